@@ -1,0 +1,28 @@
+"""The terminal's door: `python <this folder> COMMAND`, without installing anything."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def load_package():
+    """Loads this folder as the package `likeness`, whatever the folder is called."""
+    if "likeness" in sys.modules:
+        return
+    # The folder holds `nodes/`, the name of a ComfyUI module: it must not be on the path.
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != FOLDER]
+    spec = importlib.util.spec_from_file_location(
+        "likeness", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["likeness"] = package
+    spec.loader.exec_module(package)
+
+
+if __name__ == "__main__":
+    load_package()
+    from likeness.terminal import main
+
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Compare: models x prompts x poses -> images, sheet, scores, report. Never imports ComfyUI or nodes."""

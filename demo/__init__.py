@@ -1,0 +1,1 @@
+"""The embedded default: a miniature Stable Diffusion with its own small drawn world."""

@@ -1,0 +1,1 @@
+"""Learn: photographs in, an adapter file out. Never imports ComfyUI, nodes or comparison."""

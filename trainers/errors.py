@@ -1,0 +1,57 @@
+"""What can go wrong, as types. Every message says what happened and what to do about it."""
+
+from __future__ import annotations
+
+
+class LikenessError(Exception):
+    """Base of every error meant for the user: its text is shown as it is, without a traceback."""
+
+
+class RecipeError(LikenessError):
+    """A recipe that cannot be trained: the message names the fields and the mend."""
+
+
+class SubjectError(LikenessError):
+    """Photographs or class images that cannot be used."""
+
+
+class BaseModelError(LikenessError):
+    """A base model that is missing, damaged or of another family."""
+
+
+class AdapterError(LikenessError):
+    """An adapter file that is damaged, or made for another model."""
+
+
+class CheckpointError(LikenessError):
+    """A training checkpoint that is damaged or belongs to another run."""
+
+
+class MissingPackage(LikenessError):
+    """An optional package is needed and absent.
+
+    Args:
+        package: its name on the package index.
+        extra: the extra of this project that installs it.
+        why: what asked for it, e.g. ``"8-bit Adam"``.
+    """
+
+    def __init__(self, package: str, extra: str, why: str) -> None:
+        super().__init__(
+            f"{why} needs the package {package}, which is not installed. "
+            f'Install it with: pip install "comfyui-likeness[{extra}]" (or: pip install {package}).'
+        )
+        self.package = package
+        self.extra = extra
+
+
+class OutOfSpace(LikenessError):
+    """The disk has not enough room: the message names the folder, the need and what is free."""
+
+
+class RunFailed(LikenessError):
+    """A training run ended with an error: the message has the cause and the path of the log."""
+
+
+class RunCancelled(LikenessError):
+    """A training run was cancelled before it had a result."""

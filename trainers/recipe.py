@@ -1,0 +1,368 @@
+"""The whole of a run as one frozen value; JSON in, JSON out.
+
+A recipe names its base model and photographs by content digest. Where they lie on a disk is
+bound beside it (`Places`), never inside, so a recipe can be shared as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.functional_validators import AfterValidator
+
+from .errors import RecipeError
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it is safe as part of a file name on every system.
+
+    Letters, digits, ``-``, ``_``, ``.`` and inner spaces, 1 to 64 characters, not a Windows
+    device name, no leading or trailing dot. Raises ValueError otherwise.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9 _.\-]{0,62}[A-Za-z0-9_\-])?", name):
+        raise ValueError(
+            "a name has 1 to 64 of the characters A-Z a-z 0-9 - _ . and inner spaces, "
+            "starts with a letter or digit, and holds no path"
+        )
+    if ".." in name or name.split(".")[0].lower() in _RESERVED:
+        raise ValueError("this name is reserved; choose another")
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Prompt = Annotated[str, Field(max_length=4000), AfterValidator(_not_blank)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Size = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Part(BaseModel):
+    """A frozen part of a recipe; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Base(Part):
+    """The base model: SD 1.x weights by digest (None: not yet bound to a file)."""
+
+    digest: Digest | None = None
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+
+
+class Subject(Part):
+    """The photographs and how they are shown to the model.
+
+    `resolution` is in pixels; with `buckets` it is the square root of the pixel area and each
+    photograph keeps its aspect ratio, else all are cropped to squares. `holdout` photographs are
+    kept for the validation loss only.
+    """
+
+    digest: Digest | None = None
+    token: Name = "sks"
+    class_word: Prompt = "man"
+    prompt: Prompt = "a photo of {token} {class} face"
+    captions: bool = False
+    resolution: Size = 512
+    crop: Literal["centre", "face"] = "centre"
+    buckets: bool = False
+    flip: bool = False
+    holdout: int = Field(0, ge=0, le=1000)
+
+
+class Prior(Part):
+    """Prior preservation: class images, drawn by the base model or brought by the user.
+
+    `images` is the digest of the user's own set; None means `count` images are drawn.
+    """
+
+    prompt: Prompt = "a photo of {class}, random head angle, slight smile"
+    negative: str = Field("", max_length=4000)
+    count: int = Field(500, ge=1, le=100_000)
+    weight: float = Field(1.0, ge=0, le=100)
+    images: Digest | None = None
+    steps: int = Field(25, ge=1, le=1000)
+    guidance: float = Field(7.5, ge=0, le=100)
+    seed: Seed = 0
+
+
+class LoRA(Part):
+    """Low-rank adapters. `alpha` None means equal to `rank`, so that ranks compare cleanly.
+
+    `targets`: the attention projections; those and the feed-forward and projection layers
+    (linear); or every linear and convolution layer (all).
+    """
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(4, ge=1, le=512)
+    alpha: float | None = Field(None, gt=0, le=4096)
+    targets: Literal["attention", "linear", "all"] = "attention"
+    dora: bool = False
+    rank_stabilised: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class DreamBooth(Part):
+    """Full fine-tuning of the UNet (and of the text encoder, if `text_encoder.train`)."""
+
+    kind: Literal["dreambooth"] = "dreambooth"
+
+
+class TextEncoder(Part):
+    """`learning_rate` None: the same as the UNet's. After `last_step` it stays as it is.
+
+    `clip_skip` 1 takes the last layer of the text encoder, 2 the one before it.
+    """
+
+    train: bool = True
+    learning_rate: Rate | None = None
+    last_step: int | None = Field(None, ge=1)
+    clip_skip: int = Field(1, ge=1, le=12)
+
+
+class Schedule(Part):
+    """Optimizer steps, samples a step (batch x accumulation on each process), learning-rate course."""
+
+    steps: int = Field(800, ge=1, le=1_000_000)
+    batch: int = Field(1, ge=1, le=1024)
+    accumulation: int = Field(1, ge=1, le=1024)
+    course: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "constant"
+    warmup: int = Field(0, ge=0)
+    cycles: int = Field(1, ge=1, le=1000)
+    power: float = Field(1.0, gt=0, le=10)
+
+
+class Optimizer(Part):
+    """`clip_norm` None switches clipping of the global gradient norm off."""
+
+    name: Literal["adamw", "adamw8bit", "prodigy"] = "adamw8bit"
+    learning_rate: Rate = 1e-4
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0, le=1)
+    weight_decay: float = Field(1e-2, ge=0, le=1)
+    clip_norm: float | None = Field(1.0, gt=0)
+
+
+class Objective(Part):
+    """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, 5 is usual; None is off."""
+
+    min_snr_gamma: float | None = Field(None, gt=0, le=100)
+    noise_offset: float = Field(0.0, ge=0, le=1)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+
+
+class Compute(Part):
+    """How the numbers are computed; trained weights are held in fp32 whatever the precision."""
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    gradient_checkpointing: bool = False
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+
+
+class Previews(Part):
+    """Pictures drawn while training: every `every` steps (0: none), one for each prompt."""
+
+    prompts: tuple[Prompt, ...] = Field((), max_length=16)
+    negative: str = Field("", max_length=4000)
+    every: int = Field(0, ge=0)
+    width: Size = 512
+    height: Size = 512
+    steps: int = Field(20, ge=1, le=1000)
+    guidance: float = Field(7.5, ge=0, le=100)
+    seed: Seed = 0
+
+
+class Saving(Part):
+    """`every` steps between checkpoints (0: only the last); `keep` the newest ones."""
+
+    every: int = Field(0, ge=0)
+    keep: int = Field(1, ge=1, le=1000)
+    dtype: Literal["fp16", "fp32"] = "fp16"
+
+
+class Recipe(Part):
+    """All that decides what is learned.
+
+    `attempt` trains the same again; `continues` is the digest of a finished run whose last
+    checkpoint is the start; `validate_every` steps between validation losses (0: never).
+    """
+
+    version: Literal[1] = 1
+    name: Name = "subject"
+    base: Base = Base()
+    subject: Subject = Subject()
+    prior: Prior | None = Prior()
+    method: LoRA | DreamBooth = Field(LoRA(), discriminator="kind")
+    text_encoder: TextEncoder = TextEncoder()
+    schedule: Schedule = Schedule()
+    optimizer: Optimizer = Optimizer()
+    objective: Objective = Objective()
+    compute: Compute = Compute()
+    previews: Previews = Previews()
+    saving: Saving = Saving()
+    validate_every: int = Field(0, ge=0)
+    seed: Seed = 0
+    attempt: int = Field(0, ge=0)
+    continues: Digest | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.validate_every and not self.subject.holdout:
+            raise ValueError("validate_every needs subject.holdout of at least 1 photograph")
+        if self.schedule.warmup and self.schedule.course == "constant":
+            raise ValueError(
+                "schedule.warmup has no effect with the course 'constant': "
+                "choose 'constant_with_warmup', or warmup 0"
+            )
+        if self.text_encoder.last_step and not self.text_encoder.train:
+            raise ValueError("text_encoder.last_step needs text_encoder.train")
+        if self.previews.every and not self.previews.prompts:
+            raise ValueError("previews.every needs at least one prompt in previews.prompts")
+        return self
+
+    # What later parts ask of a recipe.
+
+    def instance_prompt(self) -> str:
+        """The prompt of a photograph without a caption."""
+        return self.fill(self.subject.prompt)
+
+    def class_prompt(self) -> str | None:
+        """The prompt of the class images, or None without prior preservation."""
+        return self.fill(self.prior.prompt) if self.prior else None
+
+    def fill(self, template: str) -> str:
+        """`template` with ``{token}`` and ``{class}`` filled in; other braces stay as they are."""
+        return template.replace("{token}", self.subject.token).replace(
+            "{class}", self.subject.class_word
+        )
+
+    def bound(self) -> bool:
+        """Whether base and photographs are named by digest."""
+        return self.base.digest is not None and self.subject.digest is not None
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hex digits: the identity of a bound run."""
+        return hashlib.sha256(self.to_json(indent=None).encode()).hexdigest()
+
+    def label(self) -> str:
+        """A short name of the method: ``lora-r4``, ``dora-r4`` or ``dreambooth-512``."""
+        if isinstance(self.method, DreamBooth):
+            return f"dreambooth-{self.subject.resolution}"
+        return f"{'dora' if self.method.dora else 'lora'}-r{self.method.rank}"
+
+    def run_name(self) -> str:
+        """The run folder's name, ``<name>-<label>-<8 digits of the digest>``."""
+        return f"{self.name}-{self.label()}-{self.digest()[:8]}"
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Canonical JSON: sorted keys, every field."""
+        return json.dumps(self.model_dump(mode="json"), indent=indent, sort_keys=True, ensure_ascii=False)
+
+    def changed(self, **parts: Any) -> Recipe:
+        """A copy with fields replaced, checked again: ``changed(schedule={"steps": 20})``.
+
+        A dict is merged into the part of that name. Raises RecipeError.
+        """
+        data = self.model_dump(mode="json")
+        for key, value in parts.items():
+            old = data.get(key)
+            if isinstance(value, Part):
+                value = value.model_dump(mode="json")
+            data[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        return recipe_from_data(data)
+
+
+def recipe_from_data(data: Any) -> Recipe:
+    """Recipe of parsed JSON. Raises RecipeError that names each wrong field."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(explain(error, "recipe")) from None
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """Recipe of JSON text. Raises RecipeError."""
+    try:
+        return recipe_from_data(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"The recipe is not valid JSON: {error}") from None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Recipe of a JSON file. Raises RecipeError."""
+    try:
+        return recipe_from_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
+
+
+def explain(error: ValidationError, what: str) -> str:
+    """One line for each wrong field: its dotted name, what is wrong, and what was given."""
+    lines = [f"The {what} has {error.error_count()} problem(s):"]
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or what
+        given = repr(item.get("input"))
+        shown = f" (given: {given[:80]})" if item["loc"] and len(given) < 400 else ""
+        lines.append(f"- {where}: {item['msg'].removeprefix('Value error, ')}{shown}")
+    return "\n".join(lines)
+
+
+_STUDY_8BIT = Optimizer(name="adamw8bit", learning_rate=2e-6)
+
+
+def preset(name: str) -> Recipe:
+    """A recipe of the study: tiny, standard, lora-r1, lora-r4 or lora-r8. Raises RecipeError."""
+    presets = {
+        "tiny": Recipe(
+            subject=Subject(resolution=256),
+            prior=Prior(prompt="a photo of {class}, random head angle, random smile"),
+            method=DreamBooth(),
+            text_encoder=TextEncoder(train=False),
+            optimizer=_STUDY_8BIT,
+            compute=Compute(precision="fp32"),
+        ),
+        "standard": Recipe(
+            method=DreamBooth(), optimizer=_STUDY_8BIT, compute=Compute(attention="xformers")
+        ),
+        **{
+            f"lora-r{rank}": Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
+            for rank in (1, 4, 8)
+        },
+    }
+    if name not in presets:
+        raise RecipeError(f"There is no preset {name!r}; the presets are {', '.join(presets)}.")
+    return presets[name]
+
+
+class Places(Part):
+    """Where a run's inputs and outputs lie on this machine; never part of a shared file.
+
+    `base` is a checkpoint file or a diffusers folder, `photos` a folder, `class_images` the
+    user's own set or None, `tokenizers` the folders to try for the CLIP tokenizer, in order;
+    `runs`, `loras`, `checkpoints` and `cache` are written to.
+    """
+
+    base: Path
+    photos: Path
+    class_images: Path | None = None
+    tokenizers: tuple[Path, ...] = ()
+    runs: Path
+    loras: Path
+    checkpoints: Path
+    cache: Path
