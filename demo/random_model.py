@@ -1,0 +1,149 @@
+"""A Stable Diffusion 1.x checkpoint of random weights, for trying the parts without a download.
+
+It draws coloured noise, yet every program that reads SD 1.x files reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..trainers import ldm_names
+
+if TYPE_CHECKING:
+    import torch
+
+_FULL = {
+    "unet": {
+        "sample_size": 64,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "cross_attention_dim": 768,
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    },
+    "vae": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+    "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
+}
+_TINY = {
+    "unet": {
+        "sample_size": 16,
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "cross_attention_dim": 32,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    },
+    "vae": {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
+    "text": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
+}
+_MERGES = (
+    *("a n", "an d</w>", "a n</w>", "m an</w>", "o f</w>"),
+    *("p h", "ph o", "t o</w>", "pho to</w>"),
+)
+
+
+def write_random_model(
+    path: Path,
+    *,
+    seed: int = 0,
+    size: Literal["tiny", "full"] = "tiny",
+    dtype: Literal["fp16", "fp32"] = "fp16",
+    tokenizer: Path | None = None,
+) -> Path:
+    """Writes a single-file checkpoint of random weights to `path` and returns it.
+
+    ``tiny`` is about 1 MB in fp16; ``full`` has the sizes of SD 1.5 (2.1 GB in fp16). `tokenizer`
+    is a CLIP tokenizer folder, copied to ``<stem>_tokenizer/`` beside the file; None writes a
+    small one there for ``tiny`` and none for ``full``, whose vocabulary is CLIP's own. The same
+    arguments give the same weights.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f"{path.stem}_tokenizer"
+    vocabulary = 49408
+    if tokenizer is not None:
+        shutil.copytree(tokenizer, beside, dirs_exist_ok=True)
+        vocabulary = len(json.loads((beside / "vocab.json").read_text(encoding="utf-8")))
+    elif size == "tiny":
+        vocabulary = write_small_tokenizer(beside)
+    config = _FULL if size == "full" else _TINY
+    kept = torch.float16 if dtype == "fp16" else torch.float32
+    state: dict[str, torch.Tensor] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in _parts(config, vocabulary):
+            state |= {key: value.to(kept).contiguous() for key, value in part.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(state, str(partial), metadata={"format": "pt"})
+    partial.replace(path)
+    return path
+
+
+def _parts(config: dict[str, Any], vocabulary: int) -> Iterator[dict[str, torch.Tensor]]:
+    """UNet, VAE and text encoder under LDM names, one at a time to spare memory."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    unet = UNet2DConditionModel(attention_head_dim=8, **config["unet"])
+    yield ldm_names.to_ldm(unet.state_dict(), ldm_names.unet_names(unet.config), ldm_names.UNET)
+    del unet
+    levels = len(config["vae"]["block_out_channels"])
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        **config["vae"],
+    )
+    yield ldm_names.to_ldm(vae.state_dict(), ldm_names.vae_names(vae.config), ldm_names.VAE)
+    del vae
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            num_attention_heads=max(1, config["text"]["hidden_size"] // 64),
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+            **config["text"],
+        )
+    )
+    weights = {key: value for key, value in text.state_dict().items() if "position_ids" not in key}
+    yield ldm_names.to_ldm(weights, ldm_names.text_names(weights), ldm_names.TEXT)
+
+
+def write_small_tokenizer(folder: Path) -> int:
+    """Writes a CLIP BPE tokenizer of bytes and a few merges; returns the vocabulary's size.
+
+    Any text can be tokenized. The last two entries are the start and end of a text, as in CLIP.
+    """
+    alphabet = list(_byte_alphabet())
+    words = [*alphabet, *(letter + "</w>" for letter in alphabet)]
+    words += [merge.replace(" ", "") for merge in _MERGES]
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    words += special.values()
+    special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in (
+        ("vocab.json", {word: n for n, word in enumerate(words)}),
+        ("special_tokens_map.json", special),
+        ("tokenizer_config.json", config | special),
+    ):
+        (folder / name).write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+    merges = "\n".join(["#version: 0.2", *_MERGES, ""])
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    return len(words)
+
+
+def _byte_alphabet() -> Iterator[str]:
+    """The printable character for each of the 256 bytes, as GPT-2's byte-level BPE has them."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = 0
+    for byte in range(256):
+        yield chr(byte) if byte in printable else chr(256 + others)
+        others += byte not in printable
