@@ -1,0 +1,177 @@
+"""Starts a run in its own process, follows it, and stops it. No torch here.
+
+A process of its own gives all of the GPU's memory back when it ends, and a crash in it is
+only an error message here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import RunCancelled, RunFailed
+from .events import Event, EventReader
+from .recipe import Places, Recipe
+from .runs import Result, RunFolder, prepare
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+POLL_SECONDS = 0.1
+STOP_SECONDS = 2.0
+
+OnEvent = Callable[[Event], None]
+
+
+class Job:
+    """A run in a process of its own.
+
+    Args:
+        folder: a prepared run.
+        processes: how many processes train together, through `accelerate launch`.
+        device: "auto", or "cpu" to leave a GPU alone.
+    """
+
+    def __init__(self, folder: RunFolder, *, processes: int = 1, device: str = "auto") -> None:
+        self.folder = folder
+        self.folder.stop.unlink(missing_ok=True)
+        self._reader = EventReader(folder.events, skip_old=True)
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
+        if device == "cpu":
+            environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+        with open(folder.log, "ab") as log:
+            self._process = subprocess.Popen(
+                [*_command(processes, device), str(folder.path), "--follow-parent"],
+                stdin=subprocess.PIPE,  # closes when this process ends: the run then stops too
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=folder.path,
+                start_new_session=os.name != "nt",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+
+    def new_events(self) -> list[Event]:
+        """What the run said since the last call."""
+        return self._reader.new_events()
+
+    def exit_code(self) -> int | None:
+        """None while the process works."""
+        return self._process.poll()
+
+    def stop_and_save(self) -> None:
+        """Asks the run to save what it has learned and end; it answers within a step."""
+        self.folder.stop.touch()
+
+    def kill(self) -> None:
+        """Ends the run's processes, politely first; they are gone when this returns."""
+        self._signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS / 2)
+        except subprocess.TimeoutExpired:
+            self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+            self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        if self._process.poll() is not None:
+            return
+        if os.name == "nt":
+            self._process.terminate()
+        else:
+            os.killpg(self._process.pid, number)
+
+    def close(self) -> None:
+        """Frees the pipe; call once the process has ended."""
+        if self._process.stdin:
+            self._process.stdin.close()
+
+
+def _command(processes: int, device: str) -> list[str]:
+    if processes == 1:
+        return [sys.executable, str(PACKAGE), "run"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
+    kind = ["--cpu"] if device == "cpu" else ["--multi_gpu"]
+    return [*launch, *kind, "--num_machines=1", "--mixed_precision=no", str(PACKAGE), "run"]
+
+
+def train(
+    recipe: Recipe,
+    places: Places,
+    *,
+    on_event: OnEvent,
+    interrupted: Callable[[], bool] | None = None,
+    processes: int = 1,
+    device: str = "auto",
+) -> Result:
+    """Trains a recipe in its own process and waits for it; a finished equal run is reused.
+
+    `interrupted` is asked ten times a second: if it returns True or raises, the run is cancelled
+    (it stays resumable from its last checkpoint) and RunCancelled or its exception is raised.
+    Raises RunFailed with the cause and the log's path, or the LikenessError of bad input.
+    """
+    folder = prepare(recipe, places)
+    result = folder.result()
+    if result is not None and not result.stopped:
+        return replace(result, reused=True)
+    job = Job(folder, processes=processes, device=device)
+    try:
+        failure = _follow(job, on_event, interrupted)
+    finally:
+        job.kill()
+        job.close()
+    result = folder.result()
+    if failure is None and result is not None and job.exit_code() == 0:
+        return result
+    raise RunFailed(failure or _last_words(job, folder))
+
+
+def _follow(
+    job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None
+) -> str | None:
+    """Passes events on until the process ends; returns the message of a failure."""
+    failure = None
+    running = True
+    while running:
+        running = job.exit_code() is None
+        for event in job.new_events():
+            if event.kind == "failed":
+                failure = _failure_text(event, job.folder)
+            on_event(event)
+        if running:
+            if interrupted is not None and interrupted():
+                raise RunCancelled("The run was cancelled; it goes on from its last checkpoint.")
+            time.sleep(POLL_SECONDS)
+    return failure
+
+
+def _failure_text(event: Event, folder: RunFolder) -> str:
+    message = str(event.data.get("message", "unknown error"))
+    return f"{message}\nThe log is {folder.log}"
+
+
+def _last_words(job: Job, folder: RunFolder) -> str:
+    code = job.exit_code()
+    cause = f"ended with code {code}"
+    if code is not None and code < 0:
+        cause = f"was ended by {signal.Signals(-code).name}"
+        if -code == getattr(signal, "SIGKILL", 0):
+            cause += " (often: out of memory)"
+    return f"The training process {cause}.\n{log_tail(folder.log)}\nThe log is {folder.log}"
+
+
+def log_tail(path: Path, lines: int = 5) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+

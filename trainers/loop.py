@@ -1,0 +1,243 @@
+"""A run from its files to its result: load, encode, train, save. Reads from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+
+from . import checkpoint, dreambooth, draws, lora
+from .base_model import BaseModel, load_base
+from .errors import CheckpointError
+from .events import Emit
+from .material import draw_missing_class_images, gather
+from .objective import alphas_cumprod
+from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
+from .previews import draw_previews
+from .recipe import LoRA, Recipe
+from .result import save_result
+from .run import Meter, Run, usable_precision
+from .runs import Result, RunFolder, continued, read_photos
+from .samples import Material, step_samples, validation_samples
+from .step import Learner, Prompts, accumulate, losses_of, update
+from .stop import StopSignal
+from .text import tokenize
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
+    """Trains a prepared run from its newest checkpoint, or from the start, to its result."""
+    recipe, places = folder.recipe(), folder.places()
+    precision, note = usable_precision(recipe.compute.precision, accelerator.device)
+    run = Run(folder, recipe, accelerator, emit, stop, precision)
+    if note:
+        run.note(note)
+    with run.stage("load"):
+        base = load(run)
+    with run.stage("class images"):
+        draw_missing_class_images(
+            base, recipe, places, accelerator, lambda d, t: run.progress("class images", d, t)
+        )
+    with run.stage("encode"):
+        material = gather(
+            base,
+            recipe,
+            places,
+            read_photos(recipe, places),
+            device=accelerator.device,
+            progress=lambda d, t: run.progress("encode", d, t),
+            emit=emit,
+        )
+    learner, state = set_up(run, base, material)
+    start = resume(run, state)
+    with run.stage("train"):
+        steps = learn(run, learner, state, material, base, start)
+    with run.stage("save"), averaged(state):
+        return save_result(run, base, steps)
+
+
+def load(run: Run) -> BaseModel:
+    """The base on the device; frozen weights in the precision, trained ones in fp32."""
+    recipe, places, device = run.recipe, run.folder.places(), run.accelerator.device
+    dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
+    base = load_base(
+        places.base,
+        places.tokenizers,
+        prediction=recipe.base.prediction,
+        dtype=dtype,
+        device=device,
+    )
+    base.vae.to(torch.float32)
+    for module in (base.unet, base.vae, base.text_encoder):
+        module.requires_grad_(False)
+    if recipe.compute.attention == "xformers":
+        if device.type == "cuda":
+            base.unet.enable_xformers_memory_efficient_attention()
+        else:
+            run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
+    return base
+
+
+def set_up(run: Run, base: BaseModel, material: Material) -> tuple[Learner, checkpoint.State]:
+    """Attaches what is trained and builds the optimizer."""
+    recipe, device = run.recipe, run.accelerator.device
+    text_encoder = base.text_encoder if recipe.text_encoder.train else None
+    if isinstance(recipe.method, LoRA):
+        lora.attach(base.unet, text_encoder, recipe.method, draws.derive(recipe.seed, "lora"))
+        parameters = lora.trainable(base.unet, text_encoder)
+    else:
+        dreambooth.attach(base.unet, text_encoder)
+        parameters = dreambooth.trainable(base.unet, text_encoder)
+    if recipe.compute.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
+        if text_encoder is not None:
+            text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    base.unet.train()
+    base.text_encoder.train(text_encoder is not None)
+    if not recipe.previews.every:
+        base.vae.to("cpu")
+    ids = tokenize(base.tokenizer, material.prompts).to(device)
+    prompts = Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder)
+    learner = Learner(
+        unet=base.unet,
+        prompts=prompts,
+        alphas=alphas_cumprod().to(device),
+        prediction=base.prediction,
+        min_snr_gamma=recipe.objective.min_snr_gamma,
+        device=device,
+        autocast_dtype=None if run.precision == "fp32" else DTYPES[run.precision],
+    )
+    groups = parameter_groups(
+        recipe,
+        [p for name, p in parameters.items() if name.startswith("unet.")],
+        [p for name, p in parameters.items() if name.startswith("text_encoder.")],
+    )
+    optimizer = build_optimizer(recipe.optimizer, groups)
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    decay = recipe.objective.ema_decay
+    average = EMAModel(list(parameters.values()), decay=decay) if decay else None
+    return learner, checkpoint.State(parameters, optimizer, scaler, average)
+
+
+def resume(run: Run, state: checkpoint.State) -> int:
+    """Loads the newest whole checkpoint, or the continued run's; returns its step, else 0."""
+    recipe, folder = run.recipe, run.folder
+    candidates = [(folder.checkpoints, recipe.digest())]
+    if recipe.continues:
+        earlier = continued(recipe, folder.places())
+        candidates.append((earlier.checkpoints, recipe.continues))
+    for checkpoints, digest in candidates:
+        for step in reversed(checkpoint.found(checkpoints)):
+            try:
+                path = checkpoint.step_folder(checkpoints, step)
+                step, run.losses = checkpoint.load(path, state, digest)
+            except CheckpointError as error:
+                run.note(f"{error} An older one is tried.")
+                continue
+            run.emit("notice", text=f"Going on from step {step}.")
+            return step
+    if recipe.continues:
+        raise CheckpointError(f"The run {recipe.continues[:8]} has no whole checkpoint to go on from.")
+    return 0
+
+
+def learn(
+    run: Run,
+    learner: Learner,
+    state: checkpoint.State,
+    material: Material,
+    base: BaseModel,
+    start: int,
+) -> int:
+    """The loop. Returns the number of steps done: all, or fewer if asked to stop."""
+    recipe, accelerator = run.recipe, run.accelerator
+    factor = rate_factor(recipe.schedule)
+    parameters = list(state.parameters.values())
+    meter = Meter(run, start)
+    last_text_step = text_steps(recipe)
+    for step in range(start, recipe.schedule.steps):
+        if step >= last_text_step and learner.prompts.embeddings is None:
+            learner.prompts.freeze()
+        if isinstance(recipe.method, LoRA) and recipe.method.dropout:
+            torch.manual_seed(draws.derive(recipe.seed, "dropout", step, accelerator.process_index))
+        set_rates(state.optimizer, factor(step))
+        batches = step_samples(
+            recipe, material, step, accelerator.process_index, accelerator.num_processes
+        )
+        losses = accumulate(learner, batches, state.scaler)
+        update(parameters, state.optimizer, state.scaler, recipe.optimizer.clip_norm, accelerator)
+        if state.average is not None:
+            state.average.step(parameters)
+        meter.add(losses, state.optimizer.param_groups[0]["lr"])
+        done = step + 1
+        stopping = run.stop.requested(accelerator)
+        if done == recipe.schedule.steps or stopping or _due(recipe.saving.every, done):
+            meter.flush()
+            save_checkpoint(run, state, done)
+        if _due(recipe.validate_every, done):
+            validate(run, learner, state, material, done)
+        if _due(recipe.previews.every, done) and accelerator.is_main_process:
+            meter.flush()
+            with averaged(state):
+                draw_previews(run, base, learner, done)
+        if stopping:
+            return done
+    return recipe.schedule.steps
+
+
+def _due(every: int, done: int) -> bool:
+    return bool(every) and done % every == 0
+
+
+def text_steps(recipe: Recipe) -> int:
+    """How many steps the text encoder learns for."""
+    if not recipe.text_encoder.train:
+        return 0
+    return recipe.text_encoder.last_step or recipe.schedule.steps
+
+
+def save_checkpoint(run: Run, state: checkpoint.State, step: int) -> None:
+    """Writes a checkpoint, by the main process only."""
+    if run.accelerator.is_main_process:
+        saved = checkpoint.save(
+            run.folder.checkpoints,
+            step,
+            state,
+            run.recipe.digest(),
+            run.losses,
+            run.recipe.saving.keep,
+        )
+        run.emit("checkpoint", step=step, path=saved.relative_to(run.folder.path).as_posix())
+    run.accelerator.wait_for_everyone()
+
+
+def validate(
+    run: Run, learner: Learner, state: checkpoint.State, material: Material, step: int
+) -> None:
+    """The loss on held-out photographs at fixed noise and timesteps."""
+    learner.unet.eval()
+    with torch.no_grad(), averaged(state):
+        losses = [
+            losses_of(learner, [sample]) for sample in validation_samples(run.recipe, material)
+        ]
+    learner.unet.train()
+    run.emit("validation", step=step, loss=float(torch.cat(losses).mean()))
+
+
+@contextmanager
+def averaged(state: checkpoint.State) -> Iterator[None]:
+    """The averaged weights in place of the trained ones, where the run averages."""
+    if state.average is None:
+        yield
+        return
+    parameters = list(state.parameters.values())
+    state.average.store(parameters)
+    state.average.copy_to(parameters)
+    try:
+        yield
+    finally:
+        state.average.restore(parameters)

@@ -1,0 +1,66 @@
+"""Optimizers and learning-rate courses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from diffusers.optimization import get_scheduler
+from torch.nn import Parameter
+
+from .recipe import Optimizer, Recipe, Schedule
+
+
+def build_optimizer(
+    spec: Optimizer, groups: list[dict[str, list[Parameter] | float]]
+) -> torch.optim.Optimizer:
+    """The optimizer of `spec` over parameter groups with their own `lr`.
+
+    8-bit Adam and Prodigy come from optional packages (`packages.require_packages`).
+    """
+    common = {
+        "betas": (spec.beta1, spec.beta2),
+        "eps": spec.epsilon,
+        "weight_decay": spec.weight_decay,
+    }
+    if spec.name == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, **common)
+    if spec.name == "prodigy":
+        from prodigyopt import Prodigy
+
+        return Prodigy(groups, **common, safeguard_warmup=True, use_bias_correction=True)
+    return torch.optim.AdamW(groups, **common, fused=True)
+
+
+def parameter_groups(
+    recipe: Recipe, unet: list[Parameter], text: list[Parameter]
+) -> list[dict[str, list[Parameter] | float]]:
+    """One group for the UNet and one for the text encoder, each with its learning rate."""
+    rate = recipe.optimizer.learning_rate
+    groups: list[dict[str, list[Parameter] | float]] = [{"params": unet, "lr": rate}]
+    if text:
+        groups.append({"params": text, "lr": recipe.text_encoder.learning_rate or rate})
+    return groups
+
+
+def rate_factor(schedule: Schedule) -> Callable[[int], float]:
+    """The learning rate's factor at a step (0 the first), as diffusers' schedules define it."""
+    counter = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    course = get_scheduler(
+        schedule.course,
+        counter,
+        num_warmup_steps=schedule.warmup,
+        num_training_steps=schedule.steps,
+        num_cycles=schedule.cycles,
+        power=schedule.power,
+    )
+    return course.lr_lambdas[0]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets every group's learning rate to its first one times `factor`."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * factor

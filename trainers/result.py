@@ -1,0 +1,64 @@
+"""What a run leaves: one adapter file that any program loads, and `result.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import lora
+from .adapter import metadata_for, save_adapter
+from .base_model import BaseModel, save_single_file
+from .recipe import LoRA
+from .run import Run
+from .runs import Result
+
+
+def save_result(run: Run, base: BaseModel, steps: int) -> Result:
+    """Saves the adapter (a LoRA, or a whole checkpoint for DreamBooth) and writes the result."""
+    recipe, places = run.recipe, run.folder.places()
+    stopped = steps < recipe.schedule.steps
+    is_lora = isinstance(recipe.method, LoRA)
+    folder = places.loras if is_lora else places.checkpoints
+    name = run.folder.path.name + (f"-step{steps:06d}" if stopped else "")
+    path = free_path(folder, name)
+    metadata = metadata_for(recipe, steps=steps, losses=run.losses)
+    if run.accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(recipe.method, LoRA):
+            text_encoder = base.text_encoder if recipe.text_encoder.train else None
+            tensors = lora.export(base.unet, text_encoder, recipe.method)
+            save_adapter(path, tensors, metadata, dtype=recipe.saving.dtype)
+        else:
+            save_single_file(
+                path,
+                unet=base.unet,
+                text_encoder=base.text_encoder,
+                vae=base.vae,
+                dtype=recipe.saving.dtype,
+                prediction=base.prediction,
+                metadata=metadata,
+            )
+    result = Result(
+        adapter=path,
+        recipe=recipe,
+        folder=run.folder.path,
+        steps=steps,
+        losses=tuple(run.losses),
+        seconds=run.seconds,
+        notes=tuple(run.notes),
+        precision=run.precision,
+        peak_memory=run.peak_memory,
+        stopped=stopped,
+    )
+    if run.accelerator.is_main_process:
+        run.folder.write_result(result)
+        run.emit("saved", path=str(path))
+    return result
+
+
+def free_path(folder: Path, name: str) -> Path:
+    """A path that no file has yet: files on a model list may be in use and are never replaced."""
+    path, count = folder / f"{name}.safetensors", 1
+    while path.exists():
+        count += 1
+        path = folder / f"{name}-{count}.safetensors"
+    return path

@@ -1,0 +1,124 @@
+"""One run while it works: what is given, what it measures and what it says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from .errors import LikenessError
+from .events import Emit
+from .recipe import Recipe
+from .runs import RunFolder
+from .stop import StopSignal
+
+FLUSH_SECONDS = 0.25
+FLUSH_STEPS = 10
+
+
+@dataclass
+class Run:
+    """One run while it works: what is given, what changes, and what it says."""
+
+    folder: RunFolder
+    recipe: Recipe
+    accelerator: Accelerator
+    emit: Emit
+    stop: StopSignal
+    precision: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    peak_memory: int = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage and says when it starts."""
+        self.emit("stage", name=name, done=0, total=0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Says how far a stage is."""
+        self.emit("stage", name=name, done=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Says something the user should know, and keeps it with the result."""
+        self.notes.append(text)
+        self.emit("notice", text=text)
+
+    def memory(self) -> int:
+        """Peak memory in bytes: of the GPU, else of this process."""
+        if self.accelerator.device.type == "cuda":
+            now = torch.cuda.max_memory_allocated()
+        else:
+            now = psutil.Process().memory_info().rss
+        self.peak_memory = max(self.peak_memory, now)
+        return self.peak_memory
+
+
+def usable_precision(precision: str, device: torch.device) -> tuple[str, str | None]:
+    """The precision that the device can compute in, and a note if it is another one."""
+    if precision == "fp16" and device.type != "cuda":
+        return "fp32", f"fp16 training needs a CUDA GPU; on this {device.type} it runs in fp32."
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return "fp16", "This GPU has no bf16; the run uses fp16."
+    return precision, None
+
+
+class Meter:
+    """Reads losses from the device in blocks, so that the loop does not wait for it."""
+
+    def __init__(self, run: Run, start: int) -> None:
+        self._run = run
+        self._step = start
+        self._pending: list[tuple[Tensor, float]] = []
+        self._flushed = time.perf_counter()
+
+    def add(self, losses: Tensor, rate: float) -> None:
+        """Notes one step's losses (2,) and learning rate."""
+        self._pending.append((losses, rate))
+        late = time.perf_counter() - self._flushed >= FLUSH_SECONDS
+        if late or len(self._pending) >= FLUSH_STEPS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Says what is pending. Raises LikenessError if a loss is not a number."""
+        if not self._pending:
+            return
+        values = torch.stack([losses for losses, _ in self._pending]).tolist()
+        now = time.perf_counter()
+        seconds = (now - self._flushed) / len(values)
+        for (instance, prior), (_, rate) in zip(values, self._pending, strict=True):
+            self._step += 1
+            self._say(instance, prior, rate, seconds)
+        self._pending.clear()
+        self._flushed = now
+
+    def _say(self, instance: float, prior: float, rate: float, seconds: float) -> None:
+        run, loss = self._run, instance + prior
+        if not math.isfinite(loss):
+            raise LikenessError(
+                f"The loss became {loss} at step {self._step}. The last checkpoint is kept. "
+                "Lower the learning rate, switch gradient clipping on, or use bf16 or fp32."
+            )
+        run.losses.append(loss)
+        run.emit(
+            "step",
+            step=self._step,
+            total=run.recipe.schedule.steps,
+            loss=loss,
+            instance_loss=instance,
+            prior_loss=prior if run.recipe.prior else None,
+            learning_rate=rate,
+            seconds=seconds,
+            memory=run.memory(),
+        )

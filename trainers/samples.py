@@ -1,0 +1,114 @@
+"""Which samples an optimizer step sees: a pure function of the recipe, the step and the slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from . import draws
+from .latents import Latents
+from .objective import TIMESTEPS, offset_noise
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture as it can be shown: plain, and mirrored if the recipe flips."""
+
+    views: tuple[Latents, ...]
+    prompt: int  # index into Material.prompts
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that is encoded once: photographs, class images, held-out photographs, prompts."""
+
+    photos: tuple[Shown, ...]
+    classes: tuple[Shown, ...]
+    held_out: tuple[Shown, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture at one noise level. `weight` is its share of the step's loss."""
+
+    latents: Tensor  # (4, h, w)
+    noise: Tensor  # (4, h, w)
+    timestep: int
+    prompt: int
+    weight: float
+    prior: bool
+
+
+def step_samples(
+    recipe: Recipe, material: Material, step: int, rank: int = 0, world: int = 1
+) -> list[list[Sample]]:
+    """The samples of optimizer step `step` (0 the first) for one process, in micro-batches.
+
+    A micro-batch has up to `schedule.batch` photographs and as many class images, all of one
+    shape. The weights of the photographs add up to 1, those of the class images to the prior's.
+    """
+    local = recipe.schedule.batch * recipe.schedule.accumulation
+    slots = range(rank, local * world, world)
+    batches: list[list[Sample]] = []
+    for start in range(0, local, recipe.schedule.batch):
+        chunk = slots[start : start + recipe.schedule.batch]
+        batch = [_sample(recipe, material, step, slot, local, world, False) for slot in chunk]
+        if material.classes:
+            batch += [_sample(recipe, material, step, slot, local, world, True) for slot in chunk]
+        batches += _by_shape(batch)
+    return batches
+
+
+def validation_samples(recipe: Recipe, material: Material, levels: int = 5) -> Iterator[Sample]:
+    """Every held-out photograph at `levels` evenly spread timesteps, the same at every call."""
+    for index, shown in enumerate(material.held_out):
+        for level in range(levels):
+            view = shown.views[0]
+            shape = tuple(view.mean.shape)
+            noise = draws.gaussian(shape, recipe.seed, "validation noise", index, level)
+            timestep = (2 * level + 1) * TIMESTEPS // (2 * levels)
+            yield Sample(view.mean, noise, timestep, shown.prompt, 1.0, False)
+
+
+def _sample(
+    recipe: Recipe, material: Material, step: int, slot: int, local: int, world: int, prior: bool
+) -> Sample:
+    seed, kind = recipe.seed, "class" if prior else "photo"
+    things = material.classes if prior else material.photos
+    shown = things[draws.pick(step * local * world + slot, len(things), seed, f"{kind} order")]
+    flip = draws.integer(len(shown.views), seed, f"{kind} flip", step, slot)
+    view = shown.views[flip]
+    shape = tuple(view.mean.shape)  # (4, h, w)
+    posterior = draws.gaussian(shape, seed, f"{kind} posterior", step, slot)
+    noise = draws.gaussian(shape, seed, f"{kind} noise", step, slot)
+    if recipe.objective.noise_offset:
+        shift = draws.gaussian((shape[0], 1, 1), seed, f"{kind} offset", step, slot)
+        noise = offset_noise(noise, shift, recipe.objective.noise_offset)
+    return Sample(
+        latents=view.mean + view.deviation * posterior,
+        noise=noise,
+        timestep=draws.integer(TIMESTEPS, seed, f"{kind} timestep", step, slot),
+        prompt=shown.prompt,
+        weight=(recipe.prior.weight if prior and recipe.prior else 1.0) / local,
+        prior=prior,
+    )
+
+
+def _by_shape(batch: list[Sample]) -> list[list[Sample]]:
+    def shape(sample: Sample) -> tuple[int, ...]:
+        return tuple(sample.latents.shape)
+
+    return [list(group) for _, group in groupby(sorted(batch, key=shape), key=shape)]
+
+
+def stacked(samples: list[Sample], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (n, 4, h, w), noise (n, 4, h, w) and timesteps (n,) of a micro-batch."""
+    latents = torch.stack([s.latents for s in samples]).to(device)
+    noise = torch.stack([s.noise for s in samples]).to(device)
+    return latents, noise, torch.tensor([s.timestep for s in samples], device=device)

@@ -1,0 +1,116 @@
+"""One optimizer step: losses of its micro-batches, gradients, update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
+from transformers import CLIPTextModel
+
+from . import objective
+from .samples import Sample, stacked
+from .text import encode_text
+
+
+@dataclass
+class Prompts:
+    """The run's prompts, by index. `embeddings` stand once the text encoder learns no more."""
+
+    ids: Tensor  # (p, 77)
+    clip_skip: int
+    text_encoder: CLIPTextModel
+    embeddings: Tensor | None = None  # (p, 77, d)
+
+    def freeze(self) -> None:
+        """Encodes all prompts with the text encoder as it is; from now on these are used."""
+        self.text_encoder.requires_grad_(False)
+        with torch.no_grad():
+            rows = [encode_text(self.text_encoder, row[None], self.clip_skip) for row in self.ids]
+        self.embeddings = torch.cat(rows)
+
+    def encode(self, indices: Sequence[int]) -> Tensor:
+        """Embeddings (n, 77, d) of prompts by index; each distinct one is encoded once."""
+        if self.embeddings is not None:
+            return self.embeddings[list(indices)]
+        distinct = sorted(set(indices))
+        encoded = encode_text(self.text_encoder, self.ids[distinct], self.clip_skip)
+        return encoded[[distinct.index(index) for index in indices]]
+
+
+@dataclass
+class Learner:
+    """The models of a run and how they compute. `autocast_dtype` None: as the weights are."""
+
+    unet: UNet2DConditionModel
+    prompts: Prompts
+    alphas: Tensor  # (1000,), on the device
+    prediction: str
+    min_snr_gamma: float | None
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision's context."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
+
+
+def losses_of(learner: Learner, samples: list[Sample]) -> Tensor:
+    """Weighted losses (n,) fp32 of a micro-batch of one shape."""
+    latents, noise, timesteps = stacked(samples, learner.device)
+    alphas, prediction = learner.alphas, learner.prediction
+    noisy = objective.add_noise(latents, noise, timesteps, alphas)
+    target = objective.target_of(latents, noise, timesteps, alphas, prediction)
+    with learner.autocast():
+        context = learner.prompts.encode([s.prompt for s in samples])  # (n, 77, d)
+        predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
+    losses = objective.sample_losses(predicted, target)
+    return losses * objective.min_snr_weights(
+        timesteps, alphas, learner.min_snr_gamma, prediction
+    )
+
+
+def accumulate(
+    learner: Learner, batches: list[list[Sample]], scaler: torch.amp.GradScaler
+) -> Tensor:
+    """Adds the gradients of all micro-batches; returns (photographs' loss, class images' loss).
+
+    The result, (2,) fp32, stays on the device: reading it would wait for the device.
+    """
+    total = torch.zeros(2, device=learner.device)
+    for samples in batches:
+        losses = losses_of(learner, samples)
+        weights = torch.tensor([s.weight for s in samples], device=learner.device)
+        scaler.scale((losses * weights).sum()).backward()
+        prior = torch.tensor([float(s.prior) for s in samples], device=learner.device)
+        share = (losses * weights).detach()
+        total += torch.stack([(share * (1 - prior)).sum(), (share * prior).sum()])
+    return total
+
+
+def update(
+    parameters: list[Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float | None,
+    accelerator: Accelerator,
+) -> None:
+    """Averages the gradients over processes, clips their global norm, and steps."""
+    if accelerator.num_processes > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.copy_(accelerator.reduce(parameter.grad, "mean"))
+    if clip_norm is not None:
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(parameters, clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)

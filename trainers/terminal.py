@@ -1,0 +1,206 @@
+"""Commands of this room: train, inspect, recipe, schema, and the process of a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .adapter import describe, read_metadata, recipe_of
+from .errors import RecipeError
+from .events import Event
+from .job import train
+from .recipe import Places, Recipe, preset, read_recipe
+from .runs import Result, RunFolder
+
+
+def add_commands(commands: Any) -> None:
+    """Adds this room's commands to the parser."""
+    _add_train(commands)
+    inspect = commands.add_parser("inspect", help="print what an adapter file is and its recipe")
+    inspect.add_argument("adapter", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print only the recipe, as JSON")
+    inspect.set_defaults(run=_inspect)
+    recipe = commands.add_parser("recipe", help="print the recipe of a preset, to edit")
+    recipe.add_argument("preset", help="tiny, standard, lora-r1, lora-r4 or lora-r8")
+    recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    recipe.set_defaults(run=_recipe)
+    schema = commands.add_parser("schema", help="print the JSON schema of recipes")
+    schema.set_defaults(run=_schema)
+    process = commands.add_parser("run", help="train a prepared run folder in this process")
+    process.add_argument("folder", type=Path)
+    process.add_argument(
+        "--follow-parent", action="store_true", help="stop and save when standard input closes"
+    )
+    process.set_defaults(run=_run)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train an adapter",
+        description="RECIPE is a preset's name, a recipe's JSON file, a run folder, or an adapter "
+        "file with a recipe inside.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("--base", type=Path, help="checkpoint file or diffusers folder")
+    parser.add_argument("--photos", type=Path, help="folder of photographs")
+    parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
+    parser.add_argument("--tokenizer", type=Path, action="append", default=[])
+    parser.add_argument("--output", type=Path, default=Path("output"))
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="schedule.steps=400"
+    )
+    parser.add_argument("--more", type=int, metavar="STEPS", help="go on from a finished run")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
+    parser.set_defaults(run=_train)
+
+
+def find_recipe(text: str) -> tuple[Recipe, Places | None]:
+    """The recipe that RECIPE means, and the places if it is a run folder. Raises RecipeError."""
+    path = Path(text)
+    if path.is_dir():
+        folder = RunFolder(path)
+        return folder.recipe(), folder.places()
+    if path.suffix == ".safetensors":
+        return recipe_of(path), None
+    if path.suffix == ".json":
+        return read_recipe(path), None
+    return preset(text), None
+
+
+def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with `part.field=value` settings applied; values are JSON, else text."""
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes FIELD=VALUE, for example schedule.steps=400: {setting}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        part, dot, field = name.partition(".")
+        recipe = recipe.changed(**{part: {field: value} if dot else value})
+    return recipe
+
+
+def _places(given: argparse.Namespace, old: Places | None) -> Places:
+    base = given.base or (old and old.base)
+    photos = given.photos or (old and old.photos)
+    if base is None or photos is None:
+        raise RecipeError("Give --base (checkpoint or diffusers folder) and --photos (folder).")
+    if old is not None and not given.class_images:
+        given.class_images = old.class_images
+    output = given.output
+    return Places(
+        base=base,
+        photos=photos,
+        class_images=given.class_images,
+        tokenizers=tuple(given.tokenizer) or (old.tokenizers if old else ()),
+        runs=old.runs if old else output / "likeness" / "runs",
+        loras=old.loras if old else output / "loras",
+        checkpoints=old.checkpoints if old else output / "checkpoints",
+        cache=old.cache if old else output / "likeness" / "cache",
+    )
+
+
+def _train(given: argparse.Namespace) -> int:
+    recipe, old = find_recipe(given.recipe)
+    if given.more:
+        steps = recipe.schedule.steps + given.more
+        recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
+    recipe = with_settings(recipe, given.set)
+    screen = Screen()
+    try:
+        result = train(
+            recipe,
+            _places(given, old),
+            on_event=screen.show,
+            processes=given.processes,
+            device=given.device,
+        )
+    finally:
+        screen.close()
+    print_result(result)
+    return 0
+
+
+def print_result(result: Result) -> None:
+    """What a run wrote and how long each stage took."""
+    lines = ["An equal run had finished before; nothing was trained." if result.reused else ""]
+    lines += [f"adapter  {result.adapter}", f"run      {result.folder}"]
+    if result.losses:
+        tail = result.losses[-50:]
+        lines.append(f"loss     {sum(tail) / len(tail):.4f} (mean of the last {len(tail)} steps)")
+    lines.append(
+        f"steps    {result.steps} in {result.precision}, "
+        f"peak memory {result.peak_memory / 1024**3:.2f} GB"
+    )
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    lines.append(f"time     {times}")
+    print("\n".join(line for line in lines if line))
+
+
+class Screen:
+    """Shows events as progress bars."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._name = ""
+
+    def show(self, event: Event) -> None:
+        """Shows one event."""
+        data = event.data
+        if event.kind == "stage" and data["total"]:
+            self._advance(data["name"], data["done"], data["total"])
+        elif event.kind == "step":
+            self._advance("train", data["step"], data["total"])
+            self._bar.set_postfix(loss=f"{data['loss']:.4f}", refresh=False)
+        elif event.kind == "notice":
+            tqdm.write(data["text"], file=sys.stderr)
+        elif event.kind == "validation":
+            tqdm.write(f"step {data['step']}: validation loss {data['loss']:.4f}", file=sys.stderr)
+
+    def _advance(self, name: str, done: int, total: int) -> None:
+        if name != self._name:
+            self.close()
+            self._name, self._bar = name, tqdm(total=total, desc=name, initial=max(0, done - 1))
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Ends the current bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    if given.json:
+        print(recipe_of(given.adapter).to_json())
+        return 0
+    info = read_metadata(given.adapter)
+    print(describe(info))
+    if info.recipe is not None:
+        print(f"digest {info.recipe.digest()}\n{info.recipe.to_json()}")
+    return 0
+
+
+def _recipe(given: argparse.Namespace) -> int:
+    print(with_settings(preset(given.preset), given.set).to_json())
+    return 0
+
+
+def _schema(given: argparse.Namespace) -> int:
+    print(json.dumps(Recipe.model_json_schema(), indent=2))
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    from .process import run_process
+
+    return run_process(given.folder, follow_parent=given.follow_parent)
