@@ -1,0 +1,35 @@
+# Each target sets up its own virtual environment in .venv (Python 3.10 to 3.13) and runs.
+#   make demo    train and draw on a small model, without any download of weights
+#   make test    all tests (those marked comfy need a real ComfyUI, see CONTRIBUTING.md)
+#   make lint    ruff and mypy
+#   make bench   timings, see benchmarks/README.md
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.ready: pyproject.toml requirements.txt constraints.txt
+	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info[:2], "Python 3.10 or newer is needed"'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.ready
+	$(RUN) . demo
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest --durations=10
+
+lint: $(VENV)/.ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.ready
+	$(RUN) -m benchmarks
+
+clean:
+	rm -rf $(VENV) output demo/output

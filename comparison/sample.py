@@ -1,0 +1,85 @@
+"""Draws pictures with diffusers: a base, an adapter on it, prompts, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..trainers import lora
+from ..trainers.adapter import read_tensors
+from ..trainers.base_file import identify
+from ..trainers.base_model import BaseModel, load_base
+from ..trainers.errors import BaseModelError
+from ..trainers.sampler import decode, noise_for, sample, sigmas_for
+from ..trainers.text import encode_text, tokenize
+
+
+def load_with_adapter(
+    base: Path,
+    adapter: Path | None,
+    *,
+    tokenizers: Sequence[Path] = (),
+    strength: float = 1.0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> BaseModel:
+    """The base with a LoRA merged in, or a full fine-tune in its place.
+
+    Raises BaseModelError or AdapterError. A full fine-tune has strength 1 only.
+    """
+    if adapter is not None and _is_checkpoint(adapter):
+        return load_base(adapter, [*tokenizers, *_beside(base)], dtype=dtype, device=device)
+    model = load_base(base, tokenizers, dtype=dtype, device=device)
+    if adapter is not None:
+        tensors = read_tensors(adapter)
+        lora.apply(
+            model.unet, model.text_encoder, tensors, strength_unet=strength, strength_text=strength
+        )
+    return model
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        identify(path)
+    except BaseModelError:
+        return False
+    return True
+
+
+def _beside(base: Path) -> list[Path]:
+    return [base.with_name(f"{base.stem}_tokenizer"), base / "tokenizer"]
+
+
+@torch.no_grad()
+def draw(
+    model: BaseModel,
+    prompts: Sequence[str],
+    *,
+    negative: str = "",
+    width: int = 512,
+    height: int = 512,
+    steps: int = 35,
+    guidance: float = 7.5,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """One picture (height, width, 3) uint8 for each prompt, all from the same noise."""
+    device = model.unet.device
+    ids = tokenize(model.tokenizer, [*prompts, negative]).to(device)
+    context = encode_text(model.text_encoder, ids)  # (p + 1, 77, d)
+    noise = noise_for([seed], height, width)
+    pictures = []
+    for row in context[:-1]:
+        latents = sample(
+            model.unet,
+            row[None],
+            context[-1:],
+            noise.to(device),
+            sigmas=sigmas_for(steps),
+            guidance=guidance,
+            prediction=model.prediction,
+        )
+        pictures.append(decode(model.vae, latents)[0])
+    return pictures
