@@ -1,0 +1,130 @@
+"""Picture files of any kind as upright 8-bit sRGB."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from .errors import SubjectError
+
+# EPS and PDF are left out: PIL would start a program to draw them.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
+_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B")  # grey of 16 bits
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_MOST_PIXELS = 178_956_970  # PIL's own limit; checked here because a host may have lifted it
+
+# What PIL's decoders raise on damaged data, beside OSError.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+# EXIF tag 274 (orientation): how to turn the stored picture upright (CIPA DC-008, 4.6.5.A).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_picture(source: Path | io.BytesIO) -> Image.Image:
+    """The first frame, decoded whole and turned upright, in the mode of the file.
+
+    Raises SubjectError, whose text says why the file is refused and what to do.
+    """
+    try:
+        with _strict(), Image.open(source, formats=_known_formats()) as image:
+            _check_header(image)
+            image.load()
+            return _upright(image)
+    except UnidentifiedImageError:
+        raise SubjectError(
+            "it is not a picture that can be read here; convert it to JPEG or PNG, or remove it"
+        ) from None
+    except Image.DecompressionBombError:
+        raise SubjectError(_too_large()) from None
+    except _DAMAGE as error:
+        raise SubjectError(
+            f"the picture is damaged or cut off ({error}); export or copy it again"
+        ) from None
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """A cut-off file is an error even where a host told PIL to fill the rest with grey."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _check_header(image: Image.Image) -> None:
+    if image.width * image.height > _MOST_PIXELS:
+        raise SubjectError(_too_large())
+    if image.mode not in _MODES + _WIDE_MODES:
+        raise SubjectError(
+            f"its pixel format {image.mode} cannot be used; save it as an 8-bit RGB picture"
+        )
+
+
+def _too_large() -> str:
+    return f"it has more than {_MOST_PIXELS // 10**6} million pixels; save a smaller copy"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(274)
+    except _DAMAGE:
+        orientation = None  # a damaged EXIF block does not spoil the picture
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """The picture in mode RGB: transparency on white, 16 bits to 8, an embedded ICC profile used.
+
+    A profile that does not fit the picture is ignored, as web browsers do.
+    """
+    profile = image.info.get("icc_profile")
+    if image.mode in _WIDE_MODES:
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        image = Image.fromarray((values / 257).round().astype(np.uint8))
+    elif image.has_transparency_data:
+        clear = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), clear).convert("RGB")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    if not profile:
+        return image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        converted = None
+    return converted or image.convert("RGB")

@@ -1,0 +1,261 @@
+"""The photographs of the subject: checked, cropped and described, never changed.
+
+The box and the target size are decided here, once; `load_pixels` only carries them out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .errors import MissingPackage, SubjectError
+from .pictures import open_picture, to_srgb
+from .recipe import Subject
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One usable photograph.
+
+    `digest` is the SHA-256 of the file; `width` and `height` are of the upright picture; `box` is
+    the crop in those pixels; `size` (width, height) is what it is resized to; `caption` is None
+    where the prompt is used; `face` says whether the box was placed by a face.
+    """
+
+    path: Path
+    digest: str
+    width: int
+    height: int
+    box: Box
+    size: tuple[int, int]
+    caption: str | None = None
+    face: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that is not used, by name, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """The usable photographs, ordered by digest so that file names never change the training.
+
+    `digest` is the SHA-256 over the pairs of photograph and caption: the set's identity.
+    """
+
+    photos: tuple[Photo, ...]
+    refused: tuple[Refused, ...]
+    notes: tuple[str, ...]
+    digest: str
+
+
+def read_subject(folder: Path, spec: Subject) -> PhotoSet:
+    """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
+
+    Hidden files and .txt files are passed over; with `spec.captions` the .txt of the same name is
+    the caption. Raises SubjectError when no photograph is left to train on, and MissingPackage
+    when the face crop lacks its detector.
+    """
+    files, notes = _list_files(Path(folder))
+    find_face = face_finder() if spec.crop == "face" else None
+    photos: dict[str, Photo] = {}
+    refused: list[Refused] = []
+    for path in files:
+        try:
+            photo = read_photo(path, spec, find_face)
+        except SubjectError as error:
+            refused.append(Refused(path.name, str(error)))
+            continue
+        if photo.digest in photos:
+            same = photos[photo.digest].path.name
+            refused.append(Refused(path.name, f"it is the same picture as {same}; remove one"))
+            continue
+        if spec.crop == "face" and not photo.face:
+            notes.append(f"{path.name}: no face was found; the crop is at the centre.")
+        if spec.captions:
+            caption, note = _read_caption(path)
+            photo, notes = replace(photo, caption=caption), notes + note
+        photos[photo.digest] = photo
+    _check_enough(Path(folder), len(photos), refused, spec.holdout)
+    ordered = tuple(photos[digest] for digest in sorted(photos))
+    return PhotoSet(ordered, tuple(refused), tuple(notes), _set_digest(ordered))
+
+
+def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """Files to try, by name, and a note on what is left out."""
+    if not folder.is_dir():
+        raise SubjectError(f"The folder {folder} does not exist; choose the photographs' folder.")
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise SubjectError(f"The folder {folder} cannot be read: {error.strerror}.") from None
+    inner = [path.name for path in entries if path.is_dir()]
+    notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
+    files = [path for path in entries if path.is_file() and path.suffix.lower() != ".txt"]
+    if not files:
+        raise SubjectError(f"The folder {folder} has no photographs; put some into it.")
+    return files, notes
+
+
+def _check_enough(folder: Path, count: int, refused: Sequence[Refused], holdout: int) -> None:
+    if count == 0:
+        shown = [f"- {item.name}: {item.reason}" for item in refused[:10]]
+        if len(refused) > 10:
+            shown.append(f"- and {len(refused) - 10} more")
+        raise SubjectError("\n".join([f"No photograph in {folder} can be used:", *shown]))
+    if count <= holdout:
+        raise SubjectError(
+            f"holdout keeps {holdout} of the {count} usable photographs in {folder} back, which "
+            f"leaves none to train on; choose a holdout below {count} or add photographs."
+        )
+
+
+def _read_caption(path: Path) -> tuple[str | None, list[str]]:
+    """The caption beside a photograph on one line, or None and a note that says why."""
+    file = path.with_suffix(".txt")
+    try:
+        caption = " ".join(file.read_text(encoding="utf-8-sig").split())
+    except FileNotFoundError:
+        return None, [f"{path.name}: there is no {file.name}; the prompt is its caption."]
+    except (OSError, UnicodeDecodeError):
+        return None, [f"{file.name} is not UTF-8 text; the prompt is the caption of {path.name}."]
+    if not caption:
+        return None, [f"{file.name} is empty; the prompt is the caption of {path.name}."]
+    return caption, []
+
+
+def _set_digest(photos: Sequence[Photo]) -> str:
+    pairs = [[photo.digest, photo.caption] for photo in photos]
+    return hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()
+
+
+FaceFinder = Callable[[Image.Image], "Box | None"]
+
+
+def read_photo(path: Path, spec: Subject, find_face: FaceFinder | None = None) -> Photo:
+    """One file as a photograph without a caption. Raises SubjectError with the reason to refuse."""
+    image = open_picture(path)
+    width, height = image.size
+    resolution = spec.resolution
+    size = bucket_for(width, height, resolution) if spec.buckets else (resolution, resolution)
+    face = find_face(image) if find_face is not None else None
+    box = crop_box(width, height, size, face)
+    if box[2] - box[0] < size[0] or box[3] - box[1] < size[1]:
+        raise SubjectError(
+            f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
+            f"where {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Photo(path, digest, width, height, box, size, face=face is not None)
+
+
+def crop_box(width: int, height: int, size: tuple[int, int], face: Box | None = None) -> Box:
+    """The largest box of the aspect of `size` inside a picture of `width` x `height`.
+
+    It lies at the centre; or, with a face, with the face's centre in its middle column at 40 % of
+    its height, as far as the picture's edges allow.
+    """
+    scale = min(width / size[0], height / size[1])
+    w, h = min(width, round(size[0] * scale)), min(height, round(size[1] * scale))
+    left, top = (width - w) // 2, (height - h) // 2
+    if face is not None:
+        left = round((face[0] + face[2]) / 2 - 0.5 * w)
+        top = round((face[1] + face[3]) / 2 - 0.4 * h)
+        left, top = max(0, min(left, width - w)), max(0, min(top, height - h))
+    return left, top, left + w, top + h
+
+
+def bucket_sizes(resolution: int) -> list[tuple[int, int]]:
+    """The (width, height) of aspect-ratio buckets: those that cannot grow on either side.
+
+    The area is at most resolution^2 and the aspect from 1:2 to 2:1. Sides are multiples of 64
+    from a resolution of 512 on; below, of the power of two that divides the resolution into 8 to
+    16 parts, but of 8 (one latent) at least.
+    """
+    unit = max(8, min(64, 2 ** int(math.log2(resolution / 8))))
+
+    def longest(side: int) -> int:
+        return resolution**2 // side // unit * unit
+
+    widths = range(unit, 2 * resolution, unit)
+    sizes = [(width, longest(width)) for width in widths if longest(width)]
+    return [(w, h) for w, h in sizes if longest(h) == w and 0.5 <= w / h <= 2]
+
+
+def bucket_for(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """The bucket whose aspect is nearest to the picture's in log space; of equals the largest."""
+
+    def distance(size: tuple[int, int]) -> tuple[float, int]:
+        return abs(math.log(size[0] / size[1] * height / width)), -size[0] * size[1]
+
+    return min(bucket_sizes(resolution), key=distance)
+
+
+def face_finder() -> FaceFinder:
+    """A function from an upright picture to the box of its largest face, or None.
+
+    dlib's frontal HOG detector, on a copy of at most 800 pixels a side; when that shows no face,
+    it is enlarged twice, for faces below 80 pixels. Raises MissingPackage.
+    """
+    try:
+        import dlib
+    except ImportError:
+        raise MissingPackage("dlib-bin", "scores", "The face crop") from None
+    detector: Any = dlib.get_frontal_face_detector()
+
+    def find(image: Image.Image) -> Box | None:
+        small = to_srgb(image)
+        small.thumbnail((800, 800))
+        pixels = np.asarray(small)
+        faces = detector(pixels, 0) or detector(pixels, 1)
+        if not faces:
+            return None
+        face = max(faces, key=lambda rectangle: rectangle.area())
+        scale = image.width / small.width
+        left, top, right, bottom = face.left(), face.top(), face.right(), face.bottom()
+        return round(left * scale), round(top * scale), round(right * scale), round(bottom * scale)
+
+    return find
+
+
+def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
+    """The cropped and resized photograph (H, W, 3), uint8 sRGB, mirrored if `flip`.
+
+    Resized with PIL's antialiased Lanczos filter. Raises SubjectError when the file is gone or
+    has changed since it was read.
+    """
+    try:
+        data = photo.path.read_bytes()
+    except OSError as error:
+        raise SubjectError(f"{photo.path} cannot be read: {error.strerror}.") from None
+    if hashlib.sha256(data).hexdigest() != photo.digest:
+        raise SubjectError(f"{photo.path} has changed since it was checked; start again.")
+    image = to_srgb(open_picture(io.BytesIO(data)))
+    pixels = np.asarray(image.resize(photo.size, Image.Resampling.LANCZOS, box=photo.box))
+    return np.ascontiguousarray(pixels[:, ::-1] if flip else pixels)
+
+
+def split_holdout(photos: PhotoSet, count: int, seed: int) -> tuple[list[Photo], list[Photo]]:
+    """Photographs to train on, and `count` held out; each decided by `seed` and the digests."""
+
+    def rank(photo: Photo) -> str:
+        return hashlib.sha256(f"{seed} {photo.digest}".encode()).hexdigest()
+
+    held = {photo.digest for photo in sorted(photos.photos, key=rank)[:count]}
+    train = [photo for photo in photos.photos if photo.digest not in held]
+    return train, [photo for photo in photos.photos if photo.digest in held]
