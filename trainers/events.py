@@ -55,7 +55,7 @@ def event_from_line(line: str) -> Event | None:
         version, kind, moment = data.pop("v"), data.pop("kind"), float(data.pop("time"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if version != VERSION or kind not in KINDS:
+    if version != VERSION or not isinstance(kind, str) or kind not in KINDS:
         return None
     return Event(kind, moment, data)
 

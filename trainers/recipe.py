@@ -277,14 +277,18 @@ class Recipe(Part):
     def changed(self, **parts: Any) -> Recipe:
         """A copy with fields replaced, checked again: ``changed(schedule={"steps": 20})``.
 
-        A dict is merged into the part of that name. Raises RecipeError.
+        A dict is merged into the part of that name, or replaces a method of another kind.
+        Raises RecipeError.
         """
         data = self.model_dump(mode="json")
         for key, value in parts.items():
             old = data.get(key)
             if isinstance(value, Part):
                 value = value.model_dump(mode="json")
-            data[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+            if isinstance(old, dict) and isinstance(value, dict):
+                same = value.get("kind", old.get("kind")) == old.get("kind")
+                value = {**old, **value} if same else value
+            data[key] = value
         return recipe_from_data(data)
 
 

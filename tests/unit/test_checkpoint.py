@@ -1,0 +1,96 @@
+import pytest
+import torch
+from diffusers.training_utils import EMAModel
+from likeness.trainers import checkpoint
+from likeness.trainers.errors import CheckpointError
+from likeness.trainers.optimizers import build_optimizer
+from likeness.trainers.recipe import Optimizer
+
+DIGEST = "a" * 64
+
+
+def state(name="adamw", average=True):
+    torch.manual_seed(0)
+    # Large enough for 8-bit states, and small enough for 32-bit ones.
+    shapes = {"unet.big": (80, 64), "unet.small": (3,)}
+    params = {k: torch.nn.Parameter(torch.randn(s)) for k, s in shapes.items()}
+    rate = 1.0 if name == "prodigy" else 1e-2
+    groups = [{"params": list(params.values()), "lr": rate}]
+    optimizer = build_optimizer(Optimizer(name=name, learning_rate=rate), groups)
+    ema = EMAModel(list(params.values()), decay=0.9) if average else None
+    return checkpoint.State(params, optimizer, torch.amp.GradScaler("cpu", enabled=False), ema)
+
+
+def advance(s, steps, first=0):
+    for step in range(first, first + steps):
+        for p in s.parameters.values():
+            p.grad = torch.sin(p.detach() * (3 + step))
+        s.optimizer.step()
+        if s.average:
+            s.average.step(list(s.parameters.values()))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "prodigy"])
+def test_a_loaded_state_goes_on_as_the_saved_one(tmp_path, name):
+    if name != "adamw":
+        pytest.importorskip({"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}[name])
+    unbroken = state(name)
+    advance(unbroken, 3)
+    folder = checkpoint.save(tmp_path, 3, unbroken, DIGEST, [1.0, 2.0, 3.0], keep=1)
+    resumed = state(name)
+    assert checkpoint.load(folder, resumed, DIGEST) == (3, [1.0, 2.0, 3.0])
+    for s in (unbroken, resumed):
+        advance(s, 3, first=3)
+    for key in unbroken.parameters:
+        assert torch.equal(unbroken.parameters[key], resumed.parameters[key])
+    for a, b in zip(unbroken.average.shadow_params, resumed.average.shadow_params, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    s = state()
+    advance(s, 1)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, s, DIGEST, [], keep=2)
+    assert checkpoint.found(tmp_path) == [2, 3]
+
+
+def test_a_step_saved_again_replaces_itself(tmp_path):
+    s = state()
+    advance(s, 1)
+    for _ in range(2):
+        checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+    assert checkpoint.found(tmp_path) == [1]
+
+
+def test_half_written_checkpoints_are_not_found(tmp_path):
+    (tmp_path / ".partial-step-000009").mkdir()
+    (tmp_path / "step-000009").mkdir()
+    (tmp_path / "step-x").mkdir()
+    assert checkpoint.found(tmp_path) == []
+
+
+@pytest.mark.parametrize("file", ["state.json", "weights.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "noise"])
+def test_damage_is_a_checkpoint_error_and_leaves_the_weights(tmp_path, file, harm):
+    s = state()
+    advance(s, 1)
+    path = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1) / file
+    data = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[: len(data) // 2] if harm == "cut" else b"\xff" * len(data))
+    fresh = state()
+    before = {k: p.detach().clone() for k, p in fresh.parameters.items()}
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path.parent, fresh, DIGEST)
+    assert all(torch.equal(before[k], p) for k, p in fresh.parameters.items())
+
+
+def test_another_recipes_checkpoint_is_refused(tmp_path):
+    s = state()
+    advance(s, 1)
+    folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+    with pytest.raises(CheckpointError, match="another run"):
+        checkpoint.load(folder, state(), "b" * 64)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from likeness.trainers.optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
+from likeness.trainers.recipe import Optimizer, Recipe, Schedule
+
+
+def weights(n=4):
+    torch.manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(64, 80)) for _ in range(n)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "prodigy"])
+def test_each_optimizer_lowers_a_quadratic(name):
+    if name == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
+    if name == "prodigy":
+        pytest.importorskip("prodigyopt")
+    params = weights()
+    rate = 1.0 if name == "prodigy" else 1e-2
+    spec = Optimizer(name=name, learning_rate=rate)
+    optimizer = build_optimizer(spec, [{"params": params, "lr": rate}])
+    first = None
+    for _ in range(100):
+        loss = sum(p.pow(2).mean() for p in params)
+        first = first or loss.item()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.8 * first
+
+
+def test_fused_adamw_steps_like_the_plain_one():
+    mine, plain = weights(1), weights(1)
+    a = build_optimizer(Optimizer(name="adamw"), [{"params": mine, "lr": 1e-3}])
+    b = torch.optim.AdamW(plain, lr=1e-3, weight_decay=1e-2)
+    for _ in range(5):
+        for optimizer, (p,) in ((a, mine), (b, plain)):
+            p.grad = torch.sin(p.detach() * 7)
+            optimizer.step()
+    assert torch.allclose(mine[0], plain[0], atol=1e-6)
+
+
+def test_the_text_encoder_has_its_own_rate():
+    recipe = Recipe().changed(text_encoder={"learning_rate": 5e-5})
+    unet, text = weights(2), weights(1)
+    groups = parameter_groups(recipe, unet, text)
+    assert [group["lr"] for group in groups] == [1e-4, 5e-5]
+    assert len(parameter_groups(recipe, unet, [])) == 1
+
+
+def test_rates_follow_the_course_from_any_step():
+    schedule = Schedule(steps=100, course="linear", warmup=10)
+    factor = rate_factor(schedule)
+    assert [factor(s) for s in (0, 5, 10, 55)] == [0.0, 0.5, 1.0, 0.5]
+    assert all(rate_factor(Schedule())(s) == 1 for s in (0, 400, 799))
+    optimizer = build_optimizer(Optimizer(name="adamw"), [{"params": weights(1), "lr": 2.0}])
+    for step in (5, 10, 5):
+        set_rates(optimizer, factor(step))
+        assert optimizer.param_groups[0]["lr"] == 2.0 * factor(step)

@@ -1,0 +1,139 @@
+import json
+
+import pytest
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.recipe import (
+    DreamBooth,
+    LoRA,
+    Recipe,
+    check_name,
+    preset,
+    read_recipe,
+    recipe_from_data,
+    recipe_from_json,
+)
+
+STUDY = {
+    # key: (method, resolution, text encoder, learning rate, precision, optimizer)
+    "tiny": ("dreambooth", 256, False, 2e-6, "fp32", "adamw8bit"),
+    "standard": ("dreambooth", 512, True, 2e-6, "fp16", "adamw8bit"),
+    "lora-r1": ("lora", 512, True, 1e-4, "fp16", "adamw8bit"),
+    "lora-r4": ("lora", 512, True, 1e-4, "fp16", "adamw8bit"),
+    "lora-r8": ("lora", 512, True, 1e-4, "fp16", "adamw8bit"),
+}
+
+
+@pytest.mark.parametrize("name", STUDY)
+def test_presets_are_the_study(name):
+    recipe = preset(name)
+    assert (
+        recipe.method.kind,
+        recipe.subject.resolution,
+        recipe.text_encoder.train,
+        recipe.optimizer.learning_rate,
+        recipe.compute.precision,
+        recipe.optimizer.name,
+    ) == STUDY[name]
+    assert recipe.instance_prompt() == "a photo of sks man face"
+    smile = "random smile" if name == "tiny" else "slight smile"
+    assert recipe.class_prompt() == f"a photo of man, random head angle, {smile}"
+    assert recipe.prior.count == 500
+    schedule = recipe.schedule
+    assert (schedule.steps, schedule.batch, schedule.accumulation) == (800, 1, 1)
+    assert (schedule.course, schedule.warmup) == ("constant", 0)
+
+
+@pytest.mark.parametrize("name", STUDY)
+def test_json_round_trip_keeps_the_digest(name):
+    recipe = preset(name)
+    again = recipe_from_json(recipe.to_json())
+    assert again == recipe
+    assert again.digest() == recipe.digest()
+
+
+def test_every_field_is_part_of_the_digest():
+    recipe = Recipe()
+    others = [
+        recipe.changed(attempt=1),
+        recipe.changed(seed=1),
+        recipe.changed(method={"rank": 8}),
+        recipe.changed(schedule={"steps": 801}),
+        recipe.changed(previews={"prompts": ["a cat"], "every": 5}),
+    ]
+    assert len({r.digest() for r in [recipe, *others]}) == 6
+
+
+def test_two_spellings_of_a_number_are_one_recipe():
+    whole = recipe_from_data({"optimizer": {"learning_rate": 1}})
+    assert whole.digest() == recipe_from_data({"optimizer": {"learning_rate": 1.0}}).digest()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"method": {"kind": "lora", "rank": 0}}, "rank"),
+        ({"prior": {"prompt": "  "}}, "prior.prompt"),
+        ({"name": "../evil"}, "name"),
+        ({"name": "C:evil"}, "name"),
+        ({"name": "con"}, "name"),
+        ({"learning_rat": 1}, "learning_rat"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "learning_rate"),
+        ({"optimizer": {"learning_rate": -1}}, "learning_rate"),
+        ({"subject": {"resolution": 500}}, "multiple of 8"),
+        ({"validate_every": 5}, "holdout"),
+        ({"schedule": {"warmup": 5}}, "constant_with_warmup"),
+        ({"previews": {"every": 5}}, "previews.prompts"),
+        ({"text_encoder": {"train": False, "last_step": 5}}, "text_encoder.train"),
+        ({"seed": 2**63}, "seed"),
+        ({"version": 2}, "version"),
+        ([], "recipe"),
+        ("x" * 1000, "recipe"),
+    ],
+)
+def test_a_wrong_recipe_names_the_field(data, says):
+    with pytest.raises(RecipeError, match=says):
+        recipe_from_data(data)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"seed": 1e400}', "null"])
+def test_broken_json_is_a_recipe_error(text):
+    with pytest.raises(RecipeError):
+        recipe_from_json(text)
+
+
+def test_a_file_that_is_not_text_is_a_recipe_error(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_recipe(path)
+
+
+def test_changed_merges_parts_and_checks_again():
+    recipe = Recipe().changed(method={"kind": "dreambooth"}, schedule={"steps": 3})
+    assert recipe.method == DreamBooth()
+    assert recipe.schedule.steps == 3 and recipe.schedule.batch == 1
+    with pytest.raises(RecipeError, match="steps"):
+        recipe.changed(schedule={"steps": 0})
+
+
+def test_names_of_runs_say_the_method():
+    assert preset("tiny").run_name().startswith("subject-dreambooth-256-")
+    assert Recipe(name="dog", method=LoRA(rank=8)).run_name().startswith("dog-lora-r8-")
+
+
+@pytest.mark.parametrize("name", ["dog", "my dog 2", "a.b_c-d", "x" * 64])
+def test_good_names(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " dog", "dog ", "a/b", "a\\b", "..", "a..b", ".a", "a.", "d:x", "nul.txt", "a\x00", "ö", "x" * 65],
+)
+def test_bad_names(name):
+    with pytest.raises(ValueError):
+        check_name(name)
+
+
+def test_the_schema_is_json():
+    assert "subject" in json.loads(json.dumps(Recipe.model_json_schema()))["properties"]

@@ -1,0 +1,101 @@
+import itertools
+
+import pytest
+import torch
+from likeness.trainers.latents import Latents
+from likeness.trainers.recipe import Recipe
+from likeness.trainers.samples import Material, Shown, step_samples, validation_samples
+
+
+def latents(value, h=8, w=8):
+    return Latents(torch.full((4, h, w), float(value)), torch.zeros(4, h, w))
+
+
+def material(photos=5, classes=7, held_out=0, shapes=((8, 8),), flip=False):
+    shape = itertools.cycle(shapes)
+    views = [[latents(i, *next(shape))] + ([latents(-i - 1)] if flip else []) for i in range(photos)]
+    return Material(
+        photos=tuple(Shown(tuple(v), 0) for v in views),
+        classes=tuple(Shown((latents(100 + i),), 1) for i in range(classes)),
+        held_out=tuple(Shown((latents(i),), 0) for i in range(held_out)),
+        prompts=("a photo of sks man face", "a photo of man"),
+    )
+
+
+def recipe(**parts):
+    return Recipe().changed(**parts)
+
+
+def shown(batches, prior=False):
+    return [s.latents[0, 0, 0].item() for b in batches for s in b if s.prior is prior]
+
+
+def test_every_photograph_is_shown_once_an_epoch():
+    values = [shown(step_samples(recipe(), material(), step))[0] for step in range(10)]
+    assert sorted(values[:5]) == sorted(values[5:]) == [0, 1, 2, 3, 4]
+
+
+def test_the_split_into_micro_batches_changes_no_sample():
+    def flat(batch, accumulation, steps=3):
+        r = recipe(schedule={"batch": batch, "accumulation": accumulation})
+        for step in range(steps):
+            samples = [s for b in step_samples(r, material(), step) for s in b]
+            for s in sorted(samples, key=lambda s: (s.prior, s.latents[0, 0, 0].item(), s.timestep)):
+                yield s.timestep, s.prior, s.weight, s.noise[0, 0, 0].item()
+
+    assert list(flat(4, 1)) == list(flat(2, 2)) == list(flat(1, 4))
+
+
+def test_two_processes_share_out_the_samples_of_one():
+    whole = step_samples(recipe(schedule={"batch": 4}), material(), 3)
+    half = recipe(schedule={"batch": 2})
+    parts = [step_samples(half, material(), 3, rank, 2) for rank in (0, 1)]
+    numbers = sorted((s.timestep, s.noise[0, 0, 0].item()) for b in whole for s in b)
+    shared = sorted((s.timestep, s.noise[0, 0, 0].item()) for p in parts for b in p for s in b)
+    assert numbers == shared
+
+
+def test_weights_add_up_to_one_and_to_the_prior_weight():
+    r = recipe(schedule={"batch": 2, "accumulation": 3}, prior={"weight": 0.5})
+    samples = [s for b in step_samples(r, material(), 0) for s in b]
+    assert sum(s.weight for s in samples if not s.prior) == pytest.approx(1)
+    assert sum(s.weight for s in samples if s.prior) == pytest.approx(0.5)
+
+
+def test_a_micro_batch_has_one_shape():
+    mixed = material(shapes=((8, 8), (8, 16), (16, 8)))
+    batches = step_samples(recipe(schedule={"batch": 5}), mixed, 0)
+    assert all(len({s.latents.shape for s in batch}) == 1 for batch in batches)
+    assert sum(len(batch) for batch in batches) == 10
+
+
+def test_without_prior_there_are_only_photographs():
+    samples = [s for b in step_samples(recipe(prior=None), material(classes=0), 0) for s in b]
+    assert [s.prior for s in samples] == [False]
+
+
+def test_flips_show_both_sides():
+    sides = {shown(step_samples(recipe(), material(flip=True), s))[0] < 0 for s in range(20)}
+    assert sides == {True, False}
+
+
+def test_the_posterior_is_sampled_anew_each_time_a_photograph_is_shown():
+    deviating = Latents(torch.zeros(4, 8, 8), torch.ones(4, 8, 8))
+    one = Material((Shown((deviating,), 0),), (), (), ("p",))
+    a, b = (step_samples(recipe(prior=None), one, step)[0][0] for step in (0, 1))
+    assert not torch.equal(a.latents, b.latents)
+    assert a.latents.std().item() == pytest.approx(1, abs=0.15)
+
+
+def test_noise_offset_shifts_channels():
+    plain = step_samples(recipe(), material(), 0)[0][0].noise
+    moved = step_samples(recipe(objective={"noise_offset": 0.5}), material(), 0)[0][0].noise
+    assert (moved - plain).std(dim=(1, 2)).max() < 1e-6
+    assert (moved - plain).abs().max() > 0.01
+
+
+def test_validation_is_the_same_at_every_call():
+    m = material(held_out=2)
+    first, again = (list(validation_samples(recipe(), m)) for _ in range(2))
+    assert [s.timestep for s in first] == [100, 300, 500, 700, 900] * 2
+    assert all(torch.equal(a.noise, b.noise) for a, b in zip(first, again, strict=True))
