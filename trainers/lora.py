@@ -1,0 +1,264 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), by peft; as files, in kohya's names.
+
+Variants: DoRA (Liu et al. 2024, arXiv:2402.09353) and rank-stabilised LoRA (Kalajdzievski 2023,
+arXiv:2312.03732).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import Parameter
+from transformers import CLIPTextModel
+
+from .adapter_names import TEXT, guess_family, list_names, module_name
+from .draws import gaussian
+from .errors import AdapterError
+from .recipe import LoRA
+
+ADAPTER = "default"  # peft's name of the one adapter
+
+# Modules by the end of their path. `linear` is what kohya's scripts call LierLa (every layer of
+# the transformer blocks), `all` their LoCon (and every layer of the residual blocks and samplers).
+_UNET_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+_UNET_LINEAR = [*_UNET_ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
+_UNET_SAMPLERS = ["downsamplers.0.conv", "upsamplers.0.conv"]
+_UNET_ALL = [*_UNET_LINEAR, "conv1", "conv2", "conv_shortcut", "time_emb_proj", *_UNET_SAMPLERS]
+_TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
+_TEXT_LINEAR = [*_TEXT_ATTENTION, "fc1", "fc2"]
+_TARGETS = {
+    "attention": (_UNET_ATTENTION, _TEXT_ATTENTION),
+    "linear": (_UNET_LINEAR, _TEXT_LINEAR),
+    "all": (_UNET_ALL, _TEXT_LINEAR),
+}
+
+
+# Training.
+
+
+def attach(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None, method: LoRA, seed: int
+) -> None:
+    """Freezes the weights and puts fp32 adapters beside them, which change nothing as yet.
+
+    `text_encoder` None: it gets none. The down projection is drawn from N(0, 1/rank²), as
+    diffusers' script does, by `seed` and the module's name: so it is the same for every dtype and
+    device of the base and every choice of targets. PyTorch's own random numbers stay untouched.
+    """
+    unet_targets, text_targets = _TARGETS[method.targets]
+    for part, model, targets in (
+        ("unet", unet, unet_targets),
+        ("text_encoder", text_encoder, text_targets),
+    ):
+        if model is None:
+            continue
+        model.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):  # peft draws on the CPU
+            inject_adapter_in_model(_configuration(method, targets), model, ADAPTER)
+        for path, layer in _layers(model):
+            _initialise(layer, seed, module_name(part, path))
+
+
+def _configuration(method: LoRA, targets: list[str]) -> LoraConfig:
+    return LoraConfig(
+        r=method.rank,
+        lora_alpha=method.rank if method.alpha is None else method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=targets,
+        use_dora=method.dora,
+        use_rslora=method.rank_stabilised,
+    )
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """The layers with an adapter, by their path in the model."""
+    for path, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield path, module
+
+
+@torch.no_grad()
+def _initialise(layer: LoraLayer, seed: int, name: str) -> None:
+    down = layer.lora_A[ADAPTER].float().weight
+    down.copy_(gaussian(tuple(down.shape), seed, name) / layer.r[ADAPTER])
+    layer.lora_B[ADAPTER].float()  # zeros
+    if ADAPTER in layer.lora_magnitude_vector:
+        # peft takes the norm in the base's dtype; in 16 bits that alone would move the weights.
+        magnitude = layer.lora_magnitude_vector[ADAPTER].float().weight
+        magnitude.copy_(_row_norms(layer.get_base_layer().weight.float()).view_as(magnitude))
+
+
+def _row_norms(weight: Tensor) -> Tensor:
+    """Norm of each output row of (out, in, …), in shape (out, 1, …)."""
+    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+
+
+def trainable(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None
+) -> dict[str, Parameter]:
+    """The adapters' parameters by names that no library's release changes.
+
+    ``unet.<module>.lora_down``, ``.lora_up`` and, for DoRA, ``.magnitude``, or with the prefix
+    ``text_encoder.``; the module by kohya's name.
+    """
+    named = {}
+    for part, model in (("unet", unet), ("text_encoder", text_encoder)):
+        for path, layer in _layers(model) if model is not None else ():
+            name = f"{part}.{module_name(part, path)}"
+            named[f"{name}.lora_down"] = layer.lora_A[ADAPTER].weight
+            named[f"{name}.lora_up"] = layer.lora_B[ADAPTER].weight
+            if ADAPTER in layer.lora_magnitude_vector:
+                named[f"{name}.magnitude"] = layer.lora_magnitude_vector[ADAPTER].weight
+    return named
+
+
+# Files.
+
+
+@torch.no_grad()
+def export(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None, method: LoRA
+) -> dict[str, Tensor]:
+    """The adapters as tensors of a file in kohya's names, fp32 on the CPU.
+
+    For a module of weight (out, in, …): ``lora_down.weight`` (rank, in, …), ``lora_up.weight``
+    (out, rank, 1…), ``alpha`` () and for DoRA ``dora_scale`` (out, 1, …).
+    """
+    rank = method.rank
+    alpha = rank if method.alpha is None else method.alpha
+    if method.rank_stabilised:
+        alpha *= math.sqrt(rank)  # readers divide by the rank, peft by its root
+    tensors = {}
+    for part, model in (("unet", unet), ("text_encoder", text_encoder)):
+        for path, layer in _layers(model) if model is not None else ():
+            name = module_name(part, path)
+            down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            tensors[f"{name}.lora_down.weight"] = down
+            tensors[f"{name}.lora_up.weight"] = up
+            tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+            if ADAPTER in layer.lora_magnitude_vector:
+                weight = layer.get_base_layer().weight.float()
+                delta = _delta(weight, down, up, alpha / rank)
+                magnitude = layer.lora_magnitude_vector[ADAPTER].weight
+                tensors[f"{name}.dora_scale"] = _dora_scale(weight, delta, magnitude)
+    return {name: tensor.detach().float().cpu() for name, tensor in tensors.items()}
+
+
+def _delta(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    return scale * (up.flatten(1) @ down.flatten(1)).view_as(weight)
+
+
+def _dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
+    """`magnitude` (out values) for readers that divide by ‖W‖, where peft divides by ‖W + ΔW‖."""
+    norms = _row_norms(weight)
+    return magnitude.float().view_as(norms) * norms / _row_norms(weight + delta)
+
+
+@torch.no_grad()
+def apply(
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tensors: Mapping[str, Tensor],
+    strength_unet: float = 1.0,
+    strength_text: float = 1.0,
+) -> None:
+    """Merges an adapter (`adapter.load_adapter`) into the weights, in fp32, as ComfyUI would.
+
+    Raises AdapterError, and changes nothing, if any tensor has no place in these models.
+    """
+    weights = _weights(unet, text_encoder)
+    adapters: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, ending = name.partition(".")
+        adapters.setdefault(module, {})[ending] = tensor
+    _check(adapters, weights, tensors)
+    for module, adapter in adapters.items():
+        strength = strength_text if module.startswith(TEXT) else strength_unet
+        weights[module].copy_(merged(weights[module].float(), adapter, strength))
+
+
+def _weights(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Parameter]:
+    return {
+        module_name(part, path): module.weight
+        for part, model in (("unet", unet), ("text_encoder", text_encoder))
+        for path, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    }
+
+
+_PAIR = {"lora_down.weight", "lora_up.weight"}
+_KNOWN = _PAIR | {"alpha", "dora_scale", "lora_magnitude_vector"}
+
+
+def _check(
+    adapters: Mapping[str, Mapping[str, Tensor]],
+    weights: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    bad = []
+    for module, adapter in adapters.items():
+        if module not in weights or not _fits(weights[module], adapter):
+            bad += [f"{module}.{ending}" for ending in adapter]
+    if bad or not tensors:
+        family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        raise AdapterError(
+            f"The adapter does not fit this model: {len(bad)} of its {len(tensors)} tensors have "
+            f"no place in it ({list_names(bad)}). It looks like: {family}. "
+            "Choose a plain LoRA or DoRA that was made for this model's family."
+        )
+
+
+def _fits(weight: Tensor, adapter: Mapping[str, Tensor]) -> bool:
+    if not (adapter.keys() >= _PAIR and adapter.keys() <= _KNOWN):
+        return False
+    down, up = adapter["lora_down.weight"], adapter["lora_up.weight"]
+    out, *rest = weight.shape
+    columns = math.prod(rest)
+    scale = adapter.get("dora_scale")
+    magnitude = adapter.get("lora_magnitude_vector")
+    return (
+        down.ndim >= 2
+        and down.shape[0] > 0
+        and down[0].numel() == columns
+        and up.numel() == out * down.shape[0] == up.shape[0] * down.shape[0]
+        and (scale is None or _axis(scale, weight) is not None)
+        and (magnitude is None or magnitude.numel() == out)
+        and ("alpha" not in adapter or adapter["alpha"].numel() == 1)
+    )
+
+
+def _axis(scale: Tensor, weight: Tensor) -> int | None:
+    """The axis of `weight` that a dora_scale is for: 0 output, 1 input, None neither."""
+    first = scale.shape[0] if scale.ndim else 0
+    axis = 0 if first == weight.shape[0] else 1
+    return axis if scale.numel() == weight.shape[axis] else None
+
+
+def merged(weight: Tensor, adapter: Mapping[str, Tensor], strength: float) -> Tensor:
+    """The weight (out, in, …) with one module's adapter at a strength; 1 is as trained.
+
+    Linear in `strength`, also for DoRA, whose scale may be on the output or the input axis
+    (LyCORIS has both). A scale of PEFT's own kind (``lora_magnitude_vector``) is converted.
+    """
+    tensors = {ending: t.to(weight.device, torch.float32) for ending, t in adapter.items()}
+    down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else down.shape[0]
+    delta = _delta(weight, down, up, alpha / down.shape[0])
+    scale = tensors.get("dora_scale")
+    if "lora_magnitude_vector" in tensors:
+        scale = _dora_scale(weight, delta, tensors["lora_magnitude_vector"])
+    if scale is None:
+        return weight + strength * delta
+    tuned = weight + delta
+    if _axis(scale, weight) == 0:
+        norms = _row_norms(weight)
+    else:
+        norms = _row_norms(tuned.transpose(0, 1)).transpose(0, 1)  # (1, in, …)
+    tuned *= scale.view_as(norms) / (norms + torch.finfo(torch.float32).eps)
+    return torch.lerp(weight, tuned, strength)
