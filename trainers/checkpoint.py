@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .errors import CheckpointError
+from .files import sync_file, sync_folder, write_whole
 
 VERSION = 1
 
@@ -45,7 +46,9 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:06d}"
 
 
-def save(checkpoints: Path, step: int, state: State, digest: str, losses: list[float], keep: int) -> Path:
+def save(
+    checkpoints: Path, step: int, state: State, digest: str, losses: list[float], keep: int
+) -> Path:
     """Writes the state after `step` steps, then removes all but the newest `keep` checkpoints.
 
     The folder appears under its name only when everything in it is on the disk.
@@ -70,7 +73,7 @@ def save(checkpoints: Path, step: int, state: State, digest: str, losses: list[f
         "average_steps": state.average.optimization_step if state.average else None,
         "losses": losses,
     }
-    _write_text(partial / "state.json", json.dumps(document))
+    write_whole(partial / "state.json", json.dumps(document))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
     sync_folder(checkpoints)
@@ -156,23 +159,4 @@ def _restore_optimizer(state: State, tensors: dict[str, Tensor], document: dict[
 def _write_tensors(path: Path, tensors: dict[str, Any]) -> None:
     # Clones: optimizers share tables between parameters, which safetensors refuses.
     save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, path)
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder safe from a power cut; where the system has no way, nothing."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_file(path)

@@ -130,9 +130,7 @@ def train(
     raise RunFailed(failure or _last_words(job, folder))
 
 
-def _follow(
-    job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None
-) -> str | None:
+def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None) -> str | None:
     """Passes events on until the process ends; returns the message of a failure."""
     failure = None
     running = True
@@ -173,5 +171,3 @@ def log_tail(path: Path, lines: int = 5) -> str:
     except OSError:
         return ""
     return "\n".join(text.strip().splitlines()[-lines:])
-
-

@@ -141,7 +141,9 @@ def resume(run: Run, state: checkpoint.State) -> int:
             run.emit("notice", text=f"Going on from step {step}.")
             return step
     if recipe.continues:
-        raise CheckpointError(f"The run {recipe.continues[:8]} has no whole checkpoint to go on from.")
+        raise CheckpointError(
+            f"The run {recipe.continues[:8]} has no whole checkpoint to go on from."
+        )
     return 0
 
 

@@ -134,7 +134,7 @@ class TextEncoder(Part):
 
 
 class Schedule(Part):
-    """Optimizer steps, samples a step (batch x accumulation on each process), learning-rate course."""
+    """Optimizer steps; samples a step (batch x accumulation, on each process); rate course."""
 
     steps: int = Field(800, ge=1, le=1_000_000)
     batch: int = Field(1, ge=1, le=1024)
@@ -272,7 +272,9 @@ class Recipe(Part):
 
     def to_json(self, indent: int | None = 2) -> str:
         """Canonical JSON: sorted keys, every field."""
-        return json.dumps(self.model_dump(mode="json"), indent=indent, sort_keys=True, ensure_ascii=False)
+        return json.dumps(
+            self.model_dump(mode="json"), indent=indent, sort_keys=True, ensure_ascii=False
+        )
 
     def changed(self, **parts: Any) -> Recipe:
         """A copy with fields replaced, checked again: ``changed(schedule={"steps": 20})``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from .base_file import digest_of, identify
 from .errors import OutOfSpace, RecipeError, RunFailed, SubjectError
+from .files import write_whole
 from .packages import require_packages
 from .recipe import DreamBooth, Places, Recipe, explain, read_recipe
 from .subject import PhotoSet, read_subject
@@ -123,16 +123,6 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, RecipeError):
             return None
         return result if result.adapter.is_file() else None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that it is there whole or not at all."""
-    partial = path.with_name(f".partial-{path.name}")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def bind(recipe: Recipe, places: Places) -> tuple[Recipe, PhotoSet]:
@@ -247,5 +237,7 @@ def read_photos(recipe: Recipe, places: Places) -> PhotoSet:
     """The photographs of a bound recipe. Raises SubjectError if they changed since."""
     photos = read_subject(places.photos, recipe.subject)
     if photos.digest != recipe.subject.digest:
-        raise SubjectError(f"The photographs in {places.photos} changed after the run was prepared.")
+        raise SubjectError(
+            f"The photographs in {places.photos} changed after the run was prepared."
+        )
     return photos

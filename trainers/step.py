@@ -73,9 +73,7 @@ def losses_of(learner: Learner, samples: list[Sample]) -> Tensor:
         context = learner.prompts.encode([s.prompt for s in samples])  # (n, 77, d)
         predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
     losses = objective.sample_losses(predicted, target)
-    return losses * objective.min_snr_weights(
-        timesteps, alphas, learner.min_snr_gamma, prediction
-    )
+    return losses * objective.min_snr_weights(timesteps, alphas, learner.min_snr_gamma, prediction)
 
 
 def accumulate(

@@ -5,7 +5,12 @@ from likeness.trainers import draws
 def test_equal_indices_give_equal_numbers_and_others_differ():
     a = draws.gaussian((4, 8, 8), 1, "noise", 3, 0)
     assert torch.equal(a, draws.gaussian((4, 8, 8), 1, "noise", 3, 0))
-    for other in [(2, "noise", 3, 0), (1, "posterior", 3, 0), (1, "noise", 4, 0), (1, "noise", 3, 1)]:
+    for other in [
+        (2, "noise", 3, 0),
+        (1, "posterior", 3, 0),
+        (1, "noise", 4, 0),
+        (1, "noise", 3, 1),
+    ]:
         assert not torch.equal(a, draws.gaussian((4, 8, 8), *other))
 
 

@@ -32,7 +32,10 @@ def test_min_snr_weights_are_those_of_the_paper(prediction):
     expected = capped / (snr if prediction == "epsilon" else snr + 1)
     got = objective.min_snr_weights(T, objective.alphas_cumprod(), 5.0, prediction)
     assert torch.allclose(got, expected, rtol=1e-5)
-    assert objective.min_snr_weights(T, objective.alphas_cumprod(), None, prediction).tolist() == [1] * 3
+    assert (
+        objective.min_snr_weights(T, objective.alphas_cumprod(), None, prediction).tolist()
+        == [1] * 3
+    )
 
 
 def test_offset_noise_moves_each_channel_by_its_shift():

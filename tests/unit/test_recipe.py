@@ -128,7 +128,22 @@ def test_good_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", " dog", "dog ", "a/b", "a\\b", "..", "a..b", ".a", "a.", "d:x", "nul.txt", "a\x00", "ö", "x" * 65],
+    [
+        "",
+        " dog",
+        "dog ",
+        "a/b",
+        "a\\b",
+        "..",
+        "a..b",
+        ".a",
+        "a.",
+        "d:x",
+        "nul.txt",
+        "a\x00",
+        "ö",
+        "x" * 65,
+    ],
 )
 def test_bad_names(name):
     with pytest.raises(ValueError):

@@ -13,7 +13,9 @@ def latents(value, h=8, w=8):
 
 def material(photos=5, classes=7, held_out=0, shapes=((8, 8),), flip=False):
     shape = itertools.cycle(shapes)
-    views = [[latents(i, *next(shape))] + ([latents(-i - 1)] if flip else []) for i in range(photos)]
+    views = [
+        [latents(i, *next(shape))] + ([latents(-i - 1)] if flip else []) for i in range(photos)
+    ]
     return Material(
         photos=tuple(Shown(tuple(v), 0) for v in views),
         classes=tuple(Shown((latents(100 + i),), 1) for i in range(classes)),
@@ -40,7 +42,9 @@ def test_the_split_into_micro_batches_changes_no_sample():
         r = recipe(schedule={"batch": batch, "accumulation": accumulation})
         for step in range(steps):
             samples = [s for b in step_samples(r, material(), step) for s in b]
-            for s in sorted(samples, key=lambda s: (s.prior, s.latents[0, 0, 0].item(), s.timestep)):
+            for s in sorted(
+                samples, key=lambda s: (s.prior, s.latents[0, 0, 0].item(), s.timestep)
+            ):
                 yield s.timestep, s.prior, s.weight, s.noise[0, 0, 0].item()
 
     assert list(flat(4, 1)) == list(flat(2, 2)) == list(flat(1, 4))

@@ -1,0 +1,296 @@
+"""Training from the terminal, in real processes."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from likeness.trainers.events import EventReader
+from likeness.trainers.job import Job, train
+from likeness.trainers.recipe import Places, preset
+from likeness.trainers.runs import RunFolder, prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def only(pattern, folder):
+    (path,) = sorted(folder.glob(pattern))
+    return path
+
+
+def test_a_lora_is_trained_inspected_and_drawn_with(train, likeness, base, tmp_path):
+    printed = train().stdout
+    adapter = only("output/loras/*.safetensors", tmp_path)
+    assert str(adapter.relative_to(tmp_path)) in printed
+    told = likeness("inspect", adapter).stdout
+    recipe = json.loads(likeness("inspect", adapter, "--json").stdout)
+    assert recipe["method"]["rank"] == 4 and '"rank": 4' in told
+    picture = likeness(
+        *("draw", "a photo of sks man", "--base", base, "--adapter", adapter),
+        *("--width", 64, "--height", 64, "--steps", 2),
+    ).stdout.strip()
+    assert (tmp_path / picture).is_file()
+
+
+def test_equal_recipes_give_equal_bytes_and_a_finished_run_is_reused(
+    train, likeness, base, tmp_path
+):
+    train()
+    first = only("output/loras/*.safetensors", tmp_path)
+    before = digest(first)
+    assert "nothing was trained" in train().stdout
+    train("--output", "again")
+    second = only("again/loras/*.safetensors", tmp_path)
+    assert digest(second) == before
+    assert second.name == first.name
+
+
+def test_training_again_from_an_adapter_gives_the_same_digest(
+    likeness, train, base, photos, tmp_path
+):
+    train()
+    adapter = only("output/loras/*.safetensors", tmp_path)
+    likeness(
+        *("train", adapter, "--base", base, "--photos", photos, "--output", "again"),
+        *("--device", "cpu"),
+    )
+    again = only("again/loras/*.safetensors", tmp_path)
+    assert again.name == adapter.name and digest(again) == digest(adapter)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer.name=adamw"],
+        ["optimizer.name=adamw8bit", "objective.ema_decay=0.9"],
+        ['method={"kind": "dreambooth"}', "optimizer.learning_rate=1e-5"],
+        ["method.dropout=0.3", "subject.flip=true", "text_encoder.last_step=20"],
+    ],
+    ids=["lora", "lora 8-bit ema", "dreambooth", "dropout flip"],
+)
+def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, settings):
+    if any("8bit" in s for s in settings):
+        pytest.importorskip("bitsandbytes")
+    recipe = small(settings).changed(schedule={"steps": 40}, saving={"every": 10})
+    unbroken = train(
+        recipe, places(tmp_path / "a", base, photos), on_event=lambda e: None, device="cpu"
+    )
+    broken = places(tmp_path / "b", base, photos)
+    folder = prepare(recipe, broken)
+    job = Job(folder, device="cpu")
+    reader = EventReader(folder.events)
+    deadline = time.monotonic() + 120
+    while not any(e.kind == "step" and e.data["step"] >= 25 for e in reader.new_events()):
+        assert job.exit_code() is None and time.monotonic() < deadline, folder.log.read_text()
+        time.sleep(0.01)
+    job._process.send_signal(signal.SIGKILL)
+    job._process.wait()
+    notices = []
+    resumed = train(
+        recipe,
+        broken,
+        device="cpu",
+        on_event=lambda e: notices.append(e.data["text"]) if e.kind == "notice" else None,
+    )
+    assert any("Going on from step" in text for text in notices)
+    assert resumed.losses == unbroken.losses
+    assert digest(resumed.adapter) == digest(unbroken.adapter)
+
+
+def small(settings=()):
+    from likeness.trainers.terminal import with_settings
+
+    recipe = preset("lora-r4").changed(
+        subject={"resolution": 64},
+        prior={"count": 2, "steps": 2},
+        compute={"attention": "sdpa", "precision": "fp32"},
+        optimizer={"name": "adamw"},
+        schedule={"steps": 4},
+    )
+    return with_settings(recipe, list(settings))
+
+
+def places(output, base, photos):
+    return Places(
+        base=base,
+        photos=photos,
+        runs=output / "runs",
+        loras=output / "loras",
+        checkpoints=output / "checkpoints",
+        cache=output / "cache",
+    )
+
+
+def test_more_steps_go_on_from_a_finished_run(likeness, train, tmp_path):
+    train("--output", "whole", settings=["schedule.steps=8"])
+    train()
+    run = only("output/likeness/runs/*", tmp_path)
+    told = likeness("train", run, "--more", 4, "--device", "cpu")
+    assert "Going on from step 4" in told.stderr
+    (longer,) = (
+        p
+        for p in tmp_path.glob("output/likeness/runs/*/result.json")
+        if json.loads(p.read_text())["steps"] == 8
+    )
+    whole = only("whole/likeness/runs/*/result.json", tmp_path)
+    assert json.loads(longer.read_text())["losses"] == json.loads(whole.read_text())["losses"]
+
+
+def test_stop_and_save_leaves_an_adapter_and_the_run_goes_on_when_queued_again(
+    base, photos, tmp_path
+):
+    recipe = small().changed(schedule={"steps": 400})
+    where = places(tmp_path, base, photos)
+    folder = RunFolder(where.runs / prepare(recipe, where).path.name)
+
+    def stop_at_five(event):
+        if event.kind == "step" and event.data["step"] >= 5:
+            folder.stop.touch()
+
+    result = train(recipe, where, on_event=stop_at_five, device="cpu")
+    assert result.stopped and 5 <= result.steps < 400
+    assert result.adapter.is_file()
+    starts = []
+    again = train(
+        recipe,
+        where,
+        device="cpu",
+        on_event=lambda e: (stop_at_twenty(e, folder, result.steps), starts.append(e)),
+    )
+    first = next(e.data["step"] for e in starts if e.kind == "step")
+    assert first == result.steps + 1
+    assert again.losses[: result.steps] == result.losses
+    assert again.adapter != result.adapter
+
+
+def stop_at_twenty(event, folder, before):
+    if event.kind == "step" and event.data["step"] >= before + 5:
+        folder.stop.touch()
+
+
+def test_cancel_raises_and_leaves_no_process(base, photos, tmp_path):
+    import psutil
+
+    class Interrupted(Exception):
+        pass
+
+    recipe = small().changed(schedule={"steps": 10_000})
+    steps = []
+
+    def interrupted():
+        if len(steps) > 3:
+            raise Interrupted
+        return False
+
+    with pytest.raises(Interrupted):
+        train(
+            recipe,
+            places(tmp_path, base, photos),
+            device="cpu",
+            interrupted=interrupted,
+            on_event=lambda e: steps.append(e) if e.kind == "step" else None,
+        )
+    assert not [c for c in psutil.Process().children(recursive=True) if c.status() != "zombie"]
+    assert not list(tmp_path.glob("loras/*"))
+
+
+def test_a_run_stops_and_saves_when_its_parent_dies(base, photos, tmp_path):
+    recipe = small().changed(schedule={"steps": 100_000})
+    folder = prepare(recipe, places(tmp_path, base, photos))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(ROOT), str(folder.path)], cwd=tmp_path
+    )
+    wait_for(folder, lambda e: e.kind == "step" and e.data["step"] >= 3)
+    parent.kill()
+    parent.wait()
+    wait_for(folder, lambda e: e.kind == "finished")
+    assert list(folder.checkpoints.glob("step-*"))
+
+
+PARENT = """
+import runpy, sys, time
+from pathlib import Path
+runpy.run_path(sys.argv[1] + "/__main__.py", run_name="x")["load_package"]()
+from likeness.trainers.job import Job
+from likeness.trainers.runs import RunFolder
+job = Job(RunFolder(Path(sys.argv[2])), device="cpu")
+time.sleep(600)
+"""
+
+
+def wait_for(folder, wanted, seconds=120):
+    reader, deadline = EventReader(folder.events), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if any(wanted(event) for event in reader.new_events()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(folder.log.read_text())
+
+
+def test_previews_and_validation_are_drawn_and_said(train, tmp_path):
+    settings = [
+        'previews={"prompts": ["a photo of {token} {class}"], "every": 2, "width": 64, '
+        '"height": 64, "steps": 2}',
+        "subject.holdout=1",
+        "validate_every=2",
+    ]
+    train(settings=settings)
+    events = EventReader(only("output/likeness/runs/*/events.jsonl", tmp_path)).new_events()
+    kinds = [event.kind for event in events]
+    assert kinds.count("validation") == 2
+    previews = [event for event in events if event.kind == "preview"]
+    assert [event.data["step"] for event in previews] == [2, 4]
+    run = only("output/likeness/runs/*", tmp_path)
+    assert all((run / event.data["path"]).is_file() for event in previews)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["method.rank=0"], "rank"),
+        (['prior.prompt=" "'], "prior.prompt"),
+        (["name=../x"], "name"),
+        (["nonsense"], "FIELD=VALUE"),
+        (["schedule.step=4"], "schedule.step"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(train, tmp_path, settings, says):
+    done = train(settings=settings, check=False)
+    assert done.returncode == 1
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_failure_in_the_run_tells_its_cause_and_the_log(base, photos, tmp_path):
+    from likeness.trainers.errors import RunFailed
+
+    where = places(tmp_path, base, photos)
+    recipe = small(["optimizer.learning_rate=10", "schedule.steps=400"]).changed(
+        method={"kind": "dreambooth"}, optimizer={"clip_norm": None}
+    )
+    with pytest.raises(RunFailed) as caught:
+        train(recipe, where, on_event=lambda e: None, device="cpu")
+    assert "learning rate" in str(caught.value) and "log.txt" in str(caught.value)
+
+
+def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
+    recipe = small().changed(schedule={"steps": 100_000})
+    folder = prepare(recipe, places(tmp_path, base, photos))
+    first, second = Job(folder, device="cpu"), None
+    try:
+        wait_for(folder, lambda e: e.kind == "step")
+        second = Job(folder, device="cpu")
+        wait_for(folder, lambda e: e.kind == "failed" and "already" in e.data["message"])
+        assert first.exit_code() is None
+    finally:
+        first.kill()
+        if second:
+            second.kill()
