@@ -187,7 +187,7 @@ def bucket_sizes(resolution: int) -> list[tuple[int, int]]:
     from a resolution of 512 on; below, of the power of two that divides the resolution into 8 to
     16 parts, but of 8 (one latent) at least.
     """
-    unit = max(8, min(64, 2 ** int(math.log2(resolution / 8))))
+    unit = max(8, min(64, 1 << int(math.log2(resolution / 8))))
 
     def longest(side: int) -> int:
         return resolution**2 // side // unit * unit

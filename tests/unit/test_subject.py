@@ -1,0 +1,394 @@
+"""Photographs as users have them: turned, cut off, tiny, doubled, in every mode and aspect."""
+
+import io
+import os
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from likeness.trainers.errors import MissingPackage, SubjectError
+from likeness.trainers.recipe import Subject
+from likeness.trainers.subject import (
+    bucket_for,
+    bucket_sizes,
+    crop_box,
+    load_pixels,
+    read_subject,
+    split_holdout,
+)
+from PIL import Image, ImageCms, ImageFile
+
+SMALL = Subject(resolution=64)
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def picture(width=80, height=80, seed=0, mode="RGB"):
+    """A smooth coloured picture, so that JPEG and resizing change it little."""
+    corners = np.random.default_rng(seed).integers(0, 255, (2, 2, 3), dtype=np.uint8)
+    small = Image.fromarray(corners)
+    return small.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def put(folder: Path, name: str, image=None, **options) -> Path:
+    path = folder / name
+    (image or picture(seed=sum(name.encode()))).save(path, **options)
+    return path
+
+
+def reasons(photos):
+    return {item.name: item.reason for item in photos.refused}
+
+
+def test_file_names_never_change_the_set(tmp_path):
+    for folder, names in (("one", "abc"), ("two", "zxy")):
+        (tmp_path / folder).mkdir()
+        for seed, name in enumerate(names):
+            put(tmp_path / folder, f"{name}.png", picture(seed=seed))
+    one, two = (read_subject(tmp_path / name, SMALL) for name in ("one", "two"))
+    assert one.digest == two.digest
+    assert [p.digest for p in one.photos] == [p.digest for p in two.photos]
+    put(tmp_path / "two", "more.png")
+    assert read_subject(tmp_path / "two", SMALL).digest != one.digest
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_a_turned_photograph_is_trained_upright(tmp_path, orientation, suffix):
+    upright = np.zeros((80, 120, 3), np.uint8)  # red above left, green above right, blue below
+    upright[:40, :60], upright[:40, 60:], upright[40:] = RED, GREEN, BLUE
+    # how a camera held in each way stores that scene: the inverse of the turn to show it
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    put(tmp_path, f"a.{suffix}", image, exif=exif, quality=95)
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    assert (photo.width, photo.height) == (120, 80)
+    pixels = load_pixels(photo).astype(int)
+    for (y, x), colour in {(10, 10): RED, (10, 54): GREEN, (54, 32): BLUE}.items():
+        assert np.abs(pixels[y, x] - colour).max() < 40
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    if mode == "I;16":
+        image = Image.fromarray(np.full((80, 80), 128 * 257, np.uint16))
+        expected = np.full((64, 64, 3), 128)
+    else:
+        image = picture(mode=mode)
+        expected = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS))
+    suffix = "tiff" if mode in ("CMYK", "YCbCr") else "png"
+    put(tmp_path, f"a.{suffix}", image)
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    pixels = load_pixels(photo)
+    assert pixels.shape == (64, 64, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_white(tmp_path, mode):
+    image = Image.new("RGBA", (80, 80), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 40, 80))
+    put(tmp_path, "a.png", image.convert(mode))
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    pixels = load_pixels(photo)
+    assert pixels[32, 4].tolist() == [0, 0, 0]
+    assert pixels[32, 60].tolist() == [255, 255, 255]
+
+
+def profile_with_red_and_green_swapped() -> bytes:
+    """The sRGB profile, with the tags of two primaries pointing at each other's place."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = data.index(b"rXYZ") + 4, data.index(b"gXYZ") + 4
+    data[red : red + 4], data[green : green + 4] = data[green : green + 4], data[red : red + 4]
+    return bytes(data)
+
+
+def test_an_embedded_profile_is_used(tmp_path):
+    red = Image.new("RGB", (80, 80), RED)
+    put(tmp_path, "a.png", red, icc_profile=profile_with_red_and_green_swapped())
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    assert np.abs(load_pixels(photo)[32, 32].astype(int) - GREEN).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_profile_that_does_not_fit_is_ignored(tmp_path, mode):
+    profile = b"broken" if mode == "RGB" else profile_with_red_and_green_swapped()
+    put(tmp_path, "a.png", Image.new(mode, (80, 80), "white"), icc_profile=profile)
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    assert load_pixels(photo)[32, 32].tolist() == [255, 255, 255]
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (80, 80), colour) for colour in (RED, GREEN)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    assert load_pixels(photo)[32, 32].tolist() == list(RED)
+
+
+def test_refused_files_say_why_and_the_rest_is_used(tmp_path):
+    put(tmp_path, "good.png")
+    (tmp_path / "copy.png").write_bytes((tmp_path / "good.png").read_bytes())
+    put(tmp_path, "tiny.png", picture(63, 200))
+    cut = put(tmp_path, "cut.jpg", picture(300, 300)).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) // 2])
+    cut = put(tmp_path, "cut.png", picture(300, 300)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "notes.md").write_text("not a picture")
+    (tmp_path / "caption.txt").write_text("passed over")
+    (tmp_path / ".hidden.png").write_bytes(b"passed over")
+    (tmp_path / "inner").mkdir()
+    photos = read_subject(tmp_path, SMALL)
+    told = reasons(photos)
+    assert len(photos.photos) == 1
+    assert set(told) == {"copy.png", "good.png", "tiny.png", "cut.jpg", "cut.png", "empty.png",
+                         "notes.md"} - {photos.photos[0].path.name}  # fmt: skip
+    assert "same picture" in told.get("good.png", told.get("copy.png"))
+    assert "63x200" in told["tiny.png"]
+    assert "64x64 is needed" in told["tiny.png"]
+    assert "cut off" in told["cut.jpg"]
+    assert "cut off" in told["cut.png"]
+    assert "not a picture" in told["notes.md"]
+    assert "not a picture" in told["empty.png"]
+    assert photos.notes == ("Sub-folders are not read: inner.",)
+
+
+def test_a_cut_off_picture_is_refused_where_a_host_is_lenient(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    put(tmp_path, "good.png")
+    cut = put(tmp_path, "cut.jpg", picture(300, 300)).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) // 2])
+    assert set(reasons(read_subject(tmp_path, SMALL))) == {"cut.jpg"}
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_a_decompression_bomb_is_refused_unopened(tmp_path):
+    put(tmp_path, "good.png")
+    bomb = bytearray(put(tmp_path, "bomb.bmp", picture(8, 8)).read_bytes())
+    bomb[18:26] = (40_000).to_bytes(4, "little") * 2
+    (tmp_path / "bomb.bmp").write_bytes(bomb)
+    assert "million pixels" in reasons(read_subject(tmp_path, SMALL))["bomb.bmp"]
+
+
+def test_nothing_is_started_to_read_postscript(tmp_path):
+    put(tmp_path, "good.png")
+    put(tmp_path, "page.eps", picture())
+    assert "not a picture" in reasons(read_subject(tmp_path, SMALL))["page.eps"]
+
+
+def test_folders_without_photographs(tmp_path):
+    with pytest.raises(SubjectError, match="does not exist"):
+        read_subject(tmp_path / "absent", SMALL)
+    with pytest.raises(SubjectError, match="no photographs"):
+        read_subject(tmp_path, SMALL)
+    put(tmp_path, "tiny.png", picture(20, 20))
+    with pytest.raises(SubjectError, match=r"(?s)can be used.*tiny\.png: .*20x20"):
+        read_subject(tmp_path, SMALL)
+
+
+def test_holdout_must_leave_a_photograph(tmp_path):
+    for name in "abc":
+        put(tmp_path, f"{name}.png")
+    assert len(read_subject(tmp_path, Subject(resolution=64, holdout=2)).photos) == 3
+    with pytest.raises(SubjectError, match="holdout below 3"):
+        read_subject(tmp_path, Subject(resolution=64, holdout=3))
+
+
+def test_captions(tmp_path):
+    for name in ("first", "second", "third", "fourth"):
+        put(tmp_path, f"{name}.png")
+    (tmp_path / "first.txt").write_bytes("\ufeffsks  mañ,\nin a café\n".encode())
+    (tmp_path / "third.txt").write_bytes(b"\xff\xfe\xfa")
+    (tmp_path / "fourth.txt").write_text(" \n")
+    plain = read_subject(tmp_path, SMALL)
+    told = read_subject(tmp_path, Subject(resolution=64, captions=True))
+    by_name = {photo.path.stem: photo.caption for photo in told.photos}
+    assert by_name["first"] == "sks mañ, in a café"
+    assert by_name["second"] is by_name["third"] is by_name["fourth"] is None
+    assert len(told.notes) == 3
+    assert all(photo.caption is None for photo in plain.photos)
+    assert plain.digest != told.digest
+    (tmp_path / "first.txt").write_text("another caption")
+    assert read_subject(tmp_path, Subject(resolution=64, captions=True)).digest != told.digest
+    assert read_subject(tmp_path, SMALL).digest == plain.digest
+
+
+@pytest.mark.parametrize("resolution", [64, 96, 128, 200, 256, 512, 768, 1024, 2048])
+def test_buckets_fill_the_area_and_favour_neither_side(resolution):
+    sizes = bucket_sizes(resolution)
+    assert {(h, w) for w, h in sizes} == set(sizes)
+    assert len(sizes) >= 3
+    for w, h in sizes:
+        assert w % 8 == h % 8 == 0
+        assert 0.75 * resolution**2 < w * h <= resolution**2
+        assert 0.5 <= w / h <= 2
+        if resolution >= 512:
+            assert w % 64 == h % 64 == 0
+
+
+def test_buckets_of_512():
+    assert bucket_sizes(512) == [(384, 640), (448, 576), (512, 512), (576, 448), (640, 384)]
+    assert bucket_for(3000, 3000, 512) == (512, 512)
+    assert bucket_for(3000, 4000, 512) == (448, 576)
+    assert bucket_for(9000, 1000, 512) == (640, 384)
+
+
+def test_a_bucket_keeps_more_of_a_tall_photograph(tmp_path):
+    put(tmp_path, "tall.png", picture(100, 150))
+    (square,) = read_subject(tmp_path, SMALL).photos
+    (bucket,) = read_subject(tmp_path, Subject(resolution=64, buckets=True)).photos
+    assert square.box == (0, 25, 100, 125)
+    assert bucket.size == (48, 80)
+    assert bucket.box == (5, 0, 95, 150)
+    assert load_pixels(bucket).shape == (80, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("face", "box"),
+    [
+        (None, (50, 0, 150, 100)),
+        ((90, 30, 110, 50), (50, 0, 150, 100)),
+        ((0, 0, 20, 20), (0, 0, 100, 100)),
+        ((180, 80, 200, 100), (100, 0, 200, 100)),
+    ],
+)
+def test_boxes_of_a_wide_picture(face, box):
+    assert crop_box(200, 100, (64, 64), face) == box
+
+
+def test_a_face_lies_above_the_middle():
+    left, top, right, bottom = crop_box(100, 400, (64, 64), (40, 190, 60, 210))
+    assert (left, right, bottom - top) == (0, 100, 100)
+    assert 200 - top == 40
+
+
+class Rectangle:
+    def __init__(self, *box):
+        self.box = box
+
+    def left(self):
+        return self.box[0]
+
+    def top(self):
+        return self.box[1]
+
+    def right(self):
+        return self.box[2]
+
+    def bottom(self):
+        return self.box[3]
+
+    def area(self):
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+def with_detector(monkeypatch, faces):
+    detector = types.SimpleNamespace(get_frontal_face_detector=lambda: lambda _pixels, _up: faces)
+    monkeypatch.setitem(sys.modules, "dlib", detector)
+
+
+def test_the_face_crop_follows_the_largest_face(tmp_path, monkeypatch):
+    put(tmp_path, "a.png", picture(1600, 800))  # searched at half size
+    with_detector(monkeypatch, [Rectangle(10, 10, 20, 20), Rectangle(700, 150, 760, 210)])
+    (photo,) = read_subject(tmp_path, Subject(resolution=64, crop="face")).photos
+    assert photo.face
+    assert photo.box == (800, 0, 1600, 800)
+
+
+def test_without_a_face_the_centre_is_used_and_told(tmp_path, monkeypatch):
+    put(tmp_path, "a.png", picture(200, 100))
+    with_detector(monkeypatch, [])
+    photos = read_subject(tmp_path, Subject(resolution=64, crop="face"))
+    assert photos.photos[0].box == (50, 0, 150, 100)
+    assert not photos.photos[0].face
+    assert photos.notes == ("a.png: no face was found; the crop is at the centre.",)
+
+
+def test_the_face_crop_names_its_package(tmp_path, monkeypatch):
+    put(tmp_path, "a.png")
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    with pytest.raises(MissingPackage, match="dlib-bin"):
+        read_subject(tmp_path, Subject(resolution=64, crop="face"))
+
+
+def test_flipped_pixels_are_the_mirror_image(tmp_path):
+    put(tmp_path, "a.png")
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    assert np.array_equal(load_pixels(photo, flip=True), load_pixels(photo)[:, ::-1])
+
+
+def test_resizing_is_antialiased(tmp_path):
+    chequers = np.indices((640, 640)).sum(0) % 2 * 255
+    put(tmp_path, "a.png", Image.fromarray(chequers.astype(np.uint8)))
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    assert np.abs(load_pixels(photo).astype(int) - 127).max() <= 4
+
+
+def test_a_photograph_changed_since_is_an_error(tmp_path):
+    path = put(tmp_path, "a.png")
+    (photo,) = read_subject(tmp_path, SMALL).photos
+    put(tmp_path, "a.png", picture(seed=99))
+    with pytest.raises(SubjectError, match="has changed"):
+        load_pixels(photo)
+    os.unlink(path)
+    with pytest.raises(SubjectError, match="cannot be read"):
+        load_pixels(photo)
+
+
+def test_the_holdout_is_a_split_decided_by_the_seed(tmp_path):
+    for name in "abcdefgh":
+        put(tmp_path, f"{name}.png")
+    photos = read_subject(tmp_path, SMALL)
+    splits = [split_holdout(photos, 3, seed) for seed in range(8)]
+    for train, held in splits:
+        assert len(held) == 3
+        assert sorted(train + held, key=lambda p: p.digest) == list(photos.photos)
+        assert train == sorted(train, key=lambda p: p.digest)
+    assert splits[0] == split_holdout(photos, 3, 0)
+    assert len({tuple(p.digest for p in held) for _, held in splits}) > 1
+    assert split_holdout(photos, 0, 0) == (list(photos.photos), [])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damage_anywhere_never_escapes_as_a_bare_error(tmp_path):
+    put(tmp_path, "good.png")
+    buffers = {}
+    for kind in ("jpeg", "png", "webp", "tiff", "bmp", "gif"):
+        buffers[kind] = io.BytesIO()
+        picture(96, 96, seed=3).save(buffers[kind], kind)
+    rng = np.random.default_rng(0)
+    for kind, buffer in buffers.items():
+        for i in range(12):
+            data = np.frombuffer(buffer.getvalue(), np.uint8).copy()
+            data[rng.integers(0, min(len(data), 400), 6)] = rng.integers(0, 256, 6)
+            (tmp_path / f"{i}.{kind}").write_bytes(data.tobytes())
+    photos = read_subject(tmp_path, SMALL)
+    assert any(photo.path.name == "good.png" for photo in photos.photos)
+    assert photos.refused
+
+
+SUBJECTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "subjects"
+
+
+@pytest.mark.skipif(not SUBJECTS.is_dir(), reason="the subjects' photographs are not here")
+@pytest.mark.parametrize("name", ["dog", "cat2", "robot_toy"])
+def test_real_photographs(name):
+    photos = read_subject(SUBJECTS / name, Subject(resolution=512))
+    assert len(photos.photos) == 5
+    assert not photos.refused
+    pixels = load_pixels(photos.photos[0])
+    assert pixels.shape == (512, 512, 3)
+    assert pixels.std() > 20
