@@ -1,0 +1,306 @@
+"""What a base model file is, told from its header: no weights are read, no torch is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from . import ldm_names
+from .errors import BaseModelError
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+PARTS = ("unet", "vae", "text_encoder")  # folders of a diffusers model that are loaded
+
+_MAX_HEADER = 32 << 20  # bytes; that of SD 1.5 has about 0.2 MB
+_WANTED = "Choose a Stable Diffusion 1.x checkpoint."
+_LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_", ".lokr_w", "_lora.")
+
+
+@dataclass(frozen=True)
+class BaseFile:
+    """An SD 1.x model: where it lies, how it is stored and what its UNet predicts."""
+
+    path: Path
+    kind: Literal["single_file", "diffusers"]
+    prediction: Literal["epsilon", "v_prediction"]
+
+
+def identify(path: Path) -> BaseFile:
+    """Tells whether `path` is a base model that can be trained.
+
+    A pickled checkpoint (.ckpt) is accepted by its name; its content is checked on loading.
+
+    Raises:
+        BaseModelError: missing, damaged or another kind of model; the message names it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return BaseFile(path, "diffusers", _identify_folder(path))
+    if not path.is_file():
+        raise BaseModelError(f"There is no base model at {path}.")
+    if path.suffix.lower() in PICKLES:
+        return BaseFile(path, "single_file", "epsilon")
+    if path.suffix.lower() != ".safetensors":
+        raise BaseModelError(
+            f"{path.name} is not a model file: expected .safetensors, .ckpt or a diffusers folder."
+        )
+    shapes = read_shapes(path)
+    refuse_other_families(shapes, path.name)
+    return BaseFile(path, "single_file", prediction_of(shapes))
+
+
+def prediction_of(keys: Mapping[str, Any]) -> Literal["epsilon", "v_prediction"]:
+    """What a checkpoint's UNet predicts: the key ``v_pred`` marks velocity."""
+    return "v_prediction" if "v_pred" in keys else "epsilon"
+
+
+# Single files.
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file, from its header alone.
+
+    Raises:
+        BaseModelError: the header is not valid, or the file ends before its last tensor.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER, size - 8):
+                raise ValueError(f"its header would have {length} bytes")
+            header = json.loads(file.read(length))
+        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        shapes = {key: tuple(map(int, entry["shape"])) for key, entry in entries.items()}
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except OSError as error:
+        raise BaseModelError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise BaseModelError(
+            f"{path.name} is damaged or not a safetensors file ({error}). Download it again."
+        ) from None
+    if size != 8 + length + end:
+        raise BaseModelError(
+            f"{path.name} is truncated or damaged: it has {size:,} bytes where its header "
+            f"promises {8 + length + end:,}. Download it again."
+        )
+    return shapes
+
+
+def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raises BaseModelError if tensors of these names and shapes are not an SD 1.x checkpoint."""
+    found = _family(shapes)
+    if found is None:
+        return
+    if not found:
+        some = ", ".join(sorted(shapes)[:4]) or "none"
+        raise BaseModelError(
+            f"{name} is not recognised as a checkpoint. Its first tensors: {some}. {_WANTED}"
+        )
+    raise BaseModelError(f"{name} is {found}. {_WANTED}")
+
+
+def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What the tensors are if not SD 1.x: a phrase, "" for unknown; None for SD 1.x."""
+
+    def begins(*prefixes: str) -> bool:
+        return any(key.startswith(prefixes) for key in shapes)
+
+    if any(mark in key for key in shapes for mark in _LORA_MARKS):
+        return "a LoRA or another adapter, which is loaded on top of a checkpoint"
+    if any(".joint_blocks." in f".{key}" for key in shapes):
+        return "a Stable Diffusion 3 model"
+    if any(".double_blocks." in f".{key}" for key in shapes):
+        return "a FLUX model"
+    if begins("control_model.", "input_hint_block.", "controlnet_cond_embedding."):
+        return "a ControlNet"
+    if begins(ldm_names.UNET):
+        unet = ldm_names.part(shapes, ldm_names.UNET)
+        return _other_unet(unet, sdxl=begins("conditioner.")) or _lacking(shapes)
+    if begins(
+        "cond_stage_model.", "text_model.", "embeddings.token_embedding.", "transformer.text"
+    ):
+        return "a text encoder without a UNet"
+    if begins(ldm_names.VAE, "encoder.conv_in.", "decoder.conv_in.", "taesd_"):
+        return "a VAE without a UNet"
+    if begins("input_blocks.", "down_blocks."):
+        return "a UNet without text encoder and VAE"
+    return ""
+
+
+def _other_unet(shapes: Mapping[str, tuple[int, ...]], sdxl: bool) -> str | None:
+    context = _context(shapes)
+    if sdxl or context == 2048 or any(key.startswith("label_emb.") for key in shapes):
+        return "an SDXL model"
+    if context == 1024:
+        return "a Stable Diffusion 2.x model"
+    first = shapes.get("input_blocks.0.0.weight", ())
+    if len(first) != 4:
+        return "a diffusion model of another family"
+    return _other_channels(first[1])
+
+
+def _other_channels(channels: object) -> str | None:
+    """What a UNet with this number of input channels is if it is not 4."""
+    if channels == 4:
+        return None
+    if channels == 9:
+        return "an inpainting model"
+    if channels == 8:
+        return "an instruct-pix2pix model"
+    return f"a model whose UNet has {channels} input channels, where SD 1.x has 4"
+
+
+def _context(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Width of the text embedding that the UNet attends to."""
+    found = (shape[-1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight"))
+    return next(found, None)
+
+
+def _lacking(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    parts = {ldm_names.TEXT: "text encoder", ldm_names.VAE: "VAE"}
+    lacking = [what for prefix, what in parts.items() if not ldm_names.part(shapes, prefix)]
+    return f"a checkpoint without {' and '.join(lacking)}" if lacking else None
+
+
+# Folders of diffusers.
+
+
+def _identify_folder(folder: Path) -> Literal["epsilon", "v_prediction"]:
+    index = folder / "model_index.json"
+    pipeline = read_config(index).get("_class_name", "") if index.is_file() else ""
+    families = {"XL": "an SDXL model", "Diffusion3": "a Stable Diffusion 3 model"}
+    families |= {"Flux": "a FLUX model", "ControlNet": "a ControlNet pipeline"}
+    found = next((what for mark, what in families.items() if mark in str(pipeline)), None)
+    if found:
+        raise BaseModelError(f"{folder.name} is {found}. {_WANTED}")
+    if not (folder / "unet" / "config.json").is_file():
+        raise BaseModelError(
+            f"{folder} is not a diffusers model: it has no unet/config.json. {_WANTED}"
+        )
+    found = _other_unet_config(read_config(folder / "unet" / "config.json"))
+    if found:
+        raise BaseModelError(f"{folder.name} is {found}. {_WANTED}")
+    for part in PARTS:
+        weight_files(folder / part)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    kind = read_config(scheduler).get("prediction_type") if scheduler.is_file() else None
+    if kind not in (None, "epsilon", "v_prediction"):
+        raise BaseModelError(f"{folder.name} predicts {kind!r}, not noise or velocity. {_WANTED}")
+    return kind or "epsilon"
+
+
+def _other_unet_config(config: Mapping[str, Any]) -> str | None:
+    context = config.get("cross_attention_dim")
+    if context == 2048 or config.get("addition_embed_type"):
+        return "an SDXL model"
+    if context == 1024:
+        return "a Stable Diffusion 2.x model"
+    return _other_channels(config.get("in_channels", 4))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder. Raises BaseModelError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaseModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise BaseModelError(f"{path} is not a JSON object.")
+    return config
+
+
+def weight_files(part: Path) -> tuple[Path, ...]:
+    """The files that hold one part's weights: safetensors first, full precision first.
+
+    Of a model in several files, the index comes first. Raises BaseModelError if there are none.
+    """
+    stem = "model" if part.name == "text_encoder" else "diffusion_pytorch_model"
+    pickle = "pytorch_model" if part.name == "text_encoder" else stem
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors", f"{pickle}.bin"):
+        file, index = part / name, part / f"{name}.index.json"
+        if file.is_file():
+            return (file,)
+        if index.is_file():
+            shards = read_config(index).get("weight_map")
+            if not isinstance(shards, dict):
+                raise BaseModelError(f"{index} names no files (weight_map).")
+            return (index, *(part / Path(str(name)).name for name in sorted(set(shards.values()))))
+    raise BaseModelError(f"There are no weights in {part} (expected {stem}.safetensors).")
+
+
+# Digests.
+
+
+def digest_of(path: Path, cache: Path | None = None) -> str:
+    """SHA-256 of a base model's content, 64 hex digits, the same wherever it lies.
+
+    For a diffusers folder: of the names and contents of the files that are loaded. `cache` is a
+    folder; its ``digests.json`` remembers digests by path, size and time of change.
+
+    Raises:
+        BaseModelError: a file is missing or cannot be read.
+    """
+    path = Path(path)
+    known = _read_known(cache)
+    before = dict(known)
+    try:
+        if path.is_dir():
+            lines = [
+                f"{f.relative_to(path).as_posix()} {_digest(f, known)}\n" for f in _loaded(path)
+            ]
+            digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+        else:
+            digest = _digest(path, known)
+    except OSError as error:
+        raise BaseModelError(f"{error.filename} cannot be read: {error.strerror}") from None
+    if cache is not None and known != before:
+        with suppress(OSError):  # a cache that cannot be written costs time only
+            _write_known(Path(cache), known)
+    return digest
+
+
+def _loaded(folder: Path) -> Iterator[Path]:
+    for part in PARTS:
+        yield folder / part / "config.json"
+        yield from weight_files(folder / part)
+    if (folder / "scheduler" / "scheduler_config.json").is_file():
+        yield folder / "scheduler" / "scheduler_config.json"
+
+
+def _digest(file: Path, known: dict[str, Any]) -> str:
+    stat = file.stat()
+    name, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
+    entry = known.get(name)
+    if isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp:
+        return str(entry[2])
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    known[name] = [*stamp, digest.hexdigest()]
+    return digest.hexdigest()
+
+
+def _read_known(cache: Path | None) -> dict[str, Any]:
+    if cache is None:
+        return {}
+    try:
+        known = json.loads((Path(cache) / "digests.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # absent or damaged: it is written anew
+    return known if isinstance(known, dict) else {}
+
+
+def _write_known(cache: Path, known: dict[str, Any]) -> None:
+    """Replaces ``digests.json`` at once, so that a reader never sees half of it."""
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = cache / f"digests.json.{os.getpid()}.partial"
+    partial.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
+    os.replace(partial, cache / "digests.json")

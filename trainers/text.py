@@ -1,0 +1,45 @@
+"""Prompts to token ids to the embeddings that the UNet attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .errors import RecipeError
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+    """Token ids of `prompts`, padded and cut to the tokenizer's length: (n, 77) int64."""
+    return tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+
+
+def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:
+    """Embeddings of token ids (n, 77) -> (n, 77, width); differentiable.
+
+    `clip_skip` 1 takes the last layer and 2 the one before it, each through the final layer
+    norm, as ComfyUI's "CLIP Set Last Layer" does at -1 and -2.
+
+    Raises:
+        RecipeError: the text encoder has fewer layers than `clip_skip`.
+    """
+    layers = text_encoder.config.num_hidden_layers
+    if clip_skip > layers:
+        raise RecipeError(f"text_encoder.clip_skip is {clip_skip}, but there are {layers} layers.")
+    if clip_skip == 1:
+        return text_encoder(ids).last_hidden_state
+    hidden = text_encoder(ids, output_hidden_states=True).hidden_states[-clip_skip]
+    return final_layer_norm(text_encoder)(hidden)  # (n, 77, width)
+
+
+def final_layer_norm(text_encoder: CLIPTextModel) -> torch.nn.Module:
+    """The last layer norm: inside ``text_model`` before transformers 5."""
+    return getattr(text_encoder, "text_model", text_encoder).final_layer_norm
