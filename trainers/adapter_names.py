@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from .errors import AdapterError
+from .recipe import LoRA
 
 UNET = "lora_unet_"
 TEXT = "lora_te_"
@@ -97,13 +98,21 @@ def normalise(tensors: Mapping[str, T]) -> dict[str, T]:
     return renamed
 
 
+def file_alpha(method: LoRA) -> float:
+    """The alpha that a file must name: its readers scale by alpha / rank.
+
+    Rank stabilisation scales by alpha / sqrt(rank), so there it is alpha·sqrt(rank).
+    """
+    alpha = float(method.rank if method.alpha is None else method.alpha)
+    return alpha * math.sqrt(method.rank) if method.rank_stabilised else alpha
+
+
 def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, float]:
     """Values for the ``.alpha`` tensors that a diffusers or PEFT file has only in its metadata.
 
     `shapes` are by kohya's names. Nothing is returned for modules with an alpha tensor, nor where
-    the metadata is silent: alpha is the rank then. With rank stabilisation the scale is
-    alpha / sqrt(rank), which is alpha·sqrt(rank) in kohya's terms. Raises AdapterError for
-    configurations that have no such form.
+    the metadata is silent: alpha is the rank then. Rank stabilisation as in `file_alpha`. Raises
+    AdapterError for metadata that is damaged or names an alpha for each layer.
     """
     config = _configuration(metadata)
     alphas = {}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import CLIPTextModel
 
-from .adapter_names import TEXT, guess_family, list_names, module_name
+from .adapter_names import TEXT, file_alpha, guess_family, list_names, module_name
 from .draws import gaussian
 from .errors import AdapterError
 from .recipe import LoRA
@@ -130,10 +130,7 @@ def export(
     For a module of weight (out, in, …): ``lora_down.weight`` (rank, in, …), ``lora_up.weight``
     (out, rank, 1…), ``alpha`` () and for DoRA ``dora_scale`` (out, 1, …).
     """
-    rank = method.rank
-    alpha = rank if method.alpha is None else method.alpha
-    if method.rank_stabilised:
-        alpha *= math.sqrt(rank)  # readers divide by the rank, peft by its root
+    alpha = file_alpha(method)
     tensors = {}
     for part, model in (("unet", unet), ("text_encoder", text_encoder)):
         for path, layer in _layers(model) if model is not None else ():
@@ -141,10 +138,10 @@ def export(
             down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
             tensors[f"{name}.lora_down.weight"] = down
             tensors[f"{name}.lora_up.weight"] = up
-            tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+            tensors[f"{name}.alpha"] = torch.tensor(alpha)
             if ADAPTER in layer.lora_magnitude_vector:
                 weight = layer.get_base_layer().weight.float()
-                delta = _delta(weight, down, up, alpha / rank)
+                delta = _delta(weight, down, up, alpha / method.rank)
                 magnitude = layer.lora_magnitude_vector[ADAPTER].weight
                 tensors[f"{name}.dora_scale"] = _dora_scale(weight, delta, magnitude)
     return {name: tensor.detach().float().cpu() for name, tensor in tensors.items()}

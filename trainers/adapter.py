@@ -1,0 +1,343 @@
+"""Adapter files: writing them whole, what they say of themselves, and reading any kind back.
+
+Safetensors with kohya's tensor names. The metadata has kohya's ``ss_`` keys, the ``modelspec.``
+keys of github.com/Stability-AI/ModelSpec 1.0.0, and under ``likeness.`` the whole recipe.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .adapter_names import (
+    METADATA_KEY,
+    declared_alphas,
+    file_alpha,
+    guess_family,
+    kohya_name,
+    normalise,
+)
+from .errors import AdapterError, OutOfSpace, RecipeError
+from .recipe import LoRA, Recipe, recipe_from_json
+from .tensor_file import MEGABYTE, Header, read_header, serialise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RECIPE = "likeness.recipe"
+STRIPPED = "likeness.recipe_without_prompts"
+
+
+# Writing.
+
+
+def save_adapter(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    dtype: Literal["fp16", "fp32"] = "fp32",
+) -> None:
+    """Writes a LoRA (`lora.export`) with its metadata; the file is there whole or not at all.
+
+    `dtype` is that of the low-rank matrices; alpha and DoRA's scale, which multiplies the whole
+    weight, stay fp32. Equal arguments give equal bytes. What was written is read back and
+    compared before it gets its name. Raises AdapterError for values that are not finite, or if
+    another file has the name; OutOfSpace.
+    """
+    stored = _stored(tensors, dtype)
+    content = serialise(stored, metadata)
+    if path.exists():
+        if path.read_bytes() == content:
+            return
+        raise AdapterError(f"{path} exists and is another adapter. Move it, or choose a name.")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        _write(partial, content)
+        _compare(partial, stored)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    import torch
+
+    kind = {"fp16": torch.float16, "fp32": torch.float32}[dtype]
+    stored = {}
+    for name, tensor in tensors.items():
+        wanted = kind if name.endswith(".weight") else torch.float32
+        stored[name] = tensor.detach().to("cpu", wanted).contiguous()
+        if not stored[name].isfinite().all():
+            raise AdapterError(
+                f"{name} has values that are not finite in {dtype}, so nothing was saved. "
+                "The training diverged: try a lower learning rate."
+            )
+    return stored
+
+
+def _write(path: Path, content: bytes) -> None:
+    need, free = len(content), shutil.disk_usage(path.parent).free
+    try:
+        if free < need + MEGABYTE:
+            raise OSError(errno.ENOSPC, "No space left")
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise AdapterError(f"{path} cannot be written: {error.strerror}.") from error
+        raise OutOfSpace(
+            f"{path.parent} has no room for the adapter: it takes {need / MEGABYTE:.1f} MB, "
+            f"{free / MEGABYTE:.1f} MB are free. Make room and run again: training goes on from "
+            "its last checkpoint."
+        ) from error
+
+
+def _compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    found = load_file(path)
+    if found.keys() != tensors.keys() or not all(
+        found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+        for name, tensor in tensors.items()
+    ):
+        raise AdapterError(
+            f"{path.parent} gave back other bytes than were written. Check the disk."
+        )
+
+
+# Metadata.
+
+
+def metadata_for(
+    recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon"
+) -> dict[str, str]:
+    """The metadata of a result after `steps` optimizer steps, with one loss for each.
+
+    `prediction` is the base model's, ``epsilon`` or ``v_prediction``. No path, user or time of
+    day is in it: the same run gives the same file.
+    """
+    subject = recipe.subject
+    metadata = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": recipe.name,
+        "modelspec.resolution": f"{subject.resolution}x{subject.resolution}",
+        "modelspec.prediction_type": {"v_prediction": "v"}.get(prediction, prediction),
+        "modelspec.trigger_phrase": f"{subject.token} {subject.class_word}",
+        "likeness.version": "1",
+        "likeness.steps": str(steps),
+        RECIPE: recipe.to_json(indent=None),
+    }
+    if losses:
+        metadata["likeness.loss"] = f"{late_loss(losses):.6g}"
+    if isinstance(recipe.method, LoRA):
+        metadata |= {
+            "modelspec.architecture": "stable-diffusion-v1/lora",
+            "modelspec.implementation": "diffusers",
+        }
+        return metadata | _kohya_metadata(recipe, recipe.method, steps)
+    return metadata | {
+        "modelspec.architecture": "stable-diffusion-v1",
+        "modelspec.implementation": "https://github.com/CompVis/stable-diffusion",
+    }
+
+
+def late_loss(losses: Sequence[float]) -> float:
+    """Mean of the last tenth of the losses, at least one: single steps are mostly noise."""
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int) -> dict[str, str]:
+    """The ``ss_`` keys of kohya's sd-scripts that its readers show or search by."""
+    rate = recipe.optimizer.learning_rate
+    text = recipe.text_encoder
+    alpha = file_alpha(method)
+    values: dict[str, Any] = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": method.rank,
+        "ss_network_alpha": alpha,
+        "ss_network_dropout": method.dropout or None,
+        "ss_base_model_version": "sd_v1",
+        "ss_output_name": recipe.name,
+        "ss_learning_rate": rate,
+        "ss_unet_lr": rate,
+        "ss_text_encoder_lr": (text.learning_rate or rate) if text.train else None,
+        "ss_optimizer": recipe.optimizer.name,
+        "ss_lr_scheduler": recipe.schedule.course,
+        "ss_lr_warmup_steps": recipe.schedule.warmup,
+        "ss_steps": steps,
+        "ss_max_train_steps": recipe.schedule.steps,
+        "ss_gradient_accumulation_steps": recipe.schedule.accumulation,
+        "ss_mixed_precision": recipe.compute.precision,
+        "ss_resolution": f"({recipe.subject.resolution}, {recipe.subject.resolution})",
+        "ss_enable_bucket": recipe.subject.buckets,
+        "ss_clip_skip": recipe.text_encoder.clip_skip,
+        "ss_prior_loss_weight": recipe.prior.weight if recipe.prior else None,
+        "ss_min_snr_gamma": recipe.objective.min_snr_gamma,
+        "ss_noise_offset": recipe.objective.noise_offset or None,
+        "ss_seed": recipe.seed,
+    }
+    if method.targets == "all":
+        values["ss_network_args"] = json.dumps({"conv_dim": method.rank, "conv_alpha": alpha})
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+_PROMPTS = {
+    "subject": ("token", "class_word", "prompt"),
+    "prior": ("prompt", "negative"),
+    "previews": ("prompts", "negative"),
+}
+
+
+def strip_prompts(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata without the words a user wrote as prompts, for sharing.
+
+    The rest of the recipe stays readable under another key, as it cannot be trained from.
+    """
+    kept = dict(metadata)
+    kept.pop("modelspec.trigger_phrase", None)
+    text = kept.pop(RECIPE, None)
+    if text is not None:
+        data = recipe_from_json(text).model_dump(mode="json")
+        for part, fields in _PROMPTS.items():
+            for field in fields if data[part] else ():
+                del data[part][field]
+        kept[STRIPPED] = json.dumps(data, sort_keys=True)
+    return kept
+
+
+# Reading.
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What a file says of itself; None where it is silent. `loss` is `late_loss` of the run.
+
+    `family` is a guess from names and shapes, in words; `tensors` counts them.
+    """
+
+    kind: Literal["lora", "dora", "checkpoint", "unknown"]
+    rank: int | None
+    alpha: float | None
+    tensors: int
+    recipe: Recipe | None
+    steps: int | None
+    loss: float | None
+    family: str
+    metadata: dict[str, str]
+
+
+def read_metadata(path: Path) -> AdapterInfo:
+    """What a file is, from its header alone, in bounded memory. Raises AdapterError."""
+    header = _header(path)
+    metadata = header.metadata
+    names = {kohya_name(name): shape for name, shape in header.shapes.items()}
+    ranks = [shape[0] for n, shape in names.items() if n.endswith(".lora_down.weight") and shape]
+    kind: Literal["lora", "dora", "checkpoint", "unknown"] = "unknown"
+    if ranks:
+        scaled = any(n.endswith((".dora_scale", ".lora_magnitude_vector")) for n in names)
+        kind = "dora" if scaled else "lora"
+    elif any(name.startswith("model.diffusion_model.") for name in names):
+        kind = "checkpoint"
+    steps = _number(metadata.get("likeness.steps", metadata.get("ss_steps")))
+    return AdapterInfo(
+        kind=kind,
+        rank=Counter(ranks).most_common(1)[0][0] if ranks else None,
+        alpha=_number(metadata.get("ss_network_alpha")),
+        tensors=len(names),
+        recipe=_recipe_or_none(metadata),
+        steps=None if steps is None else int(steps),
+        loss=_number(metadata.get("likeness.loss")),
+        family=guess_family(header.shapes),
+        metadata=metadata,
+    )
+
+
+def _header(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise AdapterError(
+            f"{path} {reason}. Adapters are whole .safetensors files; copy or download it again."
+        ) from None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float((text or "")[:40])
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _recipe_or_none(metadata: Mapping[str, str]) -> Recipe | None:
+    try:
+        return recipe_from_json(metadata[RECIPE]) if RECIPE in metadata else None
+    except RecipeError:
+        return None
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe that a file was trained by. Raises AdapterError if it has none."""
+    metadata = _header(path).metadata
+    if STRIPPED in metadata:
+        raise AdapterError(f"The prompts of {path} were stripped: its recipe is not whole.")
+    if RECIPE not in metadata:
+        raise AdapterError(f"{path} has no recipe: it was not trained by Likeness.")
+    try:
+        return recipe_from_json(metadata[RECIPE])
+    except RecipeError as error:
+        raise AdapterError(f"The recipe in {path} cannot be read. {error}") from None
+
+
+def describe(info: AdapterInfo) -> str:
+    """One line without any text of the file's own: kind, rank, alpha, tensors, steps, loss."""
+    parts = [info.family.replace("LoRA", "DoRA") if info.kind == "dora" else info.family]
+    parts += [f"rank {info.rank}"] if info.rank is not None else []
+    parts += [f"alpha {info.alpha:g}"] if info.alpha is not None else []
+    parts += [f"{info.tensors} tensors"]
+    parts += [f"{info.steps} steps"] if info.steps is not None else []
+    parts += [f"loss {info.loss:.4g}"] if info.loss is not None else []
+    parts += [f"recipe {info.recipe.label()}"] if info.recipe is not None else []
+    return ", ".join(parts)
+
+
+def load_adapter(path: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file of any naming, under kohya's names. Raises AdapterError.
+
+    Where a diffusers or PEFT file says an alpha other than the rank in its metadata (PEFT: in
+    ``adapter_config.json`` beside it), ``.alpha`` tensors are added. LyCORIS' kinds pass through.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    metadata = _header(path).metadata
+    try:
+        tensors = normalise(load_file(path))
+    except SafetensorError as error:
+        raise AdapterError(f"{path} is damaged: {error}. Copy or download it again.") from None
+    if path.name == "adapter_model.safetensors":
+        metadata = _peft_configuration(path.with_name("adapter_config.json")) | metadata
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    alphas = declared_alphas(shapes, metadata)
+    return tensors | {name: torch.tensor(value) for name, value in alphas.items()}
+
+
+def _peft_configuration(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return {METADATA_KEY: file.read(MEGABYTE)}
