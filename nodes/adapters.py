@@ -1,0 +1,165 @@
+"""Puts a LoRA or a full fine-tune on a MODEL and a CLIP; whatever does not fit is an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+
+from ..trainers.adapter_names import (
+    declared_alphas,
+    guess_family,
+    list_names,
+    normalise,
+)
+from ..trainers.errors import AdapterError
+from . import host
+
+UNET = "diffusion_model."
+CHECKPOINT_UNET = "model.diffusion_model."
+
+# In some checkpoints and not in others; nothing is learned in them.
+BESIDE = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
+
+# How LoRA, LoHa, LoKr, OFT and plain differences call a module's tensors.
+PARTS = ("lora_", "alpha", "dora_scale", "hada_", "lokr_", "oft_", "diff", "w_norm", "b_norm")
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A file's name, for messages, and what is in it."""
+
+    name: str
+    tensors: dict[str, Any]
+    metadata: dict[str, str]
+
+
+def apply_adapter(
+    model: Any, clip: Any, adapter: Adapter, strengths: tuple[float, float]
+) -> tuple[Any, Any]:
+    """(MODEL, CLIP) with the adapter at its (model, clip) strengths; the inputs stay as they are.
+
+    Raises AdapterError if any tensor of the file finds no place on this model.
+    """
+    if any(key.startswith(CHECKPOINT_UNET) for key in adapter.tensors):
+        return _interpolate(model, clip, adapter, strengths)
+    return _add_lora(model, clip, adapter, strengths)
+
+
+def lora_tensors(adapter: Adapter) -> dict[str, Any]:
+    """A LoRA under kohya's names, with the alphas that only its metadata has.
+
+    Raises AdapterError for a file that cannot be expressed so.
+    """
+    lora = normalise(adapter.tensors)
+    alphas = declared_alphas(_shapes(lora), adapter.metadata)
+    return {**lora, **{name: torch.tensor(float(alpha)) for name, alpha in alphas.items()}}
+
+
+def _add_lora(
+    model: Any, clip: Any, adapter: Adapter, strengths: tuple[float, float]
+) -> tuple[Any, Any]:
+    lora = lora_tensors(adapter)
+    modules = host.lora_modules(model, clip)
+    shapes = {**host.model_shapes(model), **host.clip_shapes(clip)}
+    check_lora(adapter.name, _shapes(lora), modules, shapes)
+    patches = host.lora_patches(lora, modules)
+    on_model, on_clip = strengths
+    return (
+        host.patched(model, patches, on_model) if on_model else model,
+        host.patched(clip, patches, on_clip) if on_clip else clip,
+    )
+
+
+def check_lora(
+    name: str, lora: dict[str, Shape], modules: dict[str, Any], weights: dict[str, Shape]
+) -> None:
+    """Raises AdapterError unless every tensor belongs to a known module and has its shape.
+
+    Args:
+        name: the file's, for the message.
+        lora: shapes by kohya name, ``<module>.lora_down.weight`` and so on.
+        modules: known modules and the weight each patches.
+        weights: shapes of the model's weights.
+    """
+    strangers = [key for key in lora if not _known(key, modules)]
+    if strangers or not lora:
+        raise AdapterError(
+            f"{name} does not fit this model: {len(strangers)} of its {len(lora)} tensors have no "
+            f"place in it ({list_names(strangers)}). It looks like {guess_family(lora)}; choose a "
+            "base model of that family, or another adapter."
+        )
+    for module in sorted({key.split(".")[0] for key in lora}):
+        up, down = (lora.get(f"{module}.lora_{part}.weight") for part in ("up", "down"))
+        weight = weights.get(modules[module])
+        if up is None and down is None:  # another algorithm: ComfyUI's own business
+            continue
+        if up is None or down is None:
+            raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
+        if weight is not None and (up[0] != weight[0] or prod(down[1:]) != prod(weight[1:])):
+            raise AdapterError(
+                f"{name} does not fit this model: it adapts {module} as a layer of "
+                f"{prod(down[1:])} inputs and {up[0]} outputs, which here has {prod(weight[1:])} "
+                f"and {weight[0]}. It was made for another family."
+            )
+
+
+def _known(key: str, modules: dict[str, Any]) -> bool:
+    module, _, part = key.partition(".")
+    return module in modules and part.startswith(PARTS)
+
+
+def _interpolate(
+    model: Any, clip: Any, adapter: Adapter, strengths: tuple[float, float]
+) -> tuple[Any, Any]:
+    """base + strength * (tuned - base), exact at strength 1, nothing at 0."""
+    unet = {
+        key.removeprefix("model."): value
+        for key, value in adapter.tensors.items()
+        if key.startswith(CHECKPOINT_UNET)
+    }
+    text = host.text_encoder_tensors(model, adapter.tensors)
+    check_checkpoint(adapter.name, "UNet", _shapes(unet), _only(UNET, host.model_shapes(model)))
+    check_checkpoint(adapter.name, "text encoder", _shapes(text), host.clip_shapes(clip))
+    if any(strengths) and host.is_patched(model, clip):
+        raise AdapterError(
+            f"{adapter.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
+            "changed: load it first, straight behind the checkpoint, and the LoRAs after it."
+        )
+    return _moved(model, unet, strengths[0]), _moved(clip, text, strengths[1])
+
+
+def _moved(target: Any, tuned: dict[str, Any], strength: float) -> Any:
+    """A patch of weight 1 over a base of weight 0 copies the value: no rounding at strength 1."""
+    if not strength:
+        return target
+    return host.patched(
+        target, {key: (value,) for key, value in tuned.items()}, strength, 1.0 - strength
+    )
+
+
+def check_checkpoint(name: str, what: str, tuned: dict[str, Shape], base: dict[str, Shape]) -> None:
+    """Raises AdapterError unless the tuned and the base weights have the same names and shapes."""
+    differ = [
+        key
+        for key in {**tuned, **base}
+        if tuned.get(key) != base.get(key) and not key.endswith(BESIDE)
+    ]
+    if differ:
+        raise AdapterError(
+            f"{name} does not fit this model: {len(differ)} weights of the {what} differ in name "
+            f"or shape ({list_names(differ)}). Load it on the base it was trained from, or open it "
+            "with Load Checkpoint."
+        )
+
+
+def _shapes(tensors: dict[str, Any]) -> dict[str, Shape]:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def _only(prefix: str, shapes: dict[str, Shape]) -> dict[str, Shape]:
+    return {key: shape for key, shape in shapes.items() if key.startswith(prefix)}

@@ -1,0 +1,136 @@
+"""Likeness_ClassImages: pictures of the class, so that the model keeps what it knew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..trainers.errors import LikenessError, RecipeError
+from ..trainers.recipe import Prior, explain
+from .host import input_folder, io
+from .names import folder_inside, listing_fingerprint, subfolders
+from .sockets import PriorType
+from .values import PriorSource
+
+DRAWN = "draw with the base model"
+ADVANCED = {"advanced": True}
+
+
+class ClassImages(io.ComfyNode):
+    """Prior preservation: without it the whole class takes on the subject's looks."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_ClassImages",
+            display_name="Class Images (Likeness)",
+            category="Likeness",
+            description=(
+                "Prior preservation: class images are trained beside the photographs, so that the "
+                "model learns the subject and not that every man looks like it. The base model "
+                "draws them once, at the first training, and every later run shares them."
+            ),
+            inputs=[
+                io.String.Input(
+                    "prompt",
+                    default="a photo of {class}, random head angle, slight smile",
+                    tooltip="What the class images show; {class} is the subject's class word.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=500,
+                    min=1,
+                    max=100_000,
+                    tooltip="How many are drawn. Fewer start sooner; 200 to 500 are usual.",
+                ),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Weight of their loss beside the photographs'.",
+                ),
+                io.Combo.Input(
+                    "source",
+                    options=[DRAWN, *subfolders(input_folder())],
+                    default=DRAWN,
+                    tooltip="Drawn by the base model, or a folder of your own in ComfyUI's input "
+                    "folder.",
+                ),
+                io.String.Input(
+                    "negative",
+                    default="",
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Negative prompt of the drawing.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=25,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Sampling steps of a class image.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Guidance scale of the drawing.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**53 - 1,
+                    control_after_generate=False,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Seed of the drawing. Another seed draws another set.",
+                ),
+            ],
+            outputs=[PriorType.Output(id="class_images", display_name="class_images")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None = None, source: str | None = None) -> bool | str:
+        """Cheap checks before the queue starts; connected values are checked when they arrive."""
+        try:
+            if prompt is not None:
+                prior_spec({"prompt": prompt})
+            if source is not None and source != DRAWN:
+                folder_inside(input_folder(), source)
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, source: str | None = None, **_: Any) -> str:
+        """Changes when the files of one's own folder do."""
+        if source in (None, DRAWN):
+            return ""
+        try:
+            return listing_fingerprint(folder_inside(input_folder(), str(source)))
+        except LikenessError as error:
+            return str(error)
+
+    @classmethod
+    def execute(cls, source: str, **options: Any) -> io.NodeOutput:
+        """The class images' description; nothing is drawn here."""
+        folder = None if source == DRAWN else folder_inside(input_folder(), source)
+        return io.NodeOutput(PriorSource(prior_spec(options), folder))
+
+
+def prior_spec(fields: dict[str, Any]) -> Prior:
+    """A recipe's prior. Raises RecipeError that names each wrong field."""
+    try:
+        return Prior(**fields)
+    except ValidationError as error:
+        raise RecipeError(explain(error, "class images")) from None

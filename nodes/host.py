@@ -1,0 +1,152 @@
+"""All that is asked of ComfyUI; no other file imports its modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy
+import comfy.lora
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.v0_0_2 import ComfyExtension, io
+from PIL import Image
+from server import PromptServer
+
+from ..trainers.errors import AdapterError, LikenessError
+
+__all__ = ["ComfyExtension", "io"]
+
+PREVIEW_PIXELS = 512
+
+
+# Folders and files
+
+
+def input_folder() -> Path:
+    """Where users put photographs."""
+    return Path(folder_paths.get_input_directory())
+
+
+def output_folder() -> Path:
+    """Where results go; its `loras` and `checkpoints` are on ComfyUI's model paths."""
+    return Path(folder_paths.get_output_directory())
+
+
+def tokenizer_folder() -> Path:
+    """ComfyUI's own CLIP vocabulary."""
+    return Path(comfy.__path__[0]) / "sd1_tokenizer"
+
+
+def model_names(kind: str) -> list[str]:
+    """Files that ComfyUI lists; `kind` is "checkpoints" or "loras"."""
+    return list(folder_paths.get_filename_list(kind))
+
+
+def model_path(kind: str, name: str) -> Path:
+    """The file of a name that ComfyUI lists: no other name is followed. Raises LikenessError."""
+    if name in model_names(kind):
+        path = folder_paths.get_full_path(kind, name)
+        if path is not None:
+            return Path(path)
+    raise LikenessError(
+        f"{name!r} is not among ComfyUI's {kind}. Put the file into models/{kind}, "
+        "press R in the browser to list it, and choose it again."
+    )
+
+
+# Running
+
+
+def free_models() -> None:
+    """Gives the memory of ComfyUI's loaded models back, before another process needs it."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def interrupted() -> bool:
+    """Raises ComfyUI's own exception if the user cancelled, which also clears the request."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    return False
+
+
+def training_device() -> str:
+    """ "cpu" where ComfyUI was told to leave the GPU alone, else "auto"."""
+    return "cpu" if comfy.model_management.cpu_mode() else "auto"
+
+
+class Progress:
+    """A node's progress bar, the line of text on it, and its preview picture."""
+
+    def __init__(self, node_id: str | None) -> None:
+        self._node_id = node_id
+        self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
+
+    def show(self, done: int, total: int, picture: Path | None = None) -> None:
+        """`done` of `total`; `picture` is a file to show in the node."""
+        preview = None
+        if picture is not None:
+            with Image.open(picture) as image:
+                preview = ("JPEG", image.convert("RGB"), PREVIEW_PIXELS)
+        self._bar.update_absolute(done, max(total, 1), preview)
+
+    def say(self, text: str) -> None:
+        """Puts a line of text on the node."""
+        if self._node_id is not None:
+            PromptServer.instance.send_progress_text(text, self._node_id)
+
+
+# Models
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata of a model file, without running code from it. Raises AdapterError."""
+    try:
+        tensors, metadata = comfy.utils.load_torch_file(
+            str(path), safe_load=True, return_metadata=True
+        )
+    except Exception as error:  # each format fails in its own way
+        raise AdapterError(
+            f"{path.name} cannot be read: download it or train it again. The cause: {error}"
+        ) from error
+    return tensors, metadata or {}
+
+
+def is_patched(model: Any, clip: Any) -> bool:
+    """Whether a LoRA or another patch is already on the model or on its text encoder."""
+    return bool(model.patches or clip.patcher.patches)
+
+
+def model_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a MODEL's weights by ComfyUI's names (``diffusion_model.…``)."""
+    # Values are not read: loaded weights may be another variant's.
+    return {name: tuple(t.shape) for name, t in model.model.state_dict().items()}
+
+
+def clip_shapes(clip: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a CLIP's weights by ComfyUI's names (``clip_l.transformer.…``)."""
+    return {name: tuple(t.shape) for name, t in clip.cond_stage_model.state_dict().items()}
+
+
+def text_encoder_tensors(model: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's text encoder under the names of `clip_shapes`."""
+    return dict(model.model.model_config.process_clip_state_dict(dict(tensors)))
+
+
+def lora_modules(model: Any, clip: Any) -> dict[str, Any]:
+    """LoRA module names that this model knows, and the weight each patches."""
+    modules = comfy.lora.model_lora_keys_unet(model.model, {})
+    return dict(comfy.lora.model_lora_keys_clip(clip.cond_stage_model, modules))
+
+
+def lora_patches(tensors: dict[str, Any], modules: dict[str, Any]) -> dict[Any, Any]:
+    """ComfyUI's patches of a LoRA's tensors, by the weight they patch."""
+    return dict(comfy.lora.load_lora(tensors, modules, log_missing=False))
+
+
+def patched(target: Any, patches: dict[Any, Any], strength: float, keep: float = 1.0) -> Any:
+    """A clone of a MODEL or CLIP whose weights become keep * weight + strength * patch."""
+    clone = target.clone()
+    clone.add_patches(patches, strength, keep)
+    return clone

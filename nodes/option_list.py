@@ -1,0 +1,332 @@
+"""The recipe's fields that Likeness_TrainOptions sets: a widget for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from ..trainers.recipe import Schedule
+from .host import io
+from .recipes import default_attention
+
+COURSES = list(get_args(Schedule.model_fields["course"].annotation))
+
+
+@dataclass(frozen=True)
+class Option:
+    """A widget, the recipe's part and field it sets, and how its value is read."""
+
+    widget: io.Input
+    part: str
+    field: str
+    read: Callable[[Any], Any] = lambda value: value
+
+
+def _none_if_zero(value: float) -> float | None:
+    return value or None
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _previews() -> list[Option]:
+    def size(id: str) -> io.Input:
+        tip = "Pixels; 0: as the photographs."
+        return io.Int.Input(id, default=0, min=0, max=2048, step=8, tooltip=tip)
+
+    return [
+        Option(
+            io.String.Input(
+                "preview_prompts",
+                default="",
+                multiline=True,
+                tooltip="Pictures drawn while training, a prompt a line; {token} and {class} are "
+                "filled in. Empty: the photographs' prompt. How often is set on the train node.",
+            ),
+            "previews",
+            "prompts",
+            _lines,
+        ),
+        Option(
+            io.String.Input("preview_negative", default="", tooltip="Their negative prompt."),
+            "previews",
+            "negative",
+        ),
+        Option(size("preview_width"), "previews", "width", _none_if_zero),
+        Option(size("preview_height"), "previews", "height", _none_if_zero),
+        Option(
+            io.Int.Input("preview_steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
+            "previews",
+            "steps",
+        ),
+        Option(
+            io.Float.Input(
+                "preview_guidance", default=7.5, min=0, max=100, step=0.1, tooltip="Guidance scale."
+            ),
+            "previews",
+            "guidance",
+        ),
+        Option(
+            io.Int.Input(
+                "preview_seed",
+                default=0,
+                min=0,
+                max=2**53 - 1,
+                control_after_generate=False,
+                tooltip="The same seed at every step, so that the pictures compare.",
+            ),
+            "previews",
+            "seed",
+        ),
+    ]
+
+
+def _schedule() -> list[Option]:
+    return [
+        Option(
+            io.Combo.Input(
+                "course",
+                options=COURSES,
+                default="constant",
+                tooltip="The learning rate's course over the steps.",
+            ),
+            "schedule",
+            "course",
+        ),
+        Option(
+            io.Int.Input(
+                "warmup",
+                default=0,
+                min=0,
+                max=1_000_000,
+                tooltip="Steps in which the learning rate rises from 0; not with 'constant'.",
+            ),
+            "schedule",
+            "warmup",
+        ),
+        Option(
+            io.Int.Input(
+                "cycles", default=1, min=1, max=1000, tooltip="Restarts of 'cosine_with_restarts'."
+            ),
+            "schedule",
+            "cycles",
+        ),
+        Option(
+            io.Float.Input(
+                "power", default=1.0, min=0.1, max=10, step=0.1, tooltip="Of 'polynomial'."
+            ),
+            "schedule",
+            "power",
+        ),
+        Option(
+            io.Int.Input(
+                "accumulation",
+                default=1,
+                min=1,
+                max=1024,
+                tooltip="Batches added up for one step: a larger batch for little memory.",
+            ),
+            "schedule",
+            "accumulation",
+        ),
+    ]
+
+
+def _text_encoder() -> list[Option]:
+    return [
+        Option(
+            io.Float.Input(
+                "text_encoder_learning_rate",
+                default=0.0,
+                min=0.0,
+                max=10.0,
+                step=1e-7,
+                tooltip="0: the same as the UNet's.",
+            ),
+            "text_encoder",
+            "learning_rate",
+            _none_if_zero,
+        ),
+        Option(
+            io.Int.Input(
+                "text_encoder_last_step",
+                default=0,
+                min=0,
+                max=1_000_000,
+                tooltip="The text encoder stays as it is after this step; 0: it learns to the end.",
+            ),
+            "text_encoder",
+            "last_step",
+            _none_if_zero,
+        ),
+        Option(
+            io.Int.Input(
+                "clip_skip",
+                default=1,
+                min=1,
+                max=12,
+                tooltip="1: the text encoder's last layer; 2: the one before it, for bases "
+                "trained so.",
+            ),
+            "text_encoder",
+            "clip_skip",
+        ),
+    ]
+
+
+def _optimizer() -> list[Option]:
+    def beta(id: str, default: float) -> io.Input:
+        tip = "Adam's decay of its running means."
+        return io.Float.Input(id, default=default, min=0, max=0.9999, step=0.0001, tooltip=tip)
+
+    return [
+        Option(
+            io.Float.Input(
+                "weight_decay", default=0.01, min=0, max=1, step=0.001, tooltip="AdamW's."
+            ),
+            "optimizer",
+            "weight_decay",
+        ),
+        Option(
+            io.Float.Input(
+                "clip_norm",
+                default=1.0,
+                min=0,
+                max=1000,
+                step=0.1,
+                tooltip="The global gradient norm is clipped to this; 0: no clipping.",
+            ),
+            "optimizer",
+            "clip_norm",
+            _none_if_zero,
+        ),
+        Option(beta("beta1", 0.9), "optimizer", "beta1"),
+        Option(beta("beta2", 0.999), "optimizer", "beta2"),
+        Option(
+            io.Float.Input(
+                "epsilon", default=1e-8, min=1e-12, max=1, step=1e-12, tooltip="Adam's epsilon."
+            ),
+            "optimizer",
+            "epsilon",
+        ),
+    ]
+
+
+def _objective() -> list[Option]:
+    return [
+        Option(
+            io.Float.Input(
+                "min_snr_gamma",
+                default=0.0,
+                min=0,
+                max=100,
+                step=0.5,
+                tooltip="Min-SNR loss weighting (arXiv:2303.09556); 5 is usual, 0 is off.",
+            ),
+            "objective",
+            "min_snr_gamma",
+            _none_if_zero,
+        ),
+        Option(
+            io.Float.Input(
+                "noise_offset",
+                default=0.0,
+                min=0,
+                max=1,
+                step=0.01,
+                tooltip="Lets the model learn very dark and very bright pictures; 0 is off.",
+            ),
+            "objective",
+            "noise_offset",
+        ),
+        Option(
+            io.Float.Input(
+                "ema_decay",
+                default=0.0,
+                min=0,
+                max=0.99999,
+                step=0.00001,
+                tooltip="Saves the running mean of the weights, such as 0.999; 0 is off.",
+            ),
+            "objective",
+            "ema_decay",
+            _none_if_zero,
+        ),
+        Option(
+            io.Combo.Input(
+                "prediction",
+                options=["auto", "epsilon", "v_prediction"],
+                default="auto",
+                tooltip="What the base model predicts. auto: as the file says.",
+            ),
+            "base",
+            "prediction",
+        ),
+    ]
+
+
+def _compute() -> list[Option]:
+    return [
+        Option(
+            io.Combo.Input(
+                "attention",
+                options=["sdpa", "xformers"],
+                default=default_attention(),
+                tooltip="sdpa is PyTorch's own; xformers must be installed.",
+            ),
+            "compute",
+            "attention",
+        ),
+        Option(
+            io.Boolean.Input(
+                "gradient_checkpointing",
+                default=False,
+                tooltip="Much less memory for about a third more time.",
+            ),
+            "compute",
+            "gradient_checkpointing",
+        ),
+    ]
+
+
+def _saving() -> list[Option]:
+    return [
+        Option(
+            io.Int.Input(
+                "checkpoint_every",
+                default=0,
+                min=0,
+                max=1_000_000,
+                tooltip="Steps between checkpoints a cancelled run goes on from; 0: only the last.",
+            ),
+            "saving",
+            "every",
+        ),
+        Option(
+            io.Int.Input(
+                "keep_checkpoints", default=1, min=1, max=1000, tooltip="Only the newest stay."
+            ),
+            "saving",
+            "keep",
+        ),
+        Option(
+            io.Combo.Input(
+                "save_dtype",
+                options=["fp16", "fp32"],
+                default="fp16",
+                tooltip="Precision of the adapter file.",
+            ),
+            "saving",
+            "dtype",
+        ),
+    ]
+
+
+GROUPS = (_previews, _schedule, _text_encoder, _optimizer, _objective, _compute, _saving)
+
+
+def all_options() -> list[Option]:
+    """Every option that sets one field of one part of the recipe, in the order shown."""
+    return [option for group in GROUPS for option in group()]

@@ -1,0 +1,71 @@
+"""Likeness_TrainOptions: everything about a training run that is seldom changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..trainers.errors import LikenessError
+from .host import io, output_folder
+from .option_list import all_options
+from .runs import NEW, find_run, run_digest, run_names
+from .sockets import OptionsType
+from .values import TrainOptions
+
+
+def _run_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "validate_every",
+            default=0,
+            min=0,
+            max=1_000_000,
+            tooltip="Steps between validation losses; needs the subject's holdout; 0: never.",
+        ),
+        io.Combo.Input(
+            "continue_from",
+            options=[NEW, *run_names(output_folder())],
+            default=NEW,
+            tooltip="Go on from a finished training: set the train node's steps to old and new "
+            "steps together. Press R to list new ones.",
+        ),
+    ]
+
+
+class TrainOptionsNode(io.ComfyNode):
+    """The recipe's other fields; without this node they are the study's."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_TrainOptions",
+            display_name="Train Options (Likeness)",
+            category="Likeness",
+            description=(
+                "The settings of a training that are seldom changed. Connect it to a train node's "
+                "options; unconnected, the defaults shown here are used."
+            ),
+            inputs=[*(option.widget for option in all_options()), *_run_inputs()],
+            outputs=[OptionsType.Output(id="options", display_name="options")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, continue_from: str | None = None) -> bool | str:
+        """Whether the run to continue is there."""
+        try:
+            _continued(continue_from)
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, validate_every: int, continue_from: str, **chosen: Any) -> io.NodeOutput:
+        """The options as parts of a recipe; they are checked where the recipe is built."""
+        parts: dict[str, dict[str, Any]] = {}
+        for option in all_options():
+            value = option.read(chosen[option.widget.id])
+            parts.setdefault(option.part, {})[option.field] = value
+        return io.NodeOutput(TrainOptions(parts, validate_every, _continued(continue_from)))
+
+
+def _continued(run: str | None) -> str | None:
+    return None if run in (None, NEW) else run_digest(find_run(output_folder(), str(run)))

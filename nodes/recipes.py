@@ -1,0 +1,75 @@
+"""From the values of nodes to a recipe. No ComfyUI here."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data
+from .values import TrainOptions
+
+
+def default_optimizer() -> str:
+    """The study's 8-bit Adam where bitsandbytes is installed, else AdamW."""
+    return "adamw8bit" if find_spec("bitsandbytes") else "adamw"
+
+
+def default_attention() -> str:
+    """The study's xformers where it is installed, else PyTorch's own."""
+    return "xformers" if find_spec("xformers") else "sdpa"
+
+
+def build_recipe(
+    subject: Subject,
+    prior: Prior | None,
+    options: TrainOptions | None,
+    *,
+    method: dict[str, Any],
+    name: str,
+    steps: int,
+    learning_rate: float,
+    batch: int,
+    train_text_encoder: bool,
+    precision: str,
+    optimizer: str,
+    preview_every: int,
+    seed: int,
+    attempt: int = 0,
+) -> Recipe:
+    """A train node's recipe. Raises RecipeError that names each wrong field."""
+    options = options or TrainOptions()
+    chosen: dict[str, dict[str, Any]] = {
+        "schedule": {"steps": steps, "batch": batch},
+        "optimizer": {"name": optimizer, "learning_rate": learning_rate},
+        "text_encoder": {"train": train_text_encoder},
+        "compute": {"attention": default_attention(), "precision": precision},
+        "previews": {"every": preview_every},
+    }
+    parts = {
+        part: {**chosen.get(part, {}), **options.parts.get(part, {})}
+        for part in {*chosen, *options.parts}
+    }
+    return recipe_from_data(
+        {
+            "name": name,
+            "subject": subject.model_dump(mode="json"),
+            "prior": prior and prior.model_dump(mode="json"),
+            "method": method,
+            "validate_every": options.validate_every,
+            "continues": options.continues,
+            "seed": seed,
+            "attempt": attempt,
+            **parts,
+            "previews": _previews(subject, parts["previews"]),
+        }
+    )
+
+
+def _previews(subject: Subject, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Previews as chosen; prompt and size default to the photographs'."""
+    return {
+        **chosen,
+        "prompts": chosen.get("prompts") or ([subject.prompt] if chosen["every"] else []),
+        "width": chosen.get("width") or subject.resolution,
+        "height": chosen.get("height") or subject.resolution,
+    }

@@ -1,0 +1,58 @@
+"""Where runs lie below ComfyUI's output folder, and what they leave there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..trainers.errors import RecipeError
+from ..trainers.recipe import Places
+from ..trainers.runs import RunFolder
+from .names import folder_inside
+
+NEW = "a new training"
+
+
+def runs_folder(output: Path) -> Path:
+    """The folder of the run folders."""
+    return output / "likeness" / "runs"
+
+
+def places(
+    output: Path, base: Path, photos: Path, class_images: Path | None, tokenizer: Path
+) -> Places:
+    """Where a run reads and writes when ComfyUI is the host."""
+    return Places(
+        base=base,
+        photos=photos,
+        class_images=class_images,
+        tokenizers=(tokenizer,),
+        runs=runs_folder(output),
+        loras=output / "loras",
+        checkpoints=output / "checkpoints",
+        cache=output / "likeness" / "cache",
+    )
+
+
+def run_names(output: Path) -> list[str]:
+    """Names of the finished runs, the newest first."""
+    try:
+        entries = [Path(entry) for entry in os.scandir(runs_folder(output)) if entry.is_dir()]
+        finished = [path for path in entries if RunFolder(path).result_file.is_file()]
+        return [p.name for p in sorted(finished, key=lambda p: p.stat().st_mtime, reverse=True)]
+    except OSError:
+        return []
+
+
+def find_run(output: Path, name: str) -> RunFolder:
+    """The run of a name. Raises LikenessError."""
+    return RunFolder(folder_inside(runs_folder(output), name))
+
+
+def run_digest(run: RunFolder) -> str:
+    """The digest that a recipe continues from. Raises RecipeError for an unfinished run."""
+    if run.result() is None:
+        raise RecipeError(
+            f"The training {run.path.name} has not finished: queue it again, or choose another."
+        )
+    return run.recipe().digest()

@@ -1,0 +1,9 @@
+"""The types of our own wires, as ComfyUI knows them."""
+
+from .host import io
+
+SubjectType = io.Custom("LIKENESS_SUBJECT")
+PriorType = io.Custom("LIKENESS_PRIOR")
+OptionsType = io.Custom("LIKENESS_OPTIONS")
+LoraModelType = io.Custom("LORA_MODEL")  # core's: a dict of the UNet's LoRA tensors
+LossMapType = io.Custom("LOSS_MAP")  # core's: {"loss": [float, …]}

@@ -1,0 +1,184 @@
+"""Likeness_Subject: a folder of photographs becomes the subject."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from ..trainers.errors import LikenessError, RecipeError
+from ..trainers.recipe import Subject as SubjectSpec
+from ..trainers.recipe import explain
+from ..trainers.subject import PhotoSet, load_pixels, read_subject
+from .host import input_folder, io
+from .names import folder_inside, listing_fingerprint, subfolders
+from .sockets import SubjectType
+from .values import SubjectSource
+
+ADVANCED = {"advanced": True}
+
+
+class Subject(io.ComfyNode):
+    """Reads, checks and crops the photographs, and says what was refused and why."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_Subject",
+            display_name="Subject (Likeness)",
+            category="Likeness",
+            description=(
+                "The photographs to learn from: 10 to 20 of one subject, in a folder inside "
+                "ComfyUI's input folder, with different poses, distances and places. Shows the "
+                "crops exactly as they are trained."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=subfolders(input_folder()),
+                    tooltip="A folder inside ComfyUI's input folder. Press R to list new ones.",
+                ),
+                io.String.Input(
+                    "token",
+                    default="sks",
+                    tooltip="A rare word that will stand for the subject in prompts.",
+                ),
+                io.String.Input(
+                    "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="a photo of {token} {class} face",
+                    tooltip="What every photograph shows; {token} and {class} are filled in.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=8,
+                    tooltip="Pixels of a side. Stable Diffusion 1.5 learned at 512; 256 is faster.",
+                ),
+                io.Combo.Input(
+                    "crop",
+                    options=["centre", "face"],
+                    default="centre",
+                    tooltip="Where squares are cut: the middle, or around the largest face "
+                    "(needs the package dlib-bin).",
+                ),
+                io.Boolean.Input(
+                    "buckets",
+                    default=False,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Keep each photograph's shape, with the area of resolution squared, "
+                    "instead of cropping squares.",
+                ),
+                io.Boolean.Input(
+                    "captions",
+                    default=False,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Use a .txt file of the same name as the photograph's own prompt.",
+                ),
+                io.Boolean.Input(
+                    "flip",
+                    default=False,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Also show each photograph mirrored. Faces are not symmetric.",
+                ),
+                io.Int.Input(
+                    "holdout",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Photographs kept out of training, for the validation loss.",
+                ),
+            ],
+            outputs=[
+                SubjectType.Output(id="subject", display_name="subject"),
+                io.Image.Output(
+                    id="crops",
+                    display_name="crops",
+                    is_output_list=True,
+                    tooltip="The photographs as they are trained: one batch for each size.",
+                ),
+                io.String.Output(
+                    id="report",
+                    display_name="report",
+                    tooltip="What is used, what was refused, and why.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        folder: str | None = None,
+        token: str | None = None,
+        class_word: str | None = None,
+        prompt: str | None = None,
+    ) -> bool | str:
+        """Cheap checks before the queue starts; connected values are checked when they arrive."""
+        given = {"token": token, "class_word": class_word, "prompt": prompt}
+        try:
+            if folder is not None:
+                folder_inside(input_folder(), folder)
+            subject_spec({key: value for key, value in given.items() if value is not None})
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
+        """Changes when the folder's files do, so that new photographs are read."""
+        try:
+            return listing_fingerprint(folder_inside(input_folder(), folder or ""))
+        except LikenessError as error:
+            return str(error)
+
+    @classmethod
+    def execute(cls, folder: str, **options: Any) -> io.NodeOutput:
+        """(subject, crops, report). Raises SubjectError when no photograph can be used."""
+        source = SubjectSource(subject_spec(options), folder_inside(input_folder(), folder))
+        photos = read_subject(source.folder, source.spec)
+        return io.NodeOutput(source, crops(photos), report(photos))
+
+
+def subject_spec(fields: dict[str, Any]) -> SubjectSpec:
+    """A recipe's subject. Raises RecipeError that names each wrong field."""
+    try:
+        return SubjectSpec(**fields)
+    except ValidationError as error:
+        raise RecipeError(explain(error, "subject")) from None
+
+
+def crops(photos: PhotoSet) -> list[torch.Tensor]:
+    """IMAGE batches (N, H, W, 3) in [0, 1], one for each size among the crops."""
+    by_size = sorted(photos.photos, key=lambda photo: photo.size)
+    return [
+        torch.stack([torch.from_numpy(load_pixels(photo)).float() / 255 for photo in group])
+        for _, group in groupby(by_size, key=lambda photo: photo.size)
+    ]
+
+
+def report(photos: PhotoSet) -> str:
+    """What is used, refused and noted, a line each."""
+    lines = [f"{len(photos.photos)} photographs:"]
+    for photo in photos.photos:
+        left, top, right, bottom = photo.box
+        caption = f", caption: {photo.caption}" if photo.caption else ""
+        lines.append(
+            f"- {photo.path.name}: {photo.width}×{photo.height}, cropped to "
+            f"{right - left}×{bottom - top} at ({left}, {top}), trained at "
+            f"{photo.size[0]}×{photo.size[1]}{caption}"
+        )
+    if photos.refused:
+        lines += [f"{len(photos.refused)} refused:"]
+        lines += [f"- {refused.name}: {refused.reason}" for refused in photos.refused]
+    return "\n".join([*lines, *photos.notes])

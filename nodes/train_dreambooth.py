@@ -1,0 +1,74 @@
+"""Likeness_TrainDreamBooth: all of the model's weights learn the subject."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import host
+from .host import io
+from .recipes import build_recipe
+from .training import (
+    adapter_name,
+    adapter_outputs,
+    base_fingerprint,
+    common_inputs,
+    loss_map,
+    problem_with,
+    record_outputs,
+    report,
+    run,
+)
+from .values import PriorSource, SubjectSource, TrainOptions
+
+
+class TrainDreamBooth(io.ComfyNode):
+    """Fine-tunes the whole UNet and, if wanted, the text encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_TrainDreamBooth",
+            display_name="Train DreamBooth (Likeness)",
+            category="Likeness",
+            description=(
+                "Teaches the subject to all weights of the model and saves a whole checkpoint of "
+                "2 GB. The closest likeness, for more memory and time than a LoRA. Training runs "
+                "in a process of its own; cancel works at any time."
+            ),
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=common_inputs(learning_rate=2e-6),
+            outputs=[*adapter_outputs(), *record_outputs()],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, base_model: str | None = None, name: str | None = None, optimizer: str | None = None
+    ) -> bool | str:
+        """Cheap checks before the queue starts."""
+        return problem_with(base_model, name, optimizer)
+
+    @classmethod
+    def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
+        """Changes when the base model's file does."""
+        return base_fingerprint(base_model)
+
+    @classmethod
+    def execute(
+        cls,
+        subject: SubjectSource,
+        base_model: str,
+        class_images: PriorSource | None = None,
+        options: TrainOptions | None = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        """(checkpoint name, LOSS_MAP, report). Raises LikenessError."""
+        prior = class_images.spec if class_images else None
+        method = {"kind": "dreambooth"}
+        recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
+        result = run(recipe, base_model, subject, class_images, cls.hidden.unique_id)
+        return io.NodeOutput(
+            adapter_name(result, host.output_folder() / "checkpoints"),
+            loss_map(result),
+            report(result),
+        )

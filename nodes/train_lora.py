@@ -1,0 +1,152 @@
+"""Likeness_TrainLoRA: a small adapter beside the model's weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import host
+from .host import io
+from .recipes import build_recipe
+from .sockets import LoraModelType
+from .training import (
+    ADVANCED,
+    adapter_name,
+    adapter_outputs,
+    base_fingerprint,
+    common_inputs,
+    loss_map,
+    problem_with,
+    record_outputs,
+    report,
+    run,
+)
+from .values import PriorSource, SubjectSource, TrainOptions
+
+UNET = "lora_unet_"
+
+
+class TrainLoRA(io.ComfyNode):
+    """Trains low-rank adapters of the UNet and, if wanted, of the text encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_TrainLoRA",
+            display_name="Train LoRA (Likeness)",
+            category="Likeness",
+            description=(
+                "Teaches the subject to a LoRA: a small file that any program loads onto the base "
+                "model. Training runs in a process of its own; cancel works at any time, and an "
+                "equal training is reused instead of repeated."
+            ),
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                *common_inputs(learning_rate=1e-4),
+                io.Int.Input(
+                    "rank",
+                    default=4,
+                    min=1,
+                    max=512,
+                    tooltip="Size of the adapter: 1 keeps the main features, 8 the details.",
+                ),
+                *_lora_inputs(),
+            ],
+            outputs=[
+                *adapter_outputs(),
+                LoraModelType.Output(
+                    id="lora",
+                    display_name="lora",
+                    tooltip="The UNet's part, for core's Load LoRA Model and Save LoRA Weights.",
+                ),
+                *record_outputs(),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, base_model: str | None = None, name: str | None = None, optimizer: str | None = None
+    ) -> bool | str:
+        """Cheap checks before the queue starts."""
+        return problem_with(base_model, name, optimizer)
+
+    @classmethod
+    def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
+        """Changes when the base model's file does."""
+        return base_fingerprint(base_model)
+
+    @classmethod
+    def execute(
+        cls,
+        subject: SubjectSource,
+        base_model: str,
+        rank: int,
+        class_images: PriorSource | None = None,
+        options: TrainOptions | None = None,
+        alpha: float = 0.0,
+        targets: str = "attention",
+        dora: bool = False,
+        rank_stabilised: bool = False,
+        dropout: float = 0.0,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        """(adapter name, LORA_MODEL, LOSS_MAP, report). Raises LikenessError."""
+        method = {
+            "kind": "lora",
+            "rank": rank,
+            "alpha": alpha or None,
+            "targets": targets,
+            "dora": dora,
+            "rank_stabilised": rank_stabilised,
+            "dropout": dropout,
+        }
+        prior = class_images.spec if class_images else None
+        recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
+        result = run(recipe, base_model, subject, class_images, cls.hidden.unique_id)
+        tensors, _ = host.read_tensors(result.adapter)
+        return io.NodeOutput(
+            adapter_name(result, host.output_folder() / "loras"),
+            {name: tensor for name, tensor in tensors.items() if name.startswith(UNET)},
+            loss_map(result),
+            report(result),
+        )
+
+
+def _lora_inputs() -> list[io.Input]:
+    def switch(id: str, tooltip: str) -> io.Input:
+        return io.Boolean.Input(
+            id, default=False, optional=True, extra_dict=ADVANCED, tooltip=tooltip
+        )
+
+    return [
+        io.Float.Input(
+            "alpha",
+            default=0.0,
+            min=0.0,
+            max=4096.0,
+            step=0.5,
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Scale of the adapter, divided by the rank; 0: equal to the rank.",
+        ),
+        io.Combo.Input(
+            "targets",
+            options=["attention", "linear", "all"],
+            default="attention",
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Adapted layers: attention, all linear ones, or convolutions too.",
+        ),
+        switch("dora", "Weight-decomposed LoRA (arXiv:2402.09353)."),
+        switch("rank_stabilised", "Scale by the square root of the rank (arXiv:2312.03732)."),
+        io.Float.Input(
+            "dropout",
+            default=0.0,
+            min=0.0,
+            max=0.95,
+            step=0.05,
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Share of the adapter's inputs left out at random in each step.",
+        ),
+    ]

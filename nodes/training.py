@@ -1,0 +1,266 @@
+"""What both train nodes share: their common inputs, and following a run from ComfyUI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..trainers.base_file import identify
+from ..trainers.errors import LikenessError
+from ..trainers.events import Event
+from ..trainers.job import train
+from ..trainers.packages import require_packages
+from ..trainers.recipe import Recipe, recipe_from_data
+from ..trainers.runs import Result, prepare
+from . import host
+from .host import io
+from .names import file_fingerprint
+from .recipes import default_optimizer
+from .runs import places
+from .sockets import LossMapType, OptionsType, PriorType, SubjectType
+from .values import PriorSource, SubjectSource
+
+ADVANCED = {"advanced": True}
+
+
+def common_inputs(learning_rate: float) -> list[io.Input]:
+    """Inputs of every train node; the learning rate's default is the method's."""
+    return [
+        *_material_inputs(),
+        *_course_inputs(learning_rate),
+        *_run_inputs(),
+    ]
+
+
+def _material_inputs() -> list[io.Input]:
+    return [
+        SubjectType.Input("subject", tooltip="The photographs, from a Subject node."),
+        PriorType.Input(
+            "class_images",
+            optional=True,
+            tooltip="Prior preservation. Unconnected: none, and the whole class may take on the "
+            "subject's looks.",
+        ),
+        OptionsType.Input("options", optional=True, tooltip="Settings that are seldom changed."),
+        io.Combo.Input(
+            "base_model",
+            options=host.model_names("checkpoints"),
+            tooltip="A Stable Diffusion 1.5 checkpoint; it is read from its file.",
+        ),
+        io.String.Input("name", default="subject", tooltip="The file's name begins with it."),
+    ]
+
+
+def _course_inputs(learning_rate: float) -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "steps",
+            default=800,
+            min=1,
+            max=1_000_000,
+            tooltip="How often the weights are changed: 50 to 100 for each photograph.",
+        ),
+        io.Float.Input(
+            "learning_rate",
+            default=learning_rate,
+            min=1e-9,
+            max=10.0,
+            step=1e-7,
+            tooltip="How far a step goes. Larger learns faster and forgets more.",
+        ),
+        io.Boolean.Input(
+            "train_text_encoder",
+            default=True,
+            tooltip="Also teach the text encoder what the token means.",
+        ),
+        io.Int.Input(
+            "batch",
+            default=1,
+            min=1,
+            max=1024,
+            tooltip="Photographs in one step; more need memory.",
+        ),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "optimizer",
+            options=["adamw", "adamw8bit", "prodigy"],
+            default=default_optimizer(),
+            tooltip="adamw8bit needs bitsandbytes and saves memory; prodigy needs prodigyopt and "
+            "a learning rate of 1.",
+        ),
+        io.Combo.Input(
+            "precision",
+            options=["fp16", "bf16", "fp32"],
+            default="fp16",
+            tooltip="Of the arithmetic; what is learned is always held in fp32.",
+        ),
+        io.Int.Input(
+            "preview_every",
+            default=0,
+            min=0,
+            max=1_000_000,
+            tooltip="Steps between pictures drawn with what is learned so far; 0: none.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53 - 1,
+            control_after_generate=False,
+            tooltip="Of all that is random in the training. The same seed gives the same adapter.",
+        ),
+        io.Int.Input(
+            "attempt",
+            default=0,
+            min=0,
+            max=1_000_000,
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="An equal training is not repeated but reused; another number trains it again.",
+        ),
+    ]
+
+
+def adapter_outputs() -> list[io.Output]:
+    """The file's name as core's loaders take it: they refuse COMBO and STRING outputs."""
+    return [
+        io.AnyType.Output(
+            id="adapter",
+            display_name="adapter",
+            tooltip="The trained file's name, for Load Adapter or core's loaders.",
+        )
+    ]
+
+
+def record_outputs() -> list[io.Output]:
+    """The loss of each step and a report."""
+    return [
+        LossMapType.Output(
+            id="loss", display_name="loss", tooltip="Loss of each step, for Plot Loss Graph."
+        ),
+        io.String.Output(id="report", display_name="report", tooltip="What was trained, and how."),
+    ]
+
+
+def problem_with(base_model: str | None, name: str | None, optimizer: str | None) -> bool | str:
+    """A message for what can be known before the queue starts, or True.
+
+    None stands for a connected input, which is checked when its value arrives.
+    """
+    fields: dict[str, Any] = {} if name is None else {"name": name}
+    try:
+        if base_model is not None:
+            identify(host.model_path("checkpoints", base_model))
+        recipe = recipe_from_data(fields)
+        if optimizer is not None:
+            require_packages(recipe.changed(optimizer={"name": optimizer}))
+    except LikenessError as error:
+        return str(error)
+    return True
+
+
+def base_fingerprint(base_model: str | None) -> str:
+    """Changes when the base model's file is replaced."""
+    try:
+        return file_fingerprint(host.model_path("checkpoints", base_model or ""))
+    except LikenessError as error:
+        return str(error)
+
+
+def run(
+    recipe: Recipe,
+    base_model: str,
+    subject: SubjectSource,
+    prior: PriorSource | None,
+    node_id: str | None,
+) -> Result:
+    """Trains in a process of its own while the node shows how far it is.
+
+    Raises ComfyUI's interruption when the user cancels, and LikenessError.
+    """
+    where = places(
+        host.output_folder(),
+        host.model_path("checkpoints", base_model),
+        subject.folder,
+        prior.folder if prior else None,
+        host.tokenizer_folder(),
+    )
+    folder = prepare(recipe, where)
+    host.free_models()
+    return train(
+        folder.recipe(),
+        where,
+        on_event=Follower(host.Progress(node_id), folder.path).show,
+        interrupted=host.interrupted,
+        device=host.training_device(),
+    )
+
+
+class Follower:
+    """Shows a run's events on its node.
+
+    Args:
+        progress: the node's bar.
+        folder: the run's, for the preview pictures.
+    """
+
+    def __init__(self, progress: host.Progress, folder: Path) -> None:
+        self._progress = progress
+        self._folder = folder
+        self._done = (0, 1)
+
+    def show(self, event: Event) -> None:
+        """One event: the bar, the line of text or the picture."""
+        data = event.data
+        if event.kind == "stage":
+            self._show_stage(**data)
+        elif event.kind == "step":
+            self._done = (data["step"], data["total"])
+            self._progress.show(*self._done)
+            self._progress.say(f"step {data['step']} of {data['total']}, loss {data['loss']:.4f}")
+        elif event.kind == "preview":
+            self._progress.show(*self._done, picture=self._folder / data["path"])
+        elif event.kind == "notice":
+            self._progress.say(data["text"])
+
+    def _show_stage(self, name: str, done: int, total: int) -> None:
+        self._progress.say(f"{name} {done} of {total}" if total else f"{name} …")
+        if total:
+            self._progress.show(done, total)
+
+
+def adapter_name(result: Result, folder: Path) -> str:
+    """The adapter's name as ComfyUI lists it: relative to `folder`, with the system's separator."""
+    if result.adapter.is_relative_to(folder):
+        return str(result.adapter.relative_to(folder))
+    return result.adapter.name
+
+
+def loss_map(result: Result) -> dict[str, list[float]]:
+    """Core's LOSS_MAP; a single loss is given twice, because core divides by the values' range."""
+    losses = list(result.losses)
+    return {"loss": losses if len(losses) > 1 else (losses or [0.0]) * 2}
+
+
+def report(result: Result) -> str:
+    """What was trained, where the file is, how the loss went and what took how long."""
+    reused = "This training was finished already and is reused: attempt + 1 trains it again."
+    losses = result.losses
+    tenth = max(1, len(losses) // 10)
+    lines = [
+        f"{result.adapter.name}: {result.recipe.label()}, {result.steps} steps",
+        *([reused] if result.reused else []),
+        f"saved as {result.adapter}",
+        f"the run's folder is {result.folder}",
+        f"precision {result.precision}, {result.peak_memory / 1024**3:.1f} GB",
+        *(f"{stage}: {seconds:.1f} s" for stage, seconds in result.seconds.items()),
+        *result.notes,
+    ]
+    if losses:
+        first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+        lines.insert(1, f"loss {first:.4f} at first, {last:.4f} at last")
+    return "\n".join(lines)
