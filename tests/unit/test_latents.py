@@ -1,0 +1,176 @@
+"""Encoded pictures: scaled as the UNet sees them, cached by content, safe against damage."""
+
+import errno
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from likeness.trainers import latents as module
+from likeness.trainers.errors import SubjectError
+from likeness.trainers.latents import encode_images
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Item:
+    key: str
+    array: np.ndarray
+    reads: int = 0
+
+    def pixels(self):
+        self.reads += 1
+        return self.array
+
+
+def items(*shapes):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    return [Item(f"item {index}", array) for index, array in enumerate(arrays)]
+
+
+@pytest.fixture(scope="module")
+def kl():
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).eval()
+
+
+def files(cache):
+    return sorted(cache.rglob("*.safetensors"))
+
+
+def equal(one, two):
+    return all(
+        torch.equal(a.mean, b.mean) and torch.equal(a.deviation, b.deviation)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_latents_are_the_scaled_posterior(kl, tmp_path):
+    (item,) = items((32, 48))
+    (latents,) = encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
+    image = torch.from_numpy(item.array).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        posterior = kl.encode(image).latent_dist
+    assert latents.mean.shape == (4, 4, 6)
+    torch.testing.assert_close(latents.mean, posterior.mean[0] * 0.18215)
+    torch.testing.assert_close(latents.deviation, posterior.std[0] * 0.18215)
+    assert not latents.mean.requires_grad
+    assert not latents.mean.is_inference()
+
+
+def test_a_tiny_autoencoder_has_no_deviation(tmp_path):
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+    (item,) = items((32, 32))
+    (latents,) = encode_images(vae, [item], cache=None, vae_digest="v", device=CPU)
+    image = torch.from_numpy(item.array).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(latents.mean, vae.encode(image).latents[0])
+    assert not latents.deviation.any()
+
+
+def test_the_second_time_nothing_is_read_or_encoded(kl, tmp_path):
+    things, told = items((32, 32), (32, 48), (32, 32)), []
+    first = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU,
+                          progress=lambda *at: told.append(at))  # fmt: skip
+    again = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
+    assert [item.reads for item in things] == [1, 1, 1]
+    assert equal(first, again)
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [tuple(one.mean.shape) for one in again] == [(4, 4, 4), (4, 4, 6), (4, 4, 4)]
+
+
+def test_what_changes_the_latents_changes_the_file(kl, tmp_path):
+    (item,) = items((32, 32))
+    encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
+    encode_images(kl, [item], cache=tmp_path, vae_digest="other", device=CPU)
+    encode_images(kl, [Item("other", item.array)], cache=tmp_path, vae_digest="v", device=CPU)
+    kl.bfloat16()
+    encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
+    kl.float()
+    assert len(files(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "flipped bit", "text", "folder"])
+def test_a_damaged_cache_file_is_written_anew(kl, tmp_path, damage):
+    (item,) = items((32, 32))
+    first = encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
+    (file,) = files(tmp_path)
+    whole = file.read_bytes()
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        flipped = bytearray(whole)
+        flipped[-5] ^= 1
+        content = {"short": whole[:-20], "empty": b"", "flipped bit": flipped, "text": b"x" * 99}
+        file.write_bytes(content[damage])
+    again = encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
+    assert item.reads == 2
+    assert equal(first, again)
+    if damage != "folder":
+        assert file.read_bytes() == whole
+    assert files(tmp_path) == [file]
+
+
+def test_a_full_disk_is_told_once_and_the_latents_are_still_there(kl, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    things, told = items((32, 32), (32, 32)), []
+    expected = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
+    monkeypatch.setattr(module, "write_whole", full)
+    latents = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU,
+                            notice=told.append)  # fmt: skip
+    assert equal(latents, expected)
+    assert len(told) == 1
+    assert "No space left" in told[0]
+    assert files(tmp_path) == []
+
+
+def test_values_do_not_depend_on_what_was_cached(kl, tmp_path):
+    things = items(*[(32, 32)] * 5)
+    whole = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
+    encode_images(kl, things[1:3], cache=tmp_path, vae_digest="v", device=CPU)
+    assert equal(whole, encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU))
+
+
+def test_pictures_of_one_size_are_batched(monkeypatch):
+    things = items((16, 16), (16, 24), (16, 16), (16, 16), (16, 24), (16, 16))
+    batches = list(module._batches(range(6), things, size=3))
+    assert [indices for indices, _ in batches] == [[0, 2, 3], [1, 4], [5]]
+    assert [pixels.shape for _, pixels in batches] == [
+        (3, 16, 16, 3),
+        (2, 16, 24, 3),
+        (1, 16, 16, 3),
+    ]
+    for indices, pixels in batches:
+        for index, one in zip(indices, pixels, strict=True):
+            assert np.array_equal(one, things[index].array)
+
+
+def test_few_pictures_are_held_at_once():
+    things = items(*[(8, 8)] * 40)
+    loaded = module._loaded(range(40), things, ahead=4)
+    next(loaded)
+    assert sum(item.reads for item in things) <= 6
+    assert len(list(loaded)) == 39
+
+
+def test_a_picture_that_cannot_be_read_stops_with_its_own_error(kl, tmp_path):
+    class Gone(Item):
+        def pixels(self):
+            raise SubjectError("photo.jpg has changed")
+
+    with pytest.raises(SubjectError, match=r"photo\.jpg"):
+        encode_images(kl, [*items((32, 32)), Gone("x", None)], cache=tmp_path, vae_digest="v",
+                      device=CPU)  # fmt: skip

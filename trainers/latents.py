@@ -1,0 +1,182 @@
+"""Pictures as the UNet sees them, encoded once and kept on disk by content.
+
+The VAE's posterior is kept, not a sample of it, so that each step can draw its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .files import write_whole
+
+_FORMAT = "latents 1"  # a new number when the files' content changes meaning
+
+
+class LatentItem(Protocol):
+    """A picture to encode. `key` names all that decides its pixels."""
+
+    @property
+    def key(self) -> str: ...
+
+    def pixels(self) -> np.ndarray:
+        """RGB pixels (H, W, 3), uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The posterior of one picture, times the VAE's scaling factor, fp32 on the CPU.
+
+    ``mean + deviation * noise`` is a sample as the UNet sees it. An AutoencoderTiny has no
+    posterior: its deviation is 0.
+    """
+
+    mean: Tensor  # (4, h, w)
+    deviation: Tensor  # (4, h, w)
+
+
+def encode_images(
+    vae: Any,
+    items: Sequence[LatentItem],
+    *,
+    cache: Path | None,
+    vae_digest: str,
+    device: torch.device,
+    batch: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> list[Latents]:
+    """The latents of `items`, in order: from `cache`/latents where they are, else encoded.
+
+    The VAE lies on `device` and encodes in its own dtype, `batch` pictures of one size at a time;
+    on the CPU one at a time, so that a value never depends on what the cache held already.
+    Damaged cache files are written anew. When the cache cannot be written (a full disk), one
+    `notice(text)` says so and the rest stays in memory. `progress(done, total)` is called after
+    each batch.
+    """
+    files = [_file_of(cache, vae, vae_digest, item) for item in items]
+    found = [_read(file) for file in files]
+    todo = [index for index, latents in enumerate(found) if latents is None]
+    tell = progress or (lambda done, total: None)
+    tell(len(items) - len(todo), len(items))
+    size = 1 if torch.device(device).type == "cpu" else batch
+    store = _Store(notice or (lambda text: None))
+    left = len(todo)
+    for indices, pixels in _batches(todo, items, size):
+        for index, latents in zip(indices, encode(vae, pixels, device), strict=True):
+            found[index] = latents
+            store.write(files[index], latents)
+        left -= len(indices)
+        tell(len(items) - left, len(items))
+    return [latents for latents in found if latents is not None]
+
+
+@torch.no_grad()
+def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
+    """The latents of pictures (n, H, W, 3), uint8, of one size."""
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()  # (n, 3, H, W)
+    images = (images.float() / 127.5 - 1).to(vae.dtype)
+    scale, output = vae.config.scaling_factor, vae.encode(images)
+    if hasattr(output, "latent_dist"):
+        mean, deviation = output.latent_dist.mean, output.latent_dist.std
+    else:
+        mean, deviation = output.latents, torch.zeros_like(output.latents)
+    means, deviations = (mean.float() * scale).cpu(), (deviation.float() * scale).cpu()
+    whole = torch.contiguous_format  # and a storage of its own for each picture
+    return [
+        Latents(m.clone(memory_format=whole), d.clone(memory_format=whole))
+        for m, d in zip(means, deviations, strict=True)
+    ]
+
+
+def _batches(
+    todo: Sequence[int], items: Sequence[LatentItem], size: int
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Indices and their pixels (n, H, W, 3), up to `size` pictures of one size together."""
+    waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+    for index, pixels in _loaded(todo, items, ahead=2 * size):
+        group = waiting.setdefault(pixels.shape, [])
+        group.append((index, pixels))
+        if len(group) == size:
+            yield _stack(waiting.pop(pixels.shape))
+    for group in waiting.values():
+        yield _stack(group)
+
+
+def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
+    return [index for index, _ in group], np.stack([pixels for _, pixels in group])
+
+
+def _loaded(
+    todo: Sequence[int], items: Sequence[LatentItem], ahead: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Pixels in order, read by threads up to `ahead` pictures before they are needed."""
+    running: deque[tuple[int, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for index in todo:
+            running.append((index, pool.submit(items[index].pixels)))
+            if len(running) > ahead:
+                first, future = running.popleft()
+                yield first, future.result()
+        for first, future in running:
+            yield first, future.result()
+
+
+def _file_of(cache: Path | None, vae: Any, vae_digest: str, item: LatentItem) -> Path | None:
+    """The dtype is part of the name: what an fp16 run encoded is not what an fp32 run would."""
+    if cache is None:
+        return None
+    text = "\n".join([_FORMAT, vae_digest, str(vae.dtype), item.key])
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return Path(cache) / "latents" / key[:2] / f"{key}.safetensors"
+
+
+def _checksum(latents: Latents) -> str:
+    content = latents.mean.numpy().tobytes() + latents.deviation.numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(file: Path | None) -> Latents | None:
+    """The content of a cache file; None if it is absent or damaged."""
+    if file is None:
+        return None
+    try:
+        with safe_open(file, "pt") as opened:
+            latents = Latents(opened.get_tensor("mean"), opened.get_tensor("deviation"))
+            checksum = (opened.metadata() or {}).get("checksum")
+    except (OSError, SafetensorError):
+        return None
+    return latents if checksum == _checksum(latents) else None
+
+
+class _Store:
+    """Writes cache files until the first failure, which it tells."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+        self._works = True
+
+    def write(self, file: Path | None, latents: Latents) -> None:
+        if file is None or not self._works:
+            return
+        tensors = {"mean": latents.mean, "deviation": latents.deviation}
+        try:
+            write_whole(file, save(tensors, {"checksum": _checksum(latents)}))
+        except OSError as error:
+            self._works = False
+            self._notice(
+                f"Encoded pictures cannot be kept in {file.parent.parent} ({error.strerror}); "
+                "this run goes on, the next one encodes them again."
+            )
