@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..trainers.adapter_names import (
-    declared_alphas,
-    guess_family,
-    list_names,
-    normalise,
-)
+from ..trainers.adapter import load_adapter
+from ..trainers.adapter_names import guess_family, list_names
+from ..trainers.base_file import read_shapes
 from ..trainers.errors import AdapterError
 from . import host
 
@@ -29,44 +24,23 @@ PARTS = ("lora_", "alpha", "dora_scale", "hada_", "lokr_", "oft_", "diff", "w_no
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """A file's name, for messages, and what is in it."""
-
-    name: str
-    tensors: dict[str, Any]
-    metadata: dict[str, str]
-
-
 def apply_adapter(
-    model: Any, clip: Any, adapter: Adapter, strengths: tuple[float, float]
+    model: Any, clip: Any, path: Path, strengths: tuple[float, float]
 ) -> tuple[Any, Any]:
     """(MODEL, CLIP) with the adapter at its (model, clip) strengths; the inputs stay as they are.
 
-    Raises AdapterError if any tensor of the file finds no place on this model.
+    Raises LikenessError if the file is damaged, or any of its tensors has no place on this model.
     """
-    if any(key.startswith(CHECKPOINT_UNET) for key in adapter.tensors):
-        return _interpolate(model, clip, adapter, strengths)
-    return _add_lora(model, clip, adapter, strengths)
+    if any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path)):
+        return _interpolate(model, clip, path, strengths)
+    return _add_lora(model, clip, path, strengths)
 
 
-def lora_tensors(adapter: Adapter) -> dict[str, Any]:
-    """A LoRA under kohya's names, with the alphas that only its metadata has.
-
-    Raises AdapterError for a file that cannot be expressed so.
-    """
-    lora = normalise(adapter.tensors)
-    alphas = declared_alphas(_shapes(lora), adapter.metadata)
-    return {**lora, **{name: torch.tensor(float(alpha)) for name, alpha in alphas.items()}}
-
-
-def _add_lora(
-    model: Any, clip: Any, adapter: Adapter, strengths: tuple[float, float]
-) -> tuple[Any, Any]:
-    lora = lora_tensors(adapter)
+def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float]) -> tuple[Any, Any]:
+    lora = load_adapter(path)
     modules = host.lora_modules(model, clip)
     shapes = {**host.model_shapes(model), **host.clip_shapes(clip)}
-    check_lora(adapter.name, _shapes(lora), modules, shapes)
+    check_lora(path.name, _shapes(lora), modules, shapes)
     patches = host.lora_patches(lora, modules)
     on_model, on_clip = strengths
     return (
@@ -114,20 +88,21 @@ def _known(key: str, modules: dict[str, Any]) -> bool:
 
 
 def _interpolate(
-    model: Any, clip: Any, adapter: Adapter, strengths: tuple[float, float]
+    model: Any, clip: Any, path: Path, strengths: tuple[float, float]
 ) -> tuple[Any, Any]:
     """base + strength * (tuned - base), exact at strength 1, nothing at 0."""
+    tensors = host.read_tensors(path)
     unet = {
         key.removeprefix("model."): value
-        for key, value in adapter.tensors.items()
+        for key, value in tensors.items()
         if key.startswith(CHECKPOINT_UNET)
     }
-    text = host.text_encoder_tensors(model, adapter.tensors)
-    check_checkpoint(adapter.name, "UNet", _shapes(unet), _only(UNET, host.model_shapes(model)))
-    check_checkpoint(adapter.name, "text encoder", _shapes(text), host.clip_shapes(clip))
+    text = host.text_encoder_tensors(model, tensors)
+    check_checkpoint(path.name, "UNet", _shapes(unet), _only(UNET, host.model_shapes(model)))
+    check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip))
     if any(strengths) and host.is_patched(model, clip):
         raise AdapterError(
-            f"{adapter.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
+            f"{path.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
             "changed: load it first, straight behind the checkpoint, and the LoRAs after it."
         )
     return _moved(model, unet, strengths[0]), _moved(clip, text, strengths[1])

@@ -14,7 +14,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from PIL import Image
 from server import PromptServer
 
-from ..trainers.errors import AdapterError, LikenessError
+from ..trainers.errors import LikenessError
 
 __all__ = ["ComfyExtension", "io"]
 
@@ -100,17 +100,9 @@ class Progress:
 # Models
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata of a model file, without running code from it. Raises AdapterError."""
-    try:
-        tensors, metadata = comfy.utils.load_torch_file(
-            str(path), safe_load=True, return_metadata=True
-        )
-    except Exception as error:  # each format fails in its own way
-        raise AdapterError(
-            f"{path.name} cannot be read: download it or train it again. The cause: {error}"
-        ) from error
-    return tensors, metadata or {}
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Tensors of a safetensors file by name, without a copy where the system can map it."""
+    return dict(comfy.utils.load_torch_file(str(path), safe_load=True))
 
 
 def is_patched(model: Any, clip: Any) -> bool:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..trainers.errors import AdapterError, LikenessError
-from .adapters import Adapter, apply_adapter
-from .host import io, model_names, model_path, read_tensors
+from .adapters import apply_adapter
+from .host import io, model_names, model_path
 from .names import file_fingerprint
 
 NONE = "none (base)"
+KINDS = ("loras", "checkpoints")
+
+
+def _readable(name: str) -> bool:
+    return name.lower().endswith(".safetensors")
 
 
 def find_adapter(name: str) -> Path:
     """The file of a LoRA's or a checkpoint's name. Raises AdapterError."""
-    kinds = [kind for kind in ("loras", "checkpoints") if name in model_names(kind)]
+    kinds = [kind for kind in KINDS if name in model_names(kind)]
     if not kinds:
         raise AdapterError(
             f"There is no LoRA or checkpoint {name!r}: press R in the browser to list new files, "
@@ -24,6 +29,10 @@ def find_adapter(name: str) -> Path:
         raise AdapterError(
             f"{name!r} is both a LoRA and a checkpoint: rename one of the two files."
         )
+    if not _readable(name):
+        raise AdapterError(
+            f"{name!r} is not a .safetensors file: convert it, then choose that one."
+        )
     return model_path(kinds[0], name)
 
 
@@ -32,7 +41,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        names = sorted({*model_names("loras"), *model_names("checkpoints")})
+        names = sorted({name for kind in KINDS for name in model_names(kind) if _readable(name)})
         strength = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
         return io.Schema(
             node_id="Likeness_LoadAdapter",
@@ -98,8 +107,7 @@ class LoadAdapter(io.ComfyNode):
             return io.NodeOutput(model, clip, "base")
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)
-        file = Adapter(path.name, *read_tensors(path))
-        model, clip = apply_adapter(model, clip, file, strengths)
+        model, clip = apply_adapter(model, clip, path, strengths)
         return io.NodeOutput(model, clip, _label(path.stem, *strengths))
 
 

@@ -103,7 +103,7 @@ class TrainLoRA(io.ComfyNode):
         prior = class_images.spec if class_images else None
         recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
         result = run(recipe, base_model, subject, class_images, cls.hidden.unique_id)
-        tensors, _ = host.read_tensors(result.adapter)
+        tensors = host.read_tensors(result.adapter)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "loras"),
             {name: tensor for name, tensor in tensors.items() if name.startswith(UNET)},
