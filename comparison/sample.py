@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..trainers import lora
-from ..trainers.adapter import read_tensors
+from ..trainers.adapter import load_adapter
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
 from ..trainers.errors import BaseModelError
@@ -34,7 +34,7 @@ def load_with_adapter(
         return load_base(adapter, [*tokenizers, *_beside(base)], dtype=dtype, device=device)
     model = load_base(base, tokenizers, dtype=dtype, device=device)
     if adapter is not None:
-        tensors = read_tensors(adapter)
+        tensors = load_adapter(adapter)
         lora.apply(
             model.unet, model.text_encoder, tensors, strength_unet=strength, strength_text=strength
         )

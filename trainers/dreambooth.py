@@ -9,14 +9,17 @@ from transformers import CLIPTextModel
 
 
 def attach(unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None) -> None:
-    """Makes every weight trainable, in fp32.
+    """Makes every weight trainable. `text_encoder` None: it stays frozen.
 
-    A 16-bit weight of scale 0.03 keeps 25 % (fp16) or 2 % (bf16) of coherent updates of 2e-6,
-    so weights are held in fp32 and only the computation is 16-bit. `text_encoder` None: frozen.
+    A 16-bit weight of scale 0.03 keeps 25 % (fp16) or 2 % (bf16) of coherent updates of 2e-6, so
+    only the computation may be 16-bit: raises ValueError for weights that are not fp32.
     """
     for module in (unet, text_encoder):
-        if module is not None:
-            module.to(torch.float32).requires_grad_(True)
+        if module is None:
+            continue
+        if module.dtype != torch.float32:
+            raise ValueError(f"weights to train are fp32, not {module.dtype}")
+        module.requires_grad_(True)
 
 
 def trainable(
