@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from typing import Any, Literal
 
 from . import ldm_names
 from .errors import BaseModelError
+from .files import write_whole
+from .tensor_file import read_header
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 PARTS = ("unet", "vae", "text_encoder")  # folders of a diffusers model that are loaded
 
-_MAX_HEADER = 32 << 20  # bytes; that of SD 1.5 has about 0.2 MB
 _WANTED = "Choose a Stable Diffusion 1.x checkpoint."
 _LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_", ".lokr_w", "_lora.")
 
@@ -64,33 +64,13 @@ def prediction_of(keys: Mapping[str, Any]) -> Literal["epsilon", "v_prediction"]
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file, from its header alone.
-
-    Raises:
-        BaseModelError: the header is not valid, or the file ends before its last tensor.
-    """
+    """Names and shapes of the tensors in a safetensors file. Raises BaseModelError."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_MAX_HEADER, size - 8):
-                raise ValueError(f"its header would have {length} bytes")
-            header = json.loads(file.read(length))
-        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
-        shapes = {key: tuple(map(int, entry["shape"])) for key, entry in entries.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        return read_header(path).shapes
     except OSError as error:
-        raise BaseModelError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise BaseModelError(
-            f"{path.name} is damaged or not a safetensors file ({error}). Download it again."
-        ) from None
-    if size != 8 + length + end:
-        raise BaseModelError(
-            f"{path.name} is truncated or damaged: it has {size:,} bytes where its header "
-            f"promises {8 + length + end:,}. Download it again."
-        )
-    return shapes
+        raise BaseModelError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise BaseModelError(f"{path.name} {error}. Download it again.") from None
 
 
 def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
@@ -262,7 +242,7 @@ def digest_of(path: Path, cache: Path | None = None) -> str:
         raise BaseModelError(f"{error.filename} cannot be read: {error.strerror}") from None
     if cache is not None and known != before:
         with suppress(OSError):  # a cache that cannot be written costs time only
-            _write_known(Path(cache), known)
+            write_whole(Path(cache) / "digests.json", json.dumps(known, indent=1, sort_keys=True))
     return digest
 
 
@@ -296,11 +276,3 @@ def _read_known(cache: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}  # absent or damaged: it is written anew
     return known if isinstance(known, dict) else {}
-
-
-def _write_known(cache: Path, known: dict[str, Any]) -> None:
-    """Replaces ``digests.json`` at once, so that a reader never sees half of it."""
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = cache / f"digests.json.{os.getpid()}.partial"
-    partial.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(partial, cache / "digests.json")

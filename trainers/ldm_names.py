@@ -224,6 +224,7 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
         "transformer_layers_per_block": _count(shapes, depth),
         "cross_attention_dim": context,
         "attention_head_dim": 8,
+        "norm_num_groups": 32,
         "use_linear_projection": len(shapes["middle_block.1.proj_in.weight"]) == 2,
     }
 
@@ -255,6 +256,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "latent_channels": shapes["post_quant_conv.weight"][0],
+        "norm_num_groups": 32,
         "scaling_factor": 0.18215,
     }
 

@@ -1,0 +1,283 @@
+"""SD 1.x base models: loaded from a single file or a diffusers folder, saved as a single file.
+
+Nothing is asked of a network: the sizes of the parts are read off the tensors' shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from . import base_file, ldm_names
+from .base_file import BaseFile
+from .errors import BaseModelError
+from .tokenizer import find_tokenizer, load_tokenizer
+from .weights import read_weights, write_weights
+
+State = dict[str, Tensor]
+Part = TypeVar("Part")
+Vae = AutoencoderKL | AutoencoderTiny
+
+LATENT_SCALE = 0.18215  # of SD 1.x's latents, high-resolution image synthesis, arXiv:2112.10752
+_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+_BROKEN = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
+
+
+@dataclass
+class BaseModel:
+    """The parts of a Stable Diffusion 1.x model, in evaluation mode.
+
+    `prediction` is what the UNet predicts: ``epsilon`` or ``v_prediction``.
+    """
+
+    unet: UNet2DConditionModel
+    vae: Vae
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    prediction: str
+
+
+# Loading.
+
+
+def load_base(
+    path: Path,
+    tokenizers: Sequence[Path] = (),
+    *,
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> BaseModel:
+    """Loads a checkpoint (.safetensors, or .ckpt without code in it) or a diffusers folder.
+
+    `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizer`. `prediction`
+    ``auto`` takes what the file says. Tensors that do not belong to the three parts (averages
+    of the training, its schedule) are passed over.
+
+    Raises:
+        BaseModelError: not a base model, damaged, incomplete, or no tokenizer that fits.
+    """
+    file = base_file.identify(Path(path))
+    tokenizer = load_tokenizer(find_tokenizer(file.path, tokenizers))
+    load = _load_folder if file.kind == "diffusers" else _load_single_file
+    unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
+    vocabulary = text_encoder.config.vocab_size
+    if len(tokenizer) > vocabulary:
+        raise BaseModelError(
+            f"The tokenizer has {len(tokenizer):,} entries and the text encoder of "
+            f"{file.path.name} only {vocabulary:,}: it belongs to another model. Put the right "
+            f"one into a folder named {file.path.stem}_tokenizer beside the file."
+        )
+    chosen = found if prediction == "auto" else prediction
+    return BaseModel(unet.eval(), vae.eval(), text_encoder.eval(), tokenizer, chosen)
+
+
+_Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]
+
+
+def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
+    state, name = read_weights(file.path), file.path.name
+    base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
+
+    def placed(prefix: str) -> State:
+        """A part's tensors on the device, copied: the file stays free to be moved or removed."""
+        part = ldm_names.part(state, prefix)
+        return {key: tensor.to(device).to(dtype, copy=True) for key, tensor in part.items()}
+
+    return (
+        _built(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
+        _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE))),
+        _built(f"text encoder in {name}", lambda: _text_encoder(placed(ldm_names.TEXT))),
+        base_file.prediction_of(state),
+    )
+
+
+def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
+    tiny = base_file.read_config(file.path / "vae" / "config.json").get("_class_name")
+    vae_class = AutoencoderTiny if tiny == "AutoencoderTiny" else AutoencoderKL
+    text = file.path / "text_encoder"
+
+    def text_encoder() -> CLIPTextModel:
+        config = CLIPTextConfig.from_pretrained(str(text), local_files_only=True)
+        state: State = {}
+        for weights in base_file.weight_files(text):
+            if weights.suffix != ".json":
+                state |= read_weights(weights)
+        state = {key.removeprefix("text_model."): value for key, value in state.items()}
+        state = {key: value.to(device).to(dtype, copy=True) for key, value in state.items()}
+        return _named_text_encoder(config, state)
+
+    def pretrained(kind: Any, folder: str) -> Any:
+        return _pretrained(kind, file.path / folder, dtype).to(device)
+
+    return (
+        _built(f"UNet in {file.path}", lambda: pretrained(UNet2DConditionModel, "unet")),
+        _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae")),
+        _built(f"text encoder in {file.path}", text_encoder),
+        file.prediction,
+    )
+
+
+def _built(what: str, build: Callable[[], Part]) -> Part:
+    """What `build` returns; any sign of unfit tensors becomes an error that says where."""
+    try:
+        return build()
+    except torch.OutOfMemoryError:
+        raise
+    except KeyError as error:
+        raise BaseModelError(f"The {what} is incomplete: it lacks {error.args[0]}.") from error
+    except _BROKEN as error:
+        raise BaseModelError(f"The {what} cannot be loaded: {error}") from error
+
+
+def _unet(state: State) -> UNet2DConditionModel:
+    config = ldm_names.unet_config(_shapes(state))
+    renamed, unknown = ldm_names.from_ldm(state, ldm_names.unet_names(config))
+    if unknown:
+        raise ValueError(f"it has layers that SD 1.x has not: {', '.join(unknown[:3])}")
+    with init_empty_weights(include_buffers=False):
+        unet = UNet2DConditionModel(**config)
+    return _filled(unet, renamed)
+
+
+def _vae(state: State) -> Vae:
+    shapes = _shapes(state)
+    if "taesd_encoder.0.weight" in shapes:
+        config = ldm_names.tiny_vae_config(shapes)
+        if float(state.get("vae_shift", torch.zeros(()))):
+            raise ValueError("its latents are shifted (vae_shift), those of SD 1.x are not")
+        # ComfyUI divides the latents by vae_scale and SD 1.x multiplies them by 0.18215.
+        scale = float(state.get("vae_scale", torch.ones(())))
+        config["scaling_factor"] = round(LATENT_SCALE / scale, 6)
+        renamed, _ = ldm_names.from_ldm(state, ldm_names.tiny_vae_names(config))
+        with init_empty_weights(include_buffers=False):
+            tiny = AutoencoderTiny(**config)
+        return _filled(tiny, renamed)
+    config = ldm_names.vae_config(shapes)
+    renamed, _ = ldm_names.from_ldm(state, ldm_names.vae_names(config))
+    with init_empty_weights(include_buffers=False):
+        vae = AutoencoderKL(**config)
+    return _filled(vae, renamed)
+
+
+def _text_encoder(state: State) -> CLIPTextModel:
+    config = CLIPTextConfig(**ldm_names.text_config(_shapes(state)))
+    return _named_text_encoder(config, state)
+
+
+def _named_text_encoder(config: CLIPTextConfig, state: State) -> CLIPTextModel:
+    """Text encoder with `state`, whose names have no ``text_model.``"""
+    with init_empty_weights(include_buffers=False):
+        text_encoder = CLIPTextModel(config)
+    names = ldm_names.text_names(text_encoder.state_dict())
+    return _filled(text_encoder, ldm_names.from_ldm(state, names)[0])
+
+
+def _filled(model: Any, state: State) -> Any:
+    """`model`, built without storage, with `state` in place. Raises KeyError if one is missing."""
+    missing, _ = model.load_state_dict(state, strict=False, assign=True)
+    lacking = [key for key in missing if not key.endswith("position_ids")]
+    if lacking:
+        raise KeyError(f"{len(lacking)} tensors, among them {', '.join(lacking[:3])}")
+    return model
+
+
+def _pretrained(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A part of a diffusers folder; diffusers also knows the names of its own old files."""
+    first = base_file.weight_files(folder)[0].name
+    model, report = kind.from_pretrained(
+        str(folder),
+        torch_dtype=dtype,
+        local_files_only=True,
+        use_safetensors=".safetensors" in first,
+        variant="fp16" if ".fp16." in first else None,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        raise KeyError(f"tensors, among them {', '.join(sorted(report['missing_keys'])[:3])}")
+    return model
+
+
+# Saving.
+
+
+def save_single_file(
+    path: Path,
+    *,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    vae: Vae,
+    dtype: Literal["fp16", "fp32"],
+    prediction: str = "epsilon",
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes a checkpoint in the LDM names, whole or not at all; see `write_weights`.
+
+    Raises:
+        OutOfSpace: the disk has no room for it.
+        BaseModelError: the model has a setting that a single file cannot tell.
+        RunFailed: a weight is not finite in `dtype`, or the file reads back differently.
+    """
+    state = _unet_state(unet) | _vae_state(vae) | _text_state(text_encoder)
+    if prediction == "v_prediction":
+        state["v_pred"] = torch.zeros(0)  # only its name counts
+    write_weights(Path(path), state, _DTYPES[dtype], metadata)
+
+
+def _unet_state(unet: UNet2DConditionModel) -> State:
+    names = ldm_names.unet_names(unet.config)
+    state = ldm_names.to_ldm(unet.state_dict(), names, ldm_names.UNET)
+    _check_implied(unet.config, ldm_names.unet_config(_shapes(state, ldm_names.UNET)))
+    return state
+
+
+def _vae_state(vae: Vae) -> State:
+    if isinstance(vae, AutoencoderTiny):
+        names = ldm_names.tiny_vae_names(vae.config)
+        state = ldm_names.to_ldm(vae.state_dict(), names, ldm_names.VAE)
+        scale = torch.tensor(LATENT_SCALE / vae.config.scaling_factor)
+        state[f"{ldm_names.VAE}vae_scale"] = scale
+        state[f"{ldm_names.VAE}vae_shift"] = torch.tensor(0.0)
+        return state
+    state = ldm_names.to_ldm(vae.state_dict(), ldm_names.vae_names(vae.config), ldm_names.VAE)
+    _check_implied(vae.config, ldm_names.vae_config(_shapes(state, ldm_names.VAE)))
+    return state
+
+
+def _text_state(text_encoder: CLIPTextModel) -> State:
+    state = text_encoder.state_dict()
+    state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
+    state = ldm_names.to_ldm(state, ldm_names.text_names(state), ldm_names.TEXT)
+    _check_implied(text_encoder.config, ldm_names.text_config(_shapes(state, ldm_names.TEXT)))
+    return state
+
+
+# What no shape tells: a reader of the file takes SD 1.x's values.
+_IMPLIED = (
+    *("attention_head_dim", "num_attention_heads", "norm_num_groups"),
+    *("hidden_act", "scaling_factor"),
+)
+
+
+def _check_implied(config: Any, inferred: Mapping[str, Any]) -> None:
+    for key in _IMPLIED:
+        has = getattr(config, key, None)
+        values = set(has) if isinstance(has, list | tuple) else {has}
+        if key in inferred and values != {inferred[key]}:
+            raise BaseModelError(
+                f"This model cannot be saved as a single file: its {key} is {has}, and a reader "
+                f"of the file would take {inferred[key]}."
+            )
+
+
+def _shapes(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, tuple[int, ...]]:
+    return {key.removeprefix(prefix): tuple(tensor.shape) for key, tensor in state.items()}

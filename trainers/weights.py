@@ -1,0 +1,144 @@
+"""Files of model weights: read as they are needed, written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .errors import BaseModelError, OutOfSpace, RunFailed
+from .files import sync_folder
+
+_NAMES = {torch.float16: "F16", torch.float32: "F32"}
+_MARGIN = 16 << 20  # bytes left free on the disk
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU and backed by it: they are read when first used.
+
+    A pickle (.ckpt, .pt, .bin) is opened by torch's weights-only loader, which runs no code;
+    tensors under ``state_dict`` are taken from there.
+
+    Raises:
+        BaseModelError: the file is damaged, or a pickle of more than weights.
+    """
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return load_file(str(path))
+        except (SafetensorError, OSError) as error:
+            raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
+    try:
+        # A zip archive (torch 1.6 and later) can be mapped, older files cannot.
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except UnpicklingError as error:
+        raise BaseModelError(
+            f"{path.name} is damaged or holds more than weights. It was not opened, because such "
+            f"a file can run code: convert it to .safetensors. ({str(error).splitlines()[0]})"
+        ) from None
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError) as error:
+        raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise BaseModelError(f"{path.name} holds no table of weights.")
+    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file in `dtype`; scalars stay fp32. Equal arguments, equal bytes.
+
+    Tensors may be on any device; one at a time is converted. What was written is read back and
+    compared before it gets its name, so the file is there whole or not at all.
+
+    Raises:
+        OutOfSpace: the disk has no room for it.
+        RunFailed: a weight is not finite in `dtype`, or the disk gave back other values.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header, size = _header(tensors, dtype, metadata)
+    _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free - _MARGIN)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(header)
+            for _, tensor in _converted(tensors, dtype):
+                file.write(tensor.numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        _compare(partial, tensors, dtype)
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free)
+        raise RunFailed(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _header(
+    tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
+) -> tuple[bytes, int]:
+    """The file's first bytes (see `tensor_file`), and the size of the whole."""
+    entries: dict[str, object] = {
+        "__metadata__": dict(sorted({**metadata, "format": "pt"}.items()))
+    }
+    end = 0
+    for name in _order(tensors):
+        kind = _kept(tensors[name], dtype)
+        begin, end = end, end + tensors[name].numel() * kind.itemsize
+        shape = list(tensors[name].shape)
+        entries[name] = {"dtype": _NAMES[kind], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, 8 + len(text) + end
+
+
+def _order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Scalars first: fp32 stays aligned before any fp16."""
+    return sorted(tensors, key=lambda name: (tensors[name].ndim > 0, name))
+
+
+def _kept(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if tensor.ndim else torch.float32
+
+
+def _converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    for name in _order(tensors):
+        tensor = tensors[name].detach().to(_kept(tensors[name], dtype)).cpu().contiguous()
+        if not torch.isfinite(tensor).all():
+            raise RunFailed(
+                f"{name} has values that are not finite in {str(dtype).removeprefix('torch.')}, "
+                "so nothing was saved. If the training diverged, try a lower learning rate; else "
+                "save in fp32."
+            )
+        yield name, tensor
+
+
+def _compare(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    with safe_open(str(path), framework="pt") as file:
+        if set(file.keys()) == set(tensors) and all(
+            torch.equal(file.get_tensor(name), tensor)
+            for name, tensor in _converted(tensors, dtype)
+        ):
+            return
+    raise RunFailed(f"{path.parent} gave back other values than were written. Check the disk.")
+
+
+def _check_room(folder: Path, size: int, free: int) -> None:
+    if free < size:
+        raise OutOfSpace(
+            f"{folder} has no room for the checkpoint: it takes {size / 1e9:.2f} GB, "
+            f"{max(free, 0) / 1e9:.2f} GB are free. Make room and run again: training goes on "
+            "from its last checkpoint."
+        )
