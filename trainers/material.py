@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,30 @@ from accelerate import Accelerator
 from .base_model import BaseModel
 from .events import Emit
 from .latents import encode_images
-from .prior import draw_class_images, missing, prior_folder, prior_key
+from .prior import (
+    draw_class_images,
+    drawn_class_images,
+    prior_folder,
+    prior_key,
+    read_class_images,
+)
 from .recipe import Places, Prior, Recipe
 from .samples import Material, Shown
-from .subject import Photo, PhotoSet, load_pixels, read_subject, split_holdout
+from .subject import Photo, PhotoSet, load_pixels, split_holdout
 
 Progress = Callable[[int, int], None]
 
 
-def class_images_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
-    """Where a run's class images are: the user's folder, or the shared cache."""
-    if places.class_images is not None:
-        return places.class_images
-    prompt = recipe.fill(prior.prompt)
-    key = prior_key(prior, prompt, recipe.base.digest or "", recipe.subject.resolution)
+def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
+    """Where the class images that the base draws for a bound recipe are kept."""
+    key = prior_key(
+        prior,
+        recipe.fill(prior.prompt),
+        recipe.base.digest or "",
+        recipe.subject.resolution,
+        prediction=recipe.base.prediction,
+        clip_skip=recipe.text_encoder.clip_skip,
+    )
     return prior_folder(places.cache, key)
 
 
@@ -37,18 +47,17 @@ def draw_missing_class_images(
     prior = recipe.prior
     if prior is None or prior.images is not None:
         return
-    folder = class_images_folder(recipe, places, prior)
-    if missing(folder, prior.count):
-        draw_class_images(
-            base,
-            prior,
-            recipe.fill(prior.prompt),
-            folder,
-            device=accelerator.device,
-            size=recipe.subject.resolution,
-            progress=progress,
-            ranks=(accelerator.process_index, accelerator.num_processes),
-        )
+    draw_class_images(
+        base,
+        prior,
+        recipe.fill(prior.prompt),
+        drawn_folder(recipe, places, prior),
+        device=accelerator.device,
+        size=recipe.subject.resolution,
+        clip_skip=recipe.text_encoder.clip_skip,
+        progress=progress,
+        ranks=(accelerator.process_index, accelerator.num_processes),
+    )
     accelerator.wait_for_everyone()
 
 
@@ -114,12 +123,10 @@ def _prompt(recipe: Recipe, photo: Photo) -> str:
     return recipe.fill(photo.caption) if photo.caption else recipe.instance_prompt()
 
 
-def _class_photos(recipe: Recipe, places: Places) -> list[Photo]:
-    if recipe.prior is None:
+def _class_photos(recipe: Recipe, places: Places) -> Sequence[Photo]:
+    prior, size = recipe.prior, recipe.subject.resolution
+    if prior is None:
         return []
-    folder = class_images_folder(recipe, places, recipe.prior)
-    spec = recipe.subject.model_copy(
-        update={"captions": False, "holdout": 0, "buckets": False, "crop": "centre"}
-    )
-    photos = read_subject(folder, spec).photos
-    return list(photos if recipe.prior.images else photos[: recipe.prior.count])
+    if places.class_images is not None:
+        return read_class_images(places.class_images, size).photos
+    return drawn_class_images(drawn_folder(recipe, places, prior), prior.count, size)

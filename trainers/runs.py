@@ -14,7 +14,7 @@ from .base_file import digest_of, identify
 from .errors import OutOfSpace, RecipeError, RunFailed, SubjectError
 from .files import write_whole
 from .packages import require_packages
-from .recipe import DreamBooth, Places, Recipe, explain, read_recipe
+from .recipe import DreamBooth, Places, Recipe, Subject, explain, read_recipe
 from .subject import PhotoSet, read_subject
 
 GIGABYTE = 1024**3
@@ -148,7 +148,8 @@ def _class_images_digest(recipe: Recipe, places: Places) -> str:
             "The recipe was made with a set of class images of its own (prior.images): "
             "give their folder, or set prior.images to null to have them drawn."
         )
-    spec = recipe.subject.model_copy(update={"captions": False, "holdout": 0, "buckets": False})
+    # As prior.read_class_images reads them; that room needs torch.
+    spec = Subject(resolution=recipe.subject.resolution)
     digest = read_subject(places.class_images, spec).digest
     _same("set of class images", recipe.prior.images if recipe.prior else None, digest)
     return digest

@@ -16,7 +16,7 @@ from likeness.demo.random_model import write_random_model
 from likeness.trainers import draws
 from likeness.trainers.base_model import load_base
 from likeness.trainers.loop import train
-from likeness.trainers.material import class_images_folder
+from likeness.trainers.material import drawn_folder
 from likeness.trainers.recipe import Places, Recipe
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
@@ -119,7 +119,7 @@ def reference_losses(recipe, places):
     photos = [encoded(base.vae, p) for p in pictures(places.photos)]
     classes = []
     if recipe.prior:
-        files = pictures(class_images_folder(recipe, places, recipe.prior))
+        files = sorted(drawn_folder(recipe, places, recipe.prior).glob("*.png"))
         classes = [encoded(base.vae, p) for p in files]
         assert len(classes) == CLASSES
     if recipe.method.kind == "lora":
