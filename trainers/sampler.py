@@ -19,7 +19,6 @@ from .errors import RunCancelled
 
 Scheduler = Literal["simple", "normal", "karras"]
 Solver = Literal["euler", "dpmpp_2m"]
-Prediction = Literal["epsilon", "v_prediction"]
 
 Denoise = Callable[[Tensor, int], Tensor]  # (noisy latents x, step i) -> the estimate of clean x
 # (scaled latents, timestep, text states) -> a ControlNet's residuals: one for each skip
@@ -92,7 +91,7 @@ def sample(
     sigmas: Tensor,  # (steps + 1,)
     guidance: float,
     solver: Solver = "euler",
-    prediction: Prediction = "epsilon",
+    prediction: str = "epsilon",
     on_step: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
     control: Control | None = None,
@@ -100,9 +99,12 @@ def sample(
     """Latents (n, 4, h, w) as the UNet sees them (scaled), fp32 on the UNet's device.
 
     The prompt and the negative prompt go through the UNet in one call a step, in the UNet's
-    dtype; `guidance` 1 leaves the negative out. `on_step(done, steps)` follows each call.
-    Raises RunCancelled when `interrupted()` is true before a call.
+    dtype; `guidance` 1 leaves the negative out. `prediction` is ``epsilon`` or ``v_prediction``.
+    `on_step(done, steps)` follows each call. Raises RunCancelled when `interrupted()` is true
+    before a call, and ValueError for another prediction.
     """
+    if prediction not in ("epsilon", "v_prediction"):
+        raise ValueError(f"unknown prediction {prediction!r}: choose epsilon or v_prediction")
     predict = _guided(unet, positive, negative, guidance, control)
     timesteps = timesteps_for(sigmas[:-1].cpu()).to(unet.device)
     sigmas = sigmas.to(unet.device, torch.float32)

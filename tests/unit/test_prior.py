@@ -1,0 +1,168 @@
+"""Class images: shared by content, resumable image by image, the same however they are drawn."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+import torch
+from likeness.demo.random_model import write_random_model
+from likeness.trainers import prior as module
+from likeness.trainers.base_model import load_base
+from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
+from likeness.trainers.prior import (
+    draw_class_images,
+    drawn_class_images,
+    image_path,
+    missing,
+    prior_folder,
+    prior_key,
+    read_class_images,
+)
+from likeness.trainers.recipe import Prior
+from likeness.trainers.subject import load_pixels
+from PIL import Image
+
+CPU = torch.device("cpu")
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    return load_base(write_random_model(folder / "tiny.safetensors"), [folder / "tiny_tokenizer"])
+
+
+def draw(base, folder, count, **options):
+    prior = Prior(count=count, steps=2, guidance=3.0)
+    draw_class_images(base, prior, "a photo of man", folder, device=CPU, size=SIZE, **options)
+
+
+def images(folder, count):
+    return [np.asarray(Image.open(image_path(folder, index))) for index in range(count)]
+
+
+KEY = {"prior": Prior(), "prompt": "a photo of man", "base_digest": "b", "size": 512}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "a photo of dog"},
+        {"base_digest": "c"},
+        {"size": 256},
+        {"prediction": "v_prediction"},
+        {"clip_skip": 2},
+        {"prior": Prior(negative="blurry")},
+        {"prior": Prior(steps=30)},
+        {"prior": Prior(guidance=5)},
+        {"prior": Prior(seed=1)},
+    ],
+)
+def test_what_changes_the_images_changes_the_key(change):
+    assert prior_key(**{**KEY, **change}) != prior_key(**KEY)
+
+
+def test_number_and_weight_do_not_change_the_key():
+    other = Prior(count=7, weight=0.1)
+    assert prior_key(**{**KEY, "prior": other}) == prior_key(**KEY)
+    assert len(prior_key(**KEY)) == 64
+
+
+def test_sets_lie_in_the_cache_by_key(tmp_path):
+    key = prior_key(**KEY)
+    assert prior_folder(tmp_path, key) == tmp_path / "class_images" / key[:16]
+
+
+def test_a_set_is_drawn_extended_and_mended(base, tmp_path):
+    folder, told = tmp_path / "set", []
+    draw(base, folder, 2, progress=lambda *at: told.append(at))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert missing(folder, 4) == [2, 3]
+    first = images(folder, 2)
+    assert first[0].shape == (SIZE, SIZE, 3)
+    assert not np.array_equal(first[0], first[1])
+
+    whole = image_path(folder, 0).read_bytes()
+    image_path(folder, 0).write_bytes(whole[:-30])
+    kept = image_path(folder, 1).stat().st_mtime_ns
+    told.clear()
+    draw(base, folder, 3, progress=lambda *at: told.append(at))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert missing(folder, 3) == []
+    assert image_path(folder, 0).read_bytes() == whole
+    assert image_path(folder, 1).stat().st_mtime_ns == kept
+    about = json.loads((folder / "prompt.json").read_text())
+    assert about["prompt"] == "a photo of man"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "000000.png", "000001.png", "000002.png", "prompt.json"]  # fmt: skip
+
+    told.clear()
+    draw(base, folder, 3, progress=lambda *at: told.append(at))
+    assert told == [(3, 3)]
+
+
+def test_processes_share_a_set_and_draw_the_same(base, tmp_path):
+    draw(base, tmp_path / "alone", 3)
+    draw(base, tmp_path / "shared", 3, ranks=(1, 2))
+    assert missing(tmp_path / "shared", 3) == [0, 2]
+    draw(base, tmp_path / "shared", 3, ranks=(0, 2))
+    for one, other in zip(
+        images(tmp_path / "alone", 3), images(tmp_path / "shared", 3), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_cancelling_keeps_what_is_drawn(base, tmp_path):
+    with pytest.raises(RunCancelled):
+        draw(base, tmp_path, 3, interrupted=lambda: image_path(tmp_path, 0).exists())
+    assert missing(tmp_path, 3) == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x89PNG", b"x" * 100])
+def test_damaged_files_are_missing(tmp_path, damage):
+    Image.new("RGB", (8, 8)).save(image_path(tmp_path, 0))
+    image_path(tmp_path, 1).write_bytes(damage)
+    assert missing(tmp_path, 2) == [1]
+    assert missing(tmp_path / "absent", 2) == [0, 1]
+
+
+def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 3 * SIZE * SIZE})
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
+    draw(base, tmp_path / "one", 1)
+    with pytest.raises(OutOfSpace, match="fewer class images"):
+        draw(base, tmp_path / "two", 2)
+    assert missing(tmp_path / "two", 2) == [0, 1]
+
+
+def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
+    write = module.write_whole
+
+    def full(path, data):
+        if path == image_path(tmp_path, 1):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(module, "write_whole", full)
+    with pytest.raises(OutOfSpace, match="what is drawn stays"):
+        draw(base, tmp_path, 2)
+    assert missing(tmp_path, 2) == [1]
+
+
+def test_drawn_images_are_read_in_their_order(base, tmp_path):
+    draw(base, tmp_path, 2)
+    photos = drawn_class_images(tmp_path, 2, SIZE)
+    for photo, image in zip(photos, images(tmp_path, 2), strict=True):
+        assert np.array_equal(load_pixels(photo), image)
+    with pytest.raises(SubjectError, match="000002"):
+        drawn_class_images(tmp_path, 3, SIZE)
+
+
+def test_own_class_images_become_squares(tmp_path):
+    Image.new("RGB", (90, 120), "red").save(tmp_path / "a.jpg")
+    Image.new("RGB", (70, 30), "red").save(tmp_path / "b.jpg")
+    own = read_class_images(tmp_path, 64)
+    assert [photo.size for photo in own.photos] == [(64, 64)]
+    assert [item.name for item in own.refused] == ["b.jpg"]
+    assert len(own.digest) == 64
