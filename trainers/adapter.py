@@ -84,8 +84,9 @@ def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    need, free = len(content), shutil.disk_usage(path.parent).free
+    need = len(content)
     try:
+        free = shutil.disk_usage(path.parent).free
         if free < need + MEGABYTE:
             raise OSError(errno.ENOSPC, "No space left")
         with open(path, "wb") as file:

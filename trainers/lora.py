@@ -125,7 +125,7 @@ def trainable(
 def export(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None, method: LoRA
 ) -> dict[str, Tensor]:
-    """The adapters as tensors of a file in kohya's names, fp32 on the CPU.
+    """The adapters as tensors of a file in kohya's names, in fp32.
 
     For a module of weight (out, in, …): ``lora_down.weight`` (rank, in, …), ``lora_up.weight``
     (out, rank, 1…), ``alpha`` () and for DoRA ``dora_scale`` (out, 1, …).
@@ -144,7 +144,7 @@ def export(
                 delta = _delta(weight, down, up, alpha / method.rank)
                 magnitude = layer.lora_magnitude_vector[ADAPTER].weight
                 tensors[f"{name}.dora_scale"] = _dora_scale(weight, delta, magnitude)
-    return {name: tensor.detach().float().cpu() for name, tensor in tensors.items()}
+    return {name: tensor.detach().float() for name, tensor in tensors.items()}
 
 
 def _delta(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:

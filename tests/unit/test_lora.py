@@ -1,0 +1,261 @@
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from likeness.trainers import lora
+from likeness.trainers.errors import AdapterError
+from likeness.trainers.recipe import LoRA
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+CONV = "lora_unet_mid_block_resnets_0_conv1"
+TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+
+
+def tiny() -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """The same small UNet and text encoder at every call."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=12,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    text = CLIPTextConfig(
+        vocab_size=20,
+        hidden_size=12,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return unet, CLIPTextModel(text)
+
+
+def attached(
+    method: LoRA, seed: int = 1, noise: float = 0.0
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Tiny models with adapters, moved from their start by `noise`."""
+    unet, text = tiny()
+    lora.attach(unet, text, method, seed)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in lora.trainable(unet, text).values():
+            parameter += noise * torch.randn(parameter.shape, generator=generator)
+    return unet, text
+
+
+def draw(unet: UNet2DConditionModel) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(1, 4, 8, 8, generator=generator)
+    embedding = torch.randn(1, 5, 12, generator=generator)
+    with torch.no_grad():
+        return unet.eval()(noise, 500, embedding).sample
+
+
+def weights(*models: nn.Module) -> list[Tensor]:
+    return [value.clone() for model in models for value in model.state_dict().values()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# Attaching.
+
+
+@pytest.mark.parametrize("method", [LoRA(), LoRA(targets="all"), LoRA(targets="all", dora=True)])
+def test_fresh_adapters_change_nothing(method: LoRA) -> None:
+    torch.testing.assert_close(draw(attached(method)[0]), draw(tiny()[0]), rtol=0, atol=1e-6)
+
+
+def test_only_adapters_learn() -> None:
+    unet, text = attached(LoRA(dora=True))
+    learning = {id(p) for m in (unet, text) for p in m.parameters() if p.requires_grad}
+    assert learning == {id(p) for p in lora.trainable(unet, text).values()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adapters_are_the_same_fp32_numbers_beside_a_16_bit_base(dtype: torch.dtype) -> None:
+    unet, text = (model.to(dtype) for model in tiny())
+    lora.attach(unet, text, LoRA(), 1)
+    found, expected = lora.trainable(unet, text), lora.trainable(*attached(LoRA()))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert {p.dtype for p in found.values()} == {torch.float32}
+    assert unet.conv_in.weight.dtype == dtype
+
+
+def test_dora_starts_from_the_exact_norm_of_a_16_bit_base() -> None:
+    unet = tiny()[0].half()
+    lora.attach(unet, None, LoRA(targets="all", dora=True), 1)
+    layer = unet.mid_block.resnets[0].conv1
+    norms = layer.get_base_layer().weight.float().flatten(1).norm(dim=1)
+    magnitude = lora.trainable(unet, None)[f"unet.{CONV}.magnitude"]
+    torch.testing.assert_close(magnitude.flatten(), norms, rtol=1e-6, atol=0)
+
+
+def test_the_seed_decides_and_nothing_else_is_disturbed() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    unet, text = tiny()
+    torch.set_rng_state(before)
+    lora.attach(unet, text, LoRA(), 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    first, again, other = (lora.trainable(*attached(LoRA(), seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    name = f"unet.{Q}.lora_down"
+    assert not torch.equal(first[name], other[name])
+    assert not torch.equal(first[name], first[name.replace("to_q", "to_k")])
+    wider = lora.trainable(*attached(LoRA(targets="all"), 1))
+    assert torch.equal(first[name], wider[name])
+
+
+def test_the_start_is_gaussian_with_deviation_one_over_rank() -> None:
+    named = lora.trainable(*attached(LoRA(rank=8, targets="all")))
+    down = torch.cat([p.flatten() for name, p in named.items() if name.endswith(".lora_down")])
+    assert down.std().item() == pytest.approx(1 / 8, rel=0.02)
+    assert not any(p.any() for name, p in named.items() if name.endswith(".lora_up"))
+
+
+def test_a_text_encoder_that_is_not_trained_is_left_alone() -> None:
+    unet, text = tiny()
+    lora.attach(unet, None, LoRA(), 1)
+    assert all(name.startswith("unet.") for name in lora.trainable(unet, text))
+    assert all(name.startswith("lora_unet_") for name in lora.export(unet, text, LoRA()))
+
+
+def test_targets_widen() -> None:
+    modules = {}
+    for targets in ("attention", "linear", "all"):
+        named = lora.trainable(*attached(LoRA(targets=targets)))
+        modules[targets] = {name.rsplit(".", 1)[0] for name in named}
+    linear = modules["linear"] - modules["attention"]
+    convolutions = modules["all"] - modules["linear"]
+    assert modules["attention"] < modules["linear"] < modules["all"]
+    ends = ("ff_net_0_proj", "ff_net_2", "proj_in", "proj_out", "mlp_fc1", "mlp_fc2")
+    assert {end for end in ends if any(m.endswith(end) for m in linear)} == set(ends)
+    assert all(m.endswith(ends) for m in linear)
+    ends = ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "samplers_0_conv")
+    assert {end for end in ends if any(m.endswith(end) for m in convolutions)} == set(ends)
+    assert all(m.endswith(ends) for m in convolutions)
+
+
+def test_names_do_not_depend_on_the_release_of_transformers() -> None:
+    class Older(nn.Module):
+        def __init__(self, text: CLIPTextModel) -> None:
+            super().__init__()
+            self.text_model = text
+
+    unet, text = tiny()
+    older = Older(text)
+    lora.attach(unet, older, LoRA(), 1)
+    expected = attached(LoRA())
+    assert lora.trainable(unet, older).keys() == lora.trainable(*expected).keys()
+    assert lora.export(unet, older, LoRA()).keys() == lora.export(*expected, LoRA()).keys()
+
+
+# Files.
+
+
+def test_a_file_has_kohyas_names_and_shapes() -> None:
+    method = LoRA(rank=3, alpha=2, targets="all", dora=True)
+    tensors = lora.export(*attached(method), method)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert shapes[f"{Q}.lora_down.weight"] == (3, 8)
+    assert shapes[f"{Q}.lora_up.weight"] == (8, 3)
+    assert shapes[f"{Q}.dora_scale"] == (8, 1)
+    assert shapes[f"{CONV}.lora_down.weight"] == (3, 16, 3, 3)
+    assert shapes[f"{CONV}.lora_up.weight"] == (16, 3, 1, 1)
+    assert shapes[f"{CONV}.dora_scale"] == (16, 1, 1, 1)
+    assert shapes[f"{TEXT}.alpha"] == ()
+    assert float(tensors[f"{TEXT}.alpha"]) == 2
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_strength_zero_is_the_base_and_a_half_is_halfway() -> None:
+    method = LoRA(targets="all", dora=True)
+    tensors = lora.export(*attached(method, noise=0.1), method)
+    base, zero, half, whole = tiny(), tiny(), tiny(), tiny()
+    lora.apply(*zero, tensors, 0.0, 0.0)
+    lora.apply(*half, tensors, 0.5, 0.5)
+    lora.apply(*whole, tensors)
+    assert same(weights(*zero), weights(*base))
+    for a, middle, b in zip(*(weights(*m) for m in (base, half, whole)), strict=True):
+        torch.testing.assert_close(middle, (a + b) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_unet_and_text_encoder_have_strengths_of_their_own() -> None:
+    tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
+    base, models = tiny(), tiny()
+    lora.apply(*models, tensors, strength_unet=0.0)
+    assert same(weights(models[0]), weights(base[0]))
+    assert not same(weights(models[1]), weights(base[1]))
+
+
+def test_alpha_left_out_means_the_rank() -> None:
+    tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
+    silent = {name: t for name, t in tensors.items() if not name.endswith(".alpha")}
+    one, other = tiny(), tiny()
+    lora.apply(*one, tensors)
+    lora.apply(*other, silent)
+    assert same(weights(*one), weights(*other))
+
+
+def test_a_dora_scale_on_the_input_axis_sets_the_columns_norms() -> None:
+    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    adapter = {
+        "lora_down.weight": torch.ones(2, 4),
+        "lora_up.weight": torch.ones(6, 2),
+        "dora_scale": torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+    }
+    norms = lora.merged(weight, adapter, 1.0).norm(dim=0)
+    torch.testing.assert_close(norms, torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+def damaged(kind: str) -> dict[str, Tensor]:
+    tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
+    down, up = f"{Q}.lora_down.weight", f"{Q}.lora_up.weight"
+    if kind == "half":
+        del tensors[up]
+    elif kind == "wide":
+        tensors[down] = torch.zeros(4, 1024)
+    elif kind == "ranks":
+        tensors[up] = torch.zeros(8, 5)
+    elif kind == "flat":
+        tensors[down] = torch.zeros(())
+    elif kind == "empty":
+        tensors[down], tensors[up] = torch.zeros(0, 8), torch.zeros(8, 0)
+    elif kind == "scale":
+        tensors[f"{Q}.dora_scale"] = torch.ones(3, 1)
+    elif kind == "alpha":
+        tensors[f"{Q}.alpha"] = torch.ones(2)
+    elif kind == "LoHa":
+        tensors[f"{Q}.hada_w1_a"] = torch.zeros(8, 4)
+    elif kind == "stranger":
+        tensors["lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight"] = torch.zeros(8, 4)
+    else:
+        tensors = {}
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["half", "wide", "ranks", "flat", "empty", "scale", "alpha", "LoHa", "stranger", "nothing"],
+)
+def test_an_adapter_that_does_not_fit_changes_nothing(kind: str) -> None:
+    models = tiny()
+    with pytest.raises(AdapterError, match="does not fit"):
+        lora.apply(*models, damaged(kind))
+    assert same(weights(*models), weights(*tiny()))
+
+
+def test_the_error_names_tensors_and_family() -> None:
+    with pytest.raises(AdapterError, match=r"double_blocks.*FLUX LoRA"):
+        lora.apply(*tiny(), damaged("stranger"))
+    with pytest.raises(AdapterError, match="LoHa"):
+        lora.apply(*tiny(), damaged("LoHa"))
