@@ -106,8 +106,8 @@ def sample(
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(f"unknown prediction {prediction!r}: choose epsilon or v_prediction")
     predict = _guided(unet, positive, negative, guidance, control)
-    timesteps = timesteps_for(sigmas[:-1].cpu()).to(unet.device)
-    sigmas = sigmas.to(unet.device, torch.float32)
+    sigmas = sigmas.float().cpu()  # scalars on the host: a GPU is never waited for
+    timesteps = timesteps_for(sigmas[:-1]).to(unet.device)
 
     def denoise(x: Tensor, i: int) -> Tensor:
         if interrupted is not None and interrupted():

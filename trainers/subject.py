@@ -236,8 +236,8 @@ def face_finder() -> FaceFinder:
 def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
     """The cropped and resized photograph (H, W, 3), uint8 sRGB, mirrored if `flip`.
 
-    Resized with PIL's antialiased Lanczos filter. Raises SubjectError when the file is gone or
-    has changed since it was read.
+    Resized with PIL's antialiased Lanczos filter. Raises SubjectError when the file is gone,
+    damaged or not the one that was checked.
     """
     try:
         data = photo.path.read_bytes()
@@ -245,7 +245,12 @@ def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
         raise SubjectError(f"{photo.path} cannot be read: {error.strerror}.") from None
     if hashlib.sha256(data).hexdigest() != photo.digest:
         raise SubjectError(f"{photo.path} has changed since it was checked; start again.")
-    image = to_srgb(open_picture(io.BytesIO(data)))
+    try:
+        image = to_srgb(open_picture(io.BytesIO(data)))
+    except SubjectError as error:
+        raise SubjectError(f"{photo.path}: {error}") from None
+    if image.size != (photo.width, photo.height):
+        raise SubjectError(f"{photo.path} is not {photo.width}x{photo.height}; remove it.")
     pixels = np.asarray(image.resize(photo.size, Image.Resampling.LANCZOS, box=photo.box))
     return np.ascontiguousarray(pixels[:, ::-1] if flip else pixels)
 

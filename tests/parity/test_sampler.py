@@ -9,6 +9,9 @@ from diffusers import (
 )
 from likeness.trainers.sampler import noise_for, sample, sigma_table, sigmas_for, timesteps_for
 
+# numpy's, about how diffusers calls it
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+
 SD15 = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 STEPS, GUIDANCE = 20, 7.5
 

@@ -157,6 +157,13 @@ def test_drawn_images_are_read_in_their_order(base, tmp_path):
         assert np.array_equal(load_pixels(photo), image)
     with pytest.raises(SubjectError, match="000002"):
         drawn_class_images(tmp_path, 3, SIZE)
+    with pytest.raises(SubjectError, match=r"000000\.png is not 32x32"):
+        load_pixels(drawn_class_images(tmp_path, 1, 32)[0])
+    whole = image_path(tmp_path, 0).read_bytes()
+    image_path(tmp_path, 0).write_bytes(whole[:60] + bytes(80) + whole[140:])
+    assert missing(tmp_path, 1) == []
+    with pytest.raises(SubjectError, match=r"000000\.png: .* damaged"):
+        load_pixels(drawn_class_images(tmp_path, 1, SIZE)[0])
 
 
 def test_own_class_images_become_squares(tmp_path):
