@@ -75,45 +75,48 @@ def write_random_model(
         vocabulary = write_small_tokenizer(beside)
     config = _FULL if size == "full" else _TINY
     kept = torch.float16 if dtype == "fp16" else torch.float32
-    state: dict[str, torch.Tensor] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for part in _parts(config, vocabulary):
-            state |= {key: value.to(kept).contiguous() for key, value in part.items()}
+        state = _cast(_unet(config["unet"]), kept)
+        state |= _cast(_vae(config["vae"]), kept)
+        state |= _cast(_text(config["text"], vocabulary), kept)
     partial = path.with_name(path.name + ".partial")
     save_file(state, str(partial), metadata={"format": "pt"})
     partial.replace(path)
     return path
 
 
-def _parts(config: dict[str, Any], vocabulary: int) -> Iterator[dict[str, torch.Tensor]]:
-    """UNet, VAE and text encoder under LDM names, one at a time to spare memory."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+def _cast(part: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """`part` in `dtype`; its tensors are let go one by one, for the memory."""
+    return {key: part.pop(key).to(dtype).contiguous() for key in list(part)}
+
+
+def _unet(config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(attention_head_dim=8, **config)
+    return ldm_names.to_ldm(unet.state_dict(), ldm_names.unet_names(unet.config), ldm_names.UNET)
+
+
+def _vae(config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    from diffusers import AutoencoderKL
+
+    levels = len(config["block_out_channels"])
+    down, up = ("DownEncoderBlock2D",) * levels, ("UpDecoderBlock2D",) * levels
+    vae = AutoencoderKL(down_block_types=down, up_block_types=up, **config)
+    return ldm_names.to_ldm(vae.state_dict(), ldm_names.vae_names(vae.config), ldm_names.VAE)
+
+
+def _text(config: dict[str, Any], vocabulary: int) -> dict[str, torch.Tensor]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    unet = UNet2DConditionModel(attention_head_dim=8, **config["unet"])
-    yield ldm_names.to_ldm(unet.state_dict(), ldm_names.unet_names(unet.config), ldm_names.UNET)
-    del unet
-    levels = len(config["vae"]["block_out_channels"])
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        **config["vae"],
-    )
-    yield ldm_names.to_ldm(vae.state_dict(), ldm_names.vae_names(vae.config), ldm_names.VAE)
-    del vae
+    heads = max(1, config["hidden_size"] // 64)
+    ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
     text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            num_attention_heads=max(1, config["text"]["hidden_size"] // 64),
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-            pad_token_id=vocabulary - 1,
-            **config["text"],
-        )
+        CLIPTextConfig(vocab_size=vocabulary, num_attention_heads=heads, **ends, **config)
     )
     weights = {key: value for key, value in text.state_dict().items() if "position_ids" not in key}
-    yield ldm_names.to_ldm(weights, ldm_names.text_names(weights), ldm_names.TEXT)
+    return ldm_names.to_ldm(weights, ldm_names.text_names(weights), ldm_names.TEXT)
 
 
 def write_small_tokenizer(folder: Path) -> int:
