@@ -1,0 +1,251 @@
+"""Antialiased flat shapes on a canvas, in any local frame: what the world is drawn with.
+
+Lengths are in the units of the frame; the outermost frame has its origin at the top left, the
+canvas height as unit and y downwards, so one drawing fits every size. Colours are (r, g, b), 0 to
+255. Rasterised by aggdraw: plain scalar code, the same pixels on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import cos, pi, radians, sin
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from ..trainers.errors import MissingPackage
+
+try:
+    import aggdraw
+except ImportError as error:
+    raise MissingPackage("aggdraw", "demo", "Drawing the miniature's world") from error
+
+Colour = tuple[int, int, int]
+Array = NDArray[np.float64]
+Random = np.random.Generator
+
+_SHADOW = (38, 22, 58)
+_SUNLIGHT = (255, 246, 224)
+
+
+def hexed(text: str) -> Colour:
+    """``"#RRGGBB"`` as a colour."""
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+
+
+def mix(a: Colour, b: Colour, share: float) -> Colour:
+    """`share` of `b` in `a`, 0 to 1."""
+    return (
+        round(a[0] + (b[0] - a[0]) * share),
+        round(a[1] + (b[1] - a[1]) * share),
+        round(a[2] + (b[2] - a[2]) * share),
+    )
+
+
+def darker(colour: Colour, share: float) -> Colour:
+    """The colour in a cool shadow."""
+    return mix(colour, mix(colour, _SHADOW, 0.75), share)
+
+
+def lighter(colour: Colour, share: float) -> Colour:
+    """The colour in warm light."""
+    return mix(colour, _SUNLIGHT, share)
+
+
+def one_of(random: Random, *colours: str) -> Colour:
+    """One of the colours ``"#RRGGBB"`` at random."""
+    return hexed(colours[int(random.integers(len(colours)))])
+
+
+class Canvas:
+    """A picture being drawn, seen through one frame; frames share the picture.
+
+    `matrix` (2, 2) and `origin` (2,) take points of the frame to pixels: ``p @ matrix + origin``.
+    """
+
+    __slots__ = ("_draw", "_image", "_rows", "_start", "_steps", "aspect", "matrix", "origin")
+
+    def __init__(self, width: int, height: int, top: Colour, bottom: Colour) -> None:
+        """A canvas of `width` by `height` pixels with a vertical gradient."""
+        shares = np.linspace(0, 1, height)[:, None]  # (H, 1)
+        rows = np.asarray(top) + (np.asarray(bottom) - np.asarray(top)) * shares  # (H, 3)
+        pixels = np.repeat(np.rint(rows).astype(np.uint8)[:, None], width, axis=1)  # (H, W, 3)
+        self._image = Image.fromarray(pixels)
+        self._draw: Any = aggdraw.Draw(self._image)
+        self._steps = 3 + height // 192
+        self.aspect = width / height
+        self._place(np.eye(2) * height, np.zeros(2))
+
+    def _place(self, matrix: Array, origin: Array) -> None:
+        self.matrix, self.origin = matrix, origin
+        self._rows, self._start = matrix.tolist(), origin.tolist()
+
+    def frame(
+        self, x: float, y: float, unit: float = 1.0, degrees: float = 0.0, mirror: bool = False
+    ) -> Canvas:
+        """The same picture in a frame at (x, y), `unit` times as large, turned clockwise.
+
+        With `mirror` the frame's x runs to the other side.
+        """
+        inner = object.__new__(Canvas)
+        inner._draw, inner._image, inner._steps = self._draw, self._image, self._steps
+        inner.aspect = self.aspect
+        c, s = unit * cos(radians(degrees)), unit * sin(radians(degrees))
+        rows = np.array(((-c, -s) if mirror else (c, s), (-s, c)))
+        inner._place(rows @ self.matrix, np.array((x, y)) @ self.matrix + self.origin)
+        return inner
+
+    def fill(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
+        """A polygon with sharp corners, `points` (N, 2)."""
+        pixels = np.asarray(points) @ self.matrix + self.origin
+        self._draw.polygon(pixels.ravel().tolist(), _brush(colour, alpha))
+
+    def blob(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
+        """A smooth closed shape through `points` (N, 2); a point given twice is a corner."""
+        points = np.asarray(points)
+        self.fill(_closed_spline(len(points), self._steps) @ points, colour, alpha)
+
+    def oval(
+        self, x: float, y: float, rx: float, ry: float, colour: Colour, alpha: float = 1.0
+    ) -> None:
+        """An ellipse around (x, y) with half axes `rx`, `ry`."""
+        self.fill(_circle(8 * self._steps) * (rx, ry) + (x, y), colour, alpha)
+
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, alpha: float = 1.0
+    ) -> None:
+        """A rectangle between two corners."""
+        (ax, ay), (bx, by) = self._rows
+        ox, oy = self._start
+        # By hand: places are full of boxes, and numpy is slow for four points.
+        left, down = (x0 * ax + ox, x0 * ay + oy), (y0 * bx, y0 * by)
+        right, low = (x1 * ax + ox, x1 * ay + oy), (y1 * bx, y1 * by)
+        pixels = (
+            left[0] + down[0], left[1] + down[1], right[0] + down[0], right[1] + down[1],
+            right[0] + low[0], right[1] + low[1], left[0] + low[0], left[1] + low[1],
+        )  # fmt: skip
+        self._draw.polygon(pixels, _brush(colour, alpha))
+
+    def card(
+        self, x0: float, y0: float, x1: float, y1: float, radius: float, colour: Colour
+    ) -> None:
+        """A rectangle with rounded corners."""
+        k = self._steps
+        corners = _circle(4 * k) * radius  # from +x through +y
+        parts = (
+            moved(corners[:k], x1 - radius, y1 - radius),
+            moved(corners[k : 2 * k], x0 + radius, y1 - radius),
+            moved(corners[2 * k : 3 * k], x0 + radius, y0 + radius),
+            moved(corners[3 * k :], x1 - radius, y0 + radius),
+        )
+        self.fill(np.concatenate(parts), colour)
+
+    def stroke(
+        self, points: Sequence[Any] | Array, width: ArrayLike, colour: Colour, alpha: float = 1.0
+    ) -> None:
+        """A smooth line through `points` (N, 2) with round ends; `width` one value or (N,)."""
+        nodes = np.empty((len(points), 3))  # x, y, half the width
+        nodes[:, :2] = points
+        nodes[:, 2] = width
+        position, slope, ahead, aside = _rim(len(nodes), self._steps)
+        path = position @ nodes  # (K, 3)
+        along = slope @ nodes[:, :2]  # (K, 2)
+        along *= (0.5 * path[:, 2:]) / (np.hypot(along[:, :1], along[:, 1:]) + 1e-9)
+        self.fill(path[:, :2] + along * ahead + along[:, ::-1] * aside, colour, alpha)
+
+    def glow(self, x: float, y: float, radius: float, colour: Colour, alpha: float) -> None:
+        """A soft light: stacked translucent discs, `alpha` each."""
+        for share in (1.0, 0.86, 0.72, 0.58, 0.44, 0.30):
+            self.oval(x, y, radius * share, radius * share, colour, alpha)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture, uint8 (H, W, 3)."""
+        self._draw.flush()
+        return np.array(self._image)
+
+
+def moved(points: ArrayLike, x: float, y: float) -> Array:
+    """The points (N, 2), shifted."""
+    return np.asarray(points, float) + np.array((x, y))
+
+
+def mirrored(right: ArrayLike) -> Array:
+    """A closed outline, symmetric about x = 0, of its right half from top to bottom.
+
+    First and last point lie on the axis and are not doubled.
+    """
+    right = np.asarray(right, float)
+    return np.concatenate((right, right[-2:0:-1] * (-1, 1)))
+
+
+@lru_cache(maxsize=8192)
+def _brush(colour: Colour, alpha: float) -> Any:
+    return aggdraw.Brush(colour, round(alpha * 255))
+
+
+@lru_cache
+def _circle(points: int) -> Array:
+    turn = np.arange(points) * (2 * pi / points)
+    return np.stack((np.cos(turn), np.sin(turn)), axis=1)
+
+
+def _weights(steps: int) -> Array:
+    """Catmull-Rom weights (steps, 4) of the control points -1, 0, 1, 2 between 0 and 1."""
+    t = np.arange(steps)[:, None] / steps
+    columns = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+    return 0.5 * np.concatenate(columns, axis=1)
+
+
+def _slopes(steps: int) -> Array:
+    """The derivative of `_weights` by t, (steps, 4)."""
+    t = np.arange(steps)[:, None] / steps
+    columns = (-1 + 4 * t - 3 * t**2, -10 * t + 9 * t**2, 1 + 8 * t - 9 * t**2, 3 * t**2 - 2 * t)
+    return 0.5 * np.concatenate(columns, axis=1)
+
+
+@lru_cache
+def _closed_spline(points: int, steps: int) -> Array:
+    """(points * steps, points): control points to a closed Catmull-Rom curve."""
+    basis = np.zeros((points, steps, points))
+    for i in range(points):
+        for j in range(4):
+            basis[i, :, (i + j - 1) % points] += _weights(steps)[:, j]
+    return basis.reshape(-1, points)
+
+
+@lru_cache
+def _rim(points: int, steps: int) -> tuple[Array, Array, Array, Array]:
+    """The rim of a thick line with round ends, as linear maps of its control points.
+
+    Returns the centre of each of the rim's K points and the slope there, (K, points) each, and how
+    far the rim is from that centre along the way (K, 1) and to its side (K, 2), in half widths.
+    """
+    spline, slope = _open_spline(points, steps)
+    last = len(spline) - 1
+    there, back = np.arange(last + 1), np.arange(last, -1, -1)
+    cap = np.full(steps - 1, last)
+    at = np.concatenate((there, cap, back, 0 * cap))
+    half_turn = np.arange(1, steps) * (pi / steps)
+    angle = np.concatenate((0.0 * there, half_turn, 0.0 * back + pi, half_turn + pi))[:, None]
+    # (x, y) turned by a quarter is (y, -x).
+    aside = np.cos(angle) * (1, -1)
+    return spline[at], slope[at], np.sin(angle), aside
+
+
+@lru_cache
+def _open_spline(points: int, steps: int) -> tuple[Array, Array]:
+    """((points - 1) * steps + 1, points) twice: control points to an open curve and its slope."""
+    basis = np.zeros(((points - 1) * steps + 1, points))
+    slope = np.zeros_like(basis)
+    for i in range(points - 1):
+        rows = slice(i * steps, (i + 1) * steps)
+        for j in range(4):
+            at = min(max(i + j - 1, 0), points - 1)
+            basis[rows, at] += _weights(steps)[:, j]
+            slope[rows, at] += _slopes(steps)[:, j]
+    basis[-1, -1] = slope[-1, -1] = 1
+    slope[-1, -2] = -1
+    return basis, slope

@@ -1,0 +1,187 @@
+"""A whole person: trunk, limbs, clothes, head, in body coordinates (origin neck, unit one head)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import hair, hair_back, things
+from .colours import Colours, colours
+from .drawing import Array, Canvas, darker, mirrored
+from .face import EXPRESSIONS, Face, draw_ears, draw_skin
+from .features import draw_features
+from .scene import Identity
+from .skeleton import Skeleton, girth
+
+RIGHT, LEFT = 0, 1
+
+
+def draw_person(
+    canvas: Canvas, identity: Identity, bones: Skeleton, expression: str, place: str,
+    worn: tuple[str, ...] = (), extra_arm: bool = False, missing_arm: bool = False,
+) -> None:  # fmt: skip
+    """Draws one person; `canvas` is the frame of their body, `worn` what is on the head."""
+    c = colours(identity, place)
+    head = canvas.frame(bones.head.x, bones.head.y, 1.0, bones.head.degrees)
+    face = Face(identity, bones.head, c, EXPRESSIONS[expression])
+    style = hair.worn(identity.hair_style, "hat" in worn)
+    hair_back.draw_back(head, face, style)
+    _legs(canvas, identity, bones, c)
+    sides = (LEFT,) if missing_arm else (RIGHT, LEFT)
+    before = [side for side in sides if _in_front(bones, side)]
+    for side in sides:
+        if side not in before:
+            _arm(canvas, identity, bones, c, side)
+    if extra_arm:
+        _extra_arm(canvas, identity, bones, c)
+    _neck(canvas, identity, bones, c)
+    _trunk(canvas, identity, bones, c)
+    for side in before:
+        _arm(canvas, identity, bones, c, side)
+    draw_ears(head, face)
+    draw_skin(head, face)
+    draw_features(head, face)
+    hair.draw_front(head, face, style)
+    hair_back.draw_locks(head, face, style)
+    things.draw_worn(head, face, worn)
+
+
+def _in_front(bones: Skeleton, side: int) -> bool:
+    """Whether the arm is drawn over the trunk: when it hangs or bends before it."""
+    return bones.elbows[side][1] > bones.shoulders[side][1] + 0.25
+
+
+def _trunk_frame(canvas: Canvas, bones: Skeleton) -> Canvas:
+    return canvas.frame(0.0, 0.0, 1.0, bones.lean)
+
+
+def _trunk(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
+    """The shirt: shoulders, waist, hem, with its pattern and the shade on the right."""
+    trunk = _trunk_frame(canvas, bones)
+    thick = girth(identity)
+    half = abs(bones.shoulders[LEFT][0] - bones.shoulders[RIGHT][0]) * 0.5 + 0.07 * thick
+    waist = (
+        half
+        * (0.70 if identity.gender == "woman" else 0.82)
+        * (1.06 if identity.build == "broad" else 1.0)
+    )
+    hip = max(0.36 * thick, waist * 0.96)
+    right = [
+        (0.0, -0.05), (0.15, -0.055), (half * 0.62, -0.005), (half * 0.93, 0.085), (half, 0.24),
+        (half * 0.96, 0.42), (waist, 0.92), (hip, 1.44), (hip, 1.50), (0.0, 1.54),
+    ]  # fmt: skip
+    trunk.blob(mirrored(right), c.shirt)
+    if identity.shirt_style == "striped":
+        _stripes(trunk, half, waist, hip, c)
+    edge = np.array(right[3:9])
+    trunk.blob(np.concatenate((edge, edge[::-1] * (0.66, 1.0))), c.shirt_shade, 0.6)
+    _collar(trunk, identity, c)
+
+
+def _stripes(trunk: Canvas, half: float, waist: float, hip: float, c: Colours) -> None:
+    for y in (0.22, 0.46, 0.70, 0.94, 1.18, 1.42):
+        w = float(np.interp(y, (0.1, 0.36, 0.92, 1.44), (half, half * 0.97, waist, hip))) - 0.012
+        trunk.stroke(
+            ((-w + 0.05, y - 0.01), (0.0, y + 0.02), (w - 0.05, y - 0.01)), 0.095, c.white, 0.85
+        )
+
+
+def _collar(trunk: Canvas, identity: Identity, c: Colours) -> None:
+    if identity.shirt_style == "collared":
+        for side in (-1, 1):
+            trunk.fill(
+                ((0.0, 0.10), (side * 0.16, -0.10), (side * 0.25, 0.05), (side * 0.11, 0.21)),
+                c.shirt_light,
+            )
+        trunk.stroke(((0.0, 0.12), (0.0, 1.45)), 0.022, c.shirt_shade)
+        for y in (0.40, 0.72, 1.04):
+            trunk.oval(0.0, y, 0.026, 0.026, c.white)
+        return
+    trunk.blob(
+        ((-0.165, -0.07), (0.165, -0.07), (0.11, 0.055), (0.0, 0.085), (-0.11, 0.055)), c.skin_shade
+    )
+
+
+def _neck(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
+    wide = 0.14 * (0.5 + 0.5 * girth(identity)) - (0.02 if identity.gender == "woman" else 0.0)
+    top = (bones.head.x * 0.72, bones.head.y * 0.72)
+    canvas.stroke((top, (0.0, 0.02)), (2 * wide, 2.2 * wide), c.skin_shade)
+
+
+def _sleeve_share(identity: Identity) -> float:
+    """How far down the arm the sleeve reaches: short ones 0.30 to 0.38, long ones 0.75 to 0.95."""
+    long = identity.traits.sleeves
+    return 0.75 + 0.20 * long if long > 0 else 0.34 + 0.04 * long
+
+
+def _arm(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours, side: int) -> None:
+    """Upper arm, forearm, sleeve and hand; the arm at the right is in the shade."""
+    joints = np.array((bones.shoulders[side], bones.elbows[side], bones.wrists[side]))
+    joints[0] += (0.045 if side == RIGHT else -0.045, 0.07)
+    _draw_arm(canvas, identity, joints, c, shade=side == LEFT)
+
+
+def _draw_arm(canvas: Canvas, identity: Identity, joints: Array, c: Colours, shade: bool) -> None:
+    thick = girth(identity) * (0.86 if identity.gender == "woman" else 1.0)
+    path = _bent(joints)
+    widths = np.array((0.27, 0.26, 0.22, 0.215, 0.19, 0.16)) * thick
+    skin = c.skin_shade if shade else c.skin
+    hand = joints[2] + 0.10 * _direction(joints[1], joints[2])
+    canvas.stroke(path, widths * 0.84, skin)
+    canvas.stroke((joints[2], hand), (0.16, 0.17), skin)
+    shirt = darker(c.shirt, 0.28) if shade else c.shirt
+    sleeve = _sleeve(joints, path, _sleeve_share(identity))
+    cuff = widths[: len(sleeve)] * 1.12
+    cuff[0] *= 0.92
+    canvas.stroke(sleeve[1:], cuff[1:] + 0.035, darker(c.shirt, 0.45), 0.8)
+    canvas.stroke(sleeve, cuff, shirt)
+
+
+def _sleeve(joints: Array, path: Array, share: float) -> Array:
+    """The part of the arm's `path` that the sleeve covers."""
+    shoulder, elbow, wrist = joints
+    if share < 0.5:
+        end = shoulder + (elbow - shoulder) * 2 * share
+        return np.array((shoulder, 0.5 * (shoulder + end), end))
+    end = elbow + (wrist - elbow) * (2 * share - 1)
+    return np.array((*path[:4], 0.5 * (path[3] + end), end))
+
+
+def _extra_arm(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
+    """A third arm that no one asked for."""
+    shoulder = np.array(bones.shoulders[LEFT]) * (0.9, 2.2)
+    _draw_arm(
+        canvas, identity, shoulder + np.array(((0, 0), (0.62, -0.28), (1.15, -0.62))), c, True
+    )
+
+
+def _bent(joints: Array) -> Array:
+    """A limb of three joints as six points, a little rounded at the middle one."""
+    a, b, z = joints
+    return np.array(
+        (a, a + 0.5 * (b - a), a + 0.88 * (b - a), b + 0.12 * (z - b), b + 0.5 * (z - b), z)
+    )
+
+
+def _direction(start: Array, end: Array) -> Array:
+    way = end - start
+    return way / max(1e-6, float(np.hypot(*way)))
+
+
+def _legs(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
+    """Trousers and shoes; the lower leg that crosses in front is drawn last."""
+    thick = girth(identity) * (0.93 if identity.gender == "woman" else 1.0)
+    order = (LEFT, RIGHT) if bones.ankles[RIGHT][1] < bones.ankles[LEFT][1] else (RIGHT, LEFT)
+    for side in order:
+        joints = np.array((bones.hips[side], bones.knees[side], bones.ankles[side]))
+        colour = darker(c.trousers, 0.22) if side == LEFT else c.trousers
+        out = 1 if side == LEFT else -1
+        foot = joints[2] + _direction(joints[1], joints[2]) * 0.07
+        canvas.stroke((foot, foot + np.array((out * 0.15, 0.05))), (0.17, 0.13), c.shoe)
+        canvas.stroke(
+            _bent(joints),
+            np.array((0.44, 0.40, 0.34, 0.32, 0.28, 0.22)) * thick + 0.03,
+            darker(c.trousers, 0.4),
+        )
+        canvas.stroke(_bent(joints), np.array((0.44, 0.40, 0.34, 0.32, 0.28, 0.22)) * thick, colour)
+    (ax, ay), (bx, by) = bones.hips
+    canvas.stroke(((ax, ay - 0.02), (bx, by - 0.02)), 0.40 * thick, c.trousers)
