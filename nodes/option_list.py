@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ..trainers.recipe import Schedule
 from .host import io
-from .recipes import default_attention
+from .recipes import AUTO, chosen_attention
 
 COURSES = list(get_args(Schedule.model_fields["course"].annotation))
 
@@ -272,12 +272,13 @@ def _compute() -> list[Option]:
         Option(
             io.Combo.Input(
                 "attention",
-                options=["sdpa", "xformers"],
-                default=default_attention(),
-                tooltip="sdpa is PyTorch's own; xformers must be installed.",
+                options=[AUTO, "sdpa", "xformers"],
+                default=AUTO,
+                tooltip="sdpa is PyTorch's own; auto: xformers where it is installed.",
             ),
             "compute",
             "attention",
+            chosen_attention,
         ),
         Option(
             io.Boolean.Input(

@@ -8,14 +8,20 @@ from typing import Any
 from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data
 from .values import TrainOptions
 
+AUTO = "auto"  # a saved workflow must run where an optional package is not installed
 
-def default_optimizer() -> str:
-    """The study's 8-bit Adam where bitsandbytes is installed, else AdamW."""
+
+def chosen_optimizer(name: str) -> str:
+    """`name`; for "auto" the study's 8-bit Adam where bitsandbytes is installed, else AdamW."""
+    if name != AUTO:
+        return name
     return "adamw8bit" if find_spec("bitsandbytes") else "adamw"
 
 
-def default_attention() -> str:
-    """The study's xformers where it is installed, else PyTorch's own."""
+def chosen_attention(name: str) -> str:
+    """`name`; for "auto" the study's xformers where it is installed, else PyTorch's own."""
+    if name != AUTO:
+        return name
     return "xformers" if find_spec("xformers") else "sdpa"
 
 
@@ -40,9 +46,9 @@ def build_recipe(
     options = options or TrainOptions()
     chosen: dict[str, dict[str, Any]] = {
         "schedule": {"steps": steps, "batch": batch},
-        "optimizer": {"name": optimizer, "learning_rate": learning_rate},
+        "optimizer": {"name": chosen_optimizer(optimizer), "learning_rate": learning_rate},
         "text_encoder": {"train": train_text_encoder},
-        "compute": {"attention": default_attention(), "precision": precision},
+        "compute": {"attention": chosen_attention(AUTO), "precision": precision},
         "previews": {"every": preview_every},
     }
     parts = {

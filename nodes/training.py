@@ -15,7 +15,7 @@ from ..trainers.runs import Result, prepare
 from . import host
 from .host import io
 from .names import file_fingerprint
-from .recipes import default_optimizer
+from .recipes import AUTO, chosen_optimizer
 from .runs import places
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource
@@ -87,10 +87,10 @@ def _run_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "optimizer",
-            options=["adamw", "adamw8bit", "prodigy"],
-            default=default_optimizer(),
-            tooltip="adamw8bit needs bitsandbytes and saves memory; prodigy needs prodigyopt and "
-            "a learning rate of 1.",
+            options=[AUTO, "adamw", "adamw8bit", "prodigy"],
+            default=AUTO,
+            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it where it is "
+            "installed. prodigy needs prodigyopt and a learning rate of 1.",
         ),
         io.Combo.Input(
             "precision",
@@ -157,7 +157,7 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
             identify(host.model_path("checkpoints", base_model))
         recipe = recipe_from_data(fields)
         if optimizer is not None:
-            require_packages(recipe.changed(optimizer={"name": optimizer}))
+            require_packages(recipe.changed(optimizer={"name": chosen_optimizer(optimizer)}))
     except LikenessError as error:
         return str(error)
     return True

@@ -1,0 +1,261 @@
+"""A real ComfyUI for the tests marked `comfy`: found, started on loopback, asked, and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "sd15-random-fp16.safetensors"
+START_SECONDS = 180
+PROMPT_SECONDS = 540
+
+
+def find_comfyui() -> tuple[Path, str]:
+    """(folder, python) of a ComfyUI; skips the test with the reason where there is none."""
+    folder = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+    if not (folder / "main.py").is_file():
+        pytest.skip(f"no ComfyUI in {folder}: set COMFYUI_PATH to its folder")
+    places = [folder.parent / "venv", folder / ".venv", folder / "venv"]
+    pythons = [p / tail for p in places for tail in ("bin/python", "Scripts/python.exe")]
+    found = next((str(p) for p in pythons if p.is_file()), sys.executable)
+    return folder, os.environ.get("COMFYUI_PYTHON") or found
+
+
+@dataclass
+class Outcome:
+    """What the server said about one prompt."""
+
+    status: str  # success, error or interrupted
+    error: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)  # by node id, as in /history
+    cached: list[str] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    previews: int = 0  # binary frames with a picture
+    log: str = ""
+
+
+class Server:
+    """A ComfyUI of our own, with its folders below `home` and this checkout as its only pack."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder, self.python = find_comfyui()
+        self.home = home
+        for name in ("custom_nodes", "input", "output", "user", "temp", "models/checkpoints"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        (home / "models" / "loras").mkdir(exist_ok=True)
+        (home / "custom_nodes" / "ComfyUI-Likeness").symlink_to(ROOT, target_is_directory=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.log_file = home / "server.log"
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process and waits until it answers."""
+        command = [self.python, "main.py", "--cpu", "--listen", "127.0.0.1"]
+        command += ["--port", str(self.port), "--base-directory", str(self.home)]
+        command += ["--disable-auto-launch", "--disable-api-nodes", "--preview-method", "none"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                self.get("/system_stats")
+                return
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.3)
+        self.stop()
+        pytest.fail(f"ComfyUI did not start:\n{self.log()[-4000:]}")
+
+    def stop(self) -> None:
+        """Ends this process and no other."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def log(self, start: int = 0) -> str:
+        """The server's log from a byte on."""
+        return self.log_file.read_bytes()[start:].decode("utf-8", "replace")
+
+    def get(self, path: str) -> Any:
+        """The JSON of a GET."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, data: dict[str, Any]) -> tuple[int, Any]:
+        """(status, JSON) of a POST."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            json.dumps(data).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                body = answer.read()
+                return answer.status, json.loads(body) if body else None
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def refused(self, prompt: dict[str, Any]) -> str:
+        """What the server says of a prompt that it must not queue."""
+        status, answer = self.post("/prompt", {"prompt": prompt})
+        assert status == 400, f"the prompt was queued: {answer}"
+        return json.dumps(answer, ensure_ascii=False)
+
+    def run(self, prompt: dict[str, Any], on_message: Any = None) -> Outcome:
+        """Queues a prompt and follows it to its end.
+
+        `on_message` is called with each message of the websocket: a dict, or bytes of a picture.
+        """
+        from websocket import create_connection
+
+        client, start = uuid.uuid4().hex, self.log_file.stat().st_size
+        address = f"ws://127.0.0.1:{self.port}/ws?clientId={client}"
+        socket_ = create_connection(address, timeout=PROMPT_SECONDS)
+        try:
+            status, answer = self.post("/prompt", {"prompt": prompt, "client_id": client})
+            assert status == 200, json.dumps(answer, indent=1)[:4000]
+            outcome = self._follow(socket_, answer["prompt_id"], on_message)
+        finally:
+            socket_.close()
+        outcome.log = self.log(start)
+        history = self.get(f"/history/{answer['prompt_id']}")
+        outcome.outputs = history.get(answer["prompt_id"], {}).get("outputs", {})
+        return outcome
+
+    def _follow(self, socket_: Any, prompt_id: str, on_message: Any) -> Outcome:
+        outcome = Outcome("")
+        ends = {f"execution_{status}": status for status in ("success", "error", "interrupted")}
+        while not outcome.status:
+            message = socket_.recv()
+            if isinstance(message, bytes):
+                # 1: a picture, 4: a picture with metadata; 3: text
+                outcome.previews += int.from_bytes(message[:4], "big") in (1, 4)
+            else:
+                message = json.loads(message)
+                if message.get("data", {}).get("prompt_id", prompt_id) != prompt_id:
+                    continue
+                outcome.messages.append(message)
+                if message["type"] == "execution_cached":
+                    outcome.cached = message["data"]["nodes"]
+                outcome.status = ends.get(message["type"], "")
+                outcome.error = message["data"] if outcome.status == "error" else {}
+            if on_message is not None:
+                on_message(message)
+        return outcome
+
+
+def cache_folder() -> Path:
+    """Where large test files are kept between runs."""
+    return Path(os.environ.get("LIKENESS_TEST_CACHE") or Path.home() / ".cache" / "likeness-tests")
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint() -> Path:
+    """A full-size SD 1.5 checkpoint of random weights (2.1 GB), made once."""
+    path = cache_folder() / BASE
+    if not path.is_file():
+        from likeness.demo.random_model import write_random_model
+
+        partial = path.with_name(f"partial-{os.getpid()}-{BASE}")
+        write_random_model(partial, size="full", dtype="fp16").replace(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory, base_checkpoint):
+    """One server for the session, with the base checkpoint and a folder of photographs."""
+    server = Server(tmp_path_factory.mktemp("comfy"))
+    try:
+        (server.home / "models" / "checkpoints" / BASE).symlink_to(base_checkpoint)
+        put_photographs(server.home / "input" / "my_photos")
+        yield server
+    finally:
+        server.stop()
+
+
+def put_photographs(folder: Path) -> None:
+    """Real photographs where they are at hand, else drawn ones of other sizes."""
+    real = ROOT.parent / "shared" / "data" / "subjects" / "dog"
+    if real.is_dir():
+        shutil.copytree(real, folder)
+        return
+    from PIL import Image
+
+    folder.mkdir()
+    for number, size in enumerate([(300, 400), (400, 300), (256, 256), (500, 220), (333, 555)]):
+        Image.effect_noise(size, 40 + 10 * number).convert("RGB").save(folder / f"{number}.jpg")
+
+
+@pytest.fixture(scope="session")
+def workflow():
+    """A bundled workflow as the server takes it, with widgets of nodes overridden."""
+    return load_workflow
+
+
+def load_workflow(server: Server, name: str, **changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` are {node type: {widget: value}}."""
+    graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    prompt = to_prompt(graph, server.get("/object_info"))
+    for node in prompt.values():
+        values = changes.get(node["class_type"], {})
+        unknown = set(values) - set(node["inputs"])
+        assert not unknown, f"{node['class_type']} has no {unknown}"
+        node["inputs"].update(values)
+    return prompt
+
+
+def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """The frontend's graph (version 0.4) in the form of its API, as the frontend converts it.
+
+    Fails where a widget's value has no widget, or a widget no value.
+    """
+    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    prompt = {}
+    for node in graph["nodes"]:
+        if node["type"] in ("Note", "MarkdownNote"):
+            continue
+        inputs = dict(zip_widgets(node, info[node["type"]]))
+        linked = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"]}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": {**inputs, **linked}}
+    return prompt
+
+
+def zip_widgets(node: dict[str, Any], info: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(widget, value) pairs of a node, the "control after generate" values left out."""
+    values = list(node.get("widgets_values") or [])
+    pairs = []
+    for part in ("required", "optional"):
+        for name in info["input_order"].get(part, []):
+            kind, *rest = info["input"][part][name]
+            options = rest[0] if rest else {}
+            if not (
+                isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+            ):
+                continue
+            assert values, f"{node['type']} has no value for {name}"
+            pairs.append((name, values.pop(0)))
+            if options.get("control_after_generate", name in ("seed", "noise_seed")):
+                values.pop(0)
+    assert not values, f"{node['type']} has values without a widget: {values}"
+    return pairs
