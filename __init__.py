@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 WEB_DIRECTORY = "./js"
 
 
-async def comfy_entrypoint():
+async def comfy_entrypoint() -> object:
     """ComfyUI's door (node API V3): imports the nodes on first call, with the whole traceback."""
     try:
         from .nodes import LikenessExtension

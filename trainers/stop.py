@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -26,7 +27,8 @@ class StopSignal:
             threading.Thread(target=self._wait_for_parent, daemon=True).start()
 
     def _wait_for_parent(self) -> None:
-        while sys.stdin.buffer.read(1):
+        # Unbuffered: Python's exit would wait for the lock of a buffered reader.
+        while os.read(sys.stdin.fileno(), 1):
             continue
         self._orphaned.set()
 
