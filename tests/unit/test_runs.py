@@ -1,0 +1,178 @@
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from likeness.demo.random_model import write_random_model
+from likeness.trainers.errors import (
+    BaseModelError,
+    LikenessError,
+    MissingPackage,
+    OutOfSpace,
+    RecipeError,
+    SubjectError,
+)
+from likeness.trainers.recipe import Places, Recipe, preset
+from likeness.trainers.runs import Result, RunFolder, bind, prepare
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_random_model(tmp_path_factory.mktemp("base") / "base.safetensors")
+
+
+@pytest.fixture
+def places(tmp_path, base):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{i}.png")
+    return Places(
+        base=base,
+        photos=photos,
+        runs=tmp_path / "out" / "runs",
+        loras=tmp_path / "out" / "loras",
+        checkpoints=tmp_path / "out" / "checkpoints",
+        cache=tmp_path / "out" / "cache",
+    )
+
+
+def recipe(**parts):
+    small = Recipe().changed(subject={"resolution": 64}, optimizer={"name": "adamw"})
+    return small.changed(**parts)
+
+
+def test_a_prepared_run_names_its_inputs_by_digest_and_no_path(places):
+    folder = prepare(recipe(), places)
+    bound = folder.recipe()
+    assert bound.bound() and folder.path.name == bound.run_name()
+    assert str(places.photos.parent) not in folder.recipe_file.read_text()
+    assert folder.places().photos == places.photos
+
+
+def test_equal_recipes_share_a_folder_and_renamed_photographs_change_nothing(places):
+    first = prepare(recipe(), places)
+    (places.photos / "0.png").rename(places.photos / "renamed.png")
+    assert prepare(recipe(), places).path == first.path
+    assert prepare(first.recipe(), places).path == first.path
+    assert prepare(recipe(attempt=1), places).path != first.path
+
+
+def test_another_base_or_other_photographs_than_named_are_refused(places):
+    bound, _ = bind(recipe(), places)
+    (places.photos / "0.png").unlink()
+    with pytest.raises(RecipeError, match="set of photographs"):
+        bind(bound, places)
+    with pytest.raises(RecipeError, match="base model"):
+        bind(recipe(base={"digest": "0" * 64}), places)
+
+
+def test_own_class_images_are_part_of_the_digest(places, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(places.photos, own)
+    with_own = places.model_copy(update={"class_images": own})
+    bound, _ = bind(recipe(), with_own)
+    assert bound.prior.images and bound.digest() != bind(recipe(), places)[0].digest()
+    with pytest.raises(RecipeError, match=r"prior\.images"):
+        bind(bound, places)
+
+
+@pytest.mark.parametrize(
+    ("parts", "extra"),
+    [
+        ({"optimizer": {"name": "adamw8bit"}}, "cuda"),
+        ({"compute": {"attention": "xformers"}}, "cuda"),
+        ({"optimizer": {"name": "prodigy"}}, "prodigy"),
+        ({"subject": {"crop": "face"}}, "scores"),
+    ],
+)
+def test_a_missing_package_names_the_extra_to_install(places, monkeypatch, parts, extra):
+    monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
+    with pytest.raises(MissingPackage, match=rf"\[{extra}\]"):
+        prepare(recipe(**parts), places)
+    assert not places.runs.exists()
+
+
+def test_a_full_disk_is_named_before_anything_is_written(places, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("likeness.trainers.runs.shutil.disk_usage", lambda p: usage(10, 9, 1))
+    with pytest.raises(OutOfSpace, match="GB free"):
+        prepare(recipe(), places)
+    assert not places.runs.exists()
+
+
+def test_bad_inputs_are_told_and_nothing_is_written(places, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    truncated = tmp_path / "cut.safetensors"
+    truncated.write_bytes(places.base.read_bytes()[:-10])
+    for update, kind in [
+        ({"photos": empty}, SubjectError),
+        ({"photos": tmp_path / "absent"}, SubjectError),
+        ({"base": truncated}, BaseModelError),
+        ({"base": tmp_path / "absent.safetensors"}, BaseModelError),
+    ]:
+        with pytest.raises(kind):
+            prepare(recipe(), places.model_copy(update=update))
+    assert not places.runs.exists()
+
+
+def test_a_run_to_continue_must_exist_and_be_shorter(places):
+    with pytest.raises(RecipeError, match="to continue"):
+        prepare(recipe(continues="a" * 64), places)
+    earlier = prepare(recipe(), places)
+    digest = earlier.recipe().digest()
+    with pytest.raises(RecipeError, match="800 already"):
+        prepare(recipe(continues=digest), places)
+    prepare(recipe(continues=digest, schedule={"steps": 1000}), places)
+
+
+def result_in(folder, adapter):
+    return Result(
+        adapter=adapter,
+        recipe=folder.recipe(),
+        folder=folder.path,
+        steps=3,
+        losses=(0.5, 0.25, 0.125),
+        seconds={"train": 1.5},
+        notes=("a note",),
+        precision="fp32",
+        peak_memory=7,
+    )
+
+
+def test_a_result_reads_back_as_it_was_written(places, tmp_path):
+    folder = prepare(recipe(), places)
+    adapter = tmp_path / "a.safetensors"
+    adapter.touch()
+    assert folder.result() is None
+    folder.write_result(result_in(folder, adapter))
+    assert folder.result() == result_in(folder, adapter)
+
+
+def test_a_result_without_its_file_or_damaged_is_none(places, tmp_path):
+    folder = prepare(recipe(), places)
+    folder.write_result(result_in(folder, tmp_path / "gone.safetensors"))
+    assert folder.result() is None
+    for text in ["", "{", "[]", "{}", json.dumps({"version": 2})]:
+        folder.result_file.write_text(text)
+        assert folder.result() is None
+
+
+def test_a_damaged_places_file_is_a_recipe_error(tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(LikenessError):
+        folder.places()
+    folder.places_file.write_text('{"base": 3}')
+    with pytest.raises(RecipeError, match="places"):
+        folder.places()
+
+
+def test_presets_bind_like_any_recipe(places):
+    bound, photos = bind(preset("lora-r1").changed(subject={"resolution": 64}), places)
+    assert bound.bound() and len(photos.photos) == 3
+    assert isinstance(places.base, Path)
