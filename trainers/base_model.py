@@ -89,9 +89,7 @@ def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) 
     base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
 
     def placed(prefix: str) -> State:
-        """A part's tensors on the device, copied: the file stays free to be moved or removed."""
-        part = ldm_names.part(state, prefix)
-        return {key: tensor.to(device).to(dtype, copy=True) for key, tensor in part.items()}
+        return _placed(ldm_names.part(state, prefix), dtype, device)
 
     return (
         _built(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
@@ -113,8 +111,7 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
             if weights.suffix != ".json":
                 state |= read_weights(weights)
         state = {key.removeprefix("text_model."): value for key, value in state.items()}
-        state = {key: value.to(device).to(dtype, copy=True) for key, value in state.items()}
-        return _named_text_encoder(config, state)
+        return _named_text_encoder(config, _placed(state, dtype, device))
 
     def pretrained(kind: Any, folder: str) -> Any:
         return _pretrained(kind, file.path / folder, dtype).to(device)
@@ -125,6 +122,14 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
         _built(f"text encoder in {file.path}", text_encoder),
         file.prediction,
     )
+
+
+def _placed(state: State, dtype: torch.dtype, device: torch.device) -> State:
+    """`state` on the device, in `dtype` but for scalars. Copied: the file stays free to go."""
+    return {
+        key: tensor.to(device).to(dtype if tensor.ndim else tensor.dtype, copy=True)
+        for key, tensor in state.items()
+    }
 
 
 def _built(what: str, build: Callable[[], Part]) -> Part:

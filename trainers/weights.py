@@ -47,10 +47,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError) as error:
         raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not isinstance(content, dict):
+    table = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(table, dict):
         raise BaseModelError(f"{path.name} holds no table of weights.")
-    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    return {str(key): value for key, value in table.items() if isinstance(value, Tensor)}
 
 
 def write_weights(

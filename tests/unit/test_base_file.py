@@ -1,0 +1,198 @@
+"""What is not an SD 1.x checkpoint is named for what it is, from its header."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from likeness.trainers.base_file import digest_of, identify
+from likeness.trainers.errors import BaseModelError
+
+UNET = "model.diffusion_model."
+CONTEXT = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+SD1 = {
+    f"{UNET}input_blocks.0.0.weight": (320, 4, 3, 3),
+    CONTEXT: (1280, 768),
+    "first_stage_model.encoder.conv_in.weight": (128, 3, 3, 3),
+    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (49408, 768),
+    "model_ema.decay": (),
+}
+
+
+def write(path: Path, shapes: dict, size: int = 0) -> Path:
+    """A safetensors file whose tensors are empty where `size` is 0: only the header is read."""
+    entry = {"dtype": "F16", "data_offsets": [0, size]}
+    header = json.dumps({name: {**entry, "shape": shape} for name, shape in shapes.items()})
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(size))
+    return path
+
+
+def write_folder(folder: Path, pipeline: str = "StableDiffusionPipeline", **unet) -> Path:
+    for part in ("unet", "vae", "text_encoder", "scheduler"):
+        (folder / part).mkdir(parents=True)
+    config = {"in_channels": 4, "cross_attention_dim": 768} | unet
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    for part in ("unet", "vae", "text_encoder"):
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        (folder / part / "config.json").write_text(json.dumps(config))
+        (folder / part / f"{stem}.safetensors").write_bytes(part.encode())
+    return folder
+
+
+def test_a_checkpoint_is_recognised(tmp_path):
+    found = identify(write(tmp_path / "a.safetensors", SD1))
+    assert (found.kind, found.prediction) == ("single_file", "epsilon")
+
+
+def test_v_pred_marks_velocity(tmp_path):
+    shapes = SD1 | {"v_pred": (0,)}
+    assert identify(write(tmp_path / "a.safetensors", shapes)).prediction == "v_prediction"
+
+
+def without(*prefixes):
+    return {name: shape for name, shape in SD1.items() if not name.startswith(prefixes)}
+
+
+OTHERS = {
+    "inpainting": SD1 | {f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)},
+    "instruct-pix2pix": SD1 | {f"{UNET}input_blocks.0.0.weight": (320, 8, 3, 3)},
+    "Stable Diffusion 2": SD1 | {CONTEXT: (1280, 1024)},
+    "SDXL": SD1 | {CONTEXT: (1280, 2048)},
+    "an SDXL": SD1 | {"conditioner.embedders.0.x": (1,)},
+    "Stable Diffusion 3": {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (1, 1)},
+    "FLUX": {"double_blocks.0.img_attn.qkv.weight": (1, 1)},
+    "LoRA": {"lora_unet_down_blocks_0.lora_up.weight": (1, 1)},
+    "ControlNet": {"control_model.input_hint_block.0.weight": (1, 1)},
+    "VAE without": {"decoder.conv_in.weight": (1, 1)},
+    "text encoder without": {"text_model.embeddings.token_embedding.weight": (1, 1)},
+    "without text encoder and VAE": without("cond_stage", "first_stage"),
+    "without VAE": without("first_stage"),
+    "another family": SD1 | {f"{UNET}input_blocks.0.0.weight": (320,)},
+    "not recognised.*strange": {"strange.weight": (1, 1)},
+}
+
+
+@pytest.mark.parametrize("says", OTHERS)
+def test_other_models_are_refused_by_name(tmp_path, says):
+    with pytest.raises(BaseModelError, match=says):
+        identify(write(tmp_path / "a.safetensors", OTHERS[says]))
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = write(tmp_path / "a.safetensors", SD1, size=10)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BaseModelError, match="cut short"):
+        identify(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 8,
+        b"\xff" * 64,  # a header of 2**64 - 1 bytes
+        b"<!DOCTYPE html><html>not the file</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625182\n",
+        (9).to_bytes(8, "little") + b"[[[[[[[[[",
+        (2).to_bytes(8, "little") + b"[]",
+        (9).to_bytes(8, "little") + b'{"a":"b"}',
+    ],
+)
+def test_what_is_no_safetensors_is_refused(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BaseModelError, match=r"a\.safetensors"):
+        identify(path)
+
+
+def test_missing_and_strange_files_are_refused(tmp_path):
+    with pytest.raises(BaseModelError, match="no base model"):
+        identify(tmp_path / "none.safetensors")
+    (tmp_path / "photo.png").write_bytes(b"x")
+    with pytest.raises(BaseModelError, match="not a model file"):
+        identify(tmp_path / "photo.png")
+    with pytest.raises(BaseModelError, match="not a diffusers model"):
+        identify(tmp_path)
+
+
+def test_a_ckpt_is_taken_by_its_name(tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"x")
+    assert identify(tmp_path / "a.ckpt").kind == "single_file"
+
+
+def test_a_folder_says_what_it_predicts(tmp_path):
+    folder = write_folder(tmp_path / "model")
+    assert identify(folder).kind == "diffusers"
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    scheduler.write_text('{"prediction_type": "v_prediction"}')
+    assert identify(folder).prediction == "v_prediction"
+    scheduler.write_text('{"prediction_type": "sample"}')
+    with pytest.raises(BaseModelError, match="predicts 'sample'"):
+        identify(folder)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "unet", "says"),
+    [
+        ("StableDiffusionXLPipeline", {}, "SDXL"),
+        ("StableDiffusion3Pipeline", {}, "Stable Diffusion 3"),
+        ("FluxPipeline", {}, "FLUX"),
+        ("StableDiffusionInpaintPipeline", {"in_channels": 9}, "inpainting"),
+        ("StableDiffusionPipeline", {"cross_attention_dim": 1024}, "2.x"),
+    ],
+)
+def test_other_folders_are_refused_by_name(tmp_path, pipeline, unet, says):
+    with pytest.raises(BaseModelError, match=says):
+        identify(write_folder(tmp_path / "model", pipeline, **unet))
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "model")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(BaseModelError, match=r"no weights in .*vae"):
+        identify(folder)
+
+
+def test_the_digest_is_of_the_content_alone(tmp_path):
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    a.write_bytes(b"same")
+    b.write_bytes(b"same")
+    # $ printf same | sha256sum
+    known = "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"
+    assert digest_of(a) == digest_of(b) == known
+
+
+def test_the_digest_of_a_folder_follows_what_is_loaded(tmp_path):
+    folder = write_folder(tmp_path / "model")
+    digest = digest_of(folder)
+    (folder / "README.md").write_text("not loaded")
+    assert digest_of(folder) == digest
+    assert digest_of(write_folder(tmp_path / "copy")) == digest
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"other")
+    assert digest_of(folder) != digest
+
+
+def test_the_digest_is_remembered_until_the_file_changes(tmp_path):
+    file, cache = tmp_path / "a.safetensors", tmp_path / "cache"
+    file.write_bytes(b"one")
+    first, stamp = digest_of(file, cache), file.stat().st_mtime_ns
+    file.write_bytes(b"two")
+    os.utime(file, ns=(stamp, stamp))
+    assert digest_of(file, cache) == first  # same size and time: not read again
+    os.utime(file, ns=(stamp, stamp + 1))
+    assert digest_of(file, cache) == digest_of(file) != first
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", '{"a": 1}'])
+def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
+    file, cache = tmp_path / "a.safetensors", tmp_path / "cache"
+    file.write_bytes(b"one")
+    cache.mkdir()
+    (cache / "digests.json").write_text(damage)
+    assert digest_of(file, cache) == digest_of(file)
+    assert str(file.resolve()) in json.loads((cache / "digests.json").read_text())
+
+
+def test_the_digest_of_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(BaseModelError, match="cannot be read"):
+        digest_of(tmp_path / "none.safetensors")

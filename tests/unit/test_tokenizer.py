@@ -1,0 +1,63 @@
+"""The tokenizer is found on this machine or the message says where it was looked for."""
+
+import json
+import shutil
+
+import pytest
+from likeness.demo.random_model import write_small_tokenizer
+from likeness.trainers.errors import BaseModelError
+from likeness.trainers.tokenizer import find_tokenizer, load_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache of the hub, so that this machine's own does not matter."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_the_folder_beside_the_file_comes_first(tmp_path):
+    for name in ("other", "model_tokenizer"):
+        write_small_tokenizer(tmp_path / name)
+    base = tmp_path / "model.safetensors"
+    assert find_tokenizer(base, [tmp_path / "other"]) == tmp_path / "model_tokenizer"
+    shutil.rmtree(tmp_path / "model_tokenizer")
+    assert find_tokenizer(base, [tmp_path / "none", tmp_path / "other"]) == tmp_path / "other"
+
+
+def test_a_diffusers_folder_has_its_own(tmp_path):
+    write_small_tokenizer(tmp_path / "model" / "tokenizer")
+    assert find_tokenizer(tmp_path / "model") == tmp_path / "model" / "tokenizer"
+
+
+def test_the_hub_cache_is_the_last_resort(tmp_path, hub_cache):
+    repository = hub_cache / "models--openai--clip-vit-large-patch14"
+    write_small_tokenizer(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    found = find_tokenizer(tmp_path / "model.safetensors")
+    assert found == repository / "snapshots" / "abc"
+
+
+def test_the_message_lists_every_place(tmp_path):
+    with pytest.raises(BaseModelError) as error:
+        find_tokenizer(tmp_path / "model.safetensors", [tmp_path / "first", tmp_path / "second"])
+    for place in ("model_tokenizer", "first", "second", "clip-vit-large-patch14", "v1-5"):
+        assert place in str(error.value)
+
+
+def test_a_prompt_has_77_tokens_whatever_the_folder_says(tmp_path):
+    size = write_small_tokenizer(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 8192}))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.model_max_length == 77
+    assert len(tokenizer) == size
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (size - 2, size - 1)
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path):
+    write_small_tokenizer(tmp_path)
+    (tmp_path / "vocab.json").write_text("{")
+    with pytest.raises(BaseModelError, match="cannot be read"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,115 @@
+"""Weight files are there whole or not at all, and pickles run no code."""
+
+import os
+
+import pytest
+import torch
+from likeness.trainers import weights
+from likeness.trainers.errors import BaseModelError, OutOfSpace, RunFailed
+from likeness.trainers.tensor_file import read_header
+from likeness.trainers.weights import read_weights, write_weights
+
+TENSORS = {
+    "b": torch.linspace(-2, 2, 15).reshape(3, 5),
+    "a": torch.tensor([[1.5, 2.5]], dtype=torch.bfloat16),
+    "scale": torch.tensor(0.18215),
+    "empty": torch.zeros(0),
+    "turned": torch.arange(6.0).reshape(2, 3).T,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_is_written_is_read(tmp_path, dtype):
+    path = tmp_path / "new" / "a.safetensors"
+    write_weights(path, TENSORS, dtype, {"note": "ü"})
+    found = read_weights(path)
+    assert found.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        wanted = tensor.to(dtype if tensor.ndim else torch.float32)
+        assert found[name].dtype == wanted.dtype
+        assert torch.equal(found[name], wanted)
+    assert read_header(path).metadata == {"format": "pt", "note": "ü"}
+    assert os.listdir(path.parent) == ["a.safetensors"]
+
+
+def test_equal_arguments_give_equal_bytes(tmp_path):
+    metadata = {str(n): str(n) for n in range(20)}
+    write_weights(tmp_path / "a", TENSORS, torch.float16, metadata)
+    again = dict(reversed(TENSORS.items()))
+    write_weights(tmp_path / "b", again, torch.float16, dict(reversed(metadata.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("value", [70000.0, float("nan"), float("-inf")])
+def test_values_beyond_fp16_are_an_error_and_nothing_is_left(tmp_path, value):
+    with pytest.raises(RunFailed, match=r"bad has values that are not finite in float16"):
+        write_weights(
+            tmp_path / "a.safetensors", TENSORS | {"bad": torch.tensor([value])}, torch.float16, {}
+        )
+    assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OutOfSpace, match="no room"):
+        write_weights(tmp_path / "a.safetensors", TENSORS, torch.float32, {})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_disk_that_gives_back_other_values_is_an_error(tmp_path, monkeypatch):
+    path, replaced = tmp_path / "a.safetensors", []
+    real = weights.os.fsync
+
+    def flip_a_bit(handle):
+        real(handle)
+        written = next(tmp_path.iterdir())
+        content = bytearray(written.read_bytes())
+        content[-2] ^= 1
+        written.write_bytes(content)
+        replaced.append(written)
+
+    monkeypatch.setattr(weights.os, "fsync", flip_a_bit)
+    with pytest.raises(RunFailed, match="other values"):
+        write_weights(path, TENSORS, torch.float32, {})
+    assert replaced
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("old_format", [True, False])
+def test_a_pickle_of_tensors_is_read(tmp_path, nested, old_format):
+    tensors = {"w": torch.arange(4.0), "epoch": 3}
+    content = {"state_dict": tensors, "global_step": 1} if nested else tensors
+    path = tmp_path / "a.ckpt"
+    torch.save(content, path, _use_new_zipfile_serialization=not old_format)
+    found = read_weights(path)
+    assert list(found) == ["w"]
+    assert torch.equal(found["w"], torch.arange(4.0))
+
+
+class Code:
+    def __reduce__(self):
+        return (os.mkdir, ("ran",))
+
+
+def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"w": torch.zeros(1)}, "extra": Code()}, "a.ckpt")
+    with pytest.raises(BaseModelError, match=r"can run code: convert it to \.safetensors"):
+        read_weights(tmp_path / "a.ckpt")
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "a.bin"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"PK\x03\x04 cut"])
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BaseModelError, match=f"{name} is damaged"):
+        read_weights(tmp_path / name)
+
+
+def test_a_pickle_of_something_else_is_named(tmp_path):
+    torch.save([1, 2], tmp_path / "a.ckpt")
+    with pytest.raises(BaseModelError, match="no table of weights"):
+        read_weights(tmp_path / "a.ckpt")
