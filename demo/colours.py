@@ -56,7 +56,7 @@ TROUSERS = tuple(hexed(text) for text in ("#2F3E5C", "#5C6F8F", "#8A7458", "#3D3
 # What umbrellas and hats are made of.
 CLOTH = tuple(
     hexed(text)
-    for text in ("#D7484A", "#E9A23B", "#3F7FBF", "#4A9B78", "#8C62AE", "#E5739A", "#3B3F58")
+    for text in ("#D7484A", "#E9A23B", "#3F7FBF", "#4A9B78", "#8C62AE", "#E5739A", "#2FA3A8")
 )
 INK = hexed("#2B2233")
 WHITE = hexed("#FFFDF8")
@@ -106,7 +106,7 @@ def colours(identity: Identity, place: str) -> Colours:
 
     skin = SKIN[identity.skin]
     target = "#C97B4E" if traits.skin_tone > 0 else "#FFE8DC"
-    skin = lit(mix(skin, hexed(target), 0.14 * abs(traits.skin_tone)))
+    skin = lit(mix(skin, hexed(target), 0.24 * abs(traits.skin_tone)))
     hair = HAIR[identity.hair_colour]
     hair = lit(
         darker(hair, 0.3 * -traits.hair_tone)
@@ -121,7 +121,7 @@ def colours(identity: Identity, place: str) -> Colours:
         skin=skin,
         skin_shade=darker(skin, 0.17),
         skin_deep=darker(skin, 0.34),
-        blush=mix(skin, rose, 0.55),
+        blush=mix(skin, rose, 0.7),
         lip=mix(skin, rose, 0.62),
         hair=hair,
         hair_shade=darker(hair, 0.28),

@@ -7,9 +7,8 @@ canvas height as unit and y downwards, so one drawing fits every size. Colours a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from math import cos, pi, radians, sin
+from math import cos, hypot, pi, radians, sin
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ _SHADOW = (38, 22, 58)
 _SUNLIGHT = (255, 246, 224)
 
 
+@lru_cache
 def hexed(text: str) -> Colour:
     """``"#RRGGBB"`` as a colour."""
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
@@ -72,8 +72,8 @@ class Canvas:
         """A canvas of `width` by `height` pixels with a vertical gradient."""
         shares = np.linspace(0, 1, height)[:, None]  # (H, 1)
         rows = np.asarray(top) + (np.asarray(bottom) - np.asarray(top)) * shares  # (H, 3)
-        pixels = np.repeat(np.rint(rows).astype(np.uint8)[:, None], width, axis=1)  # (H, W, 3)
-        self._image = Image.fromarray(pixels)
+        column = Image.fromarray(np.rint(rows).astype(np.uint8)[:, None])
+        self._image = column.resize((width, height), Image.Resampling.NEAREST)
         self._draw: Any = aggdraw.Draw(self._image)
         self._steps = 3 + height // 192
         self.aspect = width / height
@@ -98,21 +98,36 @@ class Canvas:
         inner._place(rows @ self.matrix, np.array((x, y)) @ self.matrix + self.origin)
         return inner
 
+    def shows(self, y: float) -> bool:
+        """Whether the height `y` of an upright frame lies above the picture's lower edge."""
+        return bool(y * self._rows[1][1] + self._start[1] < self._image.height)
+
+    def _pixels(self, points: ArrayLike) -> Array:
+        return np.asarray(points) @ self.matrix + self.origin
+
     def fill(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
         """A polygon with sharp corners, `points` (N, 2)."""
-        pixels = np.asarray(points) @ self.matrix + self.origin
-        self._draw.polygon(pixels.ravel().tolist(), _brush(colour, alpha))
+        self._draw.polygon(self._pixels(points).ravel().tolist(), _brush(colour, alpha))
 
     def blob(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
         """A smooth closed shape through `points` (N, 2); a point given twice is a corner."""
-        points = np.asarray(points)
-        self.fill(_closed_spline(len(points), self._steps) @ points, colour, alpha)
+        nodes = self._pixels(points)
+        curve = _closed_spline(len(nodes), self._steps) @ nodes
+        self._draw.polygon(curve.ravel().tolist(), _brush(colour, alpha))
 
     def oval(
         self, x: float, y: float, rx: float, ry: float, colour: Colour, alpha: float = 1.0
     ) -> None:
         """An ellipse around (x, y) with half axes `rx`, `ry`."""
-        self.fill(_circle(8 * self._steps) * (rx, ry) + (x, y), colour, alpha)
+        (ax, ay), (bx, by) = self._rows
+        if ay != 0.0 and rx != ry:
+            self.fill(_circle(8 * self._steps) * (rx, ry) + (x, y), colour, alpha)
+            return
+        ox, oy = self._start
+        u, v = x * ax + y * bx + ox, x * ay + y * by + oy
+        scale = hypot(ax, ay)
+        rx, ry = rx * scale, ry * scale
+        self._draw.ellipse((u - rx, v - ry, u + rx, v + ry), None, _brush(colour, alpha))
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, colour: Colour, alpha: float = 1.0
@@ -133,28 +148,24 @@ class Canvas:
         self, x0: float, y0: float, x1: float, y1: float, radius: float, colour: Colour
     ) -> None:
         """A rectangle with rounded corners."""
-        k = self._steps
-        corners = _circle(4 * k) * radius  # from +x through +y
-        parts = (
-            moved(corners[:k], x1 - radius, y1 - radius),
-            moved(corners[k : 2 * k], x0 + radius, y1 - radius),
-            moved(corners[2 * k : 3 * k], x0 + radius, y0 + radius),
-            moved(corners[3 * k :], x1 - radius, y0 + radius),
-        )
-        self.fill(np.concatenate(parts), colour)
+        arcs, sides = _rounded(self._steps)
+        inner = (x1 - x0 - 2 * radius, y1 - y0 - 2 * radius)
+        self.fill(arcs * radius + sides * inner + (x0 + radius, y0 + radius), colour)
 
     def stroke(
-        self, points: Sequence[Any] | Array, width: ArrayLike, colour: Colour, alpha: float = 1.0
+        self, points: ArrayLike, width: ArrayLike, colour: Colour, alpha: float = 1.0
     ) -> None:
         """A smooth line through `points` (N, 2) with round ends; `width` one value or (N,)."""
-        nodes = np.empty((len(points), 3))  # x, y, half the width
-        nodes[:, :2] = points
-        nodes[:, 2] = width
-        position, slope, ahead, aside = _rim(len(nodes), self._steps)
-        path = position @ nodes  # (K, 3)
-        along = slope @ nodes[:, :2]  # (K, 2)
-        along *= (0.5 * path[:, 2:]) / (np.hypot(along[:, :1], along[:, 1:]) + 1e-9)
-        self.fill(path[:, :2] + along * ahead + along[:, ::-1] * aside, colour, alpha)
+        nodes = self._pixels(points)
+        centre_and_slope, centre, turn = _rim(len(nodes), self._steps)
+        # As complex numbers x + iy, a rim point is the centre plus the turned, scaled slope.
+        both = (centre_and_slope @ nodes).view(np.complex128)[:, 0]  # (2 K,)
+        path, along = both[: len(turn)], both[len(turn) :]
+        half = 0.5 * hypot(*self._rows[0]) * np.asarray(width, float)
+        if half.ndim:
+            half = centre @ half  # (K,)
+        rim = path + along * (turn * (half / (np.abs(along) + 1e-9)))
+        self._draw.polygon(rim.view(np.float64).tolist(), _brush(colour, alpha))
 
     def glow(self, x: float, y: float, radius: float, colour: Colour, alpha: float) -> None:
         """A soft light: stacked translucent discs, `alpha` each."""
@@ -217,11 +228,25 @@ def _closed_spline(points: int, steps: int) -> Array:
 
 
 @lru_cache
-def _rim(points: int, steps: int) -> tuple[Array, Array, Array, Array]:
+def _rounded(steps: int) -> tuple[Array, Array]:
+    """A rectangle with round corners: unit arcs, and the sides they belong to, (K, 2) each."""
+    turn = np.arange(steps + 1) * (pi / 2 / steps)
+    quarter = np.stack((np.cos(turn), np.sin(turn)), axis=1)
+    arcs, sides = [], []
+    for x, y in ((1, 1), (0, 1), (0, 0), (1, 0)):
+        arc = quarter if x == y else quarter[::-1]
+        arcs.append(arc * (2 * x - 1, 2 * y - 1))
+        sides.append(np.full_like(arc, (x, y)))
+    return np.concatenate(arcs), np.concatenate(sides)
+
+
+@lru_cache
+def _rim(points: int, steps: int) -> tuple[Array, Array, NDArray[np.complex128]]:
     """The rim of a thick line with round ends, as linear maps of its control points.
 
-    Returns the centre of each of the rim's K points and the slope there, (K, points) each, and how
-    far the rim is from that centre along the way (K, 1) and to its side (K, 2), in half widths.
+    Returns the maps to the centre of each of the rim's K points with the slope there below it,
+    (2 K, points), to the centre alone, (K, points), and the direction of the rim from the centre
+    against the slope, (K,) complex: to the left there, around the end, to the right back.
     """
     spline, slope = _open_spline(points, steps)
     last = len(spline) - 1
@@ -229,10 +254,8 @@ def _rim(points: int, steps: int) -> tuple[Array, Array, Array, Array]:
     cap = np.full(steps - 1, last)
     at = np.concatenate((there, cap, back, 0 * cap))
     half_turn = np.arange(1, steps) * (pi / steps)
-    angle = np.concatenate((0.0 * there, half_turn, 0.0 * back + pi, half_turn + pi))[:, None]
-    # (x, y) turned by a quarter is (y, -x).
-    aside = np.cos(angle) * (1, -1)
-    return spline[at], slope[at], np.sin(angle), aside
+    angle = np.concatenate((0.0 * there, half_turn, 0.0 * back + pi, half_turn + pi))
+    return np.concatenate((spline[at], slope[at])), spline[at], -1j * np.exp(1j * angle)
 
 
 @lru_cache

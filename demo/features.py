@@ -109,7 +109,7 @@ def _closed_mouth(mouth: Canvas, face: Face, wide: float) -> None:
     line = 0.026 + 0.010 * traits.lips
     below = moved(curve, 0.0, full * 0.35)
     mouth.stroke(below, (0.012, full, full * 1.15, full, 0.012), c.lip)
-    mouth.stroke(curve, (0.012, line, line, line, 0.012), darker(c.lip, 0.42 if woman else 0.5))
+    mouth.stroke(curve, (0.012, line, line, line, 0.012), mix(c.lip, c.ink, 0.5 if woman else 0.6))
 
 
 def _open_smile(mouth: Canvas, face: Face, wide: float) -> None:
@@ -162,10 +162,10 @@ def _moustache(canvas: Canvas, face: Face) -> None:
     alone = kind == "moustache"
     size = 1.0 if alone else 0.85
     x, y = _mouth_at(face)
-    y -= 0.052 + 0.012 * face.expression.opening
+    y -= 0.064 + 0.012 * face.expression.opening
     for side in (-size, size):
         wing = ((x, y - 0.012), (x + side * 0.06, y - 0.016), (x + side * 0.145, y + 0.038))
-        canvas.stroke(wing, (0.05 * size, 0.062 * size, 0.012), c.hair if alone else c.hair_shade)
+        canvas.stroke(wing, (0.045 * size, 0.056 * size, 0.012), c.hair if alone else c.hair_shade)
 
 
 def _wrinkles(canvas: Canvas, face: Face) -> None:

@@ -108,7 +108,7 @@ def _curly(canvas: Canvas, face: Face) -> None:
     rim = [((w + 0.03) * sin(a), -0.17 - (0.35 + rise) * cos(a)) for a in turns]
     curls(canvas, face, rim, 0.105, shade_from=0.2)
     fringe = [(x * w + 0.55 * face.shift(), y - 0.015) for x in (-0.58, -0.2, 0.2, 0.58)]
-    curls(canvas, face, fringe, 0.10)
+    curls(canvas, face, fringe, 0.10, shade_from=0.2)
 
 
 def _spiky(canvas: Canvas, face: Face) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from . import hair, hair_back, things
@@ -10,33 +12,60 @@ from .drawing import Array, Canvas, darker, mirrored
 from .face import EXPRESSIONS, Face, draw_ears, draw_skin
 from .features import draw_features
 from .scene import Identity
-from .skeleton import Skeleton, girth
+from .skeleton import TRUNK, Skeleton, girth, shoulder_width
 
 RIGHT, LEFT = 0, 1
 
 
+# A limb of three joints as six points, a little rounded at the middle one, (6, 3).
+_BEND = np.array(
+    ((1, 0, 0), (0.5, 0.5, 0), (0.12, 0.88, 0), (0, 0.88, 0.12), (0, 0.5, 0.5), (0, 0, 1))
+)
+_ARM_WIDTHS = np.array((0.27, 0.26, 0.22, 0.215, 0.19, 0.16))
+_LEG_WIDTHS = np.array((0.44, 0.40, 0.34, 0.32, 0.28, 0.22))
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """One person to draw, and the frame of their body."""
+
+    canvas: Canvas
+    identity: Identity
+    bones: Skeleton
+    colours: Colours
+
+
 def draw_person(
-    canvas: Canvas, identity: Identity, bones: Skeleton, expression: str, place: str,
-    worn: tuple[str, ...] = (), extra_arm: bool = False, missing_arm: bool = False,
-) -> None:  # fmt: skip
-    """Draws one person; `canvas` is the frame of their body, `worn` what is on the head."""
-    c = colours(identity, place)
+    canvas: Canvas,
+    identity: Identity,
+    bones: Skeleton,
+    expression: str,
+    place: str,
+    worn: tuple[str, ...] = (),
+    flaw: str | None = None,
+) -> None:
+    """Draws one person; `canvas` is the frame of their body, `worn` what is on the head.
+
+    `flaw` "extra limb" adds an arm, "missing limb" leaves one out.
+    """
+    figure = _Figure(canvas, identity, bones, colours(identity, place))
     head = canvas.frame(bones.head.x, bones.head.y, 1.0, bones.head.degrees)
-    face = Face(identity, bones.head, c, EXPRESSIONS[expression])
+    face = Face(identity, bones.head, figure.colours, EXPRESSIONS[expression])
     style = hair.worn(identity.hair_style, "hat" in worn)
     hair_back.draw_back(head, face, style)
-    _legs(canvas, identity, bones, c)
-    sides = (LEFT,) if missing_arm else (RIGHT, LEFT)
-    before = [side for side in sides if _in_front(bones, side)]
-    for side in sides:
-        if side not in before:
-            _arm(canvas, identity, bones, c, side)
-    if extra_arm:
-        _extra_arm(canvas, identity, bones, c)
-    _neck(canvas, identity, bones, c)
-    _trunk(canvas, identity, bones, c)
-    for side in before:
-        _arm(canvas, identity, bones, c, side)
+    if canvas.shows(TRUNK - 0.6):
+        _legs(figure)
+    arms = (LEFT,) if flaw == "missing limb" else (RIGHT, LEFT)
+    front = [side for side in arms if _in_front(bones, side)]
+    for side in arms:
+        if side not in front:
+            _arm(figure, side)
+    if flaw == "extra limb":
+        _extra_arm(figure)
+    _neck(figure)
+    _trunk(figure)
+    for side in front:
+        _arm(figure, side)
     draw_ears(head, face)
     draw_skin(head, face)
     draw_features(head, face)
@@ -50,15 +79,12 @@ def _in_front(bones: Skeleton, side: int) -> bool:
     return bones.elbows[side][1] > bones.shoulders[side][1] + 0.25
 
 
-def _trunk_frame(canvas: Canvas, bones: Skeleton) -> Canvas:
-    return canvas.frame(0.0, 0.0, 1.0, bones.lean)
-
-
-def _trunk(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
+def _trunk(figure: _Figure) -> None:
     """The shirt: shoulders, waist, hem, with its pattern and the shade on the right."""
-    trunk = _trunk_frame(canvas, bones)
+    identity, bones, c = figure.identity, figure.bones, figure.colours
+    trunk = figure.canvas.frame(0.0, 0.0, 1.0, bones.lean)
     thick = girth(identity)
-    half = abs(bones.shoulders[LEFT][0] - bones.shoulders[RIGHT][0]) * 0.5 + 0.07 * thick
+    half = shoulder_width(identity) + 0.07 * thick
     waist = (
         half
         * (0.70 if identity.gender == "woman" else 0.82)
@@ -101,39 +127,49 @@ def _collar(trunk: Canvas, identity: Identity, c: Colours) -> None:
     )
 
 
-def _neck(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
-    wide = 0.14 * (0.5 + 0.5 * girth(identity)) - (0.02 if identity.gender == "woman" else 0.0)
-    top = (bones.head.x * 0.72, bones.head.y * 0.72)
-    canvas.stroke((top, (0.0, 0.02)), (2 * wide, 2.2 * wide), c.skin_shade)
+def _neck(figure: _Figure) -> None:
+    wide = 0.14 * (0.5 + 0.5 * girth(figure.identity))
+    if figure.identity.gender == "woman":
+        wide -= 0.02
+    head = figure.bones.head
+    top = (head.x * 0.72, head.y * 0.72)
+    figure.canvas.stroke((top, (0.0, 0.02)), (2 * wide, 2.2 * wide), figure.colours.skin_shade)
+
+
+def _arm(figure: _Figure, side: int) -> None:
+    """One arm; the one at the picture's right is in the shade."""
+    bones = figure.bones
+    joints = np.array((bones.shoulders[side], bones.elbows[side], bones.wrists[side]))
+    joints[0] += (0.045 if side == RIGHT else -0.045, 0.07)  # into the shirt's shoulder
+    _draw_arm(figure, joints, shade=side == LEFT)
+
+
+def _extra_arm(figure: _Figure) -> None:
+    """A third arm that no one asked for."""
+    shoulder = np.array(figure.bones.shoulders[LEFT]) * (0.9, 2.2)
+    reach = np.array(((0.0, 0.0), (0.62, -0.28), (1.15, -0.62)))
+    _draw_arm(figure, shoulder + reach, shade=True)
+
+
+def _draw_arm(figure: _Figure, joints: Array, shade: bool) -> None:
+    """Arm, hand and sleeve along `joints` (3, 2): shoulder, elbow, wrist."""
+    canvas, c = figure.canvas, figure.colours
+    thick = girth(figure.identity) * (0.86 if figure.identity.gender == "woman" else 1.0)
+    path, widths = _BEND @ joints, _ARM_WIDTHS * thick
+    skin = c.skin_shade if shade else c.skin
+    canvas.stroke(path, widths * 0.84, skin)
+    canvas.stroke((joints[2], joints[2] + 0.15 * (joints[2] - joints[1])), (0.16, 0.17), skin)
+    sleeve = _sleeve(joints, path, _sleeve_share(figure.identity))
+    cuff = widths[: len(sleeve)] * 1.12
+    cuff[0] *= 0.92
+    canvas.stroke(sleeve[1:], cuff[1:] + 0.035, darker(c.shirt, 0.45), 0.8)
+    canvas.stroke(sleeve, cuff, darker(c.shirt, 0.28) if shade else c.shirt)
 
 
 def _sleeve_share(identity: Identity) -> float:
     """How far down the arm the sleeve reaches: short ones 0.30 to 0.38, long ones 0.75 to 0.95."""
     long = identity.traits.sleeves
     return 0.75 + 0.20 * long if long > 0 else 0.34 + 0.04 * long
-
-
-def _arm(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours, side: int) -> None:
-    """Upper arm, forearm, sleeve and hand; the arm at the right is in the shade."""
-    joints = np.array((bones.shoulders[side], bones.elbows[side], bones.wrists[side]))
-    joints[0] += (0.045 if side == RIGHT else -0.045, 0.07)
-    _draw_arm(canvas, identity, joints, c, shade=side == LEFT)
-
-
-def _draw_arm(canvas: Canvas, identity: Identity, joints: Array, c: Colours, shade: bool) -> None:
-    thick = girth(identity) * (0.86 if identity.gender == "woman" else 1.0)
-    path = _bent(joints)
-    widths = np.array((0.27, 0.26, 0.22, 0.215, 0.19, 0.16)) * thick
-    skin = c.skin_shade if shade else c.skin
-    hand = joints[2] + 0.10 * _direction(joints[1], joints[2])
-    canvas.stroke(path, widths * 0.84, skin)
-    canvas.stroke((joints[2], hand), (0.16, 0.17), skin)
-    shirt = darker(c.shirt, 0.28) if shade else c.shirt
-    sleeve = _sleeve(joints, path, _sleeve_share(identity))
-    cuff = widths[: len(sleeve)] * 1.12
-    cuff[0] *= 0.92
-    canvas.stroke(sleeve[1:], cuff[1:] + 0.035, darker(c.shirt, 0.45), 0.8)
-    canvas.stroke(sleeve, cuff, shirt)
 
 
 def _sleeve(joints: Array, path: Array, share: float) -> Array:
@@ -146,42 +182,18 @@ def _sleeve(joints: Array, path: Array, share: float) -> Array:
     return np.array((*path[:4], 0.5 * (path[3] + end), end))
 
 
-def _extra_arm(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
-    """A third arm that no one asked for."""
-    shoulder = np.array(bones.shoulders[LEFT]) * (0.9, 2.2)
-    _draw_arm(
-        canvas, identity, shoulder + np.array(((0, 0), (0.62, -0.28), (1.15, -0.62))), c, True
-    )
-
-
-def _bent(joints: Array) -> Array:
-    """A limb of three joints as six points, a little rounded at the middle one."""
-    a, b, z = joints
-    return np.array(
-        (a, a + 0.5 * (b - a), a + 0.88 * (b - a), b + 0.12 * (z - b), b + 0.5 * (z - b), z)
-    )
-
-
-def _direction(start: Array, end: Array) -> Array:
-    way = end - start
-    return way / max(1e-6, float(np.hypot(*way)))
-
-
-def _legs(canvas: Canvas, identity: Identity, bones: Skeleton, c: Colours) -> None:
-    """Trousers and shoes; the lower leg that crosses in front is drawn last."""
-    thick = girth(identity) * (0.93 if identity.gender == "woman" else 1.0)
+def _legs(figure: _Figure) -> None:
+    """Trousers and shoes; the leg that is raised is drawn last."""
+    canvas, bones, c = figure.canvas, figure.bones, figure.colours
+    thick = girth(figure.identity) * (0.93 if figure.identity.gender == "woman" else 1.0)
     order = (LEFT, RIGHT) if bones.ankles[RIGHT][1] < bones.ankles[LEFT][1] else (RIGHT, LEFT)
     for side in order:
         joints = np.array((bones.hips[side], bones.knees[side], bones.ankles[side]))
-        colour = darker(c.trousers, 0.22) if side == LEFT else c.trousers
-        out = 1 if side == LEFT else -1
-        foot = joints[2] + _direction(joints[1], joints[2]) * 0.07
-        canvas.stroke((foot, foot + np.array((out * 0.15, 0.05))), (0.17, 0.13), c.shoe)
-        canvas.stroke(
-            _bent(joints),
-            np.array((0.44, 0.40, 0.34, 0.32, 0.28, 0.22)) * thick + 0.03,
-            darker(c.trousers, 0.4),
-        )
-        canvas.stroke(_bent(joints), np.array((0.44, 0.40, 0.34, 0.32, 0.28, 0.22)) * thick, colour)
+        foot = joints[2] + 0.08 * (joints[2] - joints[1])
+        toes = foot + np.array((0.15 if side == LEFT else -0.15, 0.05))
+        canvas.stroke((foot, toes), (0.17, 0.13), c.shoe)
+        path, widths = _BEND @ joints, _LEG_WIDTHS * thick
+        canvas.stroke(path, widths + 0.03, darker(c.trousers, 0.4))
+        canvas.stroke(path, widths, darker(c.trousers, 0.22) if side == LEFT else c.trousers)
     (ax, ay), (bx, by) = bones.hips
     canvas.stroke(((ax, ay - 0.02), (bx, by - 0.02)), 0.40 * thick, c.trousers)

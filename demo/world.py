@@ -45,14 +45,9 @@ def draw(scene: Scene, width: int = 128, height: int = 128) -> NDArray[np.uint8]
     hand = umbrella_hand(scene)
     if hand is not None:
         x, y = bones.wrists[0 if hand == "right" else 1]
-        top = bones.head.y - 1.42
-        things.draw_umbrella(
-            person, x, y, bones.head.x * 0.6 + x * 0.4, top, things.cloth(scene.variation)
-        )
-    draw_person(
-        person, scene.identity, bones, scene.expression, scene.place, worn,
-        extra_arm=scene.flaw == "extra limb", missing_arm=scene.flaw == "missing limb",
-    )  # fmt: skip
+        over, top = bones.head.x * 0.6 + x * 0.4, bones.head.y - 1.42
+        things.draw_umbrella(person, x, y, over, top, things.cloth(scene.variation))
+    draw_person(person, scene.identity, bones, scene.expression, scene.place, worn, scene.flaw)
     return _spoiled(canvas.pixels(), scene)
 
 
