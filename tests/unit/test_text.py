@@ -58,10 +58,12 @@ def test_clip_skip_equals_a_text_encoder_without_its_last_layers(
 def test_the_layout_of_transformers_4(tokenizer, text_encoder):
     """There the parts lie beneath an inner module called `text_model`."""
 
+    final_layer_norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+
     class Older(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.text_model = SimpleNamespace(final_layer_norm=text_encoder.final_layer_norm)
+            self.text_model = SimpleNamespace(final_layer_norm=final_layer_norm)
             self.config = text_encoder.config
 
         def forward(self, *args, **kwargs):
