@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
 from . import __version__
 from .comparison import terminal as comparison
+from .demo import terminal as demo
 from .trainers import terminal as trainers
 from .trainers.errors import LikenessError
 
@@ -19,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"likeness {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (trainers, comparison):
+    for room in (trainers, comparison, demo):
         room.add_commands(commands)
     return parser
 
@@ -27,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Errors meant for the user go to stderr, with exit code 1."""
     given = build_parser().parse_args(arguments)
+    # It warns at import of kernels that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return int(given.run(given))
     except LikenessError as error:

@@ -157,6 +157,12 @@ def _restore_optimizer(state: State, tensors: dict[str, Tensor], document: dict[
 
 
 def _write_tensors(path: Path, tensors: dict[str, Any]) -> None:
-    # Clones: optimizers share tables between parameters, which safetensors refuses.
-    save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, path)
+    plain: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        # Optimizers share tables between parameters, which safetensors refuses.
+        plain[name] = value.clone() if value.data_ptr() in stored else value
+        stored.add(value.data_ptr())
+    save_file(plain, path)
     sync_file(path)

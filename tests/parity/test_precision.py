@@ -1,0 +1,62 @@
+"""What 16-bit arithmetic learns is what fp32 learns: weights to train are held in fp32."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from likeness.demo.random_model import write_random_model
+from likeness.trainers.loop import train
+from likeness.trainers.recipe import Places, preset
+from likeness.trainers.runs import prepare
+from likeness.trainers.stop import StopSignal
+from PIL import Image
+from safetensors.torch import load_file
+
+STEPS = 800
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("precision")
+    (folder / "photos").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        image.save(folder / "photos" / f"{i}.png")
+    return Places(
+        base=write_random_model(folder / "base.safetensors", dtype="fp32"),
+        photos=folder / "photos",
+        runs=folder / "runs",
+        loras=folder / "loras",
+        checkpoints=folder / "checkpoints",
+        cache=folder / "cache",
+    )
+
+
+def change(places, precision, dtype):
+    """All weights' change by DreamBooth at the study's rate, as one vector in fp64."""
+    recipe = preset("standard").changed(
+        subject={"resolution": 64},
+        prior=None,
+        schedule={"steps": STEPS},
+        compute={"precision": precision, "attention": "sdpa"},
+        optimizer={"name": "adamw"},
+        saving={"dtype": dtype},
+    )
+    folder = prepare(recipe, places)
+    stop = StopSignal(folder.stop)
+    result = train(folder, Accelerator(cpu=True), lambda kind, **data: None, stop)
+    before, after = load_file(places.base), load_file(result.adapter)
+    parts = ("model.diffusion_model.", "cond_stage_model.")
+    names = [n for n in before if n.startswith(parts) and before[n].is_floating_point()]
+    return torch.cat([(after[n].double() - before[n].double()).flatten() for n in names])
+
+
+@pytest.mark.timeout(1200)
+def test_800_updates_of_2e_6_survive_16_bit_arithmetic_and_a_16_bit_file(places):
+    reference = change(places, "fp32", "fp32")
+    assert reference.abs().mean() > 2e-5  # it learned something
+    learned = change(places, "bf16", "fp16")
+    cosine = torch.nn.functional.cosine_similarity(learned, reference, dim=0).item()
+    assert cosine >= 0.99
+    assert learned.norm().item() == pytest.approx(reference.norm().item(), rel=0.05)
