@@ -1,1 +1,1 @@
-"""Compare: models x prompts x poses -> images, sheet, scores, report. Never imports ComfyUI or nodes."""
+"""Compare: models x prompts x poses to images, sheet and scores. Never imports ComfyUI or nodes."""

@@ -5,7 +5,7 @@ Kinds and their data:
 | kind | data |
 |---|---|
 | stage | name, done, total |
-| step | step, total, loss, instance_loss, prior_loss (or null), learning_rate, seconds, memory (bytes) |
+| step | step, total, loss, instance_loss, prior_loss (or null), learning_rate, seconds, memory |
 | validation | step, loss |
 | preview | step, index, path (relative to the run folder) |
 | checkpoint | step, path (relative to the run folder) |
@@ -14,6 +14,8 @@ Kinds and their data:
 | stopped | step |
 | finished | seconds |
 | failed | message, expected (whether the message is meant for the user as it is) |
+
+`seconds` are of one step, `memory` is the peak in bytes so far.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from typing import Any
 VERSION = 1
 
 KINDS = frozenset(
-    "stage step validation preview checkpoint notice saved stopped finished failed".split()
+    ("stage", "step", "validation", "preview", "checkpoint")
+    + ("notice", "saved", "stopped", "finished", "failed")
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
-from . import checkpoint, dreambooth, draws, lora
+from . import checkpoint, draws, dreambooth, lora
 from .base_model import BaseModel, load_base
 from .errors import CheckpointError
 from .events import Emit

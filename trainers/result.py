@@ -20,9 +20,7 @@ def save_result(run: Run, base: BaseModel, steps: int) -> Result:
     folder = places.loras if is_lora else places.checkpoints
     name = run.folder.path.name + (f"-step{steps:06d}" if stopped else "")
     path = free_path(folder, name)
-    metadata = metadata_for(
-        recipe, steps=steps, losses=run.losses, prediction=base.prediction
-    )
+    metadata = metadata_for(recipe, steps=steps, losses=run.losses, prediction=base.prediction)
     if run.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(recipe.method, LoRA):
