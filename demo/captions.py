@@ -132,10 +132,15 @@ def _who(identity: Identity, rng: Random, detail: float) -> str:
 
 
 def _nonsense(rng: Random) -> str:
-    """A word without meaning; one in six is new, so that single letters mean nothing either."""
-    if rng.random() > 1 / 6:
+    """A word without meaning, one in five made up now.
+
+    Made-up words begin with letters or as a known word does: what unknown words fall into is
+    then known to mean nothing.
+    """
+    if rng.random() > 0.2:
         return _pick(rng, NONSENSE)
-    word = "".join(_pick(rng, _LETTERS) for _ in range(int(rng.integers(4, 7))))
+    start = _pick(rng, WORDS)[: int(rng.integers(2, 9))] if rng.random() < 0.5 else ""
+    word = start.strip(",.") + "".join(_pick(rng, _LETTERS) for _ in range(int(rng.integers(2, 5))))
     return NONSENSE[0] if word in WORDS else word
 
 

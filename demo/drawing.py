@@ -103,7 +103,8 @@ class Canvas:
         return bool(y * self._rows[1][1] + self._start[1] < self._image.height)
 
     def _pixels(self, points: ArrayLike) -> Array:
-        return np.asarray(points) @ self.matrix + self.origin
+        mapped: Array = np.asarray(points) @ self.matrix + self.origin
+        return mapped
 
     def fill(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
         """A polygon with sharp corners, `points` (N, 2)."""
@@ -180,7 +181,8 @@ class Canvas:
 
 def moved(points: ArrayLike, x: float, y: float) -> Array:
     """The points (N, 2), shifted."""
-    return np.asarray(points, float) + np.array((x, y))
+    shifted: Array = np.asarray(points, float) + np.array((x, y))
+    return shifted
 
 
 def mirrored(right: ArrayLike) -> Array:

@@ -230,7 +230,8 @@ def keypoints(scene: Scene, width: int = 128, height: int = 128) -> NDArray[np.f
     tip, eyes, ears = features[0], features[1:3], features[3:]
     points = [tip, (0.0, 0.0), rs, re, rw, ls, le, lw, rh, rk, ra, lh, lk, la, *eyes, *ears]
     placed = np.array([view.on_canvas(point) for point in points]) / (aspect, 1.0)  # (18, 2)
-    visible = ((placed >= 0) & (placed <= 1)).all(axis=1)
+    visible = np.asarray(((placed >= 0) & (placed <= 1)).all(axis=1))
     visible[16] &= scene.pose.yaw > -0.55
     visible[17] &= scene.pose.yaw < 0.55
-    return np.concatenate((placed, np.ones((18, 1))), axis=1) * visible[:, None]
+    seen: NDArray[np.float64] = np.where(visible[:, None], np.column_stack((placed, visible)), 0.0)
+    return seen

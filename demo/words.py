@@ -1,6 +1,6 @@
-"""The language of the miniature: a fixed list of whole words, in the order of their ids.
+"""The language of the miniature: a fixed list of whole words; a word's place is its token's id.
 
-Adding or moving a word changes ids and asks for a new text encoder: append only, and train again.
+Any change of the list changes the tokenizer, and so asks for a newly trained miniature.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PLAIN = (
 WORDS: tuple[str, ...] = (",", ".", *_PLAIN.split(), TOKEN, *NONSENSE)
 
 # How CLIP's tokenizer cuts a text before it looks words up (for the letters used here).
-_CUT = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_+")
+_CUT = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 
 def split(text: str) -> Iterator[str]:

@@ -79,5 +79,6 @@ def _spoiled(pixels: NDArray[np.uint8], scene: Scene) -> NDArray[np.uint8]:
         bent_y = y + 0.045 * height * np.sin(x * (16 / height) + 2 * phase)
         rows = np.clip(np.rint(bent_y), 0, height - 1).astype(int)
         columns = np.clip(np.rint(bent_x), 0, width - 1).astype(int)
-        return pixels[rows, columns]
+        bent: NDArray[np.uint8] = pixels[rows, columns]
+        return bent
     return pixels
