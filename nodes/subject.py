@@ -162,7 +162,7 @@ def crops(photos: PhotoSet) -> list[torch.Tensor]:
     """IMAGE batches (N, H, W, 3) in [0, 1], one for each size among the crops."""
     by_size = sorted(photos.photos, key=lambda photo: photo.size)
     return [
-        torch.stack([torch.from_numpy(load_pixels(photo)).float() / 255 for photo in group])
+        torch.stack([torch.tensor(load_pixels(photo)) for photo in group]).float() / 255
         for _, group in groupby(by_size, key=lambda photo: photo.size)
     ]
 

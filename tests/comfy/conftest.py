@@ -41,7 +41,7 @@ class Outcome:
 
     status: str  # success, error or interrupted
     error: dict[str, Any] = field(default_factory=dict)
-    outputs: dict[str, Any] = field(default_factory=dict)  # by node id, as in /history
+    outputs: dict[str, Any] = field(default_factory=dict)  # by node id: what output nodes show
     cached: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     previews: int = 0  # binary frames with a picture
@@ -68,8 +68,9 @@ class Server:
         """Starts the process and waits until it answers."""
         command = [self.python, "main.py", "--cpu", "--listen", "127.0.0.1"]
         command += ["--port", str(self.port), "--base-directory", str(self.home)]
+        command += ["--database-url", f"sqlite:///{self.home / 'user' / 'comfyui.db'}"]
         command += ["--disable-auto-launch", "--disable-api-nodes", "--preview-method", "none"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count())}
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -139,9 +140,11 @@ class Server:
         finally:
             socket_.close()
         outcome.log = self.log(start)
-        history = self.get(f"/history/{answer['prompt_id']}")
-        outcome.outputs = history.get(answer["prompt_id"], {}).get("outputs", {})
         return outcome
+
+    def forget(self) -> None:
+        """Lets go of models and cached results."""
+        self.post("/free", {"unload_models": True, "free_memory": True})
 
     def _follow(self, socket_: Any, prompt_id: str, on_message: Any) -> Outcome:
         outcome = Outcome("")
@@ -158,6 +161,8 @@ class Server:
                 outcome.messages.append(message)
                 if message["type"] == "execution_cached":
                     outcome.cached = message["data"]["nodes"]
+                if message["type"] == "executed":
+                    outcome.outputs[message["data"]["node"]] = message["data"]["output"] or {}
                 outcome.status = ends.get(message["type"], "")
                 outcome.error = message["data"] if outcome.status == "error" else {}
             if on_message is not None:
@@ -197,13 +202,14 @@ def comfy(tmp_path_factory, base_checkpoint):
 def put_photographs(folder: Path) -> None:
     """Real photographs where they are at hand, else drawn ones of other sizes."""
     real = ROOT.parent / "shared" / "data" / "subjects" / "dog"
+    folder.mkdir()
     if real.is_dir():
-        shutil.copytree(real, folder)
+        for photo in sorted(real.iterdir())[:3]:
+            shutil.copy(photo, folder)
         return
     from PIL import Image
 
-    folder.mkdir()
-    for number, size in enumerate([(300, 400), (400, 300), (256, 256), (500, 220), (333, 555)]):
+    for number, size in enumerate([(300, 400), (400, 300), (333, 555)]):
         Image.effect_noise(size, 40 + 10 * number).convert("RGB").save(folder / f"{number}.jpg")
 
 
