@@ -30,8 +30,10 @@ from typing import Any
 VERSION = 1
 
 KINDS = frozenset(
-    ("stage", "step", "validation", "preview", "checkpoint")
-    + ("notice", "saved", "stopped", "finished", "failed")
+    {
+        *("stage", "step", "validation", "preview", "checkpoint"),
+        *("notice", "saved", "stopped", "finished", "failed"),
+    }
 )
 
 

@@ -1,0 +1,31 @@
+"""Recipes as each release wrote them: they load, and keep their digests.
+
+A new field with a default changes every digest, so that finished runs would be trained again:
+then add a file for the new release, and say so in the changelog.
+"""
+
+from pathlib import Path
+
+import pytest
+from likeness.trainers.recipe import preset, read_recipe
+
+FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
+
+DIGESTS = {
+    "lora-r1-0.1.0": "6ec954da9930480f",
+    "lora-r4-0.1.0": "cd656640245642fe",
+    "lora-r8-0.1.0": "546236fc0fceb56d",
+    "standard-0.1.0": "a085974485707dfb",
+    "tiny-0.1.0": "3e1f1eedd5a4e354",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_stored_recipes_load_with_their_digest(path):
+    assert read_recipe(path).digest().startswith(DIGESTS[path.stem])
+
+
+@pytest.mark.parametrize("name", ["tiny", "standard", "lora-r1", "lora-r4", "lora-r8"])
+def test_presets_are_those_of_this_release(name):
+    stored = Path(__file__).with_name("recipes") / f"{name}-0.1.0.json"
+    assert preset(name).to_json() == stored.read_text(encoding="utf-8").strip()
