@@ -2,7 +2,7 @@
 
 Lengths are in the units of the frame; the outermost frame has its origin at the top left, the
 canvas height as unit and y downwards, so one drawing fits every size. Colours are (r, g, b), 0 to
-255. Rasterised by aggdraw: plain scalar code, the same pixels on every machine.
+255. Rasterised by aggdraw.
 """
 
 from __future__ import annotations
