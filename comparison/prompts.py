@@ -1,0 +1,174 @@
+"""Prompt sets: bundled ones as data files, and the user's own text, one prompt a line."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic.functional_validators import AfterValidator
+
+from ..trainers.recipe import Name, Part, check_name, explain
+from ..trainers.recipe import Prompt as Text
+from .errors import ComparisonError
+
+MOST_PROMPTS = 1000
+_MOST_BYTES = 8 * 1024 * 1024
+_FOLDER = Path(__file__).parent / "prompt_sets"
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_KEYED_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.\-]{0,63}) =(?: (.*))?")
+_LONGEST_KEY = 40
+
+
+def check_placeholders(text: str) -> str:
+    """`text`, if its only placeholders are {token} and {class}. Raises ValueError otherwise."""
+    for name in _PLACEHOLDER.findall(text):
+        if name not in ("token", "class"):
+            raise ValueError(
+                f"{{{name}}} is not a placeholder: use {{token}} and {{class}}, or no braces"
+            )
+    return text
+
+
+def fill(text: str, token: str, class_word: str) -> str:
+    """`text` with {token} and {class} filled in; an empty token leaves its place out.
+
+    ``fill("a {token} {class} on the beach", "", "dog")`` is ``"a dog on the beach"``: the prompt
+    that shows what has become of the class.
+    """
+    if not token:
+        text = re.sub(r" ?\{token\}", "", text).strip()
+    words = {"token": token, "class": class_word}
+    return _PLACEHOLDER.sub(lambda match: words.get(match[1], match[0]), text)
+
+
+class Prompt(Part):
+    """One prompt; `key` names its files."""
+
+    key: Name
+    text: Annotated[Text, AfterValidator(check_placeholders)]
+
+
+class PromptSet(Part):
+    """Prompts in order, and one negative prompt for all. `source` says where they come from."""
+
+    name: Name = "own"
+    source: str = ""
+    negative: Annotated[str, Field(max_length=4000), AfterValidator(check_placeholders)] = ""
+    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MOST_PROMPTS)
+
+    @model_validator(mode="after")
+    def _unique(self) -> PromptSet:
+        seen: set[str] = set()
+        for prompt in self.prompts:
+            if prompt.key.lower() in seen:
+                raise ValueError(f"the key {prompt.key!r} is given twice; keys name files")
+            seen.add(prompt.key.lower())
+        return self
+
+    def filled(self, token: str, class_word: str) -> PromptSet:
+        """The set with {token} and {class} filled in, as by `fill`. Raises ComparisonError."""
+        if not class_word.strip():
+            raise ComparisonError("The class word is blank: give one, such as 'man' or 'dog'.")
+        data = self.model_dump()
+        data["negative"] = fill(self.negative, token, class_word)
+        for prompt in data["prompts"]:
+            prompt["text"] = fill(prompt["text"], token, class_word)
+        return prompt_set_from_data(data)
+
+
+def bundled_sets() -> tuple[str, ...]:
+    """Names of the prompt sets that come with the project, in alphabetical order."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
+
+
+def bundled_set(name: str) -> PromptSet:
+    """A prompt set that comes with the project. Raises ComparisonError."""
+    if name not in bundled_sets():
+        raise ComparisonError(
+            f"There is no prompt set {name!r}; the sets are {', '.join(bundled_sets())}."
+        )
+    return read_prompt_set(_FOLDER / f"{name}.json")
+
+
+def read_prompt_set(path: Path) -> PromptSet:
+    """A prompt set of a file: ``.json`` as the bundled ones, any other as text.
+
+    Raises ComparisonError.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ComparisonError(f"{path} has more than {_MOST_BYTES >> 20} MB: not a prompt set.")
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() != ".json":
+            return prompt_set_from_text(text)
+        return PromptSet.model_validate_json(text)
+    except ValidationError as error:
+        raise ComparisonError(explain(error, f"prompt set {path.name}")) from None
+    except OSError as error:
+        raise ComparisonError(f"The prompts {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ComparisonError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+
+
+def prompt_set_from_data(data: Any) -> PromptSet:
+    """Prompt set of parsed JSON. Raises ComparisonError that names each wrong field."""
+    try:
+        return PromptSet.model_validate(data)
+    except ValidationError as error:
+        raise ComparisonError(explain(error, "prompt set")) from None
+
+
+def prompt_set_from_text(text: str, name: str = "own", negative: str = "") -> PromptSet:
+    """One prompt a line; blank lines and lines that start with ``#`` are skipped.
+
+    ``beach = a {token} {class} on the beach`` gives the prompt the key ``beach``; without one, the
+    key comes from the prompt's words. Raises ComparisonError, which names the line.
+    """
+    lines = list(_prompt_lines(text))
+    if not lines:
+        raise ComparisonError("There is no prompt: write one a line (lines with # are skipped).")
+    if len(lines) > MOST_PROMPTS:
+        raise ComparisonError(
+            f"{len(lines):,} prompts are too many for one comparison: "
+            f"give at most {MOST_PROMPTS:,}."
+        )
+    taken = {key.lower() for _, key, _ in lines if key}
+    prompts = []
+    for number, key, prompt in lines:
+        key = key or _key_of(prompt, taken)
+        taken.add(key.lower())
+        try:
+            prompts.append(Prompt(key=key, text=prompt))
+        except ValidationError as error:
+            raise ComparisonError(explain(error, f"prompt in line {number}")) from None
+    return prompt_set_from_data({"name": name, "negative": negative, "prompts": prompts})
+
+
+def _prompt_lines(text: str) -> Iterator[tuple[int, str, str]]:
+    """Number, key ("" if none is given) and prompt of each line that has a prompt."""
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        line = line.strip()
+        if line and not line.startswith("#"):
+            match = _KEYED_LINE.fullmatch(line)
+            key, prompt = (match[1], match[2] or "") if match else ("", line)
+            yield number, key, prompt.strip()
+
+
+def _key_of(prompt: str, taken: set[str]) -> str:
+    """A key of the prompt's first words, unlike all in `taken`; ``prompt`` where it has none."""
+    latin = unicodedata.normalize("NFKD", _PLACEHOLDER.sub(" ", prompt))
+    words = re.findall(r"[a-z0-9]+", latin.encode("ascii", "ignore").decode().lower())
+    while len("-".join(words)) > _LONGEST_KEY:
+        words.pop()
+    key = "-".join(words) or "prompt"
+    try:
+        check_name(key)
+    except ValueError:  # a word that Windows reserves
+        key = f"prompt-{key}"
+    numbered = (f"{key}-{number}" for number in count(2))
+    return key if key not in taken else next(name for name in numbered if name not in taken)
