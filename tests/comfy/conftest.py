@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+GRAPHS = runpy.run_path(str(Path(__file__).with_name("graphs.py")))
 BASE = "sd15-random-fp16.safetensors"
 START_SECONDS = 180
 PROMPT_SECONDS = 540
@@ -222,7 +224,8 @@ def workflow():
 def load_workflow(server: Server, name: str, **changes: dict[str, Any]) -> dict[str, Any]:
     """`changes` are {node type: {widget: value}}."""
     graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-    prompt = to_prompt(graph, server.get("/object_info"))
+    table = GRAPHS["table_of"](server.get("/object_info"))
+    prompt = GRAPHS["to_prompt"](graph, table)
     for node in prompt.values():
         values = changes.get(node["class_type"], {})
         unknown = set(values) - set(node["inputs"])
@@ -231,37 +234,7 @@ def load_workflow(server: Server, name: str, **changes: dict[str, Any]) -> dict[
     return prompt
 
 
-def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """The frontend's graph (version 0.4) in the form of its API, as the frontend converts it.
-
-    Fails where a widget's value has no widget, or a widget no value.
-    """
-    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    prompt = {}
-    for node in graph["nodes"]:
-        if node["type"] in ("Note", "MarkdownNote"):
-            continue
-        inputs = dict(zip_widgets(node, info[node["type"]]))
-        linked = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"]}
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": {**inputs, **linked}}
-    return prompt
-
-
-def zip_widgets(node: dict[str, Any], info: dict[str, Any]) -> list[tuple[str, Any]]:
-    """(widget, value) pairs of a node, the "control after generate" values left out."""
-    values = list(node.get("widgets_values") or [])
-    pairs = []
-    for part in ("required", "optional"):
-        for name in info["input_order"].get(part, []):
-            kind, *rest = info["input"][part][name]
-            options = rest[0] if rest else {}
-            if not (
-                isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-            ):
-                continue
-            assert values, f"{node['type']} has no value for {name}"
-            pairs.append((name, values.pop(0)))
-            if options.get("control_after_generate", name in ("seed", "noise_seed")):
-                values.pop(0)
-    assert not values, f"{node['type']} has values without a widget: {values}"
-    return pairs
+@pytest.fixture(scope="session")
+def graphs():
+    """The functions of `graphs.py`."""
+    return GRAPHS

@@ -1,0 +1,33 @@
+"""What ComfyUI makes of our schemas, and what it has today for the nodes we use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.comfy
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+@pytest.mark.parametrize("file", ["core_nodes.json", "our_nodes.json"])
+def test_the_server_describes_the_nodes_as_the_golden_table(comfy, graphs, file):
+    golden = json.loads((GOLDEN / file).read_text(encoding="utf-8"))
+    served = graphs["table_of"](comfy.get("/object_info"))
+    assert {name: served.get(name) for name in golden} == golden
+
+
+def test_all_our_nodes_are_listed_with_their_pack(comfy):
+    info = comfy.get("/object_info")
+    golden = json.loads((GOLDEN / "our_nodes.json").read_text(encoding="utf-8"))
+    ours = {name for name in info if name.startswith("Likeness_")}
+    assert ours == set(golden)
+    assert all("ComfyUI-Likeness" in info[name]["python_module"] for name in ours)
+
+
+def test_the_workflows_are_served_as_templates(comfy):
+    names = {path.stem for path in (GOLDEN.parents[1] / "workflows").glob("*.json")}
+    templates = comfy.get("/workflow_templates")
+    assert names <= set(templates["ComfyUI-Likeness"])
