@@ -96,7 +96,9 @@ def set_up(run: Run, base: BaseModel, material: Material) -> tuple[Learner, chec
     if recipe.compute.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
         if text_encoder is not None:
-            text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers 5 renamed it.
+            new = getattr(text_encoder, "activation_checkpointing_enable", None)
+            (new or text_encoder.gradient_checkpointing_enable)({"use_reentrant": False})
     base.unet.train()
     base.text_encoder.train(text_encoder is not None)
     if not recipe.previews.every:

@@ -1,0 +1,205 @@
+"""Every recipe option does what it says, in whole small runs (in this process, to save time)."""
+
+import dataclasses
+
+import pytest
+import torch
+from accelerate import Accelerator
+from likeness.trainers.loop import train
+from likeness.trainers.recipe import Places, preset
+from likeness.trainers.runs import prepare
+from likeness.trainers.stop import StopSignal
+from PIL import Image
+from safetensors.torch import load_file
+
+
+@pytest.fixture
+def run(base, photos, tmp_path):
+    """Trains a small recipe with the given parts changed; returns (result, events)."""
+
+    def run(steps=3, attempt=0, **parts):
+        recipe = preset("lora-r4").changed(
+            subject={"resolution": 64},
+            prior={"count": 2, "steps": 2},
+            schedule={"steps": steps},
+            compute={"attention": "sdpa", "precision": "fp32"},
+            optimizer={"name": "adamw", "learning_rate": 1e-3},
+            saving={"dtype": "fp32"},
+            attempt=attempt,
+        )
+        for name, value in parts.items():
+            recipe = recipe.changed(**{name: value})
+        places = Places(
+            base=base,
+            photos=photos,
+            runs=tmp_path / "runs",
+            loras=tmp_path / "loras",
+            checkpoints=tmp_path / "checkpoints",
+            cache=tmp_path / "cache",
+        )
+        folder = prepare(recipe, places)
+        events = []
+        result = train(
+            folder,
+            Accelerator(cpu=True),
+            lambda kind, **data: events.append((kind, data)),
+            StopSignal(folder.stop),
+        )
+        assert result.adapter.is_file() and len(result.losses) == steps
+        return result, events
+
+    return run
+
+
+def tensors(result):
+    return load_file(result.adapter)
+
+
+def differ(a, b, prefix):
+    return any(not torch.equal(a[k], b[k]) for k in a if k.startswith(prefix))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+def test_gradient_checkpointing_changes_nothing(run, kind):
+    plain, _ = run(method={"kind": kind})
+    saving, _ = run(method={"kind": kind}, compute={"gradient_checkpointing": True})
+    assert plain.losses == pytest.approx(saving.losses, abs=1e-5)
+
+
+def test_accumulation_is_a_larger_batch(run):
+    whole, _ = run(schedule={"batch": 2})
+    parts, _ = run(schedule={"batch": 1, "accumulation": 2})
+    assert whole.losses == pytest.approx(parts.losses, abs=1e-5)
+
+
+def test_a_frozen_text_encoder_is_not_in_the_file(run):
+    trained, frozen = run()[0], run(text_encoder={"train": False})[0]
+    assert any(name.startswith("lora_te_") for name in tensors(trained))
+    assert not any(name.startswith("lora_te_") for name in tensors(frozen))
+    assert trained.losses[0] == pytest.approx(frozen.losses[0], abs=1e-5)
+    assert trained.losses[2] != frozen.losses[2]
+
+
+def test_the_text_encoder_stays_as_it_is_after_its_last_step(run):
+    short, _ = run(steps=2)
+    stopped, _ = run(steps=4, text_encoder={"last_step": 2})
+    assert not differ(tensors(short), tensors(stopped), "lora_te_")
+    assert differ(tensors(short), tensors(stopped), "lora_unet_")
+
+
+def test_the_text_encoders_own_rate_is_used(run):
+    same, slow = run(steps=2)[0], run(steps=2, text_encoder={"learning_rate": 1e-9})[0]
+    assert differ(tensors(same), tensors(slow), "lora_te_")
+
+    def size(result):
+        ups = [t for k, t in tensors(result).items() if "lora_te_" in k and "up" in k]
+        return torch.cat([t.flatten() for t in ups]).abs().max()
+
+    assert size(slow) < 1e-7 < size(same)
+
+
+def test_clipping_bounds_the_step(run):
+    clipped, _ = run(steps=2, optimizer={"clip_norm": 1e-12})
+    free, _ = run(steps=2, optimizer={"clip_norm": None})
+    assert differ(tensors(clipped), tensors(free), "lora_unet_")
+
+
+def test_averaged_weights_are_saved(run):
+    plain, averaged = run(steps=4)[0], run(steps=4, objective={"ema_decay": 0.5})[0]
+    assert plain.losses == averaged.losses
+    assert differ(tensors(plain), tensors(averaged), "lora_unet_")
+
+
+def test_min_snr_noise_offset_and_clip_skip_change_the_loss(run):
+    first = {
+        name: run(**parts)[0].losses[0]
+        for name, parts in {
+            "plain": {},
+            "snr": {"objective": {"min_snr_gamma": 0.05}},
+            "offset": {"objective": {"noise_offset": 0.1}},
+            "skip": {"text_encoder": {"clip_skip": 2}},
+            "v": {"base": {"prediction": "v_prediction"}},
+            "prior": {"prior": {"weight": 0.5}},
+        }.items()
+    }
+    assert len({round(loss, 5) for loss in first.values()}) == len(first)
+
+
+def test_captions_take_the_place_of_the_prompt(run, photos):
+    plain, _ = run()
+    for path in photos.glob("*.png"):
+        path.with_suffix(".txt").write_text("a drawing of {token} {class}")
+    captioned, _ = run(subject={"captions": True})
+    assert captioned.recipe.subject.digest != plain.recipe.subject.digest
+    assert captioned.losses[0] != plain.losses[0]
+
+
+def test_buckets_keep_the_aspect(run, photos):
+    for i, size in enumerate([(64, 128), (128, 64)]):
+        Image.effect_noise(size, 90).convert("RGB").save(photos / f"wide{i}.png")
+    result, _ = run(subject={"buckets": True}, schedule={"batch": 5})
+    assert all(loss > 0 for loss in result.losses)
+
+
+def test_validation_and_flips(run):
+    _, events = run(steps=4, subject={"holdout": 1, "flip": True}, validate_every=2)
+    losses = [data["loss"] for kind, data in events if kind == "validation"]
+    assert len(losses) == 2 and losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("course", ["cosine", "linear", "polynomial", "cosine_with_restarts"])
+def test_courses_end_low(run, course):
+    _, events = run(steps=5, schedule={"course": course})
+    rates = [data["learning_rate"] for kind, data in events if kind == "step"]
+    assert rates[0] == pytest.approx(1e-3) and rates[-1] < rates[0]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"dora": True},
+        {"rank_stabilised": True, "alpha": 2.0},
+        {"targets": "all", "rank": 1},
+        {"targets": "linear", "dropout": 0.5},
+    ],
+    ids=["dora", "rs", "all", "linear dropout"],
+)
+def test_kinds_of_lora_train(run, method):
+    result, _ = run(method=method)
+    assert any(t.abs().max() > 0 for k, t in tensors(result).items() if k.endswith("up.weight"))
+
+
+def test_prodigy_and_8_bit_adam_train(run):
+    for name, package in (("prodigy", "prodigyopt"), ("adamw8bit", "bitsandbytes")):
+        pytest.importorskip(package)
+        result, _ = run(optimizer={"name": name, "learning_rate": 1e-3})
+        assert dataclasses.asdict(result)["steps"] == 3
+
+
+def test_fp16_on_a_cpu_is_announced(run):
+    result, events = run(compute={"precision": "fp16"})
+    if not torch.cuda.is_available():
+        assert result.precision == "fp32"
+        assert any("fp16" in data["text"] for kind, data in events if kind == "notice")
+
+
+def test_the_saved_checkpoint_is_what_was_trained(run, base, monkeypatch):
+    """DreamBooth's file holds the trained weights, bit for bit in the saved type."""
+    from likeness.trainers import loop, result
+    from likeness.trainers.base_model import load_base
+
+    seen = {}
+
+    def spy(run_, base, steps):
+        seen["unet"] = {k: v.half().clone() for k, v in base.unet.state_dict().items()}
+        seen["text"] = {k: v.half().clone() for k, v in base.text_encoder.state_dict().items()}
+        return result.save_result(run_, base, steps)
+
+    monkeypatch.setattr(loop, "save_result", spy)
+    trained, _ = run(method={"kind": "dreambooth"}, saving={"dtype": "fp16"})
+    vocabulary = base.with_name(f"{base.stem}_tokenizer")
+    again = load_base(trained.adapter, [vocabulary], dtype=torch.float16)
+    for part, module in (("unet", again.unet), ("text", again.text_encoder)):
+        state = module.state_dict()
+        assert seen[part].keys() == state.keys()
+        assert all(torch.equal(seen[part][k], state[k]) for k in state)
