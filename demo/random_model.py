@@ -56,16 +56,16 @@ def write_random_model(
 ) -> Path:
     """Writes a single-file checkpoint of random weights to `path` and returns it.
 
-    ``tiny`` is about 1 MB in fp16; ``full`` has the sizes of SD 1.5 (2.1 GB in fp16). `tokenizer`
+    ``tiny`` is 2.4 MB in fp16; ``full`` has the sizes of SD 1.5 (2.1 GB in fp16). `tokenizer`
     is a CLIP tokenizer folder, copied to ``<stem>_tokenizer/`` beside the file; None writes a
     small one there for ``tiny`` and none for ``full``, whose vocabulary is CLIP's own. The same
     arguments give the same weights.
     """
     import torch
-    from safetensors.torch import save_file
+
+    from ..trainers.weights import write_weights
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f"{path.stem}_tokenizer"
     vocabulary = 49408
     if tokenizer is not None:
@@ -80,15 +80,13 @@ def write_random_model(
         state = _cast(_unet(config["unet"]), kept)
         state |= _cast(_vae(config["vae"]), kept)
         state |= _cast(_text(config["text"], vocabulary), kept)
-    partial = path.with_name(path.name + ".partial")
-    save_file(state, str(partial), metadata={"format": "pt"})
-    partial.replace(path)
+    write_weights(path, state, kept, metadata={})
     return path
 
 
 def _cast(part: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """`part` in `dtype`; its tensors are let go one by one, for the memory."""
-    return {key: part.pop(key).to(dtype).contiguous() for key in list(part)}
+    return {key: part.pop(key).to(dtype) for key in list(part)}
 
 
 def _unet(config: dict[str, Any]) -> dict[str, torch.Tensor]:
