@@ -5,6 +5,7 @@ Nothing is asked of a network: the sizes of the parts are read off the tensors' 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,13 @@ State = dict[str, Tensor]
 Part = TypeVar("Part")
 Vae = AutoencoderKL | AutoencoderTiny
 
-LATENT_SCALE = 0.18215  # of SD 1.x's latents, high-resolution image synthesis, arXiv:2112.10752
+LATENT_SCALE = 0.18215  # of SD 1.x's latents, arXiv:2112.10752
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-_BROKEN = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
+# What the libraries raise for tensors and settings that do not fit each other.
+_UNFIT = (
+    *(ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    SafetensorError,
+)
 
 
 @dataclass
@@ -140,7 +145,7 @@ def _built(what: str, build: Callable[[], Part]) -> Part:
         raise
     except KeyError as error:
         raise BaseModelError(f"The {what} is incomplete: it lacks {error.args[0]}.") from error
-    except _BROKEN as error:
+    except _UNFIT as error:
         raise BaseModelError(f"The {what} cannot be loaded: {error}") from error
 
 
@@ -162,6 +167,8 @@ def _vae(state: State) -> Vae:
             raise ValueError("its latents are shifted (vae_shift), those of SD 1.x are not")
         # ComfyUI divides the latents by vae_scale and SD 1.x multiplies them by 0.18215.
         scale = float(state.get("vae_scale", torch.ones(())))
+        if not 0 < scale < math.inf:
+            raise ValueError(f"its vae_scale is {scale}")
         config["scaling_factor"] = round(LATENT_SCALE / scale, 6)
         renamed, _ = ldm_names.from_ldm(state, ldm_names.tiny_vae_names(config))
         with init_empty_weights(include_buffers=False):

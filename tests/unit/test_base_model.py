@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
 from likeness.demo.random_model import write_random_model, write_small_tokenizer
+from likeness.trainers import ldm_names
 from likeness.trainers.base_file import identify
 from likeness.trainers.base_model import load_base, save_single_file
 from likeness.trainers.errors import BaseModelError
@@ -177,6 +178,30 @@ def test_a_folder_written_by_transformers_4_loads(model, tmp_path):
     bare = {name.removeprefix("text_model."): t for name, t in load_file(path).items()}
     save_file({f"text_model.{name}": t for name, t in bare.items()}, path)
     assert_same_model(model, load_base(folder))
+
+
+def test_a_folder_written_by_early_diffusers_loads(model, tmp_path):
+    folder = write_folder(model, tmp_path / "model")
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    early = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(path)
+    for new, old in early.items():
+        state = {name.replace(f".{new}.", f".{old}."): tensor for name, tensor in state.items()}
+    save_file(state, path, metadata={"format": "pt"})
+    assert any("proj_attn" in name for name in state)
+    assert_same_model(model, load_base(folder))
+
+
+@pytest.mark.parametrize("scale", [0.0, float("nan")])
+def test_a_tiny_vae_without_a_scale_is_refused(tensors, tmp_path, tokenizers, scale):
+    tiny = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+    names = ldm_names.tiny_vae_names(tiny.config)
+    rest = {name: t for name, t in tensors.items() if not name.startswith(ldm_names.VAE)}
+    vae = ldm_names.to_ldm(tiny.state_dict(), names, ldm_names.VAE)
+    vae[f"{ldm_names.VAE}vae_scale"] = torch.tensor(scale)
+    save_file(rest | vae, tmp_path / "a.safetensors")
+    with pytest.raises(BaseModelError, match="VAE"):
+        load_base(tmp_path / "a.safetensors", tokenizers)
 
 
 @pytest.mark.parametrize("part", PARTS)
