@@ -33,7 +33,7 @@ class Job:
 
     Args:
         folder: a prepared run.
-        processes: how many processes train together, through `accelerate launch`.
+        processes: how many processes train together, each on its own GPU or all on the CPU.
         device: "auto", or "cpu" to leave a GPU alone.
     """
 
@@ -46,7 +46,7 @@ class Job:
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         with open(folder.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*_command(processes, device), str(folder.path), "--follow-parent"],
+                [*_command(processes), str(folder.path), "--follow-parent"],
                 stdin=subprocess.PIPE,  # closes when this process ends: the run then stops too
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -91,12 +91,12 @@ class Job:
             self._process.stdin.close()
 
 
-def _command(processes: int, device: str) -> list[str]:
+def _command(processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, str(PACKAGE), "run"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
-    kind = ["--cpu"] if device == "cpu" else ["--multi_gpu"]
-    return [*launch, *kind, "--num_machines=1", "--mixed_precision=no", str(PACKAGE), "run"]
+    # What `accelerate launch` itself starts on one machine; it has no launcher for CPUs alone.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launch, f"--nproc_per_node={processes}", str(PACKAGE), "run"]
 
 
 def train(

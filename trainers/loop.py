@@ -18,7 +18,7 @@ from .objective import alphas_cumprod
 from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
 from .previews import draw_previews
 from .recipe import LoRA, Recipe
-from .result import save_result
+from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
 from .runs import Result, RunFolder, continued, read_photos
 from .samples import Material, step_samples, validation_samples
@@ -57,7 +57,8 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
     with run.stage("train"):
         steps = learn(run, learner, state, material, base, start)
     with run.stage("save"), averaged(state):
-        return save_result(run, base, steps)
+        adapter = save_adapter_file(run, base, steps)
+    return write_result(run, adapter, steps)
 
 
 def load(run: Run) -> BaseModel:
@@ -174,6 +175,8 @@ def learn(
             recipe, material, step, accelerator.process_index, accelerator.num_processes
         )
         losses = accumulate(learner, batches, state.scaler)
+        if accelerator.num_processes > 1:
+            losses = accelerator.reduce(losses, "mean")
         update(parameters, state.optimizer, state.scaler, recipe.optimizer.clip_norm, accelerator)
         if state.average is not None:
             state.average.step(parameters)

@@ -12,34 +12,38 @@ from .run import Run
 from .runs import Result
 
 
-def save_result(run: Run, base: BaseModel, steps: int) -> Result:
-    """Saves the adapter (a LoRA, or a whole checkpoint for DreamBooth) and writes the result."""
+def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
+    """Saves what was learned in `steps` steps: a LoRA, or a whole checkpoint for DreamBooth."""
     recipe, places = run.recipe, run.folder.places()
-    stopped = steps < recipe.schedule.steps
-    is_lora = isinstance(recipe.method, LoRA)
-    folder = places.loras if is_lora else places.checkpoints
-    name = run.folder.path.name + (f"-step{steps:06d}" if stopped else "")
-    path = free_path(folder, name)
+    folder = places.loras if isinstance(recipe.method, LoRA) else places.checkpoints
+    partial = steps < recipe.schedule.steps
+    path = free_path(folder, run.folder.path.name + (f"-step{steps:06d}" if partial else ""))
+    if not run.accelerator.is_main_process:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
     metadata = metadata_for(recipe, steps=steps, losses=run.losses, prediction=base.prediction)
-    if run.accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(recipe.method, LoRA):
-            text_encoder = base.text_encoder if recipe.text_encoder.train else None
-            tensors = lora.export(base.unet, text_encoder, recipe.method)
-            save_adapter(path, tensors, metadata, dtype=recipe.saving.dtype)
-        else:
-            save_single_file(
-                path,
-                unet=base.unet,
-                text_encoder=base.text_encoder,
-                vae=base.vae,
-                dtype=recipe.saving.dtype,
-                prediction=base.prediction,
-                metadata=metadata,
-            )
+    if isinstance(recipe.method, LoRA):
+        text_encoder = base.text_encoder if recipe.text_encoder.train else None
+        tensors = lora.export(base.unet, text_encoder, recipe.method)
+        save_adapter(path, tensors, metadata, dtype=recipe.saving.dtype)
+    else:
+        save_single_file(
+            path,
+            unet=base.unet,
+            text_encoder=base.text_encoder,
+            vae=base.vae,
+            dtype=recipe.saving.dtype,
+            prediction=base.prediction,
+            metadata=metadata,
+        )
+    return path
+
+
+def write_result(run: Run, adapter: Path, steps: int) -> Result:
+    """The result of a run whose adapter is saved, also as `result.json`."""
     result = Result(
-        adapter=path,
-        recipe=recipe,
+        adapter=adapter,
+        recipe=run.recipe,
         folder=run.folder.path,
         steps=steps,
         losses=tuple(run.losses),
@@ -47,11 +51,11 @@ def save_result(run: Run, base: BaseModel, steps: int) -> Result:
         notes=tuple(run.notes),
         precision=run.precision,
         peak_memory=run.peak_memory,
-        stopped=stopped,
+        stopped=steps < run.recipe.schedule.steps,
     )
     if run.accelerator.is_main_process:
         run.folder.write_result(result)
-        run.emit("saved", path=str(path))
+        run.emit("saved", path=str(adapter))
     return result
 
 

@@ -193,9 +193,9 @@ def test_the_saved_checkpoint_is_what_was_trained(run, base, monkeypatch):
     def spy(run_, base, steps):
         seen["unet"] = {k: v.half().clone() for k, v in base.unet.state_dict().items()}
         seen["text"] = {k: v.half().clone() for k, v in base.text_encoder.state_dict().items()}
-        return result.save_result(run_, base, steps)
+        return result.save_adapter_file(run_, base, steps)
 
-    monkeypatch.setattr(loop, "save_result", spy)
+    monkeypatch.setattr(loop, "save_adapter_file", spy)
     trained, _ = run(method={"kind": "dreambooth"}, saving={"dtype": "fp16"})
     vocabulary = base.with_name(f"{base.stem}_tokenizer")
     again = load_base(trained.adapter, [vocabulary], dtype=torch.float16)
