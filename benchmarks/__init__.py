@@ -1,0 +1,1 @@
+"""Timings and memory, ours beside diffusers' example scripts; see README.md."""

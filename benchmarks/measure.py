@@ -1,0 +1,99 @@
+"""One side in a process of its own, watched from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CHILD = Path(__file__).with_name("child.py")
+POLL_SECONDS = 0.2
+WARM_UP = 2  # intervals between steps that are not counted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of one side. `memory` is the peak in bytes, of the GPU where there is one."""
+
+    intervals: tuple[float, ...]  # seconds between optimizer steps, after the warm-up
+    first_step: float  # seconds from the start of the process to the end of the first step
+    memory: int
+    pictures: int
+    prompts: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+
+def spread(values: list[float]) -> Spread:
+    """Median and quartiles of at least two values."""
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def measure(arguments: list[str], folder: Path, *, cpu: bool) -> Measured:
+    """Runs `child.py` in `folder`, offline; an error in it is part of the result."""
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
+    if cpu:
+        environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    report = folder / "report.json"
+    with open(folder / "log.txt", "wb") as log:
+        started = time.time()
+        process = subprocess.Popen(
+            [sys.executable, str(CHILD), str(report), *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        memory = watch(process)
+    said: dict[str, Any] = {"error": f"ended with code {process.returncode}"}
+    if report.is_file():
+        said = json.loads(report.read_text(encoding="utf-8"))
+    moments = said.get("moments", [])
+    later = zip(moments[1:], moments[:-1], strict=True)
+    return Measured(
+        intervals=tuple(now - before for now, before in later)[WARM_UP:],
+        first_step=moments[0] - started if moments else 0.0,
+        memory=said.get("gpu_memory") or memory,
+        pictures=said.get("pictures", 0),
+        prompts=said.get("prompts", 0),
+        error=said["error"] if process.returncode else "",
+    )
+
+
+def watch(process: subprocess.Popen[bytes]) -> int:
+    """Waits for the process; the peak of the memory (RSS) of it and its children, in bytes."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory(process.pid))
+        time.sleep(POLL_SECONDS)
+    return peak
+
+
+def _memory(pid: int) -> int:
+    total = 0
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
