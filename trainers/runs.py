@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from .base_file import digest_of, identify
+from .base_file import digest_of, identify, read_shapes
 from .errors import OutOfSpace, RecipeError, RunFailed, SubjectError
 from .files import write_whole
 from .packages import require_packages
@@ -18,6 +19,7 @@ from .recipe import DreamBooth, Places, Recipe, Subject, explain, read_recipe
 from .subject import PhotoSet, read_subject
 
 GIGABYTE = 1024**3
+_SD15_WEIGHTS = 983e6  # UNet and text encoder
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,20 @@ def continued(recipe: Recipe, places: Places) -> RunFolder:
     raise RecipeError(f"The run {digest[:8]} to continue is not in {places.runs}.")
 
 
+# Bytes a weight of an optimizer's states in a checkpoint.
+_STATES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0}
+
+
 def _check_space(recipe: Recipe, places: Places) -> None:
-    """SD 1.5 has 1.07 billion weights; DreamBooth's checkpoint holds them and two moments."""
-    full = isinstance(recipe.method, DreamBooth)
-    size = places.base.stat().st_size if places.base.is_file() else 4 * GIGABYTE
+    """Raises OutOfSpace unless the checkpoints and the adapter fit on their disks."""
+    weights, adapters = _SD15_WEIGHTS * 0.01, places.loras
+    if isinstance(recipe.method, DreamBooth):
+        weights, adapters = _trained_weights(places.base), places.checkpoints
+    average = 4 if recipe.objective.ema_decay else 0
+    checkpoint = weights * (4 + average + _STATES[recipe.optimizer.name])
     needs = {
-        places.runs: (size * 5 * (recipe.saving.keep + 1) if full else GIGABYTE // 8),
-        places.checkpoints if full else places.loras: (size * 2 if full else GIGABYTE // 8),
+        places.runs: checkpoint * (recipe.saving.keep + 1),  # the new one before the old one goes
+        adapters: weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,  # with the VAE
     }
     for folder, need in needs.items():
         free = shutil.disk_usage(_existing(folder)).free
@@ -227,6 +236,15 @@ def _check_space(recipe: Recipe, places: Places) -> None:
                 f"{folder} has {free / GIGABYTE:.1f} GB free; this run needs about "
                 f"{need / GIGABYTE:.1f} GB there. Free some space, or choose another folder."
             )
+
+
+def _trained_weights(base: Path) -> float:
+    """How many weights a full fine-tune trains, as far as the base's header says."""
+    if base.suffix != ".safetensors":
+        return _SD15_WEIGHTS
+    shapes = read_shapes(base)
+    parts = ("model.diffusion_model.", "cond_stage_model.")
+    return sum(prod(shape) for name, shape in shapes.items() if name.startswith(parts))
 
 
 def _existing(folder: Path) -> Path:
