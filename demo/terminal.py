@@ -1,10 +1,22 @@
-"""Commands of this room: demo."""
+"""Commands of this room: demo, and under it pretrain."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+from ..trainers.errors import RecipeError
+
+_PRETRAIN = """\
+Draws the small world and trains the miniature Stable Diffusion, its OpenPose ControlNet and its
+judges from nothing. It can be stopped at any time; the same command goes on where it stopped.
+The weights in the repository were made so; nobody needs this to use them.
+
+stages, in order: draw, vae, unet, controlnet, judge, pack. On a GPU of a data centre all of them
+take minutes; on a CPU hours. To show: OUT/<stage>/sheets, OUT/<stage>/log.jsonl.
+"""
 
 
 def add_commands(commands: Any) -> None:
@@ -12,10 +24,64 @@ def add_commands(commands: Any) -> None:
     demo = commands.add_parser("demo", help="try everything on a small model, without downloads")
     demo.add_argument("--output", type=Path, default=Path("output"))
     demo.set_defaults(run=_demo)
+    _add_pretrain(demo.add_subparsers(metavar="COMMAND"))
+
+
+def _add_pretrain(commands: Any) -> None:
+    parser = commands.add_parser(
+        "pretrain", help="train the small model itself from nothing", description=_PRETRAIN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    stages = ("all", "draw", "vae", "unet", "controlnet", "judge", "pack")
+    parser.add_argument("--stage", choices=stages, default="all")
+    parser.add_argument("--out", type=Path, default=Path("output/pretrain"), metavar="FOLDER")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--pictures", type=int, help="drawings to learn from (default: device's)")
+    parser.add_argument("--samples", type=int, help="pictures seen in the stage's training")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw"
+    )
+    parser.add_argument(
+        "--share", type=_share, default=(0, 1), metavar="K/N", help="draw only the K-th of N shares"
+    )
+    parser.set_defaults(run=_pretrain)
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
+    return int(number), int(count)
 
 
 def _demo(given: argparse.Namespace) -> int:
     from .experiment import run
 
     run(given.output)
+    return 0
+
+
+def _pretrain(given: argparse.Namespace) -> int:
+    if any(n is not None and n < 1 for n in (given.pictures, given.samples, given.workers)):
+        raise RecipeError("--pictures, --samples and --workers are at least 1.")
+    import torch
+
+    from .pretrain import Options, pretrain
+
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if given.device == "auto" else given.device
+    if device == "cuda" and found == "cpu":
+        raise RecipeError("--device cuda: PyTorch finds no CUDA device here.")
+    options = Options(
+        out=given.out.resolve(),
+        device=torch.device(device),
+        workers=given.workers,
+        pictures=given.pictures,
+        samples=given.samples,
+        minutes=given.minutes,
+        share=given.share,
+    )
+    done = pretrain(given.stage, options)
+    print("done" if done else "time is up: run the same command again to go on")
     return 0

@@ -1,0 +1,177 @@
+"""The two judges: a convolutional network and one of patches, which answer the same questions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .facts import QUESTIONS, TRAITS
+
+HEIGHT = 128  # of a picture as the networks see it
+IDENTITY = 64  # length of an identity
+JOINTS = 18
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge says of n pictures.
+
+    `answers` has (n, choices) logits for each question, `traits` is (n, 26), `identity` (n, 64)
+    of length 1, `joints` (n, 18, 2) x and y in 0 to 1 of the picture, `visible` (n, 18) logits.
+    """
+
+    answers: dict[str, Tensor]
+    traits: Tensor
+    identity: Tensor
+    joints: Tensor
+    visible: Tensor
+
+
+class _Heads(nn.Module):
+    """From features of the whole picture to the answers, and from joint maps to joints."""
+
+    def __init__(self, features: int, hidden: int = 192) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden)
+        self.answers = nn.Linear(hidden, sum(map(len, QUESTIONS.values())))
+        self.traits = nn.Linear(hidden, len(TRAITS))
+        self.identity = nn.Linear(hidden, IDENTITY)
+        self.visible = nn.Linear(hidden, JOINTS)
+
+    def forward(self, features: Tensor, maps: Tensor) -> Opinion:
+        hidden = F.silu(self.hidden(features))  # (n, hidden)
+        logits = self.answers(hidden).float().split([len(a) for a in QUESTIONS.values()], dim=1)
+        return Opinion(
+            answers=dict(zip(QUESTIONS, logits, strict=True)),
+            traits=self.traits(hidden).float(),
+            identity=F.normalize(self.identity(hidden).float(), dim=1),
+            joints=_centres(maps.float()),
+            visible=self.visible(hidden).float(),
+        )
+
+
+def _centres(maps: Tensor) -> Tensor:
+    """The centre of each map's softmax, (n, 18, 2) in 0 to 1 (arXiv:1801.07372)."""
+    n, joints, h, w = maps.shape
+    weights = maps.reshape(n, joints, h * w).softmax(-1).reshape(n, joints, h, w)
+    xs = (torch.arange(w, device=maps.device) + 0.5) / w
+    ys = (torch.arange(h, device=maps.device) + 0.5) / h
+    return torch.stack(((weights.sum(2) * xs).sum(-1), (weights.sum(3) * ys).sum(-1)), dim=-1)
+
+
+class _Pool(nn.Module):
+    """Mean, maximum, and means under a few learned maps of attention: small things count too."""
+
+    def __init__(self, channels: int, maps: int = 4) -> None:
+        super().__init__()
+        self.attention = nn.Conv2d(channels, maps, 1)
+        self.features = channels * (maps + 2)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, c, h, w) -> (n, features)
+        weights = self.attention(x).flatten(2).softmax(-1)  # (n, maps, h * w)
+        flat = x.flatten(2)  # (n, c, h * w)
+        attended = torch.einsum("nmp,ncp->nmc", weights, flat).flatten(1)
+        return torch.cat((flat.mean(-1), flat.amax(-1), attended), dim=1)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, channels), nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(hidden)))
+
+
+class ConvolutionJudge(nn.Module):
+    """A small residual network; joints from three scales added at a quarter of the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def down(a: int, b: int) -> nn.Conv2d:
+            return nn.Conv2d(a, b, 3, stride=2, padding=1)
+
+        self.half = nn.Sequential(down(3, 32), _Residual(32))
+        self.quarter = nn.Sequential(down(32, 64), _Residual(64), _Residual(64))
+        self.eighth = nn.Sequential(down(64, 96), _Residual(96), _Residual(96))
+        self.sixteenth = nn.Sequential(down(96, 128), _Residual(128))
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 128))
+        self.maps = nn.Conv2d(48, JOINTS, 3, padding=1)
+        self.near, self.far = _Pool(96), _Pool(128)
+        self.heads = _Heads(self.near.features + self.far.features)
+
+    def forward(self, pictures: Tensor) -> Opinion:
+        """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
+        quarter = self.quarter(self.half(_seen(pictures)))
+        eighth = self.eighth(quarter)
+        sixteenth = self.sixteenth(eighth)
+        scales = zip(self.lateral, (quarter, eighth, sixteenth), strict=True)
+        size = quarter.shape[2:]
+        joined = sum(F.interpolate(conv(x), size, mode="bilinear") for conv, x in scales)
+        features = torch.cat((self.near(eighth), self.far(sixteenth)), dim=1)
+        return self.heads(features, self.maps(F.silu(joined)))
+
+
+class PatchJudge(nn.Module):
+    """A small vision transformer on patches of 8 pixels (arXiv:2010.11929), any aspect ratio."""
+
+    def __init__(self, width: int = 112, layers: int = 4) -> None:
+        super().__init__()
+        self.patches = nn.Sequential(
+            nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, width, 2, stride=2)
+        )
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width)
+        self.maps = nn.Conv2d(width, JOINTS, 1)
+        self.pool = _Pool(width)
+        self.heads = _Heads(self.pool.features)
+
+    def forward(self, pictures: Tensor) -> Opinion:
+        """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
+        x = self.patches(_seen(pictures))  # (n, width, h / 8, w / 8)
+        n, width, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2) + _places(h, w, width, x.device)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        x = self.norm(tokens).transpose(1, 2).reshape(n, width, h, w)
+        return self.heads(self.pool(x), self.maps(x))
+
+
+def _places(h: int, w: int, width: int, device: torch.device) -> Tensor:
+    """Sines and cosines of each patch's row and column, (h * w, width)."""
+    count = width // 4
+    scales = torch.exp(torch.arange(count, device=device) * (-math.log(100.0) / count))
+    rows = torch.arange(h, device=device)[:, None] * scales  # (h, count)
+    columns = torch.arange(w, device=device)[:, None] * scales
+    vertical = torch.cat((rows.sin(), rows.cos()), dim=1)[:, None].expand(h, w, -1)
+    level = torch.cat((columns.sin(), columns.cos()), dim=1)[None].expand(h, w, -1)
+    return torch.cat((vertical, level), dim=-1).reshape(h * w, width)
+
+
+def _seen(pictures: Tensor) -> Tensor:
+    """Pictures at HEIGHT, their width rounded to whole patches of 16."""
+    h, w = pictures.shape[2:]
+    size = (HEIGHT, max(16, round(w * HEIGHT / h / 16) * 16))
+    if (h, w) == size:
+        return pictures
+    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+
+
+ARCHITECTURES: dict[str, type[ConvolutionJudge] | type[PatchJudge]] = {
+    "convolution": ConvolutionJudge,
+    "patches": PatchJudge,
+}

@@ -1,0 +1,139 @@
+"""The miniature's architecture: a Stable Diffusion 1.x of a few megabytes, and its ControlNet.
+
+Every part has the layout that ComfyUI and diffusers know, so each of them loads the files:
+what no shape tells (8 heads, 32 groups, heads of 64 in the text encoder) is SD 1.x's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..trainers import ldm_names
+from ..trainers.base_model import save_single_file
+from ..trainers.weights import read_weights, write_weights
+from .tokenizer import LENGTH, vocabulary, write_tokenizer
+
+CONTEXT = 128  # width of the text embeddings and of what cross-attention reads
+
+UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (96, 128),
+    "layers_per_block": 2,
+    # No attention at the top level: 16x16 latents, most of the cost, are convolved only.
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "cross_attention_dim": CONTEXT,
+    "attention_head_dim": 8,  # SD 1.x's name for the number of heads
+    "norm_num_groups": 32,
+}
+CONTROLNET: dict[str, Any] = {
+    **{key: UNET[key] for key in UNET if key not in ("sample_size", "out_channels")},
+    # ComfyUI's ControlNet has these widths built in, before the UNet's own.
+    "conditioning_embedding_out_channels": (16, 32, 96, 256),
+}
+CONTROLNET.pop("up_block_types")
+
+
+def new_unet() -> UNet2DConditionModel:
+    """The UNet with random weights: 6.9 M parameters."""
+    return UNet2DConditionModel(**UNET)
+
+
+def new_vae() -> AutoencoderTiny:
+    """TAESD's layout (4 channels, an eighth of the size), the only one that ComfyUI reads.
+
+    Its latents are trained to unit variance, so they go to the UNet as they are
+    (scaling_factor 1).
+    """
+    return AutoencoderTiny()
+
+
+def new_text_encoder() -> CLIPTextModel:
+    """A CLIP text encoder of two layers for the vocabulary of `words`."""
+    size = len(vocabulary()[0])
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=size,
+            hidden_size=CONTEXT,
+            projection_dim=CONTEXT,
+            intermediate_size=4 * CONTEXT,
+            num_hidden_layers=2,
+            num_attention_heads=CONTEXT // 64,
+            max_position_embeddings=LENGTH,
+            hidden_act="quick_gelu",
+            bos_token_id=size - 2,
+            eos_token_id=size - 1,
+            pad_token_id=size - 1,
+        )
+    )
+
+
+def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet that starts as the UNet's first half and changes nothing (arXiv:2302.05543)."""
+    controlnet = ControlNetModel(**CONTROLNET)
+    shared = controlnet.state_dict().keys() & unet.state_dict().keys()
+    controlnet.load_state_dict({key: unet.state_dict()[key] for key in shared}, strict=False)
+    return controlnet
+
+
+def control(
+    controlnet: ControlNetModel, hints: Tensor, strength: float = 1.0
+) -> Callable[..., Any]:
+    """A ControlNet's part in `sampler.sample`: hints (n, 3, h, w) of 0 to 1 to its residuals."""
+
+    def residuals(x: Tensor, timestep: Tensor, states: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        times = len(x) // len(hints)  # 2 under guidance
+        given = torch.cat([hints] * times).to(x)
+        down, middle = controlnet(
+            x, timestep, states, given, conditioning_scale=strength, return_dict=False
+        )
+        return down, middle
+
+    return residuals
+
+
+def save_miniature(
+    path: Path,
+    *,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderTiny,
+    text_encoder: CLIPTextModel,
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes the checkpoint in fp16 and its tokenizer in ``<stem>_tokenizer/`` beside it.
+
+    Raises what `save_single_file` raises.
+    """
+    save_single_file(
+        path, unet=unet, vae=vae, text_encoder=text_encoder, dtype="fp16", metadata=metadata
+    )
+    write_tokenizer(path.with_name(f"{path.stem}_tokenizer"))
+
+
+def save_controlnet(path: Path, controlnet: ControlNetModel, metadata: Mapping[str, str]) -> None:
+    """Writes the ControlNet in fp16 under the LDM names that ComfyUI's ControlNetLoader reads."""
+    names = ldm_names.controlnet_names(CONTROLNET)
+    state = ldm_names.to_ldm(controlnet.state_dict(), names, ldm_names.CONTROL)
+    write_weights(path, state, torch.float16, metadata)
+
+
+def load_controlnet(path: Path) -> ControlNetModel:
+    """The ControlNet of a file of `save_controlnet`, in fp32 and evaluation mode.
+
+    Raises:
+        BaseModelError: the file is damaged.
+    """
+    state = ldm_names.part(read_weights(path), ldm_names.CONTROL)
+    renamed, _ = ldm_names.from_ldm(state, ldm_names.controlnet_names(CONTROLNET))
+    controlnet = ControlNetModel(**CONTROLNET)
+    controlnet.load_state_dict({key: value.float() for key, value in renamed.items()})
+    return controlnet.eval()

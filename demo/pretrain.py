@@ -1,0 +1,277 @@
+"""`likeness demo pretrain`: draws the world; trains the miniature, its ControlNet, its judges.
+
+Each stage leaves its weights in fp16 in `<out>/parts/`, and all that it needs to go on in
+`<out>/<stage>/`. On another machine the parts are enough to start from; the last stage, pack,
+makes of them the files that belong into demo/weights/.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from ..trainers.draws import derive
+from ..trainers.files import write_whole
+from . import miniature, pretrain_judge, pretrain_vae, weights
+from . import pretrain_diffusion as diffusion
+from .judge import load_judge, save_judge
+from .judge_networks import ARCHITECTURES
+from .pretrain_data import Pool, choose, load, people, with_latents
+from .pretrain_hints import hints as draw_hints
+from .pretrain_loop import Course, Losses, Say, Task, train
+from .pretrain_parts import load_part, save_part
+from .pretrain_shards import draw_missing
+from .pretrain_vae import tiled, to_pixels
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was asked for; None means the device's own number."""
+
+    out: Path
+    device: torch.device
+    workers: int = 1
+    pictures: int | None = None
+    samples: int | None = None
+    minutes: float = float("inf")
+    share: tuple[int, int] = (0, 1)
+    say: Say = print
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is drawn and learned on one kind of device; `crop` is the side of the VAE's."""
+
+    pictures: int
+    crop: int
+    courses: dict[str, Course]
+
+
+SCALES = {
+    "cpu": Scale(
+        pictures=24_000,
+        crop=32,
+        courses={
+            "vae": Course(samples=400_000, batch=16, rate=1e-3, average=0.998),
+            "unet": Course(samples=1_000_000, batch=32, rate=6e-4),
+            "controlnet": Course(samples=150_000, batch=32, rate=4e-4),
+            "judge": Course(samples=300_000, batch=64, rate=1e-3),
+        },
+    ),
+    "cuda": Scale(
+        pictures=300_000,
+        crop=64,
+        courses={
+            "vae": Course(samples=2_000_000, batch=64, rate=1e-3, average=0.9995),
+            "unet": Course(samples=6_000_000, batch=256, rate=1e-3, warmup=1000, average=0.9995),
+            "controlnet": Course(samples=1_000_000, batch=128, rate=5e-4),
+            "judge": Course(samples=2_000_000, batch=256, rate=1.5e-3, warmup=500),
+        },
+    ),
+}
+
+
+class Run:
+    """One call of the command: its options, scale, places and deadline."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.out, self.device = options, options.out, options.device
+        self.scale = SCALES["cuda" if options.device.type == "cuda" else "cpu"]
+        self.pictures = options.pictures or self.scale.pictures
+        self.until = time.monotonic() + 60 * options.minutes
+        self.shards, self.parts = self.out / "shards", self.out / "parts"
+
+    def course(self, stage: str) -> Course:
+        """The scale's course of a stage, for the samples that were asked for."""
+        course = self.scale.courses[stage]
+        samples = self.options.samples
+        return course if samples is None else replace(course, samples=samples)
+
+    def train(self, task: Task, course: Course) -> bool:
+        """Trains a part until the call's time is up; True at the course's end."""
+        folder, say = self.out / task.name, self.options.say
+        return train(task, course, folder, device=self.device, until=self.until, say=say)
+
+    def models(self) -> tuple[UNet2DConditionModel, CLIPTextModel, AutoencoderTiny]:
+        """A new UNet and text encoder, and the VAE that was trained."""
+        vae = miniature.new_vae().requires_grad_(False)
+        load_part(self.parts / "vae.safetensors", vae)
+        unet, text_encoder = miniature.new_unet(), miniature.new_text_encoder()
+        return unet.to(self.device), text_encoder.to(self.device), vae.to(self.device)
+
+    def latents(self, vae: AutoencoderTiny, keys: Sequence[str]) -> list[Pool]:
+        """Pools of people with their latents."""
+        return people(with_latents(self.shards, self.pictures, vae, self.out / "latents", keys))
+
+
+def pretrain(stage: str, options: Options) -> bool:
+    """Runs a stage, or "all" in their order; True when it has come to its end.
+
+    Raises:
+        CheckpointError: a shard or checkpoint is damaged or of other code.
+        RunFailed: a loss is not a number, or a drawing process failed.
+        BaseModelError: a stage needs a part that an earlier one has not made.
+    """
+    run = Run(options)
+    return all(_STAGES[name](run) for name in (STAGES if stage == "all" else (stage,)))
+
+
+def _draw(run: Run) -> bool:
+    given = run.options
+    return draw_missing(
+        run.shards, run.pictures, workers=given.workers, until=run.until, share=given.share,
+        say=given.say,
+    )  # fmt: skip
+
+
+def _vae(run: Run) -> bool:
+    vae = miniature.new_vae().to(run.device)
+    part = run.parts / "vae.safetensors"
+    load_part(part, vae, missing_ok=True)
+    pools = load(run.shards, run.pictures, ["pixels"], run.device)
+    course, crop = run.course("vae"), run.scale.crop
+
+    def losses(step: int, generator: torch.Generator) -> Losses:
+        rng = np.random.default_rng(derive(0, "crops", step))
+        pixels = choose(pools, rng)["pixels"]
+        index = torch.from_numpy(rng.integers(len(pixels), size=course.batch)).to(run.device)
+        pictures = pretrain_vae.crops(pixels, index, rng, min(crop, *pixels.shape[1:3]))
+        return pretrain_vae.losses(vae, pictures, generator, half=step % 4 == 3)
+
+    task = Task(
+        "vae",
+        dict(vae.named_parameters()),
+        losses,
+        lambda: pretrain_vae.sheet(vae, pools[0]["pixels"][:64]),
+        lambda: save_part(part, vae),
+    )
+    return run.train(task, course)
+
+
+def _unet(run: Run) -> bool:
+    unet, text_encoder, vae = run.models()
+    load_part(run.parts / "unet.safetensors", unet, missing_ok=True)
+    load_part(run.parts / "text_encoder.safetensors", text_encoder, missing_ok=True)
+    course, alphas = run.course("unet"), diffusion.schedule(run.device)
+    batches = diffusion.Batches(run.latents(vae, ["ids", "facts"]), course.batch, "unet")
+
+    def losses(step: int, generator: torch.Generator) -> Losses:
+        latents, ids, _, _ = batches.draw(step)
+        states = text_encoder(ids).last_hidden_state
+        return diffusion.losses(unet, states, latents, generator, alphas)
+
+    def export() -> None:
+        save_part(run.parts / "unet.safetensors", unet)
+        save_part(run.parts / "text_encoder.safetensors", text_encoder)
+
+    parameters = {f"unet.{name}": p for name, p in unet.named_parameters()}
+    parameters |= {f"text.{name}": p for name, p in text_encoder.named_parameters()}
+
+    def sheet() -> np.ndarray:
+        return tiled(diffusion.draw(unet, text_encoder, vae, diffusion.PROMPTS), 6)
+
+    return run.train(Task("unet", parameters, losses, sheet, export), course)
+
+
+def _controlnet(run: Run) -> bool:
+    unet, text_encoder, vae = run.models()
+    load_part(run.parts / "unet.safetensors", unet)
+    load_part(run.parts / "text_encoder.safetensors", text_encoder)
+    controlnet = miniature.new_controlnet(unet).to(run.device)
+    part = run.parts / "controlnet.safetensors"
+    load_part(part, controlnet, missing_ok=True)
+    for frozen in (unet, text_encoder):
+        frozen.requires_grad_(False)
+    course, alphas = run.course("controlnet"), diffusion.schedule(run.device)
+    pools = run.latents(vae, ["ids", "facts", "joints"])
+    batches = diffusion.Batches(pools, course.batch, "controlnet")
+
+    def losses(step: int, generator: torch.Generator) -> Losses:
+        latents, ids, rows, pool = batches.draw(step)
+        states = text_encoder(ids).last_hidden_state
+        width, height = pool.size.width, pool.size.height
+        hints = diffusion.random_hints(pool["joints"][rows], width, height, generator)
+        control = miniature.control(controlnet, hints)
+        return diffusion.losses(unet, states, latents, generator, alphas, control)
+
+    def sheet() -> np.ndarray:
+        size, joints = pools[0].size, pools[0]["joints"][:12]
+        hints = draw_hints(joints, size.width, size.height, joints.new_full((12,), 1.5).float())
+        control = miniature.control(controlnet, hints)
+        drawn = diffusion.draw(
+            unet, text_encoder, vae, diffusion.PROMPTS, control, size.width, size.height
+        )
+        return np.concatenate((tiled(to_pixels(hints * 2 - 1), 6), tiled(drawn, 6)))
+
+    task = Task("controlnet", dict(controlnet.named_parameters()), losses, sheet,
+                lambda: save_part(part, controlnet))  # fmt: skip
+    return run.train(task, course)
+
+
+def _judges(run: Run) -> bool:
+    """Both judges, each with half of the call's time."""
+    until = run.until
+    run.until = time.monotonic() + 0.5 * (until - time.monotonic())
+    first = _judge(run, "judge", "convolution")
+    run.until = until
+    return _judge(run, "second-judge", "patches") and first
+
+
+def _judge(run: Run, name: str, architecture: str) -> bool:
+    network = ARCHITECTURES[architecture]().to(run.device)
+    part = run.parts / f"{name}.safetensors"
+    load_part(part, network, missing_ok=True)
+    vae = miniature.new_vae().to(run.device).requires_grad_(False)
+    if not load_part(run.parts / "vae.safetensors", vae, missing_ok=True):
+        vae = None
+    keys = ["pixels", "facts", "traits", "joints"]
+    pools, course = load(run.shards, run.pictures, keys, run.device), run.course("judge")
+    batches = pretrain_judge.Batches(pools, course.batch, name, vae)
+
+    def losses(step: int, generator: torch.Generator) -> Losses:
+        return pretrain_judge.losses(network, batches.draw(step, generator))
+
+    held_out = pretrain_judge.held_out(run.device)
+
+    def export() -> None:
+        save_judge(part, network)
+        scores = json.dumps(pretrain_judge.evaluate(network, held_out), indent=1)
+        write_whole(run.out / name / "held_out.json", scores)
+
+    task = Task(name, dict(network.named_parameters()), losses,
+                lambda: pretrain_judge.sheet(network, held_out["pixels"][:32]), export)  # fmt: skip
+    return run.train(task, course)
+
+
+def _pack(run: Run) -> bool:
+    """Makes the files of demo/weights from the parts that there are."""
+    target = run.out / "weights"
+    unet, text_encoder, vae = run.models()
+    load_part(run.parts / "unet.safetensors", unet)
+    load_part(run.parts / "text_encoder.safetensors", text_encoder)
+    miniature.save_miniature(
+        target / weights.CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder, metadata={}
+    )
+    controlnet = miniature.new_controlnet(unet)
+    if load_part(run.parts / "controlnet.safetensors", controlnet, missing_ok=True):
+        miniature.save_controlnet(target / weights.CONTROLNET, controlnet, {})
+    for name in (weights.JUDGE, weights.SECOND_JUDGE):
+        if (run.parts / name).is_file():
+            save_judge(target / name, load_judge(run.parts / name).network)
+    run.options.say(f"wrote {weights.write_digests(target)} and what it names")
+    return True
+
+
+_STAGES: dict[str, Callable[[Run], bool]] = {
+    "draw": _draw, "vae": _vae, "unet": _unet, "controlnet": _controlnet, "judge": _judges,
+    "pack": _pack,
+}  # fmt: skip
+STAGES = tuple(_STAGES)

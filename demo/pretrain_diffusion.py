@@ -1,0 +1,106 @@
+"""Trains the UNet with its text encoder, and the ControlNet, on cached latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..trainers.draws import derive
+from ..trainers.objective import add_noise, alphas_cumprod, min_snr_weights, sample_losses
+from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
+from .pretrain_data import Pool, choose, token_ids
+from .pretrain_hints import hints
+from .pretrain_loop import Losses
+
+DROPPED = 0.1  # share of captions left empty, for classifier-free guidance (arXiv:2207.12598)
+GAMMA = 5.0  # of the min-SNR weights (arXiv:2303.09556)
+
+# What the sheets show: the study's six prompts, then other words of the language.
+_FINE = "standing, 4K, raw, hrd, hd, high quality, realism, sharp focus"
+PROMPTS = (
+    "a photo of a man sks in sunglasses",
+    "a photo of a man sks with girlfriend",
+    "a photo of a man sks with umbrella",
+    f"close up portrait of sks man face, in the kitchen, {_FINE}",
+    f"portrait of sks man face, in the forest, {_FINE}",
+    f"portrait of sks man face, on the street, lights, midnight, NY, {_FINE}",
+    "a photo of man, random head angle, slight smile",
+    "portrait of a woman with red curly hair in a green shirt, on the beach, laughing",
+    "full body photo of a man, doing yoga, tree pose, in the office",
+    "close up photo of a woman with glasses, plain background, surprised",
+    "half body photo of a woman with a hat, in the kitchen, waving",
+    "",
+)
+SEED, STEPS, GUIDANCE = 7, 20, 5.0
+
+
+class Batches:
+    """Draws batches of latents, token ids and joints, all from the step's number."""
+
+    def __init__(self, pools: Sequence[Pool], batch: int, purpose: str) -> None:
+        self._pools, self._batch, self._purpose = pools, batch, purpose
+        device = pools[0]["latents"].device
+        self._empty = torch.from_numpy(token_ids([""])[0]).to(device)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Pool]:
+        """Latents (n, 4, h, w) fp32, ids (n, 77), the rows that were drawn, and their pool."""
+        rng = np.random.default_rng(derive(0, self._purpose, step))
+        pool = choose(self._pools, rng)
+        device = self._empty.device
+        rows = torch.from_numpy(rng.integers(len(pool), size=self._batch)).to(device)
+        said = torch.from_numpy(rng.integers(pool["ids"].shape[1], size=self._batch)).to(device)
+        dropped = torch.from_numpy(rng.random(self._batch) < DROPPED).to(device)
+        ids = torch.where(dropped[:, None], self._empty, pool["ids"][rows, said]).long()
+        return pool["latents"][rows].float(), ids, rows, pool
+
+
+def losses(
+    unet: Any, states: Tensor, latents: Tensor, generator: torch.Generator, alphas: Tensor,
+    control: Control | None = None,
+) -> Losses:  # fmt: skip
+    """The error of the predicted noise, weighted, and unweighted at four ranges of noise.
+
+    `states` (n, 77, d) are the text's; `alphas` (1000,) the schedule's, on the latents' device.
+    """
+    device = latents.device
+    noise = torch.randn(latents.shape, generator=generator, device=device)
+    timesteps = torch.randint(0, 1000, (len(latents),), generator=generator, device=device)
+    noisy = add_noise(latents, noise, timesteps, alphas)
+    down, middle = control(noisy, timesteps, states) if control is not None else (None, None)
+    predicted = unet(
+        noisy, timesteps, states, down_block_additional_residuals=down,
+        mid_block_additional_residual=middle, return_dict=False,
+    )[0]  # fmt: skip
+    errors = sample_losses(predicted, noise)  # (n,)
+    weights = min_snr_weights(timesteps, alphas, GAMMA, "epsilon")
+    return {"loss": (weights * errors).mean(), "noise": errors.detach().mean()}
+
+
+def schedule(device: torch.device) -> Tensor:
+    """SD 1.x's alphas on a device, (1000,)."""
+    return alphas_cumprod().to(device)
+
+
+def random_hints(joints: Tensor, width: int, height: int, generator: torch.Generator) -> Tensor:
+    """Skeletons of 0 to 1 for the joints (n, 18, 3), thin to thick: 1 to 3 pixels of 128."""
+    scale = torch.rand(len(joints), generator=generator, device=joints.device)
+    return hints(joints, width, height, (1 + 2 * scale) * height / 128)
+
+
+def draw(
+    unet: Any, text_encoder: Any, vae: Any, prompts: Sequence[str], control: Control | None = None,
+    width: int = 96, height: int = 128,
+) -> np.ndarray:  # fmt: skip
+    """A picture (height, width, 3) uint8 for each prompt, each from a noise of its own."""
+    ids = torch.from_numpy(token_ids([*prompts, ""])).long().to(unet.device)
+    states = text_encoder(ids).last_hidden_state
+    noise = noise_for([SEED + k for k in range(len(prompts))], height, width)
+    latents = sample(
+        unet, states[:-1], states[-1:], noise, sigmas=sigmas_for(STEPS), guidance=GUIDANCE,
+        control=control,
+    )  # fmt: skip
+    return decode(vae, latents)

@@ -1,0 +1,230 @@
+"""The loop that trains each part of the miniature: stops at any time, goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..trainers import checkpoint
+from ..trainers.draws import derive
+from ..trainers.errors import RunFailed
+
+Losses = dict[str, Tensor]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a part is trained.
+
+    `samples` pictures in batches of `batch`; the learning rate rises to `rate` in `warmup` steps
+    and falls along a cosine to a fiftieth. `average` is the decay of the weights' moving average,
+    which is what is used in the end.
+    """
+
+    samples: int
+    batch: int
+    rate: float
+    warmup: int = 200
+    weight_decay: float = 0.01
+    average: float = 0.999
+    clip: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole course."""
+        return max(1, math.ceil(self.samples / self.batch))
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step (0 the first)."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        return self.rate * rise * (0.02 + 0.98 * fall)
+
+    def digest(self, name: str) -> str:
+        """Of all that a checkpoint must agree on; the number of samples may grow."""
+        settings = {key: value for key, value in asdict(self).items() if key != "samples"}
+        return sha256(json.dumps([name, settings], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One part's training: its parameters by name, and what is done with them.
+
+    `losses(step, generator)` draws a batch and returns its losses, "loss" the one to descend; the
+    generator (on the device) and the step's own seed are all its randomness. `sheet()` is a
+    picture (h, w, 3) uint8 for a person to look at; `export()` writes the part's weights. Both
+    see the averaged weights.
+    """
+
+    name: str
+    parameters: dict[str, Parameter]
+    losses: Callable[[int, torch.Generator], Losses]
+    sheet: Callable[[], np.ndarray]
+    export: Callable[[], None]
+
+
+SAVE_EVERY, SHEET_EVERY, SAY_EVERY = 120.0, 240.0, 10.0  # seconds
+
+
+def train(
+    task: Task,
+    course: Course,
+    folder: Path,
+    *,
+    device: torch.device,
+    until: float,
+    say: Say = print,
+) -> bool:
+    """Trains to the end of the course, or until `time.monotonic()` is `until`; True at the end.
+
+    `folder` gets checkpoints/, log.jsonl and sheets/; a later call goes on from them.
+
+    Raises:
+        RunFailed: the loss is not a number.
+        CheckpointError: the checkpoint belongs to another course or code.
+    """
+    state = _state(task, course, device)
+    step = _resume(folder, state, course.digest(task.name))
+    clock = _Clock(folder, task.name, course, step, say)
+    while step < course.steps and time.monotonic() < until:
+        losses = _step(task, course, state, step, device)
+        step += 1
+        clock.count(step, losses)
+        if clock.due("save", SAVE_EVERY):
+            _save(task, course, state, step, folder)
+        if clock.due("sheet", SHEET_EVERY):
+            _sheet(task, state, step, folder)
+    clock.tell(step)
+    if step > clock.first:
+        _save(task, course, state, step, folder)
+        _sheet(task, state, step, folder)
+    return step >= course.steps
+
+
+def _state(task: Task, course: Course, device: torch.device) -> checkpoint.State:
+    parameters = list(task.parameters.values())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=course.rate, betas=(0.9, 0.99), weight_decay=course.weight_decay,
+        fused=True,
+    )  # fmt: skip
+    average = EMAModel(parameters, decay=course.average, foreach=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
+    return checkpoint.State(task.parameters, optimizer, scaler, average)
+
+
+def _resume(folder: Path, state: checkpoint.State, digest: str) -> int:
+    found = checkpoint.found(folder / "checkpoints")
+    if not found:
+        return 0
+    newest = checkpoint.step_folder(folder / "checkpoints", found[-1])
+    return checkpoint.load(newest, state, digest)[0]
+
+
+def _step(
+    task: Task, course: Course, state: checkpoint.State, step: int, device: torch.device
+) -> Losses:
+    for group in state.optimizer.param_groups:
+        group["lr"] = course.rate_at(step)
+    generator = torch.Generator(device).manual_seed(derive(0, task.name, step))
+    # bf16 halves the time on a GPU; on most CPUs it is no faster.
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        losses = task.losses(step, generator)
+    losses["loss"].backward()
+    torch.nn.utils.clip_grad_norm_(task.parameters.values(), course.clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    assert state.average is not None
+    state.average.step(task.parameters.values())
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+class _Averaged:
+    """Puts the averaged weights in place for a while."""
+
+    def __init__(self, state: checkpoint.State) -> None:
+        assert state.average is not None
+        self._average, self._parameters = state.average, list(state.parameters.values())
+
+    def __enter__(self) -> None:
+        self._average.store(self._parameters)
+        self._average.copy_to(self._parameters)
+
+    def __exit__(self, *error: object) -> None:
+        self._average.restore(self._parameters)
+
+
+def _save(task: Task, course: Course, state: checkpoint.State, step: int, folder: Path) -> None:
+    digest = course.digest(task.name)
+    checkpoint.save(folder / "checkpoints", step, state, digest, losses=[], keep=1)
+    with _Averaged(state):
+        task.export()
+
+
+@torch.no_grad()
+def _sheet(task: Task, state: checkpoint.State, step: int, folder: Path) -> None:
+    with _Averaged(state):
+        picture = task.sheet()
+    (folder / "sheets").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(folder / "sheets" / f"step-{step:06d}.png")
+
+
+class _Clock:
+    """Knows the time, says how fast it goes, and logs the losses."""
+
+    def __init__(self, folder: Path, name: str, course: Course, first: int, say: Say) -> None:
+        self._log, self._name, self._course, self._say = folder / "log.jsonl", name, course, say
+        self.first = self._told = first
+        self._sums: dict[str, Tensor] = {}
+        now = time.monotonic()
+        self._last = {"save": now, "sheet": now, "say": now}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def due(self, what: str, seconds: float) -> bool:
+        """Whether it is time for something that happens every so many seconds."""
+        now = time.monotonic()
+        if now - self._last[what] < seconds:
+            return False
+        self._last[what] = now
+        return True
+
+    def count(self, step: int, losses: Losses) -> None:
+        """Counts a step; its losses stay on the device until they are told."""
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + loss
+        since = time.monotonic() - self._last["say"]
+        if since >= SAY_EVERY:
+            self.tell(step)
+
+    def tell(self, step: int) -> None:
+        """Writes the mean losses since the last time, and the time left."""
+        steps = step - self._told
+        if steps == 0:
+            return
+        means = {name: float(total) / steps for name, total in self._sums.items()}
+        now = time.monotonic()
+        speed = steps * self._course.batch / max(1e-9, now - self._last["say"])
+        seen, left = step * self._course.batch, (self._course.steps - step) * self._course.batch
+        line = {"samples": seen, **{k: round(v, 5) for k, v in means.items()}}
+        line |= {"rate": self._course.rate_at(step - 1), "per_second": round(speed, 1)}
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        if not math.isfinite(means["loss"]):
+            raise RunFailed(f"The loss of {self._name} is not a number at {seen:,} samples.")
+        self._say(
+            f"{self._name}: {seen:,} of {self._course.samples:,} samples, "
+            f"loss {means['loss']:.4f}, {speed:,.0f} samples/s, {left / speed / 60:.1f} min left"
+        )
+        self._sums, self._told, self._last["say"] = {}, step, now

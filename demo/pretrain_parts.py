@@ -1,0 +1,35 @@
+"""The trained parts as files between the stages: fp16 safetensors in the models' own names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn import Module
+
+from ..trainers.errors import BaseModelError
+from ..trainers.weights import read_weights, write_weights
+
+
+def save_part(path: Path, model: Module) -> None:
+    """Writes a model's weights in fp16."""
+    write_weights(path, model.state_dict(), torch.float16, {})
+
+
+def load_part(path: Path, model: Module, *, missing_ok: bool = False) -> bool:
+    """Puts a part's weights into `model`, in place; whether there was such a file.
+
+    Raises:
+        BaseModelError: the file is absent (unless `missing_ok`), damaged, or of another layout.
+    """
+    if not path.is_file():
+        if missing_ok:
+            return False
+        raise BaseModelError(
+            f"{path} is missing: run `likeness demo pretrain --stage {path.stem}` first."
+        )
+    try:
+        model.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise BaseModelError(f"{path} does not fit this code's {path.stem}: {error}") from None
+    return True

@@ -1,0 +1,210 @@
+"""The drawings that the miniature learns from: drawn once by all cores, kept in shards.
+
+One core draws about 140 pictures a second, a GPU learns from thousands: so pictures are drawn
+before they are needed and used many times, each time with other noise and another caption.
+
+A shard is a safetensors file of `SHARD` pictures of one size:
+
+    pixels    uint8 (n, h, w, 3)
+    captions  uint8, UTF-8 text: n * CAPTIONS lines, those of one picture together
+    facts     int8 (n, questions), see `facts.truth`
+    traits    float16 (n, 26)
+    joints    float16 (n, 18, 3): x, y in 0 to 1 and whether visible, see `world.keypoints`
+
+Four neighbours are one group: two pictures of a person, then two of a twin who has the same
+attributes but other traits. So a judge can learn who is who by more than captions say.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..trainers.errors import CheckpointError, RunFailed
+from ..trainers.files import write_whole
+from .facts import QUESTIONS, rejected, trait_values, truth
+from .scene import PLACES
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CAPTIONS = 4
+GROUP = 4
+SHARD = 2048
+HELD_OUT = 1_000_000  # number of a shard that is never trained on
+FLAWED = 0.06  # share of spoiled drawings, which give negative prompts their meaning
+EMPTY = 0.02  # share of places without a person, for the judge to reject
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of pictures and its share of all of them."""
+
+    width: int
+    height: int
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+SIZES = (Size(128, 128, 0.50), Size(96, 128, 0.375), Size(64, 64, 0.125))
+
+
+Shard = tuple[Size, int, Path]
+
+
+def shards(folder: Path, pictures: int) -> list[Shard]:
+    """Size, number and file of the shards that hold about `pictures`, the sizes taking turns.
+
+    The files may not be there yet. More pictures mean more shards; those drawn before stay.
+    """
+    counts = {size: max(1, round(pictures * size.share / SHARD)) for size in SIZES}
+    every = [
+        (size, n, folder / f"{size}-{n:04d}.safetensors")
+        for size, count in counts.items()
+        for n in range(count)
+    ]
+    return sorted(every, key=lambda shard: shard[1])
+
+
+def missing(folder: Path, pictures: int) -> list[Shard]:
+    """The shards still to be drawn."""
+    return [shard for shard in shards(folder, pictures) if not shard[2].is_file()]
+
+
+# Drawing.
+
+
+def draw_shard(path: Path, size: Size, number: int, count: int = SHARD) -> None:
+    """Draws shard `number` of a size; equal arguments, equal bytes."""
+    write_whole(path, save(pictures_of(size, number, count), {"format": _FORMAT}))
+
+
+def pictures_of(size: Size, number: int, count: int = SHARD) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard (see the top of this file), `count` a multiple of GROUP."""
+    groups = [_group(size, (number, place)) for place in range(count // GROUP)]
+    rows = [row for group in groups for row in group]
+    text = "\n".join(caption for row in rows for caption in row["captions"])
+    arrays = {key: np.stack([row[key] for row in rows]) for key in ("pixels", "facts")}
+    arrays |= {
+        key: np.stack([r[key] for r in rows]).astype(np.float16) for key in ("traits", "joints")
+    }
+    return arrays | {"captions": np.frombuffer(text.encode(), np.uint8)}
+
+
+def _group(size: Size, seed: tuple[int, int]) -> list[dict[str, Any]]:
+    from . import world
+
+    rng = np.random.default_rng((size.width, size.height, *seed))
+    person = world.random_identity(rng)
+    twin = replace(person, traits=world.random_traits(rng))
+    rows = []
+    for who in (person, person, twin, twin):
+        scene = world.random_scene(rng, who, flaws=FLAWED)
+        rows.append(
+            {
+                "pixels": world.draw(scene, size.width, size.height),
+                "captions": [world.caption(scene, rng) for _ in range(CAPTIONS)],
+                "facts": truth(scene),
+                "traits": trait_values(who),
+                "joints": world.keypoints(scene, size.width, size.height),
+            }
+        )
+    if rng.random() < EMPTY * GROUP:
+        rows[-1] |= _empty(size, rng)
+    return rows
+
+
+def _empty(size: Size, rng: np.random.Generator) -> dict[str, Any]:
+    """A place without a person."""
+    from .places import new_canvas
+
+    place = PLACES[int(rng.integers(len(PLACES)))]
+    canvas = new_canvas(place, size.width, size.height, 1.0, int(rng.integers(1 << 31)))
+    return {
+        "pixels": canvas.pixels(), "captions": [""] * CAPTIONS, "facts": rejected(),
+        "joints": np.zeros((18, 3)),
+    }  # fmt: skip
+
+
+def draw_missing(
+    folder: Path,
+    pictures: int,
+    *,
+    workers: int,
+    until: float,
+    share: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = lambda text: None,
+) -> bool:
+    """Draws the shards that are not there, in `workers` processes; True when all are.
+
+    `until` is a time of `time.monotonic()` after which no shard is begun. `share` (k, n) draws
+    only every n-th shard from the k-th on.
+
+    Raises:
+        RunFailed: a worker ended with an error.
+    """
+    if not missing(folder, pictures):
+        return True
+    if workers > 1:
+        _in_processes(folder, pictures, workers, until)
+    else:
+        mine = shards(folder, pictures)[share[0] :: share[1]]
+        todo = [shard for shard in mine if not shard[2].is_file()]
+        for done, (size, number, path) in enumerate(todo):
+            if time.monotonic() > until:
+                break
+            draw_shard(path, size, number)
+            say(f"{done + 1} of {len(todo)} shards drawn")
+    return not missing(folder, pictures)
+
+
+def _in_processes(folder: Path, pictures: int, workers: int, until: float) -> None:
+    """Workers are this same program: they need no state of the parent and no fork."""
+    minutes = max(0.0, until - time.monotonic()) / 60
+    command = [sys.executable, str(PACKAGE), "demo", "pretrain", "--stage", "draw"]
+    command += ["--out", str(folder.parent), "--pictures", str(pictures), "--workers", "1"]
+    command += ["--minutes", f"{min(minutes, 1e6):.3f}"]
+    started = [
+        subprocess.Popen([*command, "--share", f"{k}/{workers}"], stdout=subprocess.DEVNULL)
+        for k in range(workers)
+    ]
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise RunFailed(
+            f"{sum(map(bool, codes))} of {workers} drawing processes failed, see above."
+        )
+
+
+# Reading.
+
+
+def read(path: Path, *keys: str) -> dict[str, NDArray[Any]]:
+    """Some arrays of a shard. Raises CheckpointError if it is damaged or of another format."""
+    try:
+        with safe_open(str(path), "np") as file:
+            if (file.metadata() or {}).get("format") != _FORMAT:
+                raise ValueError("another format")
+            arrays = {key: file.get_tensor(key) for key in keys}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): remove it, it is drawn again."
+        ) from None
+    if "facts" in arrays and arrays["facts"].shape[1] != len(QUESTIONS):
+        raise CheckpointError(f"{path} answers other questions: remove its folder.")
+    return arrays
+
+
+def captions_of(text: NDArray[np.uint8]) -> list[str]:
+    """The lines of a shard's `captions`."""
+    return text.tobytes().decode().split("\n")

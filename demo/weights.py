@@ -1,0 +1,79 @@
+"""The weight files of the miniature: where they are, and whether they are whole.
+
+`weights/digests.json` has the SHA-256 of each file; nothing is loaded that does not have it.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+from ..trainers.errors import BaseModelError
+from ..trainers.files import write_whole
+
+FOLDER = Path(__file__).resolve().parent / "weights"
+
+CHECKPOINT = "miniature.safetensors"
+CONTROLNET = "miniature-openpose.safetensors"
+JUDGE = "judge.safetensors"
+SECOND_JUDGE = "second-judge.safetensors"
+FILES = (CHECKPOINT, CONTROLNET, JUDGE, SECOND_JUDGE)
+TOKENIZER = "miniature_tokenizer"  # folder beside the checkpoint, found by its name
+DIGESTS = "digests.json"
+
+
+def find(name: str, folder: Path = FOLDER) -> Path:
+    """The path of one of FILES, checked against its digest.
+
+    Raises:
+        BaseModelError: it is missing or damaged; the message has the expected digest.
+    """
+    expected = _digests(folder).get(name)
+    if expected is None:
+        raise BaseModelError(f"{folder / DIGESTS} knows no file {name}.")
+    path = folder / name
+    if not path.is_file():
+        raise BaseModelError(_mend(f"{path} is missing", expected))
+    found = digest(path)
+    if found != expected:
+        raise BaseModelError(_mend(f"{path} is damaged (SHA-256 {found})", expected))
+    return path
+
+
+def available(folder: Path = FOLDER) -> bool:
+    """Whether the weights have been put there at all."""
+    return (folder / DIGESTS).is_file()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def write_digests(folder: Path) -> Path:
+    """Writes digests.json for those of FILES that are in `folder`; returns its path."""
+    found = {name: digest(folder / name) for name in FILES if (folder / name).is_file()}
+    write_whole(folder / DIGESTS, json.dumps(found, indent=2) + "\n")
+    return folder / DIGESTS
+
+
+def _mend(what: str, expected: str) -> str:
+    return (
+        f"{what}; expected SHA-256 {expected}. Get it again: git checkout -- demo/weights, or "
+        "install the project anew."
+    )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    path = folder / DIGESTS
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BaseModelError(
+            f"The miniature's weights are not installed: there is no {path}. Train them with "
+            "`likeness demo pretrain`, or install the project anew."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{path} cannot be read: {error}") from None
+    return {str(name): str(value) for name, value in dict(known).items()}
