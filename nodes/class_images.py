@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Prior, explain
 from .host import input_folder, io
-from .names import folder_inside, listing_fingerprint, subfolders
+from .names import listing_fingerprint, photo_folder, subfolders
 from .sockets import PriorType
 from .values import PriorSource
 
@@ -106,7 +106,7 @@ class ClassImages(io.ComfyNode):
             if prompt is not None:
                 prior_spec({"prompt": prompt})
             if source is not None and source != DRAWN:
-                folder_inside(input_folder(), source)
+                photo_folder(input_folder(), source)
         except LikenessError as error:
             return str(error)
         return True
@@ -117,14 +117,14 @@ class ClassImages(io.ComfyNode):
         if source in (None, DRAWN):
             return ""
         try:
-            return listing_fingerprint(folder_inside(input_folder(), str(source)))
+            return listing_fingerprint(photo_folder(input_folder(), str(source)))
         except LikenessError as error:
             return str(error)
 
     @classmethod
     def execute(cls, source: str, **options: Any) -> io.NodeOutput:
         """The class images' description; nothing is drawn here."""
-        folder = None if source == DRAWN else folder_inside(input_folder(), source)
+        folder = None if source == DRAWN else photo_folder(input_folder(), source)
         return io.NodeOutput(PriorSource(prior_spec(options), folder))
 
 

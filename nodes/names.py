@@ -42,6 +42,14 @@ def folder_inside(root: Path, name: str) -> Path:
     return path
 
 
+def photo_folder(root: Path, name: str) -> Path:
+    """As `folder_inside`, for a folder with at least one file. Raises LikenessError."""
+    path = folder_inside(root, name)
+    if not any(entry.is_file() for entry in path.iterdir()):
+        raise LikenessError(f"The folder {name!r} has no photographs; put some into it.")
+    return path
+
+
 def subfolders(root: Path, depth: int = 2) -> list[str]:
     """Names of the folders below `root`, with ``/``, down to `depth`; links and hidden ones not."""
     names = []

@@ -13,7 +13,7 @@ from ..trainers.recipe import Subject as SubjectSpec
 from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from .host import input_folder, io
-from .names import folder_inside, listing_fingerprint, subfolders
+from .names import listing_fingerprint, photo_folder, subfolders
 from .sockets import SubjectType
 from .values import SubjectSource
 
@@ -128,7 +128,7 @@ class Subject(io.ComfyNode):
         given = {"token": token, "class_word": class_word, "prompt": prompt}
         try:
             if folder is not None:
-                folder_inside(input_folder(), folder)
+                photo_folder(input_folder(), folder)
             subject_spec({key: value for key, value in given.items() if value is not None})
         except LikenessError as error:
             return str(error)
@@ -138,14 +138,14 @@ class Subject(io.ComfyNode):
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
         """Changes when the folder's files do, so that new photographs are read."""
         try:
-            return listing_fingerprint(folder_inside(input_folder(), folder or ""))
+            return listing_fingerprint(photo_folder(input_folder(), folder or ""))
         except LikenessError as error:
             return str(error)
 
     @classmethod
     def execute(cls, folder: str, **options: Any) -> io.NodeOutput:
         """(subject, crops, report). Raises SubjectError when no photograph can be used."""
-        source = SubjectSource(subject_spec(options), folder_inside(input_folder(), folder))
+        source = SubjectSource(subject_spec(options), photo_folder(input_folder(), folder))
         photos = read_subject(source.folder, source.spec)
         return io.NodeOutput(source, crops(photos), report(photos))
 

@@ -11,8 +11,9 @@ from .training import (
     adapter_name,
     adapter_outputs,
     base_fingerprint,
-    common_inputs,
+    course_inputs,
     loss_map,
+    material_inputs,
     problem_with,
     record_outputs,
     report,
@@ -37,7 +38,7 @@ class TrainDreamBooth(io.ComfyNode):
             ),
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
-            inputs=common_inputs(learning_rate=2e-6),
+            inputs=[*material_inputs(), *course_inputs(learning_rate=2e-6)],
             outputs=[*adapter_outputs(), *record_outputs()],
         )
 

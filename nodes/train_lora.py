@@ -13,8 +13,9 @@ from .training import (
     adapter_name,
     adapter_outputs,
     base_fingerprint,
-    common_inputs,
+    course_inputs,
     loss_map,
+    material_inputs,
     problem_with,
     record_outputs,
     report,
@@ -42,7 +43,7 @@ class TrainLoRA(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                *common_inputs(learning_rate=1e-4),
+                *material_inputs(),
                 io.Int.Input(
                     "rank",
                     default=4,
@@ -50,6 +51,7 @@ class TrainLoRA(io.ComfyNode):
                     max=512,
                     tooltip="Size of the adapter: 1 keeps the main features, 8 the details.",
                 ),
+                *course_inputs(learning_rate=1e-4),
                 *_lora_inputs(),
             ],
             outputs=[

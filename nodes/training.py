@@ -23,16 +23,8 @@ from .values import PriorSource, SubjectSource
 ADVANCED = {"advanced": True}
 
 
-def common_inputs(learning_rate: float) -> list[io.Input]:
-    """Inputs of every train node; the learning rate's default is the method's."""
-    return [
-        *_material_inputs(),
-        *_course_inputs(learning_rate),
-        *_run_inputs(),
-    ]
-
-
-def _material_inputs() -> list[io.Input]:
+def material_inputs() -> list[io.Input]:
+    """What a train node is given."""
     return [
         SubjectType.Input("subject", tooltip="The photographs, from a Subject node."),
         PriorType.Input(
@@ -51,7 +43,12 @@ def _material_inputs() -> list[io.Input]:
     ]
 
 
-def _course_inputs(learning_rate: float) -> list[io.Input]:
+def course_inputs(learning_rate: float) -> list[io.Input]:
+    """How it trains; the learning rate's default is the method's."""
+    return [*_learning_inputs(learning_rate), *_run_inputs()]
+
+
+def _learning_inputs(learning_rate: float) -> list[io.Input]:
     return [
         io.Int.Input(
             "steps",

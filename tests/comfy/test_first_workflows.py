@@ -108,7 +108,7 @@ def picture(path):
 
 @pytest.fixture(scope="module")
 def dreambooth(comfy, workflow, lora):
-    """train_dreambooth.json; 8-bit Adam, because 32-bit states would take 8 GB more."""
+    """train_dreambooth.json; with 8-bit Adam, because 32-bit states would take 6 GB more."""
     pytest.importorskip("bitsandbytes")
     comfy.forget()
     prompt = workflow(
@@ -117,6 +117,7 @@ def dreambooth(comfy, workflow, lora):
         **SMALL,
         Likeness_TrainDreamBooth={
             **TRAIN,
+            "steps": 1,  # a minute on two cores
             "preview_every": 0,
             "optimizer": "adamw8bit",
             "learning_rate": 1e-4,
@@ -146,3 +147,20 @@ def test_the_saved_checkpoint_is_what_load_adapter_puts_on_the_base(comfy, workf
     assert picture(saved_picture(comfy, prompt, outcome)) == picture(
         saved_picture(comfy, trained, first)
     )
+
+
+def test_an_equal_training_is_reused_after_a_restart(comfy, lora):
+    prompt, _ = lora
+    comfy.forget()  # what ComfyUI itself remembers
+    kinds = ("Train", "Subject", "ClassImages", "PreviewAny")
+    prompt = {
+        key: node
+        for key, node in prompt.items()
+        if any(kind in node["class_type"] for kind in kinds) and key != "seen"
+    }
+    outcome = comfy.run(prompt)
+    assert outcome.status == "success", outcome.error
+    assert node_of(prompt, "Likeness_TrainLoRA") not in outcome.cached
+    report = outcome.outputs[node_of(prompt, "PreviewAny")]["text"][0]
+    assert "is reused" in report
+    assert len(list((comfy.home / "output" / "loras").glob("subject-lora-*"))) == 1
