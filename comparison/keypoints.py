@@ -1,0 +1,160 @@
+"""`POSE_KEYPOINT`, the wire of other packs and of ComfyUI's core: read and written; the yoga poses.
+
+A frame is ``{"canvas_width": int, "canvas_height": int, "people": [{"pose_keypoints_2d":
+[x, y, score, ...]}]}``; a wire holds one frame or a list. Some packs give x and y in pixels,
+others in 0 to 1 of the canvas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..trainers.recipe import explain
+from .errors import ComparisonError
+from .poses import JOINTS, Person, Pose, check_canvas
+
+MOST_FRAMES = 1000
+# Joints with a lower score count as not seen, as in core's node for drawing keypoints.
+_LEAST_SCORE = 0.3
+# Coordinates up to here are shares of the canvas; a body of so few pixels is none.
+_LARGEST_SHARE = 2.0
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+def yoga_poses() -> tuple[Pose, ...]:
+    """The four yoga poses: tree, warrior-two, goddess, lotus. All show the face."""
+    return read_poses(Path(__file__).parent / "pose_sets" / "yoga.json")
+
+
+def read_poses(path: Path) -> tuple[Pose, ...]:
+    """Poses of a JSON file: a frame, a list of frames, or ``{"poses": {name: frame, ...}}``.
+
+    Raises ComparisonError.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ComparisonError(f"{path} has more than {_MOST_BYTES >> 20} MB: not a pose file.")
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ComparisonError(f"The poses {path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ComparisonError(f"{path} is not JSON: {error}.") from None
+    named = data.get("poses") if isinstance(data, dict) else None
+    if not isinstance(named, dict):
+        return poses_of_keypoints(data)
+    return tuple(_pose_of_frame(frame, name) for name, frame in named.items())
+
+
+def poses_of_keypoints(data: Any, name: str = "pose") -> tuple[Pose, ...]:
+    """The pose of each frame; `name`, or ``name-1`` and so on if there are several.
+
+    Hands and faces are left out. Joints may be missing. Raises ComparisonError for data that is
+    no such wire, a frame without people, another number of points than 18, or numbers that are
+    not finite.
+    """
+    frames = [data] if isinstance(data, dict) else data
+    if not isinstance(frames, list | tuple) or not frames:
+        raise ComparisonError("These are no pose keypoints: a frame or a list of frames is needed.")
+    if len(frames) > MOST_FRAMES:
+        raise ComparisonError(
+            f"{len(frames):,} frames are too many poses: give at most {MOST_FRAMES:,}."
+        )
+    if len(frames) == 1:
+        return (_pose_of_frame(frames[0], name),)
+    return tuple(
+        _pose_of_frame(frame, f"{name}-{number}") for number, frame in enumerate(frames, start=1)
+    )
+
+
+def keypoints_of_poses(poses: Sequence[Pose], width: int, height: int) -> list[dict[str, Any]]:
+    """A frame for each pose, in pixels of a canvas of `width` by `height`; no faces, no hands."""
+    check_canvas(width, height)
+    return [
+        {
+            "canvas_width": width,
+            "canvas_height": height,
+            "people": [
+                {
+                    "pose_keypoints_2d": _flat(person, width, height),
+                    # Readers expect these lists; a score of 0 is a point that is not seen.
+                    "face_keypoints_2d": [0.0] * 3 * 70,
+                    "hand_left_keypoints_2d": [0.0] * 3 * 21,
+                    "hand_right_keypoints_2d": [0.0] * 3 * 21,
+                }
+                for person in pose.people
+            ],
+        }
+        for pose in poses
+    ]
+
+
+def _flat(person: Person, width: int, height: int) -> list[float]:
+    flat = []
+    for point in person:
+        flat += [point[0] * width, point[1] * height, 1.0] if point else [0.0, 0.0, 0.0]
+    return flat
+
+
+def _pose_of_frame(frame: Any, name: str) -> Pose:
+    if not isinstance(frame, dict) or not isinstance(frame.get("people"), list | tuple):
+        raise ComparisonError(f"The pose {name!r} is no frame of keypoints: it has no 'people'.")
+    width, height = _canvas(frame, name)
+    people = [_joints(person, name) for person in frame["people"]]
+    people = [joints for joints in people if any(joints)]
+    if not people:
+        raise ComparisonError(
+            f"There is no person in the pose {name!r}: choose a picture on which one is found."
+        )
+    if any(max(map(abs, point)) > _LARGEST_SHARE for joints in people for point in joints if point):
+        people = [[p and (p[0] / width, p[1] / height) for p in joints] for joints in people]
+    try:
+        return Pose(name=name, aspect=width / height, people=people)
+    except ValidationError as error:
+        raise ComparisonError(explain(error, f"pose {name!r}")) from None
+
+
+def _canvas(frame: dict[str, Any], name: str) -> tuple[float, float]:
+    try:
+        width, height = _numbers([frame["canvas_width"], frame["canvas_height"]])
+    except (KeyError, ValueError):
+        raise ComparisonError(
+            f"The pose {name!r} needs canvas_width and canvas_height, in pixels."
+        ) from None
+    check_canvas(width, height)
+    return width, height
+
+
+def _joints(person: Any, name: str) -> list[tuple[float, float] | None]:
+    """The 18 joints of one person as they are given, None where one is not seen."""
+    flat = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
+    flat = [0.0] * 3 * len(JOINTS) if flat is None else flat  # found by hands or face only
+    try:
+        values = _numbers(flat)
+    except ValueError as error:
+        raise ComparisonError(f"The pose {name!r} cannot be read: {error}.") from None
+    if len(values) != 3 * len(JOINTS):
+        raise ComparisonError(
+            f"A person in the pose {name!r} has {len(values) / 3:g} points: {len(JOINTS)} are "
+            "needed, those of OpenPose's COCO model, each with x, y and score."
+        )
+    triples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    return [(x, y) if score >= _LEAST_SCORE else None for x, y, score in triples]
+
+
+def _numbers(values: Any) -> list[float]:
+    """`values` as finite floats. Raises ValueError, which says what stands in the way."""
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("its keypoints are no list of numbers") from None
+    for index, number in enumerate(numbers):
+        if not isfinite(number):
+            joint = JOINTS[index // 3 % len(JOINTS)]
+            raise ValueError(f"{number} stands at the joint '{joint}'; leave a missing joint at 0")
+    return numbers

@@ -1,0 +1,166 @@
+"""Body poses as OpenPose keypoints: chosen by a seed, fitted to a canvas, drawn."""
+
+from __future__ import annotations
+
+import colorsys
+from math import atan2, cos, degrees, dist, pi, radians, sin
+from random import Random
+from typing import Annotated
+
+from PIL import Image, ImageDraw
+from pydantic import Field
+
+from ..trainers.recipe import Name, Part
+from .errors import ComparisonError
+
+# Order of the joints: OpenPose's COCO model.
+JOINTS = (
+    "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
+    "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
+    "right eye", "left eye", "right ear", "left ear",
+)  # fmt: skip
+
+# Limbs in the order in which they are drawn, by index of the joints.
+LIMBS = (
+    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),
+    (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
+)  # fmt: skip
+
+# The palette of OpenPose and of the ControlNets trained on it: 18 hues, 20 degrees apart.
+COLOURS = tuple(
+    tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue / 18, 1, 1)) for hue in range(18)
+)
+LARGEST_SIDE = 8192
+
+Coordinate = Annotated[float, Field(ge=-16, le=16)]
+Point = tuple[Coordinate, Coordinate]
+Person = Annotated[tuple[Point | None, ...], Field(min_length=18, max_length=18)]
+
+
+class Pose(Part):
+    """Where the joints of one or more people are on a canvas of `aspect` (width / height).
+
+    A person is 18 points in the order of JOINTS, x and y in 0 to 1 of the canvas' width and
+    height; outside of that they are off the canvas. None is a joint that is not seen.
+    """
+
+    name: Name
+    aspect: float = Field(ge=1 / 64, le=64)
+    people: tuple[Person, ...] = Field(min_length=1, max_length=256)
+
+
+def choose_pose(poses: tuple[Pose, ...], seed: int, key: str) -> Pose:
+    """One of the poses at random, all equally likely: always the same for a seed and a prompt key.
+
+    Raises ComparisonError when there is none.
+    """
+    if not poses:
+        raise ComparisonError("There is no pose to choose from: connect or name at least one.")
+    # Python promises that this stays the same from version to version, unlike Random.choice.
+    return poses[int(Random(f"pose:{seed}:{key}").random() * len(poses))]
+
+
+def fit_pose(pose: Pose, width: int, height: int, margin: float = 0.03) -> Pose:
+    """The pose on a canvas of `width` by `height`, with its proportions and no limb off the canvas.
+
+    The pose's own canvas covers the new one, centred, as far as the people allow: they are shrunk
+    or moved to lie inside, with a margin (a share of the shorter side) around heads, hands and
+    feet. A pose that lies inside on a canvas of the same aspect stays as it is.
+    """
+    check_canvas(width, height)
+    aspect = width / height
+    sides = aspect, 1.0  # from here on all lengths are in heights of a canvas
+    edge = margin * min(sides)
+    low, high = _extent(pose)
+    extents = zip(sides, low, high, strict=True)
+    scale = min(
+        max(aspect / pose.aspect, 1.0),
+        *((side - 2 * edge) / max(last - first, 1e-6) for side, first, last in extents),
+    )
+    middles = 0.5 * pose.aspect, 0.5
+    shift = [
+        min(max(side / 2 - scale * middle, edge - scale * first), side - edge - scale * last)
+        for side, middle, first, last in zip(sides, middles, low, high, strict=True)
+    ]
+
+    def place(point: Point) -> Point:
+        x = (point[0] * pose.aspect * scale + shift[0]) / aspect
+        return x, point[1] * scale + shift[1]
+
+    people = tuple(tuple(point and place(point) for point in person) for person in pose.people)
+    return Pose(name=pose.name, aspect=aspect, people=people)
+
+
+def check_canvas(width: float, height: float) -> None:
+    """Raises ComparisonError if no canvas has these sides, in pixels."""
+    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
+        raise ComparisonError(
+            f"A canvas of {width} x {height} cannot be: each side has 1 to {LARGEST_SIDE} pixels."
+        )
+
+
+# How far the body goes on beyond a joint, as a share of the limb that leads to it: the crown
+# beyond nose and neck, hands and feet (D. Winter, Biomechanics and Motor Control of Human
+# Movement, table of segment lengths).
+_BEYOND = ((1, 0, 0.9), (3, 4, 0.7), (6, 7, 0.7), (9, 10, 0.3), (12, 13, 0.3))
+
+
+def _extent(pose: Pose) -> tuple[Point, Point]:
+    """Corners of the box around heads, hands and feet, in heights of the pose's canvas."""
+    points = []
+    for person in pose.people:
+        seen = [point and (point[0] * pose.aspect, point[1]) for point in person]
+        points += [point for point in seen if point]
+        for inner, outer, share in _BEYOND:
+            if (a := seen[inner]) and (b := seen[outer]):
+                points.append((b[0] + share * (b[0] - a[0]), b[1] + share * (b[1] - a[1])))
+    across, down = zip(*points, strict=True)
+    return (min(across), min(down)), (max(across), max(down))
+
+
+def draw_pose(pose: Pose, width: int, height: int, stick: int | None = None) -> Image.Image:
+    """The pose on black in OpenPose's colours, RGB, as OpenPose ControlNets were trained on it.
+
+    Args:
+        stick: half the thickness of a limb and the radius of a joint, in pixels. Unless given it
+            is 4, the ControlNets' training on 512 pixels, and less in proportion on canvases
+            whose shorter side is below 512.
+    """
+    check_canvas(width, height)
+    stick = stick or max(1, round(4 * min(1.0, min(width, height) / 512)))
+    image = Image.new("RGB", (width, height))
+    canvas = ImageDraw.Draw(image)
+    for person in pose.people:
+        joints = [point and (point[0] * width, point[1] * height) for point in person]
+        for (start, end), colour in zip(LIMBS, COLOURS, strict=False):
+            if (a := joints[start]) and (b := joints[end]):
+                shade = tuple(int(0.6 * part) for part in colour)
+                canvas.polygon(_limb(a, b, stick), fill=shade)
+        for joint, colour in zip(joints, COLOURS, strict=True):
+            if joint:
+                canvas.point(_disc(joint, stick), fill=colour)
+    return image
+
+
+def _limb(a: Point, b: Point, stick: int) -> list[tuple[int, int]]:
+    """The ellipse around a limb. Whole pixels and degrees, as in the drawings trained on."""
+    x, y = int((a[0] + b[0]) / 2), int((a[1] + b[1]) / 2)
+    half = int(dist(a, b) / 2)
+    turn = radians(int(degrees(atan2(a[1] - b[1], a[0] - b[0]))))
+    corners = []
+    for step in range(360):
+        along, across = half * cos(step * pi / 180), stick * sin(step * pi / 180)
+        corners.append(
+            (
+                round(x + along * cos(turn) - across * sin(turn)),
+                round(y + along * sin(turn) + across * cos(turn)),
+            )
+        )
+    return corners
+
+
+def _disc(centre: Point, radius: int) -> list[tuple[int, int]]:
+    """The pixels of a filled circle."""
+    x, y = int(centre[0]), int(centre[1])
+    around = range(-radius, radius + 1)
+    return [(x + i, y + j) for i in around for j in around if i * i + j * j <= radius * radius]
