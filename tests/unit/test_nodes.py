@@ -1,0 +1,357 @@
+"""The nodes' own logic, over stand-ins for ComfyUI's modules."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from likeness.trainers.errors import AdapterError, LikenessError, RecipeError
+from likeness.trainers.events import Event
+from likeness.trainers.recipe import DreamBooth, LoRA, Prior, Recipe, Subject, preset
+from likeness.trainers.runs import Result
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Modules of the nodes by name."""
+    STUB["install"]()
+    names = "adapters class_images load_adapter names option_list options recipes runs subject"
+    names += " training train_dreambooth train_lora values"
+    modules = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names.split()}
+    return SimpleNamespace(**modules)
+
+
+# Importing
+
+
+def test_importing_the_pack_brings_no_training_stack():
+    code = (
+        "import runpy, sys\n"
+        f"runpy.run_path({str(ROOT / '__main__.py')!r}, run_name='x')['load_package']()\n"
+        f"runpy.run_path({str(ROOT / 'tests' / 'comfy' / 'stub.py')!r})['install']()\n"
+        "heavy = {'diffusers', 'transformers', 'peft', 'accelerate', 'bitsandbytes'}\n"
+        "print(*heavy & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_only_the_host_file_imports_comfyui():
+    modules = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution"}
+    modules |= {"folder_paths", "latent_preview", "nodes", "server"}
+    rooms = ["trainers", "comparison", "demo", "nodes"]
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")] + [*ROOT.glob("*.py")]
+    found = {path.relative_to(ROOT).as_posix() for path in files if imported(path) & modules}
+    assert found == {"nodes/host.py"}
+
+
+def imported(path):
+    """Top-level names of the modules that a file imports absolutely."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+# Names from workflows
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "..",
+        "../x",
+        "a/../b",
+        "/etc",
+        "a//b",
+        "C:/x",
+        "C:x",
+        "\\\\host\\x",
+        "a:b",
+        "x\0",
+        ".",
+    ],
+)
+def test_a_name_stays_inside_its_folder(nodes, tmp_path, name):
+    with pytest.raises(LikenessError, match="not a folder's name"):
+        nodes.names.inside(tmp_path, name)
+
+
+def test_a_link_does_not_lead_out(nodes, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out", target_is_directory=True)
+    with pytest.raises(LikenessError, match="leads out"):
+        nodes.names.inside(tmp_path / "in", "link/deeper")
+
+
+def test_good_names_are_found_and_listed(nodes, tmp_path):
+    (tmp_path / "people" / "Anna").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    assert nodes.names.subfolders(tmp_path) == ["people", "people/Anna"]
+    assert nodes.names.folder_inside(tmp_path, "people/Anna").is_dir()
+    with pytest.raises(LikenessError, match="no photographs"):
+        nodes.names.photo_folder(tmp_path, "people/Anna")
+
+
+def test_the_fingerprint_of_a_folder_follows_its_files(nodes, tmp_path):
+    empty = nodes.names.listing_fingerprint(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    one = nodes.names.listing_fingerprint(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"12")
+    assert len({empty, one, nodes.names.listing_fingerprint(tmp_path)}) == 3
+
+
+# Recipes
+
+
+def defaults(node):
+    """Widget defaults of a node's inputs."""
+    parts = node.define_schema().inputs
+    return {p.id: p.options["default"] for p in parts if "default" in p.options}
+
+
+def recipe_of(nodes, node, subject, prior, options=None, **changes):
+    """The recipe a train node makes of its defaults."""
+    made = []
+    widgets = {**defaults(node), **changes}
+    source = nodes.values.SubjectSource(subject, Path("photos"))
+    class_images = prior and nodes.values.PriorSource(prior)
+    module = sys.modules[node.__module__]
+
+    def run(recipe, *_):
+        made.append(recipe)
+        raise InterruptedError
+
+    original, module.run = module.run, run
+    try:
+        node.execute(
+            subject=source,
+            base_model="x",
+            class_images=class_images,
+            options=options,
+            **widgets,
+        )
+    except InterruptedError:
+        return made[0]
+    finally:
+        module.run = original
+
+
+def test_the_defaults_are_the_studys(nodes, monkeypatch):
+    monkeypatch.setattr(nodes.recipes, "find_spec", lambda name: name)  # all installed
+    subject = nodes.subject.subject_spec(
+        {k: v for k, v in defaults(nodes.subject.Subject).items() if k != "folder"}
+    )
+    prior = nodes.class_images.prior_spec(
+        {k: v for k, v in defaults(nodes.class_images.ClassImages).items() if k != "source"}
+    )
+    lora = recipe_of(nodes, nodes.train_lora.TrainLoRA, subject, prior)
+    assert lora == preset("lora-r4")
+    tuned = recipe_of(nodes, nodes.train_dreambooth.TrainDreamBooth, subject, prior)
+    assert tuned == preset("standard")
+
+
+def test_the_options_nodes_defaults_change_nothing(nodes):
+    options = options_of(nodes)
+    node = nodes.train_lora.TrainLoRA
+    with_node = recipe_of(nodes, node, Subject(), Prior(), options)
+    assert with_node == recipe_of(nodes, node, Subject(), Prior())
+
+
+def options_of(nodes, **changes):
+    node = nodes.options.TrainOptionsNode
+    return node.execute(**{**defaults(node), **changes}).args[0]
+
+
+def test_options_reach_the_recipe(nodes):
+    options = options_of(
+        nodes,
+        preview_prompts="a {token} {class}\n\n in the rain ",
+        preview_width=64,
+        clip_norm=0.0,
+        text_encoder_last_step=5,
+        course="cosine",
+        warmup=3,
+    )
+    recipe = recipe_of(
+        nodes, nodes.train_lora.TrainLoRA, Subject(resolution=256), None, options, preview_every=9
+    )
+    assert recipe.previews.prompts == ("a {token} {class}", "in the rain")
+    assert (recipe.previews.width, recipe.previews.height) == (64, 256)
+    assert recipe.optimizer.clip_norm is None
+    assert recipe.text_encoder.last_step == 5
+    assert (recipe.schedule.course, recipe.schedule.warmup) == ("cosine", 3)
+    assert recipe.prior is None
+
+
+def test_previews_show_the_subject_if_nothing_else_is_asked(nodes):
+    recipe = recipe_of(nodes, nodes.train_lora.TrainLoRA, Subject(), None, preview_every=9)
+    assert recipe.previews.prompts == (Subject().prompt,)
+
+
+def test_wrong_values_are_named(nodes):
+    options = options_of(nodes, warmup=3)
+    with pytest.raises(RecipeError, match="constant_with_warmup"):
+        recipe_of(nodes, nodes.train_lora.TrainLoRA, Subject(), None, options)
+
+
+def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
+    reached = {(option.part, option.field) for option in nodes.option_list.all_options()}
+    reached |= {("subject", name) for name in defaults(nodes.subject.Subject)}
+    reached |= {("prior", name) for name in defaults(nodes.class_images.ClassImages)}
+    lora = defaults(nodes.train_lora.TrainLoRA)
+    reached |= {("method", name) for name in {*lora, "kind"}}
+    reached |= {("schedule", "steps"), ("schedule", "batch"), ("optimizer", "name")}
+    reached |= {("optimizer", "learning_rate"), ("text_encoder", "train")}
+    reached |= {("compute", "precision"), ("previews", "every")}
+    bound = {("base", "digest"), ("subject", "digest"), ("prior", "images")}
+    parts = {name: getattr(Recipe(), name) for name in Recipe.model_fields}
+    fields = {
+        (name, field)
+        for name, part in parts.items()
+        if hasattr(type(part), "model_fields")
+        for field in type(part).model_fields
+    } | {("method", field) for field in (*LoRA.model_fields, *DreamBooth.model_fields)}
+    assert fields - reached - bound == set()
+    alone = {name for name, part in parts.items() if not hasattr(type(part), "model_fields")}
+    assert alone == {"version", "name", "seed", "attempt", "validate_every", "continues"}
+
+
+# Showing a run
+
+
+class Screen:
+    def __init__(self):
+        self.shown, self.said = [], []
+
+    def show(self, done, total, picture=None):
+        self.shown.append((done, total, picture))
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def test_events_reach_the_node(nodes):
+    screen = Screen()
+    follower = nodes.training.Follower(screen, Path("run"))
+    for kind, data in (
+        ("stage", {"name": "class images", "done": 3, "total": 500}),
+        ("step", {"step": 7, "total": 20, "loss": 0.125}),
+        ("preview", {"step": 7, "index": 0, "path": "samples/x.png"}),
+        ("checkpoint", {"step": 7, "path": "checkpoints/7"}),
+    ):
+        follower.show(Event(kind, 0.0, data))
+    picture = Path("run/samples/x.png")
+    assert screen.shown == [(3, 500, None), (7, 20, None), (7, 20, picture)]
+    assert screen.said == ["class images 3 of 500", "step 7 of 20, loss 0.1250"]
+
+
+@pytest.fixture
+def result(tmp_path):
+    return Result(
+        adapter=tmp_path / "loras" / "a.safetensors",
+        recipe=Recipe(),
+        folder=tmp_path / "run",
+        steps=1,
+        losses=(0.5,),
+        seconds={"train": 2.0},
+        notes=("a note",),
+        precision="fp32",
+        peak_memory=1024**3,
+    )
+
+
+def test_the_adapters_name_is_as_the_loaders_list_it(nodes, result, tmp_path):
+    assert nodes.training.adapter_name(result, tmp_path / "loras") == "a.safetensors"
+
+
+@pytest.mark.parametrize("losses", [(), (0.5,), (0.5, 0.25)])
+def test_core_can_draw_the_losses_of_any_run(nodes, result, losses):
+    values = nodes.training.loss_map(replace(result, losses=losses))["loss"]
+    assert len(values) >= 2
+    assert set(losses) <= set(values)
+
+
+def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, result):
+    text = nodes.training.report(result)
+    assert str(result.adapter) in text and "a note" in text and "train: 2.0 s" in text
+    assert "reused" not in text
+    assert "attempt + 1" in nodes.training.report(replace(result, reused=True))
+
+
+# Adapters
+
+MODULE = "lora_unet_x"
+WEIGHTS = {"x.weight": (8, 6, 1, 1)}
+GOOD = {f"{MODULE}.lora_down.weight": (2, 6), f"{MODULE}.lora_up.weight": (8, 2)}
+
+
+def check(nodes, lora):
+    nodes.adapters.check_lora("f", lora, {MODULE: "x.weight"}, WEIGHTS)
+
+
+def test_a_lora_that_fits_passes(nodes):
+    check(nodes, GOOD | {f"{MODULE}.alpha": (), f"{MODULE}.dora_scale": (8, 1)})
+    check(nodes, {f"{MODULE}.lokr_w1": (2, 2)})
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({}, "does not fit"),
+        (GOOD | {"lora_unet_y.alpha": ()}, "1 of its 3 tensors"),
+        (GOOD | {f"{MODULE}.something": ()}, "lora_unet_x.something"),
+        (GOOD | {f"{MODULE}.lora_down.weight": (2, 5)}, "5 inputs and 8 outputs"),
+        (GOOD | {f"{MODULE}.lora_up.weight": (7, 2)}, "6 inputs and 7 outputs"),
+        ({f"{MODULE}.lora_up.weight": (8, 2)}, "only one of its two"),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_refused(nodes, lora, message):
+    with pytest.raises(AdapterError, match=message):
+        check(nodes, lora)
+
+
+def test_a_checkpoint_has_the_models_weights_all_and_only(nodes):
+    base = {"a": (2,), "b": (3,), "x.position_ids": (1, 77)}
+    nodes.adapters.check_checkpoint("f", "UNet", {"a": (2,), "b": (3,)}, base)
+    for tuned in ({"a": (2,)}, {"a": (2,), "b": (4,)}, {**base, "c": (1,)}):
+        with pytest.raises(AdapterError, match="1 weights of the UNet differ"):
+            nodes.adapters.check_checkpoint("f", "UNet", tuned, base)
+
+
+def test_the_label_names_the_strength_where_it_is_not_one(nodes):
+    label = nodes.load_adapter._label
+    assert [label("a", 1, 1), label("a", 0.5, 0.5), label("a", 1, 0)] == [
+        "a",
+        "a (0.5)",
+        "a (1, 0)",
+    ]
+
+
+# Runs to continue
+
+
+def test_only_finished_runs_are_listed_and_continued(nodes, tmp_path):
+    runs = nodes.runs.runs_folder(tmp_path)
+    for name in ("done", "open"):
+        (runs / name).mkdir(parents=True)
+    (runs / "done" / "result.json").write_text("{}", encoding="utf-8")
+    assert nodes.runs.run_names(tmp_path) == ["done"]
+    with pytest.raises(RecipeError, match="has not finished"):
+        nodes.runs.run_digest(nodes.runs.find_run(tmp_path, "open"))
