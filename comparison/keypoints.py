@@ -7,7 +7,6 @@ others in 0 to 1 of the canvas.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
@@ -18,13 +17,13 @@ from pydantic import ValidationError
 from ..trainers.recipe import explain
 from .errors import ComparisonError
 from .poses import JOINTS, Person, Pose, check_canvas
+from .reading import read_json
 
 MOST_FRAMES = 1000
 # Joints with a lower score count as not seen, as in core's node for drawing keypoints.
 _LEAST_SCORE = 0.3
 # Coordinates up to here are shares of the canvas; a body of so few pixels is none.
 _LARGEST_SHARE = 2.0
-_MOST_BYTES = 64 * 1024 * 1024
 
 
 def yoga_poses() -> tuple[Pose, ...]:
@@ -37,14 +36,7 @@ def read_poses(path: Path) -> tuple[Pose, ...]:
 
     Raises ComparisonError.
     """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ComparisonError(f"{path} has more than {_MOST_BYTES >> 20} MB: not a pose file.")
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ComparisonError(f"The poses {path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ComparisonError(f"{path} is not JSON: {error}.") from None
+    data = read_json(path)
     named = data.get("poses") if isinstance(data, dict) else None
     if not isinstance(named, dict):
         return poses_of_keypoints(data)

@@ -15,9 +15,9 @@ from pydantic.functional_validators import AfterValidator
 from ..trainers.recipe import Name, Part, check_name, explain
 from ..trainers.recipe import Prompt as Text
 from .errors import ComparisonError
+from .reading import read_json, read_text
 
 MOST_PROMPTS = 1000
-_MOST_BYTES = 8 * 1024 * 1024
 _FOLDER = Path(__file__).parent / "prompt_sets"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _KEYED_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.\-]{0,63}) =(?: (.*))?")
@@ -100,27 +100,17 @@ def read_prompt_set(path: Path) -> PromptSet:
 
     Raises ComparisonError.
     """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ComparisonError(f"{path} has more than {_MOST_BYTES >> 20} MB: not a prompt set.")
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() != ".json":
-            return prompt_set_from_text(text)
-        return PromptSet.model_validate_json(text)
-    except ValidationError as error:
-        raise ComparisonError(explain(error, f"prompt set {path.name}")) from None
-    except OSError as error:
-        raise ComparisonError(f"The prompts {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ComparisonError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+    if path.suffix.lower() != ".json":
+        return prompt_set_from_text(read_text(path))
+    return prompt_set_from_data(read_json(path), f"prompt set {path.name}")
 
 
-def prompt_set_from_data(data: Any) -> PromptSet:
-    """Prompt set of parsed JSON. Raises ComparisonError that names each wrong field."""
+def prompt_set_from_data(data: Any, what: str = "prompt set") -> PromptSet:
+    """Prompt set of parsed JSON. Raises ComparisonError, which calls it `what` and names fields."""
     try:
         return PromptSet.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(explain(error, "prompt set")) from None
+        raise ComparisonError(explain(error, what)) from None
 
 
 def prompt_set_from_text(text: str, name: str = "own", negative: str = "") -> PromptSet:

@@ -183,7 +183,7 @@ def test_files_are_read_by_their_kind(tmp_path):
     ("name", "data", "part"),
     [
         ("a.txt", b"caf\xe9", "UTF-8"),
-        ("a.json", b'{"prompts": [', "prompt set a.json"),
+        ("a.json", b'{"prompts": [', "not JSON"),
         ("a.json", b'{"prompts": [], "negativ": ""}', "negativ"),
         ("absent.txt", None, "cannot be read"),
     ],

@@ -1,0 +1,33 @@
+"""Small text and JSON files that users bring."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import ComparisonError
+
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark. Raises ComparisonError."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ComparisonError(
+                f"{path} is larger than {_MOST_BYTES >> 20} MB: is it the right file?"
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ComparisonError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+
+
+def read_json(path: Path) -> Any:
+    """The parsed JSON of a file. Raises ComparisonError."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ComparisonError(f"{path} is not JSON: {error}.") from None
