@@ -99,10 +99,10 @@ class ConvolutionJudge(nn.Module):
         def down(a: int, b: int) -> nn.Conv2d:
             return nn.Conv2d(a, b, 3, stride=2, padding=1)
 
-        self.half = nn.Sequential(down(3, 32), _Residual(32))
-        self.quarter = nn.Sequential(down(32, 64), _Residual(64), _Residual(64))
-        self.eighth = nn.Sequential(down(64, 96), _Residual(96), _Residual(96))
-        self.sixteenth = nn.Sequential(down(96, 128), _Residual(128))
+        self.to_half = nn.Sequential(down(3, 32), _Residual(32))
+        self.to_quarter = nn.Sequential(down(32, 64), _Residual(64), _Residual(64))
+        self.to_eighth = nn.Sequential(down(64, 96), _Residual(96), _Residual(96))
+        self.to_sixteenth = nn.Sequential(down(96, 128), _Residual(128))
         self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 128))
         self.maps = nn.Conv2d(48, JOINTS, 3, padding=1)
         self.near, self.far = _Pool(96), _Pool(128)
@@ -110,9 +110,9 @@ class ConvolutionJudge(nn.Module):
 
     def forward(self, pictures: Tensor) -> Opinion:
         """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
-        quarter = self.quarter(self.half(_seen(pictures)))
-        eighth = self.eighth(quarter)
-        sixteenth = self.sixteenth(eighth)
+        quarter = self.to_quarter(self.to_half(_seen(pictures)))
+        eighth = self.to_eighth(quarter)
+        sixteenth = self.to_sixteenth(eighth)
         scales = zip(self.lateral, (quarter, eighth, sixteenth), strict=True)
         size = quarter.shape[2:]
         joined = sum(F.interpolate(conv(x), size, mode="bilinear") for conv, x in scales)

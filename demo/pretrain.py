@@ -203,11 +203,19 @@ def _controlnet(run: Run) -> bool:
         return diffusion.losses(unet, states, latents, generator, alphas, control)
 
     def sheet() -> np.ndarray:
-        size, joints = pools[0].size, pools[0]["joints"][:12]
-        hints = draw_hints(joints, size.width, size.height, joints.new_full((12,), 1.5).float())
+        size, joints = pools[0].size, pools[0]["joints"]
+        whole = joints[..., 2].sum(1).topk(min(len(joints), len(diffusion.PROMPTS))).indices
+        radius = torch.full((len(whole),), 1.5, device=run.device)
+        hints = draw_hints(joints[whole], size.width, size.height, radius)
         control = miniature.control(controlnet, hints)
         drawn = diffusion.draw(
-            unet, text_encoder, vae, diffusion.PROMPTS, control, size.width, size.height
+            unet,
+            text_encoder,
+            vae,
+            diffusion.PROMPTS[: len(whole)],
+            control,
+            size.width,
+            size.height,
         )
         return np.concatenate((tiled(to_pixels(hints * 2 - 1), 6), tiled(drawn, 6)))
 

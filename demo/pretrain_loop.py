@@ -104,9 +104,13 @@ def train(
         step += 1
         clock.count(step, losses)
         if clock.due("save", SAVE_EVERY):
+            clock.tell(step)
             _save(task, course, state, step, folder)
+            clock.start()
         if clock.due("sheet", SHEET_EVERY):
+            clock.tell(step)
             _sheet(task, state, step, folder)
+            clock.start()
     clock.tell(step)
     if step > clock.first:
         _save(task, course, state, step, folder)
@@ -199,6 +203,10 @@ class _Clock:
             return False
         self._last[what] = now
         return True
+
+    def start(self) -> None:
+        """Begins to measure the speed, after something that is no training."""
+        self._last["say"] = time.monotonic()
 
     def count(self, step: int, losses: Losses) -> None:
         """Counts a step; its losses stay on the device until they are told."""

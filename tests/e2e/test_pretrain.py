@@ -1,0 +1,30 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("aggdraw", reason="draws the world")
+
+from likeness.demo import pretrain, pretrain_diffusion, pretrain_judge, pretrain_shards, weights
+from likeness.demo.pretrain_loop import Course
+
+
+def test_all_stages_from_nothing_to_the_files_of_the_miniature(tmp_path, monkeypatch):
+    courses = {name: Course(4, 4, 1e-3) for name in ("vae", "unet", "controlnet", "judge")}
+    monkeypatch.setattr(pretrain_shards, "SHARD", 8)
+    monkeypatch.setattr(pretrain_shards.draw_shard, "__defaults__", (8,))
+    monkeypatch.setattr(pretrain_diffusion, "STEPS", 2)
+    monkeypatch.setattr(pretrain_judge.held_out, "__defaults__", (32,))
+    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, courses))
+    said = []
+    options = pretrain.Options(tmp_path, torch.device("cpu"), say=said.append)
+    assert pretrain.pretrain("all", options)
+    for name in weights.FILES:
+        weights.find(name, tmp_path / "weights")
+    for stage in ("vae", "unet", "controlnet", "judge", "second-judge"):
+        assert list((tmp_path / stage / "sheets").glob("*.png")), stage
+        lines = (tmp_path / stage / "log.jsonl").read_text().splitlines()
+        assert np.isfinite(json.loads(lines[-1])["loss"]), stage
+    assert json.loads((tmp_path / "judge" / "held_out.json").read_text())["pictures"] == 32
+    assert "min left" in " ".join(said)

@@ -1,0 +1,269 @@
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("aggdraw", reason="draws the world")
+
+from likeness.demo import pretrain, pretrain_judge, pretrain_shards, weights
+from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
+from likeness.demo.miniature import new_vae
+from likeness.demo.pretrain_data import Pool, load, people, token_ids, with_latents
+from likeness.demo.pretrain_hints import hints
+from likeness.demo.pretrain_loop import Course, Task, train
+from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
+from likeness.demo.tokenizer import write_tokenizer
+from likeness.trainers.errors import BaseModelError, CheckpointError, RunFailed
+from likeness.trainers.text import tokenize
+from likeness.trainers.tokenizer import load_tokenizer
+
+CPU, NEVER = torch.device("cpu"), float("inf")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A folder of shards of 8 pictures, one of each size."""
+    folder = tmp_path_factory.mktemp("drawn") / "shards"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain_shards, "SHARD", 8)
+        patch.setattr(pretrain_shards.draw_shard, "__defaults__", (8,))
+        assert draw_missing(folder, 8, workers=1, until=NEVER)
+    return folder
+
+
+# Shards.
+
+
+def test_a_shard_is_the_same_every_time():
+    first, again = (pictures_of(SIZES[1], 3, 4) for _ in range(2))
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert first["pixels"].shape == (4, 128, 96, 3)
+    assert not np.array_equal(first["pixels"], pictures_of(SIZES[1], 4, 4)["pixels"])
+
+
+def test_neighbours_are_one_person_and_their_twin():
+    arrays = pictures_of(SIZES[2], 0, 8)
+    traits, facts = arrays["traits"], arrays["facts"]
+    assert np.array_equal(traits[0], traits[1]) and not np.array_equal(traits[1], traits[2])
+    assert np.array_equal(facts[0, :3], facts[2, :3])  # gender, skin, hair style
+    assert len(captions_of(arrays["captions"])) == 8 * CAPTIONS
+
+
+def test_only_what_is_missing_is_drawn(drawn):
+    paths = [path for _, _, path in pretrain_shards.shards(drawn, 8)]
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    assert draw_missing(drawn, 8, workers=1, until=NEVER)
+    assert before == {path: path.stat().st_mtime_ns for path in paths}
+
+
+def test_drawing_stops_when_time_is_up(tmp_path):
+    assert not draw_missing(tmp_path, 8, workers=1, until=time.monotonic() - 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="remove it"):
+        pretrain_shards.read(path, "pixels")
+
+
+# Data.
+
+
+def test_token_ids_are_those_of_the_tokenizer(tmp_path):
+    texts = ["", "a photo of a man sks in sunglasses", "4K, hrd qwzz.", "the " * 90]
+    ids = tokenize(load_tokenizer(write_tokenizer(tmp_path / "t")), texts)
+    assert np.array_equal(token_ids(texts), ids.numpy())
+
+
+def test_pools_have_what_was_asked_for(drawn):
+    pools = load(drawn, 8, ["pixels", "ids", "facts"])
+    assert [str(pool.size) for pool in pools] == ["128x128", "96x128", "64x64"]
+    assert pools[0]["ids"].shape == (8, CAPTIONS, 77) and pools[2]["pixels"].shape == (8, 64, 64, 3)
+
+
+def test_places_without_people_are_left_out():
+    facts = torch.zeros(5, 20, dtype=torch.int8)
+    facts[2, -1] = 1
+    (pool,) = people([Pool(SIZES[0], {"facts": facts, "n": torch.arange(5)})])
+    assert pool["n"].tolist() == [0, 1, 3, 4]
+
+
+def test_latents_are_kept_for_the_same_vae_only(drawn, tmp_path):
+    torch.manual_seed(0)
+    vae = new_vae()
+    first = with_latents(drawn, 8, vae, tmp_path, ["facts"])
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    assert first[1]["latents"].shape == (8, 4, 16, 12) and len(files) == 3
+    stamps = [file.stat().st_mtime_ns for file in files]
+    again = with_latents(drawn, 8, vae, tmp_path, ["facts"])
+    assert torch.equal(first[0]["latents"], again[0]["latents"])
+    assert stamps == [file.stat().st_mtime_ns for file in files]
+    with torch.no_grad():
+        next(vae.parameters()).add_(0.1)
+    assert not torch.equal(
+        with_latents(drawn, 8, vae, tmp_path, [])[0]["latents"], first[0]["latents"]
+    )
+
+
+# Hints.
+
+
+def test_a_hint_shows_joints_where_they_are():
+    joints = torch.zeros(1, 18, 3)
+    joints[0, 1] = torch.tensor((0.5, 0.25, 1))  # neck
+    joints[0, 2] = torch.tensor((0.25, 0.25, 1))  # right shoulder
+    picture = hints(joints, 96, 128, torch.tensor([2.0]))[0]  # (3, 128, 96)
+    assert torch.allclose(picture[:, 32, 48], torch.tensor((255, 85, 0)) / 255, atol=0.02)
+    assert torch.allclose(picture[:, 32, 36], torch.tensor((153, 0, 0)) / 255, atol=0.02)  # limb
+    assert picture[:, 64:].max() == 0 and picture[:, 32, 60].max() == 0
+
+
+def test_a_joint_that_is_not_seen_is_not_drawn():
+    assert hints(torch.zeros(2, 18, 3), 64, 64, torch.ones(2)).max() == 0
+
+
+# The loop.
+
+COURSE = Course(samples=80, batch=4, rate=0.1, warmup=3)
+
+
+def line(folder, *, course=COURSE, until=NEVER, stop_after=None, broken=False):
+    """Learns y = 2x with one weight; returns the averaged weight and whether it came to the end."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    exported = []
+
+    def losses(step, generator):
+        if step == stop_after:
+            raise KeyboardInterrupt
+        x = torch.randn(course.batch, generator=generator)
+        loss = (weight * x - 2 * x).square().mean()
+        return {"loss": loss * float("nan") if broken else loss}
+
+    task = Task(
+        "line", {"w": weight}, losses, lambda: np.zeros((2, 2, 3), np.uint8),
+        lambda: exported.append(float(weight.detach())),
+    )  # fmt: skip
+    done = train(task, course, folder, device=CPU, until=until, say=lambda text: None)
+    return exported[-1] if exported else None, done
+
+
+def test_the_rate_rises_and_falls():
+    rates = [COURSE.rate_at(step) for step in range(COURSE.steps)]
+    assert rates.index(max(rates)) == 2 and rates[0] < rates[1] and rates[-1] < 0.005
+
+
+def test_a_run_learns_logs_and_shows(tmp_path):
+    weight, done = line(tmp_path)
+    assert done and 0.5 < weight < 2.5
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert last["samples"] == 80 and last["loss"] < 4 and last["per_second"] > 0
+    assert (tmp_path / "sheets" / "step-000020.png").is_file()
+
+
+def test_an_interrupted_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
+    whole, _ = line(tmp_path / "whole")
+    monkeypatch.setattr("likeness.demo.pretrain_loop.SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        line(tmp_path / "broken", stop_after=7)
+    assert line(tmp_path / "broken") == (whole, True)
+
+
+def test_a_run_out_of_time_says_so(tmp_path):
+    assert line(tmp_path, until=time.monotonic() - 1) == (None, False)
+
+
+def test_a_checkpoint_of_another_course_is_refused(tmp_path):
+    line(tmp_path)
+    with pytest.raises(CheckpointError, match="another run"):
+        line(tmp_path, course=Course(samples=80, batch=8, rate=0.1))
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
+    with pytest.raises(RunFailed, match="not a number"):
+        line(tmp_path, broken=True)
+
+
+# Stages.
+
+
+def test_a_judge_learns_from_a_batch(drawn):
+    torch.manual_seed(0)
+    pools = load(drawn, 8, ["pixels", "facts", "traits", "joints"])
+    batches = pretrain_judge.Batches(pools, 8, "test", new_vae())
+    network = PatchJudge(width=32, layers=1)
+    batch = batches.draw(0, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    seen = []
+    for _ in range(12):
+        losses = pretrain_judge.losses(network, batch)
+        losses["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append({name: float(loss.detach()) for name, loss in losses.items()})
+    assert all(seen[-1][name] < seen[0][name] for name in ("loss", "answers", "traits", "joints"))
+
+
+def test_rejected_pictures_answer_nothing_else(drawn, monkeypatch):
+    monkeypatch.setattr(pretrain_judge, "REJECTED", 1.0)
+    pools = load(drawn, 8, ["pixels", "facts", "traits", "joints"])
+    batch = pretrain_judge.Batches(pools, 8, "test").draw(0, torch.Generator().manual_seed(0))
+    assert bool((batch["facts"][:, -1] == 1).all()) and bool((batch["facts"][:, :-1] == -1).all())
+
+
+def test_held_out_scores_of_a_perfect_and_of_a_constant_judge():
+    pool = pretrain_judge.held_out(CPU, 8)
+    scores = pretrain_judge.evaluate(PatchJudge(width=32, layers=1).eval(), pool)
+    assert scores["pictures"] == 8 and 0 <= scores["answers"]["place"] <= 1
+    assert scores["joint_error"] > 0.02 and max(scores["traits"].values()) < 0.9
+    flat, whole = torch.eye(8)[[0, 0, 1, 2, 3, 3, 4, 5]], torch.ones(8, dtype=torch.bool)
+    assert pretrain_judge._told_apart(flat, whole) == 1.0
+    assert pretrain_judge._told_apart(flat[[0, 2, 1, 3, 4, 6, 5, 7]], whole) == 0.0
+
+
+@pytest.fixture
+def tiny(drawn, tmp_path, monkeypatch):
+    """Options for stages of one step on the shards drawn above."""
+    monkeypatch.setattr(pretrain_shards, "SHARD", 8)
+    courses = {name: Course(2, 2, 1e-3) for name in ("vae", "unet")}
+    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, courses))
+    (tmp_path / "shards").symlink_to(drawn)
+    return pretrain.Options(tmp_path, CPU, say=lambda text: None)
+
+
+def test_a_stage_before_its_time_names_what_is_missing(tiny):
+    with pytest.raises(BaseModelError, match="--stage vae"):
+        pretrain.pretrain("unet", tiny)
+
+
+def test_packing_makes_the_files_of_the_miniature(tiny):
+    unet = pretrain.miniature.new_unet()
+    models = {
+        "unet": unet, "vae": new_vae(), "text_encoder": pretrain.miniature.new_text_encoder(),
+        "controlnet": pretrain.miniature.new_controlnet(unet),
+    }  # fmt: skip
+    for name, model in models.items():
+        pretrain.save_part(tiny.out / "parts" / f"{name}.safetensors", model)
+    for name, kind in (("judge", "convolution"), ("second-judge", "patches")):
+        pretrain.save_judge(tiny.out / "parts" / f"{name}.safetensors", ARCHITECTURES[kind]())
+    assert pretrain.pretrain("pack", tiny)
+    names = {path.name for path in (tiny.out / "weights").iterdir()}
+    assert names == {*weights.FILES, weights.TOKENIZER, weights.DIGESTS}
+    for name in weights.FILES:
+        weights.find(name, tiny.out / "weights")
+    size = sum(path.stat().st_size for path in (tiny.out / "weights").rglob("*.*"))
+    assert size <= 32_000_000
+
+
+def test_the_vae_stage_leaves_a_part_and_goes_on_from_it(tiny):
+    assert pretrain.pretrain("vae", tiny)
+    part = (tiny.out / "parts" / "vae.safetensors").read_bytes()
+    assert pretrain.pretrain("vae", tiny)  # nothing is left to do
+    assert (tiny.out / "parts" / "vae.safetensors").read_bytes() == part
+    more = replace(tiny, samples=4)
+    assert pretrain.pretrain("vae", more)
+    assert (tiny.out / "parts" / "vae.safetensors").read_bytes() != part
