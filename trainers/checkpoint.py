@@ -51,18 +51,36 @@ def save(
 ) -> Path:
     """Writes the state after `step` steps, then removes all but the newest `keep` checkpoints.
 
-    The folder appears under its name only when everything in it is on the disk.
+    The folder appears under its name only when everything in it is on the disk. Raises
+    CheckpointError, for example on a full disk; then the earlier checkpoints are as they were.
     """
     target = step_folder(checkpoints, step)
     partial = checkpoints / f".partial-{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    try:
+        _write(partial, step, state, digest, losses)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"The checkpoint after step {step} could not be written to {checkpoints}: {error}. "
+            "Earlier ones are kept: make room and start again, and the run goes on from there."
+        ) from error
+    sync_folder(checkpoints)
+    for old in found(checkpoints)[:-keep]:
+        shutil.rmtree(step_folder(checkpoints, old), ignore_errors=True)
+    return target
+
+
+def _write(folder: Path, step: int, state: State, digest: str, losses: list[float]) -> None:
     tensors, scalars = _optimizer_state(state)
-    _write_tensors(partial / "weights.safetensors", state.parameters)
-    _write_tensors(partial / "optimizer.safetensors", tensors)
+    _write_tensors(folder / "weights.safetensors", state.parameters)
+    _write_tensors(folder / "optimizer.safetensors", tensors)
     if state.average is not None:
         shadows = dict(zip(state.parameters, state.average.shadow_params, strict=True))
-        _write_tensors(partial / "average.safetensors", shadows)
+        _write_tensors(folder / "average.safetensors", shadows)
     document = {
         "version": VERSION,
         "step": step,
@@ -73,13 +91,7 @@ def save(
         "average_steps": state.average.optimization_step if state.average else None,
         "losses": losses,
     }
-    write_whole(partial / "state.json", json.dumps(document))
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
-    sync_folder(checkpoints)
-    for old in found(checkpoints)[:-keep]:
-        shutil.rmtree(step_folder(checkpoints, old), ignore_errors=True)
-    return target
+    write_whole(folder / "state.json", json.dumps(document))
 
 
 def found(checkpoints: Path) -> list[int]:

@@ -5,6 +5,7 @@ from likeness.trainers import checkpoint
 from likeness.trainers.errors import CheckpointError
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.recipe import Optimizer
+from safetensors import SafetensorError
 
 DIGEST = "a" * 64
 
@@ -94,3 +95,20 @@ def test_another_recipes_checkpoint_is_refused(tmp_path):
     folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
     with pytest.raises(CheckpointError, match="another run"):
         checkpoint.load(folder, state(), "b" * 64)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint_and_leaves_nothing_half_written(
+    tmp_path, monkeypatch
+):
+    s = state()
+    advance(s, 1)
+    checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoint.save(tmp_path, 2, s, DIGEST, [], keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
