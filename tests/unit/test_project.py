@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from likeness.trainers.recipe import Part, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,3 +148,18 @@ def test_no_file_names_a_place_on_one_machine():
         if path != Path(__file__):
             found = place.search(path.read_text(encoding="utf-8"))
             assert found is None, f"{path}: {found}"
+
+
+def recipe_fields():
+    """Dotted names of all fields of a recipe."""
+    for name, field in Recipe.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)]
+        yield from [] if parts else [name]
+        yield from (f"{name}.{inner}" for part in parts for inner in part.model_fields)
+
+
+def test_the_options_page_lists_every_field_of_a_recipe():
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`([\w.]+)`", page))
+    assert set(recipe_fields()) <= listed, set(recipe_fields()) - listed
