@@ -42,6 +42,8 @@ class Job:
         self.folder.stop.unlink(missing_ok=True)
         self._reader = EventReader(folder.events, skip_old=True)
         environment = dict(os.environ, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
+        # Spinning threads slow a run on the CPU tenfold where a browser or ComfyUI is busy too.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if device == "cpu":
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         with open(folder.log, "ab") as log:
