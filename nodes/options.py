@@ -7,6 +7,7 @@ from typing import Any
 from ..trainers.errors import LikenessError
 from .host import io, output_folder
 from .option_list import all_options
+from .recipes import AUTO, check_packages, chosen_attention
 from .runs import NEW, find_run, run_digest, run_names
 from .sockets import OptionsType
 from .values import TrainOptions
@@ -49,9 +50,12 @@ class TrainOptionsNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, continue_from: str | None = None) -> bool | str:
-        """Whether the run to continue is there."""
+    def validate_inputs(
+        cls, continue_from: str | None = None, attention: str | None = None
+    ) -> bool | str:
+        """Whether the run to continue is there, and what the attention needs is installed."""
         try:
+            check_packages(compute={"attention": chosen_attention(attention or AUTO)})
             _continued(continue_from)
         except LikenessError as error:
             return str(error)

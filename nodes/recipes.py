@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from ..trainers.packages import require_packages
 from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data
 from .values import TrainOptions
 
@@ -23,6 +24,15 @@ def chosen_attention(name: str) -> str:
     if name != AUTO:
         return name
     return "xformers" if find_spec("xformers") else "sdpa"
+
+
+def check_packages(**parts: dict[str, Any]) -> None:
+    """Raises MissingPackage if these parts of a recipe need one that is not installed.
+
+    A value that no recipe can have is a RecipeError.
+    """
+    plain: dict[str, Any] = {"optimizer": {"name": "adamw"}, **parts}
+    require_packages(Recipe().changed(**plain))
 
 
 def build_recipe(

@@ -14,6 +14,7 @@ from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from .host import input_folder, io
 from .names import listing_fingerprint, photo_folder, subfolders
+from .recipes import check_packages
 from .sockets import SubjectType
 from .values import SubjectSource
 
@@ -123,13 +124,15 @@ class Subject(io.ComfyNode):
         token: str | None = None,
         class_word: str | None = None,
         prompt: str | None = None,
+        crop: str | None = None,
     ) -> bool | str:
         """Cheap checks before the queue starts; connected values are checked when they arrive."""
-        given = {"token": token, "class_word": class_word, "prompt": prompt}
+        given = {"token": token, "class_word": class_word, "prompt": prompt, "crop": crop}
         try:
             if folder is not None:
                 photo_folder(input_folder(), folder)
-            subject_spec({key: value for key, value in given.items() if value is not None})
+            given = {key: value for key, value in given.items() if value is not None}
+            check_packages(subject=subject_spec(given).model_dump(mode="json"))
         except LikenessError as error:
             return str(error)
         return True

@@ -9,13 +9,12 @@ from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
 from ..trainers.events import Event
 from ..trainers.job import train
-from ..trainers.packages import require_packages
 from ..trainers.recipe import Recipe, recipe_from_data
 from ..trainers.runs import Result, prepare
 from . import host
 from .host import io
 from .names import file_fingerprint
-from .recipes import AUTO, chosen_optimizer
+from .recipes import AUTO, check_packages, chosen_optimizer
 from .runs import places
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource
@@ -152,9 +151,9 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
     try:
         if base_model is not None:
             identify(host.model_path("checkpoints", base_model))
-        recipe = recipe_from_data(fields)
+        recipe_from_data(fields)
         if optimizer is not None:
-            require_packages(recipe.changed(optimizer={"name": chosen_optimizer(optimizer)}))
+            check_packages(optimizer={"name": chosen_optimizer(optimizer)})
     except LikenessError as error:
         return str(error)
     return True
@@ -187,7 +186,8 @@ def run(
         host.tokenizer_folder(),
     )
     folder = prepare(recipe, where)
-    host.free_models()
+    if folder.result() is None:
+        host.free_models()
     return train(
         folder.recipe(),
         where,

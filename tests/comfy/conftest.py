@@ -102,8 +102,12 @@ class Server:
 
     def get(self, path: str) -> Any:
         """The JSON of a GET."""
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """The text of a GET."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
-            return json.load(answer)
+            return answer.read().decode("utf-8")
 
     def post(self, path: str, data: dict[str, Any]) -> tuple[int, Any]:
         """(status, JSON) of a POST."""

@@ -27,6 +27,11 @@ def test_all_our_nodes_are_listed_with_their_pack(comfy):
     assert all("ComfyUI-Likeness" in info[name]["python_module"] for name in ours)
 
 
+def test_the_help_pages_are_served_where_the_frontend_asks(comfy):
+    for name in json.loads((GOLDEN / "our_nodes.json").read_text(encoding="utf-8")):
+        assert comfy.text(f"/extensions/ComfyUI-Likeness/docs/{name}.md").startswith("# ")
+
+
 def test_the_workflows_are_served_as_templates(comfy):
     names = {path.stem for path in (GOLDEN.parents[1] / "workflows").glob("*.json")}
     templates = comfy.get("/workflow_templates")

@@ -233,6 +233,18 @@ def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
     assert alone == {"version", "name", "seed", "attempt", "validate_every", "continues"}
 
 
+def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatch):
+    monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
+    said = [
+        nodes.subject.Subject.validate_inputs(crop="face"),
+        nodes.options.TrainOptionsNode.validate_inputs(attention="xformers"),
+        nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit"),
+    ]
+    for message, package in zip(said, ("dlib-bin", "xformers", "bitsandbytes"), strict=True):
+        assert f"pip install {package}" in message
+    assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw") is True
+
+
 # Showing a run
 
 

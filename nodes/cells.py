@@ -1,0 +1,158 @@
+"""The part of a user's graph that draws one cell of a matrix: its digest, and its copies.
+
+A node is ComfyUI's ``{"class_type": str, "inputs": {name: value}}``, where a value is a constant
+or a link ``[node id, output]``. A cell is the values of the Matrix' outputs, in their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..comparison.errors import ComparisonError
+
+Node = Mapping[str, Any]
+Values = tuple[Any, ...]
+Key = tuple[str, Values]  # a node, and the values it depends on: equal keys, equal results
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value is a link to another node's output, as ComfyUI sees it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int | float)
+    )
+
+
+@dataclass(frozen=True)
+class CellGraph:
+    """The nodes behind a picture, without the Matrix and what is behind that.
+
+    `nodes` come after the nodes that they read. `uses` are the outputs of the Matrix that a
+    node's results depend on, through others too; a node that uses none is the same for all cells.
+    """
+
+    matrix: str
+    picture: tuple[str, int]
+    nodes: Mapping[str, Node]
+    uses: Mapping[str, frozenset[int]]
+
+    def key(self, node_id: str, values: Values) -> Key:
+        """What decides a node's results in a cell."""
+        return node_id, tuple(values[output] for output in sorted(self.uses[node_id]))
+
+
+def read_cell_graph(
+    get_node: Callable[[str], Node], picture: Sequence[Any], matrix: str
+) -> CellGraph:
+    """What is behind the link `picture`.
+
+    Raises ComparisonError unless it depends on the node `matrix`, and on no other Matrix.
+    """
+    nodes: dict[str, Node] = {}
+    uses: dict[str, frozenset[int]] = {}
+    stack = [str(picture[0])] if picture[0] != matrix else []
+    while stack:
+        node = get_node(stack[-1])
+        links = [value for value in node["inputs"].values() if is_link(value)]
+        waiting = [source for source, _ in links if source != matrix and source not in uses]
+        if waiting:
+            stack += waiting
+            continue
+        node_id = stack.pop()
+        direct = {int(output) for source, output in links if source == matrix}
+        through = (uses[source] for source, _ in links if source != matrix)
+        nodes[node_id], uses[node_id] = node, frozenset(direct).union(*through)
+    _check(nodes, bool(nodes) and bool(uses[picture[0]]), nodes and get_node(matrix)["class_type"])
+    return CellGraph(matrix, (str(picture[0]), int(picture[1])), nodes, uses)
+
+
+def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
+    if not nodes:
+        raise ComparisonError(
+            "The Matrix is wired straight to the Contact Sheet: put the nodes that draw a picture "
+            "between the two."
+        )
+    if any(node["class_type"] == kind for node in nodes.values()):
+        raise ComparisonError(
+            "The picture comes from another Matrix than the one connected: wire the Contact "
+            "Sheet's picture and matrix from the same one."
+        )
+    if not depends:
+        raise ComparisonError(
+            "The picture does not depend on the Matrix: wire its adapter, prompt and seed to the "
+            "nodes that draw."
+        )
+
+
+def digests_of(
+    graph: CellGraph, cells: Iterable[Values], stamp: Callable[[str], list[str]]
+) -> list[str]:
+    """For each cell, SHA-256 of all that decides its picture: nodes, their values, and files.
+
+    Args:
+        stamp: digests of the files that a widget's text names, [] where it names none.
+    """
+    known: dict[Key, str] = {}
+
+    def content(value: Any, values: Values) -> Any:
+        if is_link(value):
+            source, output = value
+            if source != graph.matrix:
+                return {"from": known[graph.key(source, values)], "output": output}
+            value = values[int(output)]
+        return {"value": value, "files": stamp(value) if isinstance(value, str) else []}
+
+    def digest(values: Values) -> str:
+        for node_id, node in graph.nodes.items():
+            key = graph.key(node_id, values)
+            if key not in known:
+                inputs = {name: content(value, values) for name, value in node["inputs"].items()}
+                text = json.dumps([node["class_type"], inputs], sort_keys=True)
+                known[key] = hashlib.sha256(text.encode()).hexdigest()
+        return known[graph.key(graph.picture[0], values)]
+
+    return [
+        hashlib.sha256(f"{digest(values)} {graph.picture[1]}".encode()).hexdigest()
+        for values in cells
+    ]
+
+
+def copy_nodes(
+    graph: CellGraph,
+    values: Values,
+    builder: Any,
+    copies: dict[Key, str],
+    wanted: Callable[[frozenset[int]], bool],
+    wire: Callable[[int], Any],
+) -> None:
+    """Adds to `builder` a cell's copies of the nodes that depend on the Matrix.
+
+    Args:
+        builder: ComfyUI's GraphBuilder.
+        copies: ids of the copies that are there; a node is copied once for equal values.
+        wanted: whether to copy a node, by the outputs of the Matrix that it depends on.
+        wire: the constant or link that takes the place of an output of the Matrix.
+    """
+
+    def rewired(value: Any) -> Any:
+        if not is_link(value):
+            return value
+        source, output = value
+        if source == graph.matrix:
+            return wire(int(output))
+        return [copies[graph.key(source, values)], output] if graph.uses[source] else value
+
+    for node_id, uses in graph.uses.items():
+        key = graph.key(node_id, values)
+        if uses and wanted(uses) and key not in copies:
+            copy = builder.node(graph.nodes[node_id]["class_type"])
+            copy.set_override_display_id(node_id)  # progress shows on the user's own node
+            for name, value in graph.nodes[node_id]["inputs"].items():
+                copy.set_input(name, rewired(value))
+            copies[key] = copy.id

@@ -1,0 +1,96 @@
+"""Likeness_PromptSet: the prompts of a comparison."""
+
+from __future__ import annotations
+
+from ..comparison.prompts import PromptSet, bundled_set, bundled_sets, prompt_set_from_text
+from ..trainers.errors import LikenessError
+from .host import io
+from .sockets import PromptsType
+
+OWN = "own text"
+
+
+class PromptSetNode(io.ComfyNode):
+    """The columns of a comparison: a bundled prompt set, or one prompt a line."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_PromptSet",
+            display_name="Prompt Set (Likeness)",
+            category="Likeness",
+            description=(
+                "The prompts that every variant of a comparison draws: a bundled set, or your own "
+                "text with one prompt a line."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "prompts",
+                    options=[*bundled_sets(), OWN],
+                    default="study",
+                    tooltip="A bundled set, or the text below.",
+                ),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="beach = a photo of {token} {class} on the beach",
+                    tooltip="Your own set: one prompt a line, with a name for its column before "
+                    "' = ' if you like; {token} and {class} are filled in; lines with # are "
+                    "skipped. Only used with 'own text'.",
+                ),
+                io.String.Input(
+                    "token",
+                    default="sks",
+                    tooltip="The subject's token. Empty: the prompts speak of the class alone.",
+                ),
+                io.String.Input(
+                    "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
+                ),
+                io.String.Input(
+                    "negative",
+                    multiline=True,
+                    default="",
+                    tooltip="Negative prompt of all cells. Empty: the bundled set's own.",
+                ),
+            ],
+            outputs=[
+                PromptsType.Output(id="prompt_set", display_name="prompts"),
+                io.String.Output(id="negative_prompt", display_name="negative"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        prompts: str | None = None,
+        text: str | None = None,
+        token: str | None = None,
+        class_word: str | None = None,
+        negative: str | None = None,
+    ) -> bool | str:
+        """Reads the prompts before the queue starts, unless a part of them is connected."""
+        given = (prompts, text, token, class_word, negative)
+        try:
+            if prompts not in (None, OWN, *bundled_sets()):
+                bundled_set(str(prompts))
+            if None not in given:
+                read_prompts(*(str(value) for value in given))
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, prompts: str, text: str, token: str, class_word: str, negative: str
+    ) -> io.NodeOutput:
+        """(prompts, negative). Raises ComparisonError, which names the line to mend."""
+        read = read_prompts(prompts, text, token, class_word, negative)
+        return io.NodeOutput(read, read.negative)
+
+
+def read_prompts(name: str, text: str, token: str, class_word: str, negative: str) -> PromptSet:
+    """A set with token and class filled in. Raises ComparisonError."""
+    chosen = prompt_set_from_text(text) if name == OWN else bundled_set(name)
+    if negative.strip():
+        chosen = PromptSet(**{**chosen.model_dump(), "negative": negative.strip()})
+    return chosen.filled(token.strip(), class_word.strip())
