@@ -10,16 +10,14 @@ from ..trainers.errors import LikenessError
 from ..trainers.events import Event
 from ..trainers.job import train
 from ..trainers.recipe import Recipe, recipe_from_data
-from ..trainers.runs import Result, prepare
+from ..trainers.runs import Result, RunFolder
 from . import host
-from .host import io
+from .host import ADVANCED, io
 from .names import file_fingerprint
 from .recipes import AUTO, check_packages, chosen_optimizer
 from .runs import places
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource
-
-ADVANCED = {"advanced": True}
 
 
 def material_inputs() -> list[io.Input]:
@@ -185,14 +183,13 @@ def run(
         prior.folder if prior else None,
         host.tokenizer_folder(),
     )
-    folder = prepare(recipe, where)
-    if folder.result() is None:
-        host.free_models()
+    follower = Follower(host.Progress(node_id))
     return train(
-        folder.recipe(),
+        recipe,
         where,
-        on_event=Follower(host.Progress(node_id), folder.path).show,
+        on_event=follower.show,
         interrupted=host.interrupted,
+        before_start=follower.begin,
         device=host.training_device(),
     )
 
@@ -202,13 +199,17 @@ class Follower:
 
     Args:
         progress: the node's bar.
-        folder: the run's, for the preview pictures.
     """
 
-    def __init__(self, progress: host.Progress, folder: Path) -> None:
+    def __init__(self, progress: host.Progress) -> None:
         self._progress = progress
-        self._folder = folder
+        self._folder = Path()
         self._done = (0, 1)
+
+    def begin(self, folder: RunFolder) -> None:
+        """Makes room for a run that starts, and notes where its pictures will be."""
+        self._folder = folder.path
+        host.free_models()
 
     def show(self, event: Event) -> None:
         """One event: the bar, the line of text or the picture."""

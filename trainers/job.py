@@ -107,13 +107,14 @@ def train(
     *,
     on_event: OnEvent,
     interrupted: Callable[[], bool] | None = None,
-    before_start: Callable[[], None] | None = None,
+    before_start: Callable[[RunFolder], None] | None = None,
     processes: int = 1,
     device: str = "auto",
 ) -> Result:
     """Trains a recipe in its own process and waits for it; a finished equal run is reused.
 
-    `before_start` is called when all checks have passed and there is something to train.
+    `before_start` is called with the run's folder when all checks have passed and there is
+    something to train.
     `interrupted` is asked ten times a second: if it returns True or raises, the run is cancelled
     (it stays resumable from its last checkpoint) and RunCancelled or its exception is raised.
     Raises RunFailed with the cause and the log's path, or the LikenessError of bad input.
@@ -123,7 +124,7 @@ def train(
     if result is not None and not result.stopped:
         return replace(result, reused=True)
     if before_start is not None:
-        before_start()
+        before_start(folder)
     job = Job(folder, processes=processes, device=device)
     try:
         failure = _follow(job, on_event, interrupted)
