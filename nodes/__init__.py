@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from .class_images import ClassImages
+from .contact_sheet import ContactSheet
+from .detect_pose import DetectPose
+from .draw_cells import DrawCells, DrawSheet, KeepCell
 from .host import ComfyExtension, io
 from .load_adapter import LoadAdapter
+from .matrix import Matrix
 from .options import TrainOptionsNode
+from .pose_set import PoseSet
+from .prompt_set import PromptSetNode
 from .subject import Subject
 from .train_dreambooth import TrainDreamBooth
 from .train_lora import TrainLoRA
@@ -16,4 +22,7 @@ class LikenessExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in the order of their use."""
-        return [Subject, ClassImages, TrainOptionsNode, TrainLoRA, TrainDreamBooth, LoadAdapter]
+        learning = [Subject, ClassImages, TrainOptionsNode, TrainLoRA, TrainDreamBooth, LoadAdapter]
+        comparing = [PromptSetNode, PoseSet, DetectPose, Matrix, ContactSheet]
+        inner = [DrawCells, KeepCell, DrawSheet]
+        return [*learning, *comparing, *inner]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ..comparison.prompts import PromptSet, bundled_set, bundled_sets, prompt_set_from_text
+from ..comparison.prompts import (
+    PromptSet,
+    bundled_set,
+    bundled_sets,
+    prompt_set_from_data,
+    prompt_set_from_text,
+)
 from ..trainers.errors import LikenessError
 from .host import io
 from .sockets import PromptsType
@@ -92,5 +98,5 @@ def read_prompts(name: str, text: str, token: str, class_word: str, negative: st
     """A set with token and class filled in. Raises ComparisonError."""
     chosen = prompt_set_from_text(text) if name == OWN else bundled_set(name)
     if negative.strip():
-        chosen = PromptSet(**{**chosen.model_dump(), "negative": negative.strip()})
+        chosen = prompt_set_from_data({**chosen.model_dump(), "negative": negative.strip()})
     return chosen.filled(token.strip(), class_word.strip())

@@ -46,7 +46,9 @@ def _io() -> types.SimpleNamespace:
         **{name: _type(kind) for name, kind in kinds.items()},
         Custom=_type,
         ComfyNode=type("ComfyNode", (), {"hidden": types.SimpleNamespace(unique_id=None)}),
-        Hidden=types.SimpleNamespace(unique_id="UNIQUE_ID"),
+        Hidden=types.SimpleNamespace(
+            unique_id="UNIQUE_ID", dynprompt="DYNPROMPT", prompt="PROMPT", extra_pnginfo="PNGINFO"
+        ),
         Schema=type("Schema", (Record,), {}),
         NodeOutput=type("NodeOutput", (Record,), {}),
         Input=Part,
@@ -60,8 +62,9 @@ def install(folders: dict[str, Any] | None = None) -> Any:
     `folders` are attributes of `folder_paths`; by default there are no files.
     """
     if "folder_paths" not in sys.modules:
-        names = ["comfy", "comfy.lora", "comfy.model_management", "comfy.utils", "folder_paths"]
-        for name in [*names, "server", "comfy_api", "comfy_api.v0_0_2"]:
+        names = ["comfy", "comfy.lora", "comfy.model_management", "comfy.utils", "comfy.cli_args"]
+        names += ["comfy_execution", "comfy_execution.graph_utils", "folder_paths", "server"]
+        for name in [*names, "comfy_api", "comfy_api.v0_0_2"]:
             sys.modules[name] = types.ModuleType(name)
             parent, _, leaf = name.rpartition(".")
             if parent:
@@ -69,6 +72,9 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy"].__path__ = []
         sys.modules["comfy_api.v0_0_2"].io = _io()
         sys.modules["comfy_api.v0_0_2"].ComfyExtension = type("ComfyExtension", (), {})
+        sys.modules["comfy.cli_args"].args = types.SimpleNamespace(disable_metadata=False)
+        sys.modules["comfy_execution.graph_utils"].ExecutionBlocker = Record
+        sys.modules["comfy_execution.graph_utils"].GraphBuilder = Record
         sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": None})
     nowhere = {
         "get_input_directory": lambda: "nowhere",

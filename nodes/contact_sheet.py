@@ -1,0 +1,163 @@
+"""Likeness_ContactSheet: draws a Matrix cell by cell with the user's own nodes, and shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..comparison.errors import ComparisonError
+from ..trainers.base_file import digest_of
+from ..trainers.recipe import check_name
+from .cells import digests_of, read_cell_graph
+from .draw_cells import Job, finished, shared_copies
+from .host import files_named, graph_builder, io, output_folder, with_metadata
+from .matrix import CellMatrix
+from .sockets import MatrixType, StudyType
+from .study import cache_folder, cells_folder, chosen_cells
+
+
+class ContactSheet(io.ComfyNode):
+    """Runs the nodes between a Matrix and itself once for each cell that is not yet drawn."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_ContactSheet",
+            display_name="Contact Sheet (Likeness)",
+            category="Likeness",
+            description=(
+                "Draws every cell of a Matrix, one after another, with the nodes that you wired "
+                "between the two, and shows them side by side. Finished cells are kept as files: "
+                "cancel, restart or change a prompt, and only what is missing is drawn. The "
+                "sheet's PNG carries the workflow."
+            ),
+            inputs=[
+                io.Image.Input(
+                    "picture",
+                    lazy=True,
+                    raw_link=True,
+                    tooltip="The picture of one cell, as VAE Decode gives it.",
+                ),
+                MatrixType.Input("matrix", tooltip="The Matrix that the picture depends on."),
+                io.String.Input(
+                    "name",
+                    default="comparison",
+                    tooltip="Folder of the results in output/likeness/comparisons.",
+                ),
+                io.Combo.Input(
+                    "single_pictures",
+                    options=["png", "jpg"],
+                    default="png",
+                    tooltip="How the single pictures are saved beside the sheet.",
+                ),
+                io.String.Input(
+                    "redraw",
+                    multiline=True,
+                    default="",
+                    tooltip="Cells to draw again at each queue, one a line: 'row / column', a row "
+                    "or a column; * stands for any letters.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(id="sheet", display_name="sheet"),
+                StudyType.Output(
+                    id="study", display_name="study", tooltip="The plan and its pictures."
+                ),
+            ],
+            hidden=[
+                io.Hidden.unique_id,
+                io.Hidden.dynprompt,
+                io.Hidden.prompt,
+                io.Hidden.extra_pnginfo,
+            ],
+            is_output_node=True,
+            enable_expand=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """Whether `name` can be a folder's name, before the queue starts."""
+        try:
+            check_name(name) if name is not None else None
+        except ValueError as error:
+            return f"name: {error}"
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, redraw: str | None = None, **_: Any) -> str:
+        """Changes at each queue while there are cells to draw again."""
+        return str(time.time_ns()) if (redraw or "").strip() else ""
+
+    @classmethod
+    def check_lazy_status(cls, **_: Any) -> list[str]:
+        """The picture is never asked for: its nodes are copied."""
+        return []
+
+    @classmethod
+    def execute(
+        cls, picture: Any, matrix: CellMatrix, name: str, single_pictures: str, redraw: str
+    ) -> io.NodeOutput:
+        """(IMAGE, study). Raises ComparisonError if the picture does not come from the Matrix."""
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
+        job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw)
+        return expanded(job) if job.missing else finished(job)
+
+
+def make_job(
+    hidden: Any, picture: Any, matrix: CellMatrix, name: str, suffix: str, redraw: str
+) -> Job:
+    """What is to be drawn: the cells without a file, and those to draw again."""
+    output = output_folder()
+    graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
+    values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
+    digests = digests_of(graph, values, file_stamps(cache_folder(output)))
+    files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
+    again = chosen_cells(matrix.plan, redraw)
+    missing = {
+        path: index
+        for index, path in reversed(list(enumerate(files)))
+        if index in again or not path.is_file()
+    }
+    text = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})} if with_metadata() else {}
+    return Job(
+        matrix=matrix,
+        graph=graph,
+        values=values,
+        files=files,
+        missing=tuple(sorted(missing.values())),
+        copies={},
+        node_id=str(hidden.unique_id),
+        name=name,
+        suffix=suffix,
+        text=text,
+        started=time.time(),
+    )
+
+
+def file_stamps(known: Path) -> Callable[[str], list[str]]:
+    """Digests of the content of the models and input files that a text names.
+
+    `known` is the folder where digests are remembered.
+    """
+
+    @cache
+    def stamp(text: str) -> list[str]:
+        return [digest_of(path, known) for path in files_named(text)]
+
+    return stamp
+
+
+def expanded(job: Job) -> io.NodeOutput:
+    """The graph that draws what is missing, and then the sheet."""
+    builder = graph_builder()
+    job = replace(job, copies=shared_copies(builder, job))
+    draw = builder.node("Likeness_DrawCells", job=job, first=0, count=len(job.missing))
+    sheet = builder.node("Likeness_DrawSheet", job=job, after=draw.out(0))
+    return io.NodeOutput(sheet.out(0), sheet.out(1), expand=builder.finalize())

@@ -1,0 +1,145 @@
+"""Likeness_DetectPose: the poses of people on pictures, by controlnet_aux's OpenPose, offline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from ..comparison.errors import ComparisonError
+from ..comparison.keypoints import keypoints_of_poses
+from ..comparison.poses import Pose
+from ..trainers.errors import LikenessError
+from .host import interrupted, io, models_folder
+from .names import folder_inside
+from .pose_set import pose_images
+from .sockets import KeypointsType
+
+WEIGHTS = "body_pose_model.pth"
+DETECTION_SIDE = 512  # the shorter side, as controlnet_aux's own call shrinks it
+
+
+class DetectPose(io.ComfyNode):
+    """Poses from the user's own pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_DetectPose",
+            display_name="Detect Pose (Likeness)",
+            category="Likeness",
+            description=(
+                "Finds the people on pictures and gives their poses, for Pose Set. Needs the "
+                f"package controlnet_aux and the file {WEIGHTS}; nothing is downloaded."
+            ),
+            inputs=[
+                io.Image.Input("images", tooltip="Pictures with people, one pose each."),
+                io.String.Input(
+                    "folder",
+                    default="annotators",
+                    tooltip=f"The folder below ComfyUI's models that has {WEIGHTS}.",
+                ),
+            ],
+            outputs=[
+                KeypointsType.Output(id="keypoints", display_name="keypoints"),
+                io.Image.Output(id="preview", display_name="preview"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Whether the weights are there, before the queue starts."""
+        try:
+            if folder is not None:
+                weights_in(folder)
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, images: torch.Tensor, folder: str) -> io.NodeOutput:
+        """(POSE_KEYPOINT, IMAGE). Raises ComparisonError if a picture shows nobody."""
+        height, width = images.shape[1:3]
+        detector = load_detector(weights_in(folder))
+        poses = []
+        for number, image in enumerate(images, start=1):
+            interrupted()
+            poses.append(detect(detector, image, f"picture-{number}"))
+        frames = keypoints_of_poses(poses, width, height)
+        return io.NodeOutput(frames, pose_images(poses, width, height))
+
+
+def weights_in(folder: str) -> Path:
+    """The weights of OpenPose's body model. Raises LikenessError that says what to install."""
+    try:
+        path = folder_inside(models_folder(), folder) / WEIGHTS
+    except LikenessError as error:
+        raise ComparisonError(f"{error} {_wanted(folder)}") from None
+    if not path.is_file():
+        raise ComparisonError(f"{path.parent} has no {WEIGHTS}. {_wanted(folder)}")
+    return path
+
+
+def _wanted(folder: str) -> str:
+    return (
+        f"Detect Pose reads {WEIGHTS} of the Hugging Face repository lllyasviel/Annotators from "
+        f"models/{folder}; or use Pose Set's yoga poses, which need no file."
+    )
+
+
+def load_detector(path: Path) -> Any:
+    """controlnet_aux's OpenposeDetector for bodies. Raises ComparisonError."""
+    try:
+        from controlnet_aux.open_pose import OpenposeDetector
+        from controlnet_aux.open_pose.body import Body
+    except ImportError as error:
+        raise ComparisonError(
+            f"Detect Pose needs the package controlnet_aux ({error}): install it in ComfyUI's "
+            "Python, or use Pose Set's yoga poses or another pack's POSE_KEYPOINT."
+        ) from None
+    try:
+        with _weights_only():
+            return OpenposeDetector(Body(str(path)))
+    except Exception as error:  # noqa: BLE001 - whatever a file that is no such model causes
+        raise ComparisonError(
+            f"{path} cannot be read as OpenPose's body model "
+            f"({type(error).__name__}): download it again."
+        ) from None
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """controlnet_aux calls torch.load without weights_only, which before torch 2.6 runs pickles."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def detect(detector: Any, image: torch.Tensor, name: str) -> Pose:
+    """The pose of everyone on an image (H, W, 3) in [0, 1]. Raises ComparisonError for nobody."""
+    pixels = (image[..., :3].cpu().numpy() * 255).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    if min(picture.size) > DETECTION_SIDE:
+        shrunk = (max(1, round(side * DETECTION_SIDE / min(picture.size))) for side in picture.size)
+        picture = ImageOps.fit(picture, tuple(shrunk))
+    found = detector.detect_poses(np.array(picture))
+    people = tuple(
+        tuple(point and (float(point.x), float(point.y)) for point in person.body.keypoints)
+        for person in found
+    )
+    if not people:
+        raise ComparisonError(f"Nobody is found on {name}: choose a picture that shows a body.")
+    return Pose(name=name, aspect=image.shape[1] / image.shape[0], people=people)

@@ -1,0 +1,209 @@
+"""The nodes that a Contact Sheet puts in its place: they draw, keep and show the cells.
+
+ComfyUI runs whatever is ready, in an order of its own, and walks chains of nodes recursively. So
+the cells that are missing are halved, and halved again, down to one: the second half waits for
+the first, and a cell's nodes are not there before their turn.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .cells import CellGraph, Key, Values, copy_nodes
+from .host import Progress, graph_builder, io, output_folder
+from .matrix import OF_VARIANT, POSE, CellMatrix
+from .pose_set import ALL
+from .sockets import JobType, StudyType
+from .study import write_cell, write_study
+
+
+@dataclass(frozen=True)
+class Job:
+    """LIKENESS_JOB: a comparison on its way.
+
+    `values` and `files` are of all cells, `missing` the indices of those to draw, in order;
+    `copies` are the copies that several cells share.
+    """
+
+    matrix: CellMatrix
+    graph: CellGraph
+    values: tuple[Values, ...]
+    files: tuple[Path, ...]
+    missing: tuple[int, ...]
+    copies: Mapping[Key, str]
+    node_id: str
+    name: str
+    suffix: str
+    text: Mapping[str, Any]
+    started: float
+
+
+def _inner(schema: io.Schema) -> io.Schema:
+    """Out of the menus, where this version of ComfyUI can do that."""
+    if hasattr(schema, "is_dev_only"):
+        schema.is_dev_only = True
+    return schema
+
+
+class DrawCells(io.ComfyNode):
+    """Draws cells one after another."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _inner(
+            io.Schema(
+                node_id="Likeness_DrawCells",
+                display_name="Draw Cells (Likeness, internal)",
+                category="Likeness",
+                description="Part of Contact Sheet: draws cells one after another.",
+                inputs=[
+                    JobType.Input("job", tooltip="The comparison."),
+                    io.Int.Input("first", tooltip="The first of the missing cells to draw."),
+                    io.Int.Input("count", tooltip="How many."),
+                    io.AnyType.Input("after", optional=True, tooltip="What comes before."),
+                ],
+                outputs=[io.AnyType.Output(id="done", display_name="done")],
+                enable_expand=True,
+            )
+        )
+
+    @classmethod
+    def execute(cls, job: Job, first: int, count: int, after: Any = None) -> io.NodeOutput:
+        """Expands to two halves, or to the copies that draw one cell."""
+        builder = graph_builder(f"{job.node_id}.{first}-{count}.")
+        done = _one(builder, job, first) if count == 1 else _halves(builder, job, first, count)
+        return io.NodeOutput(done, expand=builder.finalize())
+
+
+def _halves(builder: Any, job: Job, first: int, count: int) -> Any:
+    half = count // 2
+    head = builder.node("Likeness_DrawCells", job=job, first=first, count=half)
+    tail = builder.node("Likeness_DrawCells", job=job, first=first + half, count=count - half)
+    tail.set_input("after", head.out(0))
+    return tail.out(0)
+
+
+def _one(builder: Any, job: Job, number: int) -> Any:
+    values = job.values[job.missing[number]]
+    pose = _pose(builder, job, values[POSE])
+
+    def wire(output: int) -> Any:
+        return pose if output == POSE else values[output]
+
+    copies = dict(job.copies)
+    copy_nodes(job.graph, values, builder, copies, lambda uses: True, wire)
+    node_id, output = job.graph.picture
+    picture = [copies[job.graph.key(node_id, values)], output]
+    keep = builder.node("Likeness_KeepCell", picture=picture, job=job, number=number)
+    return keep.out(0)
+
+
+def _pose(builder: Any, job: Job, keypoints: str) -> Any:
+    """A node that gives the pose's picture, black without a pose."""
+    size = {"width": job.matrix.plan.picture.width, "height": job.matrix.plan.picture.height}
+    if keypoints:
+        frames = json.loads(keypoints)
+        return builder.node("Likeness_PoseSet", poses=ALL, keypoints=frames, **size).out(1)
+    return builder.node("EmptyImage", batch_size=1, color=0, **size).out(0)
+
+
+def shared_copies(builder: Any, job: Job) -> dict[Key, str]:
+    """Adds the copies that all cells of a variant share, such as its loaded adapter."""
+    copies: dict[Key, str] = {}
+    for index in job.missing:
+        values = job.values[index]
+        copy_nodes(
+            job.graph, values, builder, copies, OF_VARIANT.issuperset, lambda out, v=values: v[out]
+        )
+    return copies
+
+
+class KeepCell(io.ComfyNode):
+    """Writes a finished cell to its file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _inner(
+            io.Schema(
+                node_id="Likeness_KeepCell",
+                display_name="Keep Cell (Likeness, internal)",
+                category="Likeness",
+                description="Part of Contact Sheet: writes a finished cell to its file.",
+                inputs=[
+                    io.Image.Input("picture", tooltip="The finished cell."),
+                    JobType.Input("job", tooltip="The comparison."),
+                    io.Int.Input("number", tooltip="Which of the missing cells it is."),
+                ],
+                outputs=[io.AnyType.Output(id="done", display_name="done")],
+            )
+        )
+
+    @classmethod
+    def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
+        """The file's name. Raises ComparisonError for several pictures."""
+        path = job.files[job.missing[number]]
+        write_cell(path, picture)
+        left = len(job.missing) - number - 1
+        progress = Progress(job.node_id)
+        progress.show(len(job.files) - left, len(job.files), path)
+        progress.say(progress_line(len(job.files), number + 1, left, time.time() - job.started))
+        return io.NodeOutput(path.name)
+
+
+def progress_line(total: int, drawn: int, left: int, seconds: float) -> str:
+    """Cells done, left, and the time left at the pace of those `drawn` in `seconds`."""
+    line = f"{total - left} of {total} cells done, {left} left"
+    if not left:
+        return line
+    wait = seconds / drawn * left
+    return f"{line}, about {f'{wait / 60:.0f} min' if wait >= 90 else f'{wait:.0f} s'}"
+
+
+class DrawSheet(io.ComfyNode):
+    """Draws the sheet of finished cells."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _inner(
+            io.Schema(
+                node_id="Likeness_DrawSheet",
+                display_name="Draw Sheet (Likeness, internal)",
+                category="Likeness",
+                description="Part of Contact Sheet: reads the finished cells and draws the sheet.",
+                inputs=[
+                    JobType.Input("job", tooltip="The comparison."),
+                    io.AnyType.Input("after", optional=True, tooltip="What comes before."),
+                ],
+                outputs=[
+                    io.Image.Output(id="sheet", display_name="sheet"),
+                    StudyType.Output(id="study", display_name="study"),
+                ],
+            )
+        )
+
+    @classmethod
+    def execute(cls, job: Job, after: Any = None) -> io.NodeOutput:
+        """(IMAGE, study), and the sheet shown on the Contact Sheet."""
+        return finished(job)
+
+
+def finished(job: Job) -> io.NodeOutput:
+    """What a Contact Sheet gives when all cells are there."""
+    output = output_folder()
+    study, sheet = write_study(output, job.name, job.matrix.plan, job.files, job.suffix, job.text)
+    image = torch.from_numpy(np.array(sheet)).float()[None] / 255
+    drawn = len(job.missing)
+    Progress(job.node_id).say(
+        f"{len(job.files)} cells: {drawn} drawn now, {len(job.files) - drawn} found"
+    )
+    where = study.sheet.relative_to(output)
+    shown = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
+    return io.NodeOutput(image, study, ui={"images": [shown]})

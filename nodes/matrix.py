@@ -1,0 +1,260 @@
+"""Likeness_Matrix: variants down, prompts across; in the graph it stands for one cell of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..comparison.errors import ComparisonError
+from ..comparison.keypoints import keypoints_of_poses
+from ..comparison.matrix import Cell, Control, Picture, Plan, Variant, plan
+from ..comparison.poses import Pose, fit_pose
+from ..comparison.prompts import PromptSet
+from ..trainers.base_file import digest_of
+from ..trainers.errors import LikenessError
+from .cells import Values
+from .host import blocked, io, output_folder
+from .load_adapter import NONE, find_adapter
+from .names import file_fingerprint
+from .sockets import MatrixType, PosesType, PromptsType
+from .study import cache_folder
+
+SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
+_KEYED = re.compile(r"(.*?) = (.*)")
+
+# The outputs that stand for a cell, in the order of `CellMatrix.values`.
+ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)
+# Those that are the same all along a variant's rows.
+OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT})
+
+
+@dataclass(frozen=True)
+class CellMatrix:
+    """LIKENESS_MATRIX: a plan, the file of each variant's adapter, and the node it comes from."""
+
+    plan: Plan
+    adapters: tuple[str, ...]
+    node_id: str
+
+    def values(self, cell: Cell) -> Values:
+        """What the Matrix' outputs are in a cell; the pose as JSON of its keypoints, or ""."""
+        index = self.plan.variants.index(self.plan.variant_of(cell))
+        width, height = self.plan.picture.width, self.plan.picture.height
+        pose = self.plan.pose_of(cell)
+        return (
+            self.adapters[index],
+            cell.prompt,
+            cell.negative,
+            cell.seed,
+            "" if pose is None else _keypoints(pose, width, height),
+            0.0 if pose is None else self.plan.control.strength,
+            self.plan.rows()[cell.row],
+            width,
+            height,
+        )
+
+
+def _keypoints(pose: Pose, width: int, height: int) -> str:
+    fitted = fit_pose(pose, width, height)
+    return json.dumps(keypoints_of_poses([fitted], width, height), sort_keys=True)
+
+
+class Matrix(io.ComfyNode):
+    """The plan of a comparison. Its outputs are drawn for each cell by a Contact Sheet."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_Matrix",
+            display_name="Matrix (Likeness)",
+            category="Likeness",
+            description=(
+                "Compares adapters: each of them draws each prompt, with the same noise down a "
+                "column. Wire the outputs to the nodes that draw one picture, and that picture to "
+                "a Contact Sheet, which runs them once for each cell. Without one, they do not run."
+            ),
+            inputs=[*_axes(), *_picture(), *_connected()],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, adapters: str | None = None) -> bool | str:
+        """Whether the adapters that are written down are there, before the queue starts."""
+        try:
+            for _, name in adapter_lines(adapters or ""):
+                _path_of(name)
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, adapters: str | None = None, **_: Any) -> str:
+        """Changes when a file that is written down is replaced."""
+        try:
+            paths = [_path_of(name) for _, name in adapter_lines(adapters or "")]
+        except LikenessError as error:
+            return str(error)
+        return repr([path and file_fingerprint(path) for path in paths])
+
+    @classmethod
+    def execute(
+        cls,
+        prompts: PromptSet,
+        adapters: str,
+        seed: int,
+        draws: int,
+        with_pose: str,
+        control_strength: float,
+        width: int,
+        height: int,
+        poses: tuple[Pose, ...] = (),
+        **connected: Any,
+    ) -> io.NodeOutput:
+        """The plan; the cell's own outputs block whatever is run outside of a Contact Sheet."""
+        names = [str(connected[key]) for key in SOCKETS if connected.get(key) is not None]
+        lines = named([*adapter_lines(adapters), *(("", name) for name in names)])
+        matrix = plan(
+            [Variant(name=label, adapter=_digest(name)) for label, name in lines],
+            prompts,
+            poses or (),
+            seed=seed,
+            with_pose=with_pose,
+            draws=draws,
+            picture=Picture(width=width, height=height),
+            control=Control(strength=control_strength),
+        )
+        value = CellMatrix(matrix, tuple(name for _, name in lines), str(cls.hidden.unique_id))
+        return io.NodeOutput(*[blocked()] * 9, value)
+
+
+def adapter_lines(text: str) -> list[tuple[str, str]]:
+    """(label or "", file) of each line, ``file`` or ``label = file``; ``#`` lines are skipped."""
+    found = []
+    for line in (line.strip() for line in text.splitlines()):
+        if not line or line.startswith("#"):
+            continue
+        match = _KEYED.fullmatch(line)
+        label, name = (match[1].strip(), match[2].strip()) if match else ("", line)
+        found.append((label, NONE if name == "base" else name))
+    return found
+
+
+def named(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(label, file) with a label for each, from its file's name unless given.
+
+    Raises ComparisonError if there is none.
+    """
+    lines = list(lines)
+    if not lines:
+        raise ComparisonError(
+            "The Matrix has no adapters: write one a line, such as 'base', or connect a train "
+            "node's adapter."
+        )
+    taken = {label.lower() for label, _ in lines if label}
+    labelled = []
+    for label, name in lines:
+        label = label or _label_of(name, taken)
+        taken.add(label.lower())
+        labelled.append((label, name))
+    return labelled
+
+
+def _label_of(name: str, taken: set[str]) -> str:
+    stem = "base" if name == NONE else Path(name.replace("\\", "/")).stem
+    label = re.sub(r"[^A-Za-z0-9_\-]+", "-", stem)[:56].strip("-_") or "adapter"
+    number = 1
+    while (label if number == 1 else f"{label}-{number}").lower() in taken:
+        number += 1
+    return label if number == 1 else f"{label}-{number}"
+
+
+def _path_of(name: str) -> Path | None:
+    """The adapter's file, None for the base. Raises AdapterError."""
+    return None if name == NONE else find_adapter(name)
+
+
+def _digest(name: str) -> str | None:
+    path = _path_of(name)
+    return path and digest_of(path, cache_folder(output_folder()))
+
+
+def _axes() -> list[io.Input]:
+    return [
+        PromptsType.Input("prompts", tooltip="The columns, from Prompt Set."),
+        io.String.Input(
+            "adapters",
+            multiline=True,
+            default="base",
+            tooltip="The rows: one file of the loras or checkpoints folders a line, or 'base' for "
+            "the untouched model; 'r4 = anna-lora.safetensors' gives a row its name.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53 - 1,
+            control_after_generate=False,
+            tooltip="The first noise of every row: the same all down a column.",
+        ),
+        io.Int.Input(
+            "draws",
+            default=1,
+            min=1,
+            max=100,
+            tooltip="Pictures of each prompt, each a column with the next seed.",
+        ),
+        io.Combo.Input(
+            "with_pose",
+            options=["without", "with", "both"],
+            default="without",
+            tooltip="Draw each variant without a pose, with one, or both, a row each.",
+        ),
+    ]
+
+
+def _picture() -> list[io.Input]:
+    side = {"min": 64, "max": 2048, "step": 8}
+    return [
+        io.Float.Input(
+            "control_strength",
+            default=1.0,
+            min=0.0,
+            max=10.0,
+            step=0.05,
+            tooltip="ControlNet's strength in cells with a pose; it is 0 in the others.",
+        ),
+        io.Int.Input("width", default=768, **side, tooltip="Width of a picture."),
+        io.Int.Input("height", default=1024, **side, tooltip="Height of a picture."),
+    ]
+
+
+def _connected() -> list[io.Input]:
+    adapter = "One more row: the adapter of a train node, whose name comes when it is trained."
+    return [
+        PosesType.Input(
+            "poses",
+            optional=True,
+            tooltip="From Pose Set; one is chosen at random for each column, by the seed.",
+        ),
+        *(io.AnyType.Input(name, optional=True, tooltip=adapter) for name in SOCKETS),
+    ]
+
+
+def _outputs() -> list[io.Output]:
+    return [
+        io.AnyType.Output(id="adapter", display_name="adapter", tooltip="For Load Adapter."),
+        io.String.Output(id="prompt", display_name="prompt"),
+        io.String.Output(id="negative", display_name="negative"),
+        io.Int.Output(id="cell_seed", display_name="seed"),
+        io.Image.Output(id="pose", display_name="pose", tooltip="Black in cells without a pose."),
+        io.Float.Output(id="strength", display_name="control_strength"),
+        io.String.Output(id="label", display_name="label", tooltip="The row's name."),
+        io.Int.Output(id="cell_width", display_name="width"),
+        io.Int.Output(id="cell_height", display_name="height"),
+        MatrixType.Output(id="matrix", display_name="matrix", tooltip="For Contact Sheet."),
+    ]
