@@ -8,13 +8,12 @@ from pydantic import ValidationError
 
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Prior, explain
-from .host import input_folder, io
+from .host import ADVANCED, input_folder, io
 from .names import listing_fingerprint, photo_folder, subfolders
 from .sockets import PriorType
 from .values import PriorSource
 
 DRAWN = "draw with the base model"
-ADVANCED = {"advanced": True}
 
 
 class ClassImages(io.ComfyNode):

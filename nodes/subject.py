@@ -12,13 +12,11 @@ from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Subject as SubjectSpec
 from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
-from .host import input_folder, io
+from .host import ADVANCED, input_folder, io
 from .names import listing_fingerprint, photo_folder, subfolders
 from .recipes import check_packages
 from .sockets import SubjectType
 from .values import SubjectSource
-
-ADVANCED = {"advanced": True}
 
 
 class Subject(io.ComfyNode):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import host
-from .host import io
+from .host import ADVANCED, io
 from .recipes import build_recipe
 from .sockets import LoraModelType
 from .training import (
-    ADVANCED,
     adapter_name,
     adapter_outputs,
     base_fingerprint,
