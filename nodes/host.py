@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import comfy.lora
 import comfy.model_management
 import comfy.utils
 import folder_paths
+from comfy.cli_args import args
 from comfy_api.v0_0_2 import ComfyExtension, io
+from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from PIL import Image
 from server import PromptServer
 
@@ -145,3 +148,38 @@ def patched(target: Any, patches: dict[Any, Any], strength: float, keep: float =
     clone = target.clone()
     clone.add_patches(patches, strength, keep)
     return clone
+
+
+# Graphs
+
+
+def graph_builder(prefix: str | None = None) -> Any:
+    """Collects the nodes of an expansion; `prefix` begins their ids, by default ComfyUI's own."""
+    return GraphBuilder(prefix)
+
+
+def blocked() -> Any:
+    """An output that keeps the nodes behind it from running, without an error."""
+    return ExecutionBlocker(None)
+
+
+def with_metadata() -> bool:
+    """Whether pictures may carry the workflow; ComfyUI can be told that they may not."""
+    return not args.disable_metadata
+
+
+def models_folder() -> Path:
+    """Where ComfyUI's model folders are."""
+    return Path(folder_paths.models_dir)
+
+
+def files_named(text: str) -> list[Path]:
+    """The files that a widget's text names: models of any kind, or a file of the input folder."""
+    if not re.fullmatch(r"[^\n]{1,300}\.\w{1,12}( \[\w+\])?", text):
+        return []
+    kinds = folder_paths.folder_names_and_paths
+    models = (folder_paths.get_full_path(kind, text) for kind in kinds if kind != "custom_nodes")
+    found = {Path(path) for path in models if path is not None}
+    if folder_paths.exists_annotated_filepath(text):
+        found.add(Path(folder_paths.get_annotated_filepath(text)))
+    return sorted(path for path in found if path.is_file())
