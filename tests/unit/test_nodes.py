@@ -15,7 +15,7 @@ import pytest
 from likeness.trainers.errors import AdapterError, LikenessError, RecipeError
 from likeness.trainers.events import Event
 from likeness.trainers.recipe import DreamBooth, LoRA, Prior, Recipe, Subject, preset
-from likeness.trainers.runs import Result
+from likeness.trainers.runs import Result, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
@@ -259,9 +259,12 @@ class Screen:
         self.said.append(text)
 
 
-def test_events_reach_the_node(nodes):
-    screen = Screen()
-    follower = nodes.training.Follower(screen, Path("run"))
+def test_events_reach_the_node(nodes, monkeypatch):
+    screen, freed = Screen(), []
+    monkeypatch.setattr(nodes.host, "free_models", lambda: freed.append(True))
+    follower = nodes.training.Follower(screen)
+    follower.begin(RunFolder(Path("run")))
+    assert freed == [True]
     for kind, data in (
         ("stage", {"name": "class images", "done": 3, "total": 500}),
         ("step", {"step": 7, "total": 20, "loss": 0.125}),
