@@ -1,0 +1,277 @@
+"""The contact sheet: pictures in rows and columns, each with its label, on one page."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from ..trainers.errors import SubjectError
+from ..trainers.files import write_whole
+from ..trainers.pictures import open_picture, to_srgb
+from .errors import ComparisonError
+from .lettering import Line, height_of, paragraph, write
+
+Picture = Path | Image.Image | None
+
+LARGEST_SIDE = 16_384
+MOST_PIXELS = 64_000_000
+_SMALLEST, _LARGEST = 48, 512  # the longer side of a cell
+_COLUMNS = 25  # more are broken into bands, one below the other
+
+_PAPER, _INK, _GREY = (255, 255, 255), (28, 28, 30), (112, 112, 118)
+_EMPTY, _FRAME = (246, 246, 247), (218, 218, 222)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a row or column is called, and a word about it in smaller letters."""
+
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Measures of a sheet, in pixels.
+
+    `across` columns make a band; `gutter` is the width of the rows' labels, `header` the height
+    of the columns', `title` that of the title and `note` that of the line below a picture.
+    """
+
+    rows: int
+    columns: int
+    across: int
+    cell: tuple[int, int]
+    gutter: int
+    header: int
+    title: int
+    note: int
+
+    @property
+    def letters(self) -> int:
+        """Size of the names' letters."""
+        return _letters(self.cell)
+
+    @property
+    def small(self) -> int:
+        """Size of the details' letters."""
+        return max(round(0.75 * self.letters), 9)
+
+    @property
+    def gap(self) -> int:
+        """Space between cells."""
+        return self.letters // 2
+
+    @property
+    def margin(self) -> int:
+        """Space around the page and between bands."""
+        return 2 * self.letters
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the page."""
+        bottom = (
+            self.corner(self.rows - 1, self.columns - 1)[1] + self.cell[1] + self.note + self.margin
+        )
+        right = self.corner(0, self.across - 1)[0] + self.cell[0] + self.margin
+        return right, bottom
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """The top left pixel of a cell."""
+        band, place = divmod(column, self.across)
+        line = self.cell[1] + self.note + self.gap
+        x = self.margin + self.gutter + place * (self.cell[0] + self.gap)
+        y = self.margin + self.title + self.header + row * line
+        return x, y + band * (self.header + self.rows * line + self.margin)
+
+
+def contact_sheet(
+    rows: Sequence[Label],
+    columns: Sequence[Label],
+    pictures: Sequence[Sequence[Picture]],
+    *,
+    notes: Sequence[Sequence[str]] | None = None,
+    title: str = "",
+) -> Image.Image:
+    """All pictures on one page, RGB, of at most 64 million pixels.
+
+    Args:
+        pictures: a row of pictures for each of `rows`, one for each of `columns`: a file (read
+            only when its turn comes), an image, or None. None and absent files are empty frames.
+        notes: a line below each picture, such as its score.
+
+    Raises ComparisonError for a grid of another shape, too many pictures, or a damaged file.
+    """
+    _check_shape(rows, columns, pictures, "pictures")
+    if notes is not None:
+        _check_shape(rows, columns, notes, "notes")
+    layout = plan_layout(
+        len(rows), len(columns), _first_size(pictures), bool(title), notes is not None
+    )
+    row_lines = [_lines(label, layout, layout.gutter - 2 * layout.gap) for label in rows]
+    column_lines = [_lines(label, layout, layout.cell[0]) for label in columns]
+    layout = _tightened(layout, row_lines, column_lines)
+
+    sheet = Image.new("RGB", layout.size, _PAPER)
+    page = ImageDraw.Draw(sheet)
+    _write_title(page, layout, title)
+    _write_labels(page, layout, row_lines, column_lines)
+    for r, line in enumerate(pictures):
+        for c, picture in enumerate(line):
+            corner = layout.corner(r, c)
+            _place(sheet, corner, layout.cell, picture)
+            if notes is not None:
+                _write_note(page, layout, corner, notes[r][c])
+    return sheet
+
+
+def write_sheet(path: Path, sheet: Image.Image, text: Mapping[str, Any] | None = None) -> None:
+    """Writes the sheet as PNG with text chunks, such as ComfyUI's ``prompt`` and ``workflow``.
+
+    A value that is no string is written as JSON. Raises OSError and leaves no half file.
+    """
+    chunks = PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value if isinstance(value, str) else json.dumps(value))
+    data = io.BytesIO()
+    sheet.save(data, "PNG", pnginfo=chunks, compress_level=4)
+    write_whole(path, data.getvalue())
+
+
+def plan_layout(
+    rows: int, columns: int, picture: tuple[int, int], title: bool, notes: bool
+) -> Layout:
+    """The layout with the largest cells that fits on a page. Raises ComparisonError."""
+    for side in range(min(max(*picture, 256), _LARGEST), _SMALLEST - 1, -4):
+        width, height = (max(round(side / max(picture) * part), 1) for part in picture)
+        letters = _letters((width, height))
+        for bands in range(ceil(columns / _COLUMNS), 0, -1):
+            layout = Layout(
+                rows,
+                columns,
+                across=ceil(columns / bands),
+                cell=(width, height),
+                gutter=9 * letters,
+                header=7 * letters,
+                title=3 * letters if title else 0,
+                note=round(1.3 * letters) if notes else 0,
+            )
+            page = layout.size
+            if max(page) <= LARGEST_SIDE and page[0] * page[1] <= MOST_PIXELS:
+                return layout
+    raise ComparisonError(
+        f"{rows:,} x {columns:,} pictures are too many for one sheet: take fewer of them."
+    )
+
+
+def _letters(cell: tuple[int, int]) -> int:
+    return min(max(max(cell) // 18, 11), 24)
+
+
+def _tightened(
+    layout: Layout, row_lines: Sequence[Sequence[Line]], column_lines: Sequence[Sequence[Line]]
+) -> Layout:
+    """The layout with no more room for labels than they take."""
+    gutter = max((line.width for lines in row_lines for line in lines), default=0)
+    header = max(height_of(lines) for lines in column_lines)
+    return replace(
+        layout,
+        gutter=gutter + 2 * layout.gap if gutter else 0,
+        header=header + layout.gap if header else 0,
+    )
+
+
+def _lines(label: Label, layout: Layout, width: int) -> list[Line]:
+    """A label no wider than `width` and no higher than a cell, if it has more than a line."""
+    name = paragraph(label.name, layout.letters, _INK, width, 2)
+    detail = paragraph(label.detail, layout.small, _GREY, width, 3)
+    lines = name + detail
+    while len(lines) > 1 and height_of(lines) > layout.cell[1]:
+        lines.pop()
+    return lines
+
+
+def _check_shape(
+    rows: Sequence[Label], columns: Sequence[Label], grid: Sequence[Sequence[Any]], what: str
+) -> None:
+    if not rows or not columns:
+        raise ComparisonError("A sheet has at least one row and one column.")
+    if len(grid) != len(rows) or any(len(line) != len(columns) for line in grid):
+        raise ComparisonError(
+            f"The {what} do not fill {len(rows)} rows of {len(columns)} columns: "
+            "give one for each cell."
+        )
+
+
+def _first_size(pictures: Sequence[Sequence[Picture]]) -> tuple[int, int]:
+    """Width and height of the first picture that is there."""
+    for line in pictures:
+        for picture in line:
+            if (image := _opened(picture)) is not None:
+                return image.size
+    return 3, 4
+
+
+def _opened(picture: Picture) -> Image.Image | None:
+    """The picture in mode RGB, None for an empty frame."""
+    if isinstance(picture, Image.Image):
+        return to_srgb(picture)
+    if picture is None or not picture.is_file():
+        return None
+    try:
+        return to_srgb(open_picture(picture))
+    except SubjectError as error:
+        raise ComparisonError(f"{picture} cannot be shown: {error}.") from None
+
+
+def _place(
+    sheet: Image.Image, corner: tuple[int, int], cell: tuple[int, int], picture: Picture
+) -> None:
+    """The picture in the middle of its cell, or an empty frame."""
+    image = _opened(picture)
+    if image is None:
+        fitted = ImageOps.expand(Image.new("RGB", (cell[0] - 2, cell[1] - 2), _EMPTY), 1, _FRAME)
+    else:
+        fitted = ImageOps.contain(image, cell, Image.Resampling.LANCZOS)
+    across, down = (cell[i] - fitted.size[i] for i in (0, 1))
+    sheet.paste(fitted, (corner[0] + across // 2, corner[1] + down // 2))
+
+
+def _write_title(page: ImageDraw.ImageDraw, layout: Layout, title: str) -> None:
+    width = layout.size[0] - 2 * layout.margin
+    write(
+        page,
+        (layout.margin, layout.margin),
+        paragraph(title, round(1.5 * layout.letters), _INK, width, 1),
+    )
+
+
+def _write_labels(
+    page: ImageDraw.ImageDraw,
+    layout: Layout,
+    row_lines: Sequence[Sequence[Line]],
+    column_lines: Sequence[Sequence[Line]],
+) -> None:
+    """The columns' labels stand on the pictures; the rows' are level with their middle."""
+    for column, lines in enumerate(column_lines):
+        x, y = layout.corner(0, column)
+        write(page, (x, y - layout.gap - height_of(lines)), lines)
+    for band in range(0, layout.columns, layout.across):
+        for row, lines in enumerate(row_lines):
+            y = layout.corner(row, band)[1] + (layout.cell[1] - height_of(lines)) // 2
+            write(page, (layout.margin, y), lines)
+
+
+def _write_note(
+    page: ImageDraw.ImageDraw, layout: Layout, corner: tuple[int, int], note: str
+) -> None:
+    lines = paragraph(note, layout.small, _GREY, layout.cell[0], 1)
+    write(page, (corner[0], corner[1] + layout.cell[1] + layout.small // 4), lines)
