@@ -261,7 +261,7 @@ class Screen:
 
 def test_events_reach_the_node(nodes, monkeypatch):
     screen, freed = Screen(), []
-    monkeypatch.setattr(nodes.host, "free_models", lambda: freed.append(True))
+    monkeypatch.setattr(nodes.training.host, "free_models", lambda: freed.append(True), False)
     follower = nodes.training.Follower(screen)
     follower.begin(RunFolder(Path("run")))
     assert freed == [True]
