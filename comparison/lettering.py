@@ -45,6 +45,7 @@ def paragraph(text: str, size: int, colour: Colour, width: float, most: int) -> 
     """
     text = clean(text)
     font = font_for(text, size)
+    text = "".join(_plain(char, font) for char in text)
     height = round(1.3 * size)
     return [Line(line, font, height, colour) for line in wrap(text, font, width, most)]
 
@@ -99,6 +100,12 @@ def _load(name: str | None, size: int) -> Font:
 def _has(font: Font, char: str) -> bool:
     """Whether the font has a shape of its own for the character."""
     return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
+
+
+def _plain(char: str, font: Font) -> str:
+    """The character, or its letter without the accent where the font has only that."""
+    letter = unicodedata.normalize("NFKD", char)[0]
+    return letter if _has(font, letter) and not _has(font, char) else char
 
 
 def wrap(text: str, font: Font, width: float, most: int) -> list[str]:

@@ -1,4 +1,5 @@
 import pytest
+from likeness.comparison import lettering
 from likeness.comparison.lettering import clean, font_for, paragraph, wrap
 
 TEXTS = ["a few short words", "x" * 300, "שלום עולם " * 9, "one " + "y" * 90 + " two", "wide  gap"]
@@ -49,3 +50,9 @@ def test_one_font_is_chosen_for_the_whole_text():
     if other is ascii_font:
         pytest.skip("no other font on this system")
     assert font_for("Größe and a long tail of plain words", 16) is other
+
+
+def test_accents_are_left_out_where_no_font_has_them(monkeypatch):
+    monkeypatch.setattr(lettering, "_FALLBACKS", ())
+    (line,) = paragraph("Zürich, naïve café", 16, (0, 0, 0), 500, 1)
+    assert line.text == "Zurich, naive cafe"
