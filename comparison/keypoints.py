@@ -106,7 +106,7 @@ def _pose_of_frame(frame: Any, name: str) -> Pose:
     if any(max(map(abs, point)) > _LARGEST_SHARE for joints in people for point in joints if point):
         people = [[p and (p[0] / width, p[1] / height) for p in joints] for joints in people]
     try:
-        return Pose(name=name, aspect=width / height, people=people)
+        return Pose(name=name, aspect=width / height, people=tuple(map(tuple, people)))
     except ValidationError as error:
         raise ComparisonError(explain(error, f"pose {name!r}")) from None
 

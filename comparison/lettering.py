@@ -35,7 +35,8 @@ class Line:
     @property
     def width(self) -> int:
         """Pixels from its first to its last letter."""
-        return ceil(self.font.getlength(self.text))
+        length: float = self.font.getlength(self.text)
+        return ceil(length)
 
 
 def paragraph(text: str, size: int, colour: Colour, width: float, most: int) -> list[Line]:
