@@ -60,7 +60,10 @@ def measure(arguments: list[str], folder: Path, *, cpu: bool) -> Measured:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        memory = watch(process)
+        try:
+            memory = watch(process)
+        finally:
+            process.kill()
     said: dict[str, Any] = {"error": f"ended with code {process.returncode}"}
     if report.is_file():
         said = json.loads(report.read_text(encoding="utf-8"))

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from .measure import Measured, spread
 
 PACKAGES = ["torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes"]
@@ -20,10 +22,8 @@ _HEAD = (
 
 def machine(cpu: bool) -> str:
     """The machine's kind and the versions that matter, in two lines."""
-    name = f"{os.cpu_count()} cores, {_processor()}"
+    name = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
     if not cpu:
-        import torch
-
         name = f"{torch.cuda.get_device_name()}; {name}"
     versions = [f"Python {platform.python_version()}", *map(_version, PACKAGES)]
     return f"{name}, {platform.system()}\n{', '.join(versions)}"
