@@ -58,9 +58,9 @@ class Scale:
 SCALES = {
     "cpu": Scale(
         pictures=24_000,
-        crop=32,
+        crop=48,
         courses={
-            "vae": Course(samples=400_000, batch=16, rate=1e-3, average=0.998),
+            "vae": Course(samples=200_000, batch=8, rate=1e-3, average=0.998),
             "unet": Course(samples=1_000_000, batch=32, rate=6e-4),
             "controlnet": Course(samples=150_000, batch=32, rate=4e-4),
             "judge": Course(samples=300_000, batch=64, rate=1e-3),
@@ -135,7 +135,8 @@ def _draw(run: Run) -> bool:
 def _vae(run: Run) -> bool:
     vae = miniature.new_vae().to(run.device)
     part = run.parts / "vae.safetensors"
-    load_part(part, vae, missing_ok=True)
+    if not load_part(part, vae, missing_ok=True):
+        pretrain_vae.initialise(vae)
     pools = load(run.shards, run.pictures, ["pixels"], run.device)
     course, crop = run.course("vae"), run.scale.crop
 
@@ -144,7 +145,7 @@ def _vae(run: Run) -> bool:
         pixels = choose(pools, rng)["pixels"]
         index = torch.from_numpy(rng.integers(len(pixels), size=course.batch)).to(run.device)
         pictures = pretrain_vae.crops(pixels, index, rng, min(crop, *pixels.shape[1:3]))
-        return pretrain_vae.losses(vae, pictures, generator, half=step % 4 == 3)
+        return pretrain_vae.losses(vae, pictures, generator, step)
 
     task = Task(
         "vae",

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("aggdraw", reason="draws the world")
 
-from likeness.demo import pretrain, pretrain_judge, pretrain_shards, weights
+from likeness.demo import pretrain, pretrain_judge, pretrain_shards, pretrain_vae, weights
 from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
 from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, load, people, token_ids, with_latents
@@ -267,3 +267,10 @@ def test_the_vae_stage_leaves_a_part_and_goes_on_from_it(tiny):
     more = replace(tiny, samples=4)
     assert pretrain.pretrain("vae", more)
     assert (tiny.out / "parts" / "vae.safetensors").read_bytes() != part
+
+
+def test_latents_of_unit_variance_and_no_correlation_have_no_spread():
+    latents = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert pretrain_vae._spread(latents) < 1e-3
+    assert pretrain_vae._spread(2 * latents) > 1
+    assert pretrain_vae._spread(latents[:, [0, 1, 2, 2]]) > 0.1
