@@ -48,6 +48,7 @@ def spread(values: list[float]) -> Spread:
 def measure(arguments: list[str], folder: Path, *, cpu: bool) -> Measured:
     """Runs `child.py` in `folder`, offline; an error in it is part of the result."""
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `job` starts runs
     if cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     report = folder / "report.json"

@@ -163,3 +163,13 @@ def test_the_options_page_lists_every_field_of_a_recipe():
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`([\w.]+)`", page))
     assert set(recipe_fields()) <= listed, set(recipe_fields()) - listed
+
+
+def test_the_readme_lists_every_node():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| ([\w ]+) \|", readme, re.MULTILINE))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "nodes").glob("*.py")]
+    shown = {
+        name for text in sources for name in re.findall(r'display_name="(.+?) \(Likeness\)"', text)
+    }
+    assert shown and shown <= listed, shown - listed
