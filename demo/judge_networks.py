@@ -34,7 +34,7 @@ class Opinion:
 class _Heads(nn.Module):
     """From features of the whole picture to the answers, and from joint maps to joints."""
 
-    def __init__(self, features: int, hidden: int = 192) -> None:
+    def __init__(self, features: int, hidden: int = 160) -> None:
         super().__init__()
         self.hidden = nn.Linear(features, hidden)
         self.answers = nn.Linear(hidden, sum(map(len, QUESTIONS.values())))
@@ -66,7 +66,7 @@ def _centres(maps: Tensor) -> Tensor:
 class _Pool(nn.Module):
     """Mean, maximum, and means under a few learned maps of attention: small things count too."""
 
-    def __init__(self, channels: int, maps: int = 4) -> None:
+    def __init__(self, channels: int, maps: int = 3) -> None:
         super().__init__()
         self.attention = nn.Conv2d(channels, maps, 1)
         self.features = channels * (maps + 2)
@@ -101,11 +101,11 @@ class ConvolutionJudge(nn.Module):
 
         self.to_half = nn.Sequential(down(3, 32), _Residual(32))
         self.to_quarter = nn.Sequential(down(32, 64), _Residual(64), _Residual(64))
-        self.to_eighth = nn.Sequential(down(64, 96), _Residual(96), _Residual(96))
-        self.to_sixteenth = nn.Sequential(down(96, 128), _Residual(128))
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 128))
+        self.to_eighth = nn.Sequential(down(64, 96), _Residual(96))
+        self.to_sixteenth = nn.Sequential(down(96, 112), _Residual(112))
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 112))
         self.maps = nn.Conv2d(48, JOINTS, 3, padding=1)
-        self.near, self.far = _Pool(96), _Pool(128)
+        self.near, self.far = _Pool(96), _Pool(112)
         self.heads = _Heads(self.near.features + self.far.features)
 
     def forward(self, pictures: Tensor) -> Opinion:
@@ -123,7 +123,7 @@ class ConvolutionJudge(nn.Module):
 class PatchJudge(nn.Module):
     """A small vision transformer on patches of 8 pixels (arXiv:2010.11929), any aspect ratio."""
 
-    def __init__(self, width: int = 112, layers: int = 4) -> None:
+    def __init__(self, width: int = 96, layers: int = 4) -> None:
         super().__init__()
         self.patches = nn.Sequential(
             nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, width, 2, stride=2)
