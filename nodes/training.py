@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +240,11 @@ def adapter_name(result: Result, folder: Path) -> str:
 
 
 def loss_map(result: Result) -> dict[str, list[float]]:
-    """Core's LOSS_MAP; a single loss is given twice, because core divides by the values' range."""
-    losses = list(result.losses)
-    return {"loss": losses if len(losses) > 1 else (losses or [0.0]) * 2}
+    """Core's LOSS_MAP; equal losses get a neighbour, because core divides by the values' range."""
+    losses = list(result.losses) or [0.0]
+    if min(losses) == max(losses):
+        losses.append(math.nextafter(losses[-1], math.inf))
+    return {"loss": losses}
 
 
 def report(result: Result) -> str:

@@ -22,7 +22,7 @@ KINDS = {
 
 
 def drawing(adapter=None, loader="Likeness_LoadAdapter", **widgets):
-    """A prompt that draws with an adapter and saves the latents."""
+    """A prompt that draws, with an adapter if one is named, and saves the latents."""
     model, clip = ["1", 0], ["1", 1]
     prompt = {"1": node("CheckpointLoaderSimple", ckpt_name=widgets.pop("base", BASE))}
     if adapter:
@@ -148,11 +148,6 @@ def test_cores_own_loader_claims_every_tensor(comfy, learned):
     assert "not loaded" not in outcome.log.lower()
 
 
-@pytest.mark.parametrize("learned", ["lora"], indirect=True)
-def test_the_base_is_drawn_alike_and_strength_zero_is_the_base(comfy, ours, learned):
-    plain, _ = latents_of(comfy, drawing())
-    none, _ = latents_of(comfy, drawing("none (base)"))
-    zero, _ = latents_of(comfy, drawing(learned.name, strength_model=0.0, strength_clip=0.0))
-    assert far(plain, ours.plain) < 1e-3
-    assert plain.equal(none)
-    assert plain.equal(zero)
+def test_the_base_is_drawn_alike(comfy, ours):
+    latents, _ = latents_of(comfy, drawing())
+    assert far(latents, ours.plain) < 1e-3

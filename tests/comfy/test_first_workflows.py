@@ -20,7 +20,7 @@ SMALL = {
     },
     "Likeness_ClassImages": {"count": 1, "steps": 1},
     "EmptyLatentImage": {"width": 128, "height": 128},
-    "KSampler": {"steps": 2},
+    "KSampler": {"steps": 1},
 }
 TRAIN = {"base_model": BASE, "steps": 2}
 
