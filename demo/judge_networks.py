@@ -100,12 +100,12 @@ class ConvolutionJudge(nn.Module):
             return nn.Conv2d(a, b, 3, stride=2, padding=1)
 
         self.to_half = nn.Sequential(down(3, 32), _Residual(32))
-        self.to_quarter = nn.Sequential(down(32, 64), _Residual(64), _Residual(64))
+        self.to_quarter = nn.Sequential(down(32, 64), _Residual(64))
         self.to_eighth = nn.Sequential(down(64, 96), _Residual(96))
-        self.to_sixteenth = nn.Sequential(down(96, 112), _Residual(112))
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 112))
+        self.to_sixteenth = nn.Sequential(down(96, 96), _Residual(96))
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 96))
         self.maps = nn.Conv2d(48, JOINTS, 3, padding=1)
-        self.near, self.far = _Pool(96), _Pool(112)
+        self.near, self.far = _Pool(96), _Pool(96)
         self.heads = _Heads(self.near.features + self.far.features)
 
     def forward(self, pictures: Tensor) -> Opinion:
