@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .cells import CellGraph, Key, Values, copy_nodes
-from .host import Progress, graph_builder, io, output_folder
+from .host import Progress, forget_progress, graph_builder, io, output_folder
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
 from .sockets import JobType, StudyType
@@ -151,6 +151,7 @@ class KeepCell(io.ComfyNode):
         """The file's name. Raises ComparisonError for several pictures."""
         path = job.files[job.missing[number]]
         write_cell(path, picture)
+        forget_progress(job.node_id)
         left = len(job.missing) - number - 1
         progress = Progress(job.node_id)
         progress.show(len(job.files) - left, len(job.files), path)

@@ -14,6 +14,7 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.v0_0_2 import ComfyExtension, io
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
+from comfy_execution.progress import NodeState, get_progress_state
 from PIL import Image
 from server import PromptServer
 
@@ -161,6 +162,22 @@ def graph_builder(prefix: str | None = None) -> Any:
 def blocked() -> Any:
     """An output that keeps the nodes behind it from running, without an error."""
     return ExecutionBlocker(None)
+
+
+def forget_progress(node_id: str) -> None:
+    """Lets go of the progress of finished nodes that `node_id` has expanded to.
+
+    ComfyUI sends the progress of every node of the prompt with each message: with a thousand of
+    them it would do little else.
+    """
+    known = get_progress_state().nodes
+    done = [
+        key
+        for key, progress in known.items()
+        if key.startswith(f"{node_id}.") and progress["state"] == NodeState.Finished
+    ]
+    for key in done:
+        del known[key]
 
 
 def with_metadata() -> bool:

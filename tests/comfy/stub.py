@@ -63,8 +63,8 @@ def install(folders: dict[str, Any] | None = None) -> Any:
     """
     if "folder_paths" not in sys.modules:
         names = ["comfy", "comfy.lora", "comfy.model_management", "comfy.utils", "comfy.cli_args"]
-        names += ["comfy_execution", "comfy_execution.graph_utils", "folder_paths", "server"]
-        for name in [*names, "comfy_api", "comfy_api.v0_0_2"]:
+        names += ["comfy_execution", "comfy_execution.graph_utils", "comfy_execution.progress"]
+        for name in [*names, "folder_paths", "server", "comfy_api", "comfy_api.v0_0_2"]:
             sys.modules[name] = types.ModuleType(name)
             parent, _, leaf = name.rpartition(".")
             if parent:
@@ -75,6 +75,8 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy.cli_args"].args = types.SimpleNamespace(disable_metadata=False)
         sys.modules["comfy_execution.graph_utils"].ExecutionBlocker = Record
         sys.modules["comfy_execution.graph_utils"].GraphBuilder = Record
+        sys.modules["comfy_execution.progress"].get_progress_state = Record
+        sys.modules["comfy_execution.progress"].NodeState = Record
         sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": None})
     nowhere = {
         "get_input_directory": lambda: "nowhere",

@@ -1,0 +1,372 @@
+"""A Matrix is drawn cell by cell in a real ComfyUI, in order, and never twice."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+
+# Stands for loading, encoding and sampling: light nodes that write down what they do.
+PACK = """
+import hashlib, pathlib, time, torch
+
+LOG = pathlib.Path(__file__).with_name("log.txt")
+
+def note(*words):
+    with LOG.open("a") as file:
+        print(*words, sep="|", file=file)
+
+class Load:
+    INPUT_TYPES = lambda: {"required": {"adapter": ("COMBO", {"options": []})}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("LOADED",), "run", "tests"
+    VALIDATE_INPUTS = lambda adapter=None: True
+    def run(self, adapter):
+        note("load", adapter)
+        return (adapter,)
+
+class Encode:
+    INPUT_TYPES = lambda: {"required": {"loaded": ("LOADED",), "text": ("STRING", {})}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("ENCODED",), "run", "tests"
+    def run(self, loaded, text):
+        note("encode", loaded, text)
+        return (f"{loaded} {text}",)
+
+class Draw:
+    INPUT_TYPES = lambda: {"required": {
+        "positive": ("ENCODED",), "negative": ("ENCODED",), "pose": ("IMAGE",),
+        "seed": ("INT", {}), "strength": ("FLOAT", {}), "width": ("INT", {}), "height": ("INT", {}),
+        "seconds": ("FLOAT", {"default": 0.0}),
+    }}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "tests"
+    def run(self, positive, negative, pose, seed, strength, width, height, seconds):
+        time.sleep(seconds)
+        assert pose.shape == (1, height, width, 3)
+        note("draw", positive, negative, seed, strength, round(float(pose.mean()), 4))
+        colour = hashlib.sha256(f"{positive} {seed}".encode()).digest()[:3]
+        return (torch.tensor([*colour]).float().expand(1, height, width, 3) / 255,)
+
+NODE_CLASS_MAPPINGS = {"TestLoad": Load, "TestEncode": Encode, "TestDraw": Draw}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A ComfyUI without any model; three files stand for adapters."""
+    home = tmp_path_factory.mktemp("matrix")
+    (home / "custom_nodes" / "light").mkdir(parents=True)
+    (home / "custom_nodes" / "light" / "__init__.py").write_text(PACK)
+    (home / "models" / "loras").mkdir(parents=True)
+    for name in ("one", "two", "three"):
+        (home / "models" / "loras" / f"{name}.safetensors").write_bytes(name.encode())
+    running = runpy.run_path(str(CONFTEST))["Server"](home)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def drawn(server):
+    """What the light nodes did since the last question, as lists of words by their kind."""
+    log = server.home / "custom_nodes" / "light" / "log.txt"
+    log.write_text("")
+
+    def read(kind="draw"):
+        lines = [line.split("|") for line in log.read_text().splitlines()]
+        if kind != "all":
+            lines = [line[1:] for line in lines if line[0] == kind]
+        log.write_text("")
+        return lines
+
+    return read
+
+
+PROMPTS = ("beach = on the beach", "rain = in the rain", "chess = playing chess")
+ADAPTERS = ("base", "one.safetensors", "r2 = two.safetensors")
+
+
+def graph(name, prompts=PROMPTS, adapters=ADAPTERS, seconds=0.0, redraw="", **matrix):
+    """The smallest graph of a comparison. Names are the tests' own: each has its own text."""
+    text = "\n".join(f"{line}, {name}" for line in prompts)
+    widgets = {
+        "seed": 5,
+        "draws": 1,
+        "with_pose": "without",
+        "control_strength": 1.0,
+        "width": 64,
+        "height": 96,
+    }
+    negative = {"token": "", "class_word": "dog", "negative": "blurry", "text": text}
+    return {
+        "1": node("Likeness_PromptSet", prompts="own text", **negative),
+        "2": node(
+            "Likeness_Matrix",
+            prompts=["1", 0],
+            adapters="\n".join(adapters),
+            **{**widgets, **matrix},
+        ),
+        "3": node("TestLoad", adapter=["2", 0]),
+        "4": node("TestEncode", loaded=["3", 0], text=["2", 1]),
+        "5": node("TestEncode", loaded=["3", 0], text=["2", 2]),
+        "6": node(
+            "TestDraw",
+            positive=["4", 0],
+            negative=["5", 0],
+            seed=["2", 3],
+            pose=["2", 4],
+            strength=["2", 5],
+            width=["2", 7],
+            height=["2", 8],
+            seconds=seconds,
+        ),
+        "7": node(
+            "Likeness_ContactSheet",
+            picture=["6", 0],
+            matrix=["2", 9],
+            name=name,
+            single_pictures="png",
+            redraw=redraw,
+        ),
+    }
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def encoded(name, prompts=PROMPTS, adapters=("none (base)", "one.safetensors", "two.safetensors")):
+    """What is drawn, in order, when everything is."""
+    texts = [line.split(" = ")[1] for line in prompts]
+    return [f"{adapter} {text}, {name}" for adapter in adapters for text in texts]
+
+
+def test_every_cell_is_drawn_in_order_and_each_adapter_is_loaded_once(server, drawn):
+    outcome = server.run(graph("order"))
+    assert outcome.status == "success", outcome.error
+    lines = drawn("all")
+    cells = [line for line in lines if line[0] == "draw"]
+    assert [cell[1] for cell in cells] == encoded("order")
+    assert {cell[3] for cell in cells} == {"5"}  # the seed, all down every column
+    loads = [line[1] for line in lines if line[0] == "load"]
+    assert loads == ["none (base)", "one.safetensors", "two.safetensors"]
+    # A variant is loaded when the one before it is done.
+    assert lines.index(["load", "one.safetensors"]) > lines.index(cells[2])
+    assert lines.index(["load", "two.safetensors"]) > lines.index(cells[5])
+    # Nothing of a cell runs before the cell before it is drawn.
+    assert lines.index(["encode", "none (base)", "in the rain, order"]) > lines.index(cells[0])
+    folder = server.home / "output" / "likeness" / "comparisons" / "order"
+    for row in ("base", "one", "r2"):
+        assert {p.name for p in (folder / row / "64x96").iterdir()} == {
+            "beach.png",
+            "rain.png",
+            "chess.png",
+        }
+
+
+def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
+    said, shown = [], []
+
+    def listen(message):
+        if isinstance(message, bytes) and message[:4] == b"\x00\x00\x00\x03":
+            said.append(message[8:].decode())
+        elif not isinstance(message, bytes) and message["type"] == "executed":
+            shown.append(message["data"])
+
+    outcome = server.run(graph("shown", prompts=PROMPTS[:2], adapters=("base",)), listen)
+    assert outcome.status == "success", outcome.error
+    assert any(text.startswith("71 of 2 cells done, 1 left, about") for text in said), said
+    assert said[-1] == "72 cells: 2 drawn now, 0 found"
+    (picture,) = [data for data in shown if (data["output"] or {}).get("images")]
+    assert picture["display_node"] == "7"
+    (image,) = picture["output"]["images"]
+    assert (server.home / "output" / image["subfolder"] / image["filename"]).is_file()
+    assert outcome.previews >= 2
+
+
+def test_after_a_cancel_and_after_a_restart_exactly_the_others_are_drawn(server, drawn):
+    everything, before = encoded("cancelled"), len(cells(server))
+    slow = graph("cancelled", seconds=0.5)
+
+    assert server.run(slow, cancel_at(server, "3 of 9 cells done")).status == "interrupted"
+    assert len(cells(server)) - before == 3
+    # A node that runs is not stopped midway: a fourth may have been drawn and not kept.
+    assert first_words(drawn) in (everything[:3], everything[:4])
+
+    assert server.run(slow, cancel_at(server, "6 of 9 cells done")).status == "interrupted"
+    assert len(cells(server)) - before == 6
+    assert first_words(drawn) in (everything[3:6], everything[3:7])
+
+    server.stop()
+    server.start()
+    said = []
+    assert server.run(slow, said.append).status == "success"
+    assert first_words(drawn) == everything[6:]
+    assert any(b"9 cells: 3 drawn now, 6 found" in text for text in said if type(text) is bytes)
+
+    server.stop()
+    server.start()
+    assert server.run(slow).status == "success"
+    assert drawn("all") == [], "all is there: nothing is loaded, encoded or drawn"
+
+
+def cells(server):
+    """The cells on disk."""
+    return list((server.home / "output" / "likeness" / "cells").glob("*"))
+
+
+def first_words(drawn):
+    """What the cells that were drawn have encoded."""
+    return [cell[0] for cell in drawn()]
+
+
+def cancel_at(server, line):
+    """Cancels when the Contact Sheet says `line`."""
+
+    def listen(message):
+        if isinstance(message, bytes) and line.encode() in message:
+            server.post("/interrupt", {})
+
+    return listen
+
+
+def test_a_changed_prompt_draws_its_column_only(server, drawn):
+    assert server.run(graph("column")).status == "success"
+    drawn()
+    changed = (PROMPTS[0], "rain = in the snow", PROMPTS[2])
+    assert server.run(graph("column", prompts=changed)).status == "success"
+    assert first_words(drawn) == [
+        f"{adapter} in the snow, column"
+        for adapter in ("none (base)", "one.safetensors", "two.safetensors")
+    ]
+
+
+def test_another_order_and_other_names_draw_nothing(server, drawn):
+    assert server.run(graph("renamed")).status == "success"
+    drawn()
+    rows = ("two.safetensors", "first = one.safetensors", "plain = base")
+    outcome = server.run(graph("renamed", prompts=PROMPTS[::-1], adapters=rows))
+    assert outcome.status == "success", outcome.error
+    assert drawn("all") == []
+    folder = server.home / "output" / "likeness" / "comparisons" / "renamed"
+    old, new = (folder / row / "64x96" / "rain.png" for row in ("base", "plain"))
+    assert old.read_bytes() == new.read_bytes()
+
+
+def test_another_row_and_a_replaced_adapter_draw_their_rows(server, drawn):
+    assert server.run(graph("rows", adapters=ADAPTERS[:2])).status == "success"
+    drawn()
+    more = (*ADAPTERS[:2], "three.safetensors")
+    assert server.run(graph("rows", adapters=more)).status == "success"
+    assert first_words(drawn) == encoded("rows", adapters=["three.safetensors"])
+    (server.home / "models" / "loras" / "three.safetensors").write_bytes(b"trained for longer")
+    assert server.run(graph("rows", adapters=more)).status == "success"
+    assert first_words(drawn) == encoded("rows", adapters=["three.safetensors"])
+
+
+def test_cells_are_drawn_again_on_request_at_each_queue(server, drawn):
+    assert server.run(graph("again")).status == "success"
+    before = {path: path.stat().st_mtime_ns for path in cells(server)}
+    for _ in range(2):
+        assert server.run(graph("again", redraw="one / beach\nr2 / c*")).status == "success"
+        changed = {path for path in cells(server) if path.stat().st_mtime_ns != before[path]}
+        assert len(changed) == 2
+        before = {path: path.stat().st_mtime_ns for path in cells(server)}
+    outcome = server.run(graph("again", redraw="nobody"))
+    assert "'nobody' names no cell" in outcome.error["exception_message"]
+
+
+def test_with_and_without_a_pose_the_noise_is_the_same(server, drawn):
+    prompt = graph("posed", adapters=("base", "one.safetensors"), with_pose="both", draws=2)
+    prompt["8"] = node("Likeness_PoseSet", poses="all four yoga poses", width=64, height=96)
+    prompt["2"]["inputs"] |= {"poses": ["8", 0], "control_strength": 0.8}
+    outcome = server.run(prompt)
+    assert outcome.status == "success", outcome.error
+    drawn_cells = [(float(s), int(seed), float(light)) for _, _, seed, s, light in drawn()]
+    rows = [drawn_cells[start : start + 6] for start in range(0, 24, 6)]
+    for plain, posed in (rows[:2], rows[2:]):
+        assert [cell[1] for cell in plain] == [cell[1] for cell in posed] == [5, 6] * 3
+        assert {cell[0] for cell in plain} == {0.0} and {cell[2] for cell in plain} == {0.0}
+        assert {cell[0] for cell in posed} == {0.8} and all(cell[2] > 0 for cell in posed)
+    assert rows[1] == rows[3], "the same poses for every variant"
+    folder = server.home / "output" / "likeness" / "comparisons" / "posed"
+    assert (folder / "one_cnet" / "64x96" / "chess@2.png").is_file()
+
+
+def test_the_sheet_carries_the_workflow_and_shows_every_cell(server):
+    from PIL import Image
+
+    prompt = graph("carried", adapters=("base",))
+    saved = {"nodes": [], "extra": {"by": "this test"}}
+    status, answer = server.post(
+        "/prompt", {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": saved}}}
+    )
+    assert status == 200, answer
+    folder = server.home / "output" / "likeness" / "comparisons" / "carried"
+    wait_for(server, answer["prompt_id"])
+    (path,) = folder.glob("sheet-*.png")
+    with Image.open(path) as sheet:
+        assert json.loads(sheet.text["workflow"]) == saved
+        carried = json.loads(sheet.text["prompt"])
+        colours = {colour for _, colour in sheet.getcolors(1 << 24)}
+    assert {key: value["inputs"] for key, value in carried.items()} == {
+        key: value["inputs"] for key, value in prompt.items()
+    }
+    for name in ("beach", "rain", "chess"):
+        with Image.open(folder / "base" / "64x96" / f"{name}.png") as cell:
+            assert cell.size == (64, 96) and cell.getpixel((5, 5)) in colours
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    assert [prompt["key"] for prompt in plan["prompts"]["prompts"]] == ["beach", "rain", "chess"]
+
+
+def wait_for(server, prompt_id):
+    import time
+
+    deadline = time.monotonic() + 60
+    while not server.get(f"/history/{prompt_id}") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert server.get(f"/history/{prompt_id}")[prompt_id]["status"]["status_str"] == "success"
+
+
+def test_without_a_contact_sheet_nothing_behind_the_matrix_runs(server, drawn):
+    prompt = graph("blocked")
+    prompt["7"] = node("SaveImage", images=["6", 0], filename_prefix="blocked")
+    outcome = server.run(prompt)
+    assert outcome.status == "success", outcome.error
+    assert drawn("all") == []
+    assert not list((server.home / "output").glob("blocked*"))
+
+
+def test_many_cells_are_no_deep_chain(server, drawn):
+    lines = [f"p{number} = prompt {number}" for number in range(150)]
+    prompt = graph("many", prompts=lines, adapters=ADAPTERS[:2], width=64, height=64)
+    outcome = server.run(prompt)
+    assert outcome.status == "success", outcome.error
+    assert first_words(drawn) == encoded("many", lines, ("none (base)", "one.safetensors"))
+
+
+def test_a_graph_that_cannot_be_drawn_says_why(server):
+    def message(**changes):
+        prompt = graph("wrong")
+        for key, inputs in changes.items():
+            prompt[key.strip("n")]["inputs"] |= inputs
+        prompt["8"] = node("EmptyImage", width=64, height=96, batch_size=2, color=0)
+        prompt["9"] = {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "seed": 6}}
+        return server.run(prompt).error["exception_message"]
+
+    assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
+    assert "wired straight" in message(n7={"picture": ["2", 4]})
+    assert "from another Matrix" in message(n7={"matrix": ["9", 9]})
+    assert "the plan has none: add poses" in message(n2={"with_pose": "both"})
+
+
+def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
+    missing = graph("missing", adapters=("base", "nobody.safetensors"))
+    assert "There is no LoRA or checkpoint 'nobody.safetensors'" in server.refused(missing)
+    path = graph("../out")
+    assert "holds no path" in server.refused(path)
+    wrong = graph("wrong", prompts=("a = a photo of {nobody}",))
+    assert "{nobody} is not a placeholder" in server.refused(wrong)
