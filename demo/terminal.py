@@ -14,8 +14,8 @@ Draws the small world and trains the miniature Stable Diffusion, its OpenPose Co
 judges from nothing. It can be stopped at any time; the same command goes on where it stopped.
 The weights in the repository were made so; nobody needs this to use them.
 
-stages, in order: draw, vae, unet, controlnet, judge, pack. On a GPU of a data centre all of them
-take minutes; on a CPU hours. To show: OUT/<stage>/sheets, OUT/<stage>/log.jsonl.
+stages, in order: draw, vae, unet, controlnet, judge, pack. Meant for a GPU; a CPU does the same
+with fewer samples, and needs many hours. To look at: OUT/<stage>/sheets, OUT/<stage>/log.jsonl.
 """
 
 
