@@ -14,7 +14,7 @@ CONFTEST = Path(__file__).with_name("conftest.py")
 
 # Stands for loading, encoding and sampling: light nodes that write down what they do.
 PACK = """
-import hashlib, pathlib, time, torch
+import folder_paths, hashlib, pathlib, time, torch
 
 LOG = pathlib.Path(__file__).with_name("log.txt")
 
@@ -26,6 +26,9 @@ class Load:
     INPUT_TYPES = lambda: {"required": {"adapter": ("COMBO", {"options": []})}}
     RETURN_TYPES, FUNCTION, CATEGORY = ("LOADED",), "run", "tests"
     VALIDATE_INPUTS = lambda adapter=None: True
+    def IS_CHANGED(adapter):
+        path = folder_paths.get_full_path("loras", adapter)
+        return pathlib.Path(path).read_bytes() if path else b""
     def run(self, adapter):
         note("load", adapter)
         return (adapter,)
