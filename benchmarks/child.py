@@ -21,9 +21,13 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass
 class Report:
-    """What was measured. `moments` are seconds since the epoch, `gpu_memory` peak bytes or 0."""
+    """What was measured: after each step the seconds since the epoch and of the process's CPU time.
+
+    `gpu_memory` is the peak in bytes, 0 without a GPU.
+    """
 
     moments: list[float] = field(default_factory=list)
+    cpu_moments: list[float] = field(default_factory=list)
     pictures: int = 0  # through the VAE's encoder
     prompts: int = 0  # through the text encoder
     gpu_memory: int = 0
@@ -44,6 +48,7 @@ def attach(report: Report) -> None:
             torch.cuda.synchronize()
             report.gpu_memory = torch.cuda.max_memory_reserved()
         report.moments.append(time.time())
+        report.cpu_moments.append(time.process_time())
 
     register_optimizer_step_post_hook(after_step)
     AutoencoderKL.encode = _counting(AutoencoderKL.encode, report, "pictures")

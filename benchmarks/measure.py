@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,12 @@ class Measured:
     """One run of one side. `memory` is the peak in bytes, of the GPU where there is one."""
 
     intervals: tuple[float, ...]  # seconds between optimizer steps, after the warm-up
+    cpu_intervals: tuple[float, ...]  # the same in seconds of CPU time, of all threads
     first_step: float  # seconds from the start of the process to the end of the first step
     memory: int
     pictures: int
     prompts: int
     error: str = ""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartiles."""
-
-    low: float
-    median: float
-    high: float
-
-
-def spread(values: list[float]) -> Spread:
-    """Median and quartiles of at least two values."""
-    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 def measure(arguments: list[str], folder: Path, *, cpu: bool) -> Measured:
@@ -69,15 +56,19 @@ def measure(arguments: list[str], folder: Path, *, cpu: bool) -> Measured:
     if report.is_file():
         said = json.loads(report.read_text(encoding="utf-8"))
     moments = said.get("moments", [])
-    later = zip(moments[1:], moments[:-1], strict=True)
     return Measured(
-        intervals=tuple(now - before for now, before in later)[WARM_UP:],
+        intervals=_between(moments),
+        cpu_intervals=_between(said.get("cpu_moments", [])),
         first_step=moments[0] - started if moments else 0.0,
         memory=said.get("gpu_memory") or memory,
         pictures=said.get("pictures", 0),
         prompts=said.get("prompts", 0),
         error=said["error"] if process.returncode else "",
     )
+
+
+def _between(moments: list[float]) -> tuple[float, ...]:
+    return tuple(after - before for before, after in pairwise(moments))[WARM_UP:]
 
 
 def watch(process: subprocess.Popen[bytes]) -> int:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from .measure import Measured, spread
+from .measure import Measured
 
 PACKAGES = ["torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes"]
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 _HEAD = (
-    "| training | by | step, s: median (quartiles) | first step after, s | peak memory, GB "
-    "| pictures encoded | prompts encoded |\n|---|---|---|---|---|---|---|"
+    "| training | by | step, s: median (quartiles) | step, s of CPU time | first step after, s "
+    "| peak memory, GB | pictures encoded | prompts encoded |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -52,16 +53,26 @@ def markdown(results: Mapping[tuple[str, str], Sequence[Measured]]) -> str:
 
 def _row(case: str, side: str, rounds: Sequence[Measured]) -> str:
     failed = next((run.error for run in rounds if run.error), "")
-    intervals = [seconds for run in rounds for seconds in run.intervals]
-    if failed and not intervals:
+    if sum(len(run.intervals) for run in rounds) < 2:
         reason = " ".join(failed.split())[:160].replace("|", "/")
-        return f"| {case} | {side} | did not run: {reason} | | | | |"
-    step, first = spread(intervals), spread([run.first_step for run in rounds] * 2)
-    memory = max(run.memory for run in rounds) / 1e9
-    return (
-        f"| {case} | {side} | {step.median:.3g} ({step.low:.3g} to {step.high:.3g}) "
-        f"| {first.median:.1f} | {memory:.1f} | {rounds[0].pictures} | {rounds[0].prompts} |"
-    )
+        return f"| {case} | {side} | did not run: {reason} | | | | | |"
+    cells = [
+        case,
+        side,
+        _shown([seconds for run in rounds for seconds in run.intervals]),
+        _shown([seconds for run in rounds for seconds in run.cpu_intervals]),
+        f"{statistics.median(run.first_step for run in rounds):.1f}",
+        f"{max(run.memory for run in rounds) / 1e9:.1f}",
+        str(rounds[0].pictures),
+        str(rounds[0].prompts),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(values: list[float]) -> str:
+    """Median and quartiles of at least two values."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{median:.3g} ({low:.3g} to {high:.3g})"
 
 
 def put_into(page: Path, text: str) -> None:
