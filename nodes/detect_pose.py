@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ class DetectPose(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Whether the weights are there, before the queue starts."""
+        """Whether package and weights are there, before the queue starts."""
         try:
+            check_package()
             if folder is not None:
                 weights_in(folder)
         except LikenessError as error:
@@ -65,6 +67,7 @@ class DetectPose(io.ComfyNode):
     @classmethod
     def execute(cls, images: torch.Tensor, folder: str) -> io.NodeOutput:
         """(POSE_KEYPOINT, IMAGE). Raises ComparisonError if a picture shows nobody."""
+        check_package()
         height, width = images.shape[1:3]
         detector = load_detector(weights_in(folder))
         poses = []
@@ -93,16 +96,20 @@ def _wanted(folder: str) -> str:
     )
 
 
-def load_detector(path: Path) -> Any:
-    """controlnet_aux's OpenposeDetector for bodies. Raises ComparisonError."""
-    try:
-        from controlnet_aux.open_pose import OpenposeDetector
-        from controlnet_aux.open_pose.body import Body
-    except ImportError as error:
+def check_package() -> None:
+    """Raises ComparisonError unless controlnet_aux is installed."""
+    if find_spec("controlnet_aux") is None:
         raise ComparisonError(
-            f"Detect Pose needs the package controlnet_aux ({error}): install it in ComfyUI's "
-            "Python, or use Pose Set's yoga poses or another pack's POSE_KEYPOINT."
-        ) from None
+            "Detect Pose needs the package controlnet_aux: install it in ComfyUI's Python, or use "
+            "Pose Set's yoga poses, or connect another pack's POSE_KEYPOINT to Pose Set."
+        )
+
+
+def load_detector(path: Path) -> Any:
+    """controlnet_aux's OpenposeDetector for bodies. Raises ComparisonError for other weights."""
+    from controlnet_aux.open_pose import OpenposeDetector
+    from controlnet_aux.open_pose.body import Body
+
     try:
         with _weights_only():
             return OpenposeDetector(Body(str(path)))

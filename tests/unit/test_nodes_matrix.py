@@ -1,0 +1,309 @@
+"""The nodes of the comparison, over stand-ins for ComfyUI's modules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.comparison.errors import ComparisonError
+from likeness.comparison.keypoints import yoga_poses
+from likeness.comparison.matrix import Variant, plan
+from likeness.comparison.prompts import prompt_set_from_text
+from likeness.trainers.errors import AdapterError, LikenessError
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    """Modules of the nodes by name; there are two LoRAs and an output folder."""
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    for name in ("one", "two"):
+        (loras / f"{name}.safetensors").write_bytes(name.encode())
+    STUB["install"](
+        {
+            "get_output_directory": lambda: str(tmp_path / "output"),
+            "models_dir": str(tmp_path),
+            "get_filename_list": lambda kind: (
+                [path.name for path in loras.iterdir()] if kind == "loras" else []
+            ),
+            "get_full_path": lambda kind, name: str(loras / name),
+        }
+    )
+    names = ["detect_pose", "draw_cells", "matrix", "pose_set", "prompt_set", "study"]
+    yield SimpleNamespace(
+        **{name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
+    )
+    STUB["install"]()
+
+
+# Prompts
+
+
+def test_a_prompt_set_is_filled_in_and_its_negative_replaced(nodes):
+    study, negative = nodes.prompt_set.PromptSetNode.execute("study", "", "sks", "man", "").args
+    assert len(study.prompts) == 6 and negative == study.negative != ""
+    assert all("{" not in prompt.text for prompt in study.prompts)
+    assert any("sks" in prompt.text for prompt in study.prompts)
+    own, negative = nodes.prompt_set.PromptSetNode.execute(
+        "own text", "rain = a {token} {class} in the rain", "", "dog", "blurry"
+    ).args
+    assert [(p.key, p.text) for p in own.prompts] == [("rain", "a dog in the rain")]
+    assert negative == own.negative == "blurry"
+
+
+def test_prompts_are_checked_before_the_queue_and_not_while_connected(nodes):
+    check = nodes.prompt_set.PromptSetNode.validate_inputs
+    good = {"prompts": "own text", "text": "x", "token": "sks", "class_word": "man", "negative": ""}
+    assert check(**good) is True
+    assert "There is no prompt" in check(**{**good, "text": "# nothing"})
+    assert "{colour}" in check(**{**good, "text": "a {colour} dog"})
+    assert "class word is blank" in check(**{**good, "class_word": " "})
+    assert "no prompt set 'x'" in check(**{**good, "prompts": "x"})
+    assert check(**{**good, "text": None, "class_word": " "}) is True
+
+
+# Poses
+
+
+def test_the_pose_set_gives_all_one_or_those_connected(nodes):
+    run = nodes.pose_set.PoseSet.execute
+    poses, preview = run(nodes.pose_set.ALL, 64, 96).args
+    assert poses == yoga_poses() and preview.shape == (4, 96, 64, 3)
+    assert preview.dtype == torch.float32 and 0 == preview.min() < preview.max() <= 1
+    (tree,), _ = run("tree", 64, 96).args
+    assert tree.name == "tree"
+    frame = {
+        "canvas_width": 100,
+        "canvas_height": 100,
+        "people": [{"pose_keypoints_2d": [10.0, 20.0, 1.0] * 18}],
+    }
+    (pose,), _ = run("tree", 64, 96, [frame]).args
+    assert pose.people[0][0] == (0.1, 0.2)
+    with pytest.raises(ComparisonError, match="5 points"):
+        run("tree", 64, 96, [{**frame, "people": [{"pose_keypoints_2d": [1.0] * 15}]}])
+
+
+@pytest.fixture
+def controlnet_aux(monkeypatch):
+    """A stand-in for the package that finds `found` people on every picture."""
+    seen = SimpleNamespace(found=1, sizes=[], environment=None)
+
+    class Body:
+        def __init__(self, path):
+            import os
+
+            seen.environment = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+            if Path(path).read_bytes() != b"weights":
+                raise RuntimeError("not a zip file")
+
+    class Detector:
+        def __init__(self, body):
+            pass
+
+        def detect_poses(self, pixels):
+            seen.sizes.append(pixels.shape)
+            joints = [SimpleNamespace(x=0.5, y=0.25), *[None] * 16, SimpleNamespace(x=0.1, y=0.2)]
+            return [SimpleNamespace(body=SimpleNamespace(keypoints=joints))] * seen.found
+
+    package = types.ModuleType("controlnet_aux")
+    package.__spec__ = importlib.machinery.ModuleSpec("controlnet_aux", None)
+    package.open_pose = types.ModuleType("controlnet_aux.open_pose")
+    package.open_pose.OpenposeDetector = Detector
+    package.open_pose.body = types.ModuleType("controlnet_aux.open_pose.body")
+    package.open_pose.body.Body = Body
+    for module in (package, package.open_pose, package.open_pose.body):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return seen
+
+
+def test_poses_are_detected_offline_and_without_pickles(
+    nodes, controlnet_aux, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(nodes.detect_pose, "interrupted", lambda: False)
+    (tmp_path / "annotators").mkdir()
+    (tmp_path / "annotators" / "body_pose_model.pth").write_bytes(b"weights")
+    run = nodes.detect_pose.DetectPose.execute
+    frames, preview = run(torch.zeros(2, 1024, 768, 3), "annotators").args
+    assert controlnet_aux.environment == "1"
+    assert controlnet_aux.sizes == [(683, 512, 3)] * 2
+    assert preview.shape == (2, 1024, 768, 3)
+    assert len(frames) == 2 and frames[0]["people"][0]["pose_keypoints_2d"][:3] == [384, 256, 1]
+    assert frames[0]["people"][0]["pose_keypoints_2d"][3:6] == [0, 0, 0]
+    controlnet_aux.found = 0
+    with pytest.raises(ComparisonError, match="Nobody is found on picture-1"):
+        run(torch.zeros(1, 64, 64, 3), "annotators")
+    (tmp_path / "annotators" / "body_pose_model.pth").write_bytes(b"other")
+    with pytest.raises(ComparisonError, match="download it again"):
+        run(torch.zeros(1, 64, 64, 3), "annotators")
+
+
+def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path, monkeypatch):
+    check = nodes.detect_pose.DetectPose.validate_inputs
+    monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: None)
+    assert "package controlnet_aux" in check("annotators")
+    monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: name)
+    assert "lllyasviel/Annotators" in check("annotators")
+    (tmp_path / "annotators").mkdir()
+    assert "has no body_pose_model.pth" in check("annotators")
+    assert "not a folder's name" in check("../x")
+
+
+# The matrix
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("base", [("", "none (base)")]),
+        ("# rows\n\n a.safetensors \n", [("", "a.safetensors")]),
+        ("r4 = x/a.safetensors\nb = base", [("r4", "x/a.safetensors"), ("b", "none (base)")]),
+        ("", []),
+    ],
+)
+def test_adapters_are_read_line_by_line(nodes, text, lines):
+    assert nodes.matrix.adapter_lines(text) == lines
+
+
+def test_rows_without_a_name_get_one_from_their_file(nodes):
+    lines = [
+        ("", "none (base)"),
+        ("", "people/anna r4.safetensors"),
+        ("", "people\\anna r4.safetensors"),
+        ("", "фото.safetensors"),
+        ("ANNA-r4-3", "x.safetensors"),
+        ("", "dogs/anna-r4.safetensors"),
+    ]
+    labels = [label for label, _ in nodes.matrix.named(lines)]
+    assert labels == ["base", "anna-r4", "anna-r4-2", "adapter", "ANNA-r4-3", "anna-r4-4"]
+    with pytest.raises(ComparisonError, match="no adapters"):
+        nodes.matrix.named([])
+
+
+def run_matrix(nodes, **changes):
+    """The value on the matrix wire, and the outputs before it."""
+    inputs = {
+        "prompts": prompt_set_from_text("a = on the beach\nb = in the rain", negative="blurry"),
+        "adapters": "base\none.safetensors",
+        "seed": 7,
+        "draws": 1,
+        "with_pose": "without",
+        "control_strength": 0.8,
+        "width": 64,
+        "height": 128,
+        **changes,
+    }
+    *cell, value = nodes.matrix.Matrix.execute(**inputs).args
+    return value, cell
+
+
+def test_the_matrix_plans_and_blocks_its_own_outputs(nodes):
+    value, cell = run_matrix(nodes, adapter_2="two.safetensors", adapter_1=None)
+    assert value.plan.rows() == ("base", "one", "two")
+    digests = [variant.adapter for variant in value.plan.variants]
+    assert digests[0] is None and len({*digests}) == 3
+    assert len(cell) == 9 and {type(output).__name__ for output in cell} == {"Record"}
+    schema = nodes.matrix.Matrix.define_schema()
+    assert len(schema.outputs) == len(cell) + 1
+    with pytest.raises(AdapterError, match=r"no LoRA or checkpoint 'three\.safetensors'"):
+        run_matrix(nodes, adapter_1="three.safetensors")
+
+
+def test_a_cell_has_its_values_in_the_order_of_the_outputs(nodes):
+    value, _ = run_matrix(nodes, with_pose="both", poses=yoga_poses())
+    cells = value.plan.cells()
+    plain, posed = value.values(cells[5]), value.values(cells[7])
+    one = ("one.safetensors", "in the rain", "blurry", 7)
+    assert plain == (*one, "", 0.0, "one", 64, 128)
+    assert posed[:4] == one and posed[5:] == (0.8, "one_cnet", 64, 128)
+    (frame,) = json.loads(posed[nodes.matrix.POSE])
+    assert (frame["canvas_width"], frame["canvas_height"]) == (64, 128)
+    assert hash(posed) == hash(value.values(cells[7]))
+
+
+def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
+    check = nodes.matrix.Matrix.validate_inputs
+    assert check("base\none.safetensors") is True
+    assert "nobody.safetensors" in check("base\nnobody.safetensors")
+    mark = nodes.matrix.Matrix.fingerprint_inputs
+    before = mark("one.safetensors")
+    assert before == mark("x = one.safetensors")
+    (tmp_path / "loras" / "one.safetensors").write_bytes(b"trained again")
+    assert mark("one.safetensors") != before
+
+
+# Its files
+
+
+@pytest.fixture
+def small_plan():
+    prompts = prompt_set_from_text("a = on the beach\nb = in the rain")
+    return plan([Variant(name="base"), Variant(name="r4")], prompts)
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("", []),
+        ("base / b", [1]),
+        ("r4", [2, 3]),
+        ("b", [1, 3]),
+        ("*/a\nr4/*", [0, 2, 3]),
+        ("r? / a", [2]),
+    ],
+)
+def test_cells_are_named_by_row_and_column(nodes, small_plan, text, cells):
+    assert nodes.study.chosen_cells(small_plan, text) == {*cells}
+
+
+def test_a_line_that_names_no_cell_lists_rows_and_columns(nodes, small_plan):
+    with pytest.raises(ComparisonError, match=r"'c'.*base, r4.*a, b"):
+        nodes.study.chosen_cells(small_plan, "base\nc")
+
+
+def test_a_study_has_single_pictures_plan_and_sheet(nodes, small_plan, tmp_path):
+    from PIL import Image
+
+    pictures = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(pictures):
+        nodes.study.write_cell(path, torch.full((1, 8, 6, 3), number / 4))
+    study, sheet = nodes.study.write_study(
+        tmp_path / "output", "x", small_plan, pictures, "jpg", {"workflow": {"nodes": []}}
+    )
+    with Image.open(study.folder / "r4" / "768x1024" / "a.jpg") as picture:
+        assert picture.format == "JPEG" and picture.getpixel((3, 3)) == (127, 127, 127)
+    with Image.open(study.sheet) as saved:
+        assert saved.text == {"workflow": '{"nodes": []}'} and saved.size == sheet.size
+    assert json.loads((study.folder / "plan.json").read_text())["variants"][1]["name"] == "r4"
+
+
+def test_a_cell_is_one_picture_whatever_its_values(nodes, tmp_path):
+    from PIL import Image
+
+    strange = torch.tensor([[float("nan"), 2.0, -1.0]]).expand(1, 8, 8, 3)
+    nodes.study.write_cell(tmp_path / "x.png", strange)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.getpixel((0, 0)) == (0, 255, 0)
+    with pytest.raises(LikenessError, match="draws 2 pictures"):
+        nodes.study.write_cell(tmp_path / "y.png", torch.zeros(2, 8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ((9, 1, 8, 2.0), "1 of 9 cells done, 8 left, about 16 s"),
+        ((48, 12, 24, 360.0), "24 of 48 cells done, 24 left, about 12 min"),
+        ((9, 3, 0, 2.0), "9 of 9 cells done, 0 left"),
+    ],
+)
+def test_the_line_on_the_node(nodes, state, line):
+    assert nodes.draw_cells.progress_line(*state) == line
