@@ -13,7 +13,7 @@ from ..comparison.errors import ComparisonError
 from ..trainers.base_file import digest_of
 from ..trainers.recipe import check_name
 from .cells import digests_of, read_cell_graph
-from .draw_cells import Job, finished, shared_copies
+from .draw_cells import WRITER, Job, finished, shared_copies
 from .host import files_named, graph_builder, io, output_folder, with_metadata
 from .matrix import CellMatrix
 from .sockets import MatrixType, StudyType
@@ -114,6 +114,7 @@ def make_job(
     hidden: Any, picture: Any, matrix: CellMatrix, name: str, suffix: str, redraw: str
 ) -> Job:
     """What is to be drawn: the cells without a file, and those to draw again."""
+    WRITER.wait()  # a cancelled queue may have left a cell on its way
     output = output_folder()
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())

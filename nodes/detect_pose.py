@@ -106,10 +106,15 @@ def check_package() -> None:
 
 
 def load_detector(path: Path) -> Any:
-    """controlnet_aux's OpenposeDetector for bodies. Raises ComparisonError for other weights."""
-    from controlnet_aux.open_pose import OpenposeDetector
-    from controlnet_aux.open_pose.body import Body
-
+    """controlnet_aux's OpenposeDetector for bodies. Raises ComparisonError."""
+    try:
+        from controlnet_aux.open_pose import OpenposeDetector
+        from controlnet_aux.open_pose.body import Body
+    except ImportError as error:
+        raise ComparisonError(
+            f"The package controlnet_aux cannot be imported ({error}): install what is missing in "
+            "ComfyUI's Python."
+        ) from None
     try:
         with _weights_only():
             return OpenposeDetector(Body(str(path)))

@@ -22,7 +22,9 @@ from .host import Progress, forget_progress, graph_builder, io, output_folder
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
 from .sockets import JobType, StudyType
-from .study import write_cell, write_study
+from .study import CellWriter, picture_of, write_study
+
+WRITER = CellWriter()
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,12 @@ class KeepCell(io.ComfyNode):
     @classmethod
     def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
         """The file's name. Raises ComparisonError for several pictures."""
-        path = job.files[job.missing[number]]
-        write_cell(path, picture)
+        path, image = job.files[job.missing[number]], picture_of(picture)
+        WRITER.write(path, image)
         forget_progress(job.node_id)
         left = len(job.missing) - number - 1
         progress = Progress(job.node_id)
-        progress.show(len(job.files) - left, len(job.files), path)
+        progress.show(len(job.files) - left, len(job.files), image)
         progress.say(progress_line(len(job.files), number + 1, left, time.time() - job.started))
         return io.NodeOutput(path.name)
 
@@ -198,6 +200,7 @@ class DrawSheet(io.ComfyNode):
 
 def finished(job: Job) -> io.NodeOutput:
     """What a Contact Sheet gives when all cells are there."""
+    WRITER.wait()
     output = output_folder()
     study, sheet = write_study(output, job.name, job.matrix.plan, job.files, job.suffix, job.text)
     image = torch.from_numpy(np.array(sheet)).float()[None] / 255

@@ -90,12 +90,12 @@ class Progress:
         self._node_id = node_id
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
 
-    def show(self, done: int, total: int, picture: Path | None = None) -> None:
-        """`done` of `total`; `picture` is a file to show in the node."""
-        preview = None
-        if picture is not None:
+    def show(self, done: int, total: int, picture: Path | Image.Image | None = None) -> None:
+        """`done` of `total`; `picture` is shown in the node."""
+        if isinstance(picture, Path):
             with Image.open(picture) as image:
-                preview = ("JPEG", image.convert("RGB"), PREVIEW_PIXELS)
+                picture = image.convert("RGB")
+        preview = None if picture is None else ("JPEG", picture, PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 
     def say(self, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -74,19 +75,45 @@ def chosen_cells(plan: Plan, text: str) -> set[int]:
     return found
 
 
-def write_cell(path: Path, picture: torch.Tensor) -> None:
-    """Writes an IMAGE (1, H, W, 3) in [0, 1] as PNG, whole or not at all.
-
-    Raises ComparisonError for several pictures.
-    """
-    if picture.ndim != 4 or len(picture) != 1:
+def picture_of(images: torch.Tensor) -> Image.Image:
+    """The picture of an IMAGE (1, H, W, 3) in [0, 1]. Raises ComparisonError for several."""
+    if images.ndim != 4 or len(images) != 1:
         raise ComparisonError(
-            f"The graph draws {len(picture)} pictures for a cell, and one is needed: set its "
+            f"The graph draws {len(images)} pictures for a cell, and one is needed: set its "
             "batch size to 1. For several pictures of a prompt, raise the Matrix' draws."
         )
-    pixels = np.nan_to_num(picture[0].float().cpu().numpy() * 255).clip(0, 255).astype(np.uint8)
+    pixels = np.nan_to_num(images[0].float().cpu().numpy() * 255).clip(0, 255)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+class CellWriter:
+    """Writes cells as PNG, each while the next is drawn."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="likeness-cells")
+        self._last: Future[None] | None = None
+
+    def write(self, path: Path, picture: Image.Image) -> None:
+        """Begins to write, when the picture before is written; as `wait` for that one."""
+        self.wait()
+        self._last = self._pool.submit(_write_png, path, picture)
+
+    def wait(self) -> None:
+        """Until all is on disk. Raises ComparisonError for what could not be written."""
+        last, self._last = self._last, None
+        try:
+            if last is not None:
+                last.result()
+        except OSError as error:
+            raise ComparisonError(
+                f"A finished cell cannot be written: {error}. Queue again when that is mended; "
+                "the cells before are kept."
+            ) from None
+
+
+def _write_png(path: Path, picture: Image.Image) -> None:
     data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", compress_level=4)
+    picture.save(data, "PNG", compress_level=4)
     write_whole(path, data.getvalue())
 
 

@@ -275,26 +275,39 @@ def test_a_study_has_single_pictures_plan_and_sheet(nodes, small_plan, tmp_path)
 
     pictures = [tmp_path / f"{number}.png" for number in range(4)]
     for number, path in enumerate(pictures):
-        nodes.study.write_cell(path, torch.full((1, 8, 6, 3), number / 4))
+        Image.new("RGB", (6, 8), (number * 42, 127, 0)).save(path)
     study, sheet = nodes.study.write_study(
         tmp_path / "output", "x", small_plan, pictures, "jpg", {"workflow": {"nodes": []}}
     )
     with Image.open(study.folder / "r4" / "768x1024" / "a.jpg") as picture:
-        assert picture.format == "JPEG" and picture.getpixel((3, 3)) == (127, 127, 127)
+        assert picture.format == "JPEG" and picture.size == (6, 8)
     with Image.open(study.sheet) as saved:
         assert saved.text == {"workflow": '{"nodes": []}'} and saved.size == sheet.size
     assert json.loads((study.folder / "plan.json").read_text())["variants"][1]["name"] == "r4"
 
 
-def test_a_cell_is_one_picture_whatever_its_values(nodes, tmp_path):
+def test_a_cell_is_one_picture_whatever_its_values(nodes):
+    strange = torch.tensor([[float("nan"), 2.0, -1.0]]).expand(1, 8, 8, 3)
+    assert nodes.study.picture_of(strange).getpixel((0, 0)) == (0, 255, 0)
+    with pytest.raises(LikenessError, match="draws 2 pictures"):
+        nodes.study.picture_of(torch.zeros(2, 8, 8, 3))
+
+
+def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_path):
     from PIL import Image
 
-    strange = torch.tensor([[float("nan"), 2.0, -1.0]]).expand(1, 8, 8, 3)
-    nodes.study.write_cell(tmp_path / "x.png", strange)
-    with Image.open(tmp_path / "x.png") as picture:
-        assert picture.getpixel((0, 0)) == (0, 255, 0)
-    with pytest.raises(LikenessError, match="draws 2 pictures"):
-        nodes.study.write_cell(tmp_path / "y.png", torch.zeros(2, 8, 8, 3))
+    writer = nodes.study.CellWriter()
+    for number in range(3):
+        writer.write(tmp_path / "new" / f"{number}.png", Image.new("RGB", (4, 4), (number, 0, 0)))
+    writer.wait()
+    for number in range(3):
+        with Image.open(tmp_path / "new" / f"{number}.png") as picture:
+            assert picture.getpixel((0, 0)) == (number, 0, 0)
+    (tmp_path / "file").write_text("")
+    writer.write(tmp_path / "file" / "x.png", Image.new("RGB", (4, 4)))
+    with pytest.raises(ComparisonError, match="cannot be written"):
+        writer.wait()
+    writer.wait()
 
 
 @pytest.mark.parametrize(
