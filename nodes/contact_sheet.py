@@ -13,8 +13,8 @@ from ..comparison.errors import ComparisonError
 from ..trainers.base_file import digest_of
 from ..trainers.recipe import check_name
 from .cells import digests_of, read_cell_graph
-from .draw_cells import WRITER, Job, finished, shared_copies
-from .host import files_named, graph_builder, io, output_folder, with_metadata
+from .draw_cells import WRITER, Job, finished, shared_copies, shown, written
+from .host import Progress, files_named, graph_builder, io, output_folder, with_metadata
 from .matrix import CellMatrix
 from .sockets import MatrixType, StudyType
 from .study import cache_folder, cells_folder, chosen_cells
@@ -114,6 +114,7 @@ def make_job(
     hidden: Any, picture: Any, matrix: CellMatrix, name: str, suffix: str, redraw: str
 ) -> Job:
     """What is to be drawn: the cells without a file, and those to draw again."""
+    Progress(hidden.unique_id).say("Looking for finished cells")
     WRITER.wait()  # a cancelled queue may have left a cell on its way
     output = output_folder()
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
@@ -126,7 +127,6 @@ def make_job(
         for index, path in reversed(list(enumerate(files)))
         if index in again or not path.is_file()
     }
-    text = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})} if with_metadata() else {}
     return Job(
         matrix=matrix,
         graph=graph,
@@ -137,9 +137,19 @@ def make_job(
         node_id=str(hidden.unique_id),
         name=name,
         suffix=suffix,
-        text=text,
+        text=workflow_text(hidden) if with_metadata() else {},
         started=time.time(),
     )
+
+
+def workflow_text(hidden: Any) -> dict[str, Any]:
+    """ComfyUI's text chunks: the prompt as it was queued, and the browser's workflow."""
+    kept = ("class_type", "inputs", "_meta")  # ComfyUI adds fingerprints, which need not be JSON
+    prompt = {
+        node_id: {part: node[part] for part in kept if part in node}
+        for node_id, node in hidden.prompt.items()
+    }
+    return {"prompt": prompt, **(hidden.extra_pnginfo or {})}
 
 
 def file_stamps(known: Path) -> Callable[[str], list[str]]:
@@ -156,9 +166,14 @@ def file_stamps(known: Path) -> Callable[[str], list[str]]:
 
 
 def expanded(job: Job) -> io.NodeOutput:
-    """The graph that draws what is missing, and then the sheet."""
+    """The graph that draws what is missing, and then the sheet.
+
+    Until then the sheet has empty frames. It keeps its file's name, by which ComfyUI shows it
+    again when nothing has changed.
+    """
     builder = graph_builder()
     job = replace(job, copies=shared_copies(builder, job))
     draw = builder.node("Likeness_DrawCells", job=job, first=0, count=len(job.missing))
     sheet = builder.node("Likeness_DrawSheet", job=job, after=draw.out(0))
-    return io.NodeOutput(sheet.out(0), sheet.out(1), expand=builder.finalize())
+    study, _ = written(job)
+    return io.NodeOutput(sheet.out(0), sheet.out(1), ui=shown(study), expand=builder.finalize())

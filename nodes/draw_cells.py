@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .cells import CellGraph, Key, Values, copy_nodes
 from .host import Progress, forget_progress, graph_builder, io, output_folder
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
 from .sockets import JobType, StudyType
-from .study import CellWriter, picture_of, write_study
+from .study import CellWriter, Study, picture_of, write_study
 
 WRITER = CellWriter()
 
@@ -201,13 +202,22 @@ class DrawSheet(io.ComfyNode):
 def finished(job: Job) -> io.NodeOutput:
     """What a Contact Sheet gives when all cells are there."""
     WRITER.wait()
-    output = output_folder()
-    study, sheet = write_study(output, job.name, job.matrix.plan, job.files, job.suffix, job.text)
+    study, sheet = written(job)
     image = torch.from_numpy(np.array(sheet)).float()[None] / 255
     drawn = len(job.missing)
     Progress(job.node_id).say(
         f"{len(job.files)} cells: {drawn} drawn now, {len(job.files) - drawn} found"
     )
-    where = study.sheet.relative_to(output)
-    shown = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
-    return io.NodeOutput(image, study, ui={"images": [shown]})
+    return io.NodeOutput(image, study, ui=shown(study))
+
+
+def written(job: Job) -> tuple[Study, Image.Image]:
+    """The comparison's files and its sheet, of the cells that are there."""
+    return write_study(output_folder(), job.name, job.matrix.plan, job.files, job.suffix, job.text)
+
+
+def shown(study: Study) -> dict[str, Any]:
+    """What ComfyUI needs to show the sheet on a node."""
+    where = study.sheet.relative_to(output_folder())
+    image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
+    return {"images": [image]}

@@ -127,6 +127,8 @@ def write_study(
 ) -> tuple[Study, Image.Image]:
     """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
 
+    Pictures that are not there yet are empty frames of the sheet.
+
     Args:
         pictures: a PNG file for each of the plan's cells.
         suffix: "png" or "jpg".
@@ -134,7 +136,8 @@ def write_study(
     """
     folder = study_folder(output, name)
     for cell, picture in zip(plan.cells(), pictures, strict=True):
-        write_whole(folder / plan.file_of(cell, suffix), _encoded(picture, suffix))
+        if picture.is_file():
+            write_whole(folder / plan.file_of(cell, suffix), _encoded(picture, suffix))
     write_whole(folder / "plan.json", plan.to_json())
     sheet = draw_sheet(plan, pictures)
     digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())

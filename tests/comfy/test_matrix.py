@@ -27,7 +27,7 @@ class Load:
     RETURN_TYPES, FUNCTION, CATEGORY = ("LOADED",), "run", "tests"
     VALIDATE_INPUTS = lambda adapter=None: True
     def IS_CHANGED(adapter):
-        path = folder_paths.get_full_path("loras", adapter)
+        path = adapter and folder_paths.get_full_path("loras", adapter)
         return pathlib.Path(path).read_bytes() if path else b""
     def run(self, adapter):
         note("load", adapter)
@@ -179,15 +179,20 @@ def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
         elif not isinstance(message, bytes) and message["type"] == "executed":
             shown.append(message["data"])
 
-    outcome = server.run(graph("shown", prompts=PROMPTS[:2], adapters=("base",)), listen)
+    prompt = graph("shown", prompts=PROMPTS[:2], adapters=("base",))
+    outcome = server.run(prompt, listen)
     assert outcome.status == "success", outcome.error
     assert any(text.startswith("71 of 2 cells done, 1 left, about") for text in said), said
     assert said[-1] == "72 cells: 2 drawn now, 0 found"
-    (picture,) = [data for data in shown if (data["output"] or {}).get("images")]
-    assert picture["display_node"] == "7"
-    (image,) = picture["output"]["images"]
-    assert (server.home / "output" / image["subfolder"] / image["filename"]).is_file()
     assert outcome.previews >= 2
+    pictures = [data for data in shown if (data["output"] or {}).get("images")]
+    assert [data["display_node"] for data in pictures] == ["7", "7"]  # at once, and when done
+
+    again = server.run(prompt)
+    assert "7" in again.cached
+    (image,) = again.outputs["7"]["images"]
+    assert image == pictures[-1]["output"]["images"][0]
+    assert (server.home / "output" / image["subfolder"] / image["filename"]).is_file()
 
 
 def test_after_a_cancel_and_after_a_restart_exactly_the_others_are_drawn(server, drawn):
