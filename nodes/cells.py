@@ -156,3 +156,29 @@ def copy_nodes(
             for name, value in graph.nodes[node_id]["inputs"].items():
                 copy.set_input(name, rewired(value))
             copies[key] = copy.id
+
+
+def shared_links(
+    graph: CellGraph,
+    values: Values,
+    copies: Mapping[Key, str],
+    asked: Callable[[str, str], bool],
+) -> list[list[Any]]:
+    """Links of a cell's nodes to results that are not its own.
+
+    That is to nodes that do not depend on the Matrix, and to the copies that are there.
+
+    Args:
+        asked: whether a kind of node always asks for an input; lazy ones may be left alone.
+    """
+    found: dict[tuple[str, int], None] = {}
+    for node_id, uses in graph.uses.items():
+        node = graph.nodes[node_id]
+        for name, value in node["inputs"].items():
+            if not uses or not is_link(value) or value[0] == graph.matrix:
+                continue
+            source, output = value
+            shared = copies.get(graph.key(source, values)) if graph.uses[source] else source
+            if shared is not None and asked(node["class_type"], name):
+                found[shared, output] = None
+    return [[source, output] for source, output in found]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..comparison.errors import ComparisonError
 from ..trainers.base_file import digest_of
 from ..trainers.recipe import check_name
 from .cells import digests_of, read_cell_graph
-from .draw_cells import WRITER, Job, finished, shared_copies, shown, written
+from .draw_cells import WRITER, Job, draw_cells, finished, shown, written
 from .host import Progress, files_named, graph_builder, io, output_folder, with_metadata
 from .matrix import CellMatrix
 from .sockets import MatrixType, StudyType
@@ -133,7 +132,7 @@ def make_job(
         values=values,
         files=files,
         missing=tuple(sorted(missing.values())),
-        copies={},
+        copies=None,
         node_id=str(hidden.unique_id),
         name=name,
         suffix=suffix,
@@ -172,8 +171,7 @@ def expanded(job: Job) -> io.NodeOutput:
     again when nothing has changed.
     """
     builder = graph_builder()
-    job = replace(job, copies=shared_copies(builder, job))
-    draw = builder.node("Likeness_DrawCells", job=job, first=0, count=len(job.missing))
-    sheet = builder.node("Likeness_DrawSheet", job=job, after=draw.out(0))
+    done = draw_cells(builder, job, 0, len(job.missing))
+    sheet = builder.node("Likeness_DrawSheet", job=job, after=done)
     study, _ = written(job)
     return io.NodeOutput(sheet.out(0), sheet.out(1), ui=shown(study), expand=builder.finalize())

@@ -1,8 +1,9 @@
 """The nodes that a Contact Sheet puts in its place: they draw, keep and show the cells.
 
 ComfyUI runs whatever is ready, in an order of its own, and walks chains of nodes recursively. So
-the cells that are missing are halved, and halved again, down to one: the second half waits for
-the first, and a cell's nodes are not there before their turn.
+the cells that are missing are parted in two, variant by variant and then cell by cell: the second
+part waits for the first, and a cell's nodes are not there before their turn. ComfyUI also forgets
+results that no waiting node is linked to. So each part is linked to those that its cells share.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .cells import CellGraph, Key, Values, copy_nodes
-from .host import Progress, forget_progress, graph_builder, io, output_folder
+from .cells import CellGraph, Key, Values, copy_nodes, shared_links
+from .host import (
+    Progress,
+    always_asks,
+    forget_progress,
+    graph_builder,
+    io,
+    keeps_results,
+    output_folder,
+)
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
 from .sockets import JobType, StudyType
@@ -32,8 +41,8 @@ WRITER = CellWriter()
 class Job:
     """LIKENESS_JOB: a comparison on its way.
 
-    `values` and `files` are of all cells, `missing` the indices of those to draw, in order;
-    `copies` are the copies that several cells share.
+    `values` and `files` are of all cells, `missing` the indices of those to draw, in order.
+    `copies` are the copies that the cells of a variant share, None before there is one variant.
     """
 
     matrix: CellMatrix
@@ -41,7 +50,7 @@ class Job:
     values: tuple[Values, ...]
     files: tuple[Path, ...]
     missing: tuple[int, ...]
-    copies: Mapping[Key, str]
+    copies: Mapping[Key, str] | None
     node_id: str
     name: str
     suffix: str
@@ -75,23 +84,56 @@ class DrawCells(io.ComfyNode):
                 ],
                 outputs=[io.AnyType.Output(id="done", display_name="done")],
                 enable_expand=True,
+                is_input_list=True,  # a shared result may be a list: still run once
             )
         )
 
     @classmethod
-    def execute(cls, job: Job, first: int, count: int, after: Any = None) -> io.NodeOutput:
-        """Expands to two halves, or to the copies that draw one cell."""
-        builder = graph_builder(f"{job.node_id}.{first}-{count}.")
-        done = _one(builder, job, first) if count == 1 else _halves(builder, job, first, count)
+    def execute(cls, job: list[Job], first: list[int], count: list[int], **_: Any) -> io.NodeOutput:
+        """Expands to two parts, to what a variant's cells share, or to what draws one cell.
+
+        Other inputs are there to be waited for, or to be kept.
+        """
+        builder, done = _expansion(job[0], first[0], count[0])
         return io.NodeOutput(done, expand=builder.finalize())
 
 
-def _halves(builder: Any, job: Job, first: int, count: int) -> Any:
-    half = count // 2
-    head = builder.node("Likeness_DrawCells", job=job, first=first, count=half)
-    tail = builder.node("Likeness_DrawCells", job=job, first=first + half, count=count - half)
-    tail.set_input("after", head.out(0))
-    return tail.out(0)
+def draw_cells(builder: Any, job: Job, first: int, count: int, after: Any = None) -> Any:
+    """Adds the node that draws missing cells after `after`; returns the link that it is done."""
+    node = builder.node("Likeness_DrawCells", job=job, first=first, count=count)
+    node.set_input("after", after)
+    if keeps_results():
+        values = job.values[job.missing[first]]
+        links = shared_links(job.graph, values, job.copies or {}, always_asks)
+        for number, link in enumerate(links):
+            node.set_input(f"kept_{number}", link)
+    return node.out(0)
+
+
+def _expansion(job: Job, first: int, count: int) -> tuple[Any, Any]:
+    """A builder with the nodes that draw these cells, and the link that they are done."""
+    variants = [
+        tuple(job.values[index][output] for output in sorted(OF_VARIANT))
+        for index in job.missing[first : first + count]
+    ]
+    changes = [n for n in range(1, count) if variants[n] != variants[n - 1]]
+    if not changes and job.copies is None:
+        builder = graph_builder(f"{job.node_id}.{first}v{count}.")
+        job = replace(job, copies=_shared(builder, job, job.values[job.missing[first]]))
+        return builder, draw_cells(builder, job, first, count)
+    builder = graph_builder(f"{job.node_id}.{first}-{count}.")
+    if count == 1:
+        return builder, _one(builder, job, first)
+    middle = min(changes or [count // 2], key=lambda n: abs(2 * n - count))
+    done = draw_cells(builder, job, first, middle)
+    return builder, draw_cells(builder, job, first + middle, count - middle, done)
+
+
+def _shared(builder: Any, job: Job, values: Values) -> dict[Key, str]:
+    """Adds the copies that all cells of a variant share, such as its loaded adapter."""
+    copies: dict[Key, str] = {}
+    copy_nodes(job.graph, values, builder, copies, OF_VARIANT.issuperset, values.__getitem__)
+    return copies
 
 
 def _one(builder: Any, job: Job, number: int) -> Any:
@@ -101,7 +143,7 @@ def _one(builder: Any, job: Job, number: int) -> Any:
     def wire(output: int) -> Any:
         return pose if output == POSE else values[output]
 
-    copies = dict(job.copies)
+    copies = dict(job.copies or {})
     copy_nodes(job.graph, values, builder, copies, lambda uses: True, wire)
     node_id, output = job.graph.picture
     picture = [copies[job.graph.key(node_id, values)], output]
@@ -116,17 +158,6 @@ def _pose(builder: Any, job: Job, keypoints: str) -> Any:
         frames = json.loads(keypoints)
         return builder.node("Likeness_PoseSet", poses=ALL, keypoints=frames, **size).out(1)
     return builder.node("EmptyImage", batch_size=1, color=0, **size).out(0)
-
-
-def shared_copies(builder: Any, job: Job) -> dict[Key, str]:
-    """Adds the copies that all cells of a variant share, such as its loaded adapter."""
-    copies: dict[Key, str] = {}
-    for index in job.missing:
-        values = job.values[index]
-        copy_nodes(
-            job.graph, values, builder, copies, OF_VARIANT.issuperset, lambda out, v=values: v[out]
-        )
-    return copies
 
 
 class KeepCell(io.ComfyNode):

@@ -13,10 +13,13 @@ import comfy.utils
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.v0_0_2 import ComfyExtension, io
+from comfy_execution.graph import get_input_info
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from comfy_execution.progress import NodeState, get_progress_state
 from PIL import Image
 from server import PromptServer
+
+import nodes
 
 from ..trainers.errors import LikenessError
 
@@ -157,6 +160,17 @@ def patched(target: Any, patches: dict[Any, Any], strength: float, keep: float =
 def graph_builder(prefix: str | None = None) -> Any:
     """Collects the nodes of an expansion; `prefix` begins their ids, by default ComfyUI's own."""
     return GraphBuilder(prefix)
+
+
+def always_asks(kind: str, name: str) -> bool:
+    """Whether a kind of node needs an input's value every time: not if it is lazy."""
+    _, _, options = get_input_info(nodes.NODE_CLASS_MAPPINGS[kind], name)
+    return not (options and (options.get("lazy") or options.get("rawLink")))
+
+
+def keeps_results() -> bool:
+    """Whether ComfyUI keeps a node's results for another that is added later."""
+    return not args.cache_none
 
 
 def blocked() -> Any:

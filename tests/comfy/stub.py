@@ -64,7 +64,8 @@ def install(folders: dict[str, Any] | None = None) -> Any:
     if "folder_paths" not in sys.modules:
         names = ["comfy", "comfy.lora", "comfy.model_management", "comfy.utils", "comfy.cli_args"]
         names += ["comfy_execution", "comfy_execution.graph_utils", "comfy_execution.progress"]
-        for name in [*names, "folder_paths", "server", "comfy_api", "comfy_api.v0_0_2"]:
+        names += ["comfy_execution.graph", "folder_paths", "server", "nodes"]
+        for name in [*names, "comfy_api", "comfy_api.v0_0_2"]:
             sys.modules[name] = types.ModuleType(name)
             parent, _, leaf = name.rpartition(".")
             if parent:
@@ -72,9 +73,12 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy"].__path__ = []
         sys.modules["comfy_api.v0_0_2"].io = _io()
         sys.modules["comfy_api.v0_0_2"].ComfyExtension = type("ComfyExtension", (), {})
-        sys.modules["comfy.cli_args"].args = types.SimpleNamespace(disable_metadata=False)
+        sys.modules["comfy.cli_args"].args = types.SimpleNamespace(
+            disable_metadata=False, cache_none=False
+        )
         sys.modules["comfy_execution.graph_utils"].ExecutionBlocker = Record
         sys.modules["comfy_execution.graph_utils"].GraphBuilder = Record
+        sys.modules["comfy_execution.graph"].get_input_info = Record
         sys.modules["comfy_execution.progress"].get_progress_state = Record
         sys.modules["comfy_execution.progress"].NodeState = Record
         sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": None})

@@ -178,3 +178,15 @@ def test_a_part_of_the_copies_can_be_made_first(cells):
     assert [copy.kind for copy in builder.nodes.values()] == ["Adapter"]
     cells.copy_nodes(graph, CELL, builder, copies, lambda uses: True, CELL.__getitem__)
     assert [copy.kind for copy in builder.nodes.values()].count("Adapter") == 1
+
+
+def test_what_cells_share_is_what_is_not_copied_for_each(cells):
+    graph, copies = graph_of(cells, drawing()), {}
+
+    def links(asked=lambda kind, name: True):
+        return sorted(cells.shared_links(graph, CELL, copies, asked))
+
+    assert links() == [["1", 0], ["1", 1], ["1", 2]]
+    assert links(lambda kind, name: name != "vae") == [["1", 0], ["1", 1]]
+    cells.copy_nodes(graph, CELL, Builder(), copies, {ADAPTER}.issuperset, CELL.__getitem__)
+    assert links() == [["1", 0], ["1", 1], ["1", 2], ["c1", 0]]
