@@ -54,8 +54,8 @@ def markdown(results: Mapping[tuple[str, str], Sequence[Measured]]) -> str:
 def _row(case: str, side: str, rounds: Sequence[Measured]) -> str:
     failed = next((run.error for run in rounds if run.error), "")
     if sum(len(run.intervals) for run in rounds) < 2:
-        reason = " ".join(failed.split())[:160].replace("|", "/")
-        return f"| {case} | {side} | did not run: {reason} | | | | | |"
+        reason = " ".join(failed.split())[:160].replace("|", "/") or "too few steps"
+        return f"| {case} | {side} | not measured: {reason} | | | | | |"
     cells = [
         case,
         side,
