@@ -64,6 +64,8 @@ def load_base(
 ) -> BaseModel:
     """Loads a checkpoint (.safetensors, or .ckpt without code in it) or a diffusers folder.
 
+    `dtype` is that of the UNet and the text encoder; the VAE is fp32, because in fp16 SD 1.x's
+    overflows on some pictures and its latents would depend on the run's precision.
     `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizer`. `prediction`
     ``auto`` takes what the file says. Tensors that do not belong to the three parts (averages
     of the training, its schedule) are passed over.
@@ -93,12 +95,12 @@ def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) 
     state, name = read_weights(file.path), file.path.name
     base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
 
-    def placed(prefix: str) -> State:
+    def placed(prefix: str, dtype: torch.dtype = dtype) -> State:
         return _placed(ldm_names.part(state, prefix), dtype, device)
 
     return (
         _built(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
-        _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE))),
+        _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32))),
         _built(f"text encoder in {name}", lambda: _text_encoder(placed(ldm_names.TEXT))),
         base_file.prediction_of(state),
     )
@@ -118,12 +120,12 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
         state = {key.removeprefix("text_model."): value for key, value in state.items()}
         return _named_text_encoder(config, _placed(state, dtype, device))
 
-    def pretrained(kind: Any, folder: str) -> Any:
+    def pretrained(kind: Any, folder: str, dtype: torch.dtype = dtype) -> Any:
         return _pretrained(kind, file.path / folder, dtype).to(device)
 
     return (
         _built(f"UNet in {file.path}", lambda: pretrained(UNet2DConditionModel, "unet")),
-        _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae")),
+        _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32)),
         _built(f"text encoder in {file.path}", text_encoder),
         file.prediction,
     )

@@ -69,7 +69,8 @@ def save(
             "Earlier ones are kept: make room and start again, and the run goes on from there."
         ) from error
     sync_folder(checkpoints)
-    for old in found(checkpoints)[:-keep]:
+    # A later one is left only where it was found damaged; it does not count.
+    for old in [past for past in found(checkpoints) if past <= step][:-keep]:
         shutil.rmtree(step_folder(checkpoints, old), ignore_errors=True)
     return target
 
@@ -111,17 +112,19 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         tensors = load_file(folder / "optimizer.safetensors")
         shadows = load_file(folder / "average.safetensors") if state.average else {}
         belongs = document["version"] == VERSION and document["recipe"] == digest
-        names = set(weights) == set(state.parameters)
+        shapes = {name: parameter.shape for name, parameter in state.parameters.items()}
+        fits = {name: tensor.shape for name, tensor in weights.items()} == shapes
         step, losses = int(document["step"]), list(document["losses"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
-    if not (belongs and names):
+    if not (belongs and fits):
         raise CheckpointError(f"The checkpoint {folder} belongs to another run or version.")
     with torch.no_grad():
         for name, parameter in state.parameters.items():
             parameter.copy_(weights[name])
     _restore_optimizer(state, tensors, document)
-    state.scaler.load_state_dict(document["scaler"])
+    if document["scaler"]:  # empty if the run computed without one so far
+        state.scaler.load_state_dict(document["scaler"])
     if state.average is not None:
         state.average.optimization_step = document["average_steps"]
         for name, shadow in zip(state.parameters, state.average.shadow_params, strict=True):

@@ -72,8 +72,6 @@ def load(run: Run) -> BaseModel:
         dtype=dtype,
         device=device,
     )
-    if base.vae.dtype != torch.float32:
-        base.vae.to(torch.float32)  # SD 1.x's VAE overflows in fp16 on some pictures
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
     if recipe.compute.attention == "xformers":

@@ -26,10 +26,16 @@ def run_process(path: Path, *, follow_parent: bool) -> int:
     from accelerate import Accelerator  # seconds: after the first checks
 
     accelerator = Accelerator(mixed_precision="no")
+    try:
+        lock = _locked(folder, accelerator.is_main_process)
+    except RunFailed as error:
+        # Not an event: the file belongs to the process that holds the lock.
+        logging.getLogger(__name__).error("%s", error)
+        return 1
     writer = EventWriter(folder.events) if accelerator.is_main_process else None
     emit = writer.emit if writer else _silent
     try:
-        with _locked(folder, accelerator.is_main_process):
+        with lock:
             return _train(folder, accelerator, emit, follow_parent, start)
     except LikenessError as error:
         emit("failed", message=str(error), expected=True)

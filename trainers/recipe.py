@@ -232,6 +232,11 @@ class Recipe(Part):
             )
         if self.text_encoder.last_step and not self.text_encoder.train:
             raise ValueError("text_encoder.last_step needs text_encoder.train")
+        if self.optimizer.name == "prodigy" and self.text_encoder.learning_rate is not None:
+            raise ValueError(
+                "optimizer.name 'prodigy' finds one rate for all weights: set "
+                "text_encoder.learning_rate to null"
+            )
         if self.previews.every and not self.previews.prompts:
             raise ValueError("previews.every needs at least one prompt in previews.prompts")
         return self

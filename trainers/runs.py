@@ -196,9 +196,10 @@ def _absolute(places: Places) -> Places:
 
 
 def continued(recipe: Recipe, places: Places) -> RunFolder:
-    """The earlier run that `recipe.continues` names, with at least one checkpoint.
+    """The earlier run that `recipe.continues` names.
 
-    Raises RecipeError if it is not among the runs, or has as many steps already.
+    Raises RecipeError if it is not among the runs, has as many steps already, or trained other
+    weights or with another optimizer, so that its state does not fit.
     """
     digest = recipe.continues or ""
     for path in sorted(places.runs.glob(f"*-{digest[:8]}")):
@@ -210,12 +211,32 @@ def continued(recipe: Recipe, places: Places) -> RunFolder:
                     f"schedule.steps is {recipe.schedule.steps}, but the run it continues has "
                     f"{steps} already: give the total, old and new steps together."
                 )
+            _check_continues(recipe, folder.recipe())
             return folder
     raise RecipeError(f"The run {digest[:8]} to continue is not in {places.runs}.")
 
 
 # Bytes a weight of an optimizer's states in a checkpoint.
 _STATES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0}
+
+
+def _check_continues(recipe: Recipe, earlier: Recipe) -> None:
+    def fixed(r: Recipe) -> dict[str, Any]:
+        return {
+            "base": r.base,
+            "method": r.method,
+            "text_encoder.train": r.text_encoder.train,
+            "optimizer.name": r.optimizer.name,
+            "objective.ema_decay": r.objective.ema_decay is None,
+        }
+
+    now, then = fixed(recipe), fixed(earlier)
+    changed = [name for name in now if now[name] != then[name]]
+    if changed:
+        raise RecipeError(
+            f"A run that continues another keeps its {', '.join(changed)}: set them as they were, "
+            "or clear continues to train from the start."
+        )
 
 
 def _check_space(recipe: Recipe, places: Places) -> None:

@@ -288,8 +288,13 @@ def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
     try:
         wait_for(folder, lambda e: e.kind == "step")
         second = Job(folder, device="cpu")
-        wait_for(folder, lambda e: e.kind == "failed" and "already" in e.data["message"])
+        deadline = time.monotonic() + 120
+        while second.exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert second.exit_code() == 1
+        assert "by another process already" in folder.log.read_text()
         assert first.exit_code() is None
+        assert not any(e.kind == "failed" for e in EventReader(folder.events).new_events())
     finally:
         first.kill()
         if second:

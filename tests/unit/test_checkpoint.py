@@ -112,3 +112,30 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_leaves_nothing_half_writte
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoint.save(tmp_path, 2, s, DIGEST, [], keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
+    s = state()
+    advance(s, 1)
+    checkpoint.save(tmp_path, 9, s, DIGEST, [], keep=1)
+    checkpoint.save(tmp_path, 5, s, DIGEST, [], keep=1)
+    assert checkpoint.found(tmp_path) == [5, 9]
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    s = state(average=False)
+    advance(s, 1)
+    folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+    other = state(average=False)
+    other.parameters["unet.small"] = torch.nn.Parameter(torch.zeros(1))
+    with pytest.raises(CheckpointError, match="another run"):
+        checkpoint.load(folder, other, DIGEST)
+
+
+def test_a_run_begun_without_a_scaler_goes_on_with_one(tmp_path):
+    s = state(average=False)
+    advance(s, 1)
+    folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+    scaled = state(average=False)
+    scaled.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    assert checkpoint.load(folder, scaled, DIGEST)[0] == 1

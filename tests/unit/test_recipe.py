@@ -84,6 +84,7 @@ def test_two_spellings_of_a_number_are_one_recipe():
         ({"schedule": {"warmup": 5}}, "constant_with_warmup"),
         ({"previews": {"every": 5}}, "previews.prompts"),
         ({"text_encoder": {"train": False, "last_step": 5}}, "text_encoder.train"),
+        ({"optimizer": {"name": "prodigy"}, "text_encoder": {"learning_rate": 1}}, "prodigy"),
         ({"seed": 2**63}, "seed"),
         ({"version": 2}, "version"),
         ([], "recipe"),

@@ -128,7 +128,16 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     digest = earlier.recipe().digest()
     with pytest.raises(RecipeError, match="800 already"):
         prepare(recipe(continues=digest), places)
-    prepare(recipe(continues=digest, schedule={"steps": 1000}), places)
+    longer = recipe(continues=digest, schedule={"steps": 1000})
+    prepare(longer, places)
+    for parts in (
+        {"method": {"rank": 1}},
+        {"optimizer": {"name": "prodigy"}},
+        {"text_encoder": {"train": False}},
+        {"objective": {"ema_decay": 0.9}},
+    ):
+        with pytest.raises(RecipeError, match=next(iter(parts))):
+            prepare(longer.changed(**parts), places)
 
 
 def result_in(folder, adapter):
