@@ -57,13 +57,13 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(
-        pictures=24_000,
+        pictures=40_000,
         crop=48,
         courses={
-            "vae": Course(samples=200_000, batch=8, rate=1e-3, average=0.998),
-            "unet": Course(samples=1_000_000, batch=32, rate=6e-4),
-            "controlnet": Course(samples=150_000, batch=32, rate=4e-4),
-            "judge": Course(samples=300_000, batch=64, rate=1e-3),
+            "vae": Course(samples=60_000, batch=8, rate=1e-3, average=0.998),
+            "unet": Course(samples=250_000, batch=32, rate=1e-3, average=0.998),
+            "controlnet": Course(samples=40_000, batch=32, rate=5e-4),
+            "judge": Course(samples=150_000, batch=64, rate=1e-3),
         },
     ),
     "cuda": Scale(
@@ -133,7 +133,7 @@ def _draw(run: Run) -> bool:
 
 
 def _vae(run: Run) -> bool:
-    vae = miniature.new_vae().to(run.device)
+    vae = miniature.new_vae().to(run.device, memory_format=torch.channels_last)
     part = run.parts / "vae.safetensors"
     if not load_part(part, vae, missing_ok=True):
         pretrain_vae.initialise(vae)

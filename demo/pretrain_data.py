@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..trainers.files import write_whole
 from .facts import QUESTIONS
+from .pretrain_loop import half
 from .pretrain_shards import CAPTIONS, SIZES, Size, captions_of, read, shards
 from .pretrain_vae import to_unit
 from .tokenizer import LENGTH, encode, vocabulary
@@ -116,7 +117,7 @@ def _latents(shard: Path, vae: AutoencoderTiny, cached: Path) -> Tensor:
     if cached.is_file():
         return load_file(str(cached), device=str(vae.device))["latents"]
     pixels = torch.from_numpy(read(shard, "pixels")["pixels"])
-    with torch.autocast(vae.device.type, torch.bfloat16, enabled=vae.device.type == "cuda"):
+    with half(vae.device):
         parts = [vae.encode(to_unit(part.to(vae.device))).latents for part in pixels.split(64)]
     latents = torch.cat(parts).half()
     write_whole(cached, save({"latents": latents.cpu().contiguous()}))
