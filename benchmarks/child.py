@@ -70,8 +70,9 @@ def _counting(method: Callable[..., Any], report: Report, name: str) -> Callable
 def train_ours(recipe_file: str, places_file: str) -> None:
     """What `likeness train` does, with the run in this process."""
     runpy.run_path(str(HERE.parent / "__main__.py"), run_name="likeness_main")["load_package"]()
+    from likeness.trainers.places import Places
     from likeness.trainers.process import run_process
-    from likeness.trainers.recipe import Places, read_recipe
+    from likeness.trainers.recipe import read_recipe
     from likeness.trainers.runs import prepare
 
     places = Places.model_validate_json(Path(places_file).read_text(encoding="utf-8"))

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from likeness.trainers.recipe import LoRA, Places, Recipe, preset
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import LoRA, Recipe
 
 CASES = ("lora", "lora-frozen-text", "dreambooth")
 PICTURES = 4  # photographs, and as many class images

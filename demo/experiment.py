@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..trainers.job import train
-from ..trainers.recipe import Places, preset
+from ..trainers.places import Places
+from ..trainers.presets import preset
 from ..trainers.terminal import Screen, print_result
 from .random_model import write_random_model
 

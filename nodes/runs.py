@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..trainers.errors import RecipeError
-from ..trainers.recipe import Places
+from ..trainers.places import Places
 from ..trainers.runs import RunFolder
 from .names import folder_inside
 

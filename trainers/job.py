@@ -17,7 +17,8 @@ from pathlib import Path
 
 from .errors import RunCancelled, RunFailed
 from .events import Event, EventReader
-from .recipe import Places, Recipe
+from .places import Places
+from .recipe import Recipe
 from .runs import Result, RunFolder, prepare
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from .base_model import BaseModel
 from .events import Emit
 from .latents import encode_images
+from .places import Places
 from .prior import (
     draw_class_images,
     drawn_class_images,
@@ -20,7 +21,7 @@ from .prior import (
     prior_key,
     read_class_images,
 )
-from .recipe import Places, Prior, Recipe
+from .recipe import Prior, Recipe
 from .samples import Material, Shown
 from .subject import Photo, PhotoSet, load_pixels, split_holdout
 

@@ -1,7 +1,7 @@
 """The whole of a run as one frozen value; JSON in, JSON out.
 
 A recipe names its base model and photographs by content digest. Where they lie on a disk is
-bound beside it (`Places`), never inside, so a recipe can be shared as it is.
+bound beside it (`places.Places`), never inside, so a recipe can be shared as it is.
 """
 
 from __future__ import annotations
@@ -332,48 +332,3 @@ def explain(error: ValidationError, what: str) -> str:
         shown = f" (given: {given[:80]})" if item["loc"] and len(given) < 400 else ""
         lines.append(f"- {where}: {item['msg'].removeprefix('Value error, ')}{shown}")
     return "\n".join(lines)
-
-
-_STUDY_8BIT = Optimizer(name="adamw8bit", learning_rate=2e-6)
-
-
-def preset(name: str) -> Recipe:
-    """A recipe of the study: tiny, standard, lora-r1, lora-r4 or lora-r8. Raises RecipeError."""
-    presets = {
-        "tiny": Recipe(
-            subject=Subject(resolution=256),
-            prior=Prior(prompt="a photo of {class}, random head angle, random smile"),
-            method=DreamBooth(),
-            text_encoder=TextEncoder(train=False),
-            optimizer=_STUDY_8BIT,
-            compute=Compute(precision="fp32"),
-        ),
-        "standard": Recipe(
-            method=DreamBooth(), optimizer=_STUDY_8BIT, compute=Compute(attention="xformers")
-        ),
-        **{
-            f"lora-r{rank}": Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
-            for rank in (1, 4, 8)
-        },
-    }
-    if name not in presets:
-        raise RecipeError(f"There is no preset {name!r}; the presets are {', '.join(presets)}.")
-    return presets[name]
-
-
-class Places(Part):
-    """Where a run's inputs and outputs lie on this machine; never part of a shared file.
-
-    `base` is a checkpoint file or a diffusers folder, `photos` a folder, `class_images` the
-    user's own set or None, `tokenizers` the folders to try for the CLIP tokenizer, in order;
-    `runs`, `loras`, `checkpoints` and `cache` are written to.
-    """
-
-    base: Path
-    photos: Path
-    class_images: Path | None = None
-    tokenizers: tuple[Path, ...] = ()
-    runs: Path
-    loras: Path
-    checkpoints: Path
-    cache: Path

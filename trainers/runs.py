@@ -15,7 +15,8 @@ from .base_file import digest_of, identify, read_shapes
 from .errors import OutOfSpace, RecipeError, RunFailed, SubjectError
 from .files import write_whole
 from .packages import require_packages
-from .recipe import DreamBooth, Places, Recipe, Subject, explain, read_recipe
+from .places import Places
+from .recipe import DreamBooth, Recipe, Subject, explain, read_recipe
 from .subject import PhotoSet, read_subject
 
 GIGABYTE = 1024**3

@@ -14,7 +14,9 @@ from .adapter import describe, read_metadata, recipe_of
 from .errors import RecipeError
 from .events import Event
 from .job import train
-from .recipe import Places, Recipe, preset, read_recipe
+from .places import Places
+from .presets import preset
+from .recipe import Recipe, read_recipe
 from .runs import Result, RunFolder
 
 

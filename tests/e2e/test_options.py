@@ -6,7 +6,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from likeness.trainers.loop import train
-from likeness.trainers.recipe import Places, preset
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
 from PIL import Image

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from likeness.trainers.events import EventReader
 from likeness.trainers.job import Job, train
-from likeness.trainers.recipe import Places, preset
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
 from likeness.trainers.runs import RunFolder, prepare
 
 ROOT = Path(__file__).resolve().parents[2]

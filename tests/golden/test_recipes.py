@@ -7,7 +7,8 @@ then add a file for the new release, and say so in the changelog.
 from pathlib import Path
 
 import pytest
-from likeness.trainers.recipe import preset, read_recipe
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import read_recipe
 
 FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
 

@@ -17,7 +17,8 @@ from likeness.trainers import draws
 from likeness.trainers.base_model import load_base
 from likeness.trainers.loop import train
 from likeness.trainers.material import drawn_folder
-from likeness.trainers.recipe import Places, Recipe
+from likeness.trainers.places import Places
+from likeness.trainers.recipe import Recipe
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
 from peft import LoraConfig, inject_adapter_in_model

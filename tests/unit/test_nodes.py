@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from likeness.trainers.errors import AdapterError, LikenessError, RecipeError
 from likeness.trainers.events import Event
-from likeness.trainers.recipe import DreamBooth, LoRA, Prior, Recipe, Subject, preset
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import DreamBooth, LoRA, Prior, Recipe, Subject
 from likeness.trainers.runs import Result, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,12 +2,12 @@ import json
 
 import pytest
 from likeness.trainers.errors import RecipeError
+from likeness.trainers.presets import preset
 from likeness.trainers.recipe import (
     DreamBooth,
     LoRA,
     Recipe,
     check_name,
-    preset,
     read_recipe,
     recipe_from_data,
     recipe_from_json,

@@ -14,7 +14,9 @@ from likeness.trainers.errors import (
     RecipeError,
     SubjectError,
 )
-from likeness.trainers.recipe import Places, Recipe, preset
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import Recipe
 from likeness.trainers.runs import Result, RunFolder, bind, prepare
 from PIL import Image
 

@@ -6,7 +6,7 @@ from likeness.demo.captions import caption
 from likeness.demo.casting import random_scene
 from likeness.demo.scene import Identity, Pose, Scene
 from likeness.demo.words import NONSENSE, TOKEN, WORDS, split, unknown_words
-from likeness.trainers.recipe import preset
+from likeness.trainers.presets import preset
 
 STUDY = (
     "a photo of a man sks in sunglasses",
