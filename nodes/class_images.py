@@ -12,6 +12,7 @@ from .host import ADVANCED, input_folder, io
 from .names import listing_fingerprint, photo_folder, subfolders
 from .sockets import PriorType
 from .values import PriorSource
+from .widgets import number, seed, whole
 
 DRAWN = "draw with the base model"
 
@@ -36,20 +37,15 @@ class ClassImages(io.ComfyNode):
                     default="a photo of {class}, random head angle, slight smile",
                     tooltip="What the class images show; {class} is the subject's class word.",
                 ),
-                io.Int.Input(
+                whole(
                     "count",
-                    default=500,
-                    min=1,
-                    max=100_000,
-                    tooltip="How many are drawn. Fewer start sooner; 200 to 500 are usual.",
+                    500,
+                    1,
+                    100_000,
+                    "How many are drawn. Fewer start sooner; 200 to 500 are usual.",
                 ),
-                io.Float.Input(
-                    "weight",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Weight of their loss beside the photographs'.",
+                number(
+                    "weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."
                 ),
                 io.Combo.Input(
                     "source",
@@ -65,35 +61,17 @@ class ClassImages(io.ComfyNode):
                     extra_dict=ADVANCED,
                     tooltip="Negative prompt of the drawing.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=25,
-                    min=1,
-                    max=1000,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Sampling steps of a class image.",
-                ),
-                io.Float.Input(
+                whole("steps", 25, 1, 1000, "Sampling steps of a class image.", advanced=True),
+                number(
                     "guidance",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Guidance scale of the drawing.",
+                    7.5,
+                    0.0,
+                    100.0,
+                    0.1,
+                    "Guidance scale of the drawing.",
+                    advanced=True,
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Seed of the drawing. Another seed draws another set.",
-                ),
+                seed("seed", "Seed of the drawing. Another seed draws another set.", advanced=True),
             ],
             outputs=[PriorType.Output(id="class_images", display_name="class_images")],
         )

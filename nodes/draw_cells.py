@@ -59,9 +59,11 @@ class Job:
 
 
 def _inner(schema: io.Schema) -> io.Schema:
-    """Out of the menus, where this version of ComfyUI can do that."""
+    """Out of the menus."""
     if hasattr(schema, "is_dev_only"):
         schema.is_dev_only = True
+    else:  # ComfyUI 0.8.0, which hides deprecated nodes
+        schema.is_deprecated = True
     return schema
 
 

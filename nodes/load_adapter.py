@@ -8,8 +8,8 @@ from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
 from .host import io, model_names, model_path
 from .names import file_fingerprint
+from .rows import BASE
 
-NONE = "none (base)"
 KINDS = ("loras", "checkpoints")
 
 
@@ -57,7 +57,7 @@ class LoadAdapter(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The base model's text encoder."),
                 io.Combo.Input(
                     "adapter",
-                    options=[NONE, *names],
+                    options=[BASE, *names],
                     tooltip="A LoRA or a full checkpoint; or connect a train node's adapter.",
                 ),
                 io.Float.Input(
@@ -84,7 +84,7 @@ class LoadAdapter(io.ComfyNode):
     def validate_inputs(cls, adapter: str | None = None) -> bool | str:
         """Whether the chosen file is there; a connected name is looked up when it arrives."""
         try:
-            if adapter is not None and adapter != NONE:
+            if adapter is not None and adapter != BASE:
                 find_adapter(adapter)
         except LikenessError as error:
             return str(error)
@@ -103,7 +103,7 @@ class LoadAdapter(io.ComfyNode):
         cls, model: object, clip: object, adapter: str, strength_model: float, strength_clip: float
     ) -> io.NodeOutput:
         """(MODEL, CLIP, label). Raises AdapterError for a file that does not fit."""
-        if adapter == NONE:
+        if adapter == BASE:
             return io.NodeOutput(model, clip, "base")
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)

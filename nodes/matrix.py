@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.matrix import Cell, Control, Picture, Plan, Variant, plan
 from ..comparison.poses import Pose, fit_pose
@@ -18,13 +15,12 @@ from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
 from .cells import Values
 from .host import blocked, io, output_folder
-from .load_adapter import NONE, find_adapter
+from .load_adapter import find_adapter
 from .names import file_fingerprint
+from .rows import BASE, SOCKETS, adapter_lines, labelled, posed_labels, with_connected
 from .sockets import MatrixType, PosesType, PromptsType
 from .study import cache_folder
-
-SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
-_KEYED = re.compile(r"(.*?) = (.*)")
+from .widgets import number, seed, side, whole
 
 # The outputs that stand for a cell, in the order of `CellMatrix.values`.
 ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)
@@ -109,6 +105,7 @@ class Matrix(io.ComfyNode):
         seed: int,
         draws: int,
         with_pose: str,
+        pose_rows: str,
         control_strength: float,
         width: int,
         height: int,
@@ -116,10 +113,11 @@ class Matrix(io.ComfyNode):
         **connected: Any,
     ) -> io.NodeOutput:
         """The plan; the cell's own outputs block whatever is run outside of a Contact Sheet."""
-        names = [str(connected[key]) for key in SOCKETS if connected.get(key) is not None]
-        lines = named([*adapter_lines(adapters), *(("", name) for name in names)])
+        files = {key: str(connected[key]) for key in SOCKETS if connected.get(key) is not None}
+        rows = labelled(with_connected(adapter_lines(adapters), files))
+        posed = posed_labels(pose_rows, (label for label, _ in rows))
         matrix = plan(
-            [Variant(name=label, adapter=_digest(name)) for label, name in lines],
+            [_variant(label, name, label in posed) for label, name in rows],
             prompts,
             poses or (),
             seed=seed,
@@ -128,54 +126,17 @@ class Matrix(io.ComfyNode):
             picture=Picture(width=width, height=height),
             control=Control(strength=control_strength),
         )
-        value = CellMatrix(matrix, tuple(name for _, name in lines), str(cls.hidden.unique_id))
+        value = CellMatrix(matrix, tuple(name for _, name in rows), str(cls.hidden.unique_id))
         return io.NodeOutput(*[blocked()] * 9, value)
 
 
-def adapter_lines(text: str) -> list[tuple[str, str]]:
-    """(label or "", file) of each line, ``file`` or ``label = file``; ``#`` lines are skipped."""
-    found = []
-    for line in (line.strip() for line in text.splitlines()):
-        if not line or line.startswith("#"):
-            continue
-        match = _KEYED.fullmatch(line)
-        label, name = (match[1].strip(), match[2].strip()) if match else ("", line)
-        found.append((label, NONE if name == "base" else name))
-    return found
-
-
-def named(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(label, file) with a label for each, from its file's name unless given.
-
-    Raises ComparisonError if there is none.
-    """
-    lines = list(lines)
-    if not lines:
-        raise ComparisonError(
-            "The Matrix has no adapters: write one a line, such as 'base', or connect a train "
-            "node's adapter."
-        )
-    taken = {label.lower() for label, _ in lines if label}
-    labelled = []
-    for label, name in lines:
-        label = label or _label_of(name, taken)
-        taken.add(label.lower())
-        labelled.append((label, name))
-    return labelled
-
-
-def _label_of(name: str, taken: set[str]) -> str:
-    stem = "base" if name == NONE else Path(name.replace("\\", "/")).stem
-    label = re.sub(r"[^A-Za-z0-9_\-]+", "-", stem)[:56].strip("-_") or "adapter"
-    number = 1
-    while (label if number == 1 else f"{label}-{number}").lower() in taken:
-        number += 1
-    return label if number == 1 else f"{label}-{number}"
-
-
 def _path_of(name: str) -> Path | None:
-    """The adapter's file, None for the base. Raises AdapterError."""
-    return None if name == NONE else find_adapter(name)
+    """The adapter's file, None for the base and what is connected. Raises AdapterError."""
+    return None if name in (BASE, *SOCKETS) else find_adapter(name)
+
+
+def _variant(label: str, name: str, posed: bool) -> Variant:
+    return Variant(name=label, adapter=_digest(name), with_pose=None if posed else "without")
 
 
 def _digest(name: str) -> str | None:
@@ -191,45 +152,39 @@ def _axes() -> list[io.Input]:
             multiline=True,
             default="base",
             tooltip="The rows: one file of the loras or checkpoints folders a line, or 'base' for "
-            "the untouched model; 'r4 = anna-lora.safetensors' gives a row its name.",
+            "the untouched model; 'r4 = anna-lora.safetensors' gives a row its name, and so does "
+            "'r4 = adapter_1' for what is connected.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**53 - 1,
-            control_after_generate=False,
-            tooltip="The first noise of every row: the same all down a column.",
-        ),
-        io.Int.Input(
-            "draws",
-            default=1,
-            min=1,
-            max=100,
-            tooltip="Pictures of each prompt, each a column with the next seed.",
-        ),
+        seed("seed", "The first noise of every row: the same all down a column."),
+        whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),
         io.Combo.Input(
             "with_pose",
             options=["without", "with", "both"],
             default="without",
             tooltip="Draw each variant without a pose, with one, or both, a row each.",
         ),
+        io.String.Input(
+            "pose_rows",
+            multiline=True,
+            default="",
+            tooltip="Names of the rows that with_pose is about, one a line; empty: all of them. "
+            "The others are drawn without.",
+        ),
     ]
 
 
 def _picture() -> list[io.Input]:
-    side = {"min": 64, "max": 2048, "step": 8}
     return [
-        io.Float.Input(
+        number(
             "control_strength",
-            default=1.0,
-            min=0.0,
-            max=10.0,
-            step=0.05,
-            tooltip="ControlNet's strength in cells with a pose; it is 0 in the others.",
+            1.0,
+            0.0,
+            10.0,
+            0.05,
+            "ControlNet's strength in cells with a pose; it is 0 in the others.",
         ),
-        io.Int.Input("width", default=768, **side, tooltip="Width of a picture."),
-        io.Int.Input("height", default=1024, **side, tooltip="Height of a picture."),
+        side("width", 768, "Width of a picture."),
+        side("height", 1024, "Height of a picture."),
     ]
 
 

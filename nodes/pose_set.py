@@ -12,9 +12,9 @@ from ..comparison.keypoints import poses_of_keypoints, yoga_poses
 from ..comparison.poses import Pose, draw_pose, fit_pose
 from .host import io
 from .sockets import KeypointsType, PosesType
+from .widgets import side
 
 ALL = "all four yoga poses"
-LARGEST_SIDE = 2048
 
 
 class PoseSet(io.ComfyNode):
@@ -22,7 +22,6 @@ class PoseSet(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        side = {"min": 64, "max": LARGEST_SIDE, "step": 8}
         return io.Schema(
             node_id="Likeness_PoseSet",
             display_name="Pose Set (Likeness)",
@@ -38,8 +37,8 @@ class PoseSet(io.ComfyNode):
                     options=[ALL, *(pose.name for pose in yoga_poses())],
                     tooltip="The poses, unless keypoints are connected.",
                 ),
-                io.Int.Input("width", default=768, **side, tooltip="Width of the preview."),
-                io.Int.Input("height", default=1024, **side, tooltip="Height of the preview."),
+                side("width", 768, "Width of the preview."),
+                side("height", 1024, "Height of the preview."),
                 KeypointsType.Input(
                     "keypoints",
                     optional=True,

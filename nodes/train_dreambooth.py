@@ -6,20 +6,18 @@ from typing import Any
 
 from . import host
 from .host import io
-from .recipes import build_recipe
 from .training import (
     adapter_name,
     adapter_outputs,
     base_fingerprint,
     course_inputs,
+    learn,
     loss_map,
     material_inputs,
     problem_with,
     record_outputs,
     report,
-    run,
 )
-from .values import PriorSource, SubjectSource, TrainOptions
 
 
 class TrainDreamBooth(io.ComfyNode):
@@ -55,19 +53,9 @@ class TrainDreamBooth(io.ComfyNode):
         return base_fingerprint(base_model)
 
     @classmethod
-    def execute(
-        cls,
-        subject: SubjectSource,
-        base_model: str,
-        class_images: PriorSource | None = None,
-        options: TrainOptions | None = None,
-        **widgets: Any,
-    ) -> io.NodeOutput:
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         """(checkpoint name, LOSS_MAP, report). Raises LikenessError."""
-        prior = class_images.spec if class_images else None
-        method = {"kind": "dreambooth"}
-        recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
-        result = run(recipe, base_model, subject, class_images, cls.hidden.unique_id)
+        result = learn({"kind": "dreambooth"}, cls.hidden.unique_id, **inputs)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "checkpoints"),
             loss_map(result),

@@ -6,21 +6,20 @@ from typing import Any
 
 from . import host
 from .host import ADVANCED, io
-from .recipes import build_recipe
 from .sockets import LoraModelType
 from .training import (
     adapter_name,
     adapter_outputs,
     base_fingerprint,
     course_inputs,
+    learn,
     loss_map,
     material_inputs,
     problem_with,
     record_outputs,
     report,
-    run,
 )
-from .values import PriorSource, SubjectSource, TrainOptions
+from .widgets import number, switch, whole
 
 UNET = "lora_unet_"
 
@@ -43,12 +42,12 @@ class TrainLoRA(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 *material_inputs(),
-                io.Int.Input(
+                whole(
                     "rank",
-                    default=4,
-                    min=1,
-                    max=512,
-                    tooltip="Size of the adapter: 1 keeps the main features, 8 the details.",
+                    4,
+                    1,
+                    512,
+                    "Size of the adapter: 1 keeps the main features, 8 the details.",
                 ),
                 *course_inputs(learning_rate=1e-4),
                 *_lora_inputs(),
@@ -79,17 +78,13 @@ class TrainLoRA(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        subject: SubjectSource,
-        base_model: str,
         rank: int,
-        class_images: PriorSource | None = None,
-        options: TrainOptions | None = None,
         alpha: float = 0.0,
         targets: str = "attention",
         dora: bool = False,
         rank_stabilised: bool = False,
         dropout: float = 0.0,
-        **widgets: Any,
+        **inputs: Any,
     ) -> io.NodeOutput:
         """(adapter name, LORA_MODEL, LOSS_MAP, report). Raises LikenessError."""
         method = {
@@ -101,9 +96,7 @@ class TrainLoRA(io.ComfyNode):
             "rank_stabilised": rank_stabilised,
             "dropout": dropout,
         }
-        prior = class_images.spec if class_images else None
-        recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
-        result = run(recipe, base_model, subject, class_images, cls.hidden.unique_id)
+        result = learn(method, cls.hidden.unique_id, **inputs)
         tensors = host.read_tensors(result.adapter)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "loras"),
@@ -114,21 +107,15 @@ class TrainLoRA(io.ComfyNode):
 
 
 def _lora_inputs() -> list[io.Input]:
-    def switch(id: str, tooltip: str) -> io.Input:
-        return io.Boolean.Input(
-            id, default=False, optional=True, extra_dict=ADVANCED, tooltip=tooltip
-        )
-
     return [
-        io.Float.Input(
+        number(
             "alpha",
-            default=0.0,
-            min=0.0,
-            max=4096.0,
-            step=0.5,
-            optional=True,
-            extra_dict=ADVANCED,
-            tooltip="Scale of the adapter, divided by the rank; 0: equal to the rank.",
+            0.0,
+            0.0,
+            4096.0,
+            0.5,
+            "Scale of the adapter, divided by the rank; 0: equal to the rank.",
+            advanced=True,
         ),
         io.Combo.Input(
             "targets",
@@ -138,16 +125,19 @@ def _lora_inputs() -> list[io.Input]:
             extra_dict=ADVANCED,
             tooltip="Adapted layers: attention, all linear ones, or convolutions too.",
         ),
-        switch("dora", "Weight-decomposed LoRA (arXiv:2402.09353)."),
-        switch("rank_stabilised", "Scale by the square root of the rank (arXiv:2312.03732)."),
-        io.Float.Input(
+        switch("dora", "Weight-decomposed LoRA (arXiv:2402.09353).", advanced=True),
+        switch(
+            "rank_stabilised",
+            "Scale by the square root of the rank (arXiv:2312.03732).",
+            advanced=True,
+        ),
+        number(
             "dropout",
-            default=0.0,
-            min=0.0,
-            max=0.95,
-            step=0.05,
-            optional=True,
-            extra_dict=ADVANCED,
-            tooltip="Share of the adapter's inputs left out at random in each step.",
+            0.0,
+            0.0,
+            0.95,
+            0.05,
+            "Share of the adapter's inputs left out at random in each step.",
+            advanced=True,
         ),
     ]

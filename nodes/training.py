@@ -13,12 +13,13 @@ from ..trainers.job import train
 from ..trainers.recipe import Recipe, recipe_from_data
 from ..trainers.runs import Result, RunFolder
 from . import host
-from .host import ADVANCED, io
+from .host import io
 from .names import file_fingerprint
-from .recipes import AUTO, check_packages, chosen_optimizer
+from .recipes import AUTO, build_recipe, check_packages, chosen_optimizer
 from .runs import places
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
-from .values import PriorSource, SubjectSource
+from .values import PriorSource, SubjectSource, TrainOptions
+from .widgets import MOST_STEPS, number, seed, switch, whole
 
 
 def material_inputs() -> list[io.Input]:
@@ -48,33 +49,25 @@ def course_inputs(learning_rate: float) -> list[io.Input]:
 
 def _learning_inputs(learning_rate: float) -> list[io.Input]:
     return [
-        io.Int.Input(
+        whole(
             "steps",
-            default=800,
-            min=1,
-            max=1_000_000,
-            tooltip="How often the weights are changed: 50 to 100 for each photograph.",
+            800,
+            1,
+            MOST_STEPS,
+            "How often the weights are changed: 50 to 100 for each photograph.",
         ),
-        io.Float.Input(
+        number(
             "learning_rate",
-            default=learning_rate,
-            min=1e-9,
-            max=10.0,
-            step=1e-7,
-            tooltip="How far a step goes. Larger learns faster and forgets more.",
+            learning_rate,
+            1e-9,
+            10.0,
+            1e-7,
+            "How far a step goes. Larger learns faster and forgets more.",
         ),
-        io.Boolean.Input(
-            "train_text_encoder",
-            default=True,
-            tooltip="Also teach the text encoder what the token means.",
+        switch(
+            "train_text_encoder", "Also teach the text encoder what the token means.", default=True
         ),
-        io.Int.Input(
-            "batch",
-            default=1,
-            min=1,
-            max=1024,
-            tooltip="Photographs in one step; more need memory.",
-        ),
+        whole("batch", 1, 1, 1024, "Photographs in one step; more need memory."),
     ]
 
 
@@ -93,29 +86,24 @@ def _run_inputs() -> list[io.Input]:
             default="fp16",
             tooltip="Of the arithmetic; what is learned is always held in fp32.",
         ),
-        io.Int.Input(
+        whole(
             "preview_every",
-            default=0,
-            min=0,
-            max=1_000_000,
-            tooltip="Steps between pictures drawn with what is learned so far; 0: none.",
+            0,
+            0,
+            MOST_STEPS,
+            "Steps between pictures drawn with what is learned so far; 0: none.",
         ),
-        io.Int.Input(
+        seed(
             "seed",
-            default=0,
-            min=0,
-            max=2**53 - 1,
-            control_after_generate=False,
-            tooltip="Of all that is random in the training. The same seed gives the same adapter.",
+            "Of all that is random in the training. The same seed gives the same adapter.",
         ),
-        io.Int.Input(
+        whole(
             "attempt",
-            default=0,
-            min=0,
-            max=1_000_000,
-            optional=True,
-            extra_dict=ADVANCED,
-            tooltip="An equal training is not repeated but reused; another number trains it again.",
+            0,
+            0,
+            MOST_STEPS,
+            "An equal training is not repeated but reused; another number trains it again.",
+            advanced=True,
         ),
     ]
 
@@ -164,6 +152,22 @@ def base_fingerprint(base_model: str | None) -> str:
         return file_fingerprint(host.model_path("checkpoints", base_model or ""))
     except LikenessError as error:
         return str(error)
+
+
+def learn(
+    method: dict[str, Any],
+    node_id: str | None,
+    *,
+    subject: SubjectSource,
+    base_model: str,
+    class_images: PriorSource | None = None,
+    options: TrainOptions | None = None,
+    **widgets: Any,
+) -> Result:
+    """Trains by `method` with a train node's inputs. Raises as `run`."""
+    prior = class_images.spec if class_images else None
+    recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
+    return run(recipe, base_model, subject, class_images, node_id)
 
 
 def run(

@@ -99,6 +99,7 @@ def graph(name, prompts=PROMPTS, adapters=ADAPTERS, seconds=0.0, redraw="", **ma
         "seed": 5,
         "draws": 1,
         "with_pose": "without",
+        "pose_rows": "",
         "control_strength": 1.0,
         "width": 64,
         "height": 96,

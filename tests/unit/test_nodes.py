@@ -134,7 +134,7 @@ def recipe_of(nodes, node, subject, prior, options=None, **changes):
     widgets = {**defaults(node), **changes}
     source = nodes.values.SubjectSource(subject, Path("photos"))
     class_images = prior and nodes.values.PriorSource(prior)
-    module = sys.modules[node.__module__]
+    module = nodes.training
 
     def run(recipe, *_):
         made.append(recipe)
@@ -403,7 +403,7 @@ def test_a_fine_tune_behind_other_patches_is_refused(nodes, checkpoint):
 
 def test_no_adapter_is_the_base_itself(nodes):
     node = nodes.load_adapter.LoadAdapter
-    result = node.execute("model", "clip", nodes.load_adapter.NONE, 1.0, 1.0)
+    result = node.execute("model", "clip", nodes.load_adapter.BASE, 1.0, 1.0)
     assert result.args == ("model", "clip", "base")
 
 

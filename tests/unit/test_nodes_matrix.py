@@ -39,7 +39,7 @@ def nodes(tmp_path):
             "get_full_path": lambda kind, name: str(loras / name),
         }
     )
-    names = ["detect_pose", "draw_cells", "matrix", "pose_set", "prompt_set", "study"]
+    names = ["detect_pose", "draw_cells", "matrix", "pose_set", "prompt_set", "rows", "study"]
     yield SimpleNamespace(
         **{name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
     )
@@ -171,7 +171,7 @@ def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path,
     ],
 )
 def test_adapters_are_read_line_by_line(nodes, text, lines):
-    assert nodes.matrix.adapter_lines(text) == lines
+    assert nodes.rows.adapter_lines(text) == lines
 
 
 def test_rows_without_a_name_get_one_from_their_file(nodes):
@@ -183,10 +183,34 @@ def test_rows_without_a_name_get_one_from_their_file(nodes):
         ("ANNA-r4-3", "x.safetensors"),
         ("", "dogs/anna-r4.safetensors"),
     ]
-    labels = [label for label, _ in nodes.matrix.named(lines)]
+    labels = [label for label, _ in nodes.rows.labelled(lines)]
     assert labels == ["base", "anna-r4", "anna-r4-2", "adapter", "ANNA-r4-3", "anna-r4-4"]
     with pytest.raises(ComparisonError, match="no adapters"):
-        nodes.matrix.named([])
+        nodes.rows.labelled([])
+
+
+def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
+    lines = nodes.rows.adapter_lines("base\nr4 = adapter_2\nadapter_3")
+    files = {"adapter_1": "a.safetensors", "adapter_2": "b.safetensors", "adapter_3": "c.st"}
+    assert nodes.rows.with_connected(lines, files) == [
+        ("", "none (base)"),
+        ("r4", "b.safetensors"),
+        ("", "c.st"),
+        ("", "a.safetensors"),
+    ]
+    with pytest.raises(ComparisonError, match="row 'r4' stands for what is connected to adapter_2"):
+        nodes.rows.with_connected(lines, {"adapter_3": "c.st"})
+
+
+def test_only_the_chosen_rows_are_drawn_with_a_pose(nodes):
+    rows = {"adapters": "base\none.safetensors", "adapter_1": "two.safetensors"}
+    rows |= {"with_pose": "both", "poses": yoga_poses()}
+    value, _ = run_matrix(nodes, **rows, pose_rows="# these\none\n\ntwo")
+    assert value.plan.rows() == ("base", "one", "one_cnet", "two", "two_cnet")
+    value, _ = run_matrix(nodes, **rows | {"with_pose": "with"}, pose_rows="one")
+    assert value.plan.rows() == ("base", "one_cnet", "two")
+    with pytest.raises(ComparisonError, match=r"no row 'three'.* base, one, two"):
+        run_matrix(nodes, **rows, pose_rows="three")
 
 
 def run_matrix(nodes, **changes):
@@ -197,6 +221,7 @@ def run_matrix(nodes, **changes):
         "seed": 7,
         "draws": 1,
         "with_pose": "without",
+        "pose_rows": "",
         "control_strength": 0.8,
         "width": 64,
         "height": 128,
@@ -232,7 +257,7 @@ def test_a_cell_has_its_values_in_the_order_of_the_outputs(nodes):
 
 def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
     check = nodes.matrix.Matrix.validate_inputs
-    assert check("base\none.safetensors") is True
+    assert check("base\none.safetensors\nr4 = adapter_1") is True
     assert "nobody.safetensors" in check("base\nnobody.safetensors")
     mark = nodes.matrix.Matrix.fingerprint_inputs
     before = mark("one.safetensors")
@@ -320,3 +345,12 @@ def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_pa
 )
 def test_the_line_on_the_node(nodes, state, line):
     assert nodes.draw_cells.progress_line(*state) == line
+
+
+@pytest.mark.parametrize("mark", ["is_dev_only", "is_deprecated"])
+def test_the_inner_nodes_are_in_no_menu_of_new_and_old_comfyui(nodes, monkeypatch, mark):
+    schema = type(nodes.draw_cells.DrawCells.define_schema())
+    if mark == "is_dev_only":
+        monkeypatch.setattr(schema, mark, False, raising=False)
+    for node in (nodes.draw_cells.DrawCells, nodes.draw_cells.KeepCell, nodes.draw_cells.DrawSheet):
+        assert getattr(node.define_schema(), mark) is True

@@ -1,0 +1,90 @@
+"""The rows of a Matrix, from its text and its sockets. No ComfyUI here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..comparison.errors import ComparisonError
+
+BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
+SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
+_KEYED = re.compile(r"(.*?) = (.*)")
+
+Row = tuple[str, str]  # label or "", and a file's name, BASE, or one of SOCKETS
+
+
+def adapter_lines(text: str) -> list[Row]:
+    """The row of each line, ``file`` or ``label = file``; lines with ``#`` are skipped."""
+    found = []
+    for line in _lines(text):
+        match = _KEYED.fullmatch(line)
+        label, name = (match[1].strip(), match[2].strip()) if match else ("", line)
+        found.append((label, BASE if name == "base" else name))
+    return found
+
+
+def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[Row]:
+    """The rows with the file for each socket that is named; the other sockets' rows follow.
+
+    `connected` are files by socket. Raises ComparisonError for a socket that is not connected.
+    """
+    lines = list(lines)
+    for label, name in lines:
+        if name in SOCKETS and name not in connected:
+            raise ComparisonError(
+                f"The Matrix' row {label or name!r} stands for what is connected to {name}, and "
+                "nothing is: connect a train node's adapter, or take the line out."
+            )
+    named_here = {name for _, name in lines}
+    rows = [(label, connected.get(name, name)) for label, name in lines]
+    return rows + [("", name) for socket, name in connected.items() if socket not in named_here]
+
+
+def labelled(rows: Iterable[Row]) -> list[Row]:
+    """The rows with a label for each, from its file's name unless given.
+
+    Raises ComparisonError if there is none.
+    """
+    rows = list(rows)
+    if not rows:
+        raise ComparisonError(
+            "The Matrix has no adapters: write one a line, such as 'base', or connect a train "
+            "node's adapter."
+        )
+    taken = {label.lower() for label, _ in rows if label}
+    found = []
+    for label, name in rows:
+        label = label or _label_of(name, taken)
+        taken.add(label.lower())
+        found.append((label, name))
+    return found
+
+
+def _label_of(name: str, taken: set[str]) -> str:
+    stem = "base" if name == BASE else Path(name.replace("\\", "/")).stem
+    label = re.sub(r"[^A-Za-z0-9_\-]+", "-", stem)[:56].strip("-_") or "adapter"
+    number = 1
+    while (label if number == 1 else f"{label}-{number}").lower() in taken:
+        number += 1
+    return label if number == 1 else f"{label}-{number}"
+
+
+def posed_labels(text: str, labels: Iterable[str]) -> set[str]:
+    """The labels that `text` names, one a line; all of them if it names none.
+
+    Raises ComparisonError for a line that is no label.
+    """
+    labels, chosen = list(labels), _lines(text)
+    for line in chosen:
+        if line not in labels:
+            raise ComparisonError(
+                f"pose_rows: there is no row {line!r}. The rows are {', '.join(labels)}."
+            )
+    return set(chosen or labels)
+
+
+def _lines(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
