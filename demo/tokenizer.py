@@ -65,6 +65,7 @@ def write_tokenizer(folder: Path) -> Path:
         "eos_token": END,
         "pad_token": END,
         "unk_token": END,
+        "known_words": len(WORDS),  # `trainers.tokenizer.unknown_words` reads it
     }
     marks = {key: value for key, value in settings.items() if key.endswith("_token")}
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]

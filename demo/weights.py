@@ -14,12 +14,14 @@ from ..trainers.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 
-CHECKPOINT = "miniature.safetensors"
-CONTROLNET = "miniature-openpose.safetensors"
+# In folders of their own, which the pack adds to ComfyUI's lists of models.
+CHECKPOINTS, CONTROLNETS = "checkpoints", "controlnet"
+CHECKPOINT = f"{CHECKPOINTS}/miniature.safetensors"
+CONTROLNET = f"{CONTROLNETS}/miniature-openpose.safetensors"
 JUDGE = "judge.safetensors"
 SECOND_JUDGE = "second-judge.safetensors"
 FILES = (CHECKPOINT, CONTROLNET, JUDGE, SECOND_JUDGE)
-TOKENIZER = "miniature_tokenizer"  # folder beside the checkpoint, found by its name
+TOKENIZER = f"{CHECKPOINTS}/miniature_tokenizer"  # found by its name beside the checkpoint
 DIGESTS = "digests.json"
 
 

@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from . import base_file, ldm_names
 from .base_file import BaseFile
 from .errors import BaseModelError
-from .tokenizer import find_tokenizer, load_tokenizer
+from .tokenizer import find_tokenizers, load_tokenizer
 from .weights import read_weights, write_weights
 
 State = dict[str, Tensor]
@@ -66,7 +66,8 @@ def load_base(
 
     `dtype` is that of the UNet and the text encoder; the VAE is fp32, because in fp16 SD 1.x's
     overflows on some pictures and its latents would depend on the run's precision.
-    `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizer`. `prediction`
+    `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizers`; the first that
+    is not larger than the text encoder's vocabulary is taken. `prediction`
     ``auto`` takes what the file says. Tensors that do not belong to the three parts (averages
     of the training, its schedule) are passed over.
 
@@ -74,18 +75,26 @@ def load_base(
         BaseModelError: not a base model, damaged, incomplete, or no tokenizer that fits.
     """
     file = base_file.identify(Path(path))
-    tokenizer = load_tokenizer(find_tokenizer(file.path, tokenizers))
+    found_tokenizers = find_tokenizers(file.path, tokenizers)
     load = _load_folder if file.kind == "diffusers" else _load_single_file
     unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
-    vocabulary = text_encoder.config.vocab_size
-    if len(tokenizer) > vocabulary:
-        raise BaseModelError(
-            f"The tokenizer has {len(tokenizer):,} entries and the text encoder of "
-            f"{file.path.name} only {vocabulary:,}: it belongs to another model. Put the right "
-            f"one into a folder named {file.path.stem}_tokenizer beside the file."
-        )
+    tokenizer = _fitting(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
     return BaseModel(unet.eval(), vae.eval(), text_encoder.eval(), tokenizer, chosen)
+
+
+def _fitting(folders: Sequence[Path], vocabulary: int, base: Path) -> CLIPTokenizer:
+    sizes = []
+    for folder in folders:
+        tokenizer = load_tokenizer(folder)
+        if len(tokenizer) <= vocabulary:
+            return tokenizer
+        sizes.append(f"{len(tokenizer):,} entries in {folder}")
+    raise BaseModelError(
+        f"The text encoder of {base.name} has {vocabulary:,} entries, fewer than each tokenizer "
+        f"that was found ({'; '.join(sizes)}): they belong to another model. Put the right one "
+        f"into a folder named {base.stem}_tokenizer beside the file."
+    )
 
 
 _Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]

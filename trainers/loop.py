@@ -25,6 +25,7 @@ from .samples import Material, step_samples, validation_samples
 from .step import Learner, Prompts, accumulate, losses_of, update
 from .stop import StopSignal
 from .text import tokenize
+from .tokenizer import NEVER_SEEN, unknown_words
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -103,6 +104,8 @@ def set_up(run: Run, base: BaseModel, material: Material) -> tuple[Learner, chec
     if not recipe.previews.every:
         base.vae.to("cpu")
     ids = tokenize(base.tokenizer, material.prompts).to(device)
+    if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
+        run.note(NEVER_SEEN % ", ".join(unknown))
     prompts = Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder)
     learner = Learner(
         unet=base.unet,

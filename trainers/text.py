@@ -9,17 +9,23 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import RecipeError
+from .tokenizer import warn_of_unknown_words
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
-    """Token ids of `prompts`, padded and cut to the tokenizer's length: (n, 77) int64."""
-    return tokenizer(
+    """Token ids of `prompts`, padded and cut to the tokenizer's length: (n, 77) int64.
+
+    Words that the model is known never to have seen are logged, see `warn_of_unknown_words`.
+    """
+    ids: Tensor = tokenizer(
         list(prompts),
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     ).input_ids
+    warn_of_unknown_words(tokenizer, ids.flatten().tolist())
+    return ids
 
 
 def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,33 +12,35 @@ from .errors import BaseModelError
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+_log = logging.getLogger("likeness")
+
 LENGTH = 77  # tokens of a prompt, with its start and end
+_WORD_END = "</w>"  # how CLIP marks the last piece of a word
 _ON_HUB = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer"),
 )
+_warned: set[str] = set()  # unknown words that were logged
+
+NEVER_SEEN = "The base model never saw these words in a caption: %s"
 
 
-def find_tokenizer(base: Path, folders: Sequence[Path] = ()) -> Path:
-    """Folder of the tokenizer for the base model at `base`.
+def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
+    """Folders of tokenizers that may be the one of the base model at `base`, the likeliest first.
 
-    Tried in this order: ``<stem>_tokenizer/`` beside a single file or ``tokenizer/`` inside a
-    diffusers folder, each of `folders`, then what the local hub cache has of CLIP ViT-L/14 and
-    of SD 1.5.
+    ``<stem>_tokenizer/`` beside a single file or ``tokenizer/`` inside a diffusers folder, those
+    of `folders`, then what the local hub cache has of CLIP ViT-L/14 and of SD 1.5.
 
     Raises:
         BaseModelError: there is none; the message lists every place that was tried.
     """
-    tried = []
-    for place in _places(Path(base), folders):
-        if is_tokenizer(place):
-            return place
-        tried.append(str(place))
-    for repository, inside in _ON_HUB:
-        cached = _in_hub_cache(repository, inside)
-        if cached is not None:
-            return cached
-        tried.append(f"the local hub cache of {repository}")
+    places = list(_places(Path(base), folders))
+    cached = [_in_hub_cache(repository, inside) for repository, inside in _ON_HUB]
+    found = [place for place in (*places, *cached) if place is not None and is_tokenizer(place)]
+    if found:
+        return found
+    tried = [str(place) for place in places]
+    tried += [f"the local hub cache of {repository}" for repository, _ in _ON_HUB]
     lines = "\n".join(f"- {place}" for place in tried)
     raise BaseModelError(
         f"No CLIP tokenizer (vocab.json and merges.txt) was found. Tried:\n{lines}\n"
@@ -67,6 +70,38 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
+def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:
+    """The words in token ids that the base model never saw, each once, in order.
+
+    Known to tokenizers of whole words only, whose tokenizer_config.json has ``known_words``: so
+    many of the first ids are words, and any other word is in pieces. CLIP's own has none unknown.
+    """
+    known = tokenizer.init_kwargs.get("known_words")
+    if not isinstance(known, int):
+        return []
+    words: dict[str, None] = {}
+    pieces: list[int] = []
+    special = set(tokenizer.all_special_ids)
+    for number in ids:
+        if number in special:
+            pieces = []  # a word that was cut at the end of the prompt
+            continue
+        pieces.append(number)
+        if str(tokenizer.convert_ids_to_tokens(number)).endswith(_WORD_END):
+            if len(pieces) > 1 or number >= known:
+                words[str(tokenizer.decode(pieces)).strip()] = None
+            pieces = []
+    return list(words)
+
+
+def warn_of_unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> None:
+    """Logs the words that the base model never saw, each once in this process."""
+    new = [word for word in unknown_words(tokenizer, ids) if word not in _warned]
+    if new:
+        _warned.update(new)
+        _log.warning(NEVER_SEEN, ", ".join(new))
+
+
 def _places(base: Path, folders: Sequence[Path]) -> Iterator[Path]:
     yield base / "tokenizer" if base.is_dir() else base.parent / f"{base.stem}_tokenizer"
     yield from (Path(folder) for folder in folders)
@@ -78,4 +113,4 @@ def _in_hub_cache(repository: str, inside: str) -> Path | None:
     found = try_to_load_from_cache(repository, f"{inside}/vocab.json" if inside else "vocab.json")
     if not isinstance(found, str):
         return None
-    return Path(found).parent if is_tokenizer(Path(found).parent) else None
+    return Path(found).parent

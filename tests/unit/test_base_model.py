@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
 from likeness.demo.random_model import write_random_model, write_small_tokenizer
+from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers import ldm_names
 from likeness.trainers.base_file import identify
 from likeness.trainers.base_model import load_base, save_single_file
@@ -253,8 +254,17 @@ def test_a_tokenizer_of_another_model_is_refused(checkpoint, tmp_path):
     (tmp_path / "large" / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     path = tmp_path / "a.safetensors"
     path.write_bytes(checkpoint.read_bytes())
-    with pytest.raises(BaseModelError, match="belongs to another model"):
+    with pytest.raises(BaseModelError, match="belong to another model"):
         load_base(path, [tmp_path / "large"])
+
+
+def test_a_tokenizer_that_is_too_large_makes_way_for_one_that_fits(checkpoint, tmp_path):
+    write_tokenizer(tmp_path / "miniature")  # twice the size
+    size = write_small_tokenizer(tmp_path / "own")
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(checkpoint.read_bytes())
+    model = load_base(path, [tmp_path / "miniature", tmp_path / "own"])
+    assert len(model.tokenizer) == size
 
 
 def test_a_tiny_vae_is_written_and_read(model, tmp_path, tokenizers):

@@ -6,6 +6,7 @@ from likeness.trainers.errors import BaseModelError
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / weights.JUDGE).write_bytes(b"judge")
+    (tmp_path / weights.CHECKPOINTS).mkdir()
     (tmp_path / weights.CHECKPOINT).write_bytes(b"miniature")
     weights.write_digests(tmp_path)
     return tmp_path

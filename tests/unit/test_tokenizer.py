@@ -6,7 +6,7 @@ import shutil
 import pytest
 from likeness.demo.random_model import write_small_tokenizer
 from likeness.trainers.errors import BaseModelError
-from likeness.trainers.tokenizer import find_tokenizer, load_tokenizer
+from likeness.trainers.tokenizer import find_tokenizers, load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +20,15 @@ def test_the_folder_beside_the_file_comes_first(tmp_path):
     for name in ("other", "model_tokenizer"):
         write_small_tokenizer(tmp_path / name)
     base = tmp_path / "model.safetensors"
-    assert find_tokenizer(base, [tmp_path / "other"]) == tmp_path / "model_tokenizer"
-    shutil.rmtree(tmp_path / "model_tokenizer")
-    assert find_tokenizer(base, [tmp_path / "none", tmp_path / "other"]) == tmp_path / "other"
+    beside, other = tmp_path / "model_tokenizer", tmp_path / "other"
+    assert find_tokenizers(base, [other]) == [beside, other]
+    shutil.rmtree(beside)
+    assert find_tokenizers(base, [tmp_path / "none", other]) == [other]
 
 
 def test_a_diffusers_folder_has_its_own(tmp_path):
     write_small_tokenizer(tmp_path / "model" / "tokenizer")
-    assert find_tokenizer(tmp_path / "model") == tmp_path / "model" / "tokenizer"
+    assert find_tokenizers(tmp_path / "model") == [tmp_path / "model" / "tokenizer"]
 
 
 def test_the_hub_cache_is_the_last_resort(tmp_path, hub_cache):
@@ -35,13 +36,14 @@ def test_the_hub_cache_is_the_last_resort(tmp_path, hub_cache):
     write_small_tokenizer(repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    found = find_tokenizer(tmp_path / "model.safetensors")
-    assert found == repository / "snapshots" / "abc"
+    write_small_tokenizer(tmp_path / "given")
+    found = find_tokenizers(tmp_path / "model.safetensors", [tmp_path / "given"])
+    assert found == [tmp_path / "given", repository / "snapshots" / "abc"]
 
 
 def test_the_message_lists_every_place(tmp_path):
     with pytest.raises(BaseModelError) as error:
-        find_tokenizer(tmp_path / "model.safetensors", [tmp_path / "first", tmp_path / "second"])
+        find_tokenizers(tmp_path / "model.safetensors", [tmp_path / "first", tmp_path / "second"])
     for place in ("model_tokenizer", "first", "second", "clip-vit-large-patch14", "v1-5"):
         assert place in str(error.value)
 

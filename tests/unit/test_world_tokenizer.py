@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from likeness.demo.random_model import write_small_tokenizer
 from likeness.demo.tokenizer import END, START, encode, vocabulary, write_tokenizer
-from likeness.demo.words import WORDS
+from likeness.demo.words import WORDS, unknown_words
+from likeness.trainers import tokenizer as clip
+from likeness.trainers.text import tokenize
 from likeness.trainers.tokenizer import is_tokenizer, load_tokenizer
 
 TEXTS = (
@@ -61,3 +64,28 @@ def test_the_folder_is_one_that_the_trainers_accept(tmp_path):
     ids = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     assert sorted(ids.values()) == list(range(len(ids)))
     assert list(ids)[-2:] == [START, END]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "a q, 7 x; café", "word " * 100])
+def test_unknown_words_are_told_from_a_prompts_tokens(tokenizer, text):
+    ids = tokenize(tokenizer, [text]).flatten().tolist()
+    assert tuple(clip.unknown_words(tokenizer, ids)) == unknown_words(text)
+
+
+def test_a_word_that_the_end_of_the_prompt_cuts_is_not_called_unknown(tokenizer):
+    ids = tokenize(tokenizer, ["a " * 74 + "umbrellas"]).flatten().tolist()
+    assert clip.unknown_words(tokenizer, ids) == []
+
+
+def test_unknown_words_are_logged_once(tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr(clip, "_warned", set())
+    for prompt in ("a photo of a zebra", "a zebra on a bicycle"):
+        tokenize(tokenizer, [prompt])
+    told = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert told == ["zebra", "bicycle"]
+
+
+def test_a_tokenizer_that_does_not_say_which_words_were_seen_knows_all(tmp_path):
+    write_small_tokenizer(tmp_path)
+    other = load_tokenizer(tmp_path)
+    assert clip.unknown_words(other, tokenize(other, ["zebra"]).flatten().tolist()) == []
