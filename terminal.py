@@ -6,10 +6,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from . import __version__
 from .comparison import terminal as comparison
-from .demo import terminal as demo
 from .trainers import terminal as trainers
 from .trainers.errors import LikenessError
 
@@ -21,9 +21,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"likeness {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (trainers, comparison, demo):
+    for room in (trainers, comparison, *_demo()):
         room.add_commands(commands)
     return parser
+
+
+def _demo() -> list[ModuleType]:
+    """The room that may be left out."""
+    try:
+        from .demo import terminal as demo
+    except ImportError as error:
+        if error.name != f"{__package__}.demo":
+            raise
+        return []
+    return [demo]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

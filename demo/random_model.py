@@ -1,6 +1,6 @@
-"""A Stable Diffusion 1.x checkpoint of random weights, for trying the parts without a download.
+"""Checkpoints of random weights, for trying the parts without a download.
 
-It draws coloured noise, yet every program that reads SD 1.x files reads it.
+They draw coloured noise, yet every program that reads such files reads them.
 """
 
 from __future__ import annotations
@@ -82,6 +82,33 @@ def write_random_model(
         state |= _cast(_text(config["text"], vocabulary), kept)
     write_weights(path, state, kept, metadata={})
     return path
+
+
+def write_random_miniature(folder: Path, *, seed: int = 0) -> None:
+    """Writes the miniature's checkpoint, tokenizer and ControlNet with random weights to `folder`.
+
+    They lie there as in `weights.FOLDER`, and digests.json names them. The ControlNet is one that
+    changes pictures.
+    """
+    import torch
+
+    from . import miniature, weights
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet, vae = miniature.new_unet(), miniature.new_vae()
+        miniature.save_miniature(
+            folder / weights.CHECKPOINT,
+            unet=unet,
+            vae=vae,
+            text_encoder=miniature.new_text_encoder(),
+            metadata={},
+        )
+        controlnet = miniature.new_controlnet(unet)
+        for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
+            torch.nn.init.normal_(layer.weight, std=0.1)  # zero in a new one
+        miniature.save_controlnet(folder / weights.CONTROLNET, controlnet, {})
+    weights.write_digests(folder)
 
 
 def _cast(part: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import miniature
 from .class_images import ClassImages
 from .contact_sheet import ContactSheet
 from .detect_pose import DetectPose
@@ -19,6 +20,10 @@ from .train_lora import TrainLoRA
 
 class LikenessExtension(ComfyExtension):
     """What ComfyUI asks for the nodes."""
+
+    async def on_load(self) -> None:
+        """The miniature becomes one of ComfyUI's models."""
+        miniature.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in the order of their use."""

@@ -66,6 +66,11 @@ def model_path(kind: str, name: str) -> Path:
     )
 
 
+def add_models(kind: str, folder: Path) -> None:
+    """Lists the files of a folder among ComfyUI's models of a kind, after the user's own."""
+    folder_paths.add_model_folder_path(kind, str(folder))
+
+
 # Running
 
 

@@ -19,14 +19,14 @@ def runs_folder(output: Path) -> Path:
 
 
 def places(
-    output: Path, base: Path, photos: Path, class_images: Path | None, tokenizer: Path
+    output: Path, base: Path, photos: Path, class_images: Path | None, tokenizers: tuple[Path, ...]
 ) -> Places:
     """Where a run reads and writes when ComfyUI is the host."""
     return Places(
         base=base,
         photos=photos,
         class_images=class_images,
-        tokenizers=(tokenizer,),
+        tokenizers=tokenizers,
         runs=runs_folder(output),
         loras=output / "loras",
         checkpoints=output / "checkpoints",

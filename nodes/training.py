@@ -12,7 +12,7 @@ from ..trainers.events import Event
 from ..trainers.job import train
 from ..trainers.recipe import Recipe, recipe_from_data
 from ..trainers.runs import Result, RunFolder
-from . import host
+from . import host, miniature
 from .host import io
 from .names import file_fingerprint
 from .recipes import AUTO, build_recipe, check_packages, chosen_optimizer
@@ -186,7 +186,7 @@ def run(
         host.model_path("checkpoints", base_model),
         subject.folder,
         prior.folder if prior else None,
-        host.tokenizer_folder(),
+        (host.tokenizer_folder(), *miniature.tokenizers()),
     )
     follower = Follower(host.Progress(node_id))
     return train(

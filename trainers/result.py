@@ -10,6 +10,7 @@ from .base_model import BaseModel, save_single_file
 from .recipe import LoRA
 from .run import Run
 from .runs import Result
+from .tokenizer import keep_beside
 
 
 def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
@@ -27,6 +28,7 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
         tensors = lora.export(base.unet, text_encoder, recipe.method)
         save_adapter(path, tensors, metadata, dtype=recipe.saving.dtype)
     else:
+        keep_beside(path, base.tokenizer)  # first: a checkpoint that is listed can be used
         save_single_file(
             path,
             unet=base.unet,

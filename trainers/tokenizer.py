@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import BaseModelError
+from .errors import BaseModelError, RunFailed
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("likeness")
 
 LENGTH = 77  # tokens of a prompt, with its start and end
+_CLIP_ENTRIES = 49_408  # of CLIP ViT-L/14's vocabulary, which SD 1.x has
+_FILES = (
+    *("vocab.json", "merges.txt", "added_tokens.json"),
+    *("tokenizer_config.json", "special_tokens_map.json"),
+)
 _WORD_END = "</w>"  # how CLIP marks the last piece of a word
 _ON_HUB = (
     ("openai/clip-vit-large-patch14", ""),
@@ -68,6 +74,23 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     except Exception as error:  # the tokenizers library raises plain Exception
         raise BaseModelError(f"The tokenizer in {folder} cannot be read: {error}") from error
     return tokenizer
+
+
+def keep_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
+    """Copies a base model's own tokenizer to ``<stem>_tokenizer/`` beside a checkpoint made of it.
+
+    CLIP's own is not copied: every program has it. Raises RunFailed where that cannot be written.
+    """
+    if len(tokenizer) == _CLIP_ENTRIES:
+        return
+    folder = checkpoint.with_name(f"{checkpoint.stem}_tokenizer")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            if (file := Path(tokenizer.name_or_path, name)).is_file():
+                shutil.copyfile(file, folder / name)
+    except OSError as error:
+        raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from error
 
 
 def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:

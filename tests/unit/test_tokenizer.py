@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 from likeness.demo.random_model import write_small_tokenizer
-from likeness.trainers.errors import BaseModelError
-from likeness.trainers.tokenizer import find_tokenizers, load_tokenizer
+from likeness.trainers.errors import BaseModelError, RunFailed
+from likeness.trainers.tokenizer import find_tokenizers, keep_beside, load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +63,27 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
     (tmp_path / "vocab.json").write_text("{")
     with pytest.raises(BaseModelError, match="cannot be read"):
         load_tokenizer(tmp_path)
+
+
+def test_a_checkpoint_keeps_the_tokenizer_of_its_base(tmp_path):
+    size = write_small_tokenizer(tmp_path / "base_tokenizer")
+    (tmp_path / "base_tokenizer" / "notes.bin").write_bytes(b"")
+    keep_beside(tmp_path / "new" / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+    (found,) = find_tokenizers(tmp_path / "new" / "tuned.safetensors")
+    assert found == tmp_path / "new" / "tuned_tokenizer"
+    assert len(load_tokenizer(found)) == size
+    assert not (found / "notes.bin").exists()
+
+
+def test_clips_own_tokenizer_is_not_copied(tmp_path, monkeypatch):
+    size = write_small_tokenizer(tmp_path / "base_tokenizer")
+    monkeypatch.setattr("likeness.trainers.tokenizer._CLIP_ENTRIES", size)
+    keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+    assert not (tmp_path / "tuned_tokenizer").exists()
+
+
+def test_a_tokenizer_that_cannot_be_kept_is_an_error(tmp_path):
+    write_small_tokenizer(tmp_path / "base_tokenizer")
+    (tmp_path / "tuned_tokenizer").write_bytes(b"a file in the way")
+    with pytest.raises(RunFailed, match="tuned_tokenizer cannot be written"):
+        keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))

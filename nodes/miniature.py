@@ -1,0 +1,46 @@
+"""The miniature's files, where they are installed: `demo/` may be left out of the pack."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import ModuleType
+
+from . import host
+
+log = logging.getLogger("likeness")
+
+
+def register() -> None:
+    """Puts the miniature on ComfyUI's lists of models, and lets ComfyUI's loaders read it.
+
+    Where it is not installed nothing happens; where ComfyUI will not have it, the log says why.
+    """
+    weights = _weights()
+    if weights is None:
+        return
+    try:
+        from .family import register as register_family
+
+        register_family(weights.FOLDER / weights.TOKENIZER)
+        for kind in (weights.CHECKPOINTS, weights.CONTROLNETS):
+            host.add_models(kind, weights.FOLDER / kind)
+    except Exception:  # the pack's nodes need none of it
+        log.exception("ComfyUI's loaders will not read the miniature")
+
+
+def tokenizers() -> tuple[Path, ...]:
+    """The folder of the miniature's tokenizer, where it is installed."""
+    weights = _weights()
+    return () if weights is None else (weights.FOLDER / weights.TOKENIZER,)
+
+
+def _weights() -> ModuleType | None:
+    """The module that knows the files, if they are there."""
+    try:
+        from ..demo import weights
+    except ImportError as error:
+        if error.name != f"{__package__.rpartition('.')[0]}.demo":
+            raise
+        return None
+    return weights if weights.available() else None

@@ -1,0 +1,165 @@
+"""ComfyUI is told of the miniature once, where it is installed, over stand-ins for its modules."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from likeness.demo import weights
+from likeness.demo.miniature import CONTEXT, UNET
+from likeness.demo.tokenizer import vocabulary, write_tokenizer
+from likeness.terminal import build_parser
+from likeness.trainers.errors import BaseModelError
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+
+EMBEDDING = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+POSITIONS = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
+LAYER = "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+
+
+def core() -> dict[str, ModuleType]:
+    """Stand-ins for the modules that hold ComfyUI's classes of models."""
+
+    sizes = {"context_dim": 768, "model_channels": 320, "use_temporal_attention": False}
+    family = type("SD15", (), {"unet_config": sizes})
+
+    class ClipTarget:
+        def __init__(self, tokenizer, clip):
+            self.tokenizer, self.clip = tokenizer, clip
+
+    def kinds(*names):
+        return {name: type(name, (), {}) for name in names}
+
+    texts = ("SDTokenizer", "SD1Tokenizer", "SD1ClipModel", "SDClipModel")
+    contents = {
+        "latent_formats": kinds("SD15"),
+        "supported_models": {"SD15": family, "models": [family]},
+        "supported_models_base": {"ClipTarget": ClipTarget},
+        "sd1_clip": kinds(*texts),
+        "clip_model": kinds("CLIPEmbeddings", "CLIPTextModel"),
+    }
+    modules = {f"comfy.{name}": ModuleType(f"comfy.{name}") for name in contents}
+    for name, content in contents.items():
+        modules[f"comfy.{name}"].__dict__.update(content)
+    return modules
+
+
+@pytest.fixture
+def pack(monkeypatch, tmp_path):
+    """The pack in a ComfyUI of stand-ins, with its lists of models; weights in a folder of ours."""
+    folders: dict[str, list[str]] = {}
+    listed = {"add_model_folder_path": lambda kind, path: folders.setdefault(kind, []).append(path)}
+    STUB["install"](listed)
+    for name, module in core().items():
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr(sys.modules["comfy"], name.partition(".")[2], module, raising=False)
+    monkeypatch.delitem(sys.modules, "likeness.nodes.family", raising=False)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    monkeypatch.setattr(weights.available, "__defaults__", (tmp_path,))
+    miniature = importlib.import_module("likeness.nodes.miniature")
+    known = sys.modules["comfy.supported_models"].models
+    return SimpleNamespace(miniature=miniature, folders=folders, known=known)
+
+
+@pytest.fixture
+def without_demo(monkeypatch):
+    """As if the folder were not there."""
+    monkeypatch.delattr(sys.modules["likeness"], "demo")
+    monkeypatch.setitem(sys.modules, "likeness.demo", None)
+
+
+@pytest.fixture
+def installed(pack, tmp_path):
+    """The same with the miniature's files in place."""
+    write_tokenizer(tmp_path / weights.TOKENIZER)
+    weights.write_digests(tmp_path)
+    return pack
+
+
+def test_the_family_is_known_once_however_often_it_is_registered(installed):
+    installed.miniature.register()
+    installed.miniature.register()
+    assert [family.__name__ for family in installed.known] == ["SD15", "Miniature"]
+
+
+def test_the_family_is_told_by_the_miniatures_widths(installed):
+    installed.miniature.register()
+    sizes = installed.known[-1].unet_config
+    assert sizes["model_channels"] == UNET["block_out_channels"][0]
+    assert sizes["context_dim"] == UNET["cross_attention_dim"] == CONTEXT
+    assert sizes.keys() == installed.known[0].unet_config.keys()
+
+
+def test_checkpoint_and_controlnet_are_listed_and_judges_are_not(installed, tmp_path):
+    installed.miniature.register()
+    assert installed.folders == {
+        "checkpoints": [str(tmp_path / "checkpoints")],
+        "controlnet": [str(tmp_path / "controlnet")],
+    }
+    for kind, name in (("checkpoints", weights.CHECKPOINT), ("controlnet", weights.CONTROLNET)):
+        assert (tmp_path / name).parent == tmp_path / kind
+    for judge in (weights.JUDGE, weights.SECOND_JUDGE):
+        assert (tmp_path / judge).parent == tmp_path
+
+
+def test_the_text_encoder_has_the_sizes_of_the_file(installed):
+    installed.miniature.register()
+    entries = len(vocabulary()[0])
+    target = installed.known[-1]().clip_target(checkpoint(entries))
+    (config,) = target.clip.keywords["clip_model"].args
+    assert (config["vocab_size"], config["hidden_size"]) == (entries, CONTEXT)
+    assert (config["bos_token_id"], config["eos_token_id"]) == (entries - 2, entries - 1)
+    tokenizer = target.tokenizer.keywords["tokenizer"].keywords
+    assert tokenizer["tokenizer_path"] == str(weights.FOLDER / weights.TOKENIZER)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(installed):
+    installed.miniature.register()
+    with pytest.raises(BaseModelError, match="another version of the miniature"):
+        installed.known[-1]().clip_target(checkpoint(900))
+
+
+def checkpoint(entries):
+    """Tensors of a text encoder, as far as their shapes tell its sizes."""
+    shapes = {EMBEDDING: (entries, CONTEXT), POSITIONS: (77, CONTEXT), LAYER: (512, CONTEXT)}
+    return {name: SimpleNamespace(shape=shape) for name, shape in shapes.items()}
+
+
+def test_trainings_get_the_tokenizer(installed):
+    assert installed.miniature.tokenizers() == (weights.FOLDER / weights.TOKENIZER,)
+
+
+def nothing_is_registered(pack):
+    pack.miniature.register()
+    return not pack.folders and len(pack.known) == 1 and pack.miniature.tokenizers() == ()
+
+
+def test_without_weights_nothing_is_registered(pack):
+    assert nothing_is_registered(pack)
+
+
+def test_without_demo_nothing_is_registered(installed, without_demo):
+    assert nothing_is_registered(installed)
+
+
+def test_a_comfyui_that_will_not_have_it_still_gets_the_nodes(installed, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "comfy.supported_models", None)
+    monkeypatch.delattr(sys.modules["comfy"], "supported_models")
+    installed.miniature.register()
+    assert "will not read the miniature" in caplog.text and "Traceback" in caplog.text
+    assert not installed.folders
+
+
+def test_the_terminal_works_without_demo(without_demo):
+    help_text = build_parser().format_help()
+    assert "train" in help_text and "without downloads" not in help_text
+
+
+def test_the_terminal_has_demo_where_it_is():
+    assert "without downloads" in build_parser().format_help()
