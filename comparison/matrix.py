@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..trainers.recipe import Digest, Name, Part, Size, explain
 from .errors import ComparisonError
-from .poses import Pose, choose_pose
+from .poses import Pose, choose_pose, fit_pose
 from .prompts import Prompt, PromptSet
 from .reading import read_json
 
@@ -155,9 +155,18 @@ class Plan(Part):
         """The variant of a cell's row."""
         return next(variant for variant in self.variants if variant.name == cell.variant)
 
+    def prompt_of(self, cell: Cell) -> Prompt:
+        """The prompt of a cell's column."""
+        return self.prompts.prompts[cell.column // self.draws]
+
     def pose_of(self, cell: Cell) -> Pose | None:
         """The pose of a cell, as given; None without one."""
         return next((pose for pose in self.poses if pose.name == cell.pose), None)
+
+    def fitted_pose_of(self, cell: Cell) -> Pose | None:
+        """The pose of a cell as it is drawn, inside the picture; None without one."""
+        pose = self.pose_of(cell)
+        return pose and fit_pose(pose, self.picture.width, self.picture.height)
 
     def digest_of(self, cell: Cell) -> str:
         """SHA-256 of all that decides a cell's picture, 64 hex digits.

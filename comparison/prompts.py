@@ -47,10 +47,20 @@ def fill(text: str, token: str, class_word: str) -> str:
 
 
 class Prompt(Part):
-    """One prompt; `key` names its files."""
+    """One prompt; `key` names its files.
+
+    `plain` is the prompt without the subject's token, which scores compare pictures with: it is
+    known once a set is filled in, and None where the text has no placeholders.
+    """
 
     key: Name
     text: Annotated[Text, AfterValidator(check_placeholders)]
+    plain: Text | None = None
+
+    @property
+    def of_class(self) -> bool:
+        """Whether it asks for any of the class, not for the subject."""
+        return self.plain == self.text
 
 
 class PromptSet(Part):
@@ -77,8 +87,23 @@ class PromptSet(Part):
         data = self.model_dump()
         data["negative"] = fill(self.negative, token, class_word)
         for prompt in data["prompts"]:
+            if _PLACEHOLDER.search(prompt["text"]):
+                prompt["plain"] = fill(prompt["text"], "", class_word) or None
             prompt["text"] = fill(prompt["text"], token, class_word)
         return prompt_set_from_data(data)
+
+    def with_class(self) -> PromptSet:
+        """The set, and after it each prompt that has {token} without it, as ``<key>-class``.
+
+        Those show what has become of the class. Raises ComparisonError for a key in use.
+        """
+        added = [
+            {"key": f"{prompt.key}-class", "text": fill(prompt.text, "", "{class}")}
+            for prompt in self.prompts
+            if "{token}" in prompt.text and "{class}" in prompt.text
+        ]
+        data = self.model_dump()
+        return prompt_set_from_data({**data, "prompts": [*data["prompts"], *added]})
 
 
 def bundled_sets() -> tuple[str, ...]:

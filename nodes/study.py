@@ -1,15 +1,11 @@
-"""The files of a comparison below ComfyUI's output folder: cells, single pictures, sheet."""
+"""What a Contact Sheet does with cells: which are asked for, what they are, how they are kept."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,37 +13,10 @@ from PIL import Image
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..comparison.sheet import Label, contact_sheet, write_sheet
+from ..comparison.study import Study, cache_folder, cells_folder, study_folder, write_study
 from ..trainers.files import write_whole
 
-
-@dataclass(frozen=True)
-class Study:
-    """LIKENESS_STUDY: a plan that is drawn, and the picture of each of its cells in order.
-
-    `pictures` are PNG files that stay as they are; `folder` has them by row and column, with the
-    sheet, and shows the last comparison of that name.
-    """
-
-    plan: Plan
-    folder: Path
-    pictures: tuple[Path, ...]
-    sheet: Path
-
-
-def cache_folder(output: Path) -> Path:
-    """Where digests of large files are remembered."""
-    return output / "likeness" / "cache"
-
-
-def cells_folder(output: Path) -> Path:
-    """Where each cell ever drawn is kept, named by the digest of all that decides it."""
-    return output / "likeness" / "cells"
-
-
-def study_folder(output: Path, name: str) -> Path:
-    """Where the comparison `name` is laid out."""
-    return output / "likeness" / "comparisons" / name
+__all__ = ["Study", "cache_folder", "cells_folder", "study_folder", "write_study"]
 
 
 def chosen_cells(plan: Plan, text: str) -> set[int]:
@@ -115,53 +84,3 @@ def _write_png(path: Path, picture: Image.Image) -> None:
     data = io.BytesIO()
     picture.save(data, "PNG", compress_level=4)
     write_whole(path, data.getvalue())
-
-
-def write_study(
-    output: Path,
-    name: str,
-    plan: Plan,
-    pictures: Sequence[Path],
-    suffix: str,
-    text: Mapping[str, Any],
-) -> tuple[Study, Image.Image]:
-    """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
-
-    Pictures that are not there yet are empty frames of the sheet.
-
-    Args:
-        pictures: a PNG file for each of the plan's cells.
-        suffix: "png" or "jpg".
-        text: text chunks of the sheet's PNG.
-    """
-    folder = study_folder(output, name)
-    for cell, picture in zip(plan.cells(), pictures, strict=True):
-        if picture.is_file():
-            write_whole(folder / plan.file_of(cell, suffix), _encoded(picture, suffix))
-    write_whole(folder / "plan.json", plan.to_json())
-    sheet = draw_sheet(plan, pictures)
-    digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
-    path = folder / f"sheet-{digest.hexdigest()[:12]}.png"
-    write_sheet(path, sheet, text)
-    return Study(plan, folder, tuple(pictures), path), sheet
-
-
-def _encoded(picture: Path, suffix: str) -> bytes:
-    if suffix == "png":
-        return picture.read_bytes()
-    data = io.BytesIO()
-    with Image.open(picture) as image:
-        image.convert("RGB").save(data, "JPEG", quality=95, subsampling=0)
-    return data.getvalue()
-
-
-def draw_sheet(plan: Plan, pictures: Sequence[Path]) -> Image.Image:
-    """The labelled sheet of a plan's pictures, in the order of its cells."""
-    rows, columns = plan.rows(), plan.columns()
-    across = len(columns)
-    first_row = plan.cells()[:across]
-    return contact_sheet(
-        [Label(row) for row in rows],
-        [Label(cell.key, cell.prompt) for cell in first_row],
-        [pictures[start : start + across] for start in range(0, len(pictures), across)],
-    )

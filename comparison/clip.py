@@ -1,0 +1,197 @@
+"""CLIP (arXiv:2103.00020): how alike pictures are, and how well they show their prompts.
+
+Weights come from a local transformers folder or from the files that ComfyUI keeps in
+``clip_vision`` and ``text_encoders``; their sizes are read off the tensors' shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from ..trainers.ldm_names import text_config
+from ..trainers.text import tokenize
+from ..trainers.tokenizer import find_tokenizers, load_tokenizer
+from ..trainers.weights import read_weights
+from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
+from .errors import ComparisonError
+from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest
+
+State = Mapping[str, Tensor]
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_HEADS = {768: 12, 1024: 16, 1280: 16, 1664: 16}  # of ViT-B, L, H and bigG, by width
+_OPENAI = (768, 1024)  # widths of OpenAI's image encoders, which have the quick GELU
+
+
+@dataclass(frozen=True)
+class ClipImages:
+    """An image encoder of CLIP; the likeness is the cosine, DreamBooth's CLIP-I."""
+
+    name: str
+    digest: str
+    model: Any
+    view: View
+    key: str = "clip"
+    who: bool = False
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Unit vectors (n, projection)."""
+        return unit_vectors(
+            self.model, self.view, pictures, lambda seen: self.model(pixel_values=seen).image_embeds
+        )
+
+    def likeness(self, a: Vectors, b: Vectors) -> Values:
+        """Cosines (n, m)."""
+        return cosines(a, b)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Both encoders of CLIP; the prompt match is the cosine of picture and text, CLIP-T."""
+
+    images: ClipImages
+    text: Any
+    tokenizer: CLIPTokenizer
+    name: str
+    key: str = "clip"
+    who: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Of the image encoder: texts are not remembered."""
+        return self.images.digest
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Unit vectors (n, projection)."""
+        return self.images.encode(pictures)
+
+    def likeness(self, a: Vectors, b: Vectors) -> Values:
+        """Cosines (n, m)."""
+        return cosines(a, b)
+
+    @torch.no_grad()
+    def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
+        """The cosine (n,) of each vector and its prompt, cut to 77 tokens."""
+        unlike = sorted(set(prompts))
+        ids = tokenize(self.tokenizer, unlike).to(next(self.text.parameters()).device)
+        embeds = F.normalize(self.text(input_ids=ids).text_embeds.float(), dim=-1).cpu().numpy()
+        texts = embeds[[unlike.index(prompt) for prompt in prompts]]
+        return np.asarray((vectors * texts).sum(1), np.float64)
+
+
+def load_clip(files: EncoderFiles, device: str = "cpu") -> ClipImages | PromptEncoder:
+    """CLIP of `files`, with its text encoder where that is given or lies in the same place.
+
+    Raises ComparisonError for files that are damaged, of another kind, or not of one CLIP.
+    """
+    path = files.clip_image
+    if path is None:
+        raise ComparisonError("No image encoder of CLIP is given.")
+    with unfit(f"The image encoder {path.name}"):
+        if path.is_dir():
+            model, view = _from_folder(CLIPVisionModelWithProjection, path), _view(path)
+        else:
+            model, view = _vision(read_weights(path))
+        digest = weights_digest([path], files.cache)
+    images = ClipImages(f"CLIP ({path.name})", digest, model.eval().to(device), view)
+    text_path = files.clip_text or (path if _has_text(path) else None)
+    if text_path is None:
+        return images
+    model, tokenizer = _text_encoder(text_path, files.tokenizers)
+    _check_pair(images.model, model, path, text_path)
+    names = dict.fromkeys((path.name, text_path.name))
+    return Clip(images, model.eval().to(device), tokenizer, f"CLIP ({', '.join(names)})")
+
+
+def _text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPTokenizer]:
+    with unfit(f"The text encoder {path.name}"):
+        if path.is_dir():
+            model = _from_folder(CLIPTextModelWithProjection, path)
+        else:
+            model = _text(read_weights(path))
+        vocabulary = model.config.vocab_size
+        for folder in find_tokenizers(path, [path, *tokenizers]):
+            tokenizer = load_tokenizer(folder)
+            if len(tokenizer) == vocabulary:
+                return model, tokenizer
+        raise ValueError(f"no tokenizer of its {vocabulary:,} entries was found")
+
+
+def _check_pair(image: Any, text: Any, path: Path, text_path: Path) -> None:
+    wide, other = image.config.projection_dim, text.config.projection_dim
+    if wide != other:
+        raise ComparisonError(
+            f"{path.name} gives {wide} numbers for a picture and {text_path.name} {other} for a "
+            "text: they are not of one CLIP. Choose the two that belong together."
+        )
+
+
+def _has_text(path: Path) -> bool:
+    if path.is_dir():
+        return read_config(path).get("model_type") == "clip"
+    return "text_projection.weight" in read_weights(path)
+
+
+def _from_folder(kind: Any, path: Path) -> Any:
+    if read_config(path).get("model_type") not in ("clip", kind.config_class.model_type):
+        raise ValueError("its config.json is not CLIP's")
+    return kind.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
+
+
+def _view(path: Path) -> View:
+    config = read_config(path)
+    size = config.get("vision_config", config).get("image_size", 224)
+    return view_of(path, View(size, size, MEAN, STD))
+
+
+def _vision(state: State) -> tuple[CLIPVisionModelWithProjection, View]:
+    """An image encoder under transformers' names. Raises KeyError naming what is absent."""
+    width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
+    positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
+    size = patch * int((positions - 1) ** 0.5)
+    layer = "vision_model.encoder.layers.{}.mlp.fc1.weight"
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=state[layer.format(0)].shape[0],
+        num_hidden_layers=sum(layer.format(n) in state for n in range(len(state))),
+        num_attention_heads=_HEADS.get(width, max(1, width // 64)),
+        image_size=size,
+        patch_size=patch,
+        projection_dim=state["visual_projection.weight"].shape[0],
+        hidden_act="quick_gelu" if width in _OPENAI else "gelu",
+    )
+    return _filled(CLIPVisionModelWithProjection(config), state), View(size, size, MEAN, STD)
+
+
+def _text(state: State) -> CLIPTextModelWithProjection:
+    """A text encoder under transformers' names. Raises KeyError naming what is absent."""
+    state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    shapes = {name.removeprefix("text_model."): tuple(t.shape) for name, t in state.items()}
+    config = text_config(shapes) | {"projection_dim": shapes["text_projection.weight"][0]}
+    config["hidden_act"] = "quick_gelu" if config["hidden_size"] == 768 else "gelu"
+    return _filled(CLIPTextModelWithProjection(CLIPTextConfig(**config)), state)
+
+
+def _filled(model: Any, state: State) -> Any:
+    """`model` with its tensors from `state`, in fp32."""
+    wanted = model.state_dict()
+    model.load_state_dict(
+        {name: state[name].float() for name in wanted if "position_ids" not in name}, strict=False
+    )
+    return model

@@ -1,0 +1,214 @@
+"""What turns pictures into vectors that can be compared: one small protocol, a search, a cache.
+
+An encoder is any object with the members of `Encoder`; one that also judges prompts or poses has
+those of `PromptEncoder` or `PoseEncoder`. This room knows `clip`, `dino` and `face`. Callers add
+their own as functions that return an encoder or raise MissingEncoder: so the judge of the drawn
+world comes in from `demo/`, which this room does not import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..trainers.errors import SubjectError
+from ..trainers.files import write_whole
+from ..trainers.pictures import open_picture, to_srgb
+from .errors import ComparisonError
+from .poses import Pose
+
+Vectors = NDArray[np.float32]
+Values = NDArray[np.float64]
+
+_AT_ONCE = 16  # pictures held in memory
+
+
+class MissingEncoder(ComparisonError):
+    """An encoder that is not installed: one line that says what to install or where to put it."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns pictures into vectors and says how alike two of them are.
+
+    `key` is a short word for tables (``clip``), `name` says which weights, for people, and
+    `digest` is of all that decides a vector: equal digests, equal vectors. `who` says that its
+    likeness is of persons alone, whatever else is on a picture.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def who(self) -> bool: ...
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Vectors (n, d) of RGB pictures of any size; NaN where there is nothing to encode."""
+        ...
+
+    def likeness(self, a: Vectors, b: Vectors) -> Values:
+        """How alike each of a (n, d) is to each of b (m, d): (n, m), 1 for equal ones, or NaN."""
+        ...
+
+
+@runtime_checkable
+class PromptEncoder(Encoder, Protocol):
+    """An encoder that also says how well a picture shows what a prompt asks for."""
+
+    def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
+        """Match (n,) of n vectors and as many prompts; NaN where it cannot tell."""
+        ...
+
+
+@runtime_checkable
+class PoseEncoder(Encoder, Protocol):
+    """An encoder that also finds the joints of a person."""
+
+    def pose_error(self, vectors: Vectors, poses: Sequence[Pose]) -> Values:
+        """Mean distance (n,) of the joints found from those of n poses, in picture heights."""
+        ...
+
+
+Finder = Callable[[], Encoder]
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """Where encoders' weights lie; None: not given.
+
+    `clip_image` is a file of ComfyUI's ``clip_vision`` folder or a local transformers folder of
+    CLIP, `clip_text` one of its ``text_encoders`` (not needed beside a folder that has both),
+    `dino` a transformers folder of DINOv2, `tokenizers` folders to try for CLIP's vocabulary;
+    `face` asks for the face network where its packages are installed. `cache` is a folder that
+    remembers digests of large files.
+    """
+
+    clip_image: Path | None = None
+    clip_text: Path | None = None
+    dino: Path | None = None
+    tokenizers: tuple[Path, ...] = ()
+    face: bool = True
+    cache: Path | None = None
+
+
+def find_encoders(
+    files: EncoderFiles, more: Sequence[Finder] = (), device: str = "cpu"
+) -> tuple[list[Encoder], list[str]]:
+    """The encoders that are installed, and a line for each that is not.
+
+    Raises ComparisonError for a file that was given and cannot be used.
+    """
+    found: list[Encoder] = []
+    missing: list[str] = []
+    for find in (*_own(files, device), *more):
+        try:
+            found.append(find())
+        except MissingEncoder as error:
+            missing.append(str(error))
+    return found, missing
+
+
+def _own(files: EncoderFiles, device: str) -> list[Finder]:
+    def clip() -> Encoder:
+        if files.clip_image is None:
+            raise MissingEncoder(
+                "CLIP is left out: put a CLIP image encoder into models/clip_vision and its text "
+                "encoder into models/text_encoders, or name a local folder of openai/clip-vit-"
+                "large-patch14."
+            )
+        from .clip import load_clip
+
+        return load_clip(files, device)
+
+    def dino() -> Encoder:
+        if files.dino is None:
+            raise MissingEncoder(
+                "DINOv2 is left out: put a folder of facebook/dinov2-base (config.json and "
+                "model.safetensors) into models/clip_vision, or name a local one."
+            )
+        from .dino import load_dino
+
+        return load_dino(files.dino, files.cache, device)
+
+    def face() -> Encoder:
+        from .face import load_face
+
+        return load_face()
+
+    return [clip, dino, face] if files.face else [clip, dino]
+
+
+def cosines(a: Vectors, b: Vectors) -> Values:
+    """Cosine of each pair of unit vectors, (n, d) and (m, d) to (n, m)."""
+    return np.asarray(a.astype(np.float64) @ b.astype(np.float64).T)
+
+
+# Files.
+
+
+def encode_files(encoder: Encoder, paths: Sequence[Path], cache: Path | None = None) -> Vectors:
+    """Vectors (n, d) of picture files, by the content of file and encoder from the folder `cache`.
+
+    Raises ComparisonError for a file that is no picture.
+    """
+    digests = [_digest(path) for path in paths]
+    files = dict(zip(digests, paths, strict=True))
+    known = {digest: _remembered(encoder, digest, cache) for digest in files}
+    todo = [digest for digest, vector in known.items() if vector is None]
+    for start in range(0, len(todo), _AT_ONCE):
+        part = todo[start : start + _AT_ONCE]
+        vectors = encoder.encode([open_rgb(files[digest]) for digest in part])
+        for digest, vector in zip(part, vectors, strict=True):
+            known[digest] = vector
+            _remember(encoder, digest, cache, vector)
+    return np.stack([known[digest] for digest in digests])
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """A picture file, upright, in mode RGB. Raises ComparisonError."""
+    try:
+        return to_srgb(open_picture(path))
+    except SubjectError as error:
+        raise ComparisonError(f"{path} cannot be scored: {error}.") from None
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _place(encoder: Encoder, digest: str, cache: Path) -> Path:
+    return cache / "vectors" / f"{encoder.key}-{encoder.digest[:16]}" / f"{digest}.npy"
+
+
+def _remembered(encoder: Encoder, digest: str, cache: Path | None) -> Vectors | None:
+    if cache is None:
+        return None
+    try:
+        vector = np.load(_place(encoder, digest, cache), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None  # absent or damaged: it is made anew
+    return vector if vector.ndim == 1 and vector.dtype == np.float32 else None
+
+
+def _remember(encoder: Encoder, digest: str, cache: Path | None, vector: Vectors) -> None:
+    if cache is None:
+        return
+    data = io.BytesIO()
+    np.save(data, vector.astype(np.float32), allow_pickle=False)
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        write_whole(_place(encoder, digest, cache), data.getvalue())

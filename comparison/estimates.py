@@ -1,0 +1,70 @@
+"""Means and how sure they are, by the bootstrap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 4000
+_LEVEL = 95  # per cent
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and the 95 % interval of it: None where one prompt alone cannot say.
+
+    It is over `count` pictures of `asked`; the others have no value, such as no face.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+    asked: int
+
+    def text(self) -> str:
+        """``0.712 [0.655, 0.768]``, and ``5 of 6`` where pictures have no value."""
+        parts = [f"{self.mean:.3f}"]
+        if self.low is not None and self.high is not None:
+            parts.append(f"[{self.low:.3f}, {self.high:.3f}]")
+        if self.count < self.asked:
+            parts.append(f"{self.count} of {self.asked}")
+        return " ".join(parts)
+
+
+def estimate(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate | None:
+    """The mean of values (n,) and its percentile interval (Efron 1979); None without a value.
+
+    Whole groups are drawn with replacement, because the pictures of one prompt are not
+    independent; of a single group, its values. The same values give the same interval.
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
+    found, of = values[known], groups[known]
+    if len(set(of.tolist())) == 1:
+        of = np.arange(len(found))
+    low, high = _interval(found, of)
+    return Estimate(float(found.mean()), low, high, int(known.sum()), len(values))
+
+
+def _interval(
+    values: NDArray[np.float64], groups: NDArray[np.int64]
+) -> tuple[float | None, float | None]:
+    _, places = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(places, values), np.bincount(places)
+    if len(sums) < 2:
+        return None, None
+    drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    margin = (100 - _LEVEL) / 2
+    low, high = np.percentile(means, [margin, 100 - margin])
+    return float(low), float(high)
+
+
+def mean_or_nan(values: NDArray[np.float64]) -> float:
+    """The mean of the values that are there, NaN of none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

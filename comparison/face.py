@@ -1,0 +1,80 @@
+"""Faces by dlib's recognition network: who is on a picture, whatever else is on it.
+
+The network (dlib_face_recognition_resnet_model_v1, Davis King, public domain) gives 128 numbers
+for a face. Its files come with the package face_recognition_models, whose module is not imported:
+it asks for pkg_resources, which setuptools no longer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .encoders import MissingEncoder, Values, Vectors
+from .vision import unfit, weights_digest
+
+WIDTH = 128
+_LONGEST = 800  # pixels in which faces are looked for
+_NETWORK = "dlib_face_recognition_resnet_model_v1.dat"
+_LANDMARKS = "shape_predictor_5_face_landmarks.dat"
+
+
+@dataclass(frozen=True)
+class Face:
+    """The largest face of a picture.
+
+    The likeness is 1 - distance: dlib counts two faces as one person's above 0.4.
+    """
+
+    detector: Any
+    landmarks: Any
+    network: Any
+    digest: str
+    name: str = "face (dlib)"
+    key: str = "face"
+    who: bool = True
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Vectors (n, 128); NaN for a picture on which no face is found."""
+        return np.stack([self._encode(picture) for picture in pictures])
+
+    def likeness(self, a: Vectors, b: Vectors) -> Values:
+        """1 - Euclidean distance, (n, m)."""
+        apart = a[:, None].astype(np.float64) - b[None].astype(np.float64)
+        return np.asarray(1 - np.linalg.norm(apart, axis=-1))
+
+    def _encode(self, picture: Image.Image) -> Vectors:
+        seen = picture.copy()
+        seen.thumbnail((_LONGEST, _LONGEST))
+        pixels = np.asarray(seen)
+        faces = self.detector(pixels, 0) or self.detector(pixels, 1)  # 1: enlarged twice
+        if not faces:
+            return np.full(WIDTH, np.nan, np.float32)
+        face = max(faces, key=lambda rectangle: rectangle.area())
+        shape = self.landmarks(pixels, face)
+        return np.array(self.network.compute_face_descriptor(pixels, shape), np.float32)
+
+
+def load_face() -> Face:
+    """The face network of the installed packages. Raises MissingEncoder."""
+    package = find_spec("face_recognition_models")
+    if package is None or package.origin is None or find_spec("dlib") is None:
+        raise MissingEncoder(
+            "The face score is left out: pip install dlib-bin face_recognition_models."
+        )
+    import dlib
+
+    folder = Path(package.origin).parent / "models"
+    with unfit("The package face_recognition_models"):
+        return Face(
+            dlib.get_frontal_face_detector(),
+            dlib.shape_predictor(str(folder / _LANDMARKS)),
+            dlib.face_recognition_model_v1(str(folder / _NETWORK)),
+            weights_digest([folder / _LANDMARKS, folder / _NETWORK], None),
+        )

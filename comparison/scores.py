@@ -1,0 +1,267 @@
+"""Scores of a comparison: for each picture, and for each row with its 95 % interval.
+
+After DreamBooth (arXiv:2208.12242, section 4): subject and prompt fidelity as mean likeness of
+embeddings, diversity as unlikeness of pictures of one prompt, and what became of the class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoders import Encoder, PoseEncoder, PromptEncoder, Values, Vectors, encode_files
+from .estimates import Estimate, estimate, mean_or_nan
+from .matrix import Cell, Plan
+
+Mask = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+OnEncoder = Callable[[str], None]
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured, and by which encoder; `better` says which way is good, if either."""
+
+    key: str
+    encoder: str
+    label: str
+    meaning: str
+    better: Better | None
+
+
+_MEASURES: tuple[tuple[str, str, Better | None, str], ...] = (
+    ("subject", "subject match", "higher",
+     "mean likeness to the training photographs"),
+    ("prompt", "prompt match", "higher",
+     "match of picture and prompt, without the token"),
+    ("diversity", "diversity", "higher",
+     "unlikeness of pictures of the same prompt"),
+    ("nearest", "nearest photograph", None,
+     "likeness to the one nearest training photograph; far above that of the photographs among "
+     "themselves it is memorised"),
+    ("drift", "class drift", "lower",
+     "unlikeness to the base's picture of the same prompt without the token, from equal noise"),
+    ("leak", "class leak", "lower",
+     "how much more than the base's the pictures without the token look like the subject"),
+    ("pose", "pose error", "lower",
+     "mean distance of joints from those asked for, in picture heights"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All measures of a comparison.
+
+    `cells` has a value, or None, for each cell in the plan's order, `rows` an estimate, or None,
+    for each row, and `photographs` that of the training photographs among themselves. `notes` say
+    what is left out and why.
+    """
+
+    measures: tuple[Measure, ...]
+    cells: dict[str, tuple[float | None, ...]]
+    rows: dict[str, tuple[Estimate | None, ...]]
+    photographs: dict[str, Estimate | None]
+    notes: tuple[str, ...]
+
+    def to_json(self, plan: Plan) -> str:
+        """JSON with the names of rows and columns."""
+        data = asdict(self) | {"version": 1, "row_names": plan.rows()}
+        data["column_names"] = plan.columns()
+        return json.dumps(data, indent=1, allow_nan=False)
+
+
+def score(
+    plan: Plan,
+    pictures: Sequence[Path],
+    photographs: Sequence[Path],
+    encoders: Sequence[Encoder],
+    *,
+    notes: Sequence[str] = (),
+    cache: Path | None = None,
+    on_encoder: OnEncoder = lambda name: None,
+) -> Scores:
+    """Scores of a plan's pictures by each encoder.
+
+    Args:
+        pictures: a file for each cell; one that is not there has no scores.
+        photographs: the subject's, whole; none leaves out what is measured by them.
+        notes: lines on encoders that are not there.
+        cache: the folder where vectors are remembered.
+
+    Raises ComparisonError for a file that is no picture.
+    """
+    lines = [*notes, *_left_out(plan, photographs, encoders)]
+    found: list[_Found] = []
+    for encoder in encoders:
+        on_encoder(encoder.name)
+        sheet = _Encoded(plan, _encoded(encoder, pictures, cache), encoder)
+        known = encode_files(encoder, photographs, cache) if photographs else None
+        if known is not None and np.isnan(known).any(1).all():
+            lines.append(f"{encoder.name} finds nothing to compare on the training photographs.")
+            known = None
+        found += _found(sheet, known)
+    return Scores(
+        measures=tuple(one.measure for one in found),
+        cells={one.measure.key: tuple(map(_or_none, one.values)) for one in found},
+        rows={one.measure.key: _rows(plan, one) for one in found},
+        photographs={one.measure.key: one.photographs for one in found},
+        notes=tuple(lines),
+    )
+
+
+def _left_out(
+    plan: Plan, photographs: Sequence[Path], encoders: Sequence[Encoder]
+) -> Iterator[str]:
+    """A line for each measure that this comparison cannot have."""
+    of_class = [prompt.of_class for prompt in plan.prompts.prompts]
+    if encoders and not any(isinstance(encoder, PromptEncoder) for encoder in encoders):
+        yield "Prompt match is left out: CLIP's text encoder is needed, beside its image encoder."
+    if not photographs:
+        yield "Subject match is left out: no photographs of the subject are given."
+    if plan.draws == 1:
+        yield "Diversity is left out: it needs at least two draws of each prompt."
+    if not any(of_class):
+        yield "Class drift is left out: it needs prompts without the token."
+    elif not any(variant.adapter is None for variant in plan.variants):
+        yield "Class drift is left out: it needs a row of the base."
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The vectors (n, d) of a plan's cells; NaN for those that are not there."""
+
+    plan: Plan
+    vectors: Vectors
+    encoder: Encoder
+
+    def cells(self) -> tuple[Cell, ...]:
+        return self.plan.cells()
+
+    def of_class(self) -> Mask:
+        """Which cells show the class, (n,)."""
+        return np.array([self.plan.prompt_of(cell).of_class for cell in self.cells()])
+
+    def base(self) -> Indices:
+        """For each cell the index of the base's with the same column and pose; -1 without one."""
+        where = {
+            (cell.column, cell.pose): index
+            for index, cell in enumerate(self.cells())
+            if self.plan.variant_of(cell).adapter is None
+        }
+        return np.array([where.get((cell.column, cell.pose), -1) for cell in self.cells()])
+
+
+def _encoded(encoder: Encoder, pictures: Sequence[Path], cache: Path | None) -> Vectors:
+    there = [index for index, path in enumerate(pictures) if path.is_file()]
+    if not there:
+        return np.full((len(pictures), 1), np.nan, np.float32)
+    found = encode_files(encoder, [pictures[index] for index in there], cache)
+    vectors = np.full((len(pictures), found.shape[1]), np.nan, np.float32)
+    vectors[there] = found
+    return vectors
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One measure: its values (n,), NaN where there are none, and the cells it was asked of."""
+
+    measure: Measure
+    values: Values
+    asked: Mask
+    photographs: Estimate | None
+
+
+def _found(sheet: _Encoded, photographs: Vectors | None) -> Iterator[_Found]:
+    kinds = {kind: (values, asked) for kind, values, asked in _values(sheet, photographs)}
+    references = {} if photographs is None else _references(sheet.encoder, photographs)
+    for kind, label, better, meaning in _MEASURES:
+        values, asked = kinds.get(kind, (np.array([]), np.array([], bool)))
+        if not np.isnan(values[asked]).all():
+            key = f"{kind}.{sheet.encoder.key}"
+            measure = Measure(key, sheet.encoder.name, label, meaning, better)
+            yield _Found(measure, np.where(asked, values, np.nan), asked, references.get(kind))
+
+
+def _values(sheet: _Encoded, photographs: Vectors | None) -> Iterator[tuple[str, Values, Mask]]:
+    """(kind, values (n,), cells it is asked of (n,)) of all measures."""
+    encoder, vectors = sheet.encoder, sheet.vectors
+    subject = ~sheet.of_class()
+    base = sheet.base()
+    taught = sheet.of_class() & (base >= 0) & (base != np.arange(len(base)))
+    if photographs is not None:
+        alike = encoder.likeness(vectors, photographs)  # (n, photographs)
+        alike = alike[:, ~np.isnan(photographs).any(1)]
+        yield "subject", alike.mean(1), subject
+        yield "nearest", alike.max(1), subject
+        yield "leak", alike.mean(1) - alike.mean(1)[base], taught
+    if not encoder.who:
+        yield "drift", _drift(sheet, base, taught), taught
+        yield "diversity", _diversity(sheet), subject & (sheet.plan.draws > 1)
+    if isinstance(encoder, PromptEncoder):
+        prompts = (sheet.plan.prompt_of(cell) for cell in sheet.cells())
+        texts = [prompt.plain or prompt.text for prompt in prompts]
+        yield "prompt", encoder.prompt_match(vectors, texts), subject
+    if isinstance(encoder, PoseEncoder):
+        posed = np.array([cell.with_pose for cell in sheet.cells()])
+        yield "pose", _pose_error(sheet, encoder, posed), posed
+
+
+def _drift(sheet: _Encoded, base: Indices, taught: Mask) -> Values:
+    values = np.full(len(base), np.nan)
+    for index in np.flatnonzero(taught):
+        pair = sheet.vectors[[index]], sheet.vectors[[base[index]]]
+        values[index] = 1 - sheet.encoder.likeness(*pair)[0, 0]
+    return values
+
+
+def _diversity(sheet: _Encoded) -> Values:
+    """Mean unlikeness of each picture to the others of its row and prompt."""
+    values = np.full(len(sheet.vectors), np.nan)
+    draws = sheet.plan.draws
+    for start in range(0, len(values), draws) if draws > 1 else ():
+        alike = sheet.encoder.likeness(*[sheet.vectors[start : start + draws]] * 2)
+        np.fill_diagonal(alike, np.nan)
+        values[start : start + draws] = [1 - mean_or_nan(line) for line in alike]
+    return values
+
+
+def _pose_error(sheet: _Encoded, encoder: PoseEncoder, posed: Mask) -> Values:
+    values = np.full(len(posed), np.nan)
+    poses = [sheet.plan.fitted_pose_of(cell) for cell in sheet.cells()]
+    if posed.any():
+        asked = [pose for pose in poses if pose is not None]
+        values[posed] = encoder.pose_error(sheet.vectors[posed], asked)
+    return values
+
+
+def _references(encoder: Encoder, photographs: Vectors) -> dict[str, Estimate | None]:
+    """What the photographs have among themselves: without it no likeness is high or low."""
+    known = photographs[~np.isnan(photographs).any(1)]
+    if len(known) < 2:
+        return {}
+    alike = encoder.likeness(known, known)
+    np.fill_diagonal(alike, np.nan)
+    pairs = {"subject": np.nanmean(alike, 1), "nearest": np.nanmax(alike, 1)}
+    return {
+        kind: Estimate(float(values.mean()), None, None, len(known), len(photographs))
+        for kind, values in pairs.items()
+    }
+
+
+def _rows(plan: Plan, found: _Found) -> tuple[Estimate | None, ...]:
+    """The mean of each row, with its interval over prompts."""
+    prompts = np.array([cell.column // plan.draws for cell in plan.cells()])
+    rows = np.array([cell.row for cell in plan.cells()])
+    here = [(rows == row) & found.asked for row in range(len(plan.rows()))]
+    return tuple(estimate(found.values[cells], prompts[cells]) for cells in here)
+
+
+def _or_none(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

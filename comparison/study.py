@@ -1,0 +1,104 @@
+"""A comparison that is drawn, and its files: single pictures, plan, sheet, scores, report."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..trainers.files import write_whole
+from .matrix import Plan
+from .sheet import Label, contact_sheet, write_sheet
+
+
+@dataclass(frozen=True)
+class Study:
+    """A plan that is drawn, and the picture of each of its cells in order.
+
+    `pictures` are PNG files that stay as they are; `folder` has them by row and column, with the
+    sheet, and shows the last comparison of that name.
+    """
+
+    plan: Plan
+    folder: Path
+    pictures: tuple[Path, ...]
+    sheet: Path
+
+
+# Below an output folder: ComfyUI's, or the terminal's.
+
+
+def cache_folder(output: Path) -> Path:
+    """Where digests of large files, and the vectors of pictures, are remembered."""
+    return output / "likeness" / "cache"
+
+
+def cells_folder(output: Path) -> Path:
+    """Where each cell ever drawn is kept, named by the digest of all that decides it."""
+    return output / "likeness" / "cells"
+
+
+def study_folder(output: Path, name: str) -> Path:
+    """Where the comparison `name` is laid out."""
+    return output / "likeness" / "comparisons" / name
+
+
+def write_study(
+    output: Path,
+    name: str,
+    plan: Plan,
+    pictures: Sequence[Path],
+    suffix: str,
+    text: Mapping[str, Any],
+) -> tuple[Study, Image.Image]:
+    """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
+
+    Pictures that are not there yet are empty frames of the sheet.
+
+    Args:
+        pictures: a PNG file for each of the plan's cells.
+        suffix: "png" or "jpg".
+        text: text chunks of the sheet's PNG.
+    """
+    folder = study_folder(output, name)
+    for cell, picture in zip(plan.cells(), pictures, strict=True):
+        if picture.is_file():
+            write_whole(folder / plan.file_of(cell, suffix), _encoded(picture, suffix))
+    write_whole(folder / "plan.json", plan.to_json())
+    sheet = draw_sheet(plan, pictures)
+    digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
+    path = folder / f"sheet-{digest.hexdigest()[:12]}.png"
+    write_sheet(path, sheet, text)
+    return Study(plan, folder, tuple(pictures), path), sheet
+
+
+def _encoded(picture: Path, suffix: str) -> bytes:
+    if suffix == "png":
+        return picture.read_bytes()
+    data = io.BytesIO()
+    with Image.open(picture) as image:
+        image.convert("RGB").save(data, "JPEG", quality=95, subsampling=0)
+    return data.getvalue()
+
+
+def draw_sheet(
+    plan: Plan, pictures: Sequence[Path], notes: Sequence[str] | None = None
+) -> Image.Image:
+    """The labelled sheet of a plan's pictures, in the order of its cells.
+
+    `notes` are lines below them, one for each.
+    """
+    rows, columns = plan.rows(), plan.columns()
+    across = len(columns)
+    starts = range(0, len(pictures), across)
+    return contact_sheet(
+        [Label(row) for row in rows],
+        [Label(cell.key, cell.prompt) for cell in plan.cells()[:across]],
+        [pictures[start : start + across] for start in starts],
+        notes=None if notes is None else [notes[start : start + across] for start in starts],
+    )

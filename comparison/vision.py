@@ -1,0 +1,119 @@
+"""Pictures as image encoders see them, and unit vectors from what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..trainers.base_file import digest_of
+from ..trainers.errors import LikenessError
+from .encoders import Vectors
+from .errors import ComparisonError
+
+_BATCH = 8
+VERSION = 1  # of the way pictures are prepared; part of the encoders' digests
+
+
+@dataclass(frozen=True)
+class View:
+    """How a picture is shown: its shorter side is made `shorter` pixels, its middle `size` cut out.
+
+    `mean` and `std` are of the channels of 0 to 1.
+    """
+
+    shorter: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """The picture as (3, size, size)."""
+        scale = self.shorter / min(picture.size)
+        width, height = (max(self.size, round(scale * side)) for side in picture.size)
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        seen = picture.resize((width, height), Image.Resampling.BICUBIC)
+        seen = seen.crop((left, top, left + self.size, top + self.size))
+        values = torch.from_numpy(np.array(seen)).float().permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
+        return (values - mean) / std
+
+
+@torch.no_grad()
+def unit_vectors(
+    model: Any, view: View, pictures: Sequence[Image.Image], features: Callable[[Tensor], Tensor]
+) -> Vectors:
+    """`features` of (n, 3, size, size) for all pictures, each of length 1: (n, d)."""
+    device, parts = next(model.parameters()).device, []
+    for start in range(0, len(pictures), _BATCH):
+        seen = torch.stack([view(picture) for picture in pictures[start : start + _BATCH]])
+        parts.append(F.normalize(features(seen.to(device)).float(), dim=-1).cpu())
+    return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+
+@contextmanager
+def unfit(what: str) -> Iterator[None]:
+    """Any sign of files that do not fit becomes a ComparisonError that names `what`."""
+    try:
+        yield
+    except (ComparisonError, torch.OutOfMemoryError):
+        raise
+    except KeyError as error:
+        raise ComparisonError(f"{what} cannot be used: it lacks {error.args[0]}.") from error
+    except (LikenessError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ComparisonError(f"{what} cannot be used: {error}") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a transformers folder. Raises ComparisonError."""
+    return _read(folder / "config.json")
+
+
+def view_of(folder: Path, usual: View) -> View:
+    """The view that a folder's preprocessor_config.json asks for; `usual` where it is silent."""
+    path = folder / "preprocessor_config.json"
+    data = _read(path) if path.is_file() else {}
+    crop = _side(data.get("crop_size"), usual.size)
+    shorter = _side(data.get("size"), usual.shorter)
+    mean, std = (
+        tuple(data.get(key, own))
+        for key, own in (("image_mean", usual.mean), ("image_std", usual.std))
+    )
+    return View(max(shorter, crop), crop, mean, std)
+
+
+def _side(value: Any, usual: int) -> int:
+    """A side as transformers writes it: a number, or a table of ways to say it."""
+    if isinstance(value, dict):
+        value = value.get("shortest_edge", value.get("height"))
+    return usual if value is None else int(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ComparisonError(f"{path} cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise ComparisonError(f"{path} is not a JSON object.")
+    return data
+
+
+def weights_digest(paths: Sequence[Path], cache: Path | None) -> str:
+    """SHA-256 of weights and of the way pictures are prepared; `cache` as for `digest_of`."""
+    parts = [str(VERSION)]
+    for path in paths:
+        folder = ("config.json", "preprocessor_config.json", "model.safetensors")
+        files = [path / name for name in folder] if path.is_dir() else [path]
+        parts += [digest_of(file, cache) for file in files if file.is_file()]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()

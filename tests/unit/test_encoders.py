@@ -1,0 +1,258 @@
+import numpy as np
+import pytest
+import torch
+from likeness.comparison.encoders import (
+    Encoder,
+    EncoderFiles,
+    MissingEncoder,
+    PromptEncoder,
+    encode_files,
+    find_encoders,
+)
+from likeness.comparison.errors import ComparisonError
+from likeness.demo.random_model import write_small_tokenizer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+
+def pictures(count=3, size=(60, 90)):
+    rng = np.random.default_rng(0)
+    blocks = (rng.integers(0, 256, (5, 4, 3), dtype=np.uint8) for _ in range(count))
+    return [Image.fromarray(block).resize(size, Image.Resampling.BICUBIC) for block in blocks]
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """A CLIP of random weights as transformers saves it, with a tokenizer."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+    folder = tmp_path_factory.mktemp("clip")
+    size = write_small_tokenizer(folder)
+    shared = {"hidden_size": 64, "intermediate_size": 96, "projection_dim": 24}
+    shared |= {"num_hidden_layers": 2, "num_attention_heads": 1}
+    ends = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
+    text = CLIPTextConfig(vocab_size=size, hidden_act="gelu", **ends, **shared)
+    vision = CLIPVisionConfig(image_size=28, patch_size=14, hidden_act="gelu", **shared)
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comfy_files(clip_folder, tmp_path_factory):
+    """The same CLIP as ComfyUI's two folders have it."""
+    folder, state = tmp_path_factory.mktemp("files"), load_file(clip_folder / "model.safetensors")
+    for name, prefix in (("image", "vis"), ("text", "text_")):
+        part = {key: value for key, value in state.items() if key.startswith(prefix)}
+        save_file(part, folder / f"{name}.safetensors")
+    return EncoderFiles(
+        clip_image=folder / "image.safetensors",
+        clip_text=folder / "text.safetensors",
+        tokenizers=(clip_folder,),
+        face=False,
+    )
+
+
+def only_clip(files):
+    return find_encoders(files)[0][0]
+
+
+def test_clip_of_a_folder_is_that_of_transformers(clip_folder):
+    from transformers import CLIPModel
+
+    clip = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
+    assert isinstance(clip, PromptEncoder)
+    whole = CLIPModel.from_pretrained(clip_folder)
+    shown = torch.stack([clip.images.view(picture) for picture in pictures()])
+    texts = ["a man", "a photo of an umbrella", "a man"]
+    ids = clip.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = whole(input_ids=ids, pixel_values=shown)
+    vectors = clip.encode(pictures())
+    np.testing.assert_allclose(vectors, expected.image_embeds.numpy(), atol=1e-5)
+    match = clip.prompt_match(vectors, texts)
+    cosines = expected.image_embeds @ expected.text_embeds.T
+    np.testing.assert_allclose(match, cosines.diagonal().numpy(), atol=1e-5)
+
+
+def test_pictures_are_shown_as_transformers_shows_them(clip_folder):
+    from transformers import CLIPImageProcessor
+
+    clip = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    )
+    for picture in (*pictures(1, (61, 90)), *pictures(1, (200, 40)), *pictures(1, (28, 28))):
+        expected = processor(picture, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_allclose(clip.images.view(picture).numpy(), expected, atol=0.03)
+
+
+def test_clip_in_comfyuis_files_gives_the_same(clip_folder, comfy_files):
+    folder = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
+    files = only_clip(comfy_files)
+    vectors = folder.encode(pictures())
+    np.testing.assert_allclose(files.encode(pictures()), vectors, atol=1e-5)
+    texts = ["a man", "umbrella", "on the street"]
+    np.testing.assert_allclose(
+        files.prompt_match(vectors, texts), folder.prompt_match(vectors, texts), atol=1e-5
+    )
+    assert files.name == "CLIP (image.safetensors, text.safetensors)"
+
+
+def test_an_image_encoder_alone_judges_no_prompts(comfy_files):
+    clip = only_clip(EncoderFiles(clip_image=comfy_files.clip_image, face=False))
+    assert isinstance(clip, Encoder) and not isinstance(clip, PromptEncoder)
+
+
+def test_halves_of_two_clips_are_refused(comfy_files, tmp_path):
+    state = load_file(comfy_files.clip_text)
+    state["text_projection.weight"] = torch.zeros(8, 64)
+    save_file(state, tmp_path / "other.safetensors")
+    files = EncoderFiles(
+        clip_image=comfy_files.clip_image,
+        clip_text=tmp_path / "other.safetensors",
+        tokenizers=comfy_files.tokenizers,
+    )
+    with pytest.raises(ComparisonError, match=r"24 numbers for a picture and other\.safetensors 8"):
+        find_encoders(files)
+
+
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        ("text_projection.weight", "lacks text_projection.weight"),
+        ("text_model.final_layer_norm.bias", "lacks text_model.final_layer_norm.bias"),
+    ],
+)
+def test_an_incomplete_text_encoder_says_what_it_lacks(comfy_files, tmp_path, without, message):
+    state = load_file(comfy_files.clip_text)
+    del state[without]
+    save_file(state, tmp_path / "part.safetensors")
+    files = EncoderFiles(
+        clip_image=comfy_files.clip_image,
+        clip_text=tmp_path / "part.safetensors",
+        tokenizers=comfy_files.tokenizers,
+    )
+    with pytest.raises(ComparisonError, match=message):
+        find_encoders(files)
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    (tmp_path / "text.safetensors").write_bytes(b"not a model")
+    with pytest.raises(ComparisonError, match=r"text\.safetensors cannot be used"):
+        find_encoders(EncoderFiles(clip_image=tmp_path / "text.safetensors"))
+    with pytest.raises(ComparisonError, match=r"config\.json cannot be read"):
+        find_encoders(EncoderFiles(dino=tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ComparisonError, match="not DINOv2's"):
+        find_encoders(EncoderFiles(dino=tmp_path))
+
+
+def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    model = Dinov2Model(
+        Dinov2Config(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+        )
+    ).eval()
+    model.save_pretrained(tmp_path)
+    (dino,), _ = find_encoders(EncoderFiles(dino=tmp_path, face=False))
+    shown = torch.stack([dino.view(picture) for picture in pictures()])
+    assert shown.shape == (3, 3, 224, 224)
+    with torch.no_grad():
+        token = model(pixel_values=shown).last_hidden_state[:, 0]
+    vectors = dino.encode(pictures())
+    expected = torch.nn.functional.normalize(token, dim=-1).numpy()
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(dino.likeness(vectors, vectors).diagonal(), 1, atol=1e-5)
+
+
+def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
+    from likeness.comparison import face
+
+    def no_judge():
+        raise MissingEncoder("The judge is left out: install demo/.")
+
+    monkeypatch.setattr(face, "find_spec", lambda name: None)
+    found, missing = find_encoders(EncoderFiles(), more=[no_judge])
+    assert found == []
+    assert [line.split(" is left out")[0] for line in missing] == [
+        "CLIP", "DINOv2", "The face score", "The judge",
+    ]  # fmt: skip
+    assert "models/clip_vision" in missing[0] and "pip install dlib-bin" in missing[2]
+    assert not any("\n" in line for line in missing)
+
+
+def test_a_picture_without_a_face_has_no_vector():
+    pytest.importorskip("dlib")
+    from likeness.comparison.face import load_face
+
+    face = load_face()
+    vectors = face.encode([Image.new("RGB", (64, 64), "grey")])
+    assert vectors.shape == (1, 128) and np.isnan(vectors).all()
+    assert np.isnan(face.likeness(vectors, np.zeros((2, 128), np.float32))).all()
+    known = np.zeros((1, 128), np.float32)
+    assert face.likeness(known, known + 0.05).item() == pytest.approx(1 - 0.05 * 128**0.5)
+
+
+class Counting:
+    """Mean colours, and how many pictures were encoded."""
+
+    key, name, digest, who = "mean", "mean colour", "d" * 64, False
+
+    def __init__(self):
+        self.count = 0
+
+    def encode(self, pictures):
+        self.count += len(pictures)
+        return np.stack([np.asarray(p, np.float32).mean((0, 1)) for p in pictures])
+
+    def likeness(self, a, b):
+        return -np.abs(a[:, None] - b[None]).mean(-1)
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for number, picture in enumerate(pictures(40, (8, 8))):
+        paths.append(tmp_path / f"{number}.png")
+        picture.save(paths[-1])
+    return paths
+
+
+def test_a_picture_is_encoded_once_whatever_it_is_called(files, tmp_path):
+    encoder, cache = Counting(), tmp_path / "cache"
+    first = encode_files(encoder, files, cache)
+    assert encoder.count == 40 and first.shape == (40, 3)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(files[7].read_bytes())
+    again = encode_files(encoder, [copy, *files[:2], copy], cache)
+    assert encoder.count == 40
+    np.testing.assert_array_equal(again, first[[7, 0, 1, 7]])
+    other = Counting()
+    other.digest = "e" * 64
+    encode_files(other, files[:2], cache)
+    assert other.count == 2, "another encoder has vectors of its own"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY damaged", b"\x80\x04]"])
+def test_a_damaged_cache_is_made_anew(files, tmp_path, damage):
+    encoder, cache = Counting(), tmp_path / "cache"
+    expected = encode_files(encoder, files[:1], cache)
+    (kept,) = cache.rglob("*.npy")
+    kept.write_bytes(damage)
+    np.testing.assert_array_equal(encode_files(encoder, files[:1], cache), expected)
+    assert encoder.count == 2
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "x.png").write_text("no picture")
+    with pytest.raises(ComparisonError, match=r"x\.png cannot be scored"):
+        encode_files(Counting(), [tmp_path / "x.png"])
+    with pytest.raises(ComparisonError, match=r"y\.png cannot be read"):
+        encode_files(Counting(), [tmp_path / "y.png"])
