@@ -16,7 +16,8 @@ from .draw_cells import WRITER, Job, draw_cells, finished, shown, written
 from .host import Progress, files_named, graph_builder, io, output_folder, with_metadata
 from .matrix import CellMatrix
 from .sockets import MatrixType, StudyType
-from .study import cache_folder, cells_folder, chosen_cells
+from .study import cache_folder, cells_folder, chosen_cells, study_folder
+from .viewer import CellNews
 
 
 class ContactSheet(io.ComfyNode):
@@ -138,6 +139,7 @@ def make_job(
         suffix=suffix,
         text=workflow_text(hidden) if with_metadata() else {},
         started=time.time(),
+        news=CellNews(str(hidden.unique_id), study_folder(output, name), matrix.plan, files),
     )
 
 

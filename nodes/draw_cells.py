@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
 from .sockets import JobType, StudyType
 from .study import CellWriter, Study, picture_of, write_study
+from .viewer import CellNews, write_view
 
 WRITER = CellWriter()
 
@@ -56,6 +58,7 @@ class Job:
     suffix: str
     text: Mapping[str, Any]
     started: float
+    news: CellNews
 
 
 def _inner(schema: io.Schema) -> io.Schema:
@@ -186,7 +189,7 @@ class KeepCell(io.ComfyNode):
     def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
         """The file's name. Raises ComparisonError for several pictures."""
         path, image = job.files[job.missing[number]], picture_of(picture)
-        WRITER.write(path, image)
+        WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
         forget_progress(job.node_id)
         left = len(job.missing) - number - 1
         progress = Progress(job.node_id)
@@ -235,6 +238,7 @@ class DrawSheet(io.ComfyNode):
 def finished(job: Job) -> io.NodeOutput:
     """What a Contact Sheet gives when all cells are there."""
     WRITER.wait()
+    job.news.end()
     study, sheet = written(job)
     image = torch.from_numpy(np.array(sheet)).float()[None] / 255
     drawn = len(job.missing)
@@ -246,11 +250,14 @@ def finished(job: Job) -> io.NodeOutput:
 
 def written(job: Job) -> tuple[Study, Image.Image]:
     """The comparison's files and its sheet, of the cells that are there."""
-    return write_study(output_folder(), job.name, job.matrix.plan, job.files, job.suffix, job.text)
+    plan = job.matrix.plan
+    study, sheet = write_study(output_folder(), job.name, plan, job.files, job.suffix, job.text)
+    write_view(study.folder, plan, job.files, study.sheet.name)
+    return study, sheet
 
 
 def shown(study: Study) -> dict[str, Any]:
-    """What ComfyUI needs to show the sheet on a node."""
+    """What ComfyUI needs to show the sheet on a node, and the viewer to find the comparison."""
     where = study.sheet.relative_to(output_folder())
     image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
-    return {"images": [image]}
+    return {"images": [image], "likeness_comparison": [study.folder.name]}

@@ -91,6 +91,11 @@ def training_device() -> str:
     return "cpu" if comfy.model_management.cpu_mode() else "auto"
 
 
+def tell_browser(event: str, data: dict[str, Any]) -> None:
+    """Sends a message to every open tab; safe from any thread."""
+    PromptServer.instance.send_sync(event, data)
+
+
 class Progress:
     """A node's progress bar, the line of text on it, and its preview picture."""
 

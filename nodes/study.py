@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
 from ..comparison.study import Study, cache_folder, cells_folder, study_folder, write_study
 from ..trainers.files import write_whole
+from .viewer import write_thumbnail
 
 __all__ = ["Study", "cache_folder", "cells_folder", "study_folder", "write_study"]
 
@@ -62,10 +64,15 @@ class CellWriter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="likeness-cells")
         self._last: Future[None] | None = None
 
-    def write(self, path: Path, picture: Image.Image) -> None:
-        """Begins to write, when the picture before is written; as `wait` for that one."""
+    def write(
+        self, path: Path, picture: Image.Image, then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begins to write, when the picture before is written; as `wait` for that one.
+
+        `then` is called, in the writing thread, when the picture and its thumbnail are there.
+        """
         self.wait()
-        self._last = self._pool.submit(_write_png, path, picture)
+        self._last = self._pool.submit(_write_cell, path, picture, then)
 
     def wait(self) -> None:
         """Until all is on disk. Raises ComparisonError for what could not be written."""
@@ -80,7 +87,9 @@ class CellWriter:
             ) from None
 
 
-def _write_png(path: Path, picture: Image.Image) -> None:
+def _write_cell(path: Path, picture: Image.Image, then: Callable[[], None]) -> None:
     data = io.BytesIO()
     picture.save(data, "PNG", compress_level=4)
+    write_thumbnail(path, picture)
     write_whole(path, data.getvalue())
+    then()

@@ -1,0 +1,105 @@
+"""What the comparison viewer in the browser reads: `viewer.json`, and small copies of the cells."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..comparison.matrix import Plan
+from ..trainers.files import write_whole
+from .host import tell_browser
+from .news import News
+
+VERSION = 1
+THUMBNAIL_SIDE = 384
+FILE = "viewer.json"
+EVENT = "likeness.cells"
+
+
+def thumbnail_of(picture: Path) -> Path:
+    """Where the small copy of ``likeness/cells/<digest>.png`` is; it can be made again."""
+    return picture.parents[1] / "cache" / "thumbnails" / f"{picture.stem}.webp"
+
+
+def write_thumbnail(picture: Path, image: Image.Image) -> None:
+    """Writes the small copy of a cell."""
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    data = io.BytesIO()
+    small.save(data, "WEBP", quality=82, method=2)
+    write_whole(thumbnail_of(picture), data.getvalue(), lasting=False)
+
+
+def write_view(folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | None) -> None:
+    """Writes a comparison's `viewer.json`, and the thumbnails that are missing.
+
+    Args:
+        pictures: a PNG file for each of the plan's cells, there or not yet.
+        sheet: the sheet's file name in `folder`, None before there is one.
+    """
+    for picture in set(pictures):
+        if picture.is_file() and not thumbnail_of(picture).is_file():
+            with Image.open(picture) as image:
+                write_thumbnail(picture, image)
+    write_whole(folder / FILE, json.dumps(view_of(plan, pictures, sheet)), lasting=False)
+
+
+def view_of(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str, Any]:
+    """The content of `viewer.json`; docs/file-formats.md describes it."""
+    rows, columns, cells = plan.rows(), plan.columns(), plan.cells()
+    first = cells[: len(columns)]
+    return {
+        "version": VERSION,
+        "rows": rows,
+        "columns": [
+            {"key": cell.key, "prompt": cell.prompt, "negative": cell.negative, "seed": cell.seed}
+            for cell in first
+        ],
+        "width": plan.picture.width,
+        "height": plan.picture.height,
+        "pictures": [picture.stem for picture in pictures],
+        "drawn": [drawn_at(picture) for picture in pictures],
+        "poses": [cell.pose for cell in cells],
+        "sheet": sheet,
+    }
+
+
+def drawn_at(picture: Path) -> int:
+    """When a cell was written, in milliseconds since 1970; 0 if it is not there."""
+    try:
+        return picture.stat().st_mtime_ns // 1_000_000
+    except OSError:
+        return 0
+
+
+class CellNews:
+    """Tells viewers which cells of a running comparison are there.
+
+    Args:
+        node_id: the Contact Sheet.
+        folder: the comparison's.
+        plan, pictures: as `write_view` takes them.
+    """
+
+    def __init__(self, node_id: str, folder: Path, plan: Plan, pictures: Sequence[Path]) -> None:
+        self._node_id, self._folder = node_id, folder
+        self._plan, self._pictures = plan, pictures
+        self._news = News(self._send)
+
+    def drawn(self, index: int) -> None:
+        """A cell's file is written."""
+        self._news.add({str(index): drawn_at(self._pictures[index])})
+
+    def end(self) -> None:
+        """Tells what has not been told."""
+        self._news.flush()
+
+    def _send(self, drawn: dict[str, Any]) -> None:
+        # The file is for viewers that open later.
+        write_view(self._folder, self._plan, self._pictures, None)
+        tell_browser(EVENT, {"node": self._node_id, "name": self._folder.name, "drawn": drawn})
