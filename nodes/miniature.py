@@ -10,6 +10,8 @@ from . import host
 
 log = logging.getLogger("likeness")
 
+SUBJECT = "miniature (bundled)"  # what the nodes call the pictures of `subject_folder`
+
 
 def register() -> None:
     """Puts the miniature on ComfyUI's lists of models, and lets ComfyUI's loaders read it.
@@ -33,6 +35,12 @@ def tokenizers() -> tuple[Path, ...]:
     """The folder of the miniature's tokenizer, where it is installed."""
     weights = _weights()
     return () if weights is None else (weights.FOLDER / weights.TOKENIZER,)
+
+
+def subject_folder() -> Path | None:
+    """The 15 pictures of the miniature's subject, where they are installed."""
+    folder = Path(__file__).resolve().parents[1] / "demo" / "subject"
+    return folder if folder.is_dir() else None
 
 
 def _weights() -> ModuleType | None:

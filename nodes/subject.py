@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Subject as SubjectSpec
 from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
+from . import miniature
 from .host import ADVANCED, input_folder, io
 from .names import listing_fingerprint, photo_folder, subfolders
 from .recipes import check_packages
@@ -36,8 +38,9 @@ class Subject(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=subfolders(input_folder()),
-                    tooltip="A folder inside ComfyUI's input folder. Press R to list new ones.",
+                    options=folder_names(),
+                    tooltip="A folder inside ComfyUI's input folder, or the pictures that the "
+                    "miniature learns from. Press R to list new ones.",
                 ),
                 io.String.Input(
                     "token",
@@ -128,7 +131,7 @@ class Subject(io.ComfyNode):
         given = {"token": token, "class_word": class_word, "prompt": prompt, "crop": crop}
         try:
             if folder is not None:
-                photo_folder(input_folder(), folder)
+                find_folder(folder)
             given = {key: value for key, value in given.items() if value is not None}
             check_packages(subject=subject_spec(given).model_dump(mode="json"))
         except LikenessError as error:
@@ -139,16 +142,28 @@ class Subject(io.ComfyNode):
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
         """Changes when the folder's files do, so that new photographs are read."""
         try:
-            return listing_fingerprint(photo_folder(input_folder(), folder or ""))
+            return listing_fingerprint(find_folder(folder or ""))
         except LikenessError as error:
             return str(error)
 
     @classmethod
     def execute(cls, folder: str, **options: Any) -> io.NodeOutput:
         """(subject, crops, report). Raises SubjectError when no photograph can be used."""
-        source = SubjectSource(subject_spec(options), photo_folder(input_folder(), folder))
+        source = SubjectSource(subject_spec(options), find_folder(folder))
         photos = read_subject(source.folder, source.spec)
         return io.NodeOutput(source, crops(photos), report(photos))
+
+
+def folder_names() -> list[str]:
+    """The folders to choose from."""
+    bundled = [miniature.SUBJECT] if miniature.subject_folder() else []
+    return [*subfolders(input_folder()), *bundled]
+
+
+def find_folder(name: str) -> Path:
+    """The folder of a name. Raises LikenessError, also for one without files."""
+    bundled = miniature.subject_folder()
+    return bundled if bundled and name == miniature.SUBJECT else photo_folder(input_folder(), name)
 
 
 def subject_spec(fields: dict[str, Any]) -> SubjectSpec:

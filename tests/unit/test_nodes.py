@@ -119,6 +119,16 @@ def test_the_fingerprint_of_a_folder_follows_its_files(nodes, tmp_path):
     assert len({empty, one, nodes.names.listing_fingerprint(tmp_path)}) == 3
 
 
+def test_the_miniatures_pictures_can_be_chosen_without_copying_them(nodes, monkeypatch):
+    name = nodes.subject.folder_names()[-1]
+    folder = nodes.subject.find_folder(name)
+    assert len(list(folder.glob("*.png"))) == 15
+    assert nodes.subject.Subject.validate_inputs(folder=name) is True
+    monkeypatch.setattr(nodes.subject.miniature, "subject_folder", lambda: None)
+    assert name not in nodes.subject.folder_names()
+    assert "There is no folder" in nodes.subject.Subject.validate_inputs(folder=name)
+
+
 # Recipes
 
 

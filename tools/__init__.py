@@ -1,0 +1,1 @@
+"""Tools of the repository's developers; no part of the package."""

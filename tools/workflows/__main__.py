@@ -1,0 +1,34 @@
+"""``python -m tools.workflows``, from the repository's root, writes `workflows/*.json`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .graph import ROOT
+from .pages import pages
+from .saved import saved
+
+
+def text_of(graph: dict[str, Any]) -> str:
+    """A graph as it is stored: a line for each node, link and group."""
+
+    def value(part: Any) -> str:
+        if not isinstance(part, list):
+            return json.dumps(part, ensure_ascii=False)
+        lines = ",\n".join(f"  {json.dumps(item, ensure_ascii=False)}" for item in part)
+        return f"[\n{lines}\n ]" if part else "[]"
+
+    lines = ",\n".join(f" {json.dumps(key)}: {value(part)}" for key, part in graph.items())
+    return f"{{\n{lines}\n}}\n"
+
+
+def main() -> None:
+    """Writes all of them."""
+    for page in pages():
+        path = ROOT / "workflows" / f"{page.name}.json"
+        path.write_text(text_of(saved(page)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

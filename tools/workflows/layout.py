@@ -1,0 +1,70 @@
+"""Where nodes and groups stand: columns and rows, so that nothing overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .graph import Group, Node, Page
+
+# Measures of the frontend's canvas, in its pixels. A node's title is above its position.
+TITLE = 30
+GAP, ASIDE = 34, 60  # between the nodes of a column, and between columns
+PADDING, HEADER = 20, 50  # inside a group, and for its title
+BETWEEN = 60  # groups
+COLOUR = "#3f789e"
+
+Places = dict[Node, tuple[int, int]]
+
+
+def layout(page: Page) -> tuple[Places, list[dict[str, Any]]]:
+    """The position of each node, and the groups as the frontend saves them."""
+    places: Places = {}
+    groups: list[dict[str, Any]] = []
+    left = max((note.width for note in page.notes), default=-BETWEEN) + BETWEEN
+    _stack(page.notes, -left, 0, places)
+    top = 0
+    for row in page.rows:
+        x, bottom, first = 0, 0, len(groups)
+        for group in row:
+            right, low = _place_group(group, x, top, places)
+            groups.append(_saved_group(group, len(groups) + 1, x, top, right, low))
+            x, bottom = right + 2 * PADDING + BETWEEN, max(bottom, low)
+        for saved_group in groups[first:]:  # as high as the highest of the row
+            bounds = saved_group["bounding"]
+            bounds[3] = bottom + PADDING - bounds[1]
+        top = bottom + PADDING + BETWEEN + HEADER + TITLE
+    return places, groups
+
+
+def _place_group(group: Group, x: int, top: int, places: Places) -> tuple[int, int]:
+    """Places a group's nodes; returns where they end."""
+    bottom = top
+    for column in group.columns:
+        bottom = max(bottom, _stack(column, x, top, places))
+        x += max(node.width for node in column) + ASIDE
+    return x - ASIDE, bottom
+
+
+def _stack(column: Sequence[Node], x: int, top: int, places: Places) -> int:
+    """Places nodes one below the other; returns where the last one ends."""
+    y = top
+    for node in column:
+        places[node] = (x, y)
+        y += node.size()[1] + TITLE + GAP
+    return y - TITLE - GAP
+
+
+def _saved_group(
+    group: Group, number: int, x: int, top: int, right: int, bottom: int
+) -> dict[str, Any]:
+    corner = (x - PADDING, top - TITLE - HEADER)
+    size = (right - x + 2 * PADDING, bottom + PADDING - corner[1])
+    return {
+        "id": number,
+        "title": group.title,
+        "bounding": [*corner, *size],
+        "color": COLOUR,
+        "font_size": 24,
+        "flags": {},
+    }

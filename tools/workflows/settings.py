@@ -1,0 +1,97 @@
+"""What the bundled workflows train and draw with: the study's settings, and the miniature's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .graph import Model
+
+SD15 = Model(
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    "checkpoints",
+    "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
+    "v1-5-pruned-emaonly-fp16.safetensors?download=true",
+)
+OPENPOSE = Model(
+    "control_v11p_sd15_openpose_fp16.safetensors",
+    "controlnet",
+    "https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/"
+    "control_v11p_sd15_openpose_fp16.safetensors?download=true",
+)
+
+SLIGHT = "a photo of {class}, random head angle, slight smile"
+RANDOM = "a photo of {class}, random head angle, random smile"
+PREVIEW_EVERY = 200
+
+
+@dataclass(frozen=True)
+class Training:
+    """One way of teaching: `widgets` of its train node, and what it is shown."""
+
+    widgets: dict[str, Any]
+    rank: int | None = None  # None: DreamBooth
+    resolution: int = 512
+    class_prompt: str = SLIGHT
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Models and sizes. `class_images` are how many are drawn, in how many steps."""
+
+    base: Model
+    openpose: Model
+    photographs: str
+    class_images: tuple[int, int]
+    picture: tuple[int, int]
+    steps: int
+    guidance: float
+    trainings: dict[str, Training]
+
+
+def _course(rate: float, steps: int, **widgets: Any) -> dict[str, Any]:
+    return {"learning_rate": rate, "steps": steps, "preview_every": PREVIEW_EVERY, **widgets}
+
+
+STUDY = Setting(
+    base=SD15,
+    openpose=OPENPOSE,
+    photographs="my_photos",
+    class_images=(500, 25),
+    picture=(768, 1024),
+    steps=35,
+    guidance=7.5,
+    trainings={
+        "tiny": Training(
+            _course(2e-6, 800, train_text_encoder=False, precision="fp32"),
+            resolution=256,
+            class_prompt=RANDOM,
+        ),
+        "standard": Training(_course(2e-6, 800)),
+        **{f"lora-r{rank}": Training(_course(1e-4, 800), rank=rank) for rank in (1, 4, 8)},
+    },
+)
+
+# A smaller model learns at larger rates; fp32, because it is meant for CPUs.
+_FP32 = {"precision": "fp32"}
+MINIATURE = Setting(
+    base=Model("miniature.safetensors", "checkpoints"),
+    openpose=Model("miniature-openpose.safetensors", "controlnet"),
+    photographs="miniature (bundled)",
+    class_images=(60, 20),
+    picture=(96, 128),
+    steps=35,
+    guidance=7.5,
+    trainings={
+        "tiny": Training(
+            _course(1e-4, 800, train_text_encoder=False, **_FP32),
+            resolution=64,
+            class_prompt=RANDOM,
+        ),
+        "standard": Training(_course(1e-4, 800, **_FP32), resolution=128),
+        **{
+            f"lora-r{rank}": Training(_course(2e-3, 250, **_FP32), rank=rank, resolution=128)
+            for rank in (1, 4, 8)
+        },
+    },
+)

@@ -1,0 +1,80 @@
+"""The workflows for the first steps: train once, and use what was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .graph import Group, Node, Page, Socket, node
+from .parts import material, records, trainer
+from .settings import SD15, STUDY, Setting
+from .texts import read_me
+
+FOREST = (
+    "portrait of sks man face, in the forest, standing, 4K, raw, hrd, hd, high quality, realism, "
+    "sharp focus"
+)
+NEGATIVE = (
+    "naked, nsfw, deformed, distorted, disfigured, poorly drawn, bad anatomy, extra limb, missing "
+    "limb, floating limbs, mutated hands disconnected limbs, mutation, ugly, blurry, amputation"
+)
+
+
+def train_lora() -> Page:
+    """A LoRA of rank 4, and a picture drawn with it."""
+    return _trained("train_lora", "lora-r4")
+
+
+def train_dreambooth() -> Page:
+    """A full fine-tune, and a picture drawn with it."""
+    return _trained("train_dreambooth", "standard")
+
+
+def use_adapter() -> Page:
+    """A picture drawn with a finished adapter."""
+    columns = _picture("none (base)")
+    groups = [Group("Base model, adapter and prompt", columns[:2]), Group("Draw", columns[2:])]
+    return Page("use_adapter", [read_me("use_adapter")], [groups])
+
+
+def _trained(name: str, key: str) -> Page:
+    setting: Setting = replace(STUDY, class_images=(200, 25))
+    shown = material(setting, setting.trainings[key])
+    train = trainer(setting, key, shown)
+    train.title, train.given["name"] = "", "subject"
+    groups = [
+        shown.group("1 · Photographs"),
+        Group("2 · Train", [[train]]),
+        Group("What was trained", [records(train)]),
+    ]
+    draw = [Group("3 · Draw", _picture(train["adapter"]))]
+    return Page(name, [read_me(name)], [groups, draw])
+
+
+def _picture(adapter: Socket | str) -> list[list[Node]]:
+    """Columns of nodes that draw one picture with an adapter."""
+    base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=SD15)
+    load = node("Likeness_LoadAdapter", model=base["MODEL"], clip=base["CLIP"], adapter=adapter)
+    size = node("EmptyLatentImage", "Size of the picture", width=512, height=512)
+    texts = [
+        node("CLIPTextEncode", title, 340, 190, clip=load["clip"], text=text)
+        for title, text in (("Prompt", FOREST), ("Negative prompt", NEGATIVE))
+    ]
+    sampler = node(
+        "KSampler",
+        "",
+        300,
+        model=load["model"],
+        positive=texts[0]["CONDITIONING"],
+        negative=texts[1]["CONDITIONING"],
+        latent_image=size["LATENT"],
+        seed=1,
+        steps=35,
+        cfg=7.5,
+        sampler_name="euler",
+        scheduler="simple",
+    )
+    decode = node("VAEDecode", "", 300, 60, samples=sampler["LATENT"], vae=base["VAE"])
+    picture = node(
+        "SaveImage", "", 420, 520, images=decode["IMAGE"], filename_prefix="likeness/picture"
+    )
+    return [[base, load, size], texts, [sampler, decode], [picture]]
