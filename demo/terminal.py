@@ -1,4 +1,4 @@
-"""Commands of this room: demo, and under it pretrain."""
+"""Commands of this room: demo, and under it pretrain and quality."""
 
 from __future__ import annotations
 
@@ -19,12 +19,23 @@ with fewer samples, and needs many hours. To look at: OUT/<stage>/sheets, OUT/<s
 """
 
 
+_QUALITY = """\
+Draws people that the small model never saw, teaches it each of them by each recipe, draws the
+study's six prompts, and has the judge measure them. One line a model goes to OUT/quality.jsonl;
+what is there is not measured again. The results are in docs/quality.md.
+
+rows: base, tiny, lora-r1, lora-r4, lora-r8, standard; with -no-prior: without class images.
+"""
+
+
 def add_commands(commands: Any) -> None:
     """Adds this room's commands to the parser."""
     demo = commands.add_parser("demo", help="try everything on a small model, without downloads")
     demo.add_argument("--output", type=Path, default=Path("output"))
     demo.set_defaults(run=_demo)
-    _add_pretrain(demo.add_subparsers(metavar="COMMAND"))
+    more = demo.add_subparsers(metavar="COMMAND")
+    _add_pretrain(more)
+    _add_quality(more)
 
 
 def _add_pretrain(commands: Any) -> None:
@@ -46,6 +57,30 @@ def _add_pretrain(commands: Any) -> None:
         "--share", type=_share, default=(0, 1), metavar="K/N", help="draw only the K-th of N shares"
     )
     parser.set_defaults(run=_pretrain)
+
+
+def _add_quality(commands: Any) -> None:
+    parser = commands.add_parser(
+        "quality", help="measure what the recipes teach the small model", description=_QUALITY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("output/quality"), metavar="FOLDER")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
+    parser.add_argument("--people", type=int, default=5, help="how many people to learn")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each person")
+    parser.add_argument("--sweep", action="store_true", help="people kept apart for choosing rates")
+    parser.add_argument("--steps", type=int, nargs="+", help="measure after each of these steps")
+    parser.add_argument("--draws", type=int, default=2, help="pictures of each prompt")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change every recipe"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="only print the table of what is there"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="another small model's files"
+    )
+    parser.set_defaults(run=_quality)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -84,4 +119,28 @@ def _pretrain(given: argparse.Namespace) -> int:
     )
     done = pretrain(given.stage, options)
     print("done" if done else "time is up: run the same command again to go on")
+    return 0
+
+
+def _quality(given: argparse.Namespace) -> int:
+    if any(n < 1 for n in (given.people, given.seeds, given.draws, *(given.steps or ()))):
+        raise RecipeError("--people, --seeds, --draws and --steps are at least 1.")
+    from . import quality
+    from .quality_table import table
+    from .weights import FOLDER
+
+    options = quality.Options(
+        out=given.out.resolve(),
+        rows=given.rows or quality.ROWS,
+        people=given.people,
+        seeds=given.seeds,
+        first=quality.PEOPLE["sweep" if given.sweep else "quality"],
+        steps=sorted(given.steps) if given.steps else None,
+        settings=given.set,
+        draws=given.draws,
+        weights=(given.weights or FOLDER).resolve(),
+    )
+    if not given.table:
+        quality.run(options)
+    print(table(quality.read_lines(options.out / quality.LINES)))
     return 0

@@ -1,32 +1,63 @@
-"""The recipes of the study, by name."""
+"""Recipes by name: the study's, and the same scaled for the miniature of demo/."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from .errors import RecipeError
 from .recipe import Compute, DreamBooth, LoRA, Optimizer, Prior, Recipe, Subject, TextEncoder
 
+RANKS = (1, 4, 8)
 _STUDY_8BIT = Optimizer(name="adamw8bit", learning_rate=2e-6)
 
 
+def _tiny() -> Recipe:
+    return Recipe(
+        subject=Subject(resolution=256),
+        prior=Prior(prompt="a photo of {class}, random head angle, random smile"),
+        method=DreamBooth(),
+        text_encoder=TextEncoder(train=False),
+        optimizer=_STUDY_8BIT,
+        compute=Compute(precision="fp32"),
+    )
+
+
+def _standard() -> Recipe:
+    return Recipe(method=DreamBooth(), optimizer=_STUDY_8BIT, compute=Compute(attention="xformers"))
+
+
+def _lora(rank: int) -> Recipe:
+    return Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
+
+
+def _miniature(study: Recipe, rate: float) -> Recipe:
+    """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
+
+    The rates come from the sweep in docs/quality.md: the study's teach a model so small nothing.
+    """
+    return study.changed(
+        subject={"resolution": study.subject.resolution // 4},
+        prior={"count": 60},
+        optimizer={"name": "adamw", "learning_rate": rate},
+        compute={"precision": "fp32", "attention": "sdpa"},
+    )
+
+
+_PRESETS: dict[str, Callable[[], Recipe]] = {
+    "tiny": _tiny,
+    "standard": _standard,
+    **{f"lora-r{rank}": lambda rank=rank: _lora(rank) for rank in RANKS},
+    "miniature-tiny": lambda: _miniature(_tiny(), 1e-4),
+    "miniature-standard": lambda: _miniature(_standard(), 1e-4),
+    **{
+        f"miniature-lora-r{rank}": lambda rank=rank: _miniature(_lora(rank), 2e-3) for rank in RANKS
+    },
+}
+PRESETS = tuple(_PRESETS)
+
+
 def preset(name: str) -> Recipe:
-    """A recipe of the study: tiny, standard, lora-r1, lora-r4 or lora-r8. Raises RecipeError."""
-    presets = {
-        "tiny": Recipe(
-            subject=Subject(resolution=256),
-            prior=Prior(prompt="a photo of {class}, random head angle, random smile"),
-            method=DreamBooth(),
-            text_encoder=TextEncoder(train=False),
-            optimizer=_STUDY_8BIT,
-            compute=Compute(precision="fp32"),
-        ),
-        "standard": Recipe(
-            method=DreamBooth(), optimizer=_STUDY_8BIT, compute=Compute(attention="xformers")
-        ),
-        **{
-            f"lora-r{rank}": Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
-            for rank in (1, 4, 8)
-        },
-    }
-    if name not in presets:
-        raise RecipeError(f"There is no preset {name!r}; the presets are {', '.join(presets)}.")
-    return presets[name]
+    """A recipe by name, one of PRESETS. Raises RecipeError."""
+    if name not in _PRESETS:
+        raise RecipeError(f"There is no preset {name!r}; the presets are {', '.join(PRESETS)}.")
+    return _PRESETS[name]()

@@ -1,0 +1,158 @@
+"""What one model has learned of a person: pictures drawn for it, and the judge's numbers.
+
+The pictures are the study's: six prompts at a guidance scale of 7.5, in the miniature's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..comparison.keypoints import yoga_poses
+from ..comparison.poses import Pose, choose_pose, draw_pose, fit_pose
+from ..comparison.prompts import bundled_set
+from ..trainers.base_model import BaseModel
+from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
+from ..trainers.text import encode_text, tokenize
+from . import miniature
+from .judge import Judge, Reference, identity_match, pose_error, prompt_match
+
+TOKEN_PROMPT = "a photo of {token} {class} face"
+CLASS_PROMPT = "a photo of a {class}"
+SHOWN = 0.5  # identity match from which a picture shows the subject
+
+Pictures = NDArray[np.uint8]  # (n, height, width, 3)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How pictures are drawn: sides in pixels, sampling steps, guidance scale."""
+
+    width: int = 96
+    height: int = 128
+    steps: int = 20
+    guidance: float = 7.5
+
+
+@dataclass(frozen=True)
+class Words:
+    """What stands for the subject in prompts, and the six prompts with their negative."""
+
+    token: str = "sks"
+    class_word: str = "man"
+
+    def fill(self, text: str) -> str:
+        """A prompt for this subject."""
+        return text.replace("{token}", self.token).replace("{class}", self.class_word)
+
+    def study(self) -> dict[str, str]:
+        """The study's six prompts by key."""
+        return {p.key: self.fill(p.text) for p in bundled_set("study").prompts}
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The judge's numbers of one model; all are means over pictures.
+
+    identity: identity match over the six prompts, 0 a stranger and 1 the subject.
+    prompt: share of what the six prompts ask for that is drawn, 0 to 1.
+    token: identity match of the token's own prompt.
+    drift: share of pictures of the class prompt that show the subject, 0 to 1.
+    joints: distance of joints from a pose that was not given to the model, in heights.
+    joints_controlled: the same with the pose given through the ControlNet; NaN without one.
+    """
+
+    identity: float
+    prompt: float
+    token: float
+    drift: float
+    joints: float
+    joints_controlled: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON: NaN becomes null."""
+        return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
+
+
+@torch.no_grad()
+def draw(
+    model: BaseModel, prompts: Sequence[str], seeds: Sequence[int], *,
+    control: Control | None = None, negative: str = "", canvas: Canvas = Canvas(),
+) -> Pictures:  # fmt: skip
+    """One picture for each prompt, from the noise of its seed, all in one batch."""
+    ids = tokenize(model.tokenizer, [*prompts, negative]).to(model.unet.device)
+    context = encode_text(model.text_encoder, ids)
+    latents = sample(
+        model.unet, context[:-1], context[-1:], noise_for(list(seeds), canvas.height, canvas.width),
+        sigmas=sigmas_for(canvas.steps), guidance=canvas.guidance, control=control,
+        prediction=model.prediction,
+    )  # fmt: skip
+    return decode(model.vae, latents)
+
+
+def measure(
+    model: BaseModel, judge: Judge, subject: Reference, *, words: Words = Words(),
+    controlnet: Any = None, draws: int = 2, seed: int = 0, canvas: Canvas = Canvas(),
+) -> tuple[Measures, Pictures]:  # fmt: skip
+    """The numbers of a model, and the first picture of each of the six prompts.
+
+    `draws` pictures of each prompt are judged, from noises of `seed` that are the same for every
+    model; `controlnet` is a diffusers ControlNetModel.
+    """
+    study, seeds = words.study(), [seed * 1000 + n for n in range(draws)]
+    more = [seed * 1000 + n for n in range(3 * draws)]
+    made = partial(draw, model, negative=bundled_set("study").negative, canvas=canvas)
+    drawn = {key: made([text] * draws, seeds) for key, text in study.items()}
+    opinions = {key: judge(pictures) for key, pictures in drawn.items()}
+    own = judge(made([words.fill(TOKEN_PROMPT)] * len(more), more))
+    other = judge(made([words.fill(CLASS_PROMPT)] * len(more), more))
+    joints = controlled = float("nan")
+    if controlnet is not None:
+        joints, controlled = _joint_errors(made, judge, study, controlnet, seed, canvas)
+    numbers = Measures(
+        identity=_mean(identity_match(opinion, subject) for opinion in opinions.values()),
+        prompt=_mean(prompt_match(opinions[key], text) for key, text in study.items()),
+        token=float(identity_match(own, subject).mean()),
+        drift=float((identity_match(other, subject) > SHOWN).mean()),
+        joints=joints,
+        joints_controlled=controlled,
+    )
+    return numbers, np.stack([pictures[0] for pictures in drawn.values()])
+
+
+def _mean(values: Any) -> float:
+    return float(np.concatenate(list(values)).mean())
+
+
+def _joint_errors(
+    made: Callable[..., Pictures], judge: Judge, study: Mapping[str, str], controlnet: Any,
+    seed: int, canvas: Canvas,
+) -> tuple[float, float]:  # fmt: skip
+    """Joint errors of the six prompts against a pose each, without and with the pose given."""
+    width, height = canvas.width, canvas.height
+    poses = [fit_pose(choose_pose(yoga_poses(), seed, key), width, height) for key in study]
+    asked_for = np.stack([keypoints(pose) for pose in poses])
+    given = miniature.control(controlnet, hints_of(poses, width, height))
+
+    def error(control: Control | None) -> float:
+        pictures = made(list(study.values()), [seed] * len(study), control=control)
+        return float(pose_error(judge(pictures), asked_for, width / height).mean())
+
+    return error(None), error(given)
+
+
+def keypoints(pose: Pose) -> NDArray[np.float64]:
+    """A pose's first person as (18, 3): x, y in 0 to 1, and 1 where the joint is seen."""
+    return np.array([(*point, 1.0) if point else (0.0, 0.0, 0.0) for point in pose.people[0]])
+
+
+def hints_of(poses: Sequence[Pose], width: int, height: int) -> torch.Tensor:
+    """Skeleton pictures (n, 3, height, width) of 0 to 1 for a ControlNet."""
+    drawn = np.stack([np.asarray(draw_pose(pose, width, height)) for pose in poses])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,207 @@
+"""`likeness demo quality`: teaches the miniature people it never saw, and measures what it learned.
+
+For each person and seed the base learns that person by each recipe; the judge's numbers of every
+model go as one line each into ``<out>/quality.jsonl``. A line that is there is not measured
+again, so the command can be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..comparison.sample import load_with_adapter
+from ..trainers.errors import RecipeError
+from ..trainers.job import train
+from ..trainers.places import Places
+from ..trainers.presets import preset
+from ..trainers.recipe import Recipe
+from ..trainers.runs import RunFolder
+from ..trainers.terminal import Screen, with_settings
+from . import miniature, weights
+from .casting import random_identity
+from .judge import Judge, Reference, load_judge, reference_for
+from .measures import Canvas, Measures, Pictures, measure
+from .pretrain_vae import tiled
+from .scene import Identity
+from .subject import write_subject
+
+BASE = "base"
+ROWS = (BASE, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard")
+# The sweep's people are other ones than those whose results are published.
+PEOPLE = {"quality": 5000, "sweep": 7000}
+_BARE = "-no-prior"
+LINES = "quality.jsonl"
+CANVAS = Canvas()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was asked for.
+
+    `rows` are ROWS, also with ``-no-prior``; `steps` cut each training into parts that are
+    measured one by one (None: the recipe's own number); `settings` are FIELD=VALUE changes of
+    every recipe.
+    """
+
+    out: Path
+    rows: Sequence[str] = ROWS
+    people: int = 5
+    seeds: int = 3
+    first: int = PEOPLE["quality"]
+    steps: Sequence[int] | None = None
+    settings: Sequence[str] = ()
+    draws: int = 2
+    weights: Path = weights.FOLDER
+    say: Callable[[str], None] = print
+
+
+def run(options: Options) -> Path:
+    """Measures all that is missing; returns the file of the lines.
+
+    Raises RecipeError for a wrong row or setting, BaseModelError without the miniature's weights,
+    and what training raises.
+    """
+    for row in options.rows:
+        _recipe(row, options.settings)  # a wrong name ends here, not hours later
+    study = _Study(options)
+    for person in range(options.first, options.first + options.people):
+        for seed in range(options.seeds):
+            for row in options.rows:
+                study.measure(person, seed, row)
+    return study.lines
+
+
+def person(number: int) -> Identity:
+    """A man of the drawn world; the same number gives the same."""
+    return random_identity(np.random.default_rng((number, 3)), "man")
+
+
+def photos_of(folder: Path) -> Pictures:
+    """The photographs of a folder at the height of the pictures to be judged, their middles."""
+    photos = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())]
+    side, edge = CANVAS.height, (CANVAS.height - CANVAS.width) // 2
+    squares = np.stack([np.asarray(photo.resize((side, side))) for photo in photos])
+    return squares[:, :, edge : side - edge]
+
+
+class _Study:
+    """The parts that all measurements share."""
+
+    def __init__(self, options: Options) -> None:
+        self._options, self.lines = options, options.out / LINES
+        self._base = weights.find(weights.CHECKPOINT, options.weights)
+        self._judge: Judge = load_judge(weights.find(weights.JUDGE, options.weights))
+        self._controlnet = miniature.load_controlnet(
+            weights.find(weights.CONTROLNET, options.weights)
+        )
+        self._references: dict[int, Reference] = {}
+        self._known = {_key(line) for line in read_lines(self.lines)}
+
+    def measure(self, number: int, seed: int, row: str) -> None:
+        """Trains and measures one row of a person and seed."""
+        settings = list(self._options.settings) if row != BASE else []
+        for steps in self._parts(row):
+            line: dict[str, Any] = {
+                "person": number, "seed": seed, "row": row, "steps": steps, "settings": settings,
+            }  # fmt: skip
+            if _key(line) in self._known:
+                continue
+            adapter, seconds = self._adapter(number, seed, row, steps)
+            line |= {"train_seconds": round(seconds, 1)}
+            line |= self._numbers(number, seed, row, steps, adapter).to_dict()
+            with self.lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            self._options.say(json.dumps(line))
+
+    def _parts(self, row: str) -> Sequence[int]:
+        if row == BASE:
+            return (0,)
+        return self._options.steps or (_recipe(row, self._options.settings).schedule.steps,)
+
+    def _photos(self, number: int) -> Path:
+        folder = self._options.out / "people" / str(number)
+        if not folder.is_dir():
+            write_subject(folder, seed=number, identity=person(number))
+        return folder
+
+    def _reference(self, number: int) -> Reference:
+        """Who the person is to the judge, at the size of the pictures to be judged."""
+        if number not in self._references:
+            photos = photos_of(self._photos(number))
+            self._references[number] = reference_for(self._judge, person(number), photos)
+        return self._references[number]
+
+    def _adapter(self, number: int, seed: int, row: str, steps: int) -> tuple[Path | None, float]:
+        """The adapter after `steps`, going on from the part before, and the seconds of training."""
+        if row == BASE:
+            return None, 0.0
+        out = self._options.out
+        places = Places(
+            base=self._base, photos=self._photos(number), runs=out / "runs", loras=out / "loras",
+            checkpoints=out / "checkpoints", cache=out / "cache",
+        )  # fmt: skip
+        start, before = time.monotonic(), None
+        for part in self._parts(row):
+            recipe = _recipe(row, self._options.settings).changed(
+                name=f"p{number}", seed=seed, schedule={"steps": part}, continues=before
+            )
+            result = _train(recipe, places)
+            before = RunFolder(result.folder).recipe().digest()
+            if part >= steps:
+                break
+        return result.adapter, time.monotonic() - start
+
+    def _numbers(
+        self, number: int, seed: int, row: str, steps: int, adapter: Path | None
+    ) -> Measures:
+        model = load_with_adapter(self._base, adapter)
+        numbers, pictures = measure(
+            model, self._judge, self._reference(number), controlnet=self._controlnet,
+            draws=self._options.draws, seed=seed,
+        )  # fmt: skip
+        folder = self._options.out / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{number}-{seed}-{row}-{steps}.png"
+        Image.fromarray(tiled(pictures, len(pictures))).save(folder / name)
+        return numbers
+
+
+def _recipe(row: str, settings: Sequence[str]) -> Recipe:
+    """The miniature's recipe of a row. Raises RecipeError."""
+    if row.removesuffix(_BARE) not in ROWS:
+        raise RecipeError(f"There is no row {row!r}; the rows are {', '.join(ROWS)}, and those "
+                          f"with {_BARE} behind them.")  # fmt: skip
+    if row == BASE:
+        return preset("miniature-standard")
+    recipe = preset(f"miniature-{row.removesuffix(_BARE)}")
+    if row.endswith(_BARE):
+        recipe = recipe.changed(prior=None)
+    return with_settings(recipe, list(settings))
+
+
+def _train(recipe: Recipe, places: Places) -> Any:
+    screen = Screen()
+    try:
+        return train(recipe, places, on_event=screen.show, device="cpu")
+    finally:
+        screen.close()
+
+
+def _key(line: dict[str, Any]) -> str:
+    names = ("person", "seed", "row", "steps", "settings")
+    return json.dumps([line[name] for name in names])
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The measurements in a file, one a line; none where there is no file."""
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            yield json.loads(text)

@@ -1,0 +1,56 @@
+"""Tables of quality.jsonl: means with 95 % intervals over people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS = ("identity", "prompt", "token", "drift", "joints", "joints_controlled")
+_RESAMPLES = 10_000
+
+
+def interval(values: Mapping[Any, Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+    """Mean, and the 2.5th and 97.5th percentile of the bootstrap over people.
+
+    `values` has each person's numbers. People are drawn anew, each with all of their numbers:
+    seeds of one person are not independent (cluster bootstrap, Davison and Hinkley 1997, 3.8).
+    Raises ValueError without numbers.
+    """
+    means: NDArray[np.float64] = np.array([np.mean(v) for v in values.values() if len(v)])
+    if not len(means):
+        raise ValueError("there are no numbers")
+    rows = np.random.default_rng(seed).integers(len(means), size=(_RESAMPLES, len(means)))
+    low, high = np.percentile(means[rows].mean(axis=1), (2.5, 97.5))
+    return float(means.mean()), float(low), float(high)
+
+
+def table(lines: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table: a row for each row, steps and settings of the lines."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for line in lines:
+        key = (line["row"], line["steps"], " ".join(line["settings"]))
+        groups.setdefault(key, []).append(line)
+    head = ["model", "steps", "settings", "people", "runs", "seconds", *COLUMNS]
+    rows = [head, ["---"] * len(head)]
+    for (row, steps, settings), found in groups.items():
+        people = {line["person"] for line in found}
+        seconds = np.mean([line["train_seconds"] for line in found])
+        cells = [_cell(found, column) for column in COLUMNS]
+        rows.append([row, str(steps), settings, str(len(people)), str(len(found)),
+                     f"{seconds:.0f}", *cells])  # fmt: skip
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _cell(lines: Sequence[Mapping[str, Any]], column: str) -> str:
+    """Mean and interval of a column, or a dash where it was not measured."""
+    values: dict[Any, list[float]] = {}
+    for line in lines:
+        if line[column] is not None:
+            values.setdefault(line["person"], []).append(line[column])
+    if not values:
+        return "–"
+    mean, low, high = interval(values)
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from likeness.comparison.keypoints import yoga_poses
+from likeness.demo import measures, miniature, quality, quality_table
+from likeness.demo.judge import Judge, Reference
+from likeness.demo.judge_networks import ARCHITECTURES
+from likeness.demo.measures import Measures, Words
+from likeness.demo.tokenizer import write_tokenizer
+from likeness.trainers.base_model import BaseModel
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.tokenizer import load_tokenizer
+
+SMALL = measures.Canvas(32, 32, steps=1)
+
+
+def test_the_words_are_the_studys():
+    prompts = Words().study()
+    assert list(prompts) == ["sunglasses", "girlfriend", "umbrella", "kitchen", "forest", "street"]
+    assert prompts["umbrella"] == "a photo of a man sks with umbrella"
+    assert Words("ohwx", "woman").study()["kitchen"].startswith("close up portrait of ohwx woman")
+
+
+def test_keypoints_keep_places_and_mark_what_is_unseen():
+    pose = yoga_poses()[0]
+    points = measures.keypoints(pose)
+    assert points.shape == (18, 3)
+    assert points[0, :2] == pytest.approx(pose.people[0][0])
+    assert set(points[:, 2]) <= {0.0, 1.0}
+
+
+def test_hints_are_skeletons_on_black():
+    hints = measures.hints_of(yoga_poses()[:2], 48, 64)
+    assert hints.shape == (2, 3, 64, 48)
+    assert hints.min() == 0 and 0.9 < hints.max() <= 1
+    assert (hints.amax(1) == 0).float().mean() > 0.5
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A miniature of random weights."""
+    torch.manual_seed(0)
+    write_tokenizer(tmp_path / "tokenizer")
+    return BaseModel(
+        unet=miniature.new_unet().eval(),
+        vae=miniature.new_vae().eval(),
+        text_encoder=miniature.new_text_encoder().eval(),
+        tokenizer=load_tokenizer(tmp_path / "tokenizer"),
+        prediction="epsilon",
+    )
+
+
+def test_every_measure_is_a_number_and_repeats(model):
+    judge = Judge(ARCHITECTURES["convolution"]().eval(), "convolution")
+    subject = Reference(np.ones(64) / 8, chance=0.0, same=1.0)
+    controlnet = miniature.new_controlnet(model.unet).eval()
+    runs = [
+        measures.measure(model, judge, subject, controlnet=controlnet, draws=1, canvas=SMALL)
+        for _ in range(2)
+    ]
+    numbers, pictures = runs[0]
+    assert pictures.shape == (6, 32, 32, 3)
+    assert np.isfinite(list(numbers.to_dict().values())).all()
+    assert runs[0][0] == runs[1][0]
+    # A ControlNet that has learned nothing changes nothing.
+    assert numbers.joints == pytest.approx(numbers.joints_controlled, abs=1e-6)
+
+
+def test_without_a_controlnet_there_are_no_joint_errors(model):
+    judge = Judge(ARCHITECTURES["convolution"]().eval(), "convolution")
+    subject = Reference(np.ones(64) / 8, chance=0.0, same=1.0)
+    numbers, _ = measures.measure(model, judge, subject, draws=1, canvas=SMALL)
+    assert numbers.to_dict()["joints"] is None
+
+
+# The study over people.
+
+
+@pytest.mark.parametrize("row", ["huge", "lora-r4-no-priors", "", "-no-prior"])
+def test_a_wrong_row_is_named_with_the_right_ones(row):
+    with pytest.raises(RecipeError, match="the rows are base, tiny"):
+        quality._recipe(row, [])
+
+
+def test_a_row_without_prior_has_no_class_images():
+    assert quality._recipe("standard", []).prior is not None
+    assert quality._recipe("standard-no-prior", ["schedule.steps=7"]).prior is None
+
+
+def test_a_person_is_always_the_same_and_not_another():
+    assert quality.person(5000) == quality.person(5000)
+    assert quality.person(5000) != quality.person(5001)
+
+
+def test_damaged_or_missing_lines(tmp_path):
+    assert list(quality.read_lines(tmp_path / "none.jsonl")) == []
+
+
+def test_intervals_are_over_people_not_over_pictures():
+    same = {person: [0.5] * 100 for person in range(3)}
+    assert quality_table.interval(same) == pytest.approx((0.5, 0.5, 0.5))
+    # Two people who differ: more seeds of each make the interval no narrower.
+    few = quality_table.interval({0: [0.0], 1: [1.0]})
+    many = quality_table.interval({0: [0.0] * 50, 1: [1.0] * 50})
+    assert few == many == pytest.approx((0.5, 0.0, 1.0))
+    with pytest.raises(ValueError, match="no numbers"):
+        quality_table.interval({})
+
+
+def test_a_table_has_a_row_for_each_model_and_a_dash_for_what_is_missing():
+    numbers = Measures(0.5, 0.8, 0.4, 0.1, float("nan"), float("nan")).to_dict()
+    lines = [
+        {"person": p, "row": row, "steps": 9, "settings": [], "train_seconds": 3, **numbers}
+        for row in ("base", "tiny")
+        for p in (1, 2)
+    ]  # fmt: skip
+    rows = quality_table.table(lines).splitlines()
+    assert len(rows) == 4 and rows[2].startswith("| base | 9 |")
+    assert "0.50 (0.50 to 0.50)" in rows[2] and rows[2].count("–") == 2
