@@ -8,7 +8,8 @@ from typing import Any
 
 from ..trainers.adapter import load_adapter
 from ..trainers.adapter_names import guess_family, list_names
-from ..trainers.base_file import read_shapes
+from ..trainers.base_file import other_family, read_shapes
+from ..trainers.diffusers_folder import read_folder
 from ..trainers.errors import AdapterError
 from . import host
 
@@ -29,11 +30,17 @@ def apply_adapter(
 ) -> tuple[Any, Any]:
     """(MODEL, CLIP) with the adapter at its (model, clip) strengths; the inputs stay as they are.
 
-    Raises LikenessError if the file is damaged, or any of its tensors has no place on this model.
+    `path` is a file, or a diffusers folder. Raises LikenessError if it is damaged, or any of its
+    tensors has no place on this model.
     """
-    if any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path)):
+    if is_full(path):
         return _interpolate(model, clip, path, strengths)
     return _add_lora(model, clip, path, strengths)
+
+
+def is_full(path: Path) -> bool:
+    """Whether this is a full fine-tune. Raises LikenessError for a damaged file."""
+    return path.is_dir() or any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path))
 
 
 def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float]) -> tuple[Any, Any]:
@@ -64,8 +71,8 @@ def check_lora(
     if strangers or not lora:
         raise AdapterError(
             f"{name} does not fit this model: {len(strangers)} of its {len(lora)} tensors have no "
-            f"place in it ({list_names(strangers)}). It looks like {guess_family(lora)}; choose a "
-            "base model of that family, or another adapter."
+            f"place in it ({list_names(strangers)}). It looks like this: {guess_family(lora)}. "
+            "Choose a base model of that family, or another adapter."
         )
     for module in sorted({key.split(".")[0] for key in lora}):
         up, down = (lora.get(f"{module}.lora_{part}.weight") for part in ("up", "down"))
@@ -78,7 +85,7 @@ def check_lora(
             raise AdapterError(
                 f"{name} does not fit this model: it adapts {module} as a layer of "
                 f"{prod(down[1:])} inputs and {up[0]} outputs, which here has {prod(weight[1:])} "
-                f"and {weight[0]}. It was made for another family."
+                f"and {weight[0]}. It looks like this: {guess_family(lora)}."
             )
 
 
@@ -91,15 +98,17 @@ def _interpolate(
     model: Any, clip: Any, path: Path, strengths: tuple[float, float]
 ) -> tuple[Any, Any]:
     """base + strength * (tuned - base), exact at strength 1, nothing at 0."""
-    tensors = host.read_tensors(path)
+    tensors = read_folder(path) if path.is_dir() else host.read_tensors(path)
     unet = {
         key.removeprefix("model."): value
         for key, value in tensors.items()
         if key.startswith(CHECKPOINT_UNET)
     }
+    family = other_family(_shapes(tensors)) or ""
+    base = _only(UNET, host.model_shapes(model))
+    check_checkpoint(path.name, "UNet", _shapes(unet), base, family)
     text = host.text_encoder_tensors(model, tensors)
-    check_checkpoint(path.name, "UNet", _shapes(unet), _only(UNET, host.model_shapes(model)))
-    check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip))
+    check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip), family)
     if any(strengths) and host.is_patched(model, clip):
         raise AdapterError(
             f"{path.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
@@ -117,8 +126,13 @@ def _moved(target: Any, tuned: dict[str, Any], strength: float) -> Any:
     )
 
 
-def check_checkpoint(name: str, what: str, tuned: dict[str, Shape], base: dict[str, Shape]) -> None:
-    """Raises AdapterError unless the tuned and the base weights have the same names and shapes."""
+def check_checkpoint(
+    name: str, what: str, tuned: dict[str, Shape], base: dict[str, Shape], family: str = ""
+) -> None:
+    """Raises AdapterError unless the tuned and the base weights have the same names and shapes.
+
+    `family` is what the file looks like if it is not SD 1.x, for the message.
+    """
     differ = [
         key
         for key in {**tuned, **base}
@@ -127,8 +141,8 @@ def check_checkpoint(name: str, what: str, tuned: dict[str, Shape], base: dict[s
     if differ:
         raise AdapterError(
             f"{name} does not fit this model: {len(differ)} weights of the {what} differ in name "
-            f"or shape ({list_names(differ)}). Load it on the base it was trained from, or open it "
-            "with Load Checkpoint."
+            f"or shape ({list_names(differ)}). {f'It is {family}. ' if family else ''}Load it on "
+            "the base it was trained from, or open it with Load Checkpoint."
         )
 
 

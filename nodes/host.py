@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ __all__ = ["ADVANCED", "ComfyExtension", "io"]
 ADVANCED = {"advanced": True}
 
 PREVIEW_PIXELS = 512
+DIFFUSERS_INDEX = "model_index.json"  # marks a model folder of diffusers
 
 
 # Folders and files
@@ -50,20 +53,42 @@ def tokenizer_folder() -> Path:
 
 
 def model_names(kind: str) -> list[str]:
-    """Files that ComfyUI lists; `kind` is "checkpoints" or "loras"."""
+    """Files that ComfyUI lists; `kind` is "checkpoints", "loras" or "diffusers" (folders)."""
+    if kind == "diffusers":
+        return sorted(set(_diffusers_names()))
     return list(folder_paths.get_filename_list(kind))
 
 
 def model_path(kind: str, name: str) -> Path:
     """The file of a name that ComfyUI lists: no other name is followed. Raises LikenessError."""
-    if name in model_names(kind):
+    path = None
+    if kind == "diffusers":
+        path = _diffusers_folder(name)
+    elif name in model_names(kind):
         path = folder_paths.get_full_path(kind, name)
-        if path is not None:
-            return Path(path)
+    if path is not None:
+        return Path(path)
     raise LikenessError(
         f"{name!r} is not among ComfyUI's {kind}. Put the file into models/{kind}, "
         "press R in the browser to list it, and choose it again."
     )
+
+
+def _diffusers_names() -> Iterator[str]:
+    """Model folders as core's loader of them lists them."""
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        for place, _, files in os.walk(root, followlinks=True):
+            if DIFFUSERS_INDEX in files:
+                yield str(Path(place).relative_to(root))
+
+
+def _diffusers_folder(name: str) -> Path | None:
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        path = root / name
+        below = path.is_relative_to(root) and ".." not in path.parts
+        if below and (path / DIFFUSERS_INDEX).is_file():
+            return path
+    return None
 
 
 def add_models(kind: str, folder: Path) -> None:
@@ -215,8 +240,12 @@ def models_folder() -> Path:
 
 
 def files_named(text: str) -> list[Path]:
-    """The files that a widget's text names: models of any kind, or a file of the input folder."""
-    if not re.fullmatch(r"[^\n]{1,300}\.\w{1,12}( \[\w+\])?", text):
+    """What a widget's text names: models of any kind, diffusers folders, files of the input."""
+    if not re.fullmatch(r"[^\n\0]{1,250}", text):
+        return []
+    if folder := _diffusers_folder(text):
+        return [folder]
+    if not re.fullmatch(r".+\.\w{1,12}( \[\w+\])?", text):
         return []
     kinds = folder_paths.folder_names_and_paths
     models = (folder_paths.get_full_path(kind, text) for kind in kinds if kind != "custom_nodes")

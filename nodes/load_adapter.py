@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
+from ..trainers.adapter import AdapterInfo, read_metadata
+from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
 from .host import io, model_names, model_path
-from .names import file_fingerprint
+from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 
-KINDS = ("loras", "checkpoints")
+SCORES = "likeness.scores"
+KINDS = ("loras", "checkpoints", "diffusers")
 
 
-def _readable(name: str) -> bool:
-    return name.lower().endswith(".safetensors")
+def adapter_names() -> list[str]:
+    """What can be chosen: .safetensors files of LoRAs and checkpoints, and diffusers folders."""
+    return sorted({name for kind in KINDS for name in model_names(kind) if _readable(kind, name)})
+
+
+def _readable(kind: str, name: str) -> bool:
+    return kind == "diffusers" or name.lower().endswith(".safetensors")
 
 
 def find_adapter(name: str) -> Path:
-    """The file of a LoRA's or a checkpoint's name. Raises AdapterError."""
+    """The file or folder of a LoRA's, a checkpoint's or a diffusers model's name.
+
+    Raises AdapterError.
+    """
     kinds = [kind for kind in KINDS if name in model_names(kind)]
     if not kinds:
         raise AdapterError(
@@ -27,9 +41,10 @@ def find_adapter(name: str) -> Path:
         )
     if len(kinds) > 1:
         raise AdapterError(
-            f"{name!r} is both a LoRA and a checkpoint: rename one of the two files."
+            f"{name!r} is in more than one of ComfyUI's model folders ({', '.join(kinds)}): rename "
+            "one of the two."
         )
-    if not _readable(name):
+    if not _readable(kinds[0], name):
         raise AdapterError(
             f"{name!r} is not a .safetensors file: convert it, then choose that one."
         )
@@ -41,15 +56,14 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        names = sorted({name for kind in KINDS for name in model_names(kind) if _readable(name)})
         strength = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
         return io.Schema(
             node_id="Likeness_LoadAdapter",
             display_name="Load Adapter (Likeness)",
             category="Likeness",
             description=(
-                "Loads a LoRA or a DreamBooth checkpoint onto the base model it was trained from. "
-                "A checkpoint is blended with the base, so that one graph serves every variant. "
+                "Loads a LoRA or a full fine-tune onto the base model it was trained from. "
+                "A fine-tune is blended with the base, so that one graph serves every variant. "
                 "A file that does not fit is an error, never a silent half."
             ),
             inputs=[
@@ -57,8 +71,9 @@ class LoadAdapter(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The base model's text encoder."),
                 io.Combo.Input(
                     "adapter",
-                    options=[BASE, *names],
-                    tooltip="A LoRA or a full checkpoint; or connect a train node's adapter.",
+                    options=[BASE, *adapter_names()],
+                    tooltip="A LoRA, a full checkpoint or a diffusers folder; or connect a train "
+                    "node's adapter.",
                 ),
                 io.Float.Input(
                     "strength_model",
@@ -75,7 +90,9 @@ class LoadAdapter(io.ComfyNode):
                 io.Model.Output(id="model_out", display_name="model"),
                 io.Clip.Output(id="clip_out", display_name="clip"),
                 io.String.Output(
-                    id="label", display_name="label", tooltip="The adapter's name and strength."
+                    id="label",
+                    display_name="label",
+                    tooltip="The adapter's name, its strength, and what it says of its training.",
                 ),
             ],
         )
@@ -94,7 +111,7 @@ class LoadAdapter(io.ComfyNode):
     def fingerprint_inputs(cls, adapter: str | None = None, **_: object) -> str:
         """Changes when the file is replaced."""
         try:
-            return file_fingerprint(find_adapter(adapter)) if adapter else ""
+            return adapter_fingerprint(find_adapter(adapter)) if adapter else ""
         except LikenessError:
             return ""
 
@@ -108,12 +125,46 @@ class LoadAdapter(io.ComfyNode):
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)
         model, clip = apply_adapter(model, clip, path, strengths)
-        return io.NodeOutput(model, clip, _label(path.stem, *strengths))
+        return io.NodeOutput(model, clip, label_of(path, *strengths))
 
 
-def _label(name: str, on_model: float, on_clip: float) -> str:
-    if on_model == on_clip == 1:
-        return name
-    return (
-        f"{name} ({on_model:g})" if on_model == on_clip else f"{name} ({on_model:g}, {on_clip:g})"
-    )
+def adapter_fingerprint(path: Path) -> str:
+    """Changes when the file, or one of a folder's models, is replaced."""
+    if path.is_dir():
+        return repr([listing_fingerprint(path / part) for part in PARTS])
+    return file_fingerprint(path)
+
+
+def label_of(path: Path, on_model: float, on_clip: float) -> str:
+    """The name, its strengths unless they are 1, and what a file says of its training."""
+    name = path.name if path.is_dir() else path.stem
+    if not on_model == on_clip == 1:
+        same = on_model == on_clip
+        name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
+    said = [] if path.is_dir() else lessons(read_metadata(path))
+    return f"{name}: {', '.join(said)}" if said else name
+
+
+def lessons(info: AdapterInfo) -> list[str]:
+    """Kind, rank, steps, loss and scores of a file that was trained by Likeness, else nothing."""
+    if "likeness.version" not in info.metadata:
+        return []
+    kinds = {"lora": f"LoRA of rank {info.rank}", "dora": f"DoRA of rank {info.rank}"}
+    said = [kinds.get(info.kind, "full fine-tune")]
+    said += [f"{info.steps} steps"] if info.steps is not None else []
+    said += [f"loss {info.loss:.3g}"] if info.loss is not None else []
+    return said + [f"{name} {value:.2f}" for name, value in scores_in(info.metadata).items()]
+
+
+def scores_in(metadata: Mapping[str, str]) -> dict[str, float]:
+    """The numbers in ``likeness.scores``, a JSON object, by name; {} where it is damaged."""
+    try:
+        scores = json.loads(metadata.get(SCORES, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    known = scores.items() if isinstance(scores, dict) else ()
+    return {
+        name[:40]: value
+        for name, value in known
+        if isinstance(value, int | float) and math.isfinite(value)
+    }

@@ -15,8 +15,7 @@ from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
 from .cells import Values
 from .host import blocked, io, output_folder
-from .load_adapter import find_adapter
-from .names import file_fingerprint
+from .load_adapter import adapter_fingerprint, find_adapter
 from .rows import BASE, SOCKETS, adapter_lines, labelled, posed_labels, with_connected
 from .sockets import MatrixType, PosesType, PromptsType
 from .study import cache_folder
@@ -95,7 +94,7 @@ class Matrix(io.ComfyNode):
             paths = [_path_of(name) for _, name in adapter_lines(adapters or "")]
         except LikenessError as error:
             return str(error)
-        return repr([path and file_fingerprint(path) for path in paths])
+        return repr([path and adapter_fingerprint(path) for path in paths])
 
     @classmethod
     def execute(
@@ -151,9 +150,9 @@ def _axes() -> list[io.Input]:
             "adapters",
             multiline=True,
             default="base",
-            tooltip="The rows: one file of the loras or checkpoints folders a line, or 'base' for "
-            "the untouched model; 'r4 = anna-lora.safetensors' gives a row its name, and so does "
-            "'r4 = adapter_1' for what is connected.",
+            tooltip="The rows: one file of the loras or checkpoints folders (or a folder in "
+            "diffusers) a line, or 'base' for the untouched model; 'r4 = anna-lora.safetensors' "
+            "gives a row its name, and so does 'r4 = adapter_1' for what is connected.",
         ),
         seed("seed", "The first noise of every row: the same all down a column."),
         whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),

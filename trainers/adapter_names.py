@@ -153,15 +153,17 @@ _FAMILIES = (
     ("SDXL checkpoint", r"^conditioner\.embedders\."),
     ("SD 2.x checkpoint", r"^cond_stage_model\.model\."),
     ("ControlNet", r"^(control_model\.|controlnet_|input_hint_block\.)"),
+    ("IP-Adapter", r"^(ip_adapter|image_proj)\."),
+    ("FLUX {}", r"(double|single)_blocks[._]\d|single_transformer_blocks"),
+    ("SD 3 {}", r"joint_blocks[._]\d|^transformer\.transformer_blocks\."),
     ("SD 1.x checkpoint", r"^cond_stage_model\.transformer\."),
     ("full checkpoint", r"^model\.diffusion_model\."),
     ("VAE", r"^(first_stage_model\.|(en|de)coder\.(conv_in|mid_block|mid)\.)"),
     ("textual inversion", r"^(emb_params|string_to_param.*|clip_[lg])$"),
-    ("FLUX LoRA", r"(double|single)_blocks[._]\d|single_transformer_blocks"),
-    ("SD 3 LoRA", r"joint_blocks[._]\d|^transformer\.transformer_blocks\."),
-    ("SDXL LoRA", r"^(lora_te2_|text_encoder_2\.)|^lora_unet_(in|out)put_blocks_"),
+    ("SDXL {}", r"^(lora_te2_|text_encoder_2\.)|^lora_unet_(in|out)put_blocks_"),
     ("LoRA of a transformer model", r"^(transformer|diffusion_model)\..*lora"),
 )
+_ADAPTS = re.compile(r"lora|\.alpha$|dora_scale")
 # Width of the text that the UNet attends to: what sets the SD families apart.
 _WIDTHS = {768: "SD 1.x LoRA", 1024: "SD 2.x LoRA", 2048: "SDXL LoRA"}
 _CROSS_DOWN = re.compile(r"attn2[._](processor\.)?to_[kv].*(down|lora_A)")
@@ -171,12 +173,13 @@ _SD_MODULE = re.compile(r"(down|up)_blocks[._]\d|mid_block[._]|layers[._]\d+[._]
 def guess_family(shapes: Shapes) -> str:
     """What a file with these tensors looks like, in words for an error message.
 
-    E.g. ``SD 1.x LoRA``, ``FLUX LoRA``, ``textual inversion``, ``LoHa``, or ``unknown kind``.
-    Names may be of any of the three namings.
+    E.g. ``SD 1.x LoRA``, ``FLUX LoRA``, ``FLUX model``, ``textual inversion``, ``LoHa``, or
+    ``unknown kind``. Names may be of any of the three namings.
     """
+    kind = "LoRA" if any(_ADAPTS.search(name) for name in shapes) else "model"
     for family, pattern in _LYCORIS + _FAMILIES:
         if any(re.search(pattern, name) for name in shapes):
-            return family
+            return family.format(kind)
     for name, shape in shapes.items():
         if _CROSS_DOWN.search(name) and len(shape) >= 2:
             return _WIDTHS.get(shape[1], f"LoRA for text of width {shape[1]}")

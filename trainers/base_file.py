@@ -75,7 +75,9 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
     """Raises BaseModelError if tensors of these names and shapes are not an SD 1.x checkpoint."""
-    found = _family(shapes)
+    found = other_family(shapes)
+    if found is None:
+        found = _lacking(shapes)
     if found is None:
         return
     if not found:
@@ -86,8 +88,11 @@ def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> N
     raise BaseModelError(f"{name} is {found}. {_WANTED}")
 
 
-def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """What the tensors are if not SD 1.x: a phrase, "" for unknown; None for SD 1.x."""
+def other_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What the tensors are if not SD 1.x's UNet and more: a phrase such as ``an SDXL model``.
+
+    "" for an unknown kind, None for SD 1.x.
+    """
 
     def begins(*prefixes: str) -> bool:
         return any(key.startswith(prefixes) for key in shapes)
@@ -102,7 +107,7 @@ def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         return "a ControlNet"
     if begins(ldm_names.UNET):
         unet = ldm_names.part(shapes, ldm_names.UNET)
-        return _other_unet(unet, sdxl=begins("conditioner.")) or _lacking(shapes)
+        return _other_unet(unet, sdxl=begins("conditioner."))
     if begins(
         "cond_stage_model.", "text_model.", "embeddings.token_embedding.", "transformer.text"
     ):

@@ -86,6 +86,7 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         "get_input_directory": lambda: "nowhere",
         "get_output_directory": lambda: "nowhere",
         "get_filename_list": lambda kind: [],
+        "get_folder_paths": lambda kind: [],
         "get_full_path": lambda kind, name: None,
     }
     sys.modules["folder_paths"].__dict__.update({**nowhere, **(folders or {})})

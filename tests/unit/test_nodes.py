@@ -417,15 +417,6 @@ def test_no_adapter_is_the_base_itself(nodes):
     assert result.args == ("model", "clip", "base")
 
 
-def test_the_label_names_the_strength_where_it_is_not_one(nodes):
-    label = nodes.load_adapter._label
-    assert [label("a", 1, 1), label("a", 0.5, 0.5), label("a", 1, 0)] == [
-        "a",
-        "a (0.5)",
-        "a (1, 0)",
-    ]
-
-
 # Runs to continue
 
 

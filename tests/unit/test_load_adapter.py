@@ -1,0 +1,176 @@
+"""Load Adapter's own logic, over stand-ins for ComfyUI's modules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.trainers.adapter import metadata_for
+from likeness.trainers.errors import AdapterError, LikenessError
+from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+MODULE = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    """Modules by name; `loras`, `checkpoints` and `diffusers` lie in the test's folder."""
+    for kind in ("loras", "checkpoints", "diffusers"):
+        (tmp_path / kind).mkdir()
+    STUB["install"](
+        {
+            "get_filename_list": lambda kind: [path.name for path in (tmp_path / kind).iterdir()],
+            "get_full_path": lambda kind, name: str(tmp_path / kind / name),
+            "get_folder_paths": lambda kind: [str(tmp_path / kind)],
+            "folder_names_and_paths": {"loras": None},
+            "exists_annotated_filepath": lambda name: False,
+        }
+    )
+    names = ("adapters", "host", "load_adapter")
+    yield SimpleNamespace(**{n: importlib.import_module(f"likeness.nodes.{n}") for n in names})
+    STUB["install"]()
+
+
+def model_folder(path):
+    """A diffusers folder as far as its names go."""
+    for part in ("unet", "text_encoder"):
+        (path / part).mkdir(parents=True)
+        (path / part / "config.json").write_text("{}")
+    (path / "model_index.json").write_text("{}")
+    return path
+
+
+# Finding
+
+
+def test_diffusers_folders_are_listed_and_found_beside_files(nodes, tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "loras" / "a.safetensors")
+    folder = model_folder(tmp_path / "diffusers" / "people" / "anna")
+    (tmp_path / "diffusers" / "other").mkdir()
+    name = str(Path("people", "anna"))
+    assert nodes.load_adapter.adapter_names() == ["a.safetensors", name]
+    assert nodes.load_adapter.find_adapter(name) == folder
+    assert nodes.host.files_named(name) == [folder]
+
+
+@pytest.mark.parametrize("name", ["other", "../loras", "people/../people/anna", "", "/etc", "x\0"])
+def test_no_other_folder_is_followed(nodes, tmp_path, name):
+    model_folder(tmp_path / "diffusers" / "people" / "anna")
+    assert nodes.host.files_named(name) == []
+    with pytest.raises(LikenessError):
+        nodes.host.model_path("diffusers", name)
+    with pytest.raises(AdapterError, match="There is no LoRA or checkpoint"):
+        nodes.load_adapter.find_adapter(name)
+
+
+def test_a_name_in_two_places_is_refused(nodes, tmp_path):
+    for kind in ("loras", "checkpoints"):
+        save_file({"a": torch.zeros(1)}, tmp_path / kind / "a.safetensors")
+    with pytest.raises(AdapterError, match=r"loras, checkpoints\): rename"):
+        nodes.load_adapter.find_adapter("a.safetensors")
+
+
+def test_a_folder_whose_weights_are_replaced_is_noticed(nodes, tmp_path):
+    folder = model_folder(tmp_path / "diffusers" / "anna")
+    before = nodes.load_adapter.LoadAdapter.fingerprint_inputs("anna")
+    assert before == nodes.load_adapter.LoadAdapter.fingerprint_inputs("anna")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"new")
+    assert nodes.load_adapter.LoadAdapter.fingerprint_inputs("anna") != before
+
+
+# The label
+
+
+def saved(path, tensors, metadata):
+    save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, path, metadata)
+    return path
+
+
+def test_the_label_names_the_strength_where_it_is_not_one(nodes, tmp_path):
+    path = saved(tmp_path / "a.safetensors", {"x": (1,)}, {})
+    label = nodes.load_adapter.label_of
+    assert [label(path, 1, 1), label(path, 0.5, 0.5), label(path, 1, 0)] == [
+        "a",
+        "a (0.5)",
+        "a (1, 0)",
+    ]
+    assert label(model_folder(tmp_path / "anna.v2"), 1, 1) == "anna.v2"
+
+
+def test_the_label_says_what_a_training_was(nodes, tmp_path):
+    lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
+    recipe = Recipe(method=LoRA(rank=4))
+    metadata = metadata_for(recipe, steps=800, losses=[0.25] * 10)
+    label = nodes.load_adapter.label_of
+    path = saved(tmp_path / "anna.safetensors", lora, metadata)
+    assert label(path, 1, 1) == "anna: LoRA of rank 4, 800 steps, loss 0.25"
+    scores = {"subject": 0.714, "prompt": 1 / 3, "noise": "x", "lost": float("nan")}
+    path = saved(path, lora, metadata | {"likeness.scores": json.dumps(scores)})
+    assert label(path, 0.5, 0.5).startswith("anna (0.5): LoRA of rank 4, ")
+    assert label(path, 1, 1).endswith("loss 0.25, subject 0.71, prompt 0.33")
+    path = saved(path, lora, metadata | {"likeness.scores": "[1]"})
+    assert label(path, 1, 1).endswith("loss 0.25")
+    tuned = metadata_for(Recipe(method=DreamBooth()), steps=800, losses=[])
+    path = saved(path, {"model.diffusion_model.x": (1,)}, tuned)
+    assert label(path, 1, 1) == "anna: full fine-tune, 800 steps"
+
+
+# Other families
+
+CHECKPOINTS = {
+    "SDXL": {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        "conditioner.embedders.0.x": (1,),
+    },
+    "FLUX": {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (8, 8)},
+    "Stable Diffusion 3": {"model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.bias": (8,)},
+    "Stable Diffusion 2.x": {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight": (8, 1024),
+    },
+    "inpainting": {"model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)},
+}
+
+
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_a_checkpoint_of_another_family_is_named(nodes, monkeypatch, tmp_path, family):
+    path = saved(tmp_path / "x.safetensors", CHECKPOINTS[family], {})
+    tensors = {name: torch.zeros(shape) for name, shape in CHECKPOINTS[family].items()}
+    monkeypatch.setattr(nodes.host, "read_tensors", lambda path: tensors)
+    monkeypatch.setattr(nodes.host, "model_shapes", lambda model: {"diffusion_model.a": (2,)})
+    with pytest.raises(AdapterError) as said:
+        nodes.adapters.apply_adapter(None, None, path, (1.0, 1.0))
+    first = next(iter(CHECKPOINTS[family])).removeprefix("model.")
+    assert f"{family} " in str(said.value) and first in str(said.value)
+
+
+LORAS = {
+    "SDXL LoRA": {"lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k.alpha": ()},
+    "FLUX LoRA": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 3072)},
+    "SD 3 LoRA": {"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": (4, 1536)},
+    "SD 2.x LoRA": {f"{MODULE}.lora_down.weight": (4, 1024), f"{MODULE}.lora_up.weight": (8, 4)},
+    "ControlNet": {"control_model.input_blocks.0.0.weight": (320, 4, 3, 3)},
+    "textual inversion": {"emb_params": (4, 768)},
+    "FLUX model": {"double_blocks.0.img_attn.qkv.weight": (8, 8)},
+    "VAE": {"first_stage_model.encoder.conv_in.weight": (8, 3, 3, 3)},
+}
+
+
+@pytest.mark.parametrize("family", LORAS)
+def test_an_adapter_of_another_family_is_named(nodes, monkeypatch, tmp_path, family):
+    path = saved(tmp_path / "x.safetensors", LORAS[family], {})
+    host = nodes.adapters.host
+    monkeypatch.setattr(host, "lora_modules", lambda *_: {MODULE: "a"})
+    monkeypatch.setattr(host, "model_shapes", lambda _: {"a": (8, 768)})
+    monkeypatch.setattr(host, "clip_shapes", lambda _: {})
+    with pytest.raises(AdapterError, match="does not fit this model") as said:
+        nodes.adapters.apply_adapter(None, None, path, (1.0, 1.0))
+    assert family in str(said.value)
