@@ -12,8 +12,17 @@ from ..comparison.errors import ComparisonError
 from ..trainers.base_file import digest_of
 from ..trainers.recipe import check_name
 from .cells import digests_of, read_cell_graph
+from .control import check_controls
 from .draw_cells import WRITER, Job, draw_cells, finished, shown, written
-from .host import Progress, files_named, graph_builder, io, output_folder, with_metadata
+from .host import (
+    Progress,
+    files_named,
+    graph_builder,
+    io,
+    model_path,
+    output_folder,
+    with_metadata,
+)
 from .matrix import CellMatrix
 from .sockets import MatrixType, StudyType
 from .study import cache_folder, cells_folder, chosen_cells, study_folder
@@ -118,6 +127,7 @@ def make_job(
     WRITER.wait()  # a cancelled queue may have left a cell on its way
     output = output_folder()
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
+    check_controls(graph.nodes, model_path)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
     digests = digests_of(graph, values, file_stamps(cache_folder(output)))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)

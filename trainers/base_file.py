@@ -120,7 +120,7 @@ def other_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
 
 def _other_unet(shapes: Mapping[str, tuple[int, ...]], sdxl: bool) -> str | None:
-    context = _context(shapes)
+    context = text_width(shapes)
     if sdxl or context == 2048 or any(key.startswith("label_emb.") for key in shapes):
         return "an SDXL model"
     if context == 1024:
@@ -142,8 +142,8 @@ def _other_channels(channels: object) -> str | None:
     return f"a model whose UNet has {channels} input channels, where SD 1.x has 4"
 
 
-def _context(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Width of the text embedding that the UNet attends to."""
+def text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Width of the text that a UNet or a ControlNet attends to; None if it attends to none."""
     found = (shape[-1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight"))
     return next(found, None)
 
