@@ -19,6 +19,7 @@ from ..trainers import ldm_names
 from ..trainers.base_model import save_single_file
 from ..trainers.weights import read_weights, write_weights
 from .tokenizer import LENGTH, vocabulary, write_tokenizer
+from .words import NONSENSE, TOKEN, WORDS
 
 CONTEXT = 128  # width of the text embeddings and of what cross-attention reads
 
@@ -76,6 +77,20 @@ def new_text_encoder() -> CLIPTextModel:
             pad_token_id=size - 1,
         )
     )
+
+
+@torch.no_grad()
+def settle_unseen(text_encoder: CLIPTextModel) -> None:
+    """Gives what is in no caption, the rare token first, the mean embedding of nonsense words.
+
+    Left as they began, such rows are noise that the model has never met; so they are words that
+    mean nothing yet.
+    """
+    rows = text_encoder.get_input_embeddings().weight
+    spoken = [WORDS.index(word) for word in WORDS if word != TOKEN]
+    unseen = torch.ones(len(rows), dtype=torch.bool)
+    unseen[[*spoken, len(rows) - 2, len(rows) - 1]] = False  # not the start and the end either
+    rows[unseen] = rows[[WORDS.index(word) for word in NONSENSE]].mean(0)
 
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:

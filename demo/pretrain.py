@@ -266,6 +266,7 @@ def _pack(run: Run) -> bool:
     unet, text_encoder, vae = run.models()
     load_part(run.parts / "unet.safetensors", unet)
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
+    miniature.settle_unseen(text_encoder)
     miniature.save_miniature(
         target / weights.CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder, metadata={}
     )

@@ -2,6 +2,8 @@ import pytest
 import torch
 from likeness.demo import miniature
 from likeness.demo.judge_networks import ARCHITECTURES
+from likeness.demo.tokenizer import END, START, vocabulary
+from likeness.demo.words import NONSENSE
 from likeness.trainers import ldm_names
 from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import BaseModelError
@@ -82,3 +84,16 @@ def test_a_damaged_controlnet_is_named(tmp_path):
     path.write_bytes(b"not tensors")
     with pytest.raises(BaseModelError, match=r"openpose\.safetensors is damaged"):
         miniature.load_controlnet(path)
+
+
+def test_the_rare_token_begins_as_a_word_without_meaning():
+    text_encoder = miniature.new_text_encoder()
+    rows = text_encoder.get_input_embeddings().weight
+    before = rows.detach().clone()
+    miniature.settle_unseen(text_encoder)
+    ids = vocabulary()[0]
+    nonsense = before[[ids[word + "</w>"] for word in NONSENSE]].mean(0)
+    assert torch.equal(rows[ids["sks</w>"]], nonsense)
+    assert torch.equal(rows[ids["q</w>"]], nonsense)  # a piece of words that are not known
+    for kept in ("man</w>", "zwx</w>", "4</w>", START, END):
+        assert torch.equal(rows[ids[kept]], before[ids[kept]]), kept
