@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 
 from . import __version__
@@ -21,20 +22,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"likeness {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (trainers, comparison, *_demo()):
+    for room in (trainers, comparison, *_demo("terminal")):
         room.add_commands(commands)
+    # comparison/ imports no demo/: the judge of the drawn world is handed to it here.
+    parser.set_defaults(encoders=[module.find_judge for module in _demo("encoder")])
     return parser
 
 
-def _demo() -> list[ModuleType]:
-    """The room that may be left out."""
+def _demo(module: str) -> list[ModuleType]:
+    """A module of the room that may be left out."""
     try:
-        from .demo import terminal as demo
+        return [import_module(f".demo.{module}", __package__)]
     except ImportError as error:
         if error.name != f"{__package__}.demo":
             raise
         return []
-    return [demo]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

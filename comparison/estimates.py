@@ -26,12 +26,17 @@ class Estimate:
 
     def text(self) -> str:
         """``0.712 [0.655, 0.768]``, and ``5 of 6`` where pictures have no value."""
-        parts = [f"{self.mean:.3f}"]
+        parts = [decimals(self.mean)]
         if self.low is not None and self.high is not None:
-            parts.append(f"[{self.low:.3f}, {self.high:.3f}]")
+            parts.append(f"[{decimals(self.low)}, {decimals(self.high)}]")
         if self.count < self.asked:
             parts.append(f"{self.count} of {self.asked}")
         return " ".join(parts)
+
+
+def decimals(value: float) -> str:
+    """Three decimals, and no sign before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def estimate(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate | None:

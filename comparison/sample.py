@@ -12,8 +12,8 @@ from ..trainers import lora
 from ..trainers.adapter import load_adapter
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
-from ..trainers.errors import BaseModelError
-from ..trainers.sampler import decode, noise_for, sample, sigmas_for
+from ..trainers.errors import AdapterError, BaseModelError
+from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
 
 
@@ -23,20 +23,32 @@ def load_with_adapter(
     *,
     tokenizers: Sequence[Path] = (),
     strength: float = 1.0,
+    strength_text: float | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> BaseModel:
     """The base with a LoRA merged in, or a full fine-tune in its place.
 
-    Raises BaseModelError or AdapterError. A full fine-tune has strength 1 only.
+    `strength_text` is the text encoder's, None: the same. Raises BaseModelError or AdapterError;
+    a full fine-tune has strength 1 only.
     """
+    strength_text = strength if strength_text is None else strength_text
     if adapter is not None and _is_checkpoint(adapter):
+        if (strength, strength_text) != (1, 1):
+            raise AdapterError(
+                f"{adapter.name} is a full fine-tune, which is drawn at strength 1 here. For other "
+                "strengths use Load Adapter in ComfyUI."
+            )
         return load_base(adapter, [*tokenizers, *_beside(base)], dtype=dtype, device=device)
     model = load_base(base, tokenizers, dtype=dtype, device=device)
     if adapter is not None:
         tensors = load_adapter(adapter)
         lora.apply(
-            model.unet, model.text_encoder, tensors, strength_unet=strength, strength_text=strength
+            model.unet,
+            model.text_encoder,
+            tensors,
+            strength_unet=strength,
+            strength_text=strength_text,
         )
     return model
 
@@ -64,8 +76,12 @@ def draw(
     steps: int = 35,
     guidance: float = 7.5,
     seed: int = 0,
+    control: Control | None = None,
 ) -> list[np.ndarray]:
-    """One picture (height, width, 3) uint8 for each prompt, all from the same noise."""
+    """One picture (height, width, 3) uint8 for each prompt, all from the same noise.
+
+    `control` is a ControlNet's part, for all of them.
+    """
     device = model.unet.device
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(device)
     context = encode_text(model.text_encoder, ids)  # (p + 1, 77, d)
@@ -80,6 +96,7 @@ def draw(
             sigmas=sigmas_for(steps),
             guidance=guidance,
             prediction=model.prediction,
+            control=control,
         )
         pictures.append(decode(model.vae, latents)[0])
     return pictures

@@ -101,12 +101,11 @@ def score(
     found: list[_Found] = []
     for encoder in encoders:
         on_encoder(encoder.name)
-        sheet = _Encoded(plan, _encoded(encoder, pictures, cache), encoder)
         known = encode_files(encoder, photographs, cache) if photographs else None
         if known is not None and np.isnan(known).any(1).all():
             lines.append(f"{encoder.name} finds nothing to compare on the training photographs.")
-            known = None
-        found += _found(sheet, known)
+        else:
+            found += _found(_encoded(encoder, plan, pictures, cache), known)
     return Scores(
         measures=tuple(one.measure for one in found),
         cells={one.measure.key: tuple(map(_or_none, one.values)) for one in found},
@@ -122,7 +121,7 @@ def _left_out(
     """A line for each measure that this comparison cannot have."""
     of_class = [prompt.of_class for prompt in plan.prompts.prompts]
     if encoders and not any(isinstance(encoder, PromptEncoder) for encoder in encoders):
-        yield "Prompt match is left out: CLIP's text encoder is needed, beside its image encoder."
+        yield "Prompt match is left out: it needs CLIP's text encoder beside its image encoder."
     if not photographs:
         yield "Subject match is left out: no photographs of the subject are given."
     if plan.draws == 1:
@@ -135,10 +134,11 @@ def _left_out(
 
 @dataclass(frozen=True)
 class _Encoded:
-    """The vectors (n, d) of a plan's cells; NaN for those that are not there."""
+    """The vectors (n, d) of a plan's cells, and which of them are `there` (n,)."""
 
     plan: Plan
     vectors: Vectors
+    there: Mask
     encoder: Encoder
 
     def cells(self) -> tuple[Cell, ...]:
@@ -158,14 +158,15 @@ class _Encoded:
         return np.array([where.get((cell.column, cell.pose), -1) for cell in self.cells()])
 
 
-def _encoded(encoder: Encoder, pictures: Sequence[Path], cache: Path | None) -> Vectors:
-    there = [index for index, path in enumerate(pictures) if path.is_file()]
-    if not there:
-        return np.full((len(pictures), 1), np.nan, np.float32)
-    found = encode_files(encoder, [pictures[index] for index in there], cache)
+def _encoded(
+    encoder: Encoder, plan: Plan, pictures: Sequence[Path], cache: Path | None
+) -> _Encoded:
+    files = [path for path in pictures if path.is_file()]
+    there = np.array([path.is_file() for path in pictures])
+    found = encode_files(encoder, files, cache) if files else np.zeros((0, 1), np.float32)
     vectors = np.full((len(pictures), found.shape[1]), np.nan, np.float32)
     vectors[there] = found
-    return vectors
+    return _Encoded(plan, vectors, there, encoder)
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,15 @@ def _found(sheet: _Encoded, photographs: Vectors | None) -> Iterator[_Found]:
     kinds = {kind: (values, asked) for kind, values, asked in _values(sheet, photographs)}
     references = {} if photographs is None else _references(sheet.encoder, photographs)
     for kind, label, better, meaning in _MEASURES:
-        values, asked = kinds.get(kind, (np.array([]), np.array([], bool)))
-        if not np.isnan(values[asked]).all():
-            key = f"{kind}.{sheet.encoder.key}"
-            measure = Measure(key, sheet.encoder.name, label, meaning, better)
-            yield _Found(measure, np.where(asked, values, np.nan), asked, references.get(kind))
+        if kind not in kinds:
+            continue
+        values, asked = kinds[kind]
+        values = np.where(asked & sheet.there, values, np.nan)
+        if not np.isnan(values).all():
+            measure = Measure(
+                f"{kind}.{sheet.encoder.key}", sheet.encoder.name, label, meaning, better
+            )
+            yield _Found(measure, values, asked, references.get(kind))
 
 
 def _values(sheet: _Encoded, photographs: Vectors | None) -> Iterator[tuple[str, Values, Mask]]:

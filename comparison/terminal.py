@@ -1,17 +1,62 @@
-"""Commands of this room: draw."""
+"""Commands of this room: draw, compare, plan and export."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from .. import __version__
 from ..trainers.errors import RecipeError
-from ..trainers.recipe import check_name
+from ..trainers.files import write_whole
+from ..trainers.job import train
+from ..trainers.places import Places
+from ..trainers.recipe import Recipe, check_name
+from ..trainers.runs import Result
+from ..trainers.terminal import Interrupts, Screen, print_result, with_settings
+from .compare import Files, bound_plan, cell_files, draw_missing, photographs, teach
+from .encoders import EncoderFiles, find_encoders
+from .errors import ComparisonError
+from .matrix import Cell, Plan
+from .plan_file import (
+    PlanFile,
+    Row,
+    bundled_plans,
+    find_plan,
+    with_adapters,
+    with_recipes,
+    without_pose,
+)
+from .report import Again, Report, write_report
+from .score_table import score_text
+from .scores import Scores, score
+from .study import Study, cache_folder, write_study
+from .taught import Taught
+
+PLAN = "plan.json"
+_COMPARE = """\
+PLAN is a JSON file, or a bundled plan's name (see `likeness plan`). Rows with a recipe are trained,
+unless they are already; cells that are not drawn yet are drawn; then sheet, scores and report are
+written to OUTPUT/likeness/comparisons/<name>. Ctrl-C keeps what is done: the same command goes on.
+"""
 
 
 def add_commands(commands: Any) -> None:
     """Adds this room's commands to the parser."""
+    _add_draw(commands)
+    _add_compare(commands)
+    plan = commands.add_parser("plan", help="print a bundled plan of a comparison, to edit")
+    plan.add_argument("plan", nargs="?", help=", ".join(bundled_plans()))
+    plan.add_argument("--schema", action="store_true", help="print the JSON schema of plans")
+    plan.set_defaults(run=_plan)
+
+
+def _add_draw(commands: Any) -> None:
     draw = commands.add_parser("draw", help="draw a picture for each prompt")
     draw.add_argument("prompt", nargs="+")
     draw.add_argument("--base", type=Path, required=True)
@@ -28,6 +73,43 @@ def add_commands(commands: Any) -> None:
     draw.add_argument("--name", default="picture", help="files are <output>/<name>-0.png, …")
     draw.add_argument("--output", type=Path, default=Path("output"))
     draw.set_defaults(run=_draw)
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare", help="train, draw and score the rows of a plan", description=_COMPARE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("plan", metavar="PLAN")
+    parser.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
+    parser.add_argument("--photos", type=Path, help="folder of the subject's photographs")
+    parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
+    parser.add_argument("--tokenizer", type=Path, action="append", default=[])
+    parser.add_argument("--controlnet", type=Path, help="OpenPose ControlNet of rows with poses")
+    parser.add_argument("--without-pose", action="store_true", help="leave out rows with poses")
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="ROW=FILE",
+        help="take this file for a row instead of training it; a new name adds a row",
+    )  # fmt: skip
+    parser.add_argument(
+        "--adapters", type=Path, action="append", default=[], metavar="FOLDER",
+        help="where the adapters are that the plan names (default: OUTPUT/loras, /checkpoints)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="of every row's recipe"
+    )
+    parser.add_argument("--output", type=Path, default=Path("output"))
+    parser.add_argument("--processes", type=int, default=1, help="that train together")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
+    _add_encoders(parser)
+    parser.set_defaults(run=_compare)
+
+
+def _add_encoders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clip", type=Path, help="CLIP: a transformers folder, or an image file")
+    parser.add_argument("--clip-text", type=Path, help="its text encoder, where that lies apart")
+    parser.add_argument("--dino", type=Path, help="DINOv2: a transformers folder")
+    parser.add_argument("--no-scores", action="store_true")
 
 
 def _draw(given: argparse.Namespace) -> int:
@@ -64,3 +146,171 @@ def _draw(given: argparse.Namespace) -> int:
         Image.fromarray(picture).save(path)
         print(path)
     return 0
+
+
+def _plan(given: argparse.Namespace) -> int:
+    if given.schema:
+        print(json.dumps(PlanFile.model_json_schema(), indent=2))
+        return 0
+    if given.plan is None:
+        raise ComparisonError(f"Which plan? There are {', '.join(bundled_plans())}.")
+    print(find_plan(given.plan).to_json())
+    return 0
+
+
+# compare
+
+
+def _compare(given: argparse.Namespace) -> int:
+    plan, files = _given_plan(given), _files(given)
+    taught = teach(plan, files, _trainer(given))
+    drawn = bound_plan(plan, taught, files)
+    _draw_cells(drawn, taught, files, _device(given.device))
+    study, _ = write_study(
+        files.output, plan.name, drawn, cell_files(drawn, files.output), "png", {}
+    )
+    print(f"pictures {study.folder}\nsheet    {study.sheet}")
+    scores = None if given.no_scores else _score(given, study, files)
+    _write_report(given, plan, study, taught, scores)
+    return 0
+
+
+def _given_plan(given: argparse.Namespace) -> PlanFile:
+    """The plan with the changes that the command line asks for. Raises ComparisonError."""
+    plan = find_plan(given.plan)
+    if given.without_pose:
+        plan = without_pose(plan)
+    if given.set:
+        plan = with_recipes(plan, lambda recipe: with_settings(recipe, given.set))
+    return with_adapters(plan, {row: path.name for row, path in _named(given.adapter).items()})
+
+
+def _named(adapters: Sequence[str]) -> dict[str, Path]:
+    """Files by row, of ROW=FILE. Raises ComparisonError."""
+    found = {}
+    for text in adapters:
+        row, _, path = text.partition("=")
+        if not (row and path):
+            raise ComparisonError(f"--adapter takes ROW=FILE, such as r4=anna.safetensors: {text}")
+        found[row] = Path(path)
+    return found
+
+
+def _files(given: argparse.Namespace) -> Files:
+    own = (given.output / "loras", given.output / "checkpoints")
+    return Files(
+        base=given.base,
+        output=given.output,
+        photos=given.photos,
+        controlnet=given.controlnet,
+        adapters=_named(given.adapter),
+        folders=(*given.adapters, *own),
+        class_images=given.class_images,
+        tokenizers=tuple(given.tokenizer),
+    )
+
+
+def _trainer(given: argparse.Namespace) -> Callable[[Row, Recipe, Places], Result]:
+    """Trains a row's recipe and shows how it goes."""
+
+    def train_row(row: Row, recipe: Recipe, places: Places) -> Result:
+        screen, interrupts = Screen(), Interrupts()
+        print(f"row      {row.name}")
+        try:
+            result = train(
+                recipe,
+                places,
+                on_event=screen.show,
+                before_start=interrupts.watch,
+                processes=given.processes,
+                device=given.device,
+            )
+        finally:
+            interrupts.close()
+            screen.close()
+        print_result(result)
+        return result
+
+    return train_row
+
+
+def _draw_cells(plan: Plan, taught: Sequence[Taught], files: Files, device: str) -> None:
+    """Draws what is missing under a bar of cells done, left and time left."""
+    kept = cell_files(plan, files.output)
+    done = sum(path.is_file() for path in kept)
+    if done == len(kept):
+        print(f"cells    all {done} are there; nothing was drawn")
+        return
+    with tqdm(total=len(kept), initial=done, unit="cell", desc="draw") as bar:
+
+        def show(cell: Cell) -> None:
+            left = bar.total - bar.n - 1
+            bar.set_postfix_str(f"{left} left, {plan.rows()[cell.row]} {cell.key}", refresh=False)
+            bar.update()
+
+        try:
+            draw_missing(plan, taught, files, on_cell=show, device=device)
+        except KeyboardInterrupt:
+            bar.close()
+            there = sum(path.is_file() for path in kept)
+            print(f"\n{there} of {len(kept)} cells are kept; the same command draws the others.")
+            raise
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    return "cuda" if asked == "auto" and torch.cuda.is_available() else "cpu"
+
+
+def _score(given: argparse.Namespace, study: Study, files: Files) -> Scores:
+    """The scores, printed and written beside the sheet."""
+    cache = cache_folder(files.output)
+    weights = EncoderFiles(
+        clip_image=given.clip,
+        clip_text=given.clip_text,
+        dino=given.dino,
+        tokenizers=files.tokenizers,
+        cache=cache,
+    )
+    found, missing = find_encoders(weights, given.encoders, _device(given.device))
+    scores = score(
+        study.plan,
+        study.pictures,
+        photographs(files.photos),
+        found,
+        notes=missing,
+        cache=cache,
+        on_encoder=lambda name: print(f"score    {name}"),
+    )
+    write_whole(study.folder / "scores.json", scores.to_json(study.plan))
+    print(score_text(study.plan, scores))
+    return scores
+
+
+def _write_report(
+    given: argparse.Namespace,
+    plan: PlanFile,
+    study: Study,
+    taught: Sequence[Taught],
+    scores: Scores | None,
+) -> None:
+    again = [Again("From the terminal", _command(given)), Again("Its plan", plan.to_json(), PLAN)]
+    path = study.folder / "report.html"
+    write_report(
+        path, Report(plan.name, study.plan, study.pictures, taught, scores, again, __version__)
+    )
+    print(f"report   {path}")
+
+
+def _command(given: argparse.Namespace) -> str:
+    """The command that does the same, without the places of this machine."""
+    parts = ["likeness", "compare", PLAN]
+    for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
+        path = getattr(given, name)
+        parts += [f"--{name.replace('_', '-')}", path.resolve().name] if path else []
+    for path in given.tokenizer:
+        parts += ["--tokenizer", path.resolve().name]
+    for row, path in _named(given.adapter).items():
+        parts += ["--adapter", f"{row}={path.name}"]
+    return shlex.join(parts)

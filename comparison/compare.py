@@ -1,0 +1,270 @@
+"""A whole comparison from files to pictures: trains what is not trained, draws what is not drawn.
+
+Each part is kept as it is finished, so the same call goes on where an earlier one was stopped.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..trainers.base_file import digest_of
+from ..trainers.errors import RunCancelled
+from ..trainers.files import write_whole
+from ..trainers.packages import require_packages
+from ..trainers.places import Places
+from ..trainers.recipe import Recipe, Subject
+from ..trainers.runs import Result
+from ..trainers.subject import read_subject
+from .errors import ComparisonError
+from .matrix import Cell, Plan, Variant
+from .plan_file import PlanFile, Row
+from .poses import draw_pose
+from .study import cache_folder, cells_folder
+from .taught import Taught, taught_by
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..trainers.base_model import BaseModel
+
+_SMALLEST = 64  # pixels of a photograph's side, to be compared with
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a comparison reads and writes on this machine.
+
+    `adapters` are files by the name of their row, `folders` those in which the adapters are looked
+    for that the plan names. The others are as in a run's Places.
+    """
+
+    base: Path
+    output: Path
+    photos: Path | None = None
+    controlnet: Path | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+    class_images: Path | None = None
+    tokenizers: tuple[Path, ...] = ()
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the run folders."""
+        return self.output / "likeness" / "runs"
+
+
+# Teaching.
+
+
+def teach(
+    plan: PlanFile, files: Files, train_row: Callable[[Row, Recipe, Places], Result]
+) -> list[Taught]:
+    """The adapter of every row; `train_row` trains one, or reuses the finished run.
+
+    Raises ComparisonError for what is not given and MissingPackage before anything is trained,
+    RunCancelled for a training that was stopped, and what `train_row` raises.
+    """
+    found = {row.name: find_adapter(row, files) for row in plan.rows}
+    todo = [row for row in plan.rows if row.trained and found[row.name] is None]
+    if todo and files.photos is None:
+        names = ", ".join(row.name for row in todo)
+        raise ComparisonError(
+            f"{names}: to be trained, these rows need the photographs (--photos FOLDER). "
+            "An adapter that is there already is named with --adapter ROW=FILE."
+        )
+    recipes = {row.name: recipe for row in todo if (recipe := plan.recipe_of(row))}
+    for recipe in recipes.values():
+        require_packages(recipe)
+    taught = []
+    for row in plan.rows:
+        if row.name in recipes:
+            result = train_row(row, recipes[row.name], _places(files))
+            if result.stopped:
+                raise RunCancelled(
+                    f"The training of {row.name} was stopped after {result.steps} of "
+                    f"{result.recipe.schedule.steps} steps; the same command goes on from there."
+                )
+            found[row.name] = result.adapter
+        taught.append(taught_by(row.name, found[row.name], files.runs))
+    return taught
+
+
+def find_adapter(row: Row, files: Files) -> Path | None:
+    """The file given for a row, or named by it; None for the base and rows to train.
+
+    Raises ComparisonError where it is missing.
+    """
+    given = files.adapters.get(row.name)
+    if given is not None:
+        if not given.is_file():
+            raise ComparisonError(f"The row {row.name} is given {given}, which is not there.")
+        return given
+    if row.adapter is None:
+        return None
+    for folder in files.folders:
+        if (folder / row.adapter).is_file():
+            return folder / row.adapter
+    places = ", ".join(str(folder) for folder in files.folders)
+    raise ComparisonError(
+        f"The row {row.name} needs {row.adapter}, which is not in {places}: put it there, name its "
+        f"folder with --adapters, or the file with --adapter {row.name}=FILE."
+    )
+
+
+def _places(files: Files) -> Places:
+    return Places(
+        base=files.base,
+        photos=files.photos or Path(),
+        class_images=files.class_images,
+        tokenizers=files.tokenizers,
+        runs=files.runs,
+        loras=files.output / "loras",
+        checkpoints=files.output / "checkpoints",
+        cache=cache_folder(files.output),
+    )
+
+
+def photographs(folder: Path | None) -> list[Path]:
+    """The usable pictures of a folder, [] without one. Raises SubjectError if there are none."""
+    if folder is None:
+        return []
+    return [photo.path for photo in read_subject(folder, Subject(resolution=_SMALLEST)).photos]
+
+
+# Drawing.
+
+
+def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
+    """The plan with the digests of all that is drawn with. Raises ComparisonError."""
+    cache = cache_folder(files.output)
+    adapters = {one.name: one.adapter and digest_of(one.adapter, cache) for one in taught}
+    control = None
+    if files.controlnet is not None:
+        control = _controlnet_digest(files.controlnet, cache)
+    made = plan.matrix(adapters, digest_of(files.base, cache), control)
+    if control is None and any(cell.with_pose for cell in made.cells()):
+        raise ComparisonError(
+            "Some rows are drawn with poses: give an OpenPose ControlNet (--controlnet FILE), or "
+            "leave those rows out (--without-pose)."
+        )
+    return made
+
+
+def _controlnet_digest(path: Path, cache: Path) -> str:
+    file = path / "diffusion_pytorch_model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise ComparisonError(f"There is no ControlNet at {file}.")
+    return digest_of(file, cache)
+
+
+def cell_files(plan: Plan, output: Path) -> list[Path]:
+    """Where the picture of each cell is kept, drawn or not."""
+    return [cells_folder(output) / f"{plan.digest_of(cell)}.png" for cell in plan.cells()]
+
+
+def draw_missing(
+    plan: Plan,
+    taught: Sequence[Taught],
+    files: Files,
+    *,
+    on_cell: Callable[[Cell], None],
+    device: str = "cpu",
+) -> None:
+    """Draws the cells that have no file, variant by variant, each kept as soon as it is drawn.
+
+    One model is in memory at a time. `on_cell` is called after each. Raises the errors of files
+    that do not fit.
+    """
+    adapters = {one.name: one.adapter for one in taught}
+    for variant, cells in _missing(plan, files.output):
+        model = _Model(plan, variant, adapters[variant.name], files, device)
+        for cell, path in cells:
+            if not path.is_file():  # unless an equal cell was drawn just now
+                write_whole(path, _png(model.draw(cell)))
+            on_cell(cell)
+        del model
+        _free()
+
+
+def _missing(plan: Plan, output: Path) -> Iterator[tuple[Variant, list[tuple[Cell, Path]]]]:
+    kept = list(zip(plan.cells(), cell_files(plan, output), strict=True))
+    for variant in plan.variants:
+        cells = [(c, p) for c, p in kept if c.variant == variant.name and not p.is_file()]
+        if cells:
+            yield variant, cells
+
+
+class _Model:
+    """A variant's model, with the ControlNet once a cell asks for it."""
+
+    def __init__(
+        self, plan: Plan, variant: Variant, adapter: Path | None, files: Files, device: str
+    ) -> None:
+        import torch
+
+        from .sample import load_with_adapter
+
+        self._plan, self._files, self._device = plan, files, device
+        self._dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        self._control: Any = None
+        self._model: BaseModel = load_with_adapter(
+            files.base,
+            adapter,
+            tokenizers=files.tokenizers,
+            strength=variant.strength_unet,
+            strength_text=variant.strength_text,
+            device=device,
+            dtype=self._dtype,
+        )
+
+    def draw(self, cell: Cell) -> np.ndarray:
+        """The cell's picture (height, width, 3), uint8."""
+        from .sample import draw
+
+        picture = self._plan.picture
+        return draw(
+            self._model,
+            [cell.prompt],
+            negative=cell.negative,
+            width=picture.width,
+            height=picture.height,
+            steps=picture.steps,
+            guidance=picture.guidance,
+            seed=cell.seed,
+            control=self._residuals(cell),
+        )[0]
+
+    def _residuals(self, cell: Cell) -> Any:
+        pose = self._plan.fitted_pose_of(cell)
+        if pose is None or self._files.controlnet is None:
+            return None
+        from .controlnet import control_of, load_controlnet
+
+        if self._control is None:
+            self._control = load_controlnet(
+                self._files.controlnet, self._model.unet, device=self._device, dtype=self._dtype
+            )
+        hint = draw_pose(pose, self._plan.picture.width, self._plan.picture.height)
+        return control_of(self._control, hint, self._plan.control.strength)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", compress_level=4)
+    return data.getvalue()
+
+
+def _free() -> None:
+    """Gives a model's memory back before the next is loaded."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,91 @@
+"""ControlNets (arXiv:2302.05543) of SD 1.x from local files, and their part in sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+from PIL import Image
+from torch import Tensor
+
+from ..trainers import ldm_names
+from ..trainers.errors import BaseModelError, LikenessError
+from ..trainers.sampler import Control
+from ..trainers.weights import read_weights
+from .errors import ComparisonError
+
+_HINT_WIDTHS = (16, 32, 96, 256)  # of every ControlNet 1.x; no reader infers them
+_UNFIT = (LikenessError, OSError, RuntimeError, TypeError, ValueError)
+
+
+def load_controlnet(
+    path: Path, unet: Any, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> ControlNetModel:
+    """The ControlNet of a file in the LDM names or of a diffusers folder, for a UNet.
+
+    Raises ComparisonError for a damaged file and for a ControlNet of another family.
+    """
+    try:
+        model = _from_folder(path) if path.is_dir() else _from_file(path)
+    except KeyError as error:
+        raise ComparisonError(
+            f"{path.name} is no ControlNet for SD 1.x: it lacks {error.args[0]}. Choose a file in "
+            "the original names, such as control_v11p_sd15_openpose, or a diffusers folder."
+        ) from None
+    except _UNFIT as error:
+        raise ComparisonError(f"{path.name} cannot be used as a ControlNet: {error}") from error
+    for key in ("cross_attention_dim", "block_out_channels", "in_channels"):
+        ours, theirs = _plain(unet.config[key]), _plain(model.config[key])
+        if ours != theirs:
+            raise ComparisonError(
+                f"{path.name} is a ControlNet of another family: its {key} is {theirs}, the base "
+                f"model's is {ours}. Choose one that was made for this base's family."
+            )
+    return model.eval().to(device, dtype)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _from_folder(path: Path) -> ControlNetModel:
+    model: ControlNetModel = ControlNetModel.from_pretrained(str(path), local_files_only=True)
+    return model
+
+
+def _from_file(path: Path) -> ControlNetModel:
+    if not path.is_file():
+        raise BaseModelError("there is no such file")
+    state: Mapping[str, Tensor] = read_weights(path)
+    state = ldm_names.part(state, ldm_names.CONTROL) or state
+    config = _config({name: tuple(tensor.shape) for name, tensor in state.items()})
+    renamed, _ = ldm_names.from_ldm(state, ldm_names.controlnet_names(config))
+    model = ControlNetModel(**config)
+    model.load_state_dict({name: renamed[name].float() for name in model.state_dict()})
+    return model
+
+
+def _config(shapes: ldm_names.Shapes) -> dict[str, Any]:
+    """Keyword arguments of ControlNetModel; its half of a UNet has the UNet's names."""
+    config = ldm_names.unet_config({**shapes, "out.2.weight": (4,)})
+    for key in ("sample_size", "out_channels", "up_block_types"):
+        del config[key]
+    return config | {"conditioning_embedding_out_channels": _HINT_WIDTHS}
+
+
+def control_of(model: ControlNetModel, hint: Image.Image, strength: float) -> Control:
+    """The residuals of a ControlNet for one picture of a pose, RGB and of the picture's size."""
+    pixels = torch.from_numpy(np.array(hint)).float().permute(2, 0, 1)[None] / 255
+
+    def residuals(x: Tensor, timestep: Tensor, states: Tensor) -> tuple[list[Tensor], Tensor]:
+        given = pixels.to(x).expand(len(x), -1, -1, -1)
+        down, middle = model(
+            x, timestep, states, given, conditioning_scale=strength, return_dict=False
+        )
+        return down, middle
+
+    return residuals

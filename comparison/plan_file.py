@@ -1,0 +1,212 @@
+"""A comparison as people write it: which rows, taught how, and which prompts.
+
+It names no place on a disk; trained or found, its rows become a `matrix.Plan` of digests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from ..trainers.presets import preset
+from ..trainers.recipe import Name, Part, Prompt, Recipe, explain
+from .errors import ComparisonError
+from .keypoints import yoga_poses
+from .matrix import Control, Picture, Plan, Seed, Strength, Variant, WithPose, plan
+from .poses import Pose
+from .prompts import PromptSet, bundled_set
+from .reading import read_json
+
+_FOLDER = Path(__file__).parent / "plans"
+
+Changes = dict[str, Any]  # of a recipe, as `Recipe.changed` takes them
+
+
+class Row(Part):
+    """One way of teaching: a preset with changes, a whole recipe, or an adapter's file name.
+
+    None of them is the untouched base. Strengths and poses are those of `matrix.Variant`.
+    """
+
+    name: Name
+    preset: str | None = None
+    changes: Changes = Field(default_factory=dict)
+    recipe: Recipe | None = None
+    adapter: Name | None = None
+    strength_unet: Strength = 1.0
+    strength_text: Strength = 1.0
+    with_pose: WithPose | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Row:
+        ways = {"preset": self.preset, "recipe": self.recipe, "adapter": self.adapter}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} contradict each other: keep one")
+        if self.changes and self.preset is None:
+            raise ValueError("changes are of a preset: give one, or change the recipe itself")
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the row has a recipe."""
+        return self.preset is not None or self.recipe is not None
+
+
+class PlanFile(Part):
+    """A comparison.
+
+    `prompts` is a bundled set's name or a set; `class_prompts` adds each of its prompts without
+    the token, which shows what became of the class. `token` and `class_word` are filled into
+    prompts and recipes alike. `poses` is ``yoga`` for the four bundled ones, or a list. `changes`
+    are made to every preset, before the row's own. The rest is as in `matrix.Plan`.
+    """
+
+    version: Literal[1] = 1
+    name: Name = "comparison"
+    rows: tuple[Row, ...] = Field(min_length=1, max_length=64)
+    prompts: str | PromptSet = "study"
+    class_prompts: bool = False
+    token: Name = "sks"
+    class_word: Prompt = "man"
+    poses: Literal["yoga"] | tuple[Pose, ...] = "yoga"
+    with_pose: WithPose = "without"
+    control_strength: float = Field(1.0, ge=0, le=10)
+    seed: Seed = 0
+    draws: int = Field(1, ge=1, le=100)
+    picture: Picture = Picture()
+    changes: Changes = Field(default_factory=dict)
+
+    def recipe_of(self, row: Row) -> Recipe | None:
+        """The recipe that a row is trained by, None where there is nothing to train.
+
+        Raises RecipeError that names the wrong field.
+        """
+        if row.recipe is None and row.preset is None:
+            return None
+        words = {"token": self.token, "class_word": self.class_word}
+        if row.recipe is not None:
+            return row.recipe.changed(subject=words)
+        return (
+            preset(row.preset or "")
+            .changed(**self.changes)
+            .changed(**row.changes)
+            .changed(subject=words)
+        )
+
+    def prompt_set(self) -> PromptSet:
+        """The prompts, filled in. Raises ComparisonError."""
+        given = self.prompts
+        chosen = bundled_set(given) if isinstance(given, str) else given
+        chosen = chosen.with_class() if self.class_prompts else chosen
+        return chosen.filled(self.token, self.class_word)
+
+    def matrix(
+        self,
+        adapters: Mapping[str, str | None],
+        base: str | None = None,
+        control: str | None = None,
+    ) -> Plan:
+        """The plan of digests: `adapters` by row (None: the base), `base`, and the ControlNet's.
+
+        Raises ComparisonError.
+        """
+        variants = [
+            Variant(
+                name=row.name,
+                adapter=adapters.get(row.name),
+                strength_unet=row.strength_unet,
+                strength_text=row.strength_text,
+                with_pose=row.with_pose,
+            )
+            for row in self.rows
+        ]
+        return plan(
+            variants,
+            self.prompt_set(),
+            yoga_poses() if self.poses == "yoga" else self.poses,
+            seed=self.seed,
+            with_pose=self.with_pose,
+            draws=self.draws,
+            base=base,
+            picture=self.picture,
+            control=Control(model=control, strength=self.control_strength),
+        )
+
+    def to_json(self) -> str:
+        """JSON of what was written down, and not of the defaults."""
+        data = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps({"version": self.version, **data}, indent=2, ensure_ascii=False)
+
+
+def without_pose(plan: PlanFile) -> PlanFile:
+    """The plan without the rows that are drawn with poses. Raises ComparisonError if none stays."""
+    rows = [
+        {**row.model_dump(exclude_unset=True), "with_pose": "without"}
+        for row in plan.rows
+        if (row.with_pose or plan.with_pose) != "with"
+    ]
+    return _changed(plan, rows=rows)
+
+
+def with_adapters(plan: PlanFile, files: Mapping[str, str]) -> PlanFile:
+    """The plan with a row more for each adapter file whose row it lacks. Raises ComparisonError."""
+    known = {row.name for row in plan.rows}
+    more = [{"name": row, "adapter": file} for row, file in files.items() if row not in known]
+    return _changed(plan, rows=[*(r.model_dump(exclude_unset=True) for r in plan.rows), *more])
+
+
+def with_recipes(plan: PlanFile, change: Callable[[Recipe], Recipe]) -> PlanFile:
+    """The plan with every recipe changed and written out. Raises what `change` raises."""
+    rows = []
+    for row in plan.rows:
+        data, recipe = row.model_dump(exclude_unset=True), plan.recipe_of(row)
+        if recipe is not None:
+            data = {key: data[key] for key in data if key not in ("preset", "changes")}
+            data["recipe"] = change(recipe).model_dump()
+        rows.append(data)
+    return _changed(plan, rows=rows)
+
+
+def _changed(plan: PlanFile, **fields: Any) -> PlanFile:
+    return plan_file_from_data({**plan.model_dump(exclude_unset=True), **fields})
+
+
+def bundled_plans() -> tuple[str, ...]:
+    """Names of the plans that come with the project, in alphabetical order."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
+
+
+def find_plan(text: str) -> PlanFile:
+    """A bundled plan by its name, or a plan of a JSON file. Raises ComparisonError."""
+    if text in bundled_plans():
+        return read_plan_file(_FOLDER / f"{text}.json")
+    if not text.lower().endswith(".json"):
+        raise ComparisonError(
+            f"There is no plan {text!r}: give a JSON file, or one of {', '.join(bundled_plans())}."
+        )
+    return read_plan_file(Path(text))
+
+
+def read_plan_file(path: Path) -> PlanFile:
+    """The plan of a JSON file, with all that can be checked before training.
+
+    Raises ComparisonError, or RecipeError for a row's recipe.
+    """
+    return plan_file_from_data(read_json(path))
+
+
+def plan_file_from_data(data: Any) -> PlanFile:
+    """The plan of parsed JSON, checked as by `read_plan_file`."""
+    try:
+        found = PlanFile.model_validate(data)
+    except ValidationError as error:
+        raise ComparisonError(explain(error, "plan")) from None
+    for row in found.rows:
+        found.recipe_of(row)
+    found.matrix({})
+    return found

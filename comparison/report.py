@@ -1,0 +1,269 @@
+"""The report: one HTML file with pictures, scores, losses and recipes, and how to do it again.
+
+It opens from disk and asks no network: a content security policy forbids it. It holds no local
+path, so it can be shared as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from math import sqrt
+from pathlib import Path
+from platform import python_version
+
+from PIL import Image
+
+from ..trainers.files import write_whole
+from ..trainers.recipe import DreamBooth, Recipe
+from .charts import Series, loss_chart
+from .encoders import open_rgb
+from .html import Html, join, tag
+from .matrix import Cell, Plan
+from .score_table import note_of, score_table
+from .scores import Scores
+from .taught import Taught
+
+_FILES = Path(__file__).parent / "report_files"
+_MOST_PIXELS = 80_000_000  # of all pictures together
+_QUALITY = 88
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Again:
+    """One way to repeat the comparison: a command, or a workflow to save as `file`."""
+
+    title: str
+    text: str
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows. `pictures` has a file for each cell; absent ones are empty."""
+
+    title: str
+    plan: Plan
+    pictures: Sequence[Path]
+    taught: Sequence[Taught]
+    scores: Scores | None
+    again: Sequence[Again]
+    version: str
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Writes the file, whole or not at all. Raises OSError, ComparisonError for a bad picture."""
+    write_whole(path, html_of(report))
+
+
+def html_of(report: Report) -> str:
+    """The report's HTML."""
+    style, script = (
+        Html((_FILES / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", report.title),
+        tag("style", style),
+    )
+    body = tag(
+        "body",
+        tag("header", tag("h1", report.title, dir="auto"), tag("p", _summary(report))),
+        tag("main", *filter(None, _sections(report))),
+        _viewer(),
+        tag("script", script),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _summary(report: Report) -> str:
+    plan, picture = report.plan, report.plan.picture
+    there = sum(path.is_file() for path in report.pictures)
+    parts = [f"{len(plan.rows())} rows × {len(plan.columns())} columns"]
+    parts += [f"{there} of {len(report.pictures)} pictures"] if there < len(report.pictures) else []
+    parts += [f"{picture.width} × {picture.height} pixels", f"seed {plan.seed}"]
+    return ", ".join(parts)
+
+
+def _sections(report: Report) -> Iterator[Html | None]:
+    yield _section("Pictures", _grid(report))
+    yield _section("Scores", score_table(report.plan, report.scores)) if report.scores else None
+    yield _section("Training", *_training(report))
+    yield _section("Recipes", *_recipes(report))
+    yield _section("Do it again", *map(_again, report.again)) if report.again else None
+    yield _section("Versions", _versions(report.version))
+
+
+def _section(title: str, *content: Html | None) -> Html | None:
+    found = [part for part in content if part is not None]
+    return tag("section", tag("h2", title), found) if found else None
+
+
+# Pictures.
+
+
+def _grid(report: Report) -> Html:
+    """Rows and columns of pictures, their labels in view while the table is scrolled."""
+    plan, cells = report.plan, report.plan.cells()
+    across = len(plan.columns())
+    side = sqrt(_MOST_PIXELS / max(1, len(cells)))
+    head = [
+        tag("th", tag("b", cell.key), tag("p", cell.prompt, dir="auto", title=cell.prompt))
+        for cell in cells[:across]
+    ]
+    lines = []
+    for row, name in enumerate(plan.rows()):
+        places = range(row * across, (row + 1) * across)
+        shown = [_cell(report, cells[place], place, name, side) for place in places]
+        lines.append(tag("tr", tag("th", name, scope="row"), shown))
+    table = tag(
+        "table", tag("thead", tag("tr", tag("td"), head)), tag("tbody", lines), class_="sheet"
+    )
+    negative = plan.prompts.negative
+    return join(
+        tag("div", table, class_="wide", tabindex=0),
+        tag("p", tag("b", "Negative prompt: "), negative, dir="auto") if negative else None,
+    )
+
+
+def _cell(report: Report, cell: Cell, place: int, row: str, side: float) -> Html:
+    path = report.pictures[place]
+    if not path.is_file():
+        return tag("td", tag("div", "not drawn", class_="empty"))
+    caption = f"{row} · {cell.key} · seed {cell.seed}" + (f" · {cell.pose}" if cell.pose else "")
+    image = tag(
+        "img", src=_data_uri(path, side), alt=f"{row}: {cell.prompt}", data_row=cell.row,
+        data_column=cell.column, data_caption=caption, loading="lazy",
+    )  # fmt: skip
+    button = tag("button", image, type="button", title="Enlarge")
+    return tag("td", button, tag("small", note_of(report.scores, place)))
+
+
+def _data_uri(path: Path, side: float) -> str:
+    """The picture as JPEG, of at most `side` squared pixels."""
+    picture = open_rgb(path)
+    scale = min(1.0, side / sqrt(picture.width * picture.height))
+    size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    data = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(data, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _viewer() -> Html:
+    """Where a picture is shown large; the script fills it."""
+    close = tag("button", "×", type="button", class_="close", aria_label="Close")
+    figure = tag("figure", tag("img", alt=""), tag("figcaption"))
+    return tag("dialog", close, figure, aria_label="Picture")
+
+
+# Training.
+
+
+def _training(report: Report) -> Iterator[Html]:
+    series = [
+        Series(one.name, one.result.losses)
+        for one in report.taught
+        if one.result is not None and len(one.result.losses) > 1
+    ]
+    if series:
+        yield tag("h3", "Loss")
+        yield loss_chart(series)
+    rows = [_taught(one) for one in report.taught if one.adapter is not None]
+    if rows:
+        names = ("row", "method", "resolution", "learning rate", "steps", "late loss", "precision",
+                 "time", "peak memory")  # fmt: skip
+        head = tag("tr", [tag("th", name) for name in names])
+        yield tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="wide")
+
+
+def _taught(one: Taught) -> Html:
+    recipe, info, result = one.recipe, one.info, one.result
+    loss = info.loss if info else None
+    steps = result.steps if result else info and info.steps
+    values = [
+        _method(recipe) if recipe else info and info.family,
+        recipe and f"{recipe.subject.resolution}",
+        recipe and _scientific(recipe.optimizer.learning_rate),
+        steps,
+        f"{loss:.4f}" if loss is not None else None,
+        result and result.precision,
+        result and duration(sum(result.seconds.values())),
+        f"{result.peak_memory / 1024**3:.2f} GB" if result else None,
+    ]
+    cells = [tag("td", "–" if value is None else value) for value in values]
+    return tag("tr", tag("th", one.name, scope="row"), cells)
+
+
+def _method(recipe: Recipe) -> str:
+    if isinstance(recipe.method, DreamBooth):
+        return "DreamBooth" + (", text encoder too" if recipe.text_encoder.train else "")
+    return f"{'DoRA' if recipe.method.dora else 'LoRA'} of rank {recipe.method.rank}"
+
+
+def _scientific(value: float) -> str:
+    """``2e-6``, ``1.5e-4``."""
+    digits, power = f"{value:e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def duration(seconds: float) -> str:
+    """``48.2 s``, ``5:07 min`` or ``2:03 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def _recipes(report: Report) -> Iterator[Html]:
+    for one in report.taught:
+        if one.recipe is not None:
+            yield tag(
+                "details",
+                tag("summary", one.name, " ", tag("code", one.recipe.digest()[:12])),
+                tag("pre", one.recipe.to_json(), dir="auto"),
+            )
+
+
+def _again(again: Again) -> Html:
+    parts = [tag("h3", again.title)]
+    if again.file is None:
+        return join(parts, tag("pre", again.text))
+    data = base64.b64encode(again.text.encode()).decode()
+    link = tag("a", f"Save {again.file}", download=again.file, href=f"data:;base64,{data}")
+    shown = tag("details", tag("summary", again.file), tag("pre", again.text, dir="auto"))
+    return join(parts, tag("p", link), shown)
+
+
+def _versions(version: str) -> Html:
+    found = [("Likeness", version), ("Python", python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            continue
+    return tag("p", ", ".join(f"{name} {number}" for name, number in found))
+
+
+def readable(workflow: object) -> str:
+    """JSON of a workflow, indented."""
+    return json.dumps(workflow, indent=1, ensure_ascii=False)

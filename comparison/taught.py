@@ -1,0 +1,39 @@
+"""What a row was taught with: its adapter, what the file says, and the run that made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..trainers.adapter import AdapterInfo, read_metadata
+from ..trainers.recipe import Recipe
+from ..trainers.runs import Result, RunFolder
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A row's adapter, None for the base, and what is known of its training."""
+
+    name: str
+    adapter: Path | None = None
+    info: AdapterInfo | None = None
+    result: Result | None = None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run, or the one inside the file."""
+        if self.result is not None:
+            return self.result.recipe
+        return self.info.recipe if self.info else None
+
+
+def taught_by(name: str, adapter: Path | None, runs: Path) -> Taught:
+    """A row and what is known of it: by its file, and by the run in `runs` that made it.
+
+    Raises AdapterError for a damaged file.
+    """
+    if adapter is None:
+        return Taught(name)
+    info = read_metadata(adapter)
+    result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
+    return Taught(name, adapter, info, result)

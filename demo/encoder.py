@@ -1,0 +1,115 @@
+"""The judge of the drawn world as an encoder of comparison/: likeness, prompts and poses.
+
+It knows drawings only. On photographs it sees no person of its world, and so has no scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..comparison.encoders import Encoder, MissingEncoder, Values, Vectors
+from ..comparison.poses import Pose
+from ..trainers.errors import BaseModelError
+from . import weights
+from .facts import QUESTIONS
+
+if TYPE_CHECKING:
+    from .judge import Judge
+    from .judge_networks import Opinion
+
+_IDENTITY, _JOINTS, _TRAITS = 64, 18, 26
+
+
+@dataclass(frozen=True)
+class JudgeEncoder:
+    """A judge's opinion of a picture as one vector; NaN where it sees no person of its world.
+
+    The likeness is the cosine of identities, and 0 for a picture of nobody: it shows no one.
+    """
+
+    judge: Judge
+    digest: str
+    name: str = "judge of the drawn world"
+    key: str = "judge"
+    who: bool = True
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Vectors (n, d): identity, answers, traits, joints and their visibility."""
+        return np.stack([self._encode(picture) for picture in pictures])
+
+    def _encode(self, picture: Image.Image) -> Vectors:
+        from .judge import rejected
+
+        opinion = self.judge(np.asarray(picture)[None])
+        parts = [opinion.identity, *(opinion.answers[q] for q in QUESTIONS), opinion.traits]
+        parts += [opinion.joints.flatten(1), opinion.visible]
+        vector = np.concatenate([part[0].numpy() for part in parts]).astype(np.float32)
+        return np.full_like(vector, np.nan) if rejected(opinion)[0] else vector
+
+    def likeness(self, a: Vectors, b: Vectors) -> Values:
+        """Cosines of identities, (n, m)."""
+        alike = a[:, :_IDENTITY].astype(np.float64) @ b[:, :_IDENTITY].astype(np.float64).T
+        return np.where(np.isnan(a).any(1)[:, None], 0.0, alike)
+
+    def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
+        """The share (n,) of what a prompt asks for that its picture shows; 0 for nobody."""
+        from .judge import prompt_match
+
+        values = np.zeros(len(vectors))
+        for index, (vector, prompt) in enumerate(zip(vectors, prompts, strict=True)):
+            if not np.isnan(vector).any():
+                try:
+                    values[index] = prompt_match(_opinion(vector), prompt)[0]
+                except ValueError:
+                    values[index] = np.nan  # it knows nothing that the prompt asks for
+        return values
+
+    def pose_error(self, vectors: Vectors, poses: Sequence[Pose]) -> Values:
+        """Mean distance (n,) of joints from those of each pose's first person; NaN for nobody."""
+        from .judge import pose_error
+
+        values = np.full(len(vectors), np.nan)
+        for index, (vector, pose) in enumerate(zip(vectors, poses, strict=True)):
+            if not np.isnan(vector).any():
+                asked = np.array(
+                    [(*point, 1.0) if point else (0, 0, 0) for point in pose.people[0]]
+                )
+                values[index] = pose_error(_opinion(vector), asked, pose.aspect)[0]
+        return values
+
+
+def _opinion(vector: Vectors) -> Opinion:
+    """The opinion of one picture that a vector was made of."""
+    import torch
+
+    from .judge_networks import Opinion
+
+    sizes = [_IDENTITY, *map(len, QUESTIONS.values()), _TRAITS, 2 * _JOINTS, _JOINTS]
+    identity, *parts = torch.from_numpy(vector)[None].split(sizes, dim=1)
+    *answers, traits, joints, visible = parts
+    return Opinion(
+        answers=dict(zip(QUESTIONS, answers, strict=True)),
+        traits=traits,
+        identity=identity,
+        joints=joints.view(1, _JOINTS, 2),
+        visible=visible,
+    )
+
+
+def find_judge() -> Encoder:
+    """The judge, where its weights are installed. Raises MissingEncoder."""
+    try:
+        path = weights.find(weights.JUDGE)
+    except BaseModelError:
+        raise MissingEncoder(
+            "The judge of the drawn world is left out: its weights are not whole in demo/weights. "
+            "Install the project anew."
+        ) from None
+    from .judge import load_judge
+
+    return JudgeEncoder(load_judge(path), weights.digest(path))

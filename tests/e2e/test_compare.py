@@ -1,0 +1,156 @@
+"""`likeness compare` in real processes, on a tiny model of random weights."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "subject": {"resolution": 64},
+    "schedule": {"steps": 3},
+    "prior": {"count": 2, "steps": 2},
+    "compute": {"attention": "sdpa", "precision": "fp32"},
+    "optimizer": {"name": "adamw"},
+}
+PROMPTS = [
+    {"key": "beach", "text": "a photo of {token} {class} on the beach"},
+    {"key": "emoji", "text": "{token} {class} 😀 مرحبا <b>" + "long " * 60},
+]
+
+
+def write_plan(folder, **changes):
+    data = {
+        "name": "small",
+        "rows": [{"name": "base"}, {"name": "r1", "preset": "lora-r1"}],
+        "prompts": {"prompts": PROMPTS},
+        "class_prompts": True,
+        "draws": 2,
+        "picture": {"width": 64, "height": 96, "steps": 2},
+        "changes": SMALL,
+        **changes,
+    }
+    path = folder / "plan.json"
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def compare(likeness, base, photos, tmp_path):
+    """Runs a small comparison; `changes` are of its plan."""
+
+    def run(*arguments, check=True, **changes):
+        plan = write_plan(tmp_path, **changes)
+        given = ["--base", base, "--photos", photos, "--device", "cpu"]
+        return likeness("compare", plan, *given, *arguments, check=check)
+
+    return run
+
+
+def written(tmp_path, pattern):
+    """Times at which files below the output folder were written."""
+    return {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob(pattern)}
+
+
+def test_rows_are_trained_drawn_and_reported_once(compare, likeness, base, tmp_path):
+    compare()
+    folder = tmp_path / "output" / "likeness" / "comparisons" / "small"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    for row in ("base", "r1"):
+        for key in ("beach", "beach@2", "emoji-class@2"):
+            assert f"{row}/64x96/{key}.png" in names
+    assert len(names) == 16 + 1
+    (sheet,) = folder.glob("sheet-*.png")
+    assert Image.open(sheet).size[0] > 64 * 4
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    assert scores["row_names"] == ["base", "r1"]
+    assert any("CLIP is left out" in note for note in scores["notes"])
+
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert report.count("data:image/jpeg") == 16
+    assert "LoRA of rank 1" in report and "likeness compare plan.json" in report
+    assert "😀 مرحبا &lt;b&gt;" in report and "<b>long" not in report
+    assert str(tmp_path) not in report and str(base.parent) not in report
+    assert not re.search(r"(src|href)=\"(?!data:)", report)
+
+    kept = written(tmp_path, "*.png") | written(tmp_path, "*.safetensors")
+    again = compare().stdout
+    assert "nothing was trained" in again and "nothing was drawn" in again
+    cells = tmp_path / "output" / "likeness" / "cells"
+    for path, moment in kept.items():
+        if path.is_relative_to(cells) or path.suffix == ".safetensors":
+            assert path.stat().st_mtime_ns == moment, path
+
+    (adapter,) = (tmp_path / "output" / "loras").glob("*.safetensors")
+    named = compare("--adapter", f"mine={adapter}", "--no-scores", rows=[{"name": "base"}]).stdout
+    assert "nothing was drawn" in named, "the same adapter under another name"
+    assert (folder / "mine" / "64x96" / "beach.png").is_file()
+
+
+def test_ctrl_c_keeps_what_is_drawn(base, tmp_path):
+    plan = write_plan(tmp_path, rows=[{"name": "base"}], draws=10, picture={
+        "width": 64, "height": 64, "steps": 10,
+    })  # fmt: skip
+    command = [sys.executable, str(ROOT), "compare", str(plan), "--base", str(base), "--no-scores"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    cells = tmp_path / "output" / "likeness" / "cells"
+    deadline = time.monotonic() + 120
+    while len(list(cells.glob("*.png"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    kept = written(tmp_path, "cells/*.png")
+    assert process.returncode == 130 and 3 <= len(kept) < 40
+    assert f"{len(kept)} of 40 cells are kept" in said
+    assert not list(cells.glob("*.partial"))
+    for path in kept:
+        Image.open(path).load()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert len(written(tmp_path, "cells/*.png")) == 40
+    assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+
+
+def test_rows_with_poses_need_a_controlnet_and_draw_with_it(compare, base, tmp_path):
+    from diffusers import ControlNetModel
+    from likeness.trainers.base_model import load_base
+
+    rows = [{"name": "base", "with_pose": "both"}]
+    refused = compare(check=False, rows=rows)
+    assert refused.returncode == 1 and "--controlnet FILE" in refused.stderr
+    unet = load_base(base).unet
+    ControlNetModel.from_unet(unet).save_pretrained(tmp_path / "control")
+    compare("--controlnet", tmp_path / "control", "--no-scores", rows=rows)
+    folder = tmp_path / "output" / "likeness" / "comparisons" / "small"
+    plain, posed = (folder / row / "64x96" / "beach.png" for row in ("base", "base_cnet"))
+    assert posed.is_file() and plain.is_file()
+    # An untrained ControlNet changes nothing.
+    assert Image.open(plain).tobytes() == Image.open(posed).tobytes()
+    compare("--without-pose", "--no-scores", rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": [{"name": "r", "preset": "lora-r9"}]}, "no preset 'lora-r9'"),
+        ({"rows": [{"name": "r", "adapter": "gone.safetensors"}]}, "needs gone.safetensors"),
+        ({"rows": [{"name": "r"}, {"name": "R"}]}, "called 'R'"),
+        ({"prompts": "nobody"}, "no prompt set 'nobody'"),
+        ({"draw": 2}, "draw"),
+        ({"changes": {"schedule": {"step": 3}}}, "schedule.step"),
+    ],
+)
+def test_a_plan_that_cannot_be_run_is_refused_at_once(compare, tmp_path, changes, message):
+    done = compare(check=False, **changes)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "output" / "loras").exists()
