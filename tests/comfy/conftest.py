@@ -51,15 +51,15 @@ class Outcome:
 
 
 class Server:
-    """A ComfyUI of our own, with its folders below `home` and this checkout as its only pack."""
+    """A ComfyUI of our own, with its folders below `home` and `pack` as its only pack."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, pack: Path = ROOT) -> None:
         self.folder, self.python = find_comfyui()
         self.home = home
         for name in ("custom_nodes", "input", "output", "user", "temp", "models/checkpoints"):
             (home / name).mkdir(parents=True, exist_ok=True)
         (home / "models" / "loras").mkdir(exist_ok=True)
-        (home / "custom_nodes" / "ComfyUI-Likeness").symlink_to(ROOT, target_is_directory=True)
+        (home / "custom_nodes" / "ComfyUI-Likeness").symlink_to(pack, target_is_directory=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -203,6 +203,59 @@ def comfy(tmp_path_factory, base_checkpoint):
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def start_comfy():
+    """Starts a server of its own with another pack: `start_comfy(home, pack)`."""
+    servers: list[Server] = []
+
+    def start(home: Path, pack: Path) -> Server:
+        servers.append(Server(home, pack))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+PACK_PARTS = ("trainers", "comparison", "nodes", "demo", "js", "workflows")
+
+
+def copy_pack(folder: Path, *left_out: str) -> Path:
+    """The checkout as a pack in `folder`, without its tests and what is named."""
+    folder.mkdir(parents=True)
+    for name in ("__init__.py", "__main__.py", "terminal.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    ignored = shutil.ignore_patterns("__pycache__", "output", "weights")
+    for part in sorted({*PACK_PARTS} - {*left_out}):
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def miniature_server(tmp_path_factory, start_comfy):
+    """Starts a server whose pack has the miniature with random weights, beside small test packs.
+
+    `start({name: source})` returns it; its `models` is the folder of the miniature's files.
+    """
+
+    def start(packs: dict[str, str]) -> Server:
+        from likeness.demo.random_model import write_random_miniature
+
+        home = tmp_path_factory.mktemp("home")
+        for name, source in packs.items():
+            (home / "custom_nodes" / name).mkdir(parents=True)
+            (home / "custom_nodes" / name / "__init__.py").write_text(source, encoding="utf-8")
+        pack = copy_pack(tmp_path_factory.mktemp("pack") / "ComfyUI-Likeness")
+        write_random_miniature(pack / "demo" / "weights")
+        for kind in ("checkpoints", "controlnet", "diffusers", "loras"):
+            (home / "models" / kind).mkdir(parents=True)
+        server = start_comfy(home, pack)
+        server.models = pack / "demo" / "weights"
+        return server
+
+    return start
 
 
 def put_photographs(folder: Path) -> None:
