@@ -134,16 +134,21 @@ def contact_sheet(
 
 
 def write_sheet(path: Path, sheet: Image.Image, text: Mapping[str, Any] | None = None) -> None:
-    """Writes the sheet as PNG with text chunks, such as ComfyUI's ``prompt`` and ``workflow``.
+    """Writes the sheet as `sheet_png`. Raises OSError and leaves no half file."""
+    write_whole(path, sheet_png(sheet, text))
 
-    A value that is no string is written as JSON. Raises OSError and leaves no half file.
+
+def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> bytes:
+    """The sheet as PNG with text chunks, such as ComfyUI's ``prompt`` and ``workflow``.
+
+    A value that is no string is written as JSON.
     """
     chunks = PngInfo()
     for key, value in (text or {}).items():
         chunks.add_text(key, value if isinstance(value, str) else json.dumps(value))
     data = io.BytesIO()
     sheet.save(data, "PNG", pnginfo=chunks, compress_level=4)
-    write_whole(path, data.getvalue())
+    return data.getvalue()
 
 
 def plan_layout(

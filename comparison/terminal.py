@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,31 +17,31 @@ from ..trainers.job import train
 from ..trainers.places import Places
 from ..trainers.recipe import Recipe, check_name
 from ..trainers.runs import Result
-from ..trainers.terminal import Interrupts, Screen, print_result, with_settings
+from ..trainers.terminal import Interrupts, Screen, print_result
+from .arguments import PLAN, command_again, given_encoders, given_files, given_plan
 from .compare import Files, bound_plan, cell_files, draw_missing, photographs, teach
-from .encoders import EncoderFiles, find_encoders
+from .encoders import find_encoders
 from .errors import ComparisonError
+from .export import export, find_shared
 from .matrix import Cell, Plan
-from .plan_file import (
-    PlanFile,
-    Row,
-    bundled_plans,
-    find_plan,
-    with_adapters,
-    with_recipes,
-    without_pose,
-)
+from .plan_file import PlanFile, Row, bundled_plans, find_plan
 from .report import Again, Report, write_report
 from .score_table import score_text
 from .scores import Scores, score
 from .study import Study, cache_folder, write_study
 from .taught import Taught
 
-PLAN = "plan.json"
 _COMPARE = """\
 PLAN is a JSON file, or a bundled plan's name (see `likeness plan`). Rows with a recipe are trained,
 unless they are already; cells that are not drawn yet are drawn; then sheet, scores and report are
 written to OUTPUT/likeness/comparisons/<name>. Ctrl-C keeps what is done: the same command goes on.
+"""
+
+_EXPORT = """\
+RUN is a run folder, or an adapter file. The zip has the adapter with its recipe, and of the
+comparison that shows it plan, sheet, report, scores and workflow; no place on this machine and, but
+for --with-photos, no photograph. --without-prompts takes your words out of the adapter and leaves
+the comparison out, which shows them; token and class word are among them.
 """
 
 
@@ -54,6 +53,7 @@ def add_commands(commands: Any) -> None:
     plan.add_argument("plan", nargs="?", help=", ".join(bundled_plans()))
     plan.add_argument("--schema", action="store_true", help="print the JSON schema of plans")
     plan.set_defaults(run=_plan)
+    _add_export(commands)
 
 
 def _add_draw(commands: Any) -> None:
@@ -148,6 +148,20 @@ def _draw(given: argparse.Namespace) -> int:
     return 0
 
 
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export", help="write a zip to share: adapter, recipe, comparison", description=_EXPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    export.add_argument("share", metavar="RUN", type=Path)
+    export.add_argument("--comparison", type=Path, metavar="FOLDER", help="default: the newest")
+    export.add_argument("--workflow", type=Path, help="a saved graph (default: the sheet's)")
+    export.add_argument("--with-photos", action="store_true", help="the training photographs too")
+    export.add_argument("--without-prompts", action="store_true", help="none of your own words")
+    export.add_argument("--to", type=Path, metavar="FILE", help="default: exports/<adapter>.zip")
+    export.set_defaults(run=_export)
+
+
 def _plan(given: argparse.Namespace) -> int:
     if given.schema:
         print(json.dumps(PlanFile.model_json_schema(), indent=2))
@@ -158,11 +172,32 @@ def _plan(given: argparse.Namespace) -> int:
     return 0
 
 
+def _export(given: argparse.Namespace) -> int:
+    shared = find_shared(given.share, given.comparison)
+    target = given.to or Path("exports") / f"{shared.adapter.stem}.zip"
+    names = export(
+        target,
+        shared,
+        workflow=given.workflow,
+        photographs=given.with_photos,
+        prompts=not given.without_prompts,
+    )
+    print("\n".join(f"- {name}" for name in names))
+    if given.with_photos:
+        print("The photographs are as you took them, with the place and time in their EXIF data.")
+    if given.without_prompts:
+        print("Without its prompts the adapter cannot be trained again from itself.")
+    elif shared.comparison is None:
+        print("No comparison shows this adapter; name one with --comparison FOLDER.")
+    print(f"zip      {target}")
+    return 0
+
+
 # compare
 
 
 def _compare(given: argparse.Namespace) -> int:
-    plan, files = _given_plan(given), _files(given)
+    plan, files = given_plan(given), given_files(given)
     taught = teach(plan, files, _trainer(given))
     drawn = bound_plan(plan, taught, files)
     _draw_cells(drawn, taught, files, _device(given.device))
@@ -173,41 +208,6 @@ def _compare(given: argparse.Namespace) -> int:
     scores = None if given.no_scores else _score(given, study, files)
     _write_report(given, plan, study, taught, scores)
     return 0
-
-
-def _given_plan(given: argparse.Namespace) -> PlanFile:
-    """The plan with the changes that the command line asks for. Raises ComparisonError."""
-    plan = find_plan(given.plan)
-    if given.without_pose:
-        plan = without_pose(plan)
-    if given.set:
-        plan = with_recipes(plan, lambda recipe: with_settings(recipe, given.set))
-    return with_adapters(plan, {row: path.name for row, path in _named(given.adapter).items()})
-
-
-def _named(adapters: Sequence[str]) -> dict[str, Path]:
-    """Files by row, of ROW=FILE. Raises ComparisonError."""
-    found = {}
-    for text in adapters:
-        row, _, path = text.partition("=")
-        if not (row and path):
-            raise ComparisonError(f"--adapter takes ROW=FILE, such as r4=anna.safetensors: {text}")
-        found[row] = Path(path)
-    return found
-
-
-def _files(given: argparse.Namespace) -> Files:
-    own = (given.output / "loras", given.output / "checkpoints")
-    return Files(
-        base=given.base,
-        output=given.output,
-        photos=given.photos,
-        controlnet=given.controlnet,
-        adapters=_named(given.adapter),
-        folders=(*given.adapters, *own),
-        class_images=given.class_images,
-        tokenizers=tuple(given.tokenizer),
-    )
 
 
 def _trainer(given: argparse.Namespace) -> Callable[[Row, Recipe, Places], Result]:
@@ -266,14 +266,7 @@ def _device(asked: str) -> str:
 def _score(given: argparse.Namespace, study: Study, files: Files) -> Scores:
     """The scores, printed and written beside the sheet."""
     cache = cache_folder(files.output)
-    weights = EncoderFiles(
-        clip_image=given.clip,
-        clip_text=given.clip_text,
-        dino=given.dino,
-        tokenizers=files.tokenizers,
-        cache=cache,
-    )
-    found, missing = find_encoders(weights, given.encoders, _device(given.device))
+    found, missing = find_encoders(given_encoders(given), given.encoders, _device(given.device))
     scores = score(
         study.plan,
         study.pictures,
@@ -295,22 +288,12 @@ def _write_report(
     taught: Sequence[Taught],
     scores: Scores | None,
 ) -> None:
-    again = [Again("From the terminal", _command(given)), Again("Its plan", plan.to_json(), PLAN)]
+    again = [
+        Again("From the terminal", command_again(given)),
+        Again("Its plan", plan.to_json(), PLAN),
+    ]
     path = study.folder / "report.html"
     write_report(
         path, Report(plan.name, study.plan, study.pictures, taught, scores, again, __version__)
     )
     print(f"report   {path}")
-
-
-def _command(given: argparse.Namespace) -> str:
-    """The command that does the same, without the places of this machine."""
-    parts = ["likeness", "compare", PLAN]
-    for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
-        path = getattr(given, name)
-        parts += [f"--{name.replace('_', '-')}", path.resolve().name] if path else []
-    for path in given.tokenizer:
-        parts += ["--tokenizer", path.resolve().name]
-    for row, path in _named(given.adapter).items():
-        parts += ["--adapter", f"{row}={path.name}"]
-    return shlex.join(parts)

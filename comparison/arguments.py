@@ -1,0 +1,79 @@
+"""What the arguments of `likeness compare` mean: a plan, files, and the command to repeat it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..trainers.terminal import with_settings
+from .compare import Files
+from .encoders import EncoderFiles
+from .errors import ComparisonError
+from .plan_file import PlanFile, find_plan, with_adapters, with_recipes, without_pose
+from .study import cache_folder
+
+PLAN = "plan.json"
+
+
+def given_plan(given: argparse.Namespace) -> PlanFile:
+    """The plan with the changes that the command line asks for. Raises ComparisonError."""
+    plan = find_plan(given.plan)
+    if given.without_pose:
+        plan = without_pose(plan)
+    if given.set:
+        plan = with_recipes(plan, lambda recipe: with_settings(recipe, given.set))
+    return with_adapters(
+        plan, {row: path.name for row, path in named_adapters(given.adapter).items()}
+    )
+
+
+def named_adapters(adapters: Sequence[str]) -> dict[str, Path]:
+    """Files by row, of ROW=FILE. Raises ComparisonError."""
+    found = {}
+    for text in adapters:
+        row, _, path = text.partition("=")
+        if not (row and path):
+            raise ComparisonError(f"--adapter takes ROW=FILE, such as r4=anna.safetensors: {text}")
+        found[row] = Path(path)
+    return found
+
+
+def given_files(given: argparse.Namespace) -> Files:
+    """Where everything is that the command names. Raises ComparisonError."""
+    own = (given.output / "loras", given.output / "checkpoints")
+    return Files(
+        base=given.base,
+        output=given.output,
+        photos=given.photos,
+        controlnet=given.controlnet,
+        adapters=named_adapters(given.adapter),
+        folders=(*given.adapters, *own),
+        class_images=given.class_images,
+        tokenizers=tuple(given.tokenizer),
+    )
+
+
+def given_encoders(given: argparse.Namespace) -> EncoderFiles:
+    """Where the encoders' weights are."""
+    return EncoderFiles(
+        clip_image=given.clip,
+        clip_text=given.clip_text,
+        dino=given.dino,
+        tokenizers=tuple(given.tokenizer),
+        cache=cache_folder(given.output),
+    )
+
+
+def command_again(given: argparse.Namespace) -> str:
+    """The command that does the same, without the places of this machine."""
+    parts = ["likeness", "compare", PLAN]
+    for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
+        path = getattr(given, name)
+        parts += [f"--{name.replace('_', '-')}", path.resolve().name] if path else []
+    for path in given.tokenizer:
+        parts += ["--tokenizer", path.resolve().name]
+    for row, path in named_adapters(given.adapter).items():
+        parts += ["--adapter", f"{row}={path.name}"]
+    return shlex.join(parts)

@@ -1,0 +1,268 @@
+"""One zip of what a run gave, to share: adapter, recipe, and the comparison that shows it.
+
+Nothing in it names a place on this machine. The photographs stay at home unless they are asked
+for, and the prompts can be left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from ..trainers.adapter import RECIPE, STRIPPED, read_metadata, strip_prompts
+from ..trainers.base_file import digest_of
+from ..trainers.errors import AdapterError
+from ..trainers.recipe import Recipe
+from ..trainers.runs import RunFolder
+from ..trainers.subject import read_subject
+from ..trainers.tensor_file import read_header
+from .errors import ComparisonError
+from .reading import read_json
+from .sheet import sheet_png
+
+_TIME = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
+# Folders at the front of an absolute path, but not a web address.
+_FOLDERS = re.compile(
+    r"(?<![\w.:/\\~])(?:~?/(?:[^\s/\"'<>|]+/+)+|[A-Za-z]:[\\/]+(?:[^\\/\"'<>|\n]+[\\/]+)*|"
+    r"\\\\+(?:[^\\/\"'<>|\n]+[\\/]+)+)"
+)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What goes into the zip.
+
+    `run` is the folder of the run, None where it is not at hand; `comparison` the folder of one
+    that shows the adapter.
+    """
+
+    adapter: Path
+    run: RunFolder | None
+    comparison: Path | None
+
+
+def find_shared(run: Path, comparison: Path | None = None) -> Shared:
+    """What RUN means: a run folder or an adapter file; and the newest comparison with it.
+
+    Comparisons are looked for where the adapter's own output folder has them, unless one is
+    given. Raises LikenessError.
+    """
+    if run.is_dir():
+        result = RunFolder(run).result()
+        if result is None:
+            raise ComparisonError(f"{run} is no folder of a finished run.")
+        adapter, folder = result.adapter, RunFolder(run)
+    else:
+        adapter, folder = run, _run_of(run)
+    if comparison is not None and not (comparison / "plan.json").is_file():
+        raise ComparisonError(f"{comparison} is no comparison: it has no plan.json.")
+    return Shared(adapter, folder, comparison or _newest_comparison(adapter))
+
+
+def _run_of(adapter: Path) -> RunFolder | None:
+    if not adapter.is_file():
+        raise AdapterError(f"There is no run folder and no adapter at {adapter}.")
+    recipe = read_metadata(adapter).recipe
+    if recipe is None:
+        return None
+    run = RunFolder(_likeness(adapter) / "runs" / recipe.run_name())
+    return run if run.recipe_file.is_file() else None
+
+
+def _likeness(adapter: Path) -> Path:
+    """The folder of runs and comparisons of an adapter in ``<output>/loras`` or beside it."""
+    return adapter.resolve().parents[1] / "likeness"
+
+
+def _newest_comparison(adapter: Path) -> Path | None:
+    digest = digest_of(adapter)
+    plans = _likeness(adapter).glob("comparisons/*/plan.json")
+    found = [path for path in plans if digest in path.read_text(encoding="utf-8")]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+
+
+def export(
+    target: Path,
+    shared: Shared,
+    *,
+    workflow: Path | None = None,
+    photographs: bool = False,
+    prompts: bool = True,
+) -> list[str]:
+    """Writes the zip, whole or not at all; returns the names of what is in it.
+
+    Args:
+        workflow: a saved graph of ComfyUI; None takes the one in the comparison's sheet.
+        photographs: put the training photographs in too, byte for byte.
+        prompts: leave out, if false, all words that the user wrote: the comparison shows them.
+
+    Raises LikenessError, and ComparisonError if `target` exists.
+    """
+    if target.exists():
+        raise ComparisonError(f"{target} exists: move it, or name another file with --to.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
+            names = _fill(_Archive(archive), shared, workflow, photographs, prompts)
+        os.replace(partial, target)
+    except OSError as error:
+        raise ComparisonError(f"{target} cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return names
+
+
+def _fill(
+    archive: _Archive, shared: Shared, workflow: Path | None, photographs: bool, prompts: bool
+) -> list[str]:
+    _add_adapter(archive, shared.adapter, prompts)
+    if prompts:
+        for name, data in _comparison(shared.comparison, workflow):
+            archive.add(name, data)
+    if photographs:
+        for name, data in _photographs(shared.run):
+            archive.add(name, data)
+    contents = {"version": 1, "prompts": prompts, "sha256": dict(archive.digests)}
+    archive.add("contents.json", json.dumps(contents, indent=1).encode())
+    return [*archive.digests]
+
+
+class _Archive:
+    """A zip that is written, and the digest of each file in it."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._zip, self.digests = archive, dict[str, str]()
+
+    def add(self, name: str, data: bytes) -> None:
+        """A small file, compressed if that helps."""
+        self.add_stream(name, [BytesIO(data)], name.endswith((".png", ".jpg", ".jpeg", ".webp")))
+
+    def add_stream(self, name: str, parts: Sequence[IO[bytes]], stored: bool = True) -> None:
+        """A file of any size, from parts one after another."""
+        entry = zipfile.ZipInfo(name, _TIME)
+        entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+        entry.external_attr = 0o644 << 16
+        digest = hashlib.sha256()
+        with self._zip.open(entry, "w", force_zip64=True) as file:
+            for part in parts:
+                while block := part.read(1 << 20):
+                    digest.update(block)
+                    file.write(block)
+        self.digests[name] = digest.hexdigest()
+
+
+# The adapter.
+
+
+def _add_adapter(archive: _Archive, path: Path, prompts: bool) -> None:
+    try:
+        old = read_header(path).metadata
+    except ValueError as error:
+        raise AdapterError(f"{path} {error}. Adapters are whole .safetensors files.") from None
+    new = old if prompts else strip_prompts(old)
+    own = (RECIPE, STRIPPED)  # hold no paths, and are named by digest
+    new = {key: text if key in own else without_folders(text) for key, text in new.items()}
+    with open(path, "rb") as file:
+        begin = file.read(8)
+        header = file.read(int.from_bytes(begin, "little"))
+        if new != old:
+            begin, header = _header(header, new)
+        archive.add_stream(f"{_name(path)}.safetensors", [BytesIO(begin + header), file])
+    recipe = new.get(RECIPE) or new.get(STRIPPED)
+    if recipe is not None:
+        text = json.dumps(json.loads(recipe), indent=2, sort_keys=True, ensure_ascii=False)
+        archive.add("recipe.json", text.encode())
+
+
+def _header(header: bytes, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Length and text of a safetensors header with other metadata; tensors stay where they are."""
+    table = {**json.loads(header), "__metadata__": dict(sorted(metadata.items()))}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little"), text
+
+
+def _name(path: Path) -> str:
+    """A file's name without its ending, safe on every system."""
+    return re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.stem).strip(".-") or "adapter"
+
+
+# The comparison.
+
+
+def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of plan, sheet, report, scores and workflow, as far as they are there."""
+    saved = None if workflow is None else read_json(workflow)
+    if folder is not None:
+        for name in ("plan.json", "scores.json", "report.html"):
+            if (folder / name).is_file():
+                yield name, (folder / name).read_bytes()
+        sheets = sorted(folder.glob("sheet-*.png"), key=lambda path: path.stat().st_mtime)
+        if sheets:
+            data, text = _sheet(sheets[-1])
+            yield "sheet.png", data
+            saved = saved if saved is not None else text.get("workflow")
+    if saved is not None:
+        clean = without_folders_within(saved)
+        yield "workflow.json", json.dumps(clean, indent=1, ensure_ascii=False).encode()
+
+
+def _sheet(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """A sheet's PNG with its text chunks cleaned, and those chunks."""
+    with Image.open(path) as image:
+        texts = dict(getattr(image, "text", {}))
+        image.load()
+        chunks = {key: without_folders_within(_parsed(text)) for key, text in texts.items()}
+        return sheet_png(image.convert("RGB"), chunks), chunks
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def without_folders(text: str) -> str:
+    """The text with each absolute path cut down to its last name."""
+    return _FOLDERS.sub("", text)
+
+
+def without_folders_within(value: Any) -> Any:
+    """Parsed JSON with `without_folders` done to every text in it."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, list):
+        return [without_folders_within(one) for one in value]
+    if isinstance(value, dict):
+        return {key: without_folders_within(one) for key, one in value.items()}
+    return value
+
+
+# The photographs.
+
+
+def _photographs(run: RunFolder | None) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the photographs of a run, numbered, with their captions."""
+    if run is None:
+        raise ComparisonError(
+            "The photographs are not known: the run's folder is not beside the adapter. "
+            "Name the run folder instead of the adapter."
+        )
+    recipe: Recipe = run.recipe()
+    for number, photo in enumerate(read_subject(run.places().photos, recipe.subject).photos, 1):
+        name = f"photographs/{number:02d}"
+        yield f"{name}{photo.path.suffix.lower()}", photo.path.read_bytes()
+        if photo.caption is not None:
+            yield f"{name}.txt", photo.caption.encode()

@@ -1,0 +1,172 @@
+import hashlib
+import io
+import json
+import zipfile
+
+import pytest
+import torch
+from likeness.comparison.errors import ComparisonError
+from likeness.comparison.export import Shared, export, find_shared, without_folders
+from likeness.comparison.sheet import write_sheet
+from likeness.trainers.adapter import metadata_for, read_metadata, recipe_of, save_adapter
+from likeness.trainers.base_file import digest_of
+from likeness.trainers.errors import AdapterError
+from likeness.trainers.recipe import LoRA, Recipe, Subject
+from likeness.trainers.tensor_file import read_header
+from PIL import Image
+from safetensors.torch import load_file
+
+RECIPE = Recipe(subject=Subject(prompt="a photo of {token} {class} in her garden", resolution=64))
+MODULE = "lora_unet_down_blocks_0_attentions_0_proj_in"
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """An adapter where a run puts it, with a kohya-style path in its metadata."""
+    path = tmp_path / "output" / "loras" / "Anna's r4.safetensors"
+    path.parent.mkdir(parents=True)
+    tensors = {
+        f"{MODULE}.lora_down.weight": torch.randn(4, 8),
+        f"{MODULE}.lora_up.weight": torch.randn(8, 4),
+        f"{MODULE}.alpha": torch.tensor(4.0),
+    }
+    assert isinstance(RECIPE.method, LoRA)
+    metadata = metadata_for(RECIPE, steps=4, losses=[0.1, 0.2])
+    metadata["ss_dataset_dirs"] = json.dumps({"/home/anna/photos/set": {"n": 1}})
+    save_adapter(path, tensors, metadata, dtype="fp32")
+    return path
+
+
+@pytest.fixture
+def comparison(adapter, tmp_path):
+    """A comparison that shows it, made in ComfyUI."""
+    folder = tmp_path / "output" / "likeness" / "comparisons" / "study"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps({"adapter": digest_of(adapter)}))
+    (folder / "report.html").write_text("<p>report</p>")
+    workflow = {"nodes": [{"widgets_values": ["C:\\Users\\anna\\x.safetensors", "/data/me/y.png"]}]}
+    sheet = Image.new("RGB", (8, 8), "red")
+    write_sheet(folder / "sheet-0123.png", sheet, {"workflow": workflow, "prompt": {"1": {}}})
+    return folder
+
+
+def opened(path):
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_zip_has_all_that_shows_the_adapter_and_no_place(adapter, comparison, tmp_path):
+    names = export(tmp_path / "x.zip", find_shared(adapter))
+    files = opened(tmp_path / "x.zip")
+    assert names == list(files) == [
+        "Anna-s-r4.safetensors", "recipe.json", "plan.json", "report.html", "sheet.png",
+        "workflow.json", "contents.json",
+    ]  # fmt: skip
+    (tmp_path / "out.safetensors").write_bytes(files["Anna-s-r4.safetensors"])
+    assert recipe_of(tmp_path / "out.safetensors") == RECIPE
+    assert json.loads(files["recipe.json"])["subject"]["prompt"] == RECIPE.subject.prompt
+    ours, theirs = load_file(adapter), load_file(tmp_path / "out.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    workflow = json.loads(files["workflow.json"])
+    assert workflow["nodes"][0]["widgets_values"] == ["x.safetensors", "y.png"]
+    with Image.open(io.BytesIO(files["sheet.png"])) as sheet:
+        assert json.loads(sheet.text["workflow"]) == workflow and sheet.getpixel((0, 0))[0] == 255
+    for name, data in files.items():
+        assert b"anna" not in data and str(tmp_path).encode() not in data, name
+
+
+def test_without_prompts_no_word_of_the_user_is_in_it(adapter, comparison, tmp_path):
+    names = export(tmp_path / "x.zip", find_shared(adapter), prompts=False)
+    assert names == ["Anna-s-r4.safetensors", "recipe.json", "contents.json"]
+    files = opened(tmp_path / "x.zip")
+    for name, data in files.items():
+        assert b"garden" not in data and b"sks" not in data, name
+    (tmp_path / "out.safetensors").write_bytes(files["Anna-s-r4.safetensors"])
+    info = read_metadata(tmp_path / "out.safetensors")
+    assert info.rank == 4 and info.recipe is None
+    with pytest.raises(AdapterError, match="stripped"):
+        recipe_of(tmp_path / "out.safetensors")
+    ours, theirs = load_file(adapter), load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_equal_contents_give_equal_bytes_named_by_digest(adapter, comparison, tmp_path):
+    for name in ("a.zip", "b.zip"):
+        export(tmp_path / name, find_shared(adapter))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    files = opened(tmp_path / "a.zip")
+    listed = json.loads(files.pop("contents.json"))["sha256"]
+    assert listed == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+def test_photographs_travel_only_when_asked(adapter, tmp_path):
+    from likeness.trainers.places import Places
+    from likeness.trainers.runs import RunFolder
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(photos / f"Anna at home {number}.png")
+    folder = tmp_path / "output" / "likeness" / "runs" / RECIPE.run_name()
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    nowhere = dict.fromkeys(("base", "runs", "loras", "checkpoints", "cache"), tmp_path)
+    places = Places(photos=photos, **nowhere)
+    (folder / "places.json").write_text(places.model_dump_json())
+    shared = find_shared(adapter)
+    assert shared.run == RunFolder(folder)
+    assert not any("photo" in name for name in export(tmp_path / "a.zip", shared))
+    names = export(tmp_path / "b.zip", shared, photographs=True)
+    assert {"photographs/01.png", "photographs/02.png"} < set(names)
+    sent = opened(tmp_path / "b.zip")
+    assert {sent["photographs/01.png"], sent["photographs/02.png"]} == {
+        path.read_bytes() for path in photos.iterdir()
+    }
+    with pytest.raises(ComparisonError, match="Name the run folder"):
+        export(tmp_path / "c.zip", Shared(adapter, None, None), photographs=True)
+    assert not list(tmp_path.glob("*c.zip*")), "no half file"
+
+
+def test_what_cannot_be_exported_says_why(adapter, tmp_path):
+    with pytest.raises(AdapterError, match="no run folder and no adapter"):
+        find_shared(tmp_path / "gone.safetensors")
+    with pytest.raises(ComparisonError, match="no folder of a finished run"):
+        find_shared(tmp_path)
+    with pytest.raises(ComparisonError, match=r"no plan\.json"):
+        find_shared(adapter, tmp_path)
+    (tmp_path / "x.zip").write_text("")
+    with pytest.raises(ComparisonError, match="exists"):
+        export(tmp_path / "x.zip", find_shared(adapter))
+
+
+def test_a_file_without_our_recipe_is_shared_as_it_is(adapter, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file(load_file(adapter), path, {"made": "elsewhere"})
+    names = export(tmp_path / "x.zip", find_shared(path))
+    assert names == ["other.safetensors", "contents.json"]
+    assert opened(tmp_path / "x.zip")["other.safetensors"] == path.read_bytes()
+    assert read_header(path).metadata == {"made": "elsewhere"}
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("/srv/models/x.safetensors", "x.safetensors"),
+        ("r4 = /srv/models/x.safetensors\nbase", "r4 = x.safetensors\nbase"),
+        ("~/models/x.safetensors", "x.safetensors"),
+        ("C:\\models\\sub dir\\x.ckpt", "x.ckpt"),
+        ("D:/models/x.ckpt", "x.ckpt"),
+        ('{"a": "C:\\\\models\\\\x"}', '{"a": "x"}'),
+        ("\\\\server\\share\\x.ckpt", "x.ckpt"),
+        ("https://huggingface.co/a/b/resolve/main/x.safetensors", None),
+        ("people/anna/x.safetensors", None),
+        ("1/2, and/or, 24/7, </b>", None),
+        ("portrait, on the street, lights, midnight, NY", None),
+    ],
+)
+def test_only_the_folders_of_absolute_paths_are_cut_off(text, clean):
+    assert without_folders(text) == (text if clean is None else clean)
