@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import miniature
+from . import miniature, routes
 from .class_images import ClassImages
 from .contact_sheet import ContactSheet
 from .detect_pose import DetectPose
@@ -22,8 +22,9 @@ class LikenessExtension(ComfyExtension):
     """What ComfyUI asks for the nodes."""
 
     async def on_load(self) -> None:
-        """The miniature becomes one of ComfyUI's models."""
+        """The miniature becomes one of ComfyUI's models; the browser's panels get their routes."""
         miniature.register()
+        routes.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in the order of their use."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..comparison.errors import ComparisonError
 from ..trainers.base_file import digest_of
 from ..trainers.recipe import check_name
+from .board import pin
 from .cells import digests_of, read_cell_graph
 from .control import check_controls
 from .draw_cells import WRITER, Job, draw_cells, finished, shown, written
@@ -116,7 +117,9 @@ class ContactSheet(io.ComfyNode):
         except ValueError as error:
             raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
         job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw)
-        return expanded(job) if job.missing else finished(job)
+        output = expanded(job) if job.missing else finished(job)
+        pin(cls.hidden, "comparison", name)
+        return output
 
 
 def make_job(

@@ -238,8 +238,9 @@ class DrawSheet(io.ComfyNode):
 def finished(job: Job) -> io.NodeOutput:
     """What a Contact Sheet gives when all cells are there."""
     WRITER.wait()
-    job.news.end()
+    job.news.flush()
     study, sheet = written(job)
+    job.news.finished()
     image = torch.from_numpy(np.array(sheet)).float()[None] / 255
     drawn = len(job.missing)
     Progress(job.node_id).say(
@@ -257,7 +258,7 @@ def written(job: Job) -> tuple[Study, Image.Image]:
 
 
 def shown(study: Study) -> dict[str, Any]:
-    """What ComfyUI needs to show the sheet on a node, and the viewer to find the comparison."""
+    """What ComfyUI needs to show the sheet on a node."""
     where = study.sheet.relative_to(output_folder())
     image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
-    return {"images": [image], "likeness_comparison": [study.folder.name]}
+    return {"images": [image]}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def input_folder() -> Path:
 def output_folder() -> Path:
     """Where results go; its `loras` and `checkpoints` are on ComfyUI's model paths."""
     return Path(folder_paths.get_output_directory())
+
+
+def temp_folder() -> Path:
+    """Where pictures that are only looked at go; ComfyUI empties it when it starts."""
+    return Path(folder_paths.get_temp_directory())
 
 
 def tokenizer_folder() -> Path:
@@ -119,6 +125,17 @@ def training_device() -> str:
 def tell_browser(event: str, data: dict[str, Any]) -> None:
     """Sends a message to every open tab; safe from any thread."""
     PromptServer.instance.send_sync(event, data)
+
+
+def add_get(path: str, answer: Callable[[dict[str, str]], Any]) -> None:
+    """Answers GETs of `path` with the JSON that `answer` gives for a query, in a thread."""
+    from aiohttp import web
+
+    async def handle(request: Any) -> Any:
+        query = dict(request.rel_url.query)
+        return web.json_response(await asyncio.to_thread(answer, query))
+
+    PromptServer.instance.routes.get(path)(handle)
 
 
 class Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 
 from ..comparison.matrix import Plan
 from ..trainers.files import write_whole
+from .encode import webp
 from .host import tell_browser
 from .news import News
 
@@ -30,9 +30,7 @@ def write_thumbnail(picture: Path, image: Image.Image) -> None:
     """Writes the small copy of a cell."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    data = io.BytesIO()
-    small.save(data, "WEBP", quality=82, method=2)
-    write_whole(thumbnail_of(picture), data.getvalue(), lasting=False)
+    write_whole(thumbnail_of(picture), webp(small), lasting=False)
 
 
 def write_view(folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | None) -> None:
@@ -95,11 +93,19 @@ class CellNews:
         """A cell's file is written."""
         self._news.add({str(index): drawn_at(self._pictures[index])})
 
-    def end(self) -> None:
+    def flush(self) -> None:
         """Tells what has not been told."""
         self._news.flush()
+
+    def finished(self) -> None:
+        """The comparison is whole, with its sheet."""
+        self._tell({}, True)
 
     def _send(self, drawn: dict[str, Any]) -> None:
         # The file is for viewers that open later.
         write_view(self._folder, self._plan, self._pictures, None)
-        tell_browser(EVENT, {"node": self._node_id, "name": self._folder.name, "drawn": drawn})
+        self._tell(drawn, False)
+
+    def _tell(self, drawn: dict[str, Any], finished: bool) -> None:
+        message = {"node": self._node_id, "name": self._folder.name}
+        tell_browser(EVENT, {**message, "drawn": drawn, "finished": finished})

@@ -101,6 +101,9 @@ def test_viewers_hear_of_each_cell_and_later_ones_read_the_file(
     assert list(data["drawn"]) == ["2"] and data["drawn"]["2"] == viewer.drawn_at(cells[2]) > 0
     view = json.loads((folder / "viewer.json").read_text())
     assert [at > 0 for at in view["drawn"]] == [True, True, True, False]
+    assert data["finished"] is False
     told.drawn(1)
-    told.end()
+    told.flush()
     assert list(sent[-1][1]["drawn"]) == ["1"]
+    told.finished()
+    assert sent[-1][1] == {"node": "12", "name": "x", "drawn": {}, "finished": True}

@@ -1,0 +1,14 @@
+"""Pictures as bytes for the browser."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+
+def webp(image: Image.Image, quality: int = 85) -> bytes:
+    """A WebP file of an RGB picture."""
+    data = io.BytesIO()
+    image.save(data, "WEBP", quality=quality, method=2)
+    return data.getvalue()

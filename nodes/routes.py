@@ -1,0 +1,39 @@
+"""What the panels in the browser ask of the server. All of it only reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..trainers.errors import LikenessError
+from .board import pinned
+from .host import add_get, temp_folder
+from .photo_view import photo_view
+from .subject import find_folder, subject_spec
+
+Query = dict[str, str]
+
+# The widgets of a subject that decide how photographs are cropped; their values come as JSON.
+SUBJECT = ("resolution", "crop", "buckets", "captions")
+
+
+def register() -> None:
+    """Adds the routes to ComfyUI's server."""
+    add_get("/likeness/board", board)
+    add_get("/likeness/photos", photos)
+
+
+def board(query: Query) -> dict[str, Any]:
+    """What the nodes of ``workflow`` show."""
+    return pinned(query.get("workflow", ""))
+
+
+def photos(query: Query) -> dict[str, Any]:
+    """The photographs of ``folder`` as they would be trained, or {"error": why they cannot be."""
+    try:
+        spec = subject_spec({name: json.loads(query[name]) for name in SUBJECT if name in query})
+        return photo_view(find_folder(query.get("folder", "")), spec, temp_folder())
+    except ValueError:
+        return {"error": "The values of the node cannot be read."}
+    except LikenessError as error:
+        return {"error": str(error)}

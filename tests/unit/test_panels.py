@@ -1,0 +1,135 @@
+"""What the browser's panels are told and may ask, over stand-ins for ComfyUI's modules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image, ImageFilter
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("input", "output", "temp")}
+    STUB["install"](
+        {f"get_{name}_directory": lambda path=path: path for name, path in folders.items()}
+    )
+    names = ("board", "routes", "photo_view")
+    yield SimpleNamespace(
+        **{name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
+    )
+    STUB["install"]()
+
+
+# The board
+
+
+def hidden(node, workflow=None):
+    pnginfo = None if workflow is None else {"workflow": {"id": workflow}}
+    return SimpleNamespace(unique_id=node, extra_pnginfo=pnginfo)
+
+
+@pytest.fixture
+def board(nodes, monkeypatch):
+    sent = []
+    monkeypatch.setattr(nodes.board.host, "tell_browser", lambda *message: sent.append(message))
+    nodes.board._pinned.clear()
+    nodes.board.sent = sent
+    return nodes.board
+
+
+def test_tabs_hear_at_once_and_later_ones_ask(board, nodes):
+    board.pin(hidden("5", "w1"), "run", "anna-lora-1")
+    board.pin(hidden("5", "w1"), "run", "anna-lora-2")
+    board.pin(hidden("6", "w1"), "comparison", "x")
+    board.pin(hidden("5", "w2"), "run", "ben-lora-1")
+    event, data = board.sent[0]
+    assert event == "likeness.board"
+    assert data == {"workflow": "w1", "node": "5", "kind": "run", "value": "anna-lora-1"}
+    assert nodes.routes.board({"workflow": "w1"}) == {
+        "5": {"run": "anna-lora-2"},
+        "6": {"comparison": "x"},
+    }
+    assert nodes.routes.board({"workflow": "w3"}) == nodes.routes.board({}) == {}
+
+
+@pytest.mark.parametrize("workflow", [None, {}, {"id": 5}, "text", []])
+def test_a_workflow_without_an_id_is_shown_to_all(board, workflow):
+    board.pin(SimpleNamespace(unique_id=3, extra_pnginfo={"workflow": workflow}), "run", "r")
+    assert board.sent[-1][1]["workflow"] == ""
+    assert board.pinned("") == {"3": {"run": "r"}}
+
+
+def test_the_board_forgets_the_oldest(board):
+    for number in range(board.MOST_NODES + 5):
+        board.pin(hidden(str(number), "w"), "run", "r")
+    assert len(board.pinned("w")) == board.MOST_NODES
+    assert "4" not in board.pinned("w") and "5" in board.pinned("w")
+
+
+# Photographs
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with a sharp photograph, its copy as JPEG, a blurred one and two refused ones."""
+    folder = tmp_path / "input" / "anna"
+    folder.mkdir(parents=True)
+    sharp = Image.effect_noise((400, 300), 90).resize((800, 600), Image.Resampling.NEAREST)
+    sharp = sharp.convert("RGB")
+    sharp.save(folder / "a.png")
+    sharp.save(folder / "b.jpg", quality=95)
+    other = Image.effect_noise((40, 60), 90).resize((400, 600)).convert("RGB")
+    other.filter(ImageFilter.GaussianBlur(20)).save(folder / "c.png")
+    shutil.copy(folder / "a.png", folder / "same.png")
+    (folder / "<img src=x>.png").write_text("no picture")
+    return folder
+
+
+def ask(nodes, **values):
+    return nodes.routes.photos({"folder": "anna", "resolution": "128", **values})
+
+
+def test_the_subject_panel_shows_crops_marks_and_what_is_refused(nodes, photos, tmp_path):
+    view = ask(nodes)
+    cards = {card["name"]: card for card in view["photos"]}
+    assert set(cards) == {"a.png", "b.jpg", "c.png"}
+    assert cards["a.png"]["box"] == (100, 0, 700, 600) and cards["a.png"]["size"] == (128, 128)
+    assert [name for name, card in cards.items() if card["blurred"]] == ["c.png"]
+    assert {cards["a.png"]["twin"], cards["b.jpg"]["twin"]} in ({None, "a.png"}, {None, "b.jpg"})
+    reasons = {one["name"]: one["reason"] for one in view["refused"]}
+    assert "same picture as a.png" in reasons["same.png"]
+    assert "not a picture" in reasons["<img src=x>.png"]
+    with Image.open(tmp_path / "temp" / "likeness" / cards["a.png"]["crop"]) as crop:
+        assert crop.size == (128, 128)
+    with Image.open(tmp_path / "temp" / "likeness" / cards["a.png"]["whole"]) as whole:
+        assert whole.size == (640, 480)
+    json.dumps(view)
+
+
+def test_another_crop_has_pictures_of_its_own(nodes, photos):
+    first, second = ask(nodes), ask(nodes, buckets="true")
+    assert first["photos"][0]["crop"] != second["photos"][0]["crop"]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"folder": "../output"}, "is not a folder's name"),
+        ({"folder": "nobody"}, "There is no folder"),
+        ({"folder": ""}, "is not a folder's name"),
+        ({"resolution": "3"}, "resolution"),
+        ({"resolution": "many"}, "cannot be read"),
+        ({"crop": '"round"'}, "crop"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(nodes, photos, values, text):
+    assert text in ask(nodes, **values)["error"]
