@@ -35,7 +35,7 @@ class TrainDreamBooth(io.ComfyNode):
                 "in a process of its own; cancel works at any time."
             ),
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[*material_inputs(), *course_inputs(learning_rate=2e-6)],
             outputs=[*adapter_outputs(), *record_outputs()],
         )
@@ -55,7 +55,7 @@ class TrainDreamBooth(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         """(checkpoint name, LOSS_MAP, report). Raises LikenessError."""
-        result = learn({"kind": "dreambooth"}, cls.hidden.unique_id, **inputs)
+        result = learn({"kind": "dreambooth"}, cls.hidden, **inputs)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "checkpoints"),
             loss_map(result),

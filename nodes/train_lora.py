@@ -39,7 +39,7 @@ class TrainLoRA(io.ComfyNode):
                 "equal training is reused instead of repeated."
             ),
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
                 *material_inputs(),
                 whole(
@@ -96,7 +96,7 @@ class TrainLoRA(io.ComfyNode):
             "rank_stabilised": rank_stabilised,
             "dropout": dropout,
         }
-        result = learn(method, cls.hidden.unique_id, **inputs)
+        result = learn(method, cls.hidden, **inputs)
         tensors = host.read_tensors(result.adapter)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "loras"),

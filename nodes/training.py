@@ -1,4 +1,4 @@
-"""What both train nodes share: their common inputs, and following a run from ComfyUI."""
+"""What both train nodes share: their common inputs, running a recipe, and its results."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
-from ..trainers.events import Event
 from ..trainers.job import train
 from ..trainers.recipe import Recipe, recipe_from_data
-from ..trainers.runs import Result, RunFolder
+from ..trainers.runs import Result
 from . import host, miniature
+from .follower import Follower
 from .host import io
 from .names import file_fingerprint
 from .recipes import AUTO, build_recipe, check_packages, chosen_optimizer
@@ -156,7 +156,7 @@ def base_fingerprint(base_model: str | None) -> str:
 
 def learn(
     method: dict[str, Any],
-    node_id: str | None,
+    hidden: Any,
     *,
     subject: SubjectSource,
     base_model: str,
@@ -167,7 +167,7 @@ def learn(
     """Trains by `method` with a train node's inputs. Raises as `run`."""
     prior = class_images.spec if class_images else None
     recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
-    return run(recipe, base_model, subject, class_images, node_id)
+    return run(recipe, base_model, subject, class_images, hidden)
 
 
 def run(
@@ -175,7 +175,7 @@ def run(
     base_model: str,
     subject: SubjectSource,
     prior: PriorSource | None,
-    node_id: str | None,
+    hidden: Any,
 ) -> Result:
     """Trains in a process of its own while the node shows how far it is.
 
@@ -188,52 +188,20 @@ def run(
         prior.folder if prior else None,
         (host.tokenizer_folder(), *miniature.tokenizers()),
     )
-    follower = Follower(host.Progress(node_id))
-    return train(
-        recipe,
-        where,
-        on_event=follower.show,
-        interrupted=host.interrupted,
-        before_start=follower.begin,
-        device=host.training_device(),
-    )
-
-
-class Follower:
-    """Shows a run's events on its node.
-
-    Args:
-        progress: the node's bar.
-    """
-
-    def __init__(self, progress: host.Progress) -> None:
-        self._progress = progress
-        self._folder = Path()
-        self._done = (0, 1)
-
-    def begin(self, folder: RunFolder) -> None:
-        """Makes room for a run that starts, and notes where its pictures will be."""
-        self._folder = folder.path
-        host.free_models()
-
-    def show(self, event: Event) -> None:
-        """One event: the bar, the line of text or the picture."""
-        data = event.data
-        if event.kind == "stage":
-            self._show_stage(**data)
-        elif event.kind == "step":
-            self._done = (data["step"], data["total"])
-            self._progress.show(*self._done)
-            self._progress.say(f"step {data['step']} of {data['total']}, loss {data['loss']:.4f}")
-        elif event.kind == "preview":
-            self._progress.show(*self._done, picture=self._folder / data["path"])
-        elif event.kind == "notice":
-            self._progress.say(data["text"])
-
-    def _show_stage(self, name: str, done: int, total: int) -> None:
-        self._progress.say(f"{name} {done} of {total}" if total else f"{name} …")
-        if total:
-            self._progress.show(done, total)
+    follower = Follower(hidden, host.Progress(hidden.unique_id))
+    try:
+        result = train(
+            recipe,
+            where,
+            on_event=follower.show,
+            interrupted=host.interrupted,
+            before_start=follower.begin,
+            device=host.training_device(),
+        )
+        follower.pin(result.folder)
+        return result
+    finally:
+        follower.end()
 
 
 def adapter_name(result: Result, folder: Path) -> str:

@@ -27,7 +27,9 @@ STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
 def nodes():
     """Modules of the nodes by name."""
     STUB["install"]()
-    names = "adapters class_images load_adapter names option_list options recipes runs subject"
+    names = (
+        "adapters class_images follower load_adapter names option_list options recipes runs subject"
+    )
     names += " training train_dreambooth train_lora values"
     modules = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names.split()}
     return SimpleNamespace(**modules)
@@ -262,20 +264,18 @@ def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatc
 
 class Screen:
     def __init__(self):
-        self.shown, self.said = [], []
+        self.shown = []
 
     def show(self, done, total, picture=None):
         self.shown.append((done, total, picture))
 
-    def say(self, text):
-        self.said.append(text)
 
-
-def test_events_reach_the_node(nodes, monkeypatch):
-    screen, freed = Screen(), []
-    monkeypatch.setattr(nodes.training.host, "free_models", lambda: freed.append(True), False)
-    follower = nodes.training.Follower(screen)
-    follower.begin(RunFolder(Path("run")))
+def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
+    screen, freed, told = Screen(), [], []
+    monkeypatch.setattr(nodes.follower.host, "free_models", lambda: freed.append(True), False)
+    monkeypatch.setattr(nodes.follower.host, "tell_browser", lambda *message: told.append(message))
+    follower = nodes.follower.Follower(SimpleNamespace(unique_id="5"), screen)
+    follower.begin(RunFolder(Path("runs/run")))
     assert freed == [True]
     for kind, data in (
         ("stage", {"name": "class images", "done": 3, "total": 500}),
@@ -284,9 +284,24 @@ def test_events_reach_the_node(nodes, monkeypatch):
         ("checkpoint", {"step": 7, "path": "checkpoints/7"}),
     ):
         follower.show(Event(kind, 0.0, data))
-    picture = Path("run/samples/x.png")
+    follower.end()
+    picture = Path("runs/run/samples/x.png")
     assert screen.shown == [(3, 500, None), (7, 20, None), (7, 20, picture)]
-    assert screen.said == ["class images 3 of 500", "step 7 of 20, loss 0.1250"]
+    pinned, step, end = told
+    assert pinned[1] == {"workflow": "", "node": "5", "kind": "run", "value": "run"}
+    assert step == ("likeness.step", {"run": "run", "ended": False, "step": 7, "total": 20})
+    assert end == ("likeness.step", {"run": "run", "ended": True})
+
+
+def test_a_thousand_steps_a_second_are_four_messages(nodes, monkeypatch):
+    screen, told = Screen(), []
+    monkeypatch.setattr(nodes.follower.host, "tell_browser", lambda *message: told.append(message))
+    follower = nodes.follower.Follower(SimpleNamespace(unique_id="5"), screen)
+    for step in range(1, 1001):
+        follower.show(Event("step", 0.0, {"step": step, "total": 1000, "loss": 0.1}))
+    follower.end()
+    assert len(told) <= 8 and told[-2][1]["step"] == 1000
+    assert len(screen.shown) == len(told) - 1
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""A run's events on their way to the browser: the node's bar and picture, and its panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..trainers.events import Event
+from ..trainers.runs import RunFolder
+from . import host
+from .board import pin
+from .news import News
+
+EVENT = "likeness.step"
+
+
+class Follower:
+    """Shows a run on its node; its panel reads the run's folder and is told when to.
+
+    Args:
+        hidden: the node's hidden inputs.
+        progress: the node's bar.
+    """
+
+    def __init__(self, hidden: Any, progress: host.Progress) -> None:
+        self._hidden = hidden
+        self._progress = progress
+        self._news = News(self._tell)
+        self._folder = Path()
+        self._done = (0, 1)
+
+    def begin(self, folder: RunFolder) -> None:
+        """Shows a run that starts, and makes room for it."""
+        self._folder = folder.path
+        self.pin(folder.path)
+        host.free_models()
+
+    def pin(self, folder: Path) -> None:
+        """Shows a run on the node's panel."""
+        pin(self._hidden, "run", folder.name)
+
+    def show(self, event: Event) -> None:
+        """One event."""
+        data = event.data
+        if event.kind == "step":
+            self._news.add({"step": data["step"], "total": data["total"]})
+        elif event.kind == "stage" and data["total"]:
+            self._progress.show(data["done"], data["total"])
+        elif event.kind == "preview":
+            self._progress.show(*self._done, picture=self._folder / data["path"])
+
+    def end(self) -> None:
+        """The run has ended, in whatever way."""
+        self._news.flush()
+        host.tell_browser(EVENT, {"run": self._folder.name, "ended": True})
+
+    def _tell(self, news: dict[str, Any]) -> None:
+        self._done = (news["step"], news["total"])
+        self._progress.show(*self._done)
+        host.tell_browser(EVENT, {"run": self._folder.name, "ended": False, **news})
