@@ -27,9 +27,11 @@ from ..trainers.runs import RunFolder
 from ..trainers.subject import read_subject
 from ..trainers.tensor_file import read_header
 from .errors import ComparisonError
+from .matrix import read_plan
 from .reading import read_json
 from .sheet import sheet_png
 
+SCORES = "likeness.scores"
 _TIME = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
 # Folders at the front of an absolute path, but not a web address.
 _FOLDERS = re.compile(
@@ -126,7 +128,7 @@ def export(
 def _fill(
     archive: _Archive, shared: Shared, workflow: Path | None, photographs: bool, prompts: bool
 ) -> list[str]:
-    _add_adapter(archive, shared.adapter, prompts)
+    _add_adapter(archive, shared.adapter, prompts, _scores(shared))
     if prompts:
         for name, data in _comparison(shared.comparison, workflow):
             archive.add(name, data)
@@ -165,7 +167,7 @@ class _Archive:
 # The adapter.
 
 
-def _add_adapter(archive: _Archive, path: Path, prompts: bool) -> None:
+def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[str, float]) -> None:
     try:
         old = read_header(path).metadata
     except ValueError as error:
@@ -173,6 +175,8 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool) -> None:
     new = old if prompts else strip_prompts(old)
     own = (RECIPE, STRIPPED)  # hold no paths, and are named by digest
     new = {key: text if key in own else without_folders(text) for key, text in new.items()}
+    if scores:
+        new[SCORES] = json.dumps(scores)
     with open(path, "rb") as file:
         begin = file.read(8)
         header = file.read(int.from_bytes(begin, "little"))
@@ -183,6 +187,23 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool) -> None:
     if recipe is not None:
         text = json.dumps(json.loads(recipe), indent=2, sort_keys=True, ensure_ascii=False)
         archive.add("recipe.json", text.encode())
+
+
+def _scores(shared: Shared) -> dict[str, float]:
+    """The adapter's means in the comparison, which Load Adapter shows: without a pose if it can."""
+    if shared.comparison is None or not (shared.comparison / "scores.json").is_file():
+        return {}
+    plan = read_plan(shared.comparison / "plan.json")
+    digest = digest_of(shared.adapter)
+    names = [variant.name for variant in plan.variants if variant.adapter == digest]
+    rows = [row for row, name in enumerate(plan.rows()) if name in names]
+    found = read_json(shared.comparison / "scores.json")
+    return {
+        f"{measure['label']} {measure['key'].partition('.')[2]}": round(one["mean"], 4)
+        for measure in found["measures"]
+        for one in [found["rows"][measure["key"]][rows[0]] if rows else None]
+        if one is not None
+    }
 
 
 def _header(header: bytes, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..trainers.adapter import AdapterInfo, read_metadata
+from ..trainers.base_file import digest_of
+from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
 from ..trainers.runs import Result, RunFolder
+from .matrix import Plan
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,23 @@ def taught_by(name: str, adapter: Path | None, runs: Path) -> Taught:
     info = read_metadata(adapter)
     result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
     return Taught(name, adapter, info, result)
+
+
+def taught_of(plan: Plan, runs: Path, cache: Path | None = None) -> list[Taught]:
+    """What is known of a plan's variants by the runs in `runs` that made their adapters."""
+    wanted = {variant.adapter for variant in plan.variants} - {None}
+    made: dict[str, Result] = {}
+    for folder in sorted(runs.glob("*")) if wanted else ():
+        result = RunFolder(folder).result()
+        if result is not None:
+            made[digest_of(result.adapter, cache)] = result
+    return [_taught(variant.name, made.get(variant.adapter or "")) for variant in plan.variants]
+
+
+def _taught(name: str, result: Result | None) -> Taught:
+    if result is None:
+        return Taught(name)
+    try:
+        return Taught(name, result.adapter, read_metadata(result.adapter), result)
+    except LikenessError:
+        return Taught(name, result.adapter, None, result)

@@ -13,6 +13,7 @@ from .matrix import Matrix
 from .options import TrainOptionsNode
 from .pose_set import PoseSet
 from .prompt_set import PromptSetNode
+from .score import Score
 from .subject import Subject
 from .train_dreambooth import TrainDreamBooth
 from .train_lora import TrainLoRA
@@ -29,6 +30,6 @@ class LikenessExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in the order of their use."""
         learning = [Subject, ClassImages, TrainOptionsNode, TrainLoRA, TrainDreamBooth, LoadAdapter]
-        comparing = [PromptSetNode, PoseSet, DetectPose, Matrix, ContactSheet]
+        comparing = [PromptSetNode, PoseSet, DetectPose, Matrix, ContactSheet, Score]
         inner = [DrawCells, KeepCell, DrawSheet]
         return [*learning, *comparing, *inner]

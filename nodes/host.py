@@ -32,6 +32,7 @@ __all__ = ["ADVANCED", "ComfyExtension", "io"]
 ADVANCED = {"advanced": True}
 
 PREVIEW_PIXELS = 512
+ENCODER_BYTES = 4 * 1024**3  # CLIP ViT-H with its text encoder, in fp32
 DIFFUSERS_INDEX = "model_index.json"  # marks a model folder of diffusers
 
 
@@ -136,6 +137,14 @@ def add_get(path: str, answer: Callable[[dict[str, str]], Any]) -> None:
         return web.json_response(await asyncio.to_thread(answer, query))
 
     PromptServer.instance.routes.get(path)(handle)
+
+
+def encoder_device() -> str:
+    """Where ComfyUI computes, after room was made there for an image encoder."""
+    device = comfy.model_management.get_torch_device()
+    if device.type != "cpu":
+        comfy.model_management.free_memory(ENCODER_BYTES, device)
+    return str(device)
 
 
 class Progress:

@@ -1,0 +1,58 @@
+"""Which files of model folders are encoders, told from their headers: no weights are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..trainers.tensor_file import read_header
+
+
+def place_of(file: Path) -> Path:
+    """The transformers folder that a listed weights file belongs to, or else the file itself."""
+    return file.parent if (file.parent / "config.json").is_file() else file
+
+
+def first_clip(files: Iterable[Path]) -> Path | None:
+    """The first that is an image encoder of CLIP with its projection, as `encoders` takes it."""
+    return next((place_of(file) for file in files if image_width(place_of(file))), None)
+
+
+def first_text(files: Iterable[Path], image: Path) -> Path | None:
+    """The first text encoder whose projection is as wide as that of an image encoder."""
+    width = image_width(image)
+    return next(
+        (file for file in files if width and _width(file, "text_projection") == width), None
+    )
+
+
+def first_dino(files: Iterable[Path]) -> Path | None:
+    """The first transformers folder of DINOv2."""
+    folders = (place_of(file) for file in files)
+    return next((folder for folder in folders if _model_type(folder) == "dinov2"), None)
+
+
+def image_width(place: Path) -> int | None:
+    """How many numbers CLIP gives for a picture; None for what is no image encoder of CLIP."""
+    if not place.is_dir():
+        return _width(place, "visual_projection")
+    if _model_type(place) not in ("clip", "clip_vision_model"):
+        return None
+    return _width(place / "model.safetensors", "visual_projection")
+
+
+def _width(file: Path, projection: str) -> int | None:
+    try:
+        shape = read_header(file).shapes.get(f"{projection}.weight", ())
+    except (OSError, ValueError):
+        return None
+    return shape[0] if len(shape) == 2 else None
+
+
+def _model_type(folder: Path) -> str | None:
+    try:
+        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data.get("model_type") if isinstance(data, dict) else None

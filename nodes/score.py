@@ -1,0 +1,228 @@
+"""Likeness_Score: numbers beside the pictures of a comparison, and its report."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import __version__
+from ..comparison.encoder_files import first_clip, first_dino, first_text, place_of
+from ..comparison.encoders import EncoderFiles, Finder, find_encoders
+from ..comparison.export import without_folders_within
+from ..comparison.report import Again, Report, readable, write_report
+from ..comparison.score_table import note_of, score_text
+from ..comparison.scores import Scores, score
+from ..comparison.sheet import write_sheet
+from ..comparison.study import draw_sheet
+from ..comparison.taught import taught_of
+from ..trainers.errors import LikenessError
+from ..trainers.files import write_whole
+from ..trainers.recipe import Subject
+from ..trainers.subject import read_subject
+from .host import (
+    Progress,
+    encoder_device,
+    interrupted,
+    io,
+    model_names,
+    model_path,
+    output_folder,
+    tokenizer_folder,
+    with_metadata,
+)
+from .runs import runs_folder
+from .sockets import StudyType, SubjectType
+from .study import Study, cache_folder
+from .values import SubjectSource
+from .widgets import switch
+
+AUTO, NONE = "auto", "none"
+IMAGES, TEXTS = "clip_vision", "text_encoders"  # ComfyUI's folders
+_SMALLEST = 64  # pixels of a photograph's side, to be compared with
+
+
+class Score(io.ComfyNode):
+    """Scores each picture and each row by the encoders that are installed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Likeness_Score",
+            display_name="Score (Likeness)",
+            category="Likeness",
+            description=(
+                "Measures a comparison: how much the pictures show the subject and their prompts, "
+                "and what became of the class. Writes the numbers and a report, one HTML file, "
+                "beside the sheet. What no encoder is installed for is left out, and said."
+            ),
+            inputs=[
+                StudyType.Input("study", tooltip="From Contact Sheet."),
+                _choice("clip_image", IMAGES, "CLIP's image encoder, of models/clip_vision."),
+                _choice("clip_text", TEXTS, "CLIP's text encoder, of models/text_encoders."),
+                _choice("dinov2", IMAGES, "A folder of DINOv2, in models/clip_vision."),
+                switch(
+                    "face",
+                    "Compare faces (needs the packages dlib-bin and face_recognition_models).",
+                    default=True,
+                ),
+                SubjectType.Input(
+                    "subject",
+                    optional=True,
+                    tooltip="The photographs that the rows learned from.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    id="scored", display_name="sheet", tooltip="The sheet with a line of scores."
+                ),
+                io.String.Output(id="table", display_name="table", tooltip="Scores of each row."),
+                io.String.Output(
+                    id="report", display_name="report", tooltip="Its place in the output folder."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        clip_image: str | None = None,
+        clip_text: str | None = None,
+        dinov2: str | None = None,
+    ) -> bool | str:
+        """Whether the chosen files are there, before the queue starts."""
+        try:
+            for kind, name in ((IMAGES, clip_image), (TEXTS, clip_text), (IMAGES, dinov2)):
+                if name not in (None, AUTO, NONE):
+                    model_path(kind, str(name))
+        except LikenessError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        study: Study,
+        clip_image: str,
+        clip_text: str,
+        dinov2: str,
+        face: bool,
+        subject: SubjectSource | None = None,
+    ) -> io.NodeOutput:
+        """(IMAGE, table, report). Raises ComparisonError for a file that cannot be used."""
+        progress = Progress(cls.hidden.unique_id)
+        files = encoder_files(clip_image, clip_text, dinov2, face)
+        scores = scored(study, files, photographs(subject), progress)
+        table, report = score_text(study.plan, scores), study.folder / "report.html"
+        write_whole(study.folder / "scores.json", scores.to_json(study.plan))
+        write_report(report, report_of(study, scores, cls.hidden))
+        sheet, path = scored_sheet(study, scores)
+        where = report.relative_to(output_folder()).as_posix()
+        progress.say(f"The report is output/{where}\n{table}")
+        image = torch.from_numpy(np.array(sheet)).float()[None] / 255
+        return io.NodeOutput(image, table, where, ui=shown(path, table))
+
+
+def _choice(id: str, kind: str, tooltip: str) -> io.Input:
+    return io.Combo.Input(
+        id,
+        options=[AUTO, NONE, *model_names(kind)],
+        default=AUTO,
+        tooltip=f"{tooltip} 'auto' takes the first that fits.",
+    )
+
+
+def encoder_files(clip_image: str, clip_text: str, dinov2: str, face: bool) -> EncoderFiles:
+    """The files that the widgets mean. Raises LikenessError for one that is gone."""
+    images = [model_path(IMAGES, name) for name in model_names(IMAGES)]
+    image = _chosen(clip_image, IMAGES, first_clip(images))
+    text = None
+    if image is not None and clip_text != NONE:
+        texts = [model_path(TEXTS, name) for name in model_names(TEXTS)]
+        text = _chosen(clip_text, TEXTS, first_text(texts, image))
+    return EncoderFiles(
+        clip_image=image,
+        clip_text=text,
+        dino=_chosen(dinov2, IMAGES, first_dino(images)),
+        tokenizers=(tokenizer_folder(),),
+        face=face,
+        cache=cache_folder(output_folder()),
+    )
+
+
+def _chosen(name: str, kind: str, found: Path | None) -> Path | None:
+    if name in (AUTO, NONE):
+        return found if name == AUTO else None
+    return place_of(model_path(kind, name))
+
+
+def photographs(subject: SubjectSource | None) -> list[Path]:
+    """The subject's usable pictures, whole; [] without a subject. Raises SubjectError."""
+    if subject is None:
+        return []
+    found = read_subject(subject.folder, Subject(resolution=_SMALLEST))
+    return [photo.path for photo in found.photos]
+
+
+def scored(study: Study, files: EncoderFiles, photos: list[Path], progress: Progress) -> Scores:
+    """The scores; ComfyUI's cancel is heeded between encoders. Raises ComparisonError."""
+    progress.say("Loading encoders")
+    encoders, missing = find_encoders(files, judges(), encoder_device())
+
+    def say(name: str) -> None:
+        interrupted()
+        progress.say(f"Scoring with {name}")
+
+    return score(
+        study.plan,
+        study.pictures,
+        photos,
+        encoders,
+        notes=missing,
+        cache=cache_folder(output_folder()),
+        on_encoder=say,
+    )
+
+
+def judges() -> list[Finder]:
+    """The judge of the drawn world, where demo/ is installed."""
+    try:
+        from ..demo.encoder import find_judge
+    except ImportError:
+        return []
+    return [find_judge]
+
+
+def report_of(study: Study, scores: Scores, hidden: Any) -> Report:
+    """The report, with the workflow that drew it."""
+    output = output_folder()
+    taught = taught_of(study.plan, runs_folder(output), cache_folder(output))
+    again = []
+    workflow = (hidden.extra_pnginfo or {}).get("workflow") if with_metadata() else None
+    if workflow is not None:
+        text = readable(without_folders_within(workflow))
+        again.append(Again("In ComfyUI: drop this file onto the canvas", text, "workflow.json"))
+    return Report(study.folder.name, study.plan, study.pictures, taught, scores, again, __version__)
+
+
+def scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
+    """The sheet with a line of scores below each picture, and its file."""
+    notes = [note_of(scores, place) for place in range(len(study.pictures))]
+    sheet = draw_sheet(study.plan, study.pictures, notes if any(notes) else None)
+    digest = hashlib.sha256(f"{study.sheet.name} {notes}".encode()).hexdigest()
+    path = study.folder / f"scored-{digest[:12]}.png"
+    write_sheet(path, sheet)
+    return sheet, path
+
+
+def shown(path: Path, table: str) -> dict[str, Any]:
+    """What ComfyUI shows on the node."""
+    where = path.relative_to(output_folder())
+    image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
+    return {"images": [image], "text": [table]}

@@ -1,0 +1,169 @@
+"""The Score node, over stand-ins for ComfyUI's modules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from likeness.comparison.encoders import MissingEncoder
+from likeness.comparison.matrix import Variant, plan
+from likeness.comparison.prompts import prompt_set_from_text
+from likeness.comparison.study import write_study
+from likeness.trainers.errors import LikenessError
+from likeness.trainers.recipe import Subject
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+
+
+class Red:
+    """The share of red in a picture."""
+
+    key, name, digest, who = "red", "red", "d" * 64, False
+
+    def encode(self, pictures):
+        return np.array([[p.getpixel((4, 4))[0] / 100] for p in pictures], np.float32)
+
+    def likeness(self, a, b):
+        return 1 - np.abs(a.astype(float) - b.astype(float).T)
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """The module of the node; the models folders are below `tmp_path`."""
+
+    def names(kind):
+        folder = tmp_path / "models" / kind
+        return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors"))
+
+    STUB["install"](
+        {
+            "get_output_directory": lambda: str(tmp_path / "output"),
+            "get_filename_list": names,
+            "get_full_path": lambda kind, name: str(tmp_path / "models" / kind / name),
+        }
+    )
+    module = importlib.import_module("likeness.nodes.score")
+    said = []
+    progress = lambda node_id: SimpleNamespace(say=said.append, show=lambda *a: None)  # noqa: E731
+    monkeypatch.setattr(module, "Progress", progress)
+    monkeypatch.setattr(module, "interrupted", lambda: False)
+    monkeypatch.setattr(module, "encoder_device", lambda: "cpu")
+    monkeypatch.setattr(module, "tokenizer_folder", lambda: tmp_path / "tokenizer")
+    workflow = {"nodes": [{"widgets_values": ["/srv/secret/x.safetensors"]}]}
+    module.Score.hidden = SimpleNamespace(unique_id="7", extra_pnginfo={"workflow": workflow})
+    module.said = said
+    yield module
+    STUB["install"]()
+
+
+@pytest.fixture
+def study(tmp_path):
+    text = "a = a {token} {class}\nb = {class} \U0001f600 \u0645\u0631"
+    prompts = prompt_set_from_text(text).filled("sks", "dog")
+    the_plan = plan([Variant(name="base"), Variant(name="r4", adapter="4" * 64)], prompts)
+    pictures = []
+    for red in (10, 20, 30, 40):
+        pictures.append(tmp_path / f"{red}.png")
+        Image.new("RGB", (64, 96), (red, 0, 0)).save(pictures[-1])
+    return write_study(tmp_path / "output", "mine", the_plan, pictures, "png", {})[0]
+
+
+def run(node, study, **inputs):
+    choices = {"clip_image": "auto", "clip_text": "auto", "dinov2": "auto", "face": False}
+    return node.Score.execute(study=study, **{**choices, **inputs})
+
+
+def test_scores_report_and_sheet_are_written_beside_the_comparison(
+    node, study, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(node, "judges", lambda: [Red])
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for red in (30, 50):
+        Image.new("RGB", (80, 80), (red, 0, 0)).save(photos / f"{red}.png")
+    source = SimpleNamespace(spec=Subject(), folder=photos)
+    output = run(node, study, subject=source)
+    sheet, table, report = output.args
+    assert sheet.ndim == 4 and sheet.shape[0] == 1 and 0 <= sheet.min() < sheet.max() <= 1
+    assert report == "likeness/comparisons/mine/report.html"
+    html = (tmp_path / "output" / report).read_text(encoding="utf-8")
+    assert "subject match" in html and "workflow.json" in html
+    assert "/srv/secret" not in html and str(tmp_path) not in html
+    assert "\U0001f600" in html
+    scores = json.loads((study.folder / "scores.json").read_text(encoding="utf-8"))
+    assert [round(v, 2) for v in scores["cells"]["subject.red"] if v is not None] == [0.7, 0.9]
+    assert "r4" in table and "CLIP is left out" in table
+    (image,) = output.ui["images"]
+    assert (tmp_path / "output" / image["subfolder"] / image["filename"]).is_file()
+    assert any("Scoring with red" in line for line in node.said)
+
+
+def test_without_any_encoder_there_is_a_report_and_no_number(node, study, monkeypatch):
+    def none():
+        raise MissingEncoder("The judge is left out: install it.")
+
+    monkeypatch.setattr(node, "judges", lambda: [none])
+    _, table, _ = run(node, study).args
+    assert [line.split(" is left out")[0] for line in table.splitlines()][:3] == [
+        "CLIP", "DINOv2", "The judge",
+    ]  # fmt: skip
+    assert not any(character in table for character in "[↑↓")
+    html = (study.folder / "report.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg" in html and "The judge is left out" in html
+
+
+def test_the_workflow_stays_out_where_comfyui_may_not_write_it(node, study, monkeypatch):
+    monkeypatch.setattr(node, "judges", list)
+    monkeypatch.setattr(node, "with_metadata", lambda: False)
+    run(node, study)
+    assert "workflow.json" not in (study.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_encoders_are_found_among_comfyuis_models_by_their_headers(node, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    images, texts = (tmp_path / "models" / kind for kind in ("clip_vision", "text_encoders"))
+    for folder in (images / "dino", texts):
+        folder.mkdir(parents=True)
+    none = node.encoder_files("auto", "auto", "auto", True)
+    assert (none.clip_image, none.clip_text, none.dino) == (None, None, None)
+    projection = {"visual_projection.weight": torch.zeros(24, 64)}
+    save_file({"x": torch.zeros(2)}, images / "a-siglip.safetensors")
+    save_file(projection, images / "b-clip.safetensors")
+    save_file({"y": torch.zeros(2)}, images / "dino" / "model.safetensors")
+    (images / "dino" / "config.json").write_text('{"model_type": "dinov2"}')
+    save_file({"text_projection.weight": torch.zeros(32, 64)}, texts / "a-other.safetensors")
+    save_file({"text_projection.weight": torch.zeros(24, 64)}, texts / "b-fits.safetensors")
+    found = node.encoder_files("auto", "auto", "auto", True)
+    assert found.clip_image == images / "b-clip.safetensors"
+    assert found.clip_text == texts / "b-fits.safetensors"
+    assert found.dino == images / "dino"
+    chosen = node.encoder_files("a-siglip.safetensors", "none", "none", False)
+    assert chosen.clip_image == images / "a-siglip.safetensors"
+    assert (chosen.clip_text, chosen.dino, chosen.face) == (None, None, False)
+    check = node.Score.validate_inputs
+    assert check(clip_image="auto", clip_text="b-fits.safetensors") is True
+    assert "gone.safetensors" in check(clip_image="gone.safetensors")
+
+
+def test_a_picture_that_is_gone_is_an_empty_frame_and_no_score(node, study, monkeypatch):
+    monkeypatch.setattr(node, "judges", lambda: [Red])
+    study.pictures[3].unlink()
+    run(node, study)
+    html = (study.folder / "report.html").read_text(encoding="utf-8")
+    assert "3 of 4 pictures" in html and "not drawn" in html
+
+
+def test_a_damaged_picture_is_named(node, study, monkeypatch):
+    monkeypatch.setattr(node, "judges", lambda: [Red])
+    study.pictures[0].write_bytes(b"no picture")
+    with pytest.raises(LikenessError, match=r"10\.png cannot be scored"):
+        run(node, study)
