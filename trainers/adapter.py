@@ -25,7 +25,8 @@ from .adapter_names import (
     kohya_name,
     normalise,
 )
-from .errors import AdapterError, OutOfSpace, RecipeError
+from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
+from .files import is_full, sync_folder
 from .recipe import LoRA, Recipe, recipe_from_json
 from .tensor_file import MEGABYTE, Header, read_header, serialise
 
@@ -49,20 +50,21 @@ def save_adapter(
 
     `dtype` is that of the low-rank matrices; alpha and DoRA's scale, which multiplies the whole
     weight, stay fp32. Equal arguments give equal bytes. What was written is read back and
-    compared before it gets its name. Raises AdapterError for values that are not finite, or if
-    another file has the name; OutOfSpace.
+    compared before it gets its name. Raises AdapterError for values that are not finite, NameTaken
+    if another file has the name, OutOfSpace.
     """
     stored = _stored(tensors, dtype)
     content = serialise(stored, metadata)
     if path.exists():
         if path.read_bytes() == content:
             return
-        raise AdapterError(f"{path} exists and is another adapter. Move it, or choose a name.")
+        raise NameTaken(f"{path} exists and is another adapter. Move it, or choose a name.")
     partial = path.with_name(path.name + ".partial")
     try:
         _write(partial, content)
         _compare(partial, stored)
         os.replace(partial, path)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -94,7 +96,7 @@ def _write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise AdapterError(f"{path} cannot be written: {error.strerror}.") from error
         raise OutOfSpace(
             f"{path.parent} has no room for the adapter: it takes {need / MEGABYTE:.1f} MB, "

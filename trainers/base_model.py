@@ -20,9 +20,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import base_file, ldm_names
 from .base_file import BaseFile
-from .errors import BaseModelError
+from .errors import BaseModelError, NameTaken
 from .tokenizer import find_tokenizers, load_tokenizer
-from .weights import read_weights, write_weights
+from .weights import holds, read_weights, write_weights
 
 State = dict[str, Tensor]
 Part = TypeVar("Part")
@@ -242,10 +242,14 @@ def save_single_file(
     dtype: Literal["fp16", "fp32"],
     prediction: str = "epsilon",
     metadata: Mapping[str, str],
+    replace: bool = True,
 ) -> None:
     """Writes a checkpoint in the LDM names, whole or not at all; see `write_weights`.
 
+    Without `replace` a file that has the name stays, if it is equal.
+
     Raises:
+        NameTaken: another file has the name, and `replace` is False.
         OutOfSpace: the disk has no room for it.
         BaseModelError: the model has a setting that a single file cannot tell.
         RunFailed: a weight is not finite in `dtype`, or the file reads back differently.
@@ -253,7 +257,11 @@ def save_single_file(
     state = _unet_state(unet) | _vae_state(vae) | _text_state(text_encoder)
     if prediction == "v_prediction":
         state["v_pred"] = torch.zeros(0)  # only its name counts
-    write_weights(Path(path), state, _DTYPES[dtype], metadata)
+    if path.exists() and not replace:
+        if holds(path, state, _DTYPES[dtype], metadata):
+            return
+        raise NameTaken(f"{path} exists and is another checkpoint. Move it, or choose a name.")
+    write_weights(path, state, _DTYPES[dtype], metadata)
 
 
 def _unet_state(unet: UNet2DConditionModel) -> State:

@@ -8,7 +8,6 @@ and `state.json` (step, digest of the recipe, scalars).
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from .errors import CheckpointError
-from .files import sync_file, sync_folder, write_whole
+from .errors import CheckpointError, OutOfSpace
+from .files import is_full, make_folder, move_folder, remove_folder, sync_file, write_whole
 
 VERSION = 1
 
@@ -47,32 +46,50 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 
 def save(
-    checkpoints: Path, step: int, state: State, digest: str, losses: list[float], keep: int
+    checkpoints: Path,
+    step: int,
+    state: State,
+    digest: str,
+    losses: list[float],
+    keep: int | None = None,
 ) -> Path:
-    """Writes the state after `step` steps, then removes all but the newest `keep` checkpoints.
+    """Writes the state after `step` steps, prunes to `keep` if given, and returns its folder.
 
-    The folder appears under its name only when everything in it is on the disk. Raises
-    CheckpointError, for example on a full disk; then the earlier checkpoints are as they were.
+    The folder appears under its name only when everything in it is on the disk. Raises OutOfSpace
+    on a full disk, else CheckpointError; then the earlier checkpoints are as they were.
     """
     target = step_folder(checkpoints, step)
     partial = checkpoints / f".partial-{target.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        make_folder(checkpoints)
+        for left in checkpoints.glob(".*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
         _write(partial, step, state, digest, losses)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        move_folder(partial, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
+        kind = OutOfSpace if is_full(error) else CheckpointError
+        raise kind(
             f"The checkpoint after step {step} could not be written to {checkpoints}: {error}. "
             "Earlier ones are kept: make room and start again, and the run goes on from there."
         ) from error
-    sync_folder(checkpoints)
-    # A later one is left only where it was found damaged; it does not count.
-    for old in [past for past in found(checkpoints) if past <= step][:-keep]:
-        shutil.rmtree(step_folder(checkpoints, old), ignore_errors=True)
+    if keep is not None:
+        prune(checkpoints, step, keep)
     return target
+
+
+def prune(checkpoints: Path, newest: int, keep: int) -> None:
+    """Removes all but the `keep` newest checkpoints up to that of step `newest`."""
+    # A later one is left only where it was found damaged; it does not count.
+    for old in [past for past in found(checkpoints) if past <= newest][:-keep]:
+        remove_folder(step_folder(checkpoints, old))
+
+
+def discard(checkpoints: Path, step: int) -> None:
+    """Removes the checkpoint of a step, where an earlier one is left to go on from."""
+    if any(past < step for past in found(checkpoints)):
+        remove_folder(step_folder(checkpoints, step))
 
 
 def _write(folder: Path, step: int, state: State, digest: str, losses: list[float]) -> None:
@@ -104,7 +121,8 @@ def found(checkpoints: Path) -> list[int]:
 def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
     """Puts a checkpoint's values into `state`; returns its step and the losses so far.
 
-    Raises CheckpointError if it is damaged or was written under another recipe than `digest`.
+    Raises CheckpointError if it is damaged or was written under another recipe than `digest`;
+    then `state` is as it was.
     """
     try:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -112,24 +130,40 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         tensors = load_file(folder / "optimizer.safetensors")
         shadows = load_file(folder / "average.safetensors") if state.average else {}
         belongs = document["version"] == VERSION and document["recipe"] == digest
-        shapes = {name: parameter.shape for name, parameter in state.parameters.items()}
-        fits = {name: tensor.shape for name, tensor in weights.items()} == shapes
-        step, losses = int(document["step"]), list(document["losses"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        belongs = belongs and _fits(weights, state) and (not shadows or _fits(shadows, state))
+        step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
+        restored = _optimizer_of(state, tensors, document["optimizer"])
+        numbers = [dict(group) for group in document["groups"]]
+        groups = list(zip(state.optimizer.param_groups, numbers, strict=True))
+        average_steps = int(document["average_steps"]) if state.average else 0
+        scaler = dict(document["scaler"])
+    except (*_DAMAGE, SafetensorError) as error:
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
-    if not (belongs and fits):
+    if not belongs:
         raise CheckpointError(f"The checkpoint {folder} belongs to another run or version.")
     with torch.no_grad():
         for name, parameter in state.parameters.items():
             parameter.copy_(weights[name])
-    _restore_optimizer(state, tensors, document)
-    if document["scaler"]:  # empty if the run computed without one so far
-        state.scaler.load_state_dict(document["scaler"])
+    state.optimizer.state.clear()
+    state.optimizer.state.update(restored)
+    for group, saved in groups:
+        group.update(saved)
+    if scaler:  # empty if the run computed without one so far
+        state.scaler.load_state_dict(scaler)
     if state.average is not None:
-        state.average.optimization_step = document["average_steps"]
+        state.average.optimization_step = average_steps
         for name, shadow in zip(state.parameters, state.average.shadow_params, strict=True):
             shadow.copy_(shadows[name])
     return step, losses
+
+
+# What reading tables of the wrong shape raises.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+def _fits(tensors: dict[str, Tensor], state: State) -> bool:
+    shapes = {name: parameter.shape for name, parameter in state.parameters.items()}
+    return {name: tensor.shape for name, tensor in tensors.items()} == shapes
 
 
 def _optimizer_state(state: State) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -156,19 +190,19 @@ def _group_scalars(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-def _restore_optimizer(state: State, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-    state.optimizer.state.clear()
-    for name, values in document["optimizer"].items():
-        state.optimizer.state[state.parameters[name]].update(values)
+def _optimizer_of(
+    state: State, tensors: dict[str, Tensor], scalars: dict[str, dict[str, Any]]
+) -> dict[Parameter, dict[str, Any]]:
+    """The optimizer's state by parameter. Raises LookupError for a name that is none."""
+    restored = {state.parameters[name]: dict(values) for name, values in scalars.items()}
     for key, value in tensors.items():
         name, _, entry = key.rpartition("|")
         parameter = state.parameters[name]
         # torch keeps the step count on the CPU unless the optimizer is fused.
         on_cpu = value.ndim == 0 and not state.optimizer.param_groups[0].get("fused")
         device = "cpu" if on_cpu else parameter.device
-        state.optimizer.state[parameter][entry] = value.to(device)
-    for group, saved in zip(state.optimizer.param_groups, document["groups"], strict=True):
-        group.update(saved)
+        restored.setdefault(parameter, {})[entry] = value.to(device)
+    return restored
 
 
 def _write_tensors(path: Path, tensors: dict[str, Any]) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 
 class LikenessError(Exception):
-    """Base of every error meant for the user: its text is shown as it is, without a traceback."""
+    """Base of every error meant for the user: its text is shown as it is, without a traceback.
+
+    `exit_code` is what a run's process ends with, for a parent that hears nothing else of it.
+    """
+
+    exit_code = 1
 
 
 class RecipeError(LikenessError):
@@ -21,6 +26,10 @@ class BaseModelError(LikenessError):
 
 class AdapterError(LikenessError):
     """An adapter file that is damaged, or made for another model."""
+
+
+class NameTaken(AdapterError):
+    """Another file has the name that a result should get."""
 
 
 class CheckpointError(LikenessError):
@@ -48,10 +57,28 @@ class MissingPackage(LikenessError):
 class OutOfSpace(LikenessError):
     """The disk has not enough room: the message names the folder, the need and what is free."""
 
+    exit_code = 5
+
+
+class OutOfMemory(LikenessError):
+    """The GPU or the machine has too little memory: the message names what to change."""
+
+
+class Diverged(LikenessError):
+    """The loss or the weights went wrong: the message names the step and what to change."""
+
 
 class RunFailed(LikenessError):
     """A training run ended with an error: the message has the cause and the path of the log."""
 
 
+class RunBusy(RunFailed):
+    """The run is being trained by another process."""
+
+    exit_code = 4
+
+
 class RunCancelled(LikenessError):
-    """A training run was cancelled before it had a result."""
+    """A training run was ended before it had a result; it goes on when it is started again."""
+
+    exit_code = 3

@@ -21,6 +21,9 @@ Kinds and their data:
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,13 +31,60 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
+BLOCK = 1 << 20  # bytes read at once; also the longest line that is read
 
-KINDS = frozenset(
-    {
-        *("stage", "step", "validation", "preview", "checkpoint"),
-        *("notice", "saved", "stopped", "finished", "failed"),
-    }
-)
+_LONGEST_TEXT = 20_000
+_RELATIVE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*){0,3}", re.ASCII)
+
+Check = Callable[[Any], bool]
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e300
+
+
+def _number_or_null(value: Any) -> bool:
+    return value is None or _number(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _inside(value: Any) -> bool:
+    """Whether it is a path that stays in the run folder."""
+    return isinstance(value, str) and _RELATIVE.fullmatch(value) is not None
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+FIELDS: dict[str, dict[str, Check]] = {
+    "stage": {"name": _text, "done": _count, "total": _count},
+    "step": {
+        "step": _count,
+        "total": _count,
+        "loss": _number,
+        "instance_loss": _number,
+        "prior_loss": _number_or_null,
+        "learning_rate": _number,
+        "seconds": _number,
+        "memory": _count,
+    },
+    "validation": {"step": _count, "loss": _number},
+    "preview": {"step": _count, "index": _count, "path": _inside},
+    "checkpoint": {"step": _count, "path": _inside},
+    "notice": {"text": _text},
+    "saved": {"path": _text},
+    "stopped": {"step": _count},
+    "finished": {"seconds": _number},
+    "failed": {"message": _text, "expected": _flag},
+}
 
 
 @dataclass(frozen=True)
@@ -54,33 +104,53 @@ Emit = Callable[..., None]  # emit(kind, **data)
 
 
 def event_from_line(line: str) -> Event | None:
-    """The event of a line; None for a damaged line, an unknown kind or a newer version."""
+    """The event of a line with the data of its kind's table, and nothing else.
+
+    None for a damaged line, an unknown kind, a newer version, or data of another type.
+    """
     try:
         data = json.loads(line)
-        version, kind, moment = data.pop("v"), data.pop("kind"), float(data.pop("time"))
+        version, kind, moment = data.pop("v"), data.pop("kind"), data.pop("time")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if version != VERSION or not isinstance(kind, str) or kind not in KINDS:
+    if version != VERSION or not isinstance(kind, str) or not _number(moment):
         return None
-    return Event(kind, moment, data)
+    fields = FIELDS.get(kind)
+    if fields is None or not all(n in data and check(data[n]) for n, check in fields.items()):
+        return None
+    return Event(kind, float(moment), {name: data[name] for name in fields})
 
 
 class EventWriter:
-    """Appends events to a file; each is on disk for other processes when `emit` returns."""
+    """Appends events to a file; each can be read by other processes when `emit` returns."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
+        if _ends_within_a_line(path):  # a process was killed while it wrote
+            self._write(b"\n")
 
     def emit(self, kind: str, **data: Any) -> None:
-        """Writes one event. `kind` is one of the table's; raises ValueError otherwise."""
-        if kind not in KINDS:
+        """Writes one event. Raises ValueError for an unknown kind, OSError on a full disk."""
+        if kind not in FIELDS:
             raise ValueError(f"unknown kind of event: {kind}")
-        self._file.write(Event(kind, time.time(), data).to_line() + "\n")
-        self._file.flush()
+        cut = {k: v[:_LONGEST_TEXT] if isinstance(v, str) else v for k, v in data.items()}
+        self._write(Event(kind, time.time(), cut).to_line().encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        while line:
+            line = line[self._file.write(line) :]
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 class EventReader:
@@ -88,23 +158,34 @@ class EventReader:
 
     Args:
         path: the file; it may not exist yet.
+        start: the byte to begin at, which is a line's first; later `offset` says the next.
         skip_old: start after what is already there (an earlier attempt at the same run).
     """
 
-    def __init__(self, path: Path, *, skip_old: bool = False) -> None:
+    def __init__(self, path: Path, *, start: int = 0, skip_old: bool = False) -> None:
         self._path = path
-        self._offset = path.stat().st_size if skip_old and path.exists() else 0
-        self._rest = b""
+        self.offset = path.stat().st_size if skip_old and path.exists() else start
 
     def new_events(self) -> list[Event]:
         """Events that came since the last call. A half-written last line waits for its end."""
+        events: list[Event] = []
+        while lines := self._lines():
+            events += filter(None, (event_from_line(text) for text in lines))
+        return events
+
+    def block(self) -> list[Event]:
+        """As `new_events`, but of at most BLOCK bytes: call again for those after."""
+        return list(filter(None, (event_from_line(text) for text in self._lines())))
+
+    def _lines(self) -> list[str]:
         try:
             with open(self._path, "rb") as file:
-                file.seek(self._offset)
-                chunk = file.read()
+                file.seek(self.offset)
+                chunk = file.read(BLOCK)
         except FileNotFoundError:
             return []
-        self._offset += len(chunk)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        events = (event_from_line(line.decode("utf-8", "replace")) for line in lines)
-        return [event for event in events if event is not None]
+        end = chunk.rfind(b"\n") + 1
+        if not end and len(chunk) == BLOCK:
+            end = BLOCK  # no event is as long: its parts are damaged lines
+        self.offset += end
+        return chunk[:end].decode("utf-8", "replace").split("\n") if end else []

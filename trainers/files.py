@@ -1,18 +1,33 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also after a power cut.
+
+POSIX keeps neither a file's bytes nor its name unless both are synced: the file, and the folder
+that has the name. So the order is everywhere: write, sync the file, rename, sync the folder.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
+import shutil
 from pathlib import Path
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# Rust's messages: "No space left on device (os error 28)"; 112 and 39 are Windows' codes.
+_FULL_TEXT = re.compile(r"os error (28|122|112|39)\b|no space left", re.IGNORECASE)
+# What file systems answer that have no way to sync a folder.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF}
 
-def write_whole(path: Path, data: bytes | str) -> None:
+
+def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
     """Writes `data` beside `path`, to the disk, and then renames: no reader meets half a file.
 
-    Makes the folder. Raises OSError (with errno ENOSPC on a full disk) and leaves nothing behind.
+    Makes the folder. With `lasting` False a power cut may still take the new name away, which is
+    right for a cache. Raises OSError (see `is_full`) and leaves nothing behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -21,10 +36,12 @@ def write_whole(path: Path, data: bytes | str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    if lasting:
+        sync_folder(path.parent)
 
 
 def sync_file(path: Path) -> None:
-    """Makes a file that another library wrote safe from a power cut."""
+    """Makes the bytes of a file that another library wrote safe from a power cut."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
@@ -36,5 +53,48 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that are missing, each safe from a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def move_folder(partial: Path, target: Path) -> None:
+    """Gives a folder, whose files are synced, its name; what had the name goes away after."""
+    sync_folder(partial)
+    aside = _aside(target)
+    if target.exists():
+        os.replace(target, aside)
+    os.replace(partial, target)
+    sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that it is never seen half: its name goes first."""
+    aside = _aside(folder)
+    os.replace(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    """A hidden name beside `folder`, which is free."""
+    aside = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return aside
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    number = getattr(error, "errno", None)
+    return number in _FULL or (number is None and bool(_FULL_TEXT.search(str(error))))

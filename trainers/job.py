@@ -12,19 +12,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import RunCancelled, RunFailed
+import psutil
+
+from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
 from .places import Places
 from .recipe import Recipe
-from .runs import Result, RunFolder, prepare
+from .runs import Result, RunFolder, busy_text, prepare
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 POLL_SECONDS = 0.1
-STOP_SECONDS = 2.0
+LEAVE_SECONDS = 1.5  # for a last checkpoint when a run is cancelled
+KILL_SECONDS = 2.0
 
 OnEvent = Callable[[Event], None]
 
@@ -40,7 +44,6 @@ class Job:
 
     def __init__(self, folder: RunFolder, *, processes: int = 1, device: str = "auto") -> None:
         self.folder = folder
-        self.folder.stop.unlink(missing_ok=True)
         self._reader = EventReader(folder.events, skip_old=True)
         environment = dict(os.environ, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
         # Spinning threads slow a run on the CPU tenfold where a browser or ComfyUI is busy too.
@@ -50,7 +53,7 @@ class Job:
         with open(folder.log, "ab") as log:
             self._process = subprocess.Popen(
                 [*_command(processes), str(folder.path), "--follow-parent"],
-                stdin=subprocess.PIPE,  # closes when this process ends: the run then stops too
+                stdin=subprocess.PIPE,  # closes when this process ends: the run then ends too
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -71,27 +74,33 @@ class Job:
         """Asks the run to save what it has learned and end; it answers within a step."""
         self.folder.stop.touch()
 
-    def kill(self) -> None:
-        """Ends the run's processes, politely first; they are gone when this returns."""
-        self._signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_SECONDS / 2)
-        except subprocess.TimeoutExpired:
-            self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-            self._process.wait()
+    def end(self) -> None:
+        """Ends the run's processes; they are gone when this returns, in about two seconds at most.
 
-    def _signal(self, number: int) -> None:
-        if self._process.poll() is not None:
-            return
-        if os.name == "nt":
-            self._process.terminate()
-        else:
-            os.killpg(self._process.pid, number)
-
-    def close(self) -> None:
-        """Frees the pipe; call once the process has ended."""
+        A run that can saves its state first.
+        """
+        others = self._others()
         if self._process.stdin:
             self._process.stdin.close()
+        try:
+            self._process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            others |= self._others()
+            self._process.kill()
+        for process in others:
+            with suppress(psutil.Error):
+                process.kill()
+        self._process.wait()
+        psutil.wait_procs(others, timeout=KILL_SECONDS)
+
+    def _others(self) -> set[psutil.Process]:
+        """What the process has started: those of several GPUs have process groups of their own."""
+        if self._process.poll() is not None:
+            return set()
+        try:
+            return set(psutil.Process(self._process.pid).children(recursive=True))
+        except psutil.Error:
+            return set()
 
 
 def _command(processes: int) -> list[str]:
@@ -117,12 +126,14 @@ def train(
     `before_start` is called with the run's folder when all checks have passed and there is
     something to train.
     `interrupted` is asked ten times a second: if it returns True or raises, the run is cancelled
-    (it stays resumable from its last checkpoint) and RunCancelled or its exception is raised.
-    Raises RunFailed with the cause and the log's path, or the LikenessError of bad input.
+    (it saves its state if it can within a second, and goes on from there when it is started
+    again) and RunCancelled or its exception is raised.
+    Raises RunBusy if another process trains the run, OutOfSpace, RunFailed with the cause and the
+    log's path, or the LikenessError of bad input.
     """
     folder = prepare(recipe, places)
-    result = folder.result()
-    if result is not None and not result.stopped:
+    result = folder.finished()
+    if result is not None:
         return replace(result, reused=True)
     if before_start is not None:
         before_start(folder)
@@ -130,12 +141,11 @@ def train(
     try:
         failure = _follow(job, on_event, interrupted)
     finally:
-        job.kill()
-        job.close()
+        job.end()
     result = folder.result()
     if failure is None and result is not None and job.exit_code() == 0:
         return result
-    raise RunFailed(failure or _last_words(job, folder))
+    raise _error_of(job, failure)
 
 
 def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None) -> str | None:
@@ -156,18 +166,34 @@ def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None)
 
 
 def _failure_text(event: Event, folder: RunFolder) -> str:
-    message = str(event.data.get("message", "unknown error"))
-    return f"{message}\nThe log is {folder.log}"
+    return f"{event.data['message']}\nThe log is {folder.log}"
 
 
-def _last_words(job: Job, folder: RunFolder) -> str:
-    code = job.exit_code()
+def _error_of(job: Job, failure: str | None) -> LikenessError:
+    """What to raise for a process without a result, by its last event or its exit code."""
+    code, folder = job.exit_code(), job.folder
+    if code == OutOfSpace.exit_code:
+        full = f"The disk of {folder.path} is full: make room and start again, the run goes on."
+        return OutOfSpace(failure or full)
+    if failure is not None:
+        return RunFailed(failure)
+    if code == RunBusy.exit_code:
+        return RunBusy(busy_text(folder))
+    if code == RunCancelled.exit_code:
+        return RunCancelled(f"The run was ended. {log_tail(folder.log, 1)}")
+    return RunFailed(_last_words(code, folder))
+
+
+def _last_words(code: int | None, folder: RunFolder) -> str:
     cause = f"ended with code {code}"
     if code is not None and code < 0:
         cause = f"was ended by {signal.Signals(-code).name}"
         if -code == getattr(signal, "SIGKILL", 0):
             cause += " (often: out of memory)"
-    return f"The training process {cause}.\n{log_tail(folder.log)}\nThe log is {folder.log}"
+    return (
+        f"The training process {cause}. Start again, and it goes on from its last checkpoint.\n"
+        f"{log_tail(folder.log)}\nThe log is {folder.log}"
+    )
 
 
 def log_tail(path: Path, lines: int = 5) -> str:

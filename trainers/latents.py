@@ -173,7 +173,8 @@ class _Store:
             return
         tensors = {"mean": latents.mean, "deviation": latents.deviation}
         try:
-            write_whole(file, save(tensors, {"checksum": _checksum(latents)}))
+            data = save(tensors, {"checksum": _checksum(latents)})
+            write_whole(file, data, lasting=False)
         except OSError as error:
             self._works = False
             self._notice(

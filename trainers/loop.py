@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -11,60 +12,58 @@ from diffusers.training_utils import EMAModel
 
 from . import checkpoint, draws, dreambooth, lora
 from .base_model import BaseModel, load_base
-from .errors import CheckpointError
+from .errors import CheckpointError, Diverged
 from .events import Emit
+from .health import advice
 from .material import draw_missing_class_images, gather
 from .objective import alphas_cumprod
 from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
-from .previews import draw_previews
+from .previews import draw_previews, previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
-from .runs import Result, RunFolder, continued, read_photos
+from .runs import Result, RunFolder, continued
 from .samples import Material, step_samples, validation_samples
+from .saving import Checkpoints
 from .step import Learner, Prompts, accumulate, losses_of, update
-from .stop import StopSignal
-from .text import tokenize
+from .stop import Ask, StopSignal
+from .text import cut_prompts, tokenize
 from .tokenizer import NEVER_SEEN, unknown_words
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
-    """Trains a prepared run from its newest checkpoint, or from the start, to its result."""
-    recipe, places = folder.recipe(), folder.places()
+    """Trains a prepared run from its newest checkpoint, or from the start, to its result.
+
+    Raises RunCancelled if it is asked to end without one.
+    """
+    recipe = folder.recipe()
     precision, note = usable_precision(recipe.compute.precision, accelerator.device)
-    run = Run(folder, recipe, accelerator, emit, stop, precision)
+    run = Run(folder, recipe, folder.places(), accelerator, emit, stop, precision)
     if note:
         run.note(note)
     with run.stage("load"):
         base = load(run)
     with run.stage("class images"):
-        draw_missing_class_images(
-            base, recipe, places, accelerator, lambda d, t: run.progress("class images", d, t)
-        )
+        draw_missing_class_images(run, base)
     with run.stage("encode"):
-        material = gather(
-            base,
-            recipe,
-            places,
-            read_photos(recipe, places),
-            device=accelerator.device,
-            progress=lambda d, t: run.progress("encode", d, t),
-            emit=emit,
-        )
+        material = gather(run, base)
     learner, state = set_up(run, base, material)
     start = resume(run, state)
     with run.stage("train"):
         steps = learn(run, learner, state, material, base, start)
     with run.stage("save"), averaged(state):
         adapter = save_adapter_file(run, base, steps)
-    return write_result(run, adapter, steps)
+    result = write_result(run, adapter, steps)
+    if accelerator.is_main_process:
+        checkpoint.prune(folder.checkpoints, steps, recipe.saving.keep)
+    return result
 
 
 def load(run: Run) -> BaseModel:
     """The base on the device; frozen weights in the precision, trained ones in fp32."""
-    recipe, places, device = run.recipe, run.folder.places(), run.accelerator.device
+    recipe, places, device = run.recipe, run.places, run.accelerator.device
     dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
     base = load_base(
         places.base,
@@ -106,6 +105,8 @@ def set_up(run: Run, base: BaseModel, material: Material) -> tuple[Learner, chec
     ids = tokenize(base.tokenizer, material.prompts).to(device)
     if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
         run.note(NEVER_SEEN % ", ".join(unknown))
+    if cut := cut_prompts(base.tokenizer, material.prompts):
+        run.note(cut)
     prompts = Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder)
     learner = Learner(
         unet=base.unet,
@@ -133,7 +134,7 @@ def resume(run: Run, state: checkpoint.State) -> int:
     recipe, folder = run.recipe, run.folder
     candidates = [(folder.checkpoints, recipe.digest())]
     if recipe.continues:
-        earlier = continued(recipe, folder.places())
+        earlier = continued(recipe, run.places)
         candidates.append((earlier.checkpoints, recipe.continues))
     for checkpoints, digest in candidates:
         for step in reversed(checkpoint.found(checkpoints)):
@@ -160,11 +161,16 @@ def learn(
     base: BaseModel,
     start: int,
 ) -> int:
-    """The loop. Returns the number of steps done: all, or fewer if asked to stop."""
+    """The loop. Returns the number of steps done: all, or fewer if asked to save what is learned.
+
+    Raises RunCancelled if asked to leave, with a checkpoint saved, and Diverged.
+    """
     recipe, accelerator = run.recipe, run.accelerator
     factor = rate_factor(recipe.schedule)
     parameters = list(state.parameters.values())
-    meter = Meter(run, start)
+    meter, checkpoints = Meter(run, start), Checkpoints(run, state)
+    if start and _due(recipe.previews.every, start) and not previews_drawn(run, start):
+        preview(run, state, base, learner, start)
     last_text_step = text_steps(recipe)
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and learner.prompts.embeddings is None:
@@ -181,21 +187,50 @@ def learn(
         update(parameters, state.optimizer, state.scaler, recipe.optimizer.clip_norm, accelerator)
         if state.average is not None:
             state.average.step(parameters)
-        meter.add(losses, state.optimizer.param_groups[0]["lr"])
         done = step + 1
-        stopping = run.stop.requested(accelerator)
-        if done == recipe.schedule.steps or stopping or _due(recipe.saving.every, done):
-            meter.flush()
-            save_checkpoint(run, state, done)
-        if _due(recipe.validate_every, done):
-            validate(run, learner, state, material, done)
-        if _due(recipe.previews.every, done) and accelerator.is_main_process:
-            meter.flush()
-            with averaged(state):
-                draw_previews(run, base, learner, done)
-        if stopping:
+        ask = run.stop.asked(accelerator, late=checkpoints.late())
+        with checkpoints.doubted():
+            meter.add(losses, state.optimizer.param_groups[0]["lr"])
+            checkpoints.prove(meter.said)
+            if done == recipe.schedule.steps or ask or _due(recipe.saving.every, done):
+                with meter.paused():
+                    checkpoints.save(done)
+        if ask is Ask.LEAVE:
+            run.leave(done)
+        if ask is Ask.SAVE:
             return done
+        with meter.paused() if looks(recipe, done) else nullcontext():
+            look(run, learner, state, material, base, done)
     return recipe.schedule.steps
+
+
+def looks(recipe: Recipe, done: int) -> bool:
+    """Whether a validation or previews are due after a step."""
+    return _due(recipe.validate_every, done) or _due(recipe.previews.every, done)
+
+
+def look(
+    run: Run,
+    learner: Learner,
+    state: checkpoint.State,
+    material: Material,
+    base: BaseModel,
+    done: int,
+) -> None:
+    """The validation and the previews that are due after a step."""
+    if _due(run.recipe.validate_every, done):
+        validate(run, learner, state, material, done)
+    if _due(run.recipe.previews.every, done):
+        preview(run, state, base, learner, done)
+
+
+def preview(
+    run: Run, state: checkpoint.State, base: BaseModel, learner: Learner, step: int
+) -> None:
+    """Draws previews, by the main process only."""
+    if run.accelerator.is_main_process:
+        with averaged(state):
+            draw_previews(run, base, learner, step)
 
 
 def _due(every: int, done: int) -> bool:
@@ -209,32 +244,21 @@ def text_steps(recipe: Recipe) -> int:
     return recipe.text_encoder.last_step or recipe.schedule.steps
 
 
-def save_checkpoint(run: Run, state: checkpoint.State, step: int) -> None:
-    """Writes a checkpoint, by the main process only."""
-    if run.accelerator.is_main_process:
-        saved = checkpoint.save(
-            run.folder.checkpoints,
-            step,
-            state,
-            run.recipe.digest(),
-            run.losses,
-            run.recipe.saving.keep,
-        )
-        run.emit("checkpoint", step=step, path=saved.relative_to(run.folder.path).as_posix())
-    run.accelerator.wait_for_everyone()
-
-
 def validate(
     run: Run, learner: Learner, state: checkpoint.State, material: Material, step: int
 ) -> None:
-    """The loss on held-out photographs at fixed noise and timesteps."""
-    learner.unet.eval()
-    with torch.no_grad(), averaged(state):
+    """The loss on held-out photographs at fixed noise and timesteps, without dropout.
+
+    Raises Diverged if it is not a number.
+    """
+    with torch.no_grad(), averaged(state), learner.evaluating(anew=state.average is not None):
         losses = [
             losses_of(learner, [sample]) for sample in validation_samples(run.recipe, material)
         ]
-    learner.unet.train()
-    run.emit("validation", step=step, loss=float(torch.cat(losses).mean()))
+    loss = float(torch.cat(losses).mean())
+    if not math.isfinite(loss):
+        raise Diverged(f"The validation loss became {loss} at step {step}. {advice(run.recipe)}")
+    run.emit("validation", step=step, loss=loss)
 
 
 @contextmanager

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 
 from .base_model import BaseModel
-from .events import Emit
 from .latents import encode_images
+from .photo_file import class_photos, subject_photos
 from .places import Places
 from .prior import (
     draw_class_images,
     drawn_class_images,
     prior_folder,
     prior_key,
-    read_class_images,
 )
 from .recipe import Prior, Recipe
+from .run import Run
 from .samples import Material, Shown
-from .subject import Photo, PhotoSet, load_pixels, split_holdout
-
-Progress = Callable[[int, int], None]
+from .subject import Photo, load_pixels, split_holdout
 
 
 def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
@@ -41,22 +37,26 @@ def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
     return prior_folder(places.cache, key)
 
 
-def draw_missing_class_images(
-    base: BaseModel, recipe: Recipe, places: Places, accelerator: Accelerator, progress: Progress
-) -> None:
-    """Draws the class images that the cache lacks, shared out over the processes."""
+def draw_missing_class_images(run: Run, base: BaseModel) -> None:
+    """Draws the class images that the cache lacks, shared out over the processes.
+
+    Raises RunCancelled as soon as the run is asked to end.
+    """
+    recipe, accelerator = run.recipe, run.accelerator
     prior = recipe.prior
+    run.stop.check()
     if prior is None or prior.images is not None:
         return
     draw_class_images(
         base,
         prior,
         recipe.fill(prior.prompt),
-        drawn_folder(recipe, places, prior),
+        drawn_folder(recipe, run.places, prior),
         device=accelerator.device,
         size=recipe.subject.resolution,
         clip_skip=recipe.text_encoder.clip_skip,
-        progress=progress,
+        progress=lambda done, total: run.progress("class images", done, total),
+        interrupted=lambda: bool(run.stop.here()),
         ranks=(accelerator.process_index, accelerator.num_processes),
     )
     accelerator.wait_for_everyone()
@@ -79,31 +79,32 @@ class PhotoView:
         return load_pixels(self.photo, self.flip)
 
 
-def gather(
-    base: BaseModel,
-    recipe: Recipe,
-    places: Places,
-    photos: PhotoSet,
-    *,
-    device: torch.device,
-    progress: Progress,
-    emit: Emit,
-) -> Material:
-    """Encodes photographs and class images, and numbers the distinct prompts."""
+def gather(run: Run, base: BaseModel) -> Material:
+    """Encodes photographs and class images, and numbers the distinct prompts.
+
+    Raises RunCancelled as soon as the run is asked to end.
+    """
+    recipe = run.recipe
+    photos = subject_photos(run.folder.photos_file, recipe, run.places.photos)
     train, held_out = split_holdout(photos, recipe.subject.holdout, recipe.seed)
-    classes = _class_photos(recipe, places)
+    classes = _class_photos(run)
     sides = (False, True) if recipe.subject.flip else (False,)
     views = [PhotoView(photo, side) for photo in train for side in sides]
     views += [PhotoView(photo, False) for photo in [*held_out, *classes]]
+
+    def progress(done: int, total: int) -> None:
+        run.progress("encode", done, total)
+        run.stop.check()
+
     latents = iter(
         encode_images(
             base.vae,
             views,
-            cache=places.cache,
+            cache=run.places.cache,
             vae_digest=recipe.base.digest or "",
-            device=device,
+            device=run.accelerator.device,
             progress=progress,
-            notice=lambda text: emit("notice", text=text),
+            notice=run.note,
         )
     )
     prompts: dict[str, int] = {}
@@ -124,10 +125,11 @@ def _prompt(recipe: Recipe, photo: Photo) -> str:
     return recipe.fill(photo.caption) if photo.caption else recipe.instance_prompt()
 
 
-def _class_photos(recipe: Recipe, places: Places) -> Sequence[Photo]:
+def _class_photos(run: Run) -> Sequence[Photo]:
+    recipe, places = run.recipe, run.places
     prior, size = recipe.prior, recipe.subject.resolution
     if prior is None:
         return []
     if places.class_images is not None:
-        return read_class_images(places.class_images, size).photos
+        return class_photos(run.folder.photos_file, recipe, places.class_images).photos
     return drawn_class_images(drawn_folder(recipe, places, prior), prior.count, size)

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import torch
 from PIL import Image
 
 from .base_model import BaseModel
+from .errors import RunCancelled
+from .files import write_whole
 from .run import Run
 from .sampler import decode, noise_for, sample, sigmas_for
 from .step import Learner
 from .text import encode_text, tokenize
 
 
-@torch.no_grad()
 def draw_previews(run: Run, base: BaseModel, learner: Learner, step: int) -> None:
-    """Draws `samples/step-000400-0.png`, … with the weights as they are."""
-    spec, folder = run.recipe.previews, run.folder.samples
-    folder.mkdir(exist_ok=True)
-    noise = noise_for([spec.seed], spec.height, spec.width)
-    training = learner.unet.training, base.text_encoder.training
-    learner.unet.eval()
-    base.text_encoder.eval()
-    for index, template in enumerate(spec.prompts):
-        with learner.autocast():
-            ids = tokenize(base.tokenizer, [run.recipe.fill(template), spec.negative])
-            context = encode_text(
-                base.text_encoder, ids.to(learner.device), run.recipe.text_encoder.clip_skip
-            )
-            latents = sample(
-                learner.unet,
-                context[:1],
-                context[1:],
-                noise.to(learner.device),
-                sigmas=sigmas_for(spec.steps),
-                guidance=spec.guidance,
-                prediction=base.prediction,
-            )
-        path = folder / f"step-{step:06d}-{index}.png"
-        Image.fromarray(decode(base.vae, latents)[0]).save(path)
-        relative = path.relative_to(run.folder.path).as_posix()
-        run.emit("preview", step=step, index=index, path=relative)
-    learner.unet.train(training[0])
-    base.text_encoder.train(training[1])
+    """Draws `samples/step-000400-0.png`, … with the weights as they are, until asked to stop."""
+    try:
+        with torch.no_grad(), learner.evaluating():
+            for index, template in enumerate(run.recipe.previews.prompts):
+                _draw(run, base, learner, template, preview_file(run, step, index))
+                path = preview_file(run, step, index).relative_to(run.folder.path).as_posix()
+                run.emit("preview", step=step, index=index, path=path)
+    except RunCancelled:
+        return  # a run that goes on at this step draws what is missing
+
+
+def previews_drawn(run: Run, step: int) -> bool:
+    """Whether the previews of a step are there."""
+    count = len(run.recipe.previews.prompts)
+    return all(preview_file(run, step, index).is_file() for index in range(count))
+
+
+def preview_file(run: Run, step: int, index: int) -> Path:
+    """Where the preview of a prompt lies."""
+    return run.folder.samples / f"step-{step:06d}-{index}.png"
+
+
+def _draw(run: Run, base: BaseModel, learner: Learner, template: str, path: Path) -> None:
+    spec = run.recipe.previews
+    with learner.autocast():
+        ids = tokenize(base.tokenizer, [run.recipe.fill(template), spec.negative])
+        context = encode_text(
+            base.text_encoder, ids.to(learner.device), run.recipe.text_encoder.clip_skip
+        )
+        latents = sample(
+            learner.unet,
+            context[:1],
+            context[1:],
+            noise_for([spec.seed], spec.height, spec.width).to(learner.device),
+            sigmas=sigmas_for(spec.steps),
+            guidance=spec.guidance,
+            prediction=base.prediction,
+            interrupted=lambda: bool(run.stop.here()),
+        )
+    data = io.BytesIO()
+    Image.fromarray(decode(base.vae, latents)[0]).save(data, "PNG")
+    write_whole(path, data.getvalue(), lasting=False)

@@ -6,7 +6,6 @@ later, be shared out over processes, and a larger set begins with the smaller on
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -21,7 +20,7 @@ from PIL import Image
 
 from . import draws
 from .errors import OutOfSpace, SubjectError
-from .files import write_whole
+from .files import is_full, write_whole
 from .recipe import Prior, Subject
 from .sampler import Scheduler, Solver, decode, noise_for, sample, sigmas_for
 from .subject import Photo, PhotoSet, read_subject
@@ -201,9 +200,9 @@ def _check_space(folder: Path, need: int) -> None:
 
 def _write(path: Path, data: bytes | str) -> None:
     try:
-        write_whole(path, data)
+        write_whole(path, data, lasting=False)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise OutOfSpace(
             f"The disk is full at {path}; make room and start again: what is drawn stays."

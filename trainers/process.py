@@ -5,15 +5,31 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
-from .errors import LikenessError, RunFailed
+from .errors import (
+    LikenessError,
+    OutOfMemory,
+    OutOfSpace,
+    RecipeError,
+    RunBusy,
+    RunCancelled,
+    RunFailed,
+)
 from .events import Emit, EventWriter
-from .runs import RunFolder
+from .files import is_full
+from .memory import is_out_of_memory, memory_advice
+from .runs import RunFolder, busy_text
+
+LOCK_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
+
+_log = logging.getLogger(__name__)
 
 
 def run_process(path: Path, *, follow_parent: bool) -> int:
@@ -27,66 +43,109 @@ def run_process(path: Path, *, follow_parent: bool) -> int:
 
     accelerator = Accelerator(mixed_precision="no")
     try:
-        lock = _locked(folder, accelerator.is_main_process)
-    except RunFailed as error:
-        # Not an event: the file belongs to the process that holds the lock.
-        logging.getLogger(__name__).error("%s", error)
-        return 1
-    writer = EventWriter(folder.events) if accelerator.is_main_process else None
-    emit = writer.emit if writer else _silent
-    try:
-        with lock:
-            return _train(folder, accelerator, emit, follow_parent, start)
+        with locked(folder, accelerator.is_main_process), _events(folder, accelerator) as emit:
+            return _told(folder, accelerator, emit, follow_parent, start)
     except LikenessError as error:
-        emit("failed", message=str(error), expected=True)
-    except Exception as error:  # noqa: BLE001  the last place where it can be told
-        traceback.print_exc()
-        emit("failed", message=_explained(error), expected=False)
-    finally:
-        if writer:
-            writer.close()
-    return 1
+        # Not an event: another process has the lock, or the disk has no room for one.
+        _log.error("%s", error)
+        return error.exit_code
 
 
-def _train(
+def _told(
     folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool, start: float
 ) -> int:
-    from .loop import train
-    from .stop import StopSignal
-
-    stop = StopSignal(folder.stop, follow_parent=follow_parent and accelerator.is_main_process)
-    result = train(folder, accelerator, emit, stop)
-    if result.stopped:
-        emit("stopped", step=result.steps)
+    """Trains; errors become events, and their exit code."""
+    try:
+        _train(folder, accelerator, emit, follow_parent)
+    except RunCancelled as error:
+        _log.info("%s", error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  the last place where it can be told
+        known = as_error(error, folder)
+        if known is not error:
+            with suppress(OSError):  # the log may be on a full disk
+                traceback.print_exc()
+        emit("failed", message=str(known), expected=not isinstance(known, Unexpected))
+        return known.exit_code
     emit("finished", seconds=time.time() - start)
     return 0
 
 
-def _locked(folder: RunFolder, main: bool) -> AbstractContextManager[Any]:
-    """A lock on the run's folder, which the system frees when the process ends in any way."""
+def _train(folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool) -> None:
+    from .loop import train
+    from .stop import StopSignal
+
+    stop = StopSignal(folder.stop, follow_parent=follow_parent and accelerator.is_main_process)
+    stop.leave_on_sigterm()
+    result = train(folder, accelerator, emit, stop)
+    if result.stopped:
+        emit("stopped", step=result.steps)
+
+
+@contextmanager
+def locked(folder: RunFolder, main: bool = True) -> Iterator[None]:
+    """Holds a lock on the run's folder, which the system frees when the process ends in any way.
+
+    A stop flag of before this process is removed: it was meant for an earlier one. Raises RunBusy.
+    """
     if not main:
-        return nullcontext()
-    lock = FileLock(folder.lock, timeout=0)
+        yield
+        return
+    lock = FileLock(folder.lock, timeout=LOCK_SECONDS)
     try:
         lock.acquire()
     except Timeout:
-        raise RunFailed(
-            f"This run is being trained by another process already ({folder.path.name})."
-        ) from None
-    return lock
+        raise RunBusy(busy_text(folder)) from None
+    except (OSError, NotImplementedError) as error:
+        kind = OutOfSpace if is_full(error) else RunFailed
+        raise kind(f"The run's folder {folder.path} cannot be locked: {error}") from None
+    with suppress(OSError):
+        if folder.stop.stat().st_mtime < psutil.Process().create_time():
+            folder.stop.unlink()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
+    """Writes events, by the main process only. Raises OutOfSpace on a full disk."""
+    if not accelerator.is_main_process:
+        yield _silent
+        return
+    try:
+        writer = EventWriter(folder.events)
+        try:
+            yield writer.emit
+        finally:
+            writer.close()
+    except OSError as error:
+        known = as_error(error, folder)
+        raise known from error
 
 
 def _silent(kind: str, **data: Any) -> None:
     """What processes other than the main one say."""
 
 
-def _explained(error: Exception) -> str:
+class Unexpected(LikenessError):
+    """An error that is not known here: its message is a type's name and its text."""
+
+
+def as_error(error: Exception, folder: RunFolder) -> LikenessError:
+    """What to tell the user of an error of any kind."""
+    if isinstance(error, LikenessError):
+        return error
     text = f"{type(error).__name__}: {error}"
-    if "out of memory" in text.lower():
-        return (
-            "Out of memory. Try gradient checkpointing, 8-bit Adam, a lower resolution or batch "
-            f"1, or close other programs that use the GPU.\n{text}"
+    if is_full(error):
+        return OutOfSpace(
+            "The disk is full. Make room and start again: the run goes on from its last "
+            f"checkpoint.\n{text}"
         )
-    if isinstance(error, OSError) and error.errno == 28:
-        return f"The disk is full; free some space and queue again, the run goes on.\n{text}"
-    return text
+    if is_out_of_memory(error):
+        advice = ""
+        with suppress(RecipeError):
+            advice = memory_advice(folder.recipe())
+        return OutOfMemory(f"Out of memory. {advice}\n{text}")
+    return Unexpected(text)

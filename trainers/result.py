@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
 from pathlib import Path
 
 from . import lora
 from .adapter import metadata_for, save_adapter
 from .base_model import BaseModel, save_single_file
+from .errors import NameTaken
+from .files import make_folder
 from .recipe import LoRA
 from .run import Run
 from .runs import Result
@@ -14,31 +18,47 @@ from .tokenizer import keep_beside
 
 
 def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
-    """Saves what was learned in `steps` steps: a LoRA, or a whole checkpoint for DreamBooth."""
-    recipe, places = run.recipe, run.folder.places()
+    """Saves what was learned in `steps` steps: a LoRA, or a whole checkpoint for DreamBooth.
+
+    Files on a model list may be in use and are never replaced: a number is added to the name,
+    unless the file that has it is this very result (the process was killed after it).
+    """
+    recipe, places = run.recipe, run.places
     folder = places.loras if isinstance(recipe.method, LoRA) else places.checkpoints
     partial = steps < recipe.schedule.steps
-    path = free_path(folder, run.folder.path.name + (f"-step{steps:06d}" if partial else ""))
+    name = run.folder.path.name + (f"-step{steps:06d}" if partial else "")
     if not run.accelerator.is_main_process:
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.safetensors"
+    make_folder(folder)
     metadata = metadata_for(recipe, steps=steps, losses=run.losses, prediction=base.prediction)
+    for number in itertools.count(1):
+        path = folder / (f"{name}-{number}.safetensors" if number > 1 else f"{name}.safetensors")
+        with suppress(NameTaken):
+            _save(path, run, base, metadata)
+            return path
+    raise AssertionError("the numbers have no end")
+
+
+def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> None:
+    recipe, dtype = run.recipe, run.recipe.saving.dtype
     if isinstance(recipe.method, LoRA):
         text_encoder = base.text_encoder if recipe.text_encoder.train else None
         tensors = lora.export(base.unet, text_encoder, recipe.method)
-        save_adapter(path, tensors, metadata, dtype=recipe.saving.dtype)
-    else:
+        save_adapter(path, tensors, metadata, dtype)
+        return
+    if not path.exists():
         keep_beside(path, base.tokenizer)  # first: a checkpoint that is listed can be used
-        save_single_file(
-            path,
-            unet=base.unet,
-            text_encoder=base.text_encoder,
-            vae=base.vae,
-            dtype=recipe.saving.dtype,
-            prediction=base.prediction,
-            metadata=metadata,
-        )
-    return path
+    save_single_file(
+        path,
+        unet=base.unet,
+        text_encoder=base.text_encoder,
+        vae=base.vae,
+        dtype=dtype,
+        prediction=base.prediction,
+        metadata=metadata,
+        replace=False,
+    )
+    keep_beside(path, base.tokenizer)
 
 
 def write_result(run: Run, adapter: Path, steps: int) -> Result:
@@ -59,12 +79,3 @@ def write_result(run: Run, adapter: Path, steps: int) -> Result:
         run.folder.write_result(result)
         run.emit("saved", path=str(adapter))
     return result
-
-
-def free_path(folder: Path, name: str) -> Path:
-    """A path that no file has yet: files on a model list may be in use and are never replaced."""
-    path, count = folder / f"{name}.safetensors", 1
-    while path.exists():
-        count += 1
-        path = folder / f"{name}-{count}.safetensors"
-    return path

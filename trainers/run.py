@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from .errors import LikenessError
+from .errors import RunCancelled
 from .events import Emit
+from .health import check_loss
+from .places import Places
 from .recipe import Recipe
 from .runs import RunFolder
 from .stop import StopSignal
@@ -29,6 +31,7 @@ class Run:
 
     folder: RunFolder
     recipe: Recipe
+    places: Places
     accelerator: Accelerator
     emit: Emit
     stop: StopSignal
@@ -55,6 +58,14 @@ class Run:
         self.notes.append(text)
         self.emit("notice", text=text)
 
+    def leave(self, step: int) -> NoReturn:
+        """Ends the run at a saved state. Raises RunCancelled."""
+        self.emit("stopped", step=step)
+        raise RunCancelled(
+            f"The run was ended at step {step}, where its state is saved: it goes on from there "
+            "when it is started again."
+        )
+
     def memory(self) -> int:
         """Peak memory in bytes: of the GPU, else of this process."""
         if self.accelerator.device.type == "cuda":
@@ -75,11 +86,14 @@ def usable_precision(precision: str, device: torch.device) -> tuple[str, str | N
 
 
 class Meter:
-    """Reads losses from the device in blocks, so that the loop does not wait for it."""
+    """Reads losses from the device in blocks, so that the loop does not wait for it.
+
+    `said` is the last step whose loss was read and found sound.
+    """
 
     def __init__(self, run: Run, start: int) -> None:
         self._run = run
-        self._step = start
+        self.said = start
         self._pending: list[tuple[Tensor, float]] = []
         self._flushed = time.perf_counter()
 
@@ -91,29 +105,32 @@ class Meter:
             self.flush()
 
     def flush(self) -> None:
-        """Says what is pending. Raises LikenessError if a loss is not a number."""
+        """Says what is pending. Raises Diverged, see `health.check_loss`."""
         if not self._pending:
             return
         values = torch.stack([losses for losses, _ in self._pending]).tolist()
         now = time.perf_counter()
         seconds = (now - self._flushed) / len(values)
         for (instance, prior), (_, rate) in zip(values, self._pending, strict=True):
-            self._step += 1
             self._say(instance, prior, rate, seconds)
         self._pending.clear()
         self._flushed = now
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """For what is not a step: its time is no step's. Says what is pending before it."""
+        self.flush()
+        yield
+        self._flushed = time.perf_counter()
+
     def _say(self, instance: float, prior: float, rate: float, seconds: float) -> None:
-        run, loss = self._run, instance + prior
-        if not math.isfinite(loss):
-            raise LikenessError(
-                f"The loss became {loss} at step {self._step}. The last checkpoint is kept. "
-                "Lower the learning rate, switch gradient clipping on, or use bf16 or fp32."
-            )
+        run, loss, step = self._run, instance + prior, self.said + 1
         run.losses.append(loss)
+        check_loss(run.recipe, run.losses, step)
+        self.said = step
         run.emit(
             "step",
-            step=self._step,
+            step=step,
             total=run.recipe.schedule.steps,
             loss=loss,
             instance_loss=instance,

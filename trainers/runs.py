@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from .base_file import digest_of, identify, read_shapes
-from .errors import OutOfSpace, RecipeError, RunFailed, SubjectError
-from .files import write_whole
+from .base_file import digest_of, identify
+from .errors import OutOfSpace, RecipeError, RunBusy, RunFailed
+from .files import is_full, write_whole
 from .packages import require_packages
+from .photo_file import write_photos
 from .places import Places
-from .recipe import DreamBooth, Recipe, Subject, explain, read_recipe
+from .recipe import Recipe, Subject, explain, read_recipe
+from .space import check_space
 from .subject import PhotoSet, read_subject
-
-GIGABYTE = 1024**3
-_SD15_WEIGHTS = 983e6  # UNet and text encoder
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,11 @@ class RunFolder:
     def places_file(self) -> Path:
         """Where inputs and outputs lie on this machine."""
         return self.path / "places.json"
+
+    @property
+    def photos_file(self) -> Path:
+        """The pictures that were checked before the run."""
+        return self.path / "photos.json"
 
     @property
     def events(self) -> Path:
@@ -120,19 +123,53 @@ class RunFolder:
             data = json.loads(self.result_file.read_text(encoding="utf-8"))
             if data.pop("version") != 1:
                 return None
-            data |= {"adapter": Path(data["adapter"]), "losses": tuple(data["losses"])}
-            data["notes"] = tuple(data["notes"])
+            data |= {"adapter": Path(data["adapter"]), "steps": int(data["steps"])}
+            data["losses"] = tuple(float(loss) for loss in data["losses"])
+            data["seconds"] = {str(key): float(s) for key, s in data["seconds"].items()}
+            data["notes"] = tuple(str(note) for note in data["notes"])
+            data["peak_memory"] = int(data["peak_memory"])
             result = Result(recipe=self.recipe(), folder=self.path, **data)
-        except (OSError, ValueError, KeyError, TypeError, RecipeError):
+        except (*_DAMAGE, RecipeError):
             return None
         return result if result.adapter.is_file() else None
 
+    def finished(self) -> Result | None:
+        """The result of all steps, or None."""
+        result = self.result()
+        return None if result is None or result.stopped else result
 
-def bind(recipe: Recipe, places: Places) -> tuple[Recipe, PhotoSet]:
-    """The recipe with the digests of the files it is bound to, and its photographs.
+    def is_busy(self) -> bool:
+        """Whether a process trains here now."""
+        if not self.lock.exists():
+            return False
+        lock = FileLock(self.lock, timeout=0)
+        try:
+            lock.acquire()
+        except (Timeout, OSError):
+            return True
+        lock.release()
+        return False
+
+
+# What reading tables of the wrong shape raises.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A recipe with the digests of the files it is bound to, and its pictures."""
+
+    recipe: Recipe
+    photos: PhotoSet
+    class_images: PhotoSet | None = None  # the user's own
+
+
+def bind(recipe: Recipe, places: Places) -> Bound:
+    """Binds a recipe to the files in `places`.
 
     Raises RecipeError if the recipe already names others than those given, BaseModelError and
-    SubjectError for files that cannot be used. Reads headers and digests only.
+    SubjectError for files that cannot be used. Reads the base's header and digest, and each
+    picture once.
     """
     identify(places.base)
     base = digest_of(places.base, places.cache)
@@ -140,22 +177,24 @@ def bind(recipe: Recipe, places: Places) -> tuple[Recipe, PhotoSet]:
     _same("base model", recipe.base.digest, base)
     _same("set of photographs", recipe.subject.digest, photos.digest)
     parts: dict[str, Any] = {"base": {"digest": base}, "subject": {"digest": photos.digest}}
+    class_images = None
     if recipe.prior is not None and (places.class_images or recipe.prior.images):
-        parts["prior"] = {"images": _class_images_digest(recipe, places)}
-    return recipe.changed(**parts), photos
+        class_images = _own_class_images(recipe, places)
+        parts["prior"] = {"images": class_images.digest}
+    return Bound(recipe.changed(**parts), photos, class_images)
 
 
-def _class_images_digest(recipe: Recipe, places: Places) -> str:
+def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
     if places.class_images is None:
         raise RecipeError(
             "The recipe was made with a set of class images of its own (prior.images): "
             "give their folder, or set prior.images to null to have them drawn."
         )
     # As prior.read_class_images reads them; that room needs torch.
-    spec = Subject(resolution=recipe.subject.resolution)
-    digest = read_subject(places.class_images, spec).digest
-    _same("set of class images", recipe.prior.images if recipe.prior else None, digest)
-    return digest
+    images = read_subject(places.class_images, Subject(resolution=recipe.subject.resolution))
+    named = recipe.prior.images if recipe.prior else None
+    _same("set of class images", named, images.digest)
+    return images
 
 
 def _same(what: str, named: str | None, given: str) -> None:
@@ -169,22 +208,36 @@ def _same(what: str, named: str | None, given: str) -> None:
 def prepare(recipe: Recipe, places: Places) -> RunFolder:
     """Checks everything that can be checked without torch, and writes the run's folder.
 
-    The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one.
-    Raises a LikenessError; then nothing has been written.
+    The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. That
+    of a finished run is left as it is. Raises a LikenessError; then nothing has been written.
     """
+    bound = bind(recipe, places)
+    recipe = bound.recipe
+    folder = RunFolder(places.runs.resolve() / recipe.run_name())
+    if folder.finished():
+        return folder
     require_packages(recipe)
-    bound, _ = bind(recipe, places)
-    folder = RunFolder(places.runs.resolve() / bound.run_name())
-    if bound.continues is not None:
-        continued(bound, places)
-    _check_space(bound, places)
+    if recipe.continues is not None:
+        continued(recipe, places)
+    if folder.is_busy():
+        raise RunBusy(busy_text(folder))
+    check_space(recipe, places)
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        write_whole(folder.recipe_file, bound.to_json())
+        write_whole(folder.recipe_file, recipe.to_json())
         write_whole(folder.places_file, _absolute(places).model_dump_json(indent=2))
+        write_photos(folder.photos_file, bound.photos, bound.class_images)
     except OSError as error:
-        raise RunFailed(f"The run's folder {folder.path} cannot be written: {error}") from None
+        kind = OutOfSpace if is_full(error) else RunFailed
+        raise kind(f"The run's folder {folder.path} cannot be written: {error}") from None
     return folder
+
+
+def busy_text(folder: RunFolder) -> str:
+    """What to say where another process trains the same run."""
+    return (
+        f"This run is being trained by another process already ({folder.path.name}): another "
+        "ComfyUI or a terminal. Wait for it and queue again to use its result, or stop it there."
+    )
 
 
 def _absolute(places: Places) -> Places:
@@ -217,10 +270,6 @@ def continued(recipe: Recipe, places: Places) -> RunFolder:
     raise RecipeError(f"The run {digest[:8]} to continue is not in {places.runs}.")
 
 
-# Bytes a weight of an optimizer's states in a checkpoint.
-_STATES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0}
-
-
 def _check_continues(recipe: Recipe, earlier: Recipe) -> None:
     def fixed(r: Recipe) -> dict[str, Any]:
         return {
@@ -238,47 +287,3 @@ def _check_continues(recipe: Recipe, earlier: Recipe) -> None:
             f"A run that continues another keeps its {', '.join(changed)}: set them as they were, "
             "or clear continues to train from the start."
         )
-
-
-def _check_space(recipe: Recipe, places: Places) -> None:
-    """Raises OutOfSpace unless the checkpoints and the adapter fit on their disks."""
-    weights, adapters = _SD15_WEIGHTS * 0.01, places.loras
-    if isinstance(recipe.method, DreamBooth):
-        weights, adapters = _trained_weights(places.base), places.checkpoints
-    average = 4 if recipe.objective.ema_decay else 0
-    checkpoint = weights * (4 + average + _STATES[recipe.optimizer.name])
-    needs = {
-        places.runs: checkpoint * (recipe.saving.keep + 1),  # the new one before the old one goes
-        adapters: weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,  # with the VAE
-    }
-    for folder, need in needs.items():
-        free = shutil.disk_usage(_existing(folder)).free
-        if free < need:
-            raise OutOfSpace(
-                f"{folder} has {free / GIGABYTE:.1f} GB free; this run needs about "
-                f"{need / GIGABYTE:.1f} GB there. Free some space, or choose another folder."
-            )
-
-
-def _trained_weights(base: Path) -> float:
-    """How many weights a full fine-tune trains, as far as the base's header says."""
-    if base.suffix != ".safetensors":
-        return _SD15_WEIGHTS
-    shapes = read_shapes(base)
-    parts = ("model.diffusion_model.", "cond_stage_model.")
-    return sum(prod(shape) for name, shape in shapes.items() if name.startswith(parts))
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return folder if folder.exists() or folder.parent == folder else _existing(folder.parent)
-
-
-def read_photos(recipe: Recipe, places: Places) -> PhotoSet:
-    """The photographs of a bound recipe. Raises SubjectError if they changed since."""
-    photos = read_subject(places.photos, recipe.subject)
-    if photos.digest != recipe.subject.digest:
-        raise SubjectError(
-            f"The photographs in {places.photos} changed after the run was prepared."
-        )
-    return photos

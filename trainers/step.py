@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,7 @@ class Prompts:
 
     def freeze(self) -> None:
         """Encodes all prompts with the text encoder as it is; from now on these are used."""
-        self.text_encoder.requires_grad_(False).eval()
+        self.text_encoder.eval()  # its weights keep requires_grad, by which EMAModel averages
         with torch.no_grad():
             rows = [encode_text(self.text_encoder, row[None], self.clip_skip) for row in self.ids]
         self.embeddings = torch.cat(rows)
@@ -55,6 +55,21 @@ class Learner:
     min_snr_gamma: float | None
     device: torch.device
     autocast_dtype: torch.dtype | None
+
+    @contextmanager
+    def evaluating(self, *, anew: bool = False) -> Iterator[None]:
+        """Without dropout; with `anew` the text encoder is asked also where it is frozen."""
+        unet, prompts = self.unet, self.prompts
+        before = unet.training, prompts.text_encoder.training, prompts.embeddings
+        unet.eval()
+        prompts.text_encoder.eval()
+        prompts.embeddings = None if anew else prompts.embeddings
+        try:
+            yield
+        finally:
+            unet.train(before[0])
+            prompts.text_encoder.train(before[1])
+            prompts.embeddings = before[2]
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision's context."""
@@ -94,6 +109,31 @@ def accumulate(
     return total
 
 
+BUCKET = 8 << 20  # values in one message between processes: 32 MB of fp32
+
+
+def average_gradients(gradients: list[Tensor], accelerator: Accelerator) -> None:
+    """Puts the mean over processes in place of each gradient, many in one message."""
+    for bucket in buckets(gradients, BUCKET):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        mean = accelerator.reduce(flat, "mean")
+        parts = mean.split([gradient.numel() for gradient in bucket])
+        for gradient, part in zip(bucket, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def buckets(tensors: list[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """The tensors in order, in lists of up to `size` values or of one larger tensor."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > size:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
 def update(
     parameters: list[Parameter],
     optimizer: torch.optim.Optimizer,
@@ -103,9 +143,7 @@ def update(
 ) -> None:
     """Averages the gradients over processes, clips their global norm, and steps."""
     if accelerator.num_processes > 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.copy_(accelerator.reduce(parameter.grad, "mean"))
+        average_gradients([p.grad for p in parameters if p.grad is not None], accelerator)
     if clip_norm is not None:
         scaler.unscale_(optimizer)
         clip_grad_norm_(parameters, clip_norm)

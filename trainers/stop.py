@@ -3,40 +3,77 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+from enum import IntEnum
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
+from .errors import RunCancelled
+
+
+class Ask(IntEnum):
+    """What a run is asked between two steps; of several the highest counts."""
+
+    NOTHING = 0
+    CHECKPOINT = 1  # save the state and go on
+    SAVE = 2  # save the state and the adapter, and end
+    LEAVE = 3  # save the state and end
+
 
 class StopSignal:
-    """Says whether the run should save and end.
+    """Says whether the run should end, and how.
+
+    A flag file asks to save what is learned (`Ask.SAVE`). The end of the parent, of its pipe, or
+    SIGTERM ask to end at a checkpoint (`Ask.LEAVE`).
 
     Args:
         flag: a file whose presence asks for it.
-        follow_parent: stop as well when standard input closes, because its other end is held by
-            the process that started the run.
+        follow_parent: leave when standard input closes, because its other end is held by the
+            process that started the run.
     """
 
     def __init__(self, flag: Path, *, follow_parent: bool = False) -> None:
         self._flag = flag
-        self._orphaned = threading.Event()
+        self._leaving = threading.Event()
         if follow_parent:
             threading.Thread(target=self._wait_for_parent, daemon=True).start()
+
+    def leave_on_sigterm(self) -> None:
+        """From now on SIGTERM asks to leave. Call from the main thread."""
+        signal.signal(signal.SIGTERM, lambda number, frame: self._leaving.set())
 
     def _wait_for_parent(self) -> None:
         # Unbuffered: Python's exit would wait for the lock of a buffered reader.
         while os.read(sys.stdin.fileno(), 1):
             continue
-        self._orphaned.set()
+        self._leaving.set()
 
-    def requested(self, accelerator: Accelerator) -> bool:
-        """Whether to stop; all processes of a run get the main one's answer."""
-        here = self._orphaned.is_set() or self._flag.exists()
+    def here(self) -> Ask:
+        """What this process was asked; other processes of the run may not know of it."""
+        if self._leaving.is_set():
+            return Ask.LEAVE
+        return Ask.SAVE if self._flag.exists() else Ask.NOTHING
+
+    def asked(self, accelerator: Accelerator, *, late: bool = False) -> Ask:
+        """What to do after a step; all processes of a run get the main one's answer.
+
+        `late` says that a checkpoint is due by the main process's clock.
+        """
+        ask = self.here() or Ask(late)
         if accelerator.num_processes == 1:
-            return here
-        mine = here and accelerator.is_main_process
+            return ask
+        mine = ask if accelerator.is_main_process else Ask.NOTHING
         vote = torch.tensor(float(mine), device=accelerator.device)
-        return bool(accelerator.reduce(vote, "sum") > 0)
+        return Ask(round(float(accelerator.reduce(vote, "sum"))))
+
+    def check(self) -> None:
+        """Raises RunCancelled if this process was asked to end, before there is a state to save."""
+        if self.here():
+            raise RunCancelled(
+                "The run was stopped before its first step. Class images and encoded pictures "
+                "are kept; start it again to go on."
+            )

@@ -93,7 +93,7 @@ def read_subject(folder: Path, spec: Subject) -> PhotoSet:
         photos[photo.digest] = photo
     _check_enough(Path(folder), len(photos), refused, spec.holdout)
     ordered = tuple(photos[digest] for digest in sorted(photos))
-    return PhotoSet(ordered, tuple(refused), tuple(notes), _set_digest(ordered))
+    return PhotoSet(ordered, tuple(refused), tuple(notes), set_digest(ordered))
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -139,7 +139,7 @@ def _read_caption(path: Path) -> tuple[str | None, list[str]]:
     return caption, []
 
 
-def _set_digest(photos: Sequence[Photo]) -> str:
+def set_digest(photos: Sequence[Photo]) -> str:
     pairs = [[photo.digest, photo.caption] for photo in photos]
     return hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -117,24 +119,56 @@ def _train(given: argparse.Namespace) -> int:
         steps = recipe.schedule.steps + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
-    screen = Screen()
+    screen, interrupts = Screen(), Interrupts()
     try:
         result = train(
             recipe,
             _places(given, old),
             on_event=screen.show,
+            before_start=interrupts.watch,
             processes=given.processes,
             device=given.device,
         )
     finally:
+        interrupts.close()
         screen.close()
     print_result(result)
     return 0
 
 
+class Interrupts:
+    """Ctrl-C while a run trains: the first time it is stopped and saved, the second cancelled."""
+
+    def __init__(self) -> None:
+        self._before: Any = None
+
+    def watch(self, folder: RunFolder) -> None:
+        """Begins, for the run in `folder`; nothing is changed outside the main thread."""
+
+        def first(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            folder.stop.touch()
+            tqdm.write(
+                "Saving what is learned so far; press Ctrl-C again to cancel.", file=sys.stderr
+            )
+
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, first)
+
+    def close(self) -> None:
+        """Ctrl-C does again what it did before."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
 def print_result(result: Result) -> None:
     """What a run wrote and how long each stage took."""
     lines = ["An equal run had finished before; nothing was trained." if result.reused else ""]
+    if result.stopped:
+        lines.append(
+            f"Stopped after {result.steps} of {result.recipe.schedule.steps} steps; the same "
+            "command goes on from there."
+        )
     lines += [f"adapter  {result.adapter}", f"run      {result.folder}"]
     if result.losses:
         tail = result.losses[-50:]

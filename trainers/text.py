@@ -28,6 +28,19 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
     return ids
 
 
+def cut_prompts(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> str | None:
+    """A note if prompts are longer than the text encoder reads, else None."""
+    lengths = [len(ids) for ids in tokenizer(list(prompts), verbose=False).input_ids]
+    long = [n for n, length in enumerate(lengths) if length > tokenizer.model_max_length]
+    if not long:
+        return None
+    first = prompts[long[0]]
+    return (
+        f"{len(long)} of {len(prompts)} prompts are cut: {first[:60]!r} has {lengths[long[0]]} "
+        f"tokens with its start and end, and the text encoder reads {tokenizer.model_max_length}."
+    )
+
+
 def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:
     """Embeddings of token ids (n, 77) -> (n, 77, width); differentiable.
 

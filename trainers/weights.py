@@ -68,7 +68,7 @@ def write_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     header, size = _header(tensors, dtype, metadata)
     _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free - _MARGIN)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")  # what a killed process left is replaced
     try:
         with partial.open("wb") as file:
             file.write(header)
@@ -84,6 +84,19 @@ def write_weights(
         raise RunFailed(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def holds(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
+) -> bool:
+    """Whether a file is what `write_weights` would write there."""
+    header, size = _header(tensors, dtype, metadata)
+    if path.stat().st_size != size:
+        return False
+    with open(path, "rb") as file:
+        if file.read(len(header)) != header:
+            return False
+    return _equal(path, tensors, dtype)
 
 
 def _header(
@@ -126,13 +139,16 @@ def _converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tu
 
 
 def _compare(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    if not _equal(path, tensors, dtype):
+        raise RunFailed(f"{path.parent} gave back other values than were written. Check the disk.")
+
+
+def _equal(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bool:
     with safe_open(str(path), framework="pt") as file:
-        if set(file.keys()) == set(tensors) and all(
+        return set(file.keys()) == set(tensors) and all(
             torch.equal(file.get_tensor(name), tensor)
             for name, tensor in _converted(tensors, dtype)
-        ):
-            return
-    raise RunFailed(f"{path.parent} gave back other values than were written. Check the disk.")
+        )
 
 
 def _check_room(folder: Path, size: int, free: int) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from likeness.trainers.errors import RunBusy
 from likeness.trainers.events import EventReader
 from likeness.trainers.job import Job, train
 from likeness.trainers.places import Places
@@ -205,7 +206,7 @@ def test_cancel_raises_and_leaves_no_process(base, photos, tmp_path):
     assert not list(tmp_path.glob("loras/*"))
 
 
-def test_a_run_stops_and_saves_when_its_parent_dies(base, photos, tmp_path):
+def test_a_run_ends_at_a_checkpoint_when_its_parent_dies(base, photos, tmp_path):
     recipe = small().changed(schedule={"steps": 100_000})
     folder = prepare(recipe, places(tmp_path, base, photos))
     parent = subprocess.Popen(
@@ -214,8 +215,9 @@ def test_a_run_stops_and_saves_when_its_parent_dies(base, photos, tmp_path):
     wait_for(folder, lambda e: e.kind == "step" and e.data["step"] >= 3)
     parent.kill()
     parent.wait()
-    wait_for(folder, lambda e: e.kind == "finished")
+    wait_for(folder, lambda e: e.kind == "stopped")
     assert list(folder.checkpoints.glob("step-*"))
+    assert not list(tmp_path.glob("loras/*"))
 
 
 PARENT = """
@@ -294,14 +296,14 @@ def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
         deadline = time.monotonic() + 120
         while second.exit_code() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert second.exit_code() == 1
+        assert second.exit_code() == RunBusy.exit_code
         assert "by another process already" in folder.log.read_text()
         assert first.exit_code() is None
         assert not any(e.kind == "failed" for e in EventReader(folder.events).new_events())
     finally:
-        first.kill()
+        first.end()
         if second:
-            second.kill()
+            second.end()
 
 
 def test_two_processes_learn_what_one_does_with_the_same_global_batch(train, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 from likeness.trainers import checkpoint
-from likeness.trainers.errors import CheckpointError
+from likeness.trainers.errors import CheckpointError, OutOfSpace
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.recipe import Optimizer
 from safetensors import SafetensorError
@@ -109,7 +109,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_leaves_nothing_half_writte
         raise SafetensorError("No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(OutOfSpace, match="No space left"):
         checkpoint.save(tmp_path, 2, s, DIGEST, [], keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 

@@ -7,10 +7,10 @@ def test_what_is_written_is_read(tmp_path):
     reader = EventReader(path)
     assert reader.new_events() == []
     writer = EventWriter(path)
-    writer.emit("step", step=1, loss=0.5)
+    writer.emit("validation", step=1, loss=0.5)
     writer.emit("notice", text="naïve <b>\nline")
     first, second = reader.new_events()
-    assert (first.kind, first.data) == ("step", {"step": 1, "loss": 0.5})
+    assert (first.kind, first.data) == ("validation", {"step": 1, "loss": 0.5})
     assert second.data == {"text": "naïve <b>\nline"}
     assert reader.new_events() == []
     writer.close()
@@ -30,9 +30,9 @@ def test_a_half_written_line_waits_for_its_end(tmp_path):
 def test_old_events_can_be_skipped(tmp_path):
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
-    writer.emit("step", step=1)
+    writer.emit("stopped", step=1)
     reader = EventReader(path, skip_old=True)
-    writer.emit("step", step=2)
+    writer.emit("stopped", step=2)
     assert [event.data["step"] for event in reader.new_events()] == [2]
     writer.close()
 
@@ -49,7 +49,14 @@ def test_old_events_can_be_skipped(tmp_path):
         '{"v": 1, "kind": "unheard", "time": 1}',
         '{"v": 1, "kind": "step"}',
         '{"v": 1, "kind": ["step"], "time": 1}',
-        '{"v": 1, "kind": "step", "time": "x"}',
+        '{"v": 1, "kind": "stopped", "time": "x", "step": 1}',
+        '{"v": 1, "kind": "stopped", "time": 1}',
+        '{"v": 1, "kind": "stopped", "time": 1, "step": "1"}',
+        '{"v": 1, "kind": "stopped", "time": 1, "step": -1}',
+        '{"v": 1, "kind": "finished", "time": 1, "seconds": NaN}',
+        '{"v": 1, "kind": "finished", "time": 1, "seconds": 1e999}',
+        '{"v": 1, "kind": "preview", "time": 1, "step": 1, "index": 0, "path": "../x.png"}',
+        '{"v": 1, "kind": "preview", "time": 1, "step": 1, "index": 0, "path": "/etc/x"}',
         "[" * 100_000,
     ],
 )
@@ -62,3 +69,31 @@ def test_an_unknown_kind_is_not_written(tmp_path):
     with pytest.raises(ValueError):
         writer.emit("stpe")
     writer.close()
+
+
+def test_the_first_event_after_a_kill_is_not_glued_to_half_a_line(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"v": 1, "kind": "sto')
+    reader = EventReader(path, skip_old=True)
+    writer = EventWriter(path)
+    writer.emit("stopped", step=3)
+    writer.close()
+    assert [event.data["step"] for event in reader.new_events()] == [3]
+    assert len(EventReader(path).new_events()) == 1
+
+
+def test_a_large_file_is_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("likeness.trainers.events.BLOCK", 200)
+    path = tmp_path / "events.jsonl"
+    writer = EventWriter(path)
+    for step in range(10):
+        writer.emit("stopped", step=step)
+    with open(path, "ab") as file:
+        file.write(b"x" * 1000 + b"\n")
+    writer.emit("stopped", step=10)
+    writer.close()
+    reader = EventReader(path)
+    assert 0 < len(reader.block()) < 10
+    assert [e.data["step"] for e in EventReader(path).new_events()] == list(range(11))
+    again = EventReader(path, start=reader.offset)
+    assert again.new_events()[-1].data["step"] == 10

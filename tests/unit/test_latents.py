@@ -123,7 +123,7 @@ def test_a_damaged_cache_file_is_written_anew(kl, tmp_path, damage):
 
 
 def test_a_full_disk_is_told_once_and_the_latents_are_still_there(kl, tmp_path, monkeypatch):
-    def full(path, data):
+    def full(path, data, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     things, told = items((32, 32), (32, 32)), []

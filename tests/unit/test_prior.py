@@ -139,10 +139,10 @@ def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
 def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
     write = module.write_whole
 
-    def full(path, data):
+    def full(path, data, **options):
         if path == image_path(tmp_path, 1):
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, data)
+        write(path, data, **options)
 
     monkeypatch.setattr(module, "write_whole", full)
     with pytest.raises(OutOfSpace, match="what is drawn stays"):

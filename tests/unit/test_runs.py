@@ -65,7 +65,7 @@ def test_equal_recipes_share_a_folder_and_renamed_photographs_change_nothing(pla
 
 
 def test_another_base_or_other_photographs_than_named_are_refused(places):
-    bound, _ = bind(recipe(), places)
+    bound = bind(recipe(), places).recipe
     (places.photos / "0.png").unlink()
     with pytest.raises(RecipeError, match="set of photographs"):
         bind(bound, places)
@@ -77,8 +77,8 @@ def test_own_class_images_are_part_of_the_digest(places, tmp_path):
     own = tmp_path / "own"
     shutil.copytree(places.photos, own)
     with_own = places.model_copy(update={"class_images": own})
-    bound, _ = bind(recipe(), with_own)
-    assert bound.prior.images and bound.digest() != bind(recipe(), places)[0].digest()
+    bound = bind(recipe(), with_own).recipe
+    assert bound.prior.images and bound.digest() != bind(recipe(), places).recipe.digest()
     with pytest.raises(RecipeError, match=r"prior\.images"):
         bind(bound, places)
 
@@ -101,7 +101,7 @@ def test_a_missing_package_names_the_extra_to_install(places, monkeypatch, parts
 
 def test_a_full_disk_is_named_before_anything_is_written(places, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("likeness.trainers.runs.shutil.disk_usage", lambda p: usage(10, 9, 1))
+    monkeypatch.setattr("likeness.trainers.space.shutil.disk_usage", lambda p: usage(10, 9, 1))
     with pytest.raises(OutOfSpace, match="GB free"):
         prepare(recipe(), places)
     assert not places.runs.exists()
@@ -184,6 +184,6 @@ def test_a_damaged_places_file_is_a_recipe_error(tmp_path):
 
 
 def test_presets_bind_like_any_recipe(places):
-    bound, photos = bind(preset("lora-r1").changed(subject={"resolution": 64}), places)
-    assert bound.bound() and len(photos.photos) == 3
+    bound = bind(preset("lora-r1").changed(subject={"resolution": 64}), places)
+    assert bound.recipe.bound() and len(bound.photos.photos) == 3
     assert isinstance(places.base, Path)

@@ -1,0 +1,69 @@
+"""The pictures that were checked before a run, so that it need not decode them all again.
+
+`photos.json` in the run's folder lists each with its digest and its crop; the pixels are compared
+with the digest when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .errors import SubjectError
+from .files import write_whole
+from .recipe import Recipe, Subject
+from .subject import Photo, PhotoSet, read_subject, set_digest
+
+
+def write_photos(file: Path, photos: PhotoSet, class_images: PhotoSet | None) -> None:
+    """Writes the list."""
+    sets = {"photos": photos, "class_images": class_images}
+    table = {
+        name: [asdict(photo) | {"path": str(photo.path.absolute())} for photo in found.photos]
+        for name, found in sets.items()
+        if found is not None
+    }
+    write_whole(file, json.dumps({"version": 1, **table}, indent=1))
+
+
+def subject_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
+    """The photographs of a bound recipe, from the list in `file` or else from their folder.
+
+    Raises SubjectError if they changed since the recipe was bound.
+    """
+    listed = _listed(file, "photos", recipe.subject.digest)
+    return listed or _unchanged(folder, recipe.subject, recipe.subject.digest)
+
+
+def class_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
+    """As `subject_photos`, for the user's own class images."""
+    digest = recipe.prior.images if recipe.prior else None
+    spec = Subject(resolution=recipe.subject.resolution)
+    return _listed(file, "class_images", digest) or _unchanged(folder, spec, digest)
+
+
+def _unchanged(folder: Path, spec: Subject, digest: str | None) -> PhotoSet:
+    photos = read_subject(folder, spec)
+    if photos.digest != digest:
+        raise SubjectError(f"The pictures in {folder} changed after the run was prepared.")
+    return photos
+
+
+def _listed(file: Path, name: str, digest: str | None) -> PhotoSet | None:
+    """The set in the list; None if there is no list, it is damaged, or its files are gone."""
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+        photos = tuple(_photo(entry) for entry in table[name])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    whole = set_digest(photos) == digest and all(photo.path.is_file() for photo in photos)
+    return PhotoSet(photos, (), (), digest or "") if whole else None
+
+
+def _photo(entry: dict[str, Any]) -> Photo:
+    left, top, right, bottom = map(int, entry.pop("box"))
+    width, height = map(int, entry.pop("size"))
+    path = Path(entry.pop("path"))
+    return Photo(path, box=(left, top, right, bottom), size=(width, height), **entry)

@@ -1,0 +1,67 @@
+"""When a run saves its state, and which earlier states it then lets go of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import checkpoint
+from .errors import Diverged
+from .health import check_weights
+from .run import Run
+
+# Without saving.every a run saves about every five minutes, at 2 % of its time at most.
+RESCUE_SECONDS = 300.0
+RESCUE_SHARE = 0.02
+
+
+class Checkpoints:
+    """The checkpoints of a run while it trains.
+
+    A checkpoint is proven when a later step's loss was sound, or the adapter is saved; only then
+    are older ones removed, so that there is always a good one to go back to.
+    """
+
+    def __init__(self, run: Run, state: checkpoint.State) -> None:
+        self._run = run
+        self._state = state
+        self._unproven: int | None = None
+        self._saved = time.monotonic()
+        self._pause = RESCUE_SECONDS
+
+    def late(self) -> bool:
+        """Whether a run that saves at its end only has gone long enough without."""
+        every = self._run.recipe.saving.every
+        return not every and time.monotonic() - self._saved > self._pause
+
+    def save(self, step: int) -> None:
+        """Writes a checkpoint, by the main process only. Raises Diverged for unsound weights."""
+        run, began = self._run, time.monotonic()
+        check_weights(run.recipe, self._state.parameters.values(), step)
+        if run.accelerator.is_main_process:
+            path = checkpoint.save(
+                run.folder.checkpoints, step, self._state, run.recipe.digest(), run.losses
+            )
+            run.emit("checkpoint", step=step, path=path.relative_to(run.folder.path).as_posix())
+        run.accelerator.wait_for_everyone()
+        self._unproven, self._saved = step, time.monotonic()
+        self._pause = max(RESCUE_SECONDS, (self._saved - began) / RESCUE_SHARE)
+
+    def prove(self, sound: int) -> None:
+        """Removes old checkpoints once step `sound`, after the newest one, went well."""
+        if self._unproven is not None and sound > self._unproven:
+            if self._run.accelerator.is_main_process:
+                keep = self._run.recipe.saving.keep
+                checkpoint.prune(self._run.folder.checkpoints, self._unproven, keep)
+            self._unproven = None
+
+    @contextmanager
+    def doubted(self) -> Iterator[None]:
+        """Where Diverged comes out, an unproven checkpoint goes if an older one is there."""
+        try:
+            yield
+        except Diverged:
+            if self._unproven is not None and self._run.accelerator.is_main_process:
+                checkpoint.discard(self._run.folder.checkpoints, self._unproven)
+            raise

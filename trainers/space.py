@@ -1,0 +1,51 @@
+"""How much a run will write, asked of the disks before it starts. No torch here."""
+
+from __future__ import annotations
+
+import shutil
+from math import prod
+from pathlib import Path
+
+from .base_file import read_shapes
+from .errors import OutOfSpace
+from .places import Places
+from .recipe import DreamBooth, Recipe
+
+GIGABYTE = 1024**3
+_SD15_WEIGHTS = 983e6  # UNet and text encoder
+# Bytes a weight of an optimizer's states in a checkpoint.
+_STATES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0}
+
+
+def check_space(recipe: Recipe, places: Places) -> None:
+    """Raises OutOfSpace unless the checkpoints and the adapter fit on their disks."""
+    weights, adapters = _SD15_WEIGHTS * 0.01, places.loras
+    if isinstance(recipe.method, DreamBooth):
+        weights, adapters = _trained_weights(places.base), places.checkpoints
+    average = 4 if recipe.objective.ema_decay else 0
+    checkpoint = weights * (4 + average + _STATES[recipe.optimizer.name])
+    needs = {
+        places.runs: checkpoint * (recipe.saving.keep + 1),  # the new one before the old one goes
+        adapters: weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,  # with the VAE
+    }
+    for folder, need in needs.items():
+        free = shutil.disk_usage(_existing(folder)).free
+        if free < need:
+            raise OutOfSpace(
+                f"{folder} has {free / GIGABYTE:.1f} GB free; this run needs about "
+                f"{need / GIGABYTE:.1f} GB there. Free some space, or choose another folder."
+            )
+
+
+def _trained_weights(base: Path) -> float:
+    """How many weights a full fine-tune trains, as far as the base's header says."""
+    if base.suffix != ".safetensors":
+        return _SD15_WEIGHTS
+    shapes = read_shapes(base)
+    parts = ("model.diffusion_model.", "cond_stage_model.")
+    return sum(prod(shape) for name, shape in shapes.items() if name.startswith(parts))
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return folder if folder.exists() or folder.parent == folder else _existing(folder.parent)
