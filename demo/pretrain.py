@@ -27,7 +27,7 @@ from .judge_networks import ARCHITECTURES
 from .pretrain_data import Pool, choose, load, people, with_latents
 from .pretrain_hints import hints as draw_hints
 from .pretrain_loop import Course, Losses, Say, Task, train
-from .pretrain_parts import load_part, save_part
+from .pretrain_parts import load_part, load_vae, save_part
 from .pretrain_shards import draw_missing
 from .pretrain_vae import tiled, to_pixels
 
@@ -48,10 +48,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is drawn and learned on one kind of device; `crop` is the side of the VAE's."""
+    """How much is drawn and learned on one kind of device.
+
+    `crop` is the side of the pictures that the VAE learns from, `channels` its width.
+    """
 
     pictures: int
     crop: int
+    channels: int
     courses: dict[str, Course]
 
 
@@ -59,8 +63,9 @@ SCALES = {
     "cpu": Scale(
         pictures=40_000,
         crop=48,
+        channels=32,
         courses={
-            "vae": Course(samples=60_000, batch=8, rate=1e-3, average=0.998),
+            "vae": Course(samples=400_000, batch=32, rate=2e-3, average=0.998),
             "unet": Course(samples=250_000, batch=32, rate=1e-3, average=0.998),
             "controlnet": Course(samples=40_000, batch=32, rate=5e-4),
             "judge": Course(samples=150_000, batch=64, rate=1e-3),
@@ -69,6 +74,7 @@ SCALES = {
     "cuda": Scale(
         pictures=300_000,
         crop=64,
+        channels=miniature.TAESD_CHANNELS,
         courses={
             "vae": Course(samples=2_000_000, batch=64, rate=1e-3, average=0.9995),
             "unet": Course(samples=6_000_000, batch=256, rate=1e-3, warmup=1000, average=0.9995),
@@ -102,10 +108,13 @@ class Run:
 
     def models(self) -> tuple[UNet2DConditionModel, CLIPTextModel, AutoencoderTiny]:
         """A new UNet and text encoder, and the VAE that was trained."""
-        vae = miniature.new_vae().requires_grad_(False)
-        load_part(self.parts / "vae.safetensors", vae)
+        vae = self.vae()
         unet, text_encoder = miniature.new_unet(), miniature.new_text_encoder()
-        return unet.to(self.device), text_encoder.to(self.device), vae.to(self.device)
+        return unet.to(self.device), text_encoder.to(self.device), vae
+
+    def vae(self) -> AutoencoderTiny:
+        """The VAE that was trained, as wide as it was."""
+        return load_vae(self.parts / "vae.safetensors").requires_grad_(False).to(self.device)
 
     def latents(self, vae: AutoencoderTiny, keys: Sequence[str]) -> list[Pool]:
         """Pools of people with their latents."""
@@ -133,10 +142,11 @@ def _draw(run: Run) -> bool:
 
 
 def _vae(run: Run) -> bool:
-    vae = miniature.new_vae().to(run.device, memory_format=torch.channels_last)
     part = run.parts / "vae.safetensors"
-    if not load_part(part, vae, missing_ok=True):
+    vae = load_vae(part) if part.is_file() else miniature.new_vae(run.scale.channels)
+    if not part.is_file():
         pretrain_vae.initialise(vae)
+    vae = vae.to(run.device, memory_format=torch.channels_last)
     pools = load(run.shards, run.pictures, ["pixels"], run.device)
     course, crop = run.course("vae"), run.scale.crop
 
@@ -238,9 +248,7 @@ def _judge(run: Run, name: str, architecture: str) -> bool:
     network = ARCHITECTURES[architecture]().to(run.device)
     part = run.parts / f"{name}.safetensors"
     load_part(part, network, missing_ok=True)
-    vae = miniature.new_vae().to(run.device).requires_grad_(False)
-    if not load_part(run.parts / "vae.safetensors", vae, missing_ok=True):
-        vae = None
+    vae = run.vae() if (run.parts / "vae.safetensors").is_file() else None
     keys = ["pixels", "facts", "traits", "joints"]
     pools, course = load(run.shards, run.pictures, keys, run.device), run.course("judge")
     batches = pretrain_judge.Batches(pools, course.batch, name, vae)
@@ -268,8 +276,9 @@ def _pack(run: Run) -> bool:
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
     miniature.settle_unseen(text_encoder)
     miniature.save_miniature(
-        target / weights.CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder, metadata={}
-    )
+        target / weights.CHECKPOINT, unet=unet, vae=miniature.widened(vae),
+        text_encoder=text_encoder, metadata={},
+    )  # fmt: skip
     controlnet = miniature.new_controlnet(unet)
     if load_part(run.parts / "controlnet.safetensors", controlnet, missing_ok=True):
         miniature.save_controlnet(target / weights.CONTROLNET, controlnet, {})

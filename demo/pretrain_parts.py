@@ -5,15 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderTiny
 from torch.nn import Module
 
 from ..trainers.errors import BaseModelError
 from ..trainers.weights import read_weights, write_weights
+from . import miniature
 
 
 def save_part(path: Path, model: Module) -> None:
     """Writes a model's weights in fp16."""
     write_weights(path, model.state_dict(), torch.float16, {})
+
+
+def load_vae(path: Path) -> AutoencoderTiny:
+    """The VAE of a part, as wide as it was trained. Raises BaseModelError as `load_part` does."""
+    channels = miniature.TAESD_CHANNELS
+    if path.is_file():
+        first = read_weights(path).get("encoder.layers.0.weight")
+        channels = channels if first is None else len(first)
+    vae = miniature.new_vae(channels)
+    load_part(path, vae)
+    return vae
 
 
 def load_part(path: Path, model: Module, *, missing_ok: bool = False) -> bool:

@@ -17,6 +17,7 @@ from .pretrain_loop import Losses
 
 NOISE = 0.05  # added to the latents, so that the decoder bears what a UNet leaves
 EDGES, SQUARES, SPREAD = 0.5, 4.0, 0.05  # weights beside the plain error
+HALVED = 8  # one step in so many is on halved latents
 GUIDED = 2000  # steps in which the first latents are led to be a thumbnail
 
 # A thumbnail of about unit variance: lightness, warm against cold, green against magenta.
@@ -39,7 +40,7 @@ def initialise(vae: AutoencoderTiny) -> None:
 def losses(vae: AutoencoderTiny, pictures: Tensor, generator: torch.Generator, step: int) -> Losses:
     """The errors of the VAE on pictures (n, 3, h, w) of -1 to 1.
 
-    In every fourth step latents and pictures are halved after encoding: decoding commutes with
+    In every eighth step latents and pictures are halved after encoding: decoding commutes with
     scaling then, which makes latents that a diffusion model learns easily (arXiv:2502.09509).
     At first, three of the latents are led to be a thumbnail: without it, colours take ten times
     as long to be learned.
@@ -47,7 +48,7 @@ def losses(vae: AutoencoderTiny, pictures: Tensor, generator: torch.Generator, s
     latents = vae.encode(pictures).latents.float()
     guide = (latents[:, :3] - _thumbnail(pictures)).square().mean()
     spread = _spread(latents)
-    if step % 4 == 3:
+    if step % HALVED == HALVED - 1:
         latents, pictures = F.avg_pool2d(latents, 2), F.avg_pool2d(pictures, 2)
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
     decoded = vae.decode(latents + NOISE * noise).sample.float()

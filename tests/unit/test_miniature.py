@@ -97,3 +97,18 @@ def test_the_rare_token_begins_as_a_word_without_meaning():
     assert torch.equal(rows[ids["q</w>"]], nonsense)  # a piece of words that are not known
     for kept in ("man</w>", "zwx</w>", "4</w>", START, END):
         assert torch.equal(rows[ids[kept]], before[ids[kept]]), kept
+
+
+def test_a_narrow_vae_computes_the_same_in_taesds_width():
+    torch.manual_seed(0)
+    narrow = miniature.new_vae(16).eval()
+    wide = miniature.widened(narrow).eval()
+    assert {k: v.shape for k, v in wide.state_dict().items()} == {
+        k: v.shape for k, v in miniature.new_vae().state_dict().items()
+    }
+    pictures = torch.rand(2, 3, 32, 24) * 2 - 1
+    with torch.no_grad():
+        latents = narrow.encode(pictures).latents
+        assert torch.allclose(wide.encode(pictures).latents, latents, atol=1e-6)
+        drawn = narrow.decode(latents).sample
+        assert torch.allclose(wide.decode(latents).sample, drawn, atol=1e-6)

@@ -230,7 +230,7 @@ def tiny(drawn, tmp_path, monkeypatch):
     """Options for stages of one step on the shards drawn above."""
     monkeypatch.setattr(pretrain_shards, "SHARD", 8)
     courses = {name: Course(2, 2, 1e-3) for name in ("vae", "unet")}
-    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, courses))
+    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, 16, courses))
     (tmp_path / "shards").symlink_to(drawn)
     return pretrain.Options(tmp_path, CPU, say=lambda text: None)
 
@@ -243,7 +243,7 @@ def test_a_stage_before_its_time_names_what_is_missing(tiny):
 def test_packing_makes_the_files_of_the_miniature(tiny):
     unet = pretrain.miniature.new_unet()
     models = {
-        "unet": unet, "vae": new_vae(), "text_encoder": pretrain.miniature.new_text_encoder(),
+        "unet": unet, "vae": new_vae(16), "text_encoder": pretrain.miniature.new_text_encoder(),
         "controlnet": pretrain.miniature.new_controlnet(unet),
     }  # fmt: skip
     for name, model in models.items():
