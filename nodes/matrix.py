@@ -13,6 +13,7 @@ from ..comparison.poses import Pose, fit_pose
 from ..comparison.prompts import PromptSet
 from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
+from .board import pin
 from .cells import Values
 from .host import blocked, io, output_folder
 from .load_adapter import adapter_fingerprint, find_adapter
@@ -74,7 +75,7 @@ class Matrix(io.ComfyNode):
             ),
             inputs=[*_axes(), *_picture(), *_connected()],
             outputs=_outputs(),
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -125,8 +126,14 @@ class Matrix(io.ComfyNode):
             picture=Picture(width=width, height=height),
             control=Control(strength=control_strength),
         )
+        pin(cls.hidden, "poses", chosen_by_seed(matrix))
         value = CellMatrix(matrix, tuple(name for _, name in rows), str(cls.hidden.unique_id))
         return io.NodeOutput(*[blocked()] * 9, value)
+
+
+def chosen_by_seed(matrix: Plan) -> dict[str, str]:
+    """The pose of each column that has one, for the pose picker."""
+    return {cell.key: cell.pose for cell in matrix.cells() if cell.pose is not None}
 
 
 def _path_of(name: str) -> Path | None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import poses_of_keypoints, yoga_poses
-from ..comparison.poses import Pose, draw_pose, fit_pose
+from ..comparison.poses import COLOURS, LIMBS, Pose, draw_pose, fit_pose
 from .host import io
 from .sockets import KeypointsType, PosesType
 from .widgets import side
@@ -32,10 +33,13 @@ class PoseSet(io.ComfyNode):
                 "leaves it."
             ),
             inputs=[
-                io.Combo.Input(
+                io.String.Input(
                     "poses",
-                    options=[ALL, *(pose.name for pose in yoga_poses())],
-                    tooltip="The poses, unless keypoints are connected.",
+                    default=ALL,
+                    extra_dict={"likeness_poses": picker_data()},
+                    tooltip="Names with commas between: "
+                    f"{', '.join(pose.name for pose in yoga_poses())}. Keypoints that are "
+                    "connected are used instead.",
                 ),
                 side("width", 768, "Width of the preview."),
                 side("height", 1024, "Height of the preview."),
@@ -56,13 +60,39 @@ class PoseSet(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, poses: str | None = None) -> bool | str:
+        """Whether the names are known, before the queue starts."""
+        try:
+            chosen_poses(poses) if poses is not None else None
+        except ComparisonError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, poses: str, width: int, height: int, keypoints: Any = None) -> io.NodeOutput:
         """(poses, IMAGE). Raises ComparisonError for keypoints that are no pose."""
-        if keypoints is not None:
-            chosen = poses_of_keypoints(keypoints)
-        else:
-            chosen = tuple(pose for pose in yoga_poses() if poses in (ALL, pose.name))
+        chosen = chosen_poses(poses) if keypoints is None else poses_of_keypoints(keypoints)
         return io.NodeOutput(chosen, pose_images(chosen, width, height))
+
+
+def chosen_poses(text: str) -> tuple[Pose, ...]:
+    """The poses that `text` names, in their own order. Raises ComparisonError."""
+    known = yoga_poses()
+    if text.strip() == ALL:
+        return known
+    names = {name.strip() for name in text.split(",")} - {""}
+    unknown = sorted(names - {pose.name for pose in known})
+    if unknown or not names:
+        wrong = f"There is no pose {unknown[0]!r}" if unknown else "No pose is chosen"
+        listed = ", ".join(pose.name for pose in known)
+        raise ComparisonError(f"{wrong}: write names of {listed} with commas, or {ALL!r}.")
+    return tuple(pose for pose in known if pose.name in names)
+
+
+def picker_data() -> dict[str, Any]:
+    """What the pose picker in the browser draws, and the text that stands for all."""
+    poses = [pose.model_dump(mode="json") for pose in yoga_poses()]
+    return {"all": ALL, "poses": poses, "limbs": LIMBS, "colours": COLOURS}
 
 
 def pose_images(poses: Sequence[Pose], width: int, height: int) -> torch.Tensor:

@@ -81,7 +81,8 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy_execution.graph"].get_input_info = Record
         sys.modules["comfy_execution.progress"].get_progress_state = Record
         sys.modules["comfy_execution.progress"].NodeState = Record
-        sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": None})
+        instance = types.SimpleNamespace(send_sync=lambda event, data: None)
+        sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": instance})
     nowhere = {
         "get_input_directory": lambda: "nowhere",
         "get_output_directory": lambda: "nowhere",

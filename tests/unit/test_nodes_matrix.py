@@ -93,6 +93,30 @@ def test_the_pose_set_gives_all_one_or_those_connected(nodes):
         run("tree", 64, 96, [{**frame, "people": [{"pose_keypoints_2d": [1.0] * 15}]}])
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("all four yoga poses", ["tree", "warrior-two", "goddess", "lotus"]),
+        ("lotus, tree", ["tree", "lotus"]),
+        ("goddess", ["goddess"]),
+    ],
+)
+def test_poses_are_chosen_by_name(nodes, text, names):
+    assert [pose.name for pose in nodes.pose_set.chosen_poses(text)] == names
+    assert nodes.pose_set.PoseSet.validate_inputs(text) is True
+
+
+@pytest.mark.parametrize("text", ["", " , ", "tree, crow", "<b>"])
+def test_a_pose_that_is_unknown_is_said_before_the_queue(nodes, text):
+    assert "tree, warrior-two, goddess, lotus" in nodes.pose_set.PoseSet.validate_inputs(text)
+
+
+def test_the_pose_picker_has_what_it_draws(nodes):
+    data = json.loads(json.dumps(nodes.pose_set.picker_data()))
+    assert [len(person) for pose in data["poses"] for person in pose["people"]] == [18] * 4
+    assert len(data["limbs"]) == 17 and len(data["colours"]) == 18
+
+
 @pytest.fixture
 def controlnet_aux(monkeypatch):
     """A stand-in for the package that finds `found` people on every picture."""
