@@ -50,6 +50,8 @@ class _Axis:
 def loss_chart(series: Sequence[Series]) -> Html:
     """Losses over optimizer steps, each line a running mean: single steps are mostly noise."""
     lines = [(one.name, *smoothed(one.values)) for one in series]
+    if not any(steps for _, steps, _ in lines):
+        return Html("")
     heights = np.concatenate([values for _, _, values in lines])
     x = _Axis(0, max(len(one.values) for one in series), _LEFT, _WIDTH - _RIGHT)
     y = _Axis(float(heights.min()), float(heights.max()), _HEIGHT - _BOTTOM, _TOP)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..trainers import ldm_names
+from ..trainers.base_file import read_config
 from ..trainers.errors import BaseModelError, LikenessError
 from ..trainers.sampler import Control
 from ..trainers.weights import read_weights
@@ -53,6 +54,8 @@ def _plain(value: Any) -> Any:
 
 
 def _from_folder(path: Path) -> ControlNetModel:
+    if read_config(path / "config.json").get("_class_name") != "ControlNetModel":
+        raise ValueError("its config.json is not a ControlNet's")
     model: ControlNetModel = ControlNetModel.from_pretrained(str(path), local_files_only=True)
     return model
 

@@ -188,18 +188,6 @@ def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
     assert not any("\n" in line for line in missing)
 
 
-def test_a_picture_without_a_face_has_no_vector():
-    pytest.importorskip("dlib")
-    from likeness.comparison.face import load_face
-
-    face = load_face()
-    vectors = face.encode([Image.new("RGB", (64, 64), "grey")])
-    assert vectors.shape == (1, 128) and np.isnan(vectors).all()
-    assert np.isnan(face.likeness(vectors, np.zeros((2, 128), np.float32))).all()
-    known = np.zeros((1, 128), np.float32)
-    assert face.likeness(known, known + 0.05).item() == pytest.approx(1 - 0.05 * 128**0.5)
-
-
 class Counting:
     """Mean colours, and how many pictures were encoded."""
 

@@ -32,7 +32,7 @@ def adapter(tmp_path):
     }
     assert isinstance(RECIPE.method, LoRA)
     metadata = metadata_for(RECIPE, steps=4, losses=[0.1, 0.2])
-    metadata["ss_dataset_dirs"] = json.dumps({"/home/anna/photos/set": {"n": 1}})
+    metadata["ss_dataset_dirs"] = json.dumps({"/srv/anna/photos/set": {"n": 1}})
     save_adapter(path, tensors, metadata, dtype="fp32")
     return path
 
@@ -44,7 +44,8 @@ def comparison(adapter, tmp_path):
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps({"adapter": digest_of(adapter)}))
     (folder / "report.html").write_text("<p>report</p>")
-    workflow = {"nodes": [{"widgets_values": ["C:\\Users\\anna\\x.safetensors", "/data/me/y.png"]}]}
+    values = ["C:\\people\\anna\\x.safetensors", "/data/me/y.png"]
+    workflow = {"nodes": [{"widgets_values": values}]}
     sheet = Image.new("RGB", (8, 8), "red")
     write_sheet(folder / "sheet-0123.png", sheet, {"workflow": workflow, "prompt": {"1": {}}})
     return folder

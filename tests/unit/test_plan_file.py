@@ -1,0 +1,208 @@
+import json
+
+import pytest
+from likeness.comparison.compare import Files, find_adapter, teach
+from likeness.comparison.errors import ComparisonError
+from likeness.comparison.matrix import read_plan
+from likeness.comparison.plan_file import (
+    Row,
+    bundled_plans,
+    find_plan,
+    plan_file_from_data,
+    with_adapters,
+    with_recipes,
+    without_pose,
+)
+from likeness.comparison.prompts import bundled_set
+from likeness.trainers.errors import MissingPackage, RecipeError, RunCancelled
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import LoRA
+
+BASE = {"name": "base"}
+
+
+def plan(*rows, **fields):
+    return plan_file_from_data({"rows": [*rows], **fields})
+
+
+@pytest.mark.parametrize("name", bundled_plans())
+def test_a_bundled_plan_can_be_run(name):
+    found = find_plan(name)
+    assert found.name == name
+    digests = {row.name: str(number) * 64 for number, row in enumerate(found.rows) if row.trained}
+    assert found.matrix(digests).cells()
+    for row in found.rows:
+        assert (found.recipe_of(row) is None) == (not row.trained)
+
+
+def test_the_study_has_its_eight_rows_and_six_prompts():
+    study = find_plan("study")
+    made = study.matrix({row.name: "1" * 64 for row in study.rows if row.trained})
+    assert made.rows() == (
+        "base", "tiny", "standard", "standard_cnet", "lora-r1", "lora-r1_cnet", "lora-r4", "lora-r8"
+    )  # fmt: skip
+    assert made.columns() == tuple(prompt.key for prompt in bundled_set("study").prompts)
+    assert (made.picture.width, made.picture.height, made.picture.steps) == (768, 1024, 35)
+    assert study.recipe_of(study.rows[2]) == preset("standard")
+
+
+def test_the_prompt_set_with_class_is_the_study_with_its_class():
+    both, study = bundled_set("study-with-class"), bundled_set("study")
+    assert both.prompts == study.with_class().prompts and both.negative == study.negative
+
+
+def test_changes_of_the_plan_come_before_those_of_the_row():
+    found = plan(
+        {"name": "r", "preset": "lora-r4", "changes": {"schedule": {"steps": 10}}},
+        changes={"schedule": {"steps": 20, "batch": 2}, "seed": 7},
+        token="zxw",
+        class_word="dog",
+    )
+    recipe = found.recipe_of(found.rows[0])
+    assert (recipe.schedule.steps, recipe.schedule.batch, recipe.seed) == (10, 2, 7)
+    assert (recipe.subject.token, recipe.subject.class_word) == ("zxw", "dog")
+    assert "zxw" in found.matrix({}).cells()[0].prompt
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"rows": []}, "rows"),
+        ({"rows": [BASE], "prompt": "study"}, "prompt"),
+        ({"rows": [BASE], "version": 2}, "version"),
+        ({"rows": [{"name": "../x"}]}, "rows.0.name"),
+        ({"rows": [{"name": "a", "adapter": "../x.safetensors"}]}, "rows.0.adapter"),
+        ({"rows": [{"name": "a", "preset": "tiny", "adapter": "x"}]}, "contradict each other"),
+        ({"rows": [{"name": "a", "changes": {"seed": 1}}]}, "changes are of a preset"),
+        ({"rows": [BASE, BASE]}, "two rows are called 'base'"),
+        ({"rows": [BASE], "prompts": {"prompts": []}}, "prompts"),
+        ({"rows": [BASE], "prompts": {"prompts": [{"key": "a", "text": "{colour}"}]}}, "{colour}"),
+        ({"rows": [BASE], "draws": 0}, "draws"),
+        ({"rows": [BASE], "poses": [], "with_pose": "both"}, "add poses"),
+        ([], "plan"),
+    ],
+)
+def test_a_wrong_plan_names_what_is_wrong(data, message):
+    with pytest.raises(ComparisonError) as error:
+        plan_file_from_data(data)
+    assert message in str(error.value)
+
+
+def test_ten_thousand_prompts_are_refused_by_number():
+    prompts = [{"key": f"p{number}", "text": "a man"} for number in range(10_000)]
+    with pytest.raises(ComparisonError, match="at most 1000"):
+        plan(BASE, prompts={"prompts": prompts})
+
+
+def test_a_wrong_recipe_is_found_before_anything_is_trained():
+    with pytest.raises(RecipeError, match=r"schedule\.step\b"):
+        plan({"name": "r", "preset": "lora-r4", "changes": {"schedule": {"step": 10}}})
+    with pytest.raises(RecipeError, match="no preset 'lora-r9'"):
+        plan({"name": "r", "preset": "lora-r9"})
+
+
+def test_what_is_no_plan_is_named(tmp_path):
+    with pytest.raises(ComparisonError, match="one of knowledge-check, miniature, study"):
+        find_plan("stduy")
+    with pytest.raises(ComparisonError, match="cannot be read"):
+        find_plan(str(tmp_path / "gone.json"))
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ComparisonError, match="not JSON"):
+        find_plan(str(tmp_path / "x.json"))
+
+
+def test_a_plan_is_written_as_it_was_read():
+    study = find_plan("study-scored")
+    assert plan_file_from_data(json.loads(study.to_json())) == study
+    changed = with_recipes(study, lambda recipe: recipe.changed(seed=9))
+    again = plan_file_from_data(json.loads(changed.to_json()))
+    assert again == changed and again.rows[2].with_pose == "both"
+    assert again.recipe_of(again.rows[1]).seed == 9
+
+
+def test_rows_are_left_out_and_added():
+    rows = (BASE, {"name": "a", "with_pose": "both"}, {"name": "b", "with_pose": "with"})
+    plain = without_pose(plan(*rows))
+    assert [row.name for row in plain.rows] == ["base", "a"]
+    assert not any(cell.with_pose for cell in plain.matrix({}).cells())
+    more = with_adapters(plain, {"a": "x.safetensors", "mine": "y.safetensors"})
+    assert [(row.name, row.adapter) for row in more.rows] == [
+        ("base", None), ("a", None), ("mine", "y.safetensors"),
+    ]  # fmt: skip
+    with pytest.raises(ComparisonError, match="rows"):
+        without_pose(plan({"name": "b", "with_pose": "with"}))
+
+
+# From rows to adapters
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    (folder / "x.safetensors").write_bytes(b"x")
+    return Files(base=tmp_path / "base.safetensors", output=tmp_path, folders=(folder,))
+
+
+def test_adapters_are_taken_as_given_or_found_by_their_name(files, tmp_path):
+    given = Files(files.base, files.output, adapters={"r": files.folders[0] / "x.safetensors"})
+    assert find_adapter(Row(name="r", preset="tiny"), given) == given.adapters["r"]
+    assert find_adapter(Row(name="a", adapter="x.safetensors"), files).name == "x.safetensors"
+    assert find_adapter(Row(name="base"), files) is None
+    with pytest.raises(ComparisonError, match=r"--adapter a=FILE"):
+        find_adapter(Row(name="a", adapter="y.safetensors"), files)
+    gone = Files(files.base, files.output, adapters={"r": tmp_path / "gone.safetensors"})
+    with pytest.raises(ComparisonError, match="not there"):
+        find_adapter(Row(name="r"), gone)
+
+
+def never(row, recipe, places):
+    raise AssertionError("nothing is to be trained")
+
+
+def test_rows_to_train_need_photographs(files):
+    with pytest.raises(ComparisonError, match="r1, r4: to be trained"):
+        teach(plan({"name": "r1", "preset": "lora-r1"}, {"name": "r4", "preset": "lora-r4"}),
+              files, never)  # fmt: skip
+    (base,) = teach(plan(BASE), files, never)
+    assert base.adapter is None
+
+
+def test_missing_packages_are_said_before_the_first_row_is_trained(files, monkeypatch):
+    from likeness.trainers import packages
+
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    given = Files(files.base, files.output, photos=files.output)
+    rows = ({"name": "a", "preset": "miniature-lora-r1"}, {"name": "b", "preset": "lora-r1"})
+    with pytest.raises(MissingPackage):
+        teach(plan(*rows), given, never)
+
+
+def test_a_stopped_training_ends_the_comparison(files, monkeypatch):
+    from types import SimpleNamespace
+
+    given = Files(files.base, files.output, photos=files.output)
+    seen = []
+
+    def stopped(row, recipe, places):
+        seen.append((row.name, recipe.method, places.runs))
+        return SimpleNamespace(stopped=True, steps=3, recipe=recipe)
+
+    rows = [{"name": name, "preset": "miniature-lora-r4"} for name in ("a", "b")]
+    with pytest.raises(RunCancelled, match="training of a was stopped after 3 of 800 steps"):
+        teach(plan(*rows), given, stopped)
+    assert seen == [("a", LoRA(rank=4), given.runs)]
+
+
+def test_the_json_schema_knows_every_field():
+    from likeness.comparison.plan_file import PlanFile
+
+    schema = PlanFile.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert {*schema["properties"]} == {*PlanFile.model_fields}
+
+
+def test_a_bound_plan_on_disk_is_read_again(tmp_path):
+    made = find_plan("study").matrix({})
+    (tmp_path / "plan.json").write_text(made.to_json(), encoding="utf-8")
+    assert read_plan(tmp_path / "plan.json") == made
