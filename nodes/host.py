@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,25 @@ def add_get(path: str, answer: Callable[[dict[str, str]], Any]) -> None:
         return web.json_response(await asyncio.to_thread(answer, query))
 
     PromptServer.instance.routes.get(path)(handle)
+
+
+def add_answer(
+    method: str,
+    path: str,
+    answer: Callable[[dict[str, str], Mapping[str, str]], tuple[int, Any]],
+) -> None:
+    """Answers `method` of `path` with a status and JSON: `answer(asked, headers)`, in a thread.
+
+    `asked` has the parts of the path that are in braces, and the query's values.
+    """
+    from aiohttp import web
+
+    async def handle(request: Any) -> Any:
+        asked = {**request.rel_url.query, **request.match_info}
+        status, data = await asyncio.to_thread(answer, asked, request.headers)
+        return web.json_response(data, status=status, headers={"Cache-Control": "no-store"})
+
+    PromptServer.instance.routes.route(method, path)(handle)
 
 
 def encoder_device() -> str:

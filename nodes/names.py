@@ -4,32 +4,65 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from ..trainers.errors import LikenessError
+
+# What some file system takes for a drive or a stream, refuses, or drops at a name's end.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:*?\"<>|]|[. ]$|^ ")
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE
+)
+_SEPARATORS = frozenset("/\\∕⁄／⧸＼﹨∖⧵⧹")  # and what looks like one
+_JOINERS = "\u200c\u200d"  # of the letters of a word, in some scripts
+_LONGEST_PART = 255  # bytes, on most file systems
+_DEEPEST = 16
 
 
 def inside(root: Path, name: str) -> Path:
     """The path of `name` below `root`, where it stays even through symbolic links.
 
-    Raises LikenessError for an empty name, ``..``, an absolute path, a drive letter, an NTFS
-    stream, or a link that leads out.
+    The same names are good on every system. Raises LikenessError for an empty name, ``..``, an
+    absolute path, a drive letter, an NTFS stream, a Windows device, letters that look like a
+    separator or become one, an overlong name, or a link that leads out.
     """
     parts = re.split(r"[/\\]", name)
-    if (
-        not name.strip()
-        or not all(parts)
-        or {".", ".."} & set(parts)
-        or re.search(r"[:\x00]", name)
-    ):
+    if len(parts) > _DEEPEST or not all(map(is_plain, parts)):
         raise LikenessError(
-            f"{name!r} is not a folder's name: give one below {root}, such as 'anna' or "
+            f"{name[:200]!r} is not a folder's name: give one below {root}, such as 'anna' or "
             "'people/anna', without '..', a drive letter or a leading slash."
         )
     path = root.joinpath(*parts)
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        within = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        within = False
+    if not within:
         raise LikenessError(f"{name!r} leads out of {root}: put the files themselves there.")
     return path
+
+
+def is_plain(part: str) -> bool:
+    """Whether it is one name of a file or folder, on every system and nothing else.
+
+    Compared also in the compatibility form NFKC, to which some systems and programs convert:
+    there ‥ is two dots, and ／ a slash. Letters that are not seen are refused.
+    """
+    if not part or len(part.encode("utf-8", "surrogatepass")) > _LONGEST_PART:
+        return False
+    if _FORBIDDEN.search(part) or any(_is_unseen(letter) for letter in part):
+        return False
+    return not any(
+        form.strip(". ") == "" or _DEVICES.match(form) or _SEPARATORS & set(form)
+        for form in (part, unicodedata.normalize("NFKC", part))
+    )
+
+
+def _is_unseen(letter: str) -> bool:
+    """Half of a pair, a change of direction, a mark of no width, the end of a line."""
+    kind = unicodedata.category(letter)
+    return kind in ("Cs", "Zl", "Zp") or (kind == "Cf" and letter not in _JOINERS)
 
 
 def folder_inside(root: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the panels in the browser ask of the server. All of it only reads."""
+"""What the panels in the browser ask of the server. All but "stop and save" only reads."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from ..trainers.errors import LikenessError
 from .board import pinned
-from .host import add_get, temp_folder
+from .host import add_answer, add_get, output_folder, temp_folder
 from .photo_view import photo_view
+from .run_routes import run_events, stop_run
 from .subject import find_folder, subject_spec
 
 Query = dict[str, str]
@@ -21,6 +22,9 @@ def register() -> None:
     """Adds the routes to ComfyUI's server."""
     add_get("/likeness/board", board)
     add_get("/likeness/photos", photos)
+    output = output_folder
+    add_answer("GET", "/likeness/runs/{run}", lambda asked, _: run_events(output(), asked))
+    add_answer("POST", "/likeness/runs/{run}/stop", lambda *asked: stop_run(output(), *asked))
 
 
 def board(query: Query) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..trainers.errors import RecipeError
@@ -47,6 +48,14 @@ def run_names(output: Path) -> list[str]:
 def find_run(output: Path, name: str) -> RunFolder:
     """The run of a name. Raises LikenessError."""
     return RunFolder(folder_inside(runs_folder(output), name))
+
+
+def run_of_id(output: Path, run_id: str) -> RunFolder | None:
+    """The run whose folder has the name; None for any other text. Links are not followed."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,160}", run_id) or ".." in run_id:
+        return None
+    run = RunFolder(runs_folder(output) / run_id)
+    return run if run.recipe_file.is_file() and not run.path.is_symlink() else None
 
 
 def run_digest(run: RunFolder) -> str:

@@ -97,7 +97,11 @@ class Event:
 
     def to_line(self) -> str:
         """The event as one line of JSON, without the newline."""
-        return json.dumps({"v": VERSION, "kind": self.kind, "time": self.time, **self.data})
+        return json.dumps(self.to_data())
+
+    def to_data(self) -> dict[str, Any]:
+        """The event as JSON."""
+        return {"v": VERSION, "kind": self.kind, "time": self.time, **self.data}
 
 
 Emit = Callable[..., None]  # emit(kind, **data)

@@ -91,7 +91,7 @@ time.sleep(600)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def parent_killed(bench: Bench, expected: Unbroken, *, both: bool) -> None:
+def parent_killed(bench: Bench, expected: Unbroken, both: bool) -> None:
     """kill -9 of the process that started a run (ComfyUI), or of both, while it works."""
     folder = bench.prepared(small_recipe())
     parent = subprocess.Popen(

@@ -1,0 +1,65 @@
+"""What a training panel asks of a run: its events, and to stop and save. The run's folder knows.
+
+A run is named by its folder's name; no other folder is read, and nothing but `stop` is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..trainers.events import EventReader
+from .runs import run_of_id
+
+Answer = tuple[int, dict[str, Any]]  # status and JSON
+
+_NO_RUN: Answer = (404, {"error": "There is no such run."})
+
+
+def run_events(output: Path, asked: Mapping[str, str]) -> Answer:
+    """The events of ``run`` from byte ``start`` on, in blocks of a megabyte.
+
+    ``next`` is the start of the next block, the same again when there are no more as yet;
+    ``working`` says whether a process trains the run now.
+    """
+    run = run_of_id(output, asked.get("run", ""))
+    if run is None:
+        return _NO_RUN
+    start = asked.get("start", "0")
+    if not (start.isascii() and start.isdigit() and len(start) <= 15):
+        return 400, {"error": "start is a number of bytes."}
+    reader = EventReader(run.events, start=int(start))
+    events = [event.to_data() for event in reader.block()]
+    return 200, {"events": events, "next": reader.offset, "working": run.is_busy()}
+
+
+def stop_run(output: Path, asked: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+    """Asks ``run`` to save what it has learned and end. Only for pages of this very server."""
+    if not same_origin(headers):
+        return 403, {"error": "Only ComfyUI's own page may stop a run."}
+    run = run_of_id(output, asked.get("run", ""))
+    if run is None:
+        return _NO_RUN
+    if not run.is_busy():
+        return 409, {"error": "The run is not being trained."}
+    run.stop.touch()
+    return 200, {}
+
+
+def same_origin(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that the page that asks comes from this server.
+
+    By Fetch Metadata (w3.org/TR/fetch-metadata), which a script cannot set, or where a browser
+    sends none (plain HTTP from another machine) by the origin. Programs that send neither are
+    refused: a browser always does with a POST.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    origin, host = headers.get("Origin", ""), headers.get("Host", "")
+    try:
+        return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,113 @@
+"""What a training panel may ask, and what it may not."""
+
+import importlib
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from likeness.trainers.events import EventWriter
+from likeness.trainers.runs import RunFolder
+
+runpy.run_path(str(Path(__file__).resolve().parents[1] / "comfy" / "stub.py"))["install"]()
+routes = importlib.import_module("likeness.nodes.run_routes")
+
+ID = "anna-lora-r4-01234567"
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8188"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "likeness" / "runs" / ID)
+    folder.path.mkdir(parents=True)
+    folder.recipe_file.write_text("{}")
+    writer = EventWriter(folder.events)
+    for step in range(3):
+        writer.emit("stopped", step=step)
+    writer.close()
+    return folder
+
+
+def test_events_come_in_blocks_and_then_as_they_are_written(run, tmp_path):
+    status, data = routes.run_events(tmp_path, {"run": ID})
+    assert status == 200 and not data["working"]
+    assert [event["step"] for event in data["events"]] == [0, 1, 2]
+    assert data["events"][0]["v"] == 1 and data["events"][0]["kind"] == "stopped"
+    asked = {"run": ID, "start": str(data["next"])}
+    assert routes.run_events(tmp_path, asked) == (
+        200,
+        {"events": [], "next": data["next"], "working": False},
+    )
+    writer = EventWriter(run.events)
+    writer.emit("finished", seconds=1.0)
+    writer.close()
+    assert [e["kind"] for e in routes.run_events(tmp_path, asked)[1]["events"]] == ["finished"]
+    json.dumps(data, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../x", f"../runs/{ID}", f"{ID}/samples", f"{ID}\\samples", f"{ID}:x"),
+        *("/etc", "C:x", "nobody", ID.upper(), f"{ID}\0", f"{ID}\n", "a" * 300, "a..b", "é"),
+    ],
+)
+def test_no_other_folder_is_read(run, tmp_path, name):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "likeness" / "x").mkdir()
+    (tmp_path / "likeness" / "x" / "recipe.json").write_text("{}")
+    assert routes.run_events(tmp_path, {"run": name})[0] == 404
+    assert routes.stop_run(tmp_path, {"run": name}, OURS)[0] == 404
+
+
+def test_a_link_among_the_runs_is_no_run(run, tmp_path):
+    (run.path.parent / "link").symlink_to(run.path, target_is_directory=True)
+    assert routes.run_events(tmp_path, {"run": "link"})[0] == 404
+
+
+@pytest.mark.parametrize("start", ["-1", "x", "1e3", "٣", "1" * 20, ""])
+def test_a_start_that_is_no_number_is_refused(run, tmp_path, start):
+    assert routes.run_events(tmp_path, {"run": ID, "start": start})[0] == 400
+
+
+def test_a_start_within_a_line_or_past_the_end_gives_whole_events_only(run, tmp_path):
+    for start in ("5", "999999"):
+        status, data = routes.run_events(tmp_path, {"run": ID, "start": start})
+        assert status == 200 and len(data["events"]) == (2 if start == "5" else 0)
+
+
+def test_a_run_that_works_is_stopped(run, tmp_path):
+    assert routes.stop_run(tmp_path, {"run": ID}, OURS)[0] == 409
+    assert not run.stop.exists()
+    with FileLock(run.lock):
+        assert routes.run_events(tmp_path, {"run": ID})[1]["working"]
+        assert routes.stop_run(tmp_path, {"run": ID}, OURS) == (200, {})
+    assert run.stop.exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Host": "localhost:8188"},
+        {"Origin": "null", "Host": "localhost:8188"},
+        {"Origin": "http://evil.example", "Host": "localhost:8188"},
+        {"Origin": "http://localhost:9999", "Host": "localhost:8188"},
+        {"Origin": "http://localhost:8188.evil.example", "Host": "localhost:8188"},
+        {"Origin": "http://[bad", "Host": "localhost:8188"},
+        {"Origin": "", "Host": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://a", "Host": "a"},
+        {"Sec-Fetch-Site": "none", "Origin": "http://a", "Host": "a"},
+    ],
+)
+def test_other_pages_and_programs_may_not_stop_a_run(run, tmp_path, headers):
+    with FileLock(run.lock):
+        assert routes.stop_run(tmp_path, {"run": ID}, headers)[0] == 403
+    assert not run.stop.exists()
+
+
+def test_the_same_origin_is_enough_where_a_browser_tells_no_site():
+    assert routes.same_origin({"Origin": "http://Box:8188", "Host": "box:8188"})
+    assert routes.same_origin({"Sec-Fetch-Site": "same-origin"})
