@@ -3,12 +3,13 @@
 #   make test    all tests (those marked comfy need a real ComfyUI, see CONTRIBUTING.md)
 #   make lint    ruff and mypy
 #   make bench   timings, see benchmarks/README.md
+#   make faults  kills, power cuts, full disks and bad inputs, see docs/reliability.md
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench faults clean
 
 $(VENV)/.ready: pyproject.toml requirements.txt constraints.txt
 	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info[:2], "Python 3.10 or newer is needed"'
@@ -30,6 +31,9 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(RUN) -m benchmarks
+
+faults: $(VENV)/.ready
+	$(RUN) -m tests.faults --write
 
 clean:
 	rm -rf $(VENV) output demo/output

@@ -30,6 +30,8 @@ from .trials import (
     write_json,
 )
 
+HARMED = "files and names harmed"
+
 
 def reference(bench: Bench, kind: str) -> Unbroken:
     """What the recipe of a kind gives when nothing disturbs it."""
@@ -103,7 +105,7 @@ def power_cut(bench: Bench, kind: str, expected: Unbroken) -> Counter[str]:
         raise Lost("the run did not come to the operation")
     safe = saved_step(folder)
     _note(folder, stages)
-    stages["(files and names harmed)"] += cut_power(tree, journal, bench.random)
+    stages[HARMED] += cut_power(tree, journal, bench.random)
     finish(folder)
     if went_on_from(folder) < safe:
         raise Lost(f"step {safe} was saved, and the run went on from {went_on_from(folder)}")

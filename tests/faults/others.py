@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -163,9 +164,11 @@ def wrong_numbers(bench: Bench, kind: str) -> int:
     kept = sorted(int(path.name[5:]) for path in folder.checkpoints.glob("step-*"))
     if not kept or kept[-1] >= step or folder.result() is not None:
         raise Lost(f"{kind} at step {step} left the checkpoints {kept} of {checkpoints}")
-    said = max((int(str(data["step"])) for data in events(folder, "step")), default=0)
+    noticed = re.search(r" step (\d+)", str(told["message"]))
     shutil.rmtree(tree_of(folder))
-    return max(0, said - step)
+    if noticed is None or not step <= int(noticed[1]) <= step + NOTICED_STEPS:
+        raise Lost(f"{kind} at step {step} was told late: {told}")
+    return int(noticed[1]) - step
 
 
 @contextmanager

@@ -1,0 +1,414 @@
+"""Bad inputs by hypothesis: each is a typed error or is taken, never a traceback, a hang or a
+file outside its folder.
+
+A target makes inputs, mostly by harming good ones, and gives one to the code; what it returns is
+counted. Any exception but LikenessError fails, as does a file that appears.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import struct
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from likeness.comparison.keypoints import poses_of_keypoints, read_poses
+from likeness.comparison.matrix import plan_from_data
+from likeness.comparison.plan_file import plan_file_from_data
+from likeness.comparison.prompts import read_prompt_set
+from likeness.trainers.adapter import describe, load_adapter, read_metadata, recipe_of
+from likeness.trainers.base_file import identify
+from likeness.trainers.errors import LikenessError
+from likeness.trainers.events import EventReader, EventWriter, event_from_line
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import Recipe, recipe_from_data, recipe_from_json
+from likeness.trainers.runs import RunFolder
+from likeness.trainers.tensor_file import read_header
+from safetensors.torch import save
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMORY = 100 << 20  # bytes that reading a hostile file of a few kilobytes may take
+SECONDS = 5.0
+
+Try = Callable[[Any, Path], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Inputs of one kind, what takes them, and how many the long form makes."""
+
+    inputs: st.SearchStrategy[Any]
+    take: Try
+    examples: int
+
+
+def run(target: Target, folder: Path, examples: int) -> Counter[str]:
+    """Gives the target so many inputs; counts refused and taken ones. Raises AssertionError."""
+    found: Counter[str] = Counter()
+    room = folder / "room"
+    room.mkdir(exist_ok=True)
+    outside = listing(folder, room)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(target.inputs)
+    def one(value: Any) -> None:
+        start = time.monotonic()
+        try:
+            target.take(value, room)
+            found["taken"] += 1
+        except LikenessError as error:
+            assert str(error).strip(), "an error without a text"
+            found["refused"] += 1
+        assert time.monotonic() - start < SECONDS, f"it took long: {value!r:.200}"
+
+    one()
+    assert listing(folder, room) == outside, "a file appeared outside its folder"
+    return found
+
+
+def listing(folder: Path, room: Path) -> set[str]:
+    """Everything below a folder but what is in `room`."""
+    return {str(path) for path in folder.rglob("*") if not path.is_relative_to(room)}
+
+
+# Values of all kinds, and good values harmed.
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=40),
+    st.sampled_from(["", " ", "..", "../../x", "/etc/passwd", "C:\\x", "\0", "<b>", "𝒳" * 50]),
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@st.composite
+def harmed(draw: st.DrawFn, good: Any) -> Any:
+    """A JSON value with one to three of its parts replaced, removed or added."""
+    value = json.loads(json.dumps(good))
+    for _ in range(draw(st.integers(1, 3))):
+        holder, keys = value, []
+        while isinstance(holder, (dict, list)) and len(holder):
+            within = list(holder) if isinstance(holder, dict) else range(len(holder))
+            key = draw(st.sampled_from(within))
+            keys.append((holder, key))
+            holder = holder[key]
+            if draw(st.booleans()):
+                break
+        if not keys:
+            return draw(JSON)
+        inside, key = keys[-1]
+        action = draw(st.sampled_from(["replace", "remove", "add"]))
+        if action == "replace":
+            inside[key] = draw(JSON)
+        elif action == "remove":
+            del inside[key]
+        elif isinstance(inside, dict):
+            inside[draw(st.text(max_size=12))] = draw(JSON)
+        else:
+            inside.append(draw(JSON))
+    return value
+
+
+@st.composite
+def harmed_bytes(draw: st.DrawFn, good: bytes) -> bytes:
+    """A file cut short, with bytes changed, or with bytes added."""
+    data = bytearray(good)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        action = draw(st.sampled_from(["cut", "change", "insert"]))
+        if action == "cut":
+            del data[at:]
+        elif action == "change":
+            some = draw(st.binary(min_size=1, max_size=8))
+            data[at : at + len(some)] = some
+        else:
+            data[at:at] = draw(st.binary(max_size=16))
+    return bytes(data)
+
+
+# Recipes and events.
+
+GOOD_RECIPE = preset("lora-r4").model_dump(mode="json")
+
+
+def _recipe(value: Any, room: Path) -> None:
+    recipe = recipe_from_data(value)
+    assert recipe_from_json(recipe.to_json()) == recipe
+    _plain_name(recipe)
+
+
+def _plain_name(recipe: Recipe) -> None:
+    name = recipe.run_name()
+    assert os.path.basename(name) == name and "\\" not in name and ":" not in name
+
+
+def _recipe_text(value: bytes, room: Path) -> None:
+    recipe_from_json(value.decode("utf-8", "surrogateescape"))
+
+
+GOOD_EVENT = {
+    "v": 1,
+    "kind": "step",
+    "time": 1.0,
+    "step": 3,
+    "total": 9,
+    "loss": 0.5,
+    "instance_loss": 0.25,
+    "prior_loss": None,
+    "learning_rate": 1e-4,
+    "seconds": 0.1,
+    "memory": 1,
+}
+GOOD_PREVIEW = {
+    "v": 1,
+    "kind": "preview",
+    "time": 1.0,
+    "step": 3,
+    "index": 0,
+    "path": "samples/a.png",
+}
+
+
+def _event(value: Any, room: Path) -> None:
+    event = event_from_line(json.dumps(value))
+    if event is not None and "path" in event.data and event.kind != "saved":
+        inside = (room / event.data["path"]).resolve()
+        assert inside.is_relative_to(room.resolve()), event
+    if event is None:
+        raise LikenessError("no event")
+
+
+def _events_file(value: bytes, room: Path) -> None:
+    path = room / "events.jsonl"
+    path.write_bytes(value)
+    EventReader(path).new_events()
+    writer = EventWriter(path)
+    writer.emit("stopped", step=7)
+    writer.close()
+    assert EventReader(path).new_events()[-1].data == {"step": 7}
+    path.unlink()
+
+
+def _run_folder(value: Any, room: Path) -> None:
+    """A run's own files, harmed: there is a result or none."""
+    folder = RunFolder(room)
+    for file in (folder.recipe_file, folder.places_file, folder.result_file):
+        file.write_text(json.dumps(value))
+    assert folder.result() is None
+    try:
+        folder.places()
+    finally:
+        folder.recipe()
+
+
+# Files of tensors.
+
+
+def good_adapter() -> bytes:
+    """A small LoRA with metadata, as bytes."""
+    import torch
+
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {
+        f"{name}.lora_down.weight": torch.zeros(2, 4),
+        f"{name}.lora_up.weight": torch.zeros(4, 2),
+        f"{name}.alpha": torch.tensor(2.0),
+    }
+    recipe = preset("lora-r1").to_json(indent=None)
+    return save(tensors, {"likeness.recipe": recipe, "ss_steps": "3"})
+
+
+@st.composite
+def hostile_file(draw: st.DrawFn) -> bytes:
+    """A safetensors file whose header lies: lengths, offsets, shapes, types, names, metadata."""
+    good = good_adapter()
+    length = int.from_bytes(good[:8], "little")
+    header = draw(harmed(json.loads(good[8 : 8 + length])))
+    text = json.dumps(header).encode()
+    said = draw(st.sampled_from([len(text), len(text) - 1, 0, 2**63, 2**64 - 1, 10**9]))
+    return struct.pack("<Q", said) + text + good[8 + length :]
+
+
+DEEP = st.sampled_from(["[", '{"a":', '{"__metadata__":']).map(
+    lambda opening: (lambda text: struct.pack("<Q", len(text)) + text)(opening.encode() * 20_000)
+)
+
+
+def _tensor_file(value: bytes, room: Path) -> None:
+    path = room / "adapter.safetensors"
+    path.write_bytes(value)
+    tracemalloc.start()
+    try:
+        describe(read_metadata(path))
+        recipe_of(path)
+        load_adapter(path)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < MEMORY, f"{peak} bytes of memory for a file of {len(value)}"
+        path.unlink()
+
+
+def _header(value: bytes, room: Path) -> None:
+    path = room / "header.safetensors"
+    path.write_bytes(value)
+    try:
+        read_header(path)
+    except ValueError as error:
+        raise LikenessError(str(error)) from None
+    finally:
+        path.unlink()
+
+
+def _base_file(value: bytes, room: Path) -> None:
+    path = room / "base.safetensors"
+    path.write_bytes(value)
+    try:
+        identify(path)
+    finally:
+        path.unlink()
+
+
+# What the comparison reads.
+
+
+def _bundled(folder: str) -> list[Any]:
+    files = sorted((ROOT / "comparison" / folder).glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _from_file(read: Callable[[Path], Any]) -> Try:
+    def take(value: Any, room: Path) -> None:
+        path = room / "input.json"
+        path.write_text(json.dumps(value) if not isinstance(value, bytes) else "")
+        if isinstance(value, bytes):
+            path.write_bytes(value)
+        read(path)
+
+    return take
+
+
+# Values of nodes.
+
+
+def _nodes() -> Any:
+    runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))["install"]()
+    return importlib.import_module("likeness.nodes")
+
+
+def _node_texts(texts: list[str], room: Path) -> None:
+    """What users write into the widgets of the comparison, and an option of the training."""
+    _nodes()
+    prompts = importlib.import_module("likeness.nodes.prompt_set")
+    poses = importlib.import_module("likeness.nodes.pose_set")
+    for name, text, token, class_word, negative in (texts, (prompts.OWN, *texts[1:])):
+        try:
+            prompts.read_prompts(name, text, token, class_word, negative)
+        except LikenessError as error:
+            assert str(error)
+    poses.chosen_poses(texts[0])
+
+
+def _folder_name(value: str, room: Path) -> None:
+    _nodes()
+    names = importlib.import_module("likeness.nodes.names")
+    found = names.folder_inside(room, value)
+    assert found.resolve().is_relative_to(room.resolve())
+
+
+def _route(value: tuple[str, str, dict[str, str]], room: Path) -> None:
+    _nodes()
+    routes = importlib.import_module("likeness.nodes.run_routes")
+    name, start, headers = value
+    status, _ = routes.run_events(room, {"run": name, "start": start})
+    stopped, _ = routes.stop_run(room, {"run": name}, headers)
+    assert status in (400, 404) and stopped in (403, 404), (status, stopped)
+    raise LikenessError("refused")
+
+
+WRITTEN = ["a photo of {token} {class}", "{", "{0}", "{x!r}", "a = b", "k: v", "\n\n", "..", "[1]"]
+NAME_PARTS = ["..", ".", "a", "/", "\\", ":", "con", "\0", "∕", "．"]
+NAMES = st.text(max_size=300) | st.lists(st.sampled_from(NAME_PARTS), max_size=9).map("".join)
+PROMPTS, POSES, PLANS = map(_bundled, ("prompt_sets", "pose_sets", "plans"))
+KEYPOINTS = [
+    {
+        "version": "ap10k",
+        "canvas_width": 64,
+        "canvas_height": 64,
+        "people": [{"pose_keypoints_2d": [float(n) for n in range(54)]}],
+    }
+]
+
+TARGETS = {
+    "recipes": Target(harmed(GOOD_RECIPE) | JSON, _recipe, 2500),
+    "recipe files": Target(
+        harmed_bytes(json.dumps(GOOD_RECIPE).encode()) | st.binary(max_size=60), _recipe_text, 1000
+    ),
+    "events": Target(harmed(GOOD_EVENT) | harmed(GOOD_PREVIEW) | JSON, _event, 2000),
+    "event files": Target(
+        harmed_bytes(b"".join(json.dumps(GOOD_EVENT).encode() + b"\n" for _ in range(3))),
+        _events_file,
+        500,
+    ),
+    "run folders": Target(harmed(GOOD_RECIPE) | JSON, _run_folder, 500),
+    "adapter files": Target(
+        hostile_file() | harmed_bytes(good_adapter()) | DEEP, _tensor_file, 1500
+    ),
+    "safetensors headers": Target(hostile_file() | st.binary(max_size=200), _header, 1500),
+    "base models": Target(hostile_file(), _base_file, 500),
+    "prompt sets": Target(
+        st.sampled_from(PROMPTS).flatmap(harmed) | JSON | st.binary(max_size=50),
+        _from_file(read_prompt_set),
+        1000,
+    ),
+    "poses": Target(
+        st.sampled_from(POSES).flatmap(harmed) | JSON | st.binary(max_size=50),
+        _from_file(read_poses),
+        1000,
+    ),
+    "keypoints": Target(
+        harmed(KEYPOINTS) | JSON, lambda value, room: poses_of_keypoints(value), 1000
+    ),
+    "plans": Target(
+        st.sampled_from(PLANS).flatmap(harmed) | JSON,
+        lambda value, room: plan_file_from_data(value),
+        1000,
+    ),
+    "matrices": Target(JSON, lambda value, room: plan_from_data(value), 300),
+    "node inputs": Target(
+        st.lists(st.text(max_size=60) | st.sampled_from(WRITTEN), min_size=5, max_size=5),
+        _node_texts,
+        1000,
+    ),
+    "folder names": Target(NAMES, _folder_name, 1000),
+    "routes": Target(
+        st.tuples(NAMES, st.text(max_size=20), st.dictionaries(st.just("Origin"), st.text())),
+        _route,
+        1000,
+    ),
+}
