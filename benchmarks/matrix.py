@@ -1,0 +1,284 @@
+"""What a Matrix costs in a real ComfyUI beside core's nodes alone: ``python -m benchmarks.matrix``.
+
+``time`` draws the same pictures with core's nodes, one queue each, and with a Matrix, on the
+miniature. ``memory`` draws one fine-tune with core's nodes, and then a Matrix of 8 variants x 6
+prompts, on a model of SD 1.5's sizes. Needs ComfyUI as the tests marked `comfy` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
+COMFY = runpy.run_path(str(ROOT / "tests" / "comfy" / "conftest.py"))
+
+PROMPTS = ("in the kitchen", "in the forest", "on the street", "with umbrella", "smiling", "sad")
+LOADER, ADAPTER, SAMPLER, DECODER, MATRIX = "1", "2", "6", "7", "m"
+NONE = "none (base)"
+LORA_RANK = 4
+
+Prompt = dict[str, Any]
+
+
+# Graphs. The ids of the nodes are the same in both, so that they can be followed.
+
+
+def node(kind: str, **inputs: Any) -> Prompt:
+    """A node as the server takes it."""
+    return {"class_type": kind, "inputs": inputs}
+
+
+def drawing(base: str, cell: dict[str, Any], steps: int) -> Prompt:
+    """Core's nodes and Load Adapter; `cell` has constants or links for what makes a cell."""
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+    loaded = {"model": [LOADER, 0], "clip": [LOADER, 1]}
+    size = {"width": cell["width"], "height": cell["height"], "batch_size": 1}
+    noise = {"seed": cell["seed"], "steps": steps, "cfg": 7.5, "denoise": 1.0}
+    ways = {"sampler_name": "euler", "scheduler": "simple", "latent_image": ["5", 0]}
+    given = {"model": [ADAPTER, 0], "positive": ["3", 0], "negative": ["4", 0]}
+    return {
+        LOADER: node("CheckpointLoaderSimple", ckpt_name=base),
+        ADAPTER: node("Likeness_LoadAdapter", **loaded, adapter=cell["adapter"], **strengths),
+        "3": node("CLIPTextEncode", clip=[ADAPTER, 1], text=cell["prompt"]),
+        "4": node("CLIPTextEncode", clip=[ADAPTER, 1], text=cell["negative"]),
+        "5": node("EmptyLatentImage", **size),
+        SAMPLER: node("KSampler", **given, **noise, **ways),
+        DECODER: node("VAEDecode", samples=[SAMPLER, 0], vae=[LOADER, 2]),
+    }
+
+
+def alone(
+    base: str, adapter: str, text: str, seed: int, size: tuple[int, int], steps: int
+) -> Prompt:
+    """One picture, saved by core."""
+    cell = {"adapter": adapter, "prompt": text, "negative": "blurry", "seed": seed}
+    cell |= dict(zip(("width", "height"), size, strict=True))
+    picture = node("SaveImage", images=[DECODER, 0], filename_prefix="alone")
+    return drawing(base, cell, steps) | {"8": picture}
+
+
+def matrix(base: str, adapters: list[str], seed: int, size: tuple[int, int], steps: int) -> Prompt:
+    """All of PROMPTS with all adapters."""
+    outputs = ("adapter", "prompt", "negative", "seed", None, None, None, "width", "height")
+    cell = {name: [MATRIX, number] for number, name in enumerate(outputs) if name}
+    texts = {"token": "", "class_word": "man", "negative": "blurry", "text": "\n".join(PROMPTS)}
+    plan = {"adapters": "\n".join(adapters), "seed": seed, "draws": 1, "with_pose": "without"}
+    plan |= {"pose_rows": "", "control_strength": 1.0, "width": size[0], "height": size[1]}
+    sheet = {"name": f"benchmark-{seed}", "single_pictures": "png", "redraw": ""}
+    return drawing(base, cell, steps) | {
+        "p": node("Likeness_PromptSet", prompts="own text", **texts),
+        MATRIX: node("Likeness_Matrix", prompts=["p", 0], **plan),
+        "s": node("Likeness_ContactSheet", picture=[DECODER, 0], matrix=[MATRIX, 9], **sheet),
+    }
+
+
+# Watching.
+
+
+@dataclass
+class Watch:
+    """When which of the user's nodes began, in seconds of the clock and of the server's CPU."""
+
+    process: psutil.Process
+    moments: list[tuple[str, float, float]] = field(default_factory=list)
+
+    def __call__(self, message: Any) -> None:
+        """A message of the websocket."""
+        if not isinstance(message, dict):
+            return
+        if message["type"] in ("execution_start", "execution_success"):
+            self._note(message["type"])
+        elif message["type"] == "executing" and message["data"].get("node"):
+            self._note(str(message["data"].get("display_node")))
+
+    def _note(self, what: str) -> None:
+        used = self.process.cpu_times()
+        self.moments.append((what, time.perf_counter(), used.user + used.system))
+
+    def spans(self, start: str, end: str) -> list[tuple[float, float]]:
+        """(clock, CPU) seconds from each `start` to the next `end` of the same queue."""
+        found, begun = [], None
+        for what, *at in self.moments:
+            if what == "execution_start":
+                begun = None
+            if begun is not None and what == end:
+                found.append((at[0] - begun[0], at[1] - begun[1]))
+                begun = None
+            if what == start:
+                begun = at
+        return found
+
+
+@contextmanager
+def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
+    """The process's resident memory, sampled ten times a second: [peak] in bytes."""
+    peak, ended = [0], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(0.1):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def serving(home: Path, pack: Path = ROOT) -> Iterator[Any]:
+    """A ComfyUI of our own."""
+    server = COMFY["Server"](home, pack)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def queue(server: Any, prompt: Prompt, watch: Watch | None = None) -> None:
+    """Runs a prompt to its end. Raises RuntimeError with the server's error."""
+    outcome = server.run(prompt, watch)
+    if outcome.status != "success":
+        raise RuntimeError(outcome.error.get("exception_message", outcome.status))
+
+
+# Time.
+
+
+def measure_time(given: argparse.Namespace, folder: Path) -> str:
+    """The table of seconds per picture."""
+    from likeness.demo import weights
+    from likeness.demo.random_model import write_random_miniature
+
+    pack = COMFY["copy_pack"](folder / "pack" / "ComfyUI-Likeness")
+    write_random_miniature(pack / "demo" / "weights")
+    base, size = Path(weights.CHECKPOINT).name, (given.width, given.height)
+    with serving(folder / "home", pack) as server:
+        process = psutil.Process(server.process.pid)
+        queue(server, alone(base, NONE, "warm up", 0, (64, 64), 2))
+        ours, core = Watch(process), Watch(process)
+        for seed in range(1, given.rounds + 1):
+            for text in PROMPTS:
+                queue(server, alone(base, NONE, text, seed, size, given.steps), core)
+            queue(server, matrix(base, ["base"], seed, size, given.steps), ours)
+    return time_table(core, ours, f"{size[0]} x {size[1]} pixels, {given.steps} steps")
+
+
+def time_table(core: Watch, ours: Watch, about: str) -> str:
+    """Medians, and what a cell takes beyond core's KSampler."""
+    sampling = core.spans(SAMPLER, DECODER)
+    rows = {
+        "core's KSampler alone": sampling,
+        "core's nodes, one queue a picture": core.spans("execution_start", "execution_success"),
+        "the KSampler of a Matrix": ours.spans(SAMPLER, DECODER),
+        "a Matrix, from cell to cell": ours.spans(SAMPLER, SAMPLER),
+    }
+    first = [statistics.median(part) for part in zip(*sampling, strict=True)]
+    lines = [f"{about}\n", "| | pictures | s | to KSampler | s of CPU time | to KSampler |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, spans in rows.items():
+        clock, cpu = (statistics.median(part) for part in zip(*spans, strict=True))
+        beyond = [f"{100 * (a / b - 1):+.1f} %" for a, b in zip((clock, cpu), first, strict=True)]
+        lines.append(
+            f"| {name} | {len(spans)} | {clock:.2f} | {beyond[0]} | {cpu:.2f} | {beyond[1]} |"
+        )
+    return "\n".join(lines)
+
+
+# Memory.
+
+
+def measure_memory(given: argparse.Namespace, folder: Path) -> str:
+    """The table of peaks; the server is started anew for each."""
+    home = folder / "home"
+    adapters = write_models(home / "models")
+    size, base = (given.width, given.height), "base.safetensors"
+    cases = {
+        "core's nodes, the base": alone(base, NONE, PROMPTS[0], 1, size, 1),
+        "core's nodes, one fine-tune": alone(base, adapters[0], PROMPTS[0], 1, size, 1),
+        f"a Matrix of {1 + len(adapters)} x {len(PROMPTS)}": matrix(
+            base, ["base", *adapters], 1, size, 1
+        ),
+    }
+    lines = ["| | peak of the server's resident memory, GB |", "|---|---|"]
+    for name, prompt in cases.items():
+        with serving(home) as server:
+            with peak_memory(psutil.Process(server.process.pid)) as peak:
+                queue(server, prompt)
+            lines.append(f"| {name} | {peak[0] / 1e9:.2f} |")
+            print(lines[-1], flush=True)
+        (home / "custom_nodes" / "ComfyUI-Likeness").unlink()
+    return "\n".join(lines)
+
+
+def write_models(models: Path) -> list[str]:
+    """A base and three fine-tunes of SD 1.5's sizes, and four LoRAs: the names of the adapters."""
+    from likeness.demo.random_model import write_random_model
+
+    tuned, loras = [f"tuned-{n}.safetensors" for n in range(3)], []
+    for seed, name in enumerate(["base.safetensors", *tuned]):
+        path = models / "checkpoints" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_random_model(path, seed=seed, size="full", dtype="fp16")
+    (models / "loras").mkdir()
+    for number in range(4):
+        loras.append(f"lora-{number}.safetensors")
+        write_lora(models / "loras" / loras[-1], number)
+    return [*tuned, *loras]
+
+
+def write_lora(path: Path, seed: int) -> None:
+    """A random LoRA on the attention of SD 1.5's UNet."""
+    import torch
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+    from likeness.trainers.adapter_names import module_name
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    with init_empty_weights():
+        unet = UNet2DConditionModel(cross_attention_dim=768)
+    tensors = {}
+    for name, module in unet.named_modules():
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            outputs, inputs = module.weight.shape
+            for part, shape in (("down", (LORA_RANK, inputs)), ("up", (outputs, LORA_RANK))):
+                values = torch.randn(shape, generator=generator) * 0.02
+                tensors[f"{module_name('unet', name)}.lora_{part}.weight"] = values.half()
+    save_file(tensors, path)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.matrix")
+    parser.add_argument("what", choices=("time", "memory"))
+    parser.add_argument("--width", type=int, help="default: 768 for time, 64 for memory")
+    parser.add_argument("--height", type=int, help="default: 1024 for time, 64 for memory")
+    parser.add_argument("--steps", type=int, default=35, help="of the sampler, for time")
+    parser.add_argument("--rounds", type=int, default=2, help="of each side in turn, for time")
+    given = parser.parse_args()
+    timed = given.what == "time"
+    given.width = given.width or (768 if timed else 64)
+    given.height = given.height or (1024 if timed else 64)
+    with tempfile.TemporaryDirectory() as folder:
+        measure = measure_time if timed else measure_memory
+        print(f"\n{measure(given, Path(folder))}")
+
+
+if __name__ == "__main__":
+    main()
