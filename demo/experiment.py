@@ -1,76 +1,68 @@
-"""`likeness demo`: the main job from photographs to a picture, without any download.
+"""`likeness demo`: the whole experiment on the miniature, without any download.
 
-The base is a model of random weights: it shows that every part works, and draws coloured noise.
+It is `likeness compare miniature` with the files of this room: class images, tiny, standard and
+the three LoRAs are trained, base and all five draw the six prompts, two of them with poses too.
 """
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..trainers.job import train
-from ..trainers.places import Places
-from ..trainers.presets import preset
-from ..trainers.terminal import Screen, print_result
-from .random_model import write_random_model
+from ..comparison.plan_file import find_plan
+from ..trainers.files import write_whole
+from . import weights
+from .subject import FOLDER as PHOTOS
 
-PHOTOS = Path(__file__).with_name("subject")
-PROMPT = "a photo of sks man face"
+PLAN = "miniature"
+
+_UNTRAINED = """\
+The miniature's trained weights are not in this checkout, so random ones stand in for them, with
+few steps: every part works, but the pictures are coloured noise and show nothing learned.
+"""
+_FEW_STEPS = ("schedule.steps=20", "prior.count=8", "prior.steps=5")
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Prints how long a stage took."""
+def run(output: Path) -> int:
+    """Trains, draws, and writes sheet and report below `output`; returns the exit code."""
+    from ..terminal import main
+
     start = time.perf_counter()
-    yield
-    print(f"{name:9}{time.perf_counter() - start:6.1f} s\n")
+    arguments = _arguments(output)
+    print(f"likeness {shlex.join(arguments)}\n")
+    code = main(arguments)
+    print(f"demo     {time.perf_counter() - start:.0f} s in all")
+    return code
 
 
-def run(output: Path) -> None:
-    """Trains a LoRA of rank 4 on the 15 drawings and draws one picture with it."""
-    from PIL import Image
-
-    print(
-        "The base of this demo has random weights: its pictures are coloured noise, with or "
-        "without\ntraining. It shows each step of the main job, not what a real base learns.\n"
-    )
-    with stage("base"):
-        base = write_random_model(output / "models" / "random.safetensors", dtype="fp32")
-        print(f"base     {base}")
-    with stage("train"):
-        result = _train(base, output)
-    with stage("draw"):
-        from ..comparison.sample import draw, load_with_adapter
-
-        model = load_with_adapter(base, result)
-        picture = output / f"{result.stem}.png"
-        Image.fromarray(draw(model, [PROMPT], width=128, height=128, steps=20)[0]).save(picture)
-        print(f"picture  {picture}")
+def _arguments(output: Path) -> list[str]:
+    """The arguments of `likeness` that do it."""
+    plan, settings, folder = PLAN, (), weights.FOLDER
+    if not weights.available():
+        print(_UNTRAINED)
+        plan, settings, folder = _small_plan(output), _FEW_STEPS, output / "models"
+        _write_random(folder)
+    return [
+        *("compare", plan, "--photos", str(PHOTOS), "--output", str(output), "--device", "cpu"),
+        *("--base", str(weights.find(weights.CHECKPOINT, folder))),
+        *("--controlnet", str(weights.find(weights.CONTROLNET, folder))),
+        *(part for setting in settings for part in ("--set", setting)),
+    ]
 
 
-def _train(base: Path, output: Path) -> Path:
-    recipe = preset("lora-r4").changed(
-        name="demo",
-        subject={"resolution": 128},
-        prior={"count": 15, "steps": 10},
-        schedule={"steps": 60},
-        compute={"precision": "fp32", "attention": "sdpa"},
-        optimizer={"name": "adamw"},
-    )
-    places = Places(
-        base=base,
-        photos=PHOTOS,
-        runs=output / "likeness" / "runs",
-        loras=output / "loras",
-        checkpoints=output / "checkpoints",
-        cache=output / "likeness" / "cache",
-    )
-    screen = Screen()
-    try:
-        result = train(recipe, places, on_event=screen.show, device="cpu")
-    finally:
-        screen.close()
-    print_result(result)
-    return result.adapter
+def _small_plan(output: Path) -> str:
+    """The plan with one quickly drawn picture a cell, as a file."""
+    plan = find_plan(PLAN)
+    picture = plan.picture.model_copy(update={"steps": 4})
+    small = plan.model_copy(update={"draws": 1, "class_prompts": False, "picture": picture})
+    path = output / f"{PLAN}-small.json"
+    write_whole(path, small.to_json())
+    return str(path)
+
+
+def _write_random(folder: Path) -> None:
+    from .random_model import write_random_miniature
+
+    if not weights.available(folder):
+        write_random_miniature(folder)

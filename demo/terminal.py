@@ -93,8 +93,7 @@ def _share(text: str) -> tuple[int, int]:
 def _demo(given: argparse.Namespace) -> int:
     from .experiment import run
 
-    run(given.output)
-    return 0
+    return run(given.output)
 
 
 def _pretrain(given: argparse.Namespace) -> int:
