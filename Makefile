@@ -1,5 +1,5 @@
 # Each target sets up its own virtual environment in .venv (Python 3.10 to 3.13) and runs.
-#   make demo    train and draw on a small model, without any download of weights
+#   make demo    train, draw and compare on a small model, without any download of weights
 #   make test    all tests (those marked comfy need a real ComfyUI, see CONTRIBUTING.md)
 #   make lint    ruff and mypy
 #   make bench   timings, see benchmarks/README.md
