@@ -31,10 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _demo(module: str) -> list[ModuleType]:
     """A module of the room that may be left out."""
+    name = f"{__package__}.demo.{module}"
     try:
-        return [import_module(f".demo.{module}", __package__)]
-    except ImportError as error:
-        if error.name != f"{__package__}.demo":
+        return [import_module(name)]
+    except ModuleNotFoundError as error:
+        # The folder may still be there, with outputs in it.
+        if error.name not in (name, name.rpartition(".")[0]):
             raise
         return []
 

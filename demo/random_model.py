@@ -97,6 +97,9 @@ def write_random_miniature(folder: Path, *, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet, vae = miniature.new_unet(), miniature.new_vae()
+        with torch.no_grad():
+            vae.decoder.layers[-1].weight.mul_(20)  # a new one decodes everything to near black
+            vae.decoder.layers[-1].bias.fill_(0.5)
         miniature.save_miniature(
             folder / weights.CHECKPOINT,
             unet=unet,

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from comfy import latent_formats, sd1_clip, supported_models
 from comfy.clip_model import CLIPEmbeddings, CLIPTextModel
 from comfy.supported_models_base import ClipTarget
+from comfy.taesd.taesd import Decoder
 
 from ..trainers import ldm_names
 from ..trainers.errors import BaseModelError
@@ -31,12 +33,27 @@ def register(tokenizer: Path) -> None:
 
 
 class Latents(latent_formats.SD15):
-    """SD 1.x's scale, which the file's ``vae_scale`` takes back; not SD 1.x's colours."""
+    """SD 1.x's scale, which the file's ``vae_scale`` takes back; no previews of SD 1.x's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.latent_rgb_factors = None
         self.taesd_decoder_name = None
+
+    def learn_colours(self, decoder_state: dict[str, torch.Tensor]) -> None:
+        """Previews show a latent as the colour that the decoder gives a flat field of it.
+
+        ComfyUI takes colours (-1 to 1) for linear in the latent's channels; here they nearly are.
+        """
+        decoder = Decoder(latent_channels=self.latent_channels)
+        decoder.load_state_dict(decoder_state)
+        unit = torch.eye(self.latent_channels)
+        flat = torch.cat([unit, -unit, 0 * unit[:1]])[:, :, None, None].expand(-1, -1, 4, 4)
+        with torch.no_grad():
+            colours = 2 * decoder(flat).mean(dim=(2, 3)) - 1  # (2 * channels + 1, 3)
+        more, less, (none,) = colours.split([len(unit), len(unit), 1])
+        self.latent_rgb_factors = ((more - less) / 2).tolist()
+        self.latent_rgb_factors_bias = none.tolist()
 
 
 class Miniature(supported_models.SD15):
@@ -49,6 +66,13 @@ class Miniature(supported_models.SD15):
     }
     latent_format = Latents
     tokenizer: ClassVar[Path]
+
+    def get_model(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """ComfyUI's model, with previews in the colours of the checkpoint's VAE, if it has one."""
+        decoder = ldm_names.part(state_dict, f"{ldm_names.VAE}taesd_decoder.")
+        if decoder:
+            self.latent_format.learn_colours(decoder)
+        return super().get_model(state_dict, *args, **kwargs)
 
     def clip_target(self, state_dict: dict[str, Any]) -> ClipTarget:
         """How to build the tokenizer and the text encoder, in the sizes of the checkpoint.

@@ -48,6 +48,7 @@ def _weights() -> ModuleType | None:
     try:
         from ..demo import weights
     except ImportError as error:
+        # The folder may still be there, with outputs in it.
         if error.name != f"{__package__.rpartition('.')[0]}.demo":
             raise
         return None

@@ -58,7 +58,6 @@ def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> No
         metadata=metadata,
         replace=False,
     )
-    keep_beside(path, base.tokenizer)
 
 
 def write_result(run: Run, adapter: Path, steps: int) -> Result:

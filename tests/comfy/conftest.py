@@ -21,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = runpy.run_path(str(Path(__file__).with_name("graphs.py")))
+LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
 BASE = "sd15-random-fp16.safetensors"
 START_SECONDS = 180
 PROMPT_SECONDS = 540
@@ -227,20 +228,28 @@ def copy_pack(folder: Path, *left_out: str) -> Path:
     folder.mkdir(parents=True)
     for name in ("__init__.py", "__main__.py", "terminal.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
-    ignored = shutil.ignore_patterns("__pycache__", "output", "weights")
+    ignored = shutil.ignore_patterns("__pycache__", "output")
     for part in sorted({*PACK_PARTS} - {*left_out}):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
     return folder
 
 
 @pytest.fixture(scope="session")
-def miniature_server(tmp_path_factory, start_comfy):
-    """Starts a server whose pack has the miniature with random weights, beside small test packs.
+def pack_copy():
+    """The function `copy_pack`."""
+    return copy_pack
 
-    `start({name: source})` returns it; its `models` is the folder of the miniature's files.
+
+@pytest.fixture(scope="session")
+def miniature_server(tmp_path_factory, start_comfy):
+    """Starts a server whose pack has the miniature, beside small test packs.
+
+    `start({name: source})` returns it; its `models` is the folder of the miniature's files, which
+    have random weights where the repository has none.
     """
 
     def start(packs: dict[str, str]) -> Server:
+        from likeness.demo import weights
         from likeness.demo.random_model import write_random_miniature
 
         home = tmp_path_factory.mktemp("home")
@@ -248,7 +257,8 @@ def miniature_server(tmp_path_factory, start_comfy):
             (home / "custom_nodes" / name).mkdir(parents=True)
             (home / "custom_nodes" / name / "__init__.py").write_text(source, encoding="utf-8")
         pack = copy_pack(tmp_path_factory.mktemp("pack") / "ComfyUI-Likeness")
-        write_random_miniature(pack / "demo" / "weights")
+        if not weights.available():
+            write_random_miniature(pack / "demo" / "weights")
         for kind in ("checkpoints", "controlnet", "diffusers", "loras"):
             (home / "models" / kind).mkdir(parents=True)
         server = start_comfy(home, pack)
@@ -256,6 +266,36 @@ def miniature_server(tmp_path_factory, start_comfy):
         return server
 
     return start
+
+
+@pytest.fixture(scope="session")
+def light_server(tmp_path_factory):
+    """A ComfyUI without any model, with the nodes of `light.py`; three files stand for adapters."""
+    home = tmp_path_factory.mktemp("light")
+    (home / "custom_nodes" / "light").mkdir(parents=True)
+    (home / "custom_nodes" / "light" / "__init__.py").write_text(LIGHT["PACK"])
+    (home / "models" / "loras").mkdir(parents=True)
+    for name in ("one", "two", "three"):
+        (home / "models" / "loras" / f"{name}.safetensors").write_bytes(name.encode())
+    running = Server(home)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def drawn(light_server):
+    """What the light nodes did since the last question, as lists of words by their kind."""
+    log = light_server.home / "custom_nodes" / "light" / "log.txt"
+    log.write_text("")
+
+    def read(kind="draw"):
+        lines = [line.split("|") for line in log.read_text().splitlines()]
+        if kind != "all":
+            lines = [line[1:] for line in lines if line[0] == kind]
+        log.write_text("")
+        return lines
+
+    return read
 
 
 def put_photographs(folder: Path) -> None:

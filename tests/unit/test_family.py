@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 from likeness.demo import weights
 from likeness.demo.miniature import CONTEXT, UNET
 from likeness.demo.tokenizer import vocabulary, write_tokenizer
@@ -27,18 +28,30 @@ def core() -> dict[str, ModuleType]:
     """Stand-ins for the modules that hold ComfyUI's classes of models."""
 
     sizes = {"context_dim": 768, "model_channels": 320, "use_temporal_attention": False}
-    family = type("SD15", (), {"unet_config": sizes})
+    family = type("SD15", (), {"unet_config": sizes, "get_model": lambda self, state: state})
 
     class ClipTarget:
         def __init__(self, tokenizer, clip):
             self.tokenizer, self.clip = tokenizer, clip
+
+    class Decoder(torch.nn.Module):
+        """Colours (0 to 1) that are linear in the latents."""
+
+        def __init__(self, latent_channels):
+            super().__init__()
+            self.colours = torch.nn.Parameter(torch.zeros(latent_channels, 3))
+
+        def forward(self, latents):
+            return torch.einsum("nchw,cr->nrhw", latents, self.colours) + 0.75
 
     def kinds(*names):
         return {name: type(name, (), {}) for name in names}
 
     texts = ("SDTokenizer", "SD1Tokenizer", "SD1ClipModel", "SDClipModel")
     contents = {
-        "latent_formats": kinds("SD15"),
+        "latent_formats": {"SD15": type("SD15", (), {"latent_channels": 4})},
+        "taesd": {},
+        "taesd.taesd": {"Decoder": Decoder},
         "supported_models": {"SD15": family, "models": [family]},
         "supported_models_base": {"ClipTarget": ClipTarget},
         "sd1_clip": kinds(*texts),
@@ -58,7 +71,8 @@ def pack(monkeypatch, tmp_path):
     STUB["install"](listed)
     for name, module in core().items():
         monkeypatch.setitem(sys.modules, name, module)
-        monkeypatch.setattr(sys.modules["comfy"], name.partition(".")[2], module, raising=False)
+        parent, _, leaf = name.rpartition(".")
+        monkeypatch.setattr(sys.modules[parent], leaf, module, raising=False)
     monkeypatch.delitem(sys.modules, "likeness.nodes.family", raising=False)
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setattr(weights.available, "__defaults__", (tmp_path,))
@@ -67,11 +81,15 @@ def pack(monkeypatch, tmp_path):
     return SimpleNamespace(miniature=miniature, folders=folders, known=known)
 
 
-@pytest.fixture
-def without_demo(monkeypatch):
-    """As if the folder were not there."""
+@pytest.fixture(params=["no folder", "an empty folder"])
+def without_demo(monkeypatch, request):
+    """As if the room were not there; outputs may have been left in its folder."""
     monkeypatch.delattr(sys.modules["likeness"], "demo")
-    monkeypatch.setitem(sys.modules, "likeness.demo", None)
+    for name in [name for name in sys.modules if name.startswith("likeness.demo.")]:
+        monkeypatch.delitem(sys.modules, name)
+    empty = ModuleType("likeness.demo")
+    empty.__path__ = []
+    monkeypatch.setitem(sys.modules, "likeness.demo", empty if "empty" in request.param else None)
 
 
 @pytest.fixture
@@ -129,6 +147,25 @@ def checkpoint(entries):
     """Tensors of a text encoder, as far as their shapes tell its sizes."""
     shapes = {EMBEDDING: (entries, CONTEXT), POSITIONS: (77, CONTEXT), LAYER: (512, CONTEXT)}
     return {name: SimpleNamespace(shape=shape) for name, shape in shapes.items()}
+
+
+def test_previews_have_the_colours_of_the_checkpoints_vae(installed):
+    installed.miniature.register()
+    family = installed.known[-1]()
+    family.latent_format = type(family).latent_format()  # as ComfyUI's own class does
+    colours = torch.arange(12.0).reshape(4, 3) / 100
+    family.get_model({"first_stage_model.taesd_decoder.colours": colours})
+    previews = family.latent_format
+    assert torch.allclose(torch.tensor(previews.latent_rgb_factors), 2 * colours, atol=1e-6)
+    assert torch.allclose(torch.tensor(previews.latent_rgb_factors_bias), torch.tensor(0.5))
+
+
+def test_a_model_without_a_vae_has_no_previews(installed):
+    installed.miniature.register()
+    family = installed.known[-1]()
+    family.latent_format = type(family).latent_format()
+    family.get_model({})
+    assert family.latent_format.latent_rgb_factors is None
 
 
 def test_trainings_get_the_tokenizer(installed):
