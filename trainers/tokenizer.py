@@ -18,7 +18,7 @@ _log = logging.getLogger("likeness")
 LENGTH = 77  # tokens of a prompt, with its start and end
 _CLIP_ENTRIES = 49_408  # of CLIP ViT-L/14's vocabulary, which SD 1.x has
 _FILES = (
-    *("vocab.json", "merges.txt", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"),
     *("tokenizer_config.json", "special_tokens_map.json"),
 )
 _WORD_END = "</w>"  # how CLIP marks the last piece of a word
@@ -49,13 +49,20 @@ def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
     tried += [f"the local hub cache of {repository}" for repository, _ in _ON_HUB]
     lines = "\n".join(f"- {place}" for place in tried)
     raise BaseModelError(
-        f"No CLIP tokenizer (vocab.json and merges.txt) was found. Tried:\n{lines}\n"
+        f"No CLIP tokenizer (vocab.json and merges.txt, or tokenizer.json) was found. Tried:\n{lines}\n"
         "Put one into the first of these, or name its folder."
     )
 
 
 def is_tokenizer(folder: Path) -> bool:
-    """Whether `folder` has a CLIP vocabulary and its merges."""
+    """Whether `folder` has a CLIP vocabulary and its merges, or both in one file.
+
+    transformers 5 writes only the one file, ``tokenizer.json``.
+    """
+    return _has_vocabulary(folder) or (folder / "tokenizer.json").is_file()
+
+
+def _has_vocabulary(folder: Path) -> bool:
     return (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
 
 
@@ -65,10 +72,12 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     Raises:
         BaseModelError: the files cannot be read.
     """
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, CLIPTokenizerFast
 
+    # Before transformers 5 only the fast kind reads tokenizer.json.
+    kind = CLIPTokenizer if _has_vocabulary(folder) else CLIPTokenizerFast
     try:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(
+        tokenizer: CLIPTokenizer = kind.from_pretrained(
             str(folder), local_files_only=True, model_max_length=LENGTH
         )
     except Exception as error:  # the tokenizers library raises plain Exception

@@ -87,3 +87,15 @@ def test_a_tokenizer_that_cannot_be_kept_is_an_error(tmp_path):
     (tmp_path / "tuned_tokenizer").write_bytes(b"a file in the way")
     with pytest.raises(RunFailed, match="tuned_tokenizer cannot be written"):
         keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+
+
+def test_a_folder_that_transformers_5_wrote_has_one_file(tmp_path):
+    from transformers import CLIPTokenizerFast
+
+    write_small_tokenizer(tmp_path / "old")
+    CLIPTokenizerFast.from_pretrained(str(tmp_path / "old")).save_pretrained(tmp_path / "new")
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / "new" / name).unlink(missing_ok=True)
+    text = "a photo of sks man's face, 12 Ünïcode"
+    old, new = (load_tokenizer(tmp_path / name) for name in ("old", "new"))
+    assert new(text).input_ids == old(text).input_ids and new.model_max_length == 77

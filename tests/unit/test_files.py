@@ -1,0 +1,54 @@
+import errno
+import os
+
+import pytest
+from likeness.trainers import files
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(handle):
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        sync(handle)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append("name"), replace(a, b)))
+    files.write_whole(tmp_path / "a", "text")
+    assert done == ["file", "name", "folder"]
+    done.clear()
+    files.write_whole(tmp_path / "b", b"bytes", lasting=False)
+    assert done == ["file", "name"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    files.write_whole(tmp_path / "a", "old")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError) as caught:
+        files.write_whole(tmp_path / "a", "new")
+    assert files.is_full(caught.value)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_folder_takes_the_place_of_another_whole(tmp_path):
+    for name in ("partial", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "from").write_text(name)
+    files.move_folder(tmp_path / "partial", tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert (tmp_path / "target" / "from").read_text() == "partial"
+    files.remove_folder(tmp_path / "target")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_says_that_a_disk_is_full():
+    assert files.is_full(OSError(errno.EDQUOT, "quota"))
+    assert files.is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not files.is_full(OSError(errno.EACCES, "no space left"))
+    assert not files.is_full(ValueError("os error 2"))

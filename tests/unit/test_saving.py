@@ -1,0 +1,88 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.trainers import checkpoint, saving
+from likeness.trainers.errors import Diverged
+from likeness.trainers.recipe import Recipe
+from likeness.trainers.runs import RunFolder
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A run and a state that are just enough to save."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([weight])
+    state = checkpoint.State(
+        {"unet.w": weight}, optimizer, torch.amp.GradScaler(enabled=False), None
+    )
+    run = SimpleNamespace(
+        folder=RunFolder(tmp_path),
+        recipe=Recipe(),
+        losses=[],
+        emit=lambda *a, **k: None,
+        accelerator=SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None),
+    )
+    return run, state
+
+
+def kept(run):
+    return checkpoint.found(run.folder.checkpoints)
+
+
+def test_the_last_checkpoint_goes_only_after_the_next_is_proven(parts):
+    run, state = parts
+    checkpoints = saving.Checkpoints(run, state)
+    checkpoints.save(3)
+    checkpoints.prove(5)
+    checkpoints.save(6)
+    assert kept(run) == [3, 6]
+    checkpoints.prove(6)
+    assert kept(run) == [3, 6]
+    checkpoints.prove(7)
+    assert kept(run) == [6]
+
+
+def test_where_the_training_diverges_the_unproven_one_goes(parts):
+    run, state = parts
+    checkpoints = saving.Checkpoints(run, state)
+    checkpoints.save(3)
+    with pytest.raises(Diverged), checkpoints.doubted():
+        raise Diverged("it did")
+    assert kept(run) == [3]  # the only one
+    checkpoints.prove(4)
+    checkpoints.save(6)
+    with pytest.raises(Diverged), checkpoints.doubted():
+        raise Diverged("it did")
+    assert kept(run) == [3]
+
+
+def test_unsound_weights_are_never_saved(parts):
+    run, state = parts
+    checkpoints = saving.Checkpoints(run, state)
+    with torch.no_grad():
+        state.parameters["unet.w"].fill_(float("nan"))
+    with pytest.raises(Diverged):
+        checkpoints.save(3)
+    assert kept(run) == []
+
+
+def test_a_run_that_saves_at_its_end_is_late_after_five_minutes_or_fifty_savings(
+    parts, monkeypatch
+):
+    run, state = parts
+    clock = [1000.0]
+    monkeypatch.setattr(saving.time, "monotonic", lambda: clock[0])
+    checkpoints = saving.Checkpoints(run, state)
+    clock[0] += 299
+    assert not checkpoints.late()
+    clock[0] += 2
+    assert checkpoints.late()
+    run.emit = lambda *a, **k: clock.__setitem__(0, clock[0] + 10)  # saving takes 10 s
+    checkpoints.save(3)
+    clock[0] += 490
+    assert not checkpoints.late()
+    clock[0] += 20
+    assert checkpoints.late()
+    run.recipe = Recipe().changed(saving={"every": 100})
+    assert not checkpoints.late()

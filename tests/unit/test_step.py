@@ -1,0 +1,65 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.trainers.step import Learner, Prompts, average_gradients, buckets
+from likeness.trainers.text import cut_prompts
+
+
+def test_gradients_are_averaged_in_few_messages():
+    sent = []
+
+    def reduce(flat, how):
+        sent.append(flat.numel())
+        return flat / 2
+
+    gradients = [torch.full(shape, 4.0) for shape in [(3, 2), (5,), ()]]
+    average_gradients(gradients, SimpleNamespace(reduce=reduce))
+    assert sent == [12]
+    assert all(torch.equal(g, torch.full_like(g, 2.0)) for g in gradients)
+
+
+def test_buckets_keep_the_order_and_the_size():
+    tensors = [torch.zeros(n) for n in (3, 3, 9, 1, 2)]
+    sizes = [[t.numel() for t in bucket] for bucket in buckets(tensors, 6)]
+    assert sizes == [[3, 3], [9], [1, 2]]
+
+
+@pytest.fixture
+def learner():
+    text = torch.nn.Sequential(torch.nn.Dropout())
+    return Learner(
+        unet=torch.nn.Sequential(torch.nn.Dropout()),
+        prompts=Prompts(torch.zeros(1, 77), 1, text, embeddings=torch.ones(1, 77, 2)),
+        alphas=torch.ones(1000),
+        prediction="epsilon",
+        min_snr_gamma=None,
+        device=torch.device("cpu"),
+        autocast_dtype=None,
+    )
+
+
+def test_evaluating_leaves_no_dropout_on_and_gives_back_what_was(learner):
+    text = learner.prompts.text_encoder
+    learner.unet.train()
+    text.train()
+    before = learner.prompts.embeddings
+    with learner.evaluating(anew=True):
+        assert not learner.unet.training and not text[0].training
+        assert learner.prompts.embeddings is None
+    assert learner.unet.training and text[0].training
+    assert learner.prompts.embeddings is before
+    with learner.evaluating():
+        assert learner.prompts.embeddings is before
+
+
+def test_prompts_that_are_cut_are_told(tmp_path):
+    from likeness.demo.random_model import write_small_tokenizer
+    from likeness.trainers.tokenizer import load_tokenizer
+
+    write_small_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    long = "abcdefghij " * 9
+    assert cut_prompts(tokenizer, ["a photo"]) is None
+    told = cut_prompts(tokenizer, ["a photo", long])
+    assert "1 of 2" in told and "'abcdefghij abc" in told and "77" in told
