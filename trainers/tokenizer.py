@@ -49,7 +49,8 @@ def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
     tried += [f"the local hub cache of {repository}" for repository, _ in _ON_HUB]
     lines = "\n".join(f"- {place}" for place in tried)
     raise BaseModelError(
-        f"No CLIP tokenizer (vocab.json and merges.txt, or tokenizer.json) was found. Tried:\n{lines}\n"
+        "No CLIP tokenizer (vocab.json and merges.txt, or tokenizer.json) was found. "
+        f"Tried:\n{lines}\n"
         "Put one into the first of these, or name its folder."
     )
 
