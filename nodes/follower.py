@@ -43,9 +43,12 @@ class Follower:
         """One event."""
         data = event.data
         if event.kind == "step":
+            self._done = (data["step"], data["total"])
             self._news.add({"step": data["step"], "total": data["total"]})
-        elif event.kind == "stage" and data["total"]:
-            self._progress.show(data["done"], data["total"])
+        elif event.kind == "stage":
+            self._news.add({"stage": data["name"]})
+            if data["total"]:
+                self._progress.show(data["done"], data["total"])
         elif event.kind == "preview":
             self._progress.show(*self._done, picture=self._folder / data["path"])
 
@@ -55,6 +58,6 @@ class Follower:
         host.tell_browser(EVENT, {"run": self._folder.name, "ended": True})
 
     def _tell(self, news: dict[str, Any]) -> None:
-        self._done = (news["step"], news["total"])
-        self._progress.show(*self._done)
+        if "step" in news:
+            self._progress.show(*self._done)
         host.tell_browser(EVENT, {"run": self._folder.name, "ended": False, **news})

@@ -286,9 +286,10 @@ def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
         follower.show(Event(kind, 0.0, data))
     follower.end()
     picture = Path("runs/run/samples/x.png")
-    assert screen.shown == [(3, 500, None), (7, 20, None), (7, 20, picture)]
-    pinned, step, end = told
+    assert screen.shown == [(3, 500, None), (7, 20, picture), (7, 20, None)]
+    pinned, stage, step, end = told
     assert pinned[1] == {"workflow": "", "node": "5", "kind": "run", "value": "run"}
+    assert stage == ("likeness.step", {"run": "run", "ended": False, "stage": "class images"})
     assert step == ("likeness.step", {"run": "run", "ended": False, "step": 7, "total": 20})
     assert end == ("likeness.step", {"run": "run", "ended": True})
 

@@ -1,0 +1,53 @@
+// What the server has pinned to nodes: told as it happens, and asked for after a reload.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+const followers = new WeakMap(); // node -> {kind: then}
+let listening = false;
+let asking = null;
+
+/** Calls `then(value)` for what the server shows on a node, now and later. */
+export function follow(node, kind, then) {
+  const kinds = followers.get(node) ?? {};
+  followers.set(node, { ...kinds, [kind]: then });
+  if (listening) return;
+  listening = true;
+  api.addEventListener("likeness.board", ({ detail }) => {
+    if (!detail.workflow || detail.workflow === workflowId())
+      show(detail.node, { [detail.kind]: detail.value });
+  });
+}
+
+/** Asks what the loaded workflow's nodes show; many calls in a row ask once. */
+export function recall() {
+  asking ??= Promise.resolve().then(async () => {
+    asking = null;
+    const answer = await api.fetchApi(
+      `/likeness/board?workflow=${encodeURIComponent(workflowId())}`,
+    );
+    if (!answer.ok) return;
+    for (const [id, kinds] of Object.entries(await answer.json())) show(id, kinds);
+  });
+  return asking;
+}
+
+function workflowId() {
+  return (app.rootGraph ?? app.graph)?.id ?? "";
+}
+
+function show(id, kinds) {
+  const known = followers.get(nodeOfId(id)) ?? {};
+  for (const [kind, value] of Object.entries(kinds)) known[kind]?.(value);
+}
+
+/** The node that the server calls `id`: "5", or "12:5" for node 5 inside of subgraph node 12. */
+export function nodeOfId(id) {
+  let graph = app.rootGraph ?? app.graph;
+  let node = null;
+  for (const part of String(id).split(":")) {
+    node = graph?.getNodeById(Number(part)) ?? null;
+    graph = node?.subgraph;
+  }
+  return node;
+}

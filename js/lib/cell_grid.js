@@ -1,0 +1,302 @@
+// The grid of a comparison: only what is on the screen is in the document.
+
+import { bestOfColumns, cellOf } from "./comparison.js";
+import { h } from "./dom.js";
+import { significant } from "./format.js";
+import { moved, scrolledTo, visible } from "./window.js";
+
+const GAP = 4;
+
+/**
+ * @param address index -> address of a small picture
+ * @param choose (index, event) -> what a click or Enter does
+ */
+export class CellGrid {
+  #comparison = null;
+  #measure = null;
+  #best = new Set();
+  #marks = new Map();
+  #rows = new Map(); // row -> {element, cells: Map of column -> element}
+  #heads = new Map();
+  #active = { row: 0, column: 0 };
+  #frame = 0;
+
+  constructor({ address, choose, width = 96, label = 84 }) {
+    this.address = address;
+    this.choose = choose;
+    this.width = width;
+    this.label = label;
+    this.head = h("div", { class: "lk-grid-head", role: "row" });
+    this.corner = h("div", { class: "lk-corner", role: "columnheader" });
+    this.head.append(this.corner);
+    this.sheet = h("div", { class: "lk-grid-sheet" }, this.head);
+    this.element = h(
+      "div",
+      { class: "lk-grid", role: "grid", dataset: { captureWheel: "true" } },
+      this.sheet,
+    );
+    this.element.addEventListener("scroll", () => this.#later(), { passive: true });
+    this.element.addEventListener("keydown", (event) => this.#key(event));
+    this.element.addEventListener("click", (event) => this.#click(event));
+    new ResizeObserver(() => this.#later()).observe(this.element);
+  }
+
+  /** Shows a comparison from the start, or null. */
+  show(comparison) {
+    this.#comparison = comparison;
+    this.#clear();
+    if (!comparison) return;
+    this.element.setAttribute("aria-rowcount", comparison.rows.length + 1);
+    this.element.setAttribute("aria-colcount", comparison.columns.length + 1);
+    this.element.setAttribute("aria-label", `Comparison ${comparison.name}`);
+    this.#active = { row: 0, column: 0 };
+    this.#measured();
+    this.#layOut();
+  }
+
+  /** Draws cells anew whose picture has come or changed. */
+  refresh(indices) {
+    const across = this.#comparison.columns.length;
+    for (const index of indices) {
+      const row = this.#rows.get(Math.floor(index / across));
+      row?.cells.get(index % across)?.remove();
+      row?.cells.delete(index % across);
+    }
+    this.#later();
+  }
+
+  /** Shows a measure's values in the cells; null: none. */
+  score(measure) {
+    this.#measure = measure;
+    this.#measured();
+    this.#clear();
+    this.#layOut();
+  }
+
+  /** Marks cells with a letter: {index: "A"}. */
+  mark(marks) {
+    this.#marks = new Map(Object.entries(marks).map(([index, letter]) => [Number(index), letter]));
+    this.#clear();
+    this.#layOut();
+  }
+
+  /** Sets the width of a cell in pixels. */
+  resize(width) {
+    if (this.width === width) return;
+    this.width = width;
+    this.#clear();
+    this.#layOut();
+  }
+
+  /** Puts the keyboard's focus on a cell, and scrolls there. */
+  focus(index) {
+    const across = this.#comparison.columns.length;
+    this.#go({ row: Math.floor(index / across), column: index % across });
+  }
+
+  #measured() {
+    this.#best =
+      this.#measure && this.#comparison
+        ? bestOfColumns(this.#measure, this.#comparison.columns.length)
+        : new Set();
+  }
+
+  get #size() {
+    return {
+      across: this.width + GAP,
+      down: Math.round(this.width / this.#comparison.aspect) + GAP,
+    };
+  }
+
+  get #headHeight() {
+    return this.width >= 120 ? 46 : 26;
+  }
+
+  #clear() {
+    for (const { element } of this.#rows.values()) element.remove();
+    for (const element of this.#heads.values()) element.remove();
+    this.#rows.clear();
+    this.#heads.clear();
+  }
+
+  #layOut() {
+    if (!this.#comparison) return;
+    const { rows, columns } = this.#comparison;
+    const { across, down } = this.#size;
+    const { style } = this.sheet;
+    style.setProperty("--lk-label", `${this.label}px`);
+    style.setProperty("--lk-head", `${this.#headHeight}px`);
+    style.setProperty("--lk-width", `${this.width}px`);
+    style.setProperty("--lk-height", `${down - GAP}px`);
+    style.width = `${this.label + columns.length * across}px`;
+    style.height = `${this.#headHeight + rows.length * down}px`;
+    this.#render();
+  }
+
+  #later() {
+    if (!this.#frame) this.#frame = requestAnimationFrame(() => this.#render());
+  }
+
+  #render() {
+    this.#frame = 0;
+    if (!this.#comparison || !this.element.clientWidth) return;
+    const { rows, columns } = this.#comparison;
+    const { across, down } = this.#size;
+    const { scrollLeft, scrollTop, clientWidth, clientHeight } = this.element;
+    const downRange = visible(scrollTop, clientHeight - this.#headHeight, down, rows.length);
+    const acrossRange = visible(scrollLeft, clientWidth - this.label, across, columns.length);
+    keep(this.#heads, acrossRange, (column) => this.#columnHead(column, across), this.head);
+    keep(this.#rows, downRange, (row) => this.#row(row, down), this.sheet);
+    for (const [row, { element, cells }] of this.#rows) {
+      keep(cells, acrossRange, (column) => this.#cell(row, column, across), element);
+    }
+  }
+
+  #columnHead(column, across) {
+    const { key, prompt } = this.#comparison.columns[column];
+    const left = `${this.label + column * across}px`;
+    return h(
+      "div",
+      {
+        class: "lk-grid-column",
+        role: "columnheader",
+        "aria-colindex": column + 2,
+        style: { left },
+        title: `${key}\n${prompt ?? ""}`,
+      },
+      h("strong", {}, key),
+      this.width >= 120 && h("span", {}, prompt ?? ""),
+    );
+  }
+
+  #row(row, down) {
+    const mean = this.#measure?.rows[row] ?? null;
+    const name = this.#comparison.rows[row];
+    const head = h(
+      "div",
+      { class: "lk-grid-label", role: "rowheader", "aria-colindex": 1, title: name },
+      h("strong", {}, name),
+      mean !== null && h("span", {}, significant(mean, 3)),
+    );
+    const top = `${this.#headHeight + row * down}px`;
+    const element = h(
+      "div",
+      { class: "lk-grid-row", role: "row", "aria-rowindex": row + 2, style: { top } },
+      head,
+    );
+    return { element, cells: new Map(), remove: () => element.remove() };
+  }
+
+  #cell(row, column, across) {
+    const index = row * this.#comparison.columns.length + column;
+    const cell = cellOf(this.#comparison, index);
+    const value = this.#measure?.cells[index] ?? null;
+    const letter = this.#marks.get(index);
+    const best = this.#best.has(index);
+    const said = [
+      cell.label,
+      cell.key,
+      cell.drawn ? "" : "not drawn yet",
+      letter && `marked ${letter}`,
+    ];
+    if (value !== null)
+      said.push(
+        `${this.#measure.label} ${significant(value, 3)}${best ? ", best of its column" : ""}`,
+      );
+    const active = row === this.#active.row && column === this.#active.column;
+    return h(
+      "button",
+      {
+        type: "button",
+        role: "gridcell",
+        class: `lk-cell${cell.drawn ? "" : " missing"}${letter ? " marked" : ""}`,
+        style: { left: `${this.label + column * across}px` },
+        tabindex: active ? 0 : -1,
+        "aria-colindex": column + 2,
+        "aria-label": said.filter(Boolean).join(", "),
+        dataset: { index },
+      },
+      cell.drawn && this.#picture(index),
+      value !== null &&
+        h("span", { class: `lk-score${best ? " best" : ""}` }, significant(value, 3)),
+      letter && h("span", { class: "lk-mark" }, letter),
+    );
+  }
+
+  #picture(index) {
+    const image = h("img", {
+      alt: "",
+      draggable: "false",
+      decoding: "async",
+      src: this.address(index),
+    });
+    image.addEventListener("error", () => {
+      const cell = image.parentElement;
+      cell?.classList.add("missing");
+      image.replaceWith(h("span", { class: "lk-gone" }, "file is gone"));
+    });
+    return image;
+  }
+
+  #click(event) {
+    const cell = event.target.closest(".lk-cell");
+    if (!cell) return;
+    const index = Number(cell.dataset.index);
+    const across = this.#comparison.columns.length;
+    this.#activate({ row: Math.floor(index / across), column: index % across });
+    this.choose(index, event);
+  }
+
+  #key(event) {
+    if (!this.#comparison || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { rows, columns } = this.#comparison;
+    const target = moved(this.#active, event.key, rows.length, columns.length);
+    if (!target) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.#go(target);
+  }
+
+  #go(target) {
+    const { across, down } = this.#size;
+    const { element } = this;
+    const [left, top] = [target.column * across, target.row * down];
+    element.scrollLeft = scrolledTo(
+      element.scrollLeft,
+      element.clientWidth - this.label,
+      left,
+      left + across,
+    );
+    element.scrollTop = scrolledTo(
+      element.scrollTop,
+      element.clientHeight - this.#headHeight,
+      top,
+      top + down,
+    );
+    this.#render();
+    this.#activate(target);
+    this.#rows.get(target.row)?.cells.get(target.column)?.focus({ preventScroll: true });
+  }
+
+  #activate(target) {
+    this.#rows.get(this.#active.row)?.cells.get(this.#active.column)?.setAttribute("tabindex", -1);
+    this.#active = target;
+    this.#rows.get(target.row)?.cells.get(target.column)?.setAttribute("tabindex", 0);
+  }
+}
+
+/** Lets `shown` hold exactly the items of a range: makes those that come, removes those that go. */
+function keep(shown, [first, last], make, parent) {
+  for (const [number, item] of shown) {
+    if (number < first || number >= last) {
+      item.remove();
+      shown.delete(number);
+    }
+  }
+  for (let number = first; number < last; number++) {
+    if (shown.has(number)) continue;
+    const item = make(number);
+    shown.set(number, item);
+    parent.append(item.element ?? item);
+  }
+}

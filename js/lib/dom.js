@@ -1,0 +1,96 @@
+// Elements built from values. Text from files and servers is only ever set as text.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * An element. `attributes` are set as attributes, except `on` ({event: listener}), `style`
+ * ({property: value}) and `dataset`; null and false leave an attribute out. Children are
+ * elements and text; null and false are passed over.
+ */
+export function h(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+/** As `h`, for SVG. */
+export function svg(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled(element, { on = {}, style = {}, dataset = {}, ...attributes }, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) {
+      element.setAttribute(name, value === true ? "" : value);
+    }
+  }
+  for (const [name, value] of Object.entries(style)) element.style.setProperty(name, value);
+  Object.assign(element.dataset, dataset);
+  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
+  element.append(
+    ...children
+      .flat()
+      .filter(
+        (child) => child !== null && child !== false && child !== true && child !== undefined,
+      ),
+  );
+  return element;
+}
+
+/** Sets an element's text if it is another one, so that nothing is laid out again for nothing. */
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Shows or hides an element. */
+export function show(element, visible) {
+  element.hidden = !visible;
+}
+
+// Drawn on 16 × 16, stroked with the colour of the text.
+const ICONS = {
+  close: "M4 4l8 8M12 4l-8 8",
+  download: "M8 2.5v7.5M4.8 7L8 10.2 11.2 7M3 13.5h10",
+  expand: "M9.5 2.5h4v4M6.5 13.5h-4v-4M13.5 2.5L9.3 6.7M2.5 13.5l4.2-4.2",
+  left: "M10 3.5L5.5 8l4.5 4.5",
+  right: "M6 3.5L10.5 8 6 12.5",
+  grid: "M2.5 2.5h4v4h-4zM9.5 2.5h4v4h-4zM2.5 9.5h4v4h-4zM9.5 9.5h4v4h-4z",
+  swap: "M3 5.5h9.5M10 3l2.5 2.5L10 8M13 10.5H3.5M6 8l-2.5 2.5L6 13",
+  compare: "M8 2v12M2.5 4h3.5v8H2.5zM10 4h3.5v8H10z",
+  warning: "M8 2.5L14 13H2zM8 6.5v3M8 11.3v.2",
+  check: "M3 8.5l3.2 3.2L13 4.8",
+  refresh: "M13 8a5 5 0 1 1-1.5-3.5M13 2.5v2.5h-2.5",
+};
+
+/** A small picture beside or instead of a label; hidden from screen readers. */
+export function icon(name) {
+  return svg(
+    "svg",
+    { viewBox: "0 0 16 16", class: "lk-icon", "aria-hidden": "true" },
+    svg("path", { d: ICONS[name] }),
+  );
+}
+
+/** A button; with `label` instead of text it shows only its icon. */
+export function button({ text = "", label = null, symbol = null, kind = "", title = null, click }) {
+  return h(
+    "button",
+    {
+      type: "button",
+      class: `lk-button ${kind}`.trim(),
+      "aria-label": label,
+      title: title ?? label,
+      on: { click },
+    },
+    symbol && icon(symbol),
+    text && h("span", {}, text),
+  );
+}
+
+/** Loads style sheets of the pack, each once. */
+export function loadStyle(...names) {
+  for (const name of ["base", ...names]) {
+    const href = new URL(`../css/${name}.css`, import.meta.url).href;
+    const known = [...document.querySelectorAll("link[data-likeness]")];
+    if (known.some((link) => link.href === href)) continue;
+    document.head.append(h("link", { rel: "stylesheet", href, dataset: { likeness: name } }));
+  }
+}

@@ -1,0 +1,97 @@
+// Pictures drawn while a run learned: steps across, prompts down.
+
+import { h, show } from "./dom.js";
+import { count } from "./format.js";
+import { openLightbox } from "./lightbox.js";
+import { filmstrip } from "./run_state.js";
+
+/** `element`, and `update(previews)`; `address` turns a preview's path into an address. */
+export class Filmstrip {
+  rows = 0;
+  #shown = "";
+  #previews = [];
+
+  constructor(address) {
+    this.address = address;
+    this.element = h("div", {
+      class: "lk-film",
+      role: "group",
+      "aria-label": "Previews",
+      dataset: { captureWheel: "true" },
+    });
+    show(this.element, false);
+  }
+
+  clear() {
+    this.update([]);
+  }
+
+  update(previews) {
+    const known = previews.map((one) => `${one.step}/${one.index}/${one.path}`).join();
+    if (known === this.#shown) return;
+    this.#shown = known;
+    this.#previews = previews;
+    const { element } = this;
+    const atEnd = element.scrollLeft + element.clientWidth >= element.scrollWidth - 8;
+    const { steps, prompts } = filmstrip(previews);
+    this.rows = prompts.length;
+    element.style.gridTemplateColumns = `repeat(${steps.length}, 64px)`;
+    element.replaceChildren(
+      ...steps.map((step, n) =>
+        h("div", { class: "lk-step", style: { "grid-area": `1 / ${n + 1}` } }, count(step)),
+      ),
+      ...previews.map((one) =>
+        this.#frame(one, steps.indexOf(one.step), prompts.indexOf(one.index)),
+      ),
+    );
+    show(element, previews.length > 0);
+    if (atEnd) element.scrollLeft = element.scrollWidth;
+  }
+
+  #frame(preview, column, row) {
+    const label = `Step ${count(preview.step)}, prompt ${preview.index + 1}`;
+    const image = h("img", {
+      alt: "",
+      src: this.address(preview.path),
+      loading: "lazy",
+      decoding: "async",
+    });
+    return h(
+      "button",
+      {
+        type: "button",
+        "aria-label": label,
+        title: label,
+        style: { "grid-area": `${row + 2} / ${column + 1}` },
+        on: { click: () => this.#open({ row, column }) },
+      },
+      image,
+    );
+  }
+
+  #open(place) {
+    const { steps, prompts } = filmstrip(this.#previews);
+    openLightbox({
+      place,
+      rows: prompts.length,
+      columns: steps.length,
+      picture: ({ row, column }) => {
+        const preview = this.#previews.find(
+          (one) => one.step === steps[column] && one.index === prompts[row],
+        );
+        const title = `Step ${count(steps[column])}`;
+        return (
+          preview && {
+            title,
+            text: prompts.length > 1 ? `prompt ${prompts[row] + 1} of ${prompts.length}` : "",
+            content: h("img", {
+              class: "lk-light-picture",
+              alt: title,
+              src: this.address(preview.path),
+            }),
+          }
+        );
+      },
+    });
+  }
+}

@@ -1,0 +1,60 @@
+// Pictures of a table, one at a time over the whole window.
+
+import { button, h, loadStyle, say } from "./dom.js";
+import { keepKeys } from "./keys.js";
+import { moved } from "./window.js";
+
+/**
+ * Opens on a picture; the arrow keys lead to the others.
+ * @param place {row, column} of the first one
+ * @param rows, columns size of the table
+ * @param picture ({row, column}) -> {title, text, content}, an element to show, or null
+ */
+export function openLightbox({ place, rows, columns, picture }) {
+  loadStyle("viewer");
+  const title = h("h2", { role: "status" });
+  const text = h("span", { class: "lk-muted" });
+  const stage = h("div", { class: "lk-light-stage" });
+  const dialog = h("dialog", { class: "likeness lk-viewer lk-light", "aria-label": "Picture" });
+
+  const go = (target) => {
+    const found = picture(target);
+    if (!found) return;
+    place = target;
+    say(title, found.title);
+    say(text, found.text);
+    stage.replaceChildren(found.content);
+  };
+  const by = (key) => go(moved(place, key, rows, columns, 1) ?? place);
+  const several = rows * columns > 1;
+  dialog.append(
+    h(
+      "header",
+      { class: "lk-bar" },
+      h("div", { class: "lk-titles" }, title, text),
+      several &&
+        button({ label: "Previous", symbol: "left", kind: "plain", click: () => by("ArrowLeft") }),
+      several &&
+        button({ label: "Next", symbol: "right", kind: "plain", click: () => by("ArrowRight") }),
+      button({ label: "Close", symbol: "close", kind: "plain", click: () => dialog.close() }),
+    ),
+    stage,
+  );
+  dialog.addEventListener("keydown", (event) => {
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      !moved(place, event.key, rows, columns, 1)
+    )
+      return;
+    event.preventDefault();
+    by(event.key);
+  });
+  dialog.addEventListener("click", (event) => event.target === stage && dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  keepKeys(dialog);
+  document.body.append(dialog);
+  go(place);
+  dialog.showModal();
+}

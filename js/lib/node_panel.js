@@ -1,0 +1,78 @@
+// A panel below a node's widgets, in the classic and in the Vue renderer.
+
+import { h, loadStyle } from "./dom.js";
+import { keepKeys } from "./keys.js";
+
+const MARGIN = 8;
+
+/**
+ * Adds `content` to a node, with style sheets of the pack. It takes the height that the node has
+ * left, at least `minHeight` pixels. Nothing of it is saved with the workflow, and it comes after
+ * the schema's widgets, or saved values would shift. Returns a function that changes the least
+ * height.
+ */
+export function addPanel(node, name, content, { styles, minHeight, minWidth = 320 }) {
+  loadStyle(...styles);
+  let height = minHeight;
+  const element = h("div", { class: "likeness lk-panel" }, content);
+  keepKeys(element);
+  const widget = node.addDOMWidget(name, "likeness", element, {
+    serialize: false,
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: () => height,
+    getValue: () => undefined,
+    setValue: () => {},
+  });
+  widget.serialize = false;
+  const resize = (wanted) => {
+    height = wanted;
+    element.style.minHeight = `${height - 2 * MARGIN}px`;
+    const [least, tall] = node.computeSize();
+    node.setSize([Math.max(node.size[0], least, minWidth), Math.max(node.size[1], tall)]);
+  };
+  resize(minHeight);
+  return resize;
+}
+
+/** Calls `then` when the node is removed. */
+export function onRemoved(node, then) {
+  const before = node.onRemoved;
+  node.onRemoved = function () {
+    then();
+    return before?.apply(this, arguments);
+  };
+}
+
+/** A node's widget by name. */
+export function widgetOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name);
+}
+
+/** Whether a widget's value comes from a wire. */
+export function isConnected(node, name) {
+  return node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
+}
+
+/** Calls `then` when the node has got its saved values. */
+export function onReady(node, then) {
+  const before = node.onConfigure;
+  node.onConfigure = function () {
+    const result = before?.apply(this, arguments);
+    then();
+    return result;
+  };
+}
+
+/** The node at the other end of an input's wire, or undefined. */
+export function sourceOf(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+  return slot < 0 ? undefined : (node.getInputNode?.(slot) ?? undefined);
+}
+
+/** Hides a widget that a panel replaces; its value is saved and queued as before. */
+export function hideWidget(widget) {
+  widget.hidden = true;
+  widget.options.hidden = true;
+  widget.computeSize = () => [0, -4];
+}

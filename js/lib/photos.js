@@ -1,0 +1,69 @@
+// What the server says of a subject's photographs, checked and put into words.
+
+import { plural } from "./format.js";
+
+const isText = (value) => typeof value === "string";
+const isSize = (value) =>
+  Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
+
+/** {photos, refused, notes, error} of an answer; what is damaged is left out. */
+export function photosOf(data) {
+  const list = (value) => (Array.isArray(value) ? value : []);
+  return {
+    error: isText(data?.error) ? data.error : "",
+    photos: list(data?.photos).filter((one) => isText(one?.name) && isBox(one) && isSize(one.size)),
+    refused: list(data?.refused).filter((one) => isText(one?.name) && isText(one.reason)),
+    notes: list(data?.notes).filter(isText),
+  };
+}
+
+function isBox({ box, width, height }) {
+  if (!Array.isArray(box) || box.length !== 4 || !box.every(Number.isFinite)) return false;
+  const [left, top, right, bottom] = box;
+  return (
+    0 <= left && left < right && right <= width && 0 <= top && top < bottom && bottom <= height
+  );
+}
+
+/** Where the crop lies on the whole photograph, in percent: {left, top, width, height}. */
+export function cropPlace({ box: [left, top, right, bottom], width, height }) {
+  const share = (part, whole) => `${((100 * part) / whole).toFixed(3)}%`;
+  return {
+    left: share(left, width),
+    top: share(top, height),
+    width: share(right - left, width),
+    height: share(bottom - top, height),
+  };
+}
+
+/** Whether nothing is cut off. */
+export function isWhole({ box: [left, top, right, bottom], width, height }) {
+  return right - left === width && bottom - top === height;
+}
+
+/** What to look at on a photograph, a line each. */
+export function marksOf(photo) {
+  return [
+    photo.blurred && "looks blurred",
+    isText(photo.twin) && `nearly the same as ${photo.twin}`,
+  ].filter(Boolean);
+}
+
+/** "15 photographs, 2 refused, 1 to look at". */
+export function summary({ photos, refused }) {
+  const marked = photos.filter((photo) => marksOf(photo).length).length;
+  return [
+    plural(photos.length, "photograph"),
+    refused.length && `${refused.length} refused`,
+    marked && `${marked} to look at`,
+  ]
+    .filter(Boolean)
+    .join(", ");
+}
+
+/** A photograph's sizes in words. */
+export function sizesOf({ width, height, box, size, face }) {
+  const [left, top, right, bottom] = box;
+  const crop = `cropped to ${right - left} × ${bottom - top}${face ? " around the face" : ""}`;
+  return `${width} × ${height}, ${crop}, trained at ${size[0]} × ${size[1]}`;
+}

@@ -1,0 +1,95 @@
+// One picture as large as the space allows, or two of them with a divider to drag.
+
+import { h } from "./dom.js";
+
+const STEP = 2; // percent, for the arrow keys
+
+/** `element`; `single(picture)` and `pair(a, b)`, a picture being {address, small, name}. */
+export class PictureStage {
+  #at = 50;
+
+  constructor() {
+    this.frame = h("div", { class: "lk-frame" });
+    this.divider = h("div", {
+      class: "lk-divider",
+      role: "slider",
+      tabindex: "0",
+      "aria-label": "Divider between the two pictures",
+      "aria-valuemin": "0",
+      "aria-valuemax": "100",
+      on: { keydown: (event) => this.#key(event) },
+    });
+    this.element = h("div", { class: "lk-stage" }, this.frame);
+    this.element.addEventListener("pointerdown", (event) => this.#drag(event));
+    this.element.addEventListener("pointermove", (event) => this.#drag(event));
+  }
+
+  /** The pictures' size in pixels. */
+  size(width, height) {
+    this.frame.style.setProperty("--lk-natural", `${width}px`);
+    this.frame.style.setProperty("--lk-aspect", width / height);
+  }
+
+  /** Fits the picture into the space, or shows each of its pixels. Returns which of the two. */
+  toggleActual() {
+    return this.element.classList.toggle("actual");
+  }
+
+  single(picture) {
+    this.element.classList.remove("pair");
+    this.frame.replaceChildren(layer(picture, "only"));
+  }
+
+  pair(a, b) {
+    this.element.classList.add("pair");
+    this.frame.replaceChildren(layer(b, "below"), layer(a, "above"), this.divider);
+    this.#move(this.#at);
+  }
+
+  #drag(event) {
+    if (!this.element.classList.contains("pair") || !(event.buttons & 1)) return;
+    const box = this.frame.getBoundingClientRect();
+    if (event.type === "pointerdown") this.element.setPointerCapture(event.pointerId);
+    event.preventDefault();
+    this.#move(((event.clientX - box.left) / box.width) * 100);
+  }
+
+  #key(event) {
+    const target = { ArrowLeft: this.#at - STEP, ArrowRight: this.#at + STEP, Home: 0, End: 100 }[
+      event.key
+    ];
+    if (target === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.#move(target);
+  }
+
+  #move(percent) {
+    this.#at = Math.max(0, Math.min(100, percent));
+    this.frame.style.setProperty("--lk-at", `${this.#at}%`);
+    this.divider.setAttribute("aria-valuenow", Math.round(this.#at));
+  }
+}
+
+/** A picture with its small copy behind it until it is there. */
+function layer({ address, small, name }, place) {
+  if (!address)
+    return h(
+      "div",
+      { class: `lk-layer ${place} missing` },
+      h("p", {}, "This picture is not drawn yet."),
+    );
+  const image = h("img", { alt: name, src: address, decoding: "async", draggable: "false" });
+  const element = h(
+    "div",
+    { class: `lk-layer ${place}`, style: { "background-image": `url("${small}")` } },
+    image,
+  );
+  image.addEventListener("load", () => element.style.removeProperty("background-image"));
+  image.addEventListener("error", () => {
+    element.style.removeProperty("background-image");
+    element.classList.add("missing");
+    element.replaceChildren(h("p", {}, "The picture's file is gone. Queue again to draw it."));
+  });
+  return element;
+}

@@ -1,0 +1,81 @@
+// A run, read from its folder through the server: block by block, and then as it grows.
+
+import { addEvents, emptyRun } from "./run_state.js";
+
+const SECONDS = 1;
+
+/**
+ * Reads a run until it ends.
+ * @param fetchApi ComfyUI's
+ * @param told called with the state whenever it changes; `state.status` is "gone" when the run's
+ *   folder is not there (any more), "cancelled" when it has not ended and nobody trains it
+ */
+export class RunReader {
+  #next = 0;
+  #timer = null;
+  #reading = false;
+  #again = false;
+
+  constructor(run, fetchApi, told) {
+    this.run = run;
+    this.fetchApi = fetchApi;
+    this.told = told;
+    this.state = emptyRun();
+  }
+
+  /** Reads what is new, and goes on once a second while the run works. */
+  async read() {
+    if (this.#reading) {
+      this.#again = true;
+      return;
+    }
+    this.#reading = true;
+    clearTimeout(this.#timer);
+    do {
+      this.#again = false;
+      await this.#readAll();
+    } while (this.#again);
+    this.#reading = false;
+    if (this.working && !this.stopped) this.#timer = setTimeout(() => this.read(), SECONDS * 1000);
+  }
+
+  /** Reads no more. */
+  stop() {
+    this.stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Whether more is to come. */
+  get working() {
+    return ["starting", "running"].includes(this.state.status);
+  }
+
+  async #readAll() {
+    for (let more = true; more && !this.stopped;) {
+      const before = this.#next;
+      const answer = await this.#ask();
+      if (answer === null) return;
+      addEvents(this.state, answer.events);
+      this.#next = answer.next;
+      more = answer.next > before;
+      if (!more && !answer.working && this.state.status === "running")
+        this.state.status = "cancelled";
+      this.told(this.state);
+    }
+  }
+
+  async #ask() {
+    try {
+      const answer = await this.fetchApi(
+        `/likeness/runs/${encodeURIComponent(this.run)}?start=${this.#next}`,
+      );
+      if (answer.ok) return await answer.json();
+      this.state.status = answer.status === 404 ? "gone" : this.state.status;
+    } catch {
+      // The server restarts, or the network is away: the next try may succeed.
+      return null;
+    }
+    this.told(this.state);
+    return null;
+  }
+}

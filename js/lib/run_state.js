@@ -1,0 +1,137 @@
+// What a run's events add up to. The events are another program's: each is checked.
+
+import { addStep, emptySeries } from "./series.js";
+
+/** The version of events that is understood (docs/file-formats.md). */
+export const VERSION = 1;
+
+const MOST_PREVIEWS = 2000;
+const MOST_NOTICES = 20;
+
+/** The state of a run of which nothing is known yet. */
+export function emptyRun() {
+  return {
+    status: "starting", // running, finished, stopped, failed
+    stage: null, // {name, done, total}
+    step: 0,
+    total: 0,
+    series: emptySeries(),
+    validation: [], // {step, loss}
+    secondsPerStep: null,
+    memory: null,
+    previews: [], // {step, index, path}
+    notices: [],
+    saved: null,
+    seconds: null,
+    message: "",
+    unread: 0, // events of a newer version, damaged lines
+  };
+}
+
+/** An event of one line of `events.jsonl`; null for a damaged line or another version. */
+export function eventOfLine(line) {
+  try {
+    return checked(JSON.parse(line));
+  } catch {
+    return null;
+  }
+}
+
+/** The event if it is one of this version, else null. */
+export function checked(event) {
+  if (event === null || typeof event !== "object" || Array.isArray(event)) return null;
+  return event.v === VERSION && typeof event.kind === "string" ? event : null;
+}
+
+/** Adds events to a run, in place; unknown kinds are passed over. Returns the run. */
+export function addEvents(run, events) {
+  for (const event of events) {
+    if (checked(event) === null) run.unread += 1;
+    else HANDLERS[event.kind]?.(run, event);
+  }
+  return run;
+}
+
+const isCount = (value) => Number.isInteger(value) && value >= 0;
+const numberOr = (value, other) => (Number.isFinite(value) ? value : other);
+const textOf = (value) => (typeof value === "string" ? value : "");
+
+const HANDLERS = {
+  __proto__: null,
+
+  stage(run, { name, done, total }) {
+    // Also after "failed" or "stopped": an attempt appends to the events of the one before.
+    run.status = "running";
+    run.message = "";
+    run.stage = { name: textOf(name), done: numberOr(done, 0), total: numberOr(total, 0) };
+  },
+
+  step(run, event) {
+    if (!isCount(event.step) || !isCount(event.total)) return;
+    run.status = "running";
+    run.step = event.step;
+    run.total = event.total;
+    run.previews = run.previews.filter((preview) => preview.step <= event.step);
+    run.validation = run.validation.filter((value) => value.step <= event.step);
+    addStep(run.series, {
+      step: event.step,
+      loss: numberOr(event.loss, null),
+      prior: numberOr(event.prior_loss, null),
+      rate: numberOr(event.learning_rate, null),
+    });
+    const seconds = numberOr(event.seconds, null);
+    if (seconds !== null) {
+      // The last ten steps or so; the first ones are slower.
+      run.secondsPerStep =
+        run.secondsPerStep === null ? seconds : 0.9 * run.secondsPerStep + 0.1 * seconds;
+    }
+    run.memory = numberOr(event.memory, run.memory);
+  },
+
+  validation(run, { step, loss }) {
+    if (isCount(step) && Number.isFinite(loss)) run.validation.push({ step, loss });
+  },
+
+  preview(run, { step, index, path }) {
+    if (!isCount(step) || !isCount(index) || typeof path !== "string") return;
+    const others = run.previews.filter((one) => one.step !== step || one.index !== index);
+    run.previews = [...others, { step, index, path }].slice(-MOST_PREVIEWS);
+  },
+
+  notice(run, { text }) {
+    run.notices = [...run.notices, textOf(text)].slice(-MOST_NOTICES);
+  },
+
+  saved(run, { path }) {
+    run.saved = textOf(path);
+  },
+
+  stopped(run) {
+    run.status = "stopped";
+  },
+
+  finished(run, { seconds }) {
+    if (run.status !== "stopped") run.status = "finished";
+    run.seconds = numberOr(seconds, null);
+  },
+
+  failed(run, { message }) {
+    run.status = "failed";
+    run.message = textOf(message);
+  },
+};
+
+/** Seconds until the last step at the pace so far, or null. */
+export function secondsLeft(run) {
+  if (run.secondsPerStep === null || run.status !== "running" || !run.total) return null;
+  return (run.total - run.step) * run.secondsPerStep;
+}
+
+/** Preview steps in order, and the numbers of the prompts: the filmstrip's columns and rows. */
+export function filmstrip(previews) {
+  const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
+  return {
+    steps: unique(previews.map((p) => p.step)),
+    prompts: unique(previews.map((p) => p.index)),
+  };
+}

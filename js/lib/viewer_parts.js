@@ -1,0 +1,113 @@
+// Parts of the viewer around its picture.
+
+import { cellOf, thumbnailQuery } from "./comparison.js";
+import { h } from "./dom.js";
+import { significant } from "./format.js";
+
+const KEYS = [
+  ["← →", "another prompt"],
+  ["↑ ↓", "another model"],
+  ["C", "compare, or one picture"],
+  ["X", "swap A and B"],
+  ["Z", "actual size"],
+  ["Esc", "back"],
+];
+
+/** Two lists that choose a cell; `choose` is given its index. */
+export function cellPicker(letter, comparison, cell, choose) {
+  const { rows, columns } = comparison;
+  const keys = columns.map((column) => column.key);
+  return h(
+    "div",
+    { class: "lk-end" },
+    h("span", { class: "lk-mark" }, letter),
+    list(`Model of ${letter}`, rows, cell.row, (row) => choose(row * keys.length + cell.column)),
+    list(`Prompt of ${letter}`, keys, cell.column, (column) =>
+      choose(cell.row * keys.length + column),
+    ),
+  );
+}
+
+function list(label, names, chosen, choose) {
+  const change = (event) => choose(event.target.selectedIndex);
+  return h(
+    "select",
+    { class: "lk-select", "aria-label": label, on: { change } },
+    names.map((name, n) => h("option", { selected: n === chosen }, name)),
+  );
+}
+
+/**
+ * A button for each model's picture of a prompt.
+ * @param chosen Map of index -> its letter, or ""
+ * @param pick (index, event) -> what a click does
+ */
+export function modelButtons({ comparison, column, chosen, address, pick }) {
+  return comparison.rows.map((name, row) => {
+    const index = row * comparison.columns.length + column;
+    const letter = chosen.get(index);
+    const click = (event) => pick(index, event);
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "lk-model",
+        "aria-pressed": String(letter !== undefined),
+        title: name,
+        on: { click },
+      },
+      cellOf(comparison, index).drawn
+        ? h("img", { alt: "", src: address(thumbnailQuery(comparison, index)), loading: "lazy" })
+        : h("span", { class: "lk-blank" }),
+      h("span", {}, name),
+      letter && h("span", { class: "lk-mark" }, letter),
+    );
+  });
+}
+
+/** What there is to know of one cell, or of two; and the keys. */
+export function details(cells, scores) {
+  return [
+    cells.length === 1 && facts(cells[0]),
+    scores.length
+      ? scoreTable(cells, scores)
+      : h("p", { class: "lk-muted" }, "No scores yet. A Score node measures this comparison."),
+    pairs("lk-keys", KEYS),
+  ].filter(Boolean);
+}
+
+function facts({ prompt, negative, seed, pose }) {
+  const known = { Prompt: prompt, "Negative prompt": negative, Seed: seed, Pose: pose };
+  return pairs(
+    "lk-facts",
+    Object.entries(known).filter(([, value]) => value !== null && value !== ""),
+  );
+}
+
+function pairs(kind, entries) {
+  const rows = entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]);
+  return h("dl", { class: kind }, rows);
+}
+
+function scoreTable(cells, scores) {
+  const heads = cells.length === 1 ? ["this", "model"] : ["A", "B"];
+  const values = (measure) =>
+    cells.length === 1
+      ? [measure.cells[cells[0].index], measure.rows[cells[0].row]]
+      : cells.map((cell) => measure.cells[cell.index]);
+  const rows = scores.map((measure) =>
+    h(
+      "tr",
+      { title: measure.meaning },
+      h("th", { scope: "row" }, measure.label, h("small", {}, measure.encoder)),
+      values(measure).map((value) => h("td", {}, value === null ? "–" : significant(value, 3))),
+    ),
+  );
+  const head = ["Scores", ...heads].map((text) => h("th", { scope: "col" }, text));
+  return h(
+    "table",
+    { class: "lk-scores" },
+    h("thead", {}, h("tr", {}, head)),
+    h("tbody", {}, rows),
+  );
+}

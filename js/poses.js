@@ -1,0 +1,131 @@
+// The pose picker in Pose Set. Which pose each prompt got is told by the Matrix behind it.
+
+import { app } from "../../scripts/app.js";
+import { follow, recall } from "./lib/board.js";
+import { h, icon, say, show, svg } from "./lib/dom.js";
+import {
+  addPanel,
+  hideWidget,
+  isConnected,
+  onReady,
+  sourceOf,
+  widgetOf,
+} from "./lib/node_panel.js";
+import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "./lib/poses.js";
+
+const NODE = "Likeness_PoseSet";
+const MATRIX = "Likeness_Matrix";
+const panels = new WeakMap();
+
+class PosePicker {
+  #columns = {};
+
+  constructor(node, widget) {
+    this.node = node;
+    this.widget = widget;
+    this.data = widget.options.likeness_poses;
+    this.names = this.data.poses.map((pose) => pose.name);
+    this.cards = this.data.poses.map((pose) => this.#card(pose));
+    this.grid = h("div", { class: "lk-poses", role: "group", "aria-label": "Poses" }, this.cards);
+    this.text = h("p", { class: "lk-poses-text", role: "status" });
+    this.element = h("div", { class: "lk-picker" }, this.grid, this.text);
+    this.update();
+  }
+
+  /** Shows the widget's value. */
+  update() {
+    const connected = isConnected(this.node, "keypoints");
+    const chosen = chosenOf(this.widget.value, this.names, this.data.all);
+    this.grid.classList.toggle("unused", connected);
+    this.cards.forEach((card, n) => {
+      card.disabled = connected;
+      card.setAttribute("aria-pressed", String(!connected && chosen.has(this.names[n])));
+      const columns = this.#columns[this.names[n]] ?? [];
+      const got = card.querySelector(".lk-got");
+      say(got, columns.join(", "));
+      got.title = columns.join("\n");
+      show(got, columns.length > 0 && !connected);
+    });
+    say(this.text, this.#status(connected, chosen));
+  }
+
+  /** Shows which columns of a comparison got which pose. */
+  choose(poseOfColumn) {
+    this.#columns = columnsOf(poseOfColumn);
+    this.update();
+  }
+
+  #status(connected, chosen) {
+    if (connected) return "The connected keypoints are used instead.";
+    if (chosen.size === 1) return "All pictures get this pose.";
+    return Object.keys(this.#columns).length
+      ? "Below each pose: the prompts that the seed gave it."
+      : "The seed gives each prompt one of these.";
+  }
+
+  #card(pose) {
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "lk-pose",
+        "aria-label": pose.name,
+        on: { click: () => this.#toggle(pose.name) },
+      },
+      drawn(pose, this.data),
+      h("span", { class: "lk-tick" }, icon("check")),
+      h("span", { class: "lk-name" }, pose.name),
+      h("span", { class: "lk-got" }),
+    );
+  }
+
+  #toggle(name) {
+    const chosen = chosenOf(this.widget.value, this.names, this.data.all);
+    this.widget.value = textOf(toggled(chosen, name), this.names, this.data.all);
+    this.widget.callback?.(this.widget.value);
+    this.node.graph?.setDirtyCanvas?.(true, true);
+    this.update();
+  }
+}
+
+function drawn(pose, { limbs, colours }) {
+  const drawing = drawingOf(pose, limbs, colours);
+  return svg(
+    "svg",
+    {
+      viewBox: `0 0 ${drawing.width} 100`,
+      "aria-hidden": "true",
+      preserveAspectRatio: "xMidYMid meet",
+    },
+    drawing.limbs.map(({ from, to, colour }) =>
+      svg("line", { x1: from[0], y1: from[1], x2: to[0], y2: to[1], stroke: colour }),
+    ),
+    drawing.joints.map(({ at, colour }) =>
+      svg("circle", { cx: at[0], cy: at[1], r: 1.3, fill: colour }),
+    ),
+  );
+}
+
+app.registerExtension({
+  name: "Likeness.Poses",
+
+  nodeCreated(node) {
+    if (node.comfyClass === MATRIX) {
+      follow(node, "poses", (chosen) => panels.get(sourceOf(node, "poses"))?.choose(chosen));
+    }
+    const widget = node.comfyClass === NODE && widgetOf(node, "poses");
+    if (!widget?.options?.likeness_poses) return;
+    const picker = new PosePicker(node, widget);
+    panels.set(node, picker);
+    hideWidget(widget);
+    addPanel(node, "likeness_poses", picker.element, { styles: ["poses"], minHeight: 176 });
+    onReady(node, () => picker.update());
+    const before = node.onConnectionsChange;
+    node.onConnectionsChange = function () {
+      before?.apply(this, arguments);
+      queueMicrotask(() => picker.update());
+    };
+  },
+
+  afterConfigureGraph: recall,
+});

@@ -1,0 +1,233 @@
+// The live training panel in the train nodes.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { follow, recall } from "./lib/board.js";
+import { button, h, say, show } from "./lib/dom.js";
+import { Filmstrip } from "./lib/filmstrip.js";
+import { bytes, count, duration, pace } from "./lib/format.js";
+import { LossChart } from "./lib/loss_chart.js";
+import { addPanel, onRemoved } from "./lib/node_panel.js";
+import { RunReader } from "./lib/run_client.js";
+import { secondsLeft } from "./lib/run_state.js";
+
+const NODES = ["Likeness_TrainLoRA", "Likeness_TrainDreamBooth"];
+const STAGES = {
+  load: "Loading the base model",
+  "class images": "Drawing class images",
+  encode: "Encoding photographs",
+  train: "Training",
+  save: "Saving",
+};
+const ENDINGS = {
+  finished: "Finished",
+  stopped: "Stopped and saved",
+  failed: "Failed",
+  gone: "The run's folder is gone",
+  cancelled: "Interrupted",
+};
+const EMPTY = "Loss, speed and previews appear here when the training runs.";
+const GONE = "This run's folder is gone. Queue again to train it anew.";
+// Pixels
+const HEIGHT = 250;
+const FILM_HEAD = 28;
+const FILM_ROW = 68;
+const MESSAGE = 80;
+const SURE_SECONDS = 4;
+
+class TrainingPanel {
+  #reader = null;
+  #sure = null;
+  #height = HEIGHT;
+
+  constructor() {
+    this.state = h("span", { class: "lk-state", role: "status" });
+    this.count = h("span", { class: "lk-count" });
+    this.done = h("div");
+    this.bar = h(
+      "div",
+      { class: "lk-progress", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0 },
+      this.done,
+    );
+    this.facts = Object.fromEntries(
+      ["Speed", "Time left", "Memory"].map((name) => [name, h("dd", {}, "–")]),
+    );
+    this.stats = h(
+      "dl",
+      { class: "lk-stats" },
+      Object.entries(this.facts).map(([name, value]) => h("div", {}, h("dt", {}, name), value)),
+    );
+    this.chart = new LossChart();
+    this.film = new Filmstrip((path) => this.#pictureAddress(path));
+    this.message = h("div", { class: "lk-message", tabindex: "0", role: "alert" });
+    this.note = h("span", { class: "lk-note" });
+    this.save = button({
+      text: "Stop and save",
+      title: "Keep what is learned so far, as a finished adapter",
+      click: () => this.#stopAndSave(),
+    });
+    this.cancel = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
+    this.full = h(
+      "div",
+      { class: "lk-training" },
+      h("div", { class: "lk-head" }, h("span", { class: "lk-dot" }), this.state, this.count),
+      this.bar,
+      this.stats,
+      this.chart.element,
+      this.film.element,
+      this.message,
+      h("div", { class: "lk-foot" }, this.note, this.save, this.cancel),
+    );
+    this.empty = h("div", { class: "lk-empty" }, EMPTY);
+    this.element = h("div", { class: "lk-fill" }, this.empty, this.full);
+    show(this.full, false);
+  }
+
+  /** Follows a run; also one that begins anew in the same folder. */
+  follow(run) {
+    this.#reader?.stop();
+    this.#reader = new RunReader(
+      run,
+      (path) => api.fetchApi(path),
+      (state) => this.#show(state),
+    );
+    this.film.clear();
+    this.#reader.read();
+  }
+
+  /** Tells that the run has gone on, more often than its folder is read. */
+  hint({ run, step, total, ended }) {
+    if (this.#reader?.run !== run) return;
+    if (ended || !this.#reader.working) this.#reader.read();
+    else if (total > 0) this.#showProgress(step, total);
+  }
+
+  stop() {
+    this.#reader?.stop();
+  }
+
+  #show(state) {
+    const known = state.stage !== null || state.total > 0;
+    say(this.empty, state.status === "gone" ? GONE : EMPTY);
+    show(this.empty, !known);
+    show(this.full, known);
+    this.full.dataset.status = state.status;
+    say(this.state, ENDINGS[state.status] ?? stageText(state));
+    if (state.total) this.#showProgress(state.step, state.total);
+    else if (state.stage?.total) this.#showProgress(state.stage.done, state.stage.total);
+    say(this.facts.Speed, pace(state.secondsPerStep) || "–");
+    say(this.facts["Time left"], timeText(state));
+    say(this.facts.Memory, bytes(state.memory) || "–");
+    show(this.chart.element, state.series.points.length > 1);
+    this.chart.update(state.series, state.validation, state.total);
+    this.film.update(state.previews);
+    say(this.message, state.message);
+    show(this.message, state.message !== "");
+    this.#showFoot(state);
+    this.#fit(this.film, state);
+  }
+
+  /** Asks for room for the filmstrip and a message. */
+  #fit({ rows }, { message }) {
+    const height =
+      HEIGHT + (rows && FILM_HEAD) + Math.min(rows, 3) * FILM_ROW + (message ? MESSAGE : 0);
+    if (height === this.#height) return;
+    this.#height = height;
+    this.resize?.(height);
+  }
+
+  #showProgress(step, total) {
+    say(this.count, `${count(step)} of ${count(total)}`);
+    this.done.style.width = `${Math.min(100, (100 * step) / total)}%`;
+    this.bar.setAttribute("aria-valuenow", step);
+    this.bar.setAttribute("aria-valuemax", total);
+  }
+
+  #showFoot(state) {
+    const running = state.status === "running";
+    const training = running && state.stage?.name === "train";
+    show(this.save, training);
+    show(this.cancel, running);
+    const text = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
+    say(this.note, text);
+    this.note.title = [...state.notices, state.saved].filter(Boolean).join("\n");
+    show(this.note.parentElement, running || text !== "");
+  }
+
+  async #stopAndSave() {
+    this.save.disabled = true;
+    say(this.note, "Saving after this step …");
+    const answer = await api.fetchApi(
+      `/likeness/runs/${encodeURIComponent(this.#reader.run)}/stop`,
+      { method: "POST" },
+    );
+    this.save.disabled = false;
+    if (!answer.ok)
+      say(this.note, `The run could not be stopped: ${answer.status} ${answer.statusText}`);
+  }
+
+  /** Asks for a second click, because a cancelled run is not saved as an adapter. */
+  #cancel() {
+    const label = this.cancel.querySelector("span");
+    if (this.#sure === null) {
+      say(label, "Discard this run?");
+      this.#sure = setTimeout(() => {
+        say(label, "Cancel");
+        this.#sure = null;
+      }, SURE_SECONDS * 1000);
+      return;
+    }
+    clearTimeout(this.#sure);
+    this.#sure = null;
+    say(label, "Cancel");
+    api.interrupt();
+  }
+
+  #pictureAddress(path) {
+    const parts = path.split("/");
+    const filename = parts.pop();
+    const subfolder = ["likeness/runs", this.#reader.run, ...parts].join("/");
+    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type: "output" })}`);
+  }
+}
+
+function stageText({ stage }) {
+  if (!stage) return "Starting";
+  const name = STAGES[stage.name] ?? stage.name;
+  return stage.total ? `${name}, ${count(stage.done)} of ${count(stage.total)}` : name;
+}
+
+function timeText(state) {
+  if (state.seconds !== null) return `took ${duration(state.seconds)}`;
+  return duration(secondsLeft(state)) || "–";
+}
+
+const fileName = (path) => path.split(/[/\\]/).at(-1);
+const panels = new Set();
+
+app.registerExtension({
+  name: "Likeness.Training",
+
+  setup() {
+    api.addEventListener("likeness.step", ({ detail }) => {
+      for (const panel of panels) panel.hint(detail);
+    });
+  },
+
+  nodeCreated(node) {
+    if (!NODES.includes(node.comfyClass)) return;
+    const panel = new TrainingPanel();
+    panels.add(panel);
+    onRemoved(node, () => {
+      panel.stop();
+      panels.delete(panel);
+    });
+    panel.resize = addPanel(node, "likeness_training", panel.element, {
+      styles: ["training"],
+      minHeight: HEIGHT,
+    });
+    follow(node, "run", (run) => panel.follow(run));
+  },
+
+  afterConfigureGraph: recall,
+});

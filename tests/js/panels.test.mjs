@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { cropPlace, isWhole, marksOf, photosOf, sizesOf, summary } from "../../js/lib/photos.js";
+import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "../../js/lib/poses.js";
+
+const PHOTO = {
+  name: "a.jpg",
+  width: 800,
+  height: 600,
+  box: [100, 0, 700, 600],
+  size: [512, 512],
+  blurred: false,
+  twin: null,
+};
+
+test("the crop's place on the photograph", () => {
+  assert.deepEqual(cropPlace(PHOTO), {
+    left: "12.500%",
+    top: "0.000%",
+    width: "75.000%",
+    height: "100.000%",
+  });
+  assert.equal(isWhole(PHOTO), false);
+  assert.equal(isWhole({ ...PHOTO, box: [0, 0, 800, 600] }), true);
+});
+
+test("marks and summary", () => {
+  const marked = { ...PHOTO, blurred: true, twin: "<i>b.jpg</i>" };
+  assert.deepEqual(marksOf(marked), ["looks blurred", "nearly the same as <i>b.jpg</i>"]);
+  assert.equal(
+    summary({ photos: [PHOTO, marked], refused: [{}] }),
+    "2 photographs, 1 refused, 1 to look at",
+  );
+  assert.equal(summary({ photos: [PHOTO], refused: [] }), "1 photograph");
+  assert.equal(
+    sizesOf({ ...PHOTO, face: true }),
+    "800 × 600, cropped to 600 × 600 around the face, trained at 512 × 512",
+  );
+});
+
+test("a damaged answer shows what is whole", () => {
+  const damaged = [
+    null,
+    {},
+    { ...PHOTO, box: [0, 0, 900, 600] },
+    { ...PHOTO, size: null },
+    { ...PHOTO, box: [9, 0, 5, 5] },
+  ];
+  const view = photosOf({
+    photos: [PHOTO, ...damaged],
+    refused: [{ name: "x" }, { name: "y", reason: "z" }],
+    notes: ["n", 5],
+  });
+  assert.deepEqual(
+    [view.photos.length, view.refused.length, view.notes.length, view.error],
+    [1, 1, 1, ""],
+  );
+  assert.deepEqual(photosOf(null), { error: "", photos: [], refused: [], notes: [] });
+  assert.equal(photosOf({ error: "no folder" }).error, "no folder");
+});
+
+const NAMES = ["tree", "goddess", "lotus"];
+
+test("poses by the text of the widget, and back", () => {
+  assert.deepEqual([...chosenOf("all", NAMES, "all")], NAMES);
+  assert.deepEqual([...chosenOf("lotus, tree, crow", NAMES, "all")], ["tree", "lotus"]);
+  assert.deepEqual([...chosenOf("", NAMES, "all")], []);
+  assert.equal(textOf(new Set(["lotus", "tree"]), NAMES, "all"), "tree, lotus");
+  assert.equal(textOf(new Set(NAMES), NAMES, "all"), "all");
+});
+
+test("one pose always stays chosen", () => {
+  assert.deepEqual([...toggled(new Set(["tree"]), "lotus")], ["tree", "lotus"]);
+  assert.deepEqual([...toggled(new Set(["tree", "lotus"]), "tree")], ["lotus"]);
+  assert.deepEqual([...toggled(new Set(["tree"]), "tree")], ["tree"]);
+});
+
+test("a limb without one of its joints is not drawn", () => {
+  const person = [[0.5, 0.1], [0.5, 0.3], null];
+  const drawing = drawingOf(
+    { aspect: 0.75, people: [person] },
+    [
+      [0, 1],
+      [1, 2],
+    ],
+    [
+      [255, 0, 0],
+      [0, 255, 0],
+      [0, 0, 255],
+    ],
+  );
+  assert.equal(drawing.width, 75);
+  assert.deepEqual(drawing.limbs, [{ from: [37.5, 10], to: [37.5, 30], colour: "rgb(255 0 0)" }]);
+  assert.equal(drawing.joints.length, 2);
+});
+
+test("the columns that got a pose", () => {
+  assert.deepEqual(columnsOf({ beach: "tree", rain: "lotus", chess: "tree" }), {
+    tree: ["beach", "chess"],
+    lotus: ["rain"],
+  });
+  assert.deepEqual(columnsOf(null), {});
+});

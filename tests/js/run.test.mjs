@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { RunReader } from "../../js/lib/run_client.js";
+import {
+  addEvents,
+  emptyRun,
+  eventOfLine,
+  filmstrip,
+  secondsLeft,
+} from "../../js/lib/run_state.js";
+
+const event = (kind, data = {}) => ({ v: 1, kind, time: 0, ...data });
+const step = (number, more = {}) =>
+  event("step", {
+    step: number,
+    total: 20,
+    loss: 0.5,
+    instance_loss: 0.4,
+    prior_loss: 0.1,
+    learning_rate: 1e-4,
+    seconds: 2,
+    memory: 7,
+    ...more,
+  });
+const runOf = (...events) => addEvents(emptyRun(), events);
+
+test("a run from its start to its end", () => {
+  const run = runOf(event("stage", { name: "load", done: 0, total: 0 }));
+  assert.equal(run.status, "running");
+  addEvents(run, [event("stage", { name: "train", done: 0, total: 0 }), step(1), step(2)]);
+  assert.deepEqual([run.step, run.total, run.memory, run.series.points.length], [2, 20, 7, 2]);
+  assert.equal(secondsLeft(run), 36);
+  addEvents(run, [event("saved", { path: "/x/a.safetensors" }), event("finished", { seconds: 9 })]);
+  assert.deepEqual(
+    [run.status, run.saved, run.seconds, secondsLeft(run)],
+    ["finished", "/x/a.safetensors", 9, null],
+  );
+});
+
+test("a stopped run stays stopped, and one that failed goes on when it is tried again", () => {
+  assert.equal(
+    runOf(step(5), event("stopped", { step: 5 }), event("finished", { seconds: 1 })).status,
+    "stopped",
+  );
+  const run = runOf(step(5), event("failed", { message: "out of memory", expected: true }));
+  assert.deepEqual([run.status, run.message], ["failed", "out of memory"]);
+  addEvents(run, [event("stage", { name: "load", done: 0, total: 0 })]);
+  assert.deepEqual([run.status, run.message], ["running", ""]);
+});
+
+test("a resumed run loses the previews that came after its checkpoint", () => {
+  const preview = (number) =>
+    event("preview", { step: number, index: 0, path: `samples/${number}.png` });
+  const run = runOf(step(1), preview(1), step(10), preview(10), step(2));
+  assert.deepEqual(
+    run.previews.map((one) => one.step),
+    [1],
+  );
+});
+
+test("the same preview is there once, in rows and columns", () => {
+  const preview = (number, index) =>
+    event("preview", { step: number, index, path: "samples/x.png" });
+  const run = runOf(preview(200, 0), preview(100, 1), preview(200, 0), preview(100, 0));
+  assert.equal(run.previews.length, 3);
+  assert.deepEqual(filmstrip(run.previews), { steps: [100, 200], prompts: [0, 1] });
+});
+
+test("events of a newer version, unknown kinds and damaged ones change nothing", () => {
+  const bad = [
+    { ...step(3), v: 2 },
+    null,
+    5,
+    "text",
+    [],
+    {},
+    event("sparkle"),
+    event("constructor"),
+    event("__proto__"),
+    step(-1),
+    step("3"),
+    step(1.5),
+    event("preview", { step: 1, index: 0 }),
+    event("validation", { step: 1, loss: "low" }),
+  ];
+  const run = addEvents(emptyRun(), bad);
+  assert.equal(run.status, "starting");
+  assert.deepEqual(
+    [run.series.points.length, run.previews.length, run.validation.length],
+    [0, 0, 0],
+  );
+  assert.equal(run.unread, 6);
+});
+
+test("a half-written line is no event", () => {
+  const line = JSON.stringify(step(4));
+  assert.equal(eventOfLine(line).step, 4);
+  for (let length = 0; length < line.length; length++)
+    assert.equal(eventOfLine(line.slice(0, length)), null);
+});
+
+test("a step without a loss is a gap", () => {
+  assert.equal(runOf(step(1, { loss: null })).series.points[0].loss, null);
+});
+
+// Reading through the server
+
+function server(blocks) {
+  const asked = [];
+  const fetchApi = async (path) => {
+    asked.push(path);
+    const block = blocks.shift();
+    if (block instanceof Error) throw block;
+    return typeof block === "number"
+      ? { ok: false, status: block }
+      : { ok: true, json: async () => block };
+  };
+  return { asked, fetchApi };
+}
+
+test("a run is read block by block until it ends", async () => {
+  const { asked, fetchApi } = server([
+    { events: [step(1)], next: 100, working: true },
+    { events: [event("finished", { seconds: 3 })], next: 150, working: false },
+    { events: [], next: 150, working: false },
+  ]);
+  const told = [];
+  const reader = new RunReader("a/b", fetchApi, (state) => told.push(state.status));
+  await reader.read();
+  assert.deepEqual(
+    asked.map((path) => path.split("start=")[1]),
+    ["0", "100", "150"],
+  );
+  assert.ok(asked[0].startsWith("/likeness/runs/a%2Fb"));
+  assert.equal(told.at(-1), "finished");
+  assert.equal(reader.working, false);
+});
+
+test("a deleted run folder is said", async () => {
+  const { fetchApi } = server([404]);
+  const told = [];
+  await new RunReader("x", fetchApi, (state) => told.push(state.status)).read();
+  assert.deepEqual(told, ["gone"]);
+});
+
+test("a server that is away is asked again", async () => {
+  const { fetchApi } = server([new Error("away")]);
+  const reader = new RunReader("x", fetchApi, () => {});
+  await reader.read();
+  assert.equal(reader.working, true);
+  reader.stop();
+});
+
+test("a run that nobody trains any more is not waited for", async () => {
+  const { fetchApi } = server([
+    { events: [step(1)], next: 100, working: false },
+    { events: [], next: 100, working: false },
+  ]);
+  const told = [];
+  const reader = new RunReader("x", fetchApi, (state) => told.push(state.status));
+  await reader.read();
+  assert.equal(told.at(-1), "cancelled");
+  assert.equal(reader.working, false);
+});
