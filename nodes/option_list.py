@@ -300,7 +300,7 @@ def _saving() -> list[Option]:
                 default=0,
                 min=0,
                 max=1_000_000,
-                tooltip="Steps between checkpoints a cancelled run goes on from; 0: only the last.",
+                tooltip="Steps between saved states of the run; 0: about every five minutes.",
             ),
             "saving",
             "every",
