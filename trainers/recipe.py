@@ -31,7 +31,7 @@ def check_name(name: str) -> str:
             "a name has 1 to 64 of the characters A-Z a-z 0-9 - _ . and inner spaces, "
             "starts with a letter or digit, and holds no path"
         )
-    if ".." in name or name.split(".")[0].lower() in _RESERVED:
+    if ".." in name or name.split(".")[0].rstrip().lower() in _RESERVED:
         raise ValueError("this name is reserved; choose another")
     return name
 

@@ -111,6 +111,12 @@ def test_averaged_weights_are_saved(run):
     assert differ(tensors(plain), tensors(averaged), "lora_unet_")
 
 
+def test_the_average_of_a_text_encoder_that_froze_is_saved_and_not_its_last_weights(run):
+    frozen = {"steps": 4, "text_encoder": {"last_step": 2}}
+    plain, averaged = run(**frozen)[0], run(**frozen, objective={"ema_decay": 0.5})[0]
+    assert differ(tensors(plain), tensors(averaged), "lora_te_")
+
+
 def test_min_snr_noise_offset_and_clip_skip_change_the_loss(run):
     first = {
         name: run(**parts)[0].losses[0]

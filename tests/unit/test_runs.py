@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.errors import (
     BaseModelError,
@@ -12,8 +13,10 @@ from likeness.trainers.errors import (
     MissingPackage,
     OutOfSpace,
     RecipeError,
+    RunBusy,
     SubjectError,
 )
+from likeness.trainers.photo_file import class_photos, subject_photos
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import Recipe
@@ -187,3 +190,54 @@ def test_presets_bind_like_any_recipe(places):
     bound = bind(preset("lora-r1").changed(subject={"resolution": 64}), places)
     assert bound.recipe.bound() and len(bound.photos.photos) == 3
     assert isinstance(places.base, Path)
+
+
+def test_a_finished_run_is_found_again_on_a_full_disk(places, tmp_path, monkeypatch):
+    folder = prepare(recipe(), places)
+    adapter = tmp_path / "a.safetensors"
+    adapter.touch()
+    folder.write_result(result_in(folder, adapter))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("likeness.trainers.space.shutil.disk_usage", lambda p: usage(10, 9, 1))
+    monkeypatch.setattr("likeness.trainers.runs.write_whole", None)
+    assert prepare(recipe(), places).finished() == result_in(folder, adapter)
+
+
+def test_a_run_that_is_trained_elsewhere_is_left_alone(places):
+    folder = prepare(recipe(), places)
+    before = folder.places_file.read_bytes()
+    moved = places.model_copy(update={"loras": places.loras / "x"})
+    with FileLock(folder.lock), pytest.raises(RunBusy, match="another process"):
+        prepare(recipe(), moved)
+    assert folder.places_file.read_bytes() == before
+    assert prepare(recipe(), moved).places().loras == moved.loras
+
+
+def test_pictures_are_decoded_once_for_a_run(places, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    shutil.copytree(places.photos, own)
+    places = places.model_copy(update={"class_images": own})
+    folder = prepare(recipe(), places)
+    bound = folder.recipe()
+    monkeypatch.setattr("likeness.trainers.photo_file.read_subject", None)
+    photos = subject_photos(folder.photos_file, bound, places.photos)
+    assert photos.photos == bind(recipe(), places).photos.photos
+    assert len(class_photos(folder.photos_file, bound, own).photos) == 3
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "other", "moved"])
+def test_a_list_of_pictures_that_does_not_hold_is_not_used(places, harm):
+    folder = prepare(recipe(), places)
+    file, bound = folder.photos_file, folder.recipe()
+    if harm == "gone":
+        file.unlink()
+    elif harm == "cut":
+        file.write_text(file.read_text()[:100])
+    elif harm == "other":
+        file.write_text(file.read_text().replace("digest", "caption"))
+    else:
+        (places.photos / "0.png").rename(places.photos / "renamed.png")
+    assert subject_photos(file, bound, places.photos).digest == bound.subject.digest
+    next(places.photos.iterdir()).unlink()
+    with pytest.raises(SubjectError, match="changed"):
+        subject_photos(file, bound, places.photos)

@@ -1,0 +1,154 @@
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+from likeness.trainers import job, process
+from likeness.trainers.errors import (
+    OutOfMemory,
+    OutOfSpace,
+    RunBusy,
+    RunCancelled,
+    RunFailed,
+    SubjectError,
+)
+from likeness.trainers.recipe import DreamBooth, Recipe
+from likeness.trainers.runs import RunFolder
+from likeness.trainers.stop import Ask, StopSignal
+from likeness.trainers.terminal import Interrupts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run = RunFolder(tmp_path)
+    run.recipe_file.write_text(Recipe(method=DreamBooth()).to_json())
+    return run
+
+
+ALONE = SimpleNamespace(num_processes=1)
+
+
+# Asked to stop
+
+
+def test_a_second_start_leaves_the_flag_of_the_run_that_works(folder):
+    with process.locked(folder):
+        folder.stop.touch()
+        with FileLock(folder.lock.with_name("other")), pytest.raises(RunBusy):
+            take_lock_elsewhere(folder)
+        assert folder.stop.exists()
+
+
+def take_lock_elsewhere(folder):
+    process.LOCK_SECONDS, before = 0.0, process.LOCK_SECONDS
+    try:
+        with process.locked(RunFolder(Path(os.path.relpath(folder.path)))):
+            pass
+    finally:
+        process.LOCK_SECONDS = before
+
+
+def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):
+    folder.stop.touch()
+    os.utime(folder.stop, (1, 1))
+    with process.locked(folder):
+        assert not folder.stop.exists()
+    folder.stop.touch()
+    with process.locked(folder):
+        assert folder.stop.exists()
+
+
+def test_what_a_run_is_asked(folder):
+    stop = StopSignal(folder.stop)
+    assert stop.asked(ALONE) is Ask.NOTHING
+    assert stop.asked(ALONE, late=True) is Ask.CHECKPOINT
+    stop.check()
+    folder.stop.touch()
+    assert stop.asked(ALONE, late=True) is Ask.SAVE
+    with pytest.raises(RunCancelled, match="before its first step"):
+        stop.check()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        stop.leave_on_sigterm()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked(ALONE) is Ask.LEAVE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_all_processes_do_what_the_main_one_is_asked(folder, main):
+    folder.stop.touch()
+    votes = []
+
+    def reduce(vote, how):
+        votes.append(float(vote))
+        return torch.tensor(2.0)
+
+    several = SimpleNamespace(num_processes=2, is_main_process=main, device="cpu", reduce=reduce)
+    assert StopSignal(folder.stop).asked(several) is Ask.SAVE
+    assert votes == [2.0 if main else 0.0]
+
+
+def test_the_first_ctrl_c_stops_and_saves_and_the_second_cancels(folder, capsys):
+    before, interrupts = signal.getsignal(signal.SIGINT), Interrupts()
+    try:
+        interrupts.watch(folder)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert folder.stop.exists() and "again to cancel" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    finally:
+        interrupts.close()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_out_of_memory_names_what_this_recipe_can_change(folder, error):
+    told = process.as_error(error, folder)
+    assert isinstance(told, OutOfMemory)
+    assert "gradient_checkpointing" in str(told) and "a LoRA in place" in str(told)
+    folder.recipe_file.write_text("{")
+    assert isinstance(process.as_error(error, folder), OutOfMemory)
+
+
+def test_a_full_disk_says_that_the_run_goes_on(folder):
+    told = process.as_error(OSError(errno.ENOSPC, "No space left on device"), folder)
+    assert isinstance(told, OutOfSpace) and "goes on from its last" in str(told)
+    known = SubjectError("it is known")
+    assert process.as_error(known, folder) is known
+    assert isinstance(process.as_error(KeyError("x"), folder), process.Unexpected)
+
+
+@pytest.mark.parametrize(
+    ("code", "failure", "kind"),
+    [
+        (OutOfSpace.exit_code, None, OutOfSpace),
+        (RunBusy.exit_code, None, RunBusy),
+        (RunCancelled.exit_code, None, RunCancelled),
+        (1, "a cause", RunFailed),
+        (1, None, RunFailed),
+        (-9, None, RunFailed),
+        (None, None, RunFailed),
+    ],
+)
+def test_the_exit_code_tells_what_no_event_could(folder, code, failure, kind):
+    ended = SimpleNamespace(folder=folder, exit_code=lambda: code)
+    error = job._error_of(ended, failure)
+    assert type(error) is kind and (failure or "") in str(error)
