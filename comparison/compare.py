@@ -69,6 +69,7 @@ def teach(
     Raises ComparisonError for what is not given and MissingPackage before anything is trained,
     RunCancelled for a training that was stopped, and what `train_row` raises.
     """
+    _check_control(plan, files)
     found = {row.name: find_adapter(row, files) for row in plan.rows}
     todo = [row for row in plan.rows if row.trained and found[row.name] is None]
     if todo and files.photos is None:
@@ -140,26 +141,26 @@ def photographs(folder: Path | None) -> list[Path]:
 
 
 def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
-    """The plan with the digests of all that is drawn with. Raises ComparisonError."""
+    """The plan with the digests of all that is drawn with. Raises BaseModelError."""
     cache = cache_folder(files.output)
     adapters = {one.name: one.adapter and digest_of(one.adapter, cache) for one in taught}
-    control = None
-    if files.controlnet is not None:
-        control = _controlnet_digest(files.controlnet, cache)
-    made = plan.matrix(adapters, digest_of(files.base, cache), control)
-    if control is None and any(cell.with_pose for cell in made.cells()):
+    control = files.controlnet and digest_of(_control_file(files.controlnet), cache)
+    return plan.matrix(adapters, digest_of(files.base, cache), control)
+
+
+def _check_control(plan: PlanFile, files: Files) -> None:
+    """Raises ComparisonError where the ControlNet is missing, before hours of training."""
+    if files.controlnet is not None and not _control_file(files.controlnet).is_file():
+        raise ComparisonError(f"There is no ControlNet at {_control_file(files.controlnet)}.")
+    if files.controlnet is None and any(cell.with_pose for cell in plan.matrix({}).cells()):
         raise ComparisonError(
             "Some rows are drawn with poses: give an OpenPose ControlNet (--controlnet FILE), or "
             "leave those rows out (--without-pose)."
         )
-    return made
 
 
-def _controlnet_digest(path: Path, cache: Path) -> str:
-    file = path / "diffusion_pytorch_model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise ComparisonError(f"There is no ControlNet at {file}.")
-    return digest_of(file, cache)
+def _control_file(path: Path) -> Path:
+    return path / "diffusion_pytorch_model.safetensors" if path.is_dir() else path
 
 
 def cell_files(plan: Plan, output: Path) -> list[Path]:

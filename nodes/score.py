@@ -24,6 +24,7 @@ from ..trainers.errors import LikenessError
 from ..trainers.files import write_whole
 from ..trainers.recipe import Subject
 from ..trainers.subject import read_subject
+from .contact_sheet import workflow_text
 from .host import (
     Progress,
     encoder_device,
@@ -203,12 +204,17 @@ def report_of(study: Study, scores: Scores, hidden: Any) -> Report:
     """The report, with the workflow that drew it."""
     output = output_folder()
     taught = taught_of(study.plan, runs_folder(output), cache_folder(output))
-    again = []
-    workflow = (hidden.extra_pnginfo or {}).get("workflow") if with_metadata() else None
-    if workflow is not None:
-        text = readable(without_folders_within(workflow))
-        again.append(Again("In ComfyUI: drop this file onto the canvas", text, "workflow.json"))
+    again = [_again(workflow_text(hidden))] if with_metadata() else []
     return Report(study.folder.name, study.plan, study.pictures, taught, scores, again, __version__)
+
+
+def _again(text: dict[str, Any]) -> Again:
+    """The browser's workflow; the queued prompt where a program sent that alone."""
+    if text.get("workflow") is not None:
+        clean = readable(without_folders_within(text["workflow"]))
+        return Again("In ComfyUI: drop this file onto the canvas", clean, "workflow.json")
+    clean = readable(without_folders_within({"prompt": text["prompt"]}))
+    return Again("Through ComfyUI's API: POST this to /prompt", clean, "prompt.json")
 
 
 def scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:

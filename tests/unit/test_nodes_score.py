@@ -57,7 +57,10 @@ def node(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "encoder_device", lambda: "cpu")
     monkeypatch.setattr(module, "tokenizer_folder", lambda: tmp_path / "tokenizer")
     workflow = {"nodes": [{"widgets_values": ["/srv/secret/x.safetensors"]}]}
-    module.Score.hidden = SimpleNamespace(unique_id="7", extra_pnginfo={"workflow": workflow})
+    prompt = {"7": {"class_type": "Likeness_Score", "inputs": {}}}
+    module.Score.hidden = SimpleNamespace(
+        unique_id="7", prompt=prompt, extra_pnginfo={"workflow": workflow}
+    )
     module.said = said
     yield module
     STUB["install"]()
@@ -124,6 +127,13 @@ def test_the_workflow_stays_out_where_comfyui_may_not_write_it(node, study, monk
     monkeypatch.setattr(node, "with_metadata", lambda: False)
     run(node, study)
     assert "workflow.json" not in (study.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_prompt_that_a_program_sent_is_the_way_to_repeat_it(node, study, monkeypatch):
+    monkeypatch.setattr(node, "judges", list)
+    monkeypatch.setattr(node.Score.hidden, "extra_pnginfo", None)
+    run(node, study)
+    assert "prompt.json" in (study.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_encoders_are_found_among_comfyuis_models_by_their_headers(node, tmp_path):

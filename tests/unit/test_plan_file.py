@@ -168,6 +168,15 @@ def test_rows_to_train_need_photographs(files):
     assert base.adapter is None
 
 
+def test_a_missing_controlnet_is_said_before_the_first_row_is_trained(files, tmp_path):
+    posed = plan({"name": "r", "preset": "miniature-lora-r1", "with_pose": "both"})
+    given = {"base": files.base, "output": files.output, "photos": files.output}
+    with pytest.raises(ComparisonError, match="--controlnet FILE"):
+        teach(posed, Files(**given), never)
+    with pytest.raises(ComparisonError, match=r"no ControlNet at .*gone\.safetensors"):
+        teach(posed, Files(**given, controlnet=tmp_path / "gone.safetensors"), never)
+
+
 def test_missing_packages_are_said_before_the_first_row_is_trained(files, monkeypatch):
     from likeness.trainers import packages
 
