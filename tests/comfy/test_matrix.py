@@ -10,136 +10,14 @@ import pytest
 
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
 
-CONFTEST = Path(__file__).with_name("conftest.py")
-
-# Stands for loading, encoding and sampling: light nodes that write down what they do.
-PACK = """
-import folder_paths, hashlib, pathlib, time, torch
-
-LOG = pathlib.Path(__file__).with_name("log.txt")
-
-def note(*words):
-    with LOG.open("a") as file:
-        print(*words, sep="|", file=file)
-
-class Load:
-    INPUT_TYPES = lambda: {"required": {"adapter": ("COMBO", {"options": []})}}
-    RETURN_TYPES, FUNCTION, CATEGORY = ("LOADED",), "run", "tests"
-    VALIDATE_INPUTS = lambda adapter=None: True
-    def IS_CHANGED(adapter):
-        path = adapter and folder_paths.get_full_path("loras", adapter)
-        return pathlib.Path(path).read_bytes() if path else b""
-    def run(self, adapter):
-        note("load", adapter)
-        return (adapter,)
-
-class Encode:
-    INPUT_TYPES = lambda: {"required": {"loaded": ("LOADED",), "text": ("STRING", {})}}
-    RETURN_TYPES, FUNCTION, CATEGORY = ("ENCODED",), "run", "tests"
-    def run(self, loaded, text):
-        note("encode", loaded, text)
-        return (f"{loaded} {text}",)
-
-class Draw:
-    INPUT_TYPES = lambda: {"required": {
-        "positive": ("ENCODED",), "negative": ("ENCODED",), "pose": ("IMAGE",),
-        "seed": ("INT", {}), "strength": ("FLOAT", {}), "width": ("INT", {}), "height": ("INT", {}),
-        "seconds": ("FLOAT", {"default": 0.0}),
-    }}
-    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "tests"
-    def run(self, positive, negative, pose, seed, strength, width, height, seconds):
-        time.sleep(seconds)
-        assert pose.shape == (1, height, width, 3)
-        note("draw", positive, negative, seed, strength, round(float(pose.mean()), 4))
-        colour = hashlib.sha256(f"{positive} {seed}".encode()).digest()[:3]
-        return (torch.tensor([*colour]).float().expand(1, height, width, 3) / 255,)
-
-NODE_CLASS_MAPPINGS = {"TestLoad": Load, "TestEncode": Encode, "TestDraw": Draw}
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A ComfyUI without any model; three files stand for adapters."""
-    home = tmp_path_factory.mktemp("matrix")
-    (home / "custom_nodes" / "light").mkdir(parents=True)
-    (home / "custom_nodes" / "light" / "__init__.py").write_text(PACK)
-    (home / "models" / "loras").mkdir(parents=True)
-    for name in ("one", "two", "three"):
-        (home / "models" / "loras" / f"{name}.safetensors").write_bytes(name.encode())
-    running = runpy.run_path(str(CONFTEST))["Server"](home)
-    yield running
-    running.stop()
+LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
+PROMPTS, ADAPTERS = LIGHT["PROMPTS"], LIGHT["ADAPTERS"]
+graph, node = LIGHT["graph"], LIGHT["node"]
 
 
 @pytest.fixture
-def drawn(server):
-    """What the light nodes did since the last question, as lists of words by their kind."""
-    log = server.home / "custom_nodes" / "light" / "log.txt"
-    log.write_text("")
-
-    def read(kind="draw"):
-        lines = [line.split("|") for line in log.read_text().splitlines()]
-        if kind != "all":
-            lines = [line[1:] for line in lines if line[0] == kind]
-        log.write_text("")
-        return lines
-
-    return read
-
-
-PROMPTS = ("beach = on the beach", "rain = in the rain", "chess = playing chess")
-ADAPTERS = ("base", "one.safetensors", "r2 = two.safetensors")
-
-
-def graph(name, prompts=PROMPTS, adapters=ADAPTERS, seconds=0.0, redraw="", **matrix):
-    """The smallest graph of a comparison. Names are the tests' own: each has its own text."""
-    text = "\n".join(f"{line}, {name}" for line in prompts)
-    widgets = {
-        "seed": 5,
-        "draws": 1,
-        "with_pose": "without",
-        "pose_rows": "",
-        "control_strength": 1.0,
-        "width": 64,
-        "height": 96,
-    }
-    negative = {"token": "", "class_word": "dog", "negative": "blurry", "text": text}
-    return {
-        "1": node("Likeness_PromptSet", prompts="own text", **negative),
-        "2": node(
-            "Likeness_Matrix",
-            prompts=["1", 0],
-            adapters="\n".join(adapters),
-            **{**widgets, **matrix},
-        ),
-        "3": node("TestLoad", adapter=["2", 0]),
-        "4": node("TestEncode", loaded=["3", 0], text=["2", 1]),
-        "5": node("TestEncode", loaded=["3", 0], text=["2", 2]),
-        "6": node(
-            "TestDraw",
-            positive=["4", 0],
-            negative=["5", 0],
-            seed=["2", 3],
-            pose=["2", 4],
-            strength=["2", 5],
-            width=["2", 7],
-            height=["2", 8],
-            seconds=seconds,
-        ),
-        "7": node(
-            "Likeness_ContactSheet",
-            picture=["6", 0],
-            matrix=["2", 9],
-            name=name,
-            single_pictures="png",
-            redraw=redraw,
-        ),
-    }
-
-
-def node(kind, **inputs):
-    return {"class_type": kind, "inputs": inputs}
+def server(light_server):
+    return light_server
 
 
 def encoded(name, prompts=PROMPTS, adapters=("none (base)", "one.safetensors", "two.safetensors")):
@@ -356,27 +234,3 @@ def test_many_cells_are_no_deep_chain(server, drawn):
     outcome = server.run(prompt)
     assert outcome.status == "success", outcome.error
     assert first_words(drawn) == encoded("many", lines, ("none (base)", "one.safetensors"))
-
-
-def test_a_graph_that_cannot_be_drawn_says_why(server):
-    def message(**changes):
-        prompt = graph("wrong")
-        for key, inputs in changes.items():
-            prompt[key.strip("n")]["inputs"] |= inputs
-        prompt["8"] = node("EmptyImage", width=64, height=96, batch_size=2, color=0)
-        prompt["9"] = {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "seed": 6}}
-        return server.run(prompt).error["exception_message"]
-
-    assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
-    assert "wired straight" in message(n7={"picture": ["2", 4]})
-    assert "from another Matrix" in message(n7={"matrix": ["9", 9]})
-    assert "the plan has none: add poses" in message(n2={"with_pose": "both"})
-
-
-def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
-    missing = graph("missing", adapters=("base", "nobody.safetensors"))
-    assert "There is no LoRA or checkpoint 'nobody.safetensors'" in server.refused(missing)
-    path = graph("../out")
-    assert "holds no path" in server.refused(path)
-    wrong = graph("wrong", prompts=("a = a photo of {nobody}",))
-    assert "{nobody} is not a placeholder" in server.refused(wrong)

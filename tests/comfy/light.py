@@ -1,0 +1,112 @@
+"""The smallest graph of a comparison, on light nodes that write down what they do.
+
+Run by path (`runpy`), because tests are no package.
+"""
+
+from __future__ import annotations
+
+# Stand for loading, encoding and sampling.
+PACK = """
+import folder_paths, hashlib, json, pathlib, time, torch
+
+LOG = pathlib.Path(__file__).with_name("log.txt")
+
+def note(*words):
+    with LOG.open("a") as file:
+        print(*words, sep="|", file=file)
+
+class Load:
+    INPUT_TYPES = lambda: {"required": {"adapter": ("COMBO", {"options": []})}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("LOADED",), "run", "tests"
+    VALIDATE_INPUTS = lambda adapter=None: True
+    def IS_CHANGED(adapter):
+        path = adapter and folder_paths.get_full_path("loras", adapter)
+        return pathlib.Path(path).read_bytes() if path else b""
+    def run(self, adapter):
+        note("load", adapter)
+        return (adapter,)
+
+class Encode:
+    INPUT_TYPES = lambda: {"required": {"loaded": ("LOADED",), "text": ("STRING", {})}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("ENCODED",), "run", "tests"
+    def run(self, loaded, text):
+        note("encode", loaded, text)
+        return (f"{loaded} {text}",)
+
+class Draw:
+    INPUT_TYPES = lambda: {"required": {
+        "positive": ("ENCODED",), "negative": ("ENCODED",), "pose": ("IMAGE",),
+        "seed": ("INT", {}), "strength": ("FLOAT", {}), "width": ("INT", {}), "height": ("INT", {}),
+        "seconds": ("FLOAT", {"default": 0.0}),
+    }}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "tests"
+    def run(self, positive, negative, pose, seed, strength, width, height, seconds):
+        time.sleep(seconds)
+        assert pose.shape == (1, height, width, 3)
+        note("draw", positive, negative, seed, strength, round(float(pose.mean()), 4))
+        colour = hashlib.sha256(f"{positive} {seed}".encode()).digest()[:3]
+        return (torch.tensor([*colour]).float().expand(1, height, width, 3) / 255,)
+
+class Keypoints:
+    INPUT_TYPES = lambda: {"required": {"text": ("STRING", {})}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("POSE_KEYPOINT",), "run", "tests"
+    def run(self, text):
+        return (json.loads(text),)
+
+NODE_CLASS_MAPPINGS = {
+    "TestLoad": Load, "TestEncode": Encode, "TestDraw": Draw, "TestKeypoints": Keypoints
+}
+"""
+
+PROMPTS = ("beach = on the beach", "rain = in the rain", "chess = playing chess")
+ADAPTERS = ("base", "one.safetensors", "r2 = two.safetensors")
+
+
+def graph(name, prompts=PROMPTS, adapters=ADAPTERS, seconds=0.0, redraw="", **matrix):
+    """The smallest graph of a comparison. Names are the tests' own: each has its own text."""
+    text = "\n".join(f"{line}, {name}" for line in prompts)
+    widgets = {
+        "seed": 5,
+        "draws": 1,
+        "with_pose": "without",
+        "pose_rows": "",
+        "control_strength": 1.0,
+        "width": 64,
+        "height": 96,
+    }
+    negative = {"token": "", "class_word": "dog", "negative": "blurry", "text": text}
+    return {
+        "1": node("Likeness_PromptSet", prompts="own text", **negative),
+        "2": node(
+            "Likeness_Matrix",
+            prompts=["1", 0],
+            adapters="\n".join(adapters),
+            **{**widgets, **matrix},
+        ),
+        "3": node("TestLoad", adapter=["2", 0]),
+        "4": node("TestEncode", loaded=["3", 0], text=["2", 1]),
+        "5": node("TestEncode", loaded=["3", 0], text=["2", 2]),
+        "6": node(
+            "TestDraw",
+            positive=["4", 0],
+            negative=["5", 0],
+            seed=["2", 3],
+            pose=["2", 4],
+            strength=["2", 5],
+            width=["2", 7],
+            height=["2", 8],
+            seconds=seconds,
+        ),
+        "7": node(
+            "Likeness_ContactSheet",
+            picture=["6", 0],
+            matrix=["2", 9],
+            name=name,
+            single_pictures="png",
+            redraw=redraw,
+        ),
+    }
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}

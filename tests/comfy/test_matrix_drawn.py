@@ -1,0 +1,259 @@
+"""A Matrix with core's own loader, sampler and ControlNet, on the random miniature: 8 rows of 6.
+
+The graph is the bundled workflow `study_everything`, its trainings replaced by files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
+
+BASE, POSES = "miniature.safetensors", "miniature-openpose.safetensors"
+KEYS = ("sunglasses", "girlfriend", "umbrella", "kitchen", "forest", "street")
+ADAPTERS = {
+    "base": "base",
+    "tuned": "tuned.safetensors",
+    "other": "other.safetensors",
+    "r1": "r1.safetensors",
+    "r4": "r4.safetensors",
+    "r8": "r8.safetensors",
+}
+POSED = ("tuned", "r1")
+ROWS = ["base", "tuned", "tuned_cnet", "other", "r1", "r1_cnet", "r4", "r8"]
+SMALL = {
+    "CheckpointLoaderSimple": {"ckpt_name": BASE},
+    "ControlNetLoader": {"control_net_name": POSES},
+    "KSampler": {"steps": 2},
+    "Likeness_Matrix": {
+        "width": 64,
+        "height": 64,
+        "adapters": "\n".join(f"{label} = {file}" for label, file in ADAPTERS.items()),
+        "pose_rows": "\n".join(POSED),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server(miniature_server):
+    """A ComfyUI with the random miniature, two fine-tunes of it, and three LoRAs."""
+    running = miniature_server({})
+    write_adapters(next(running.models.rglob(BASE)), running.home / "models")
+    return running
+
+
+def write_adapters(checkpoint, models):
+    """The files of ADAPTERS, of random weights."""
+    import torch
+    from likeness.trainers import lora
+    from likeness.trainers.adapter import metadata_for, save_adapter
+    from likeness.trainers.base_model import load_base, save_single_file
+    from likeness.trainers.recipe import LoRA, Recipe
+
+    generator = torch.Generator().manual_seed(0)
+    for name in ("tuned", "other"):
+        base = load_base(checkpoint)
+        with torch.no_grad():
+            for weight in (*base.unet.parameters(), *base.text_encoder.parameters()):
+                weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
+        parts = {"unet": base.unet, "vae": base.vae, "text_encoder": base.text_encoder}
+        path = models / "checkpoints" / f"{name}.safetensors"
+        save_single_file(path, **parts, dtype="fp16", metadata={})
+    for rank in (1, 4, 8):
+        base, method = load_base(checkpoint), LoRA(rank=rank)
+        lora.attach(base.unet, base.text_encoder, method, seed=1)
+        with torch.no_grad():
+            for weight in lora.trainable(base.unet, base.text_encoder).values():
+                weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+        tensors = lora.export(base.unet, base.text_encoder, method)
+        path = models / "loras" / f"r{rank}.safetensors"
+        save_adapter(path, tensors, metadata_for(Recipe(method=method), steps=1, losses=[]))
+
+
+@pytest.fixture
+def graph(server, workflow):
+    """The comparison of `study_everything` under a name; `changes` are by node type."""
+
+    def make(name, **changes):
+        prompt = workflow(server, "study_everything")
+        left_out = ("Train", "Subject", "ClassImages", "Preview", "LossGraph")
+        prompt = {
+            key: node
+            for key, node in prompt.items()
+            if not any(part in node["class_type"] for part in left_out)
+        }
+        values = {**SMALL, "Likeness_ContactSheet": {"name": name, "single_pictures": "png"}}
+        for node in prompt.values():
+            kind, inputs = node["class_type"], node["inputs"]
+            for widget, value in {**values.get(kind, {}), **changes.get(kind, {})}.items():
+                if not isinstance(inputs.get(widget), list):
+                    inputs[widget] = value
+            for key in [key for key in inputs if key.startswith("adapter_")]:
+                del inputs[key]
+        return prompt
+
+    return make
+
+
+class Counting:
+    """Counts how often each of the user's nodes runs; cancels after so many cells if asked."""
+
+    def __init__(self, server, prompt, cancel_after=None):
+        self.kinds = {key: node["class_type"] for key, node in prompt.items()}
+        self.server, self.cancel_after, self.ran, self.order = server, cancel_after, Counter(), []
+
+    def __call__(self, message):
+        if isinstance(message, bytes):
+            said = f"{self.cancel_after} of {len(ROWS) * len(KEYS)} cells done".encode()
+            if self.cancel_after and said in message:
+                self.server.post("/interrupt", {})
+        elif message["type"] == "executing" and message["data"].get("node"):
+            kind = self.kinds.get(message["data"].get("display_node"))
+            self.ran[kind] += 1
+            self.order.append(kind)
+
+
+def run(server, prompt, cancel_after=None):
+    """(outcome, how often each kind of the user's nodes ran)."""
+    counting = Counting(server, prompt, cancel_after)
+    return server.run(prompt, counting), counting
+
+
+def cells(server):
+    return set((server.home / "output" / "likeness" / "cells").glob("*.png"))
+
+
+def pictures(server, name):
+    """The single pictures of a comparison by row and key, as bytes of pixels."""
+    from PIL import Image
+
+    folder = server.home / "output" / "likeness" / "comparisons" / name
+    found = {}
+    for row in ROWS:
+        for key in KEYS:
+            with Image.open(folder / row / "64x64" / f"{key}.png") as image:
+                found[row, key] = image.tobytes()
+    return found
+
+
+def test_eight_rows_of_six_prompts_load_each_variant_once(server, graph):
+    outcome, counting = run(server, graph("whole"))
+    assert outcome.status == "success", outcome.error
+    assert counting.ran["KSampler"] == counting.ran["VAEDecode"] == len(ROWS) * len(KEYS)
+    assert counting.ran["Likeness_LoadAdapter"] == len(ADAPTERS)
+    assert counting.ran["CheckpointLoaderSimple"] == counting.ran["ControlNetLoader"] == 1
+    drawn = pictures(server, "whole")
+    assert len(set(drawn.values())) == len(drawn), "no two cells are alike"
+    # Variants follow one another: no other is loaded while one has cells left.
+    loads = [n for n, kind in enumerate(counting.order) if kind == "Likeness_LoadAdapter"]
+    between = [
+        counting.order[start:end].count("KSampler")
+        for start, end in zip(loads, [*loads[1:], None], strict=True)
+    ]
+    assert between == [6 * sum(row.startswith(label) for row in ROWS) for label in ADAPTERS]
+
+
+def test_a_cell_is_what_the_same_nodes_draw_by_themselves(server, graph):
+    from PIL import Image
+
+    assert run(server, graph("whole"))[0].status == "success"
+    drawn = pictures(server, "whole")
+    place = server.home / "output" / "likeness" / "comparisons" / "whole"
+    plan = json.loads((place / "plan.json").read_text(encoding="utf-8"))
+    texts = {prompt["key"]: prompt["text"] for prompt in plan["prompts"]["prompts"]}
+    for row, key in (("base", "forest"), ("other", "street"), ("r4", "girlfriend")):
+        prompt = graph("whole")
+        ids = {node["class_type"]: number for number, node in prompt.items()}
+        matrix, sheet = ids["Likeness_Matrix"], ids["Likeness_ContactSheet"]
+        values = [ADAPTERS[row], texts[key], plan["prompts"]["negative"], 0, None, 0.0, row, 64, 64]
+        values[0] = "none (base)" if row == "base" else values[0]
+        black = {"width": 64, "height": 64, "batch_size": 1, "color": 0}
+        prompt["black"] = {"class_type": "EmptyImage", "inputs": black}
+        values[4] = ["black", 0]
+        for node in prompt.values():
+            for name, value in node["inputs"].items():
+                if isinstance(value, list) and value[0] == matrix:
+                    node["inputs"][name] = values[value[1]] if value[1] < len(values) else value
+        picture = prompt[sheet]["inputs"]["picture"]
+        saving = {"images": picture, "filename_prefix": f"alone-{row}"}
+        prompt["save"] = {"class_type": "SaveImage", "inputs": saving}
+        for kind in ("Likeness_Matrix", "Likeness_ContactSheet", "Likeness_PromptSet"):
+            del prompt[ids[kind]]
+        del prompt[ids["Likeness_PoseSet"]]
+        outcome = server.run(prompt)
+        assert outcome.status == "success", outcome.error
+        (saved,) = outcome.outputs["save"]["images"]
+        with Image.open(server.home / "output" / saved["filename"]) as image:
+            assert image.tobytes() == drawn[row, key], (row, key)
+
+
+def test_after_a_cancel_and_after_a_restart_exactly_the_others_run(server, graph):
+    total, before = len(ROWS) * len(KEYS), len(cells(server))
+    prompt = graph("stopped", Likeness_Matrix={**SMALL["Likeness_Matrix"], "seed": 11})
+    outcome, counting = run(server, prompt, cancel_after=3)
+    assert outcome.status == "interrupted" and counting.ran["KSampler"] in (3, 4)
+    kept = len(cells(server)) - before
+    assert kept in (3, 4)  # the fourth may have been on its way to the disk
+
+    outcome, counting = run(server, prompt, cancel_after=20)
+    assert outcome.status == "interrupted"
+    more = len(cells(server)) - before - kept
+    assert more in (20 - kept, 21 - kept) and counting.ran["KSampler"] in (more, more + 1)
+
+    server.stop()
+    server.start()
+    outcome, counting = run(server, prompt)
+    assert outcome.status == "success", outcome.error
+    assert counting.ran["KSampler"] == total - kept - more
+    assert len(cells(server)) - before == total
+
+    server.stop()
+    server.start()
+    outcome, counting = run(server, prompt)
+    assert outcome.status == "success", outcome.error
+    assert set(counting.ran) <= {"Likeness_PromptSet", "Likeness_PoseSet", "Likeness_Matrix",
+                                 "Likeness_ContactSheet"}  # fmt: skip
+
+
+def test_a_changed_prompt_runs_its_column_only(server, graph):
+    from likeness.comparison.prompts import bundled_set
+
+    study = bundled_set("study")
+    lines = "\n".join(f"{prompt.key} = {prompt.text}" for prompt in study.prompts)
+    texts = {"prompts": "own text", "text": lines, "negative": study.negative}
+    assert run(server, graph("column", Likeness_PromptSet=texts))[0].status == "success"
+    before = pictures(server, "column")
+    changed = {**texts, "text": lines.replace("with umbrella", "with an umbrella")}
+    outcome, counting = run(server, graph("column", Likeness_PromptSet=changed))
+    assert outcome.status == "success", outcome.error
+    assert counting.ran["KSampler"] == len(ROWS)
+    after = pictures(server, "column")
+    assert {key for row, key in after if after[row, key] != before[row, key]} == {"umbrella"}
+
+
+def test_a_replaced_adapter_runs_its_rows_only(server, graph):
+    models, prompt = server.home / "models" / "loras", graph("replaced")
+    assert run(server, prompt)[0].status == "success"
+    shutil.copy(models / "r4.safetensors", models / "new.safetensors")
+    (models / "new.safetensors").replace(models / "r1.safetensors")
+    outcome, counting = run(server, prompt)
+    assert outcome.status == "success", outcome.error
+    assert counting.ran["KSampler"] == 2 * len(KEYS)  # with and without a pose
+    assert counting.ran["Likeness_LoadAdapter"] == 1
+
+
+def test_a_control_net_of_another_family_is_named_before_a_cell_is_drawn(server, graph):
+    import torch
+    from safetensors.torch import save_file
+
+    name = "control_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    path = server.home / "models" / "controlnet" / "pose-xl.safetensors"
+    save_file({name: torch.zeros(8, 2048)}, path)
+    prompt = graph("unfit", ControlNetLoader={"control_net_name": path.name})
+    outcome, counting = run(server, prompt)
+    assert outcome.status == "error" and not counting.ran["KSampler"]
+    assert "pose-xl.safetensors is for SDXL" in outcome.error["exception_message"]

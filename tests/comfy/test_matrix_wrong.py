@@ -1,0 +1,83 @@
+"""What a comparison cannot draw is said: before the queue starts where that is possible."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
+
+LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
+PROMPTS, graph, node = LIGHT["PROMPTS"], LIGHT["graph"], LIGHT["node"]
+
+
+@pytest.fixture
+def server(light_server):
+    return light_server
+
+
+def test_a_graph_that_cannot_be_drawn_says_why(server):
+    def message(**changes):
+        prompt = graph("wrong")
+        for key, inputs in changes.items():
+            prompt[key.strip("n")]["inputs"] |= inputs
+        prompt["8"] = node("EmptyImage", width=64, height=96, batch_size=2, color=0)
+        prompt["9"] = {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "seed": 6}}
+        return server.run(prompt).error["exception_message"]
+
+    assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
+    assert "wired straight" in message(n7={"picture": ["2", 4]})
+    assert "from another Matrix" in message(n7={"matrix": ["9", 9]})
+    assert "the plan has none: add poses" in message(n2={"with_pose": "both"})
+
+
+def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
+    missing = graph("missing", adapters=("base", "nobody.safetensors"))
+    assert "There is no LoRA or checkpoint 'nobody.safetensors'" in server.refused(missing)
+    path = graph("../out")
+    assert "holds no path" in server.refused(path)
+    for lines, said in (
+        (("a = a photo of {nobody}",), "{nobody} is not a placeholder"),
+        ((), "There is no prompt"),
+        (("# a = a photo",), "There is no prompt"),
+        ((f"a photo {number}" for number in range(10_000)), "10,000 prompts are too many"),
+    ):
+        prompt = graph("wrong")
+        prompt["1"]["inputs"]["text"] = "\n".join(lines)
+        assert said in server.refused(prompt)
+
+
+JOINTS = [0.5, 0.25, 1.0] * 18
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "said"),
+    [
+        (JOINTS[:15], "has 5 points: 18 are needed"),
+        ([*JOINTS[:-3], float("nan"), 0.5, 1.0], "nan stands at the joint 'left ear'"),
+        ([0.0] * 54, "There is no person"),
+    ],
+)
+def test_a_pose_that_is_none_is_said(server, keypoints, said):
+    outcome = server.run(posed("wrong", keypoints))
+    assert outcome.status == "error" and said in outcome.error["exception_message"]
+
+
+def test_a_pose_with_missing_joints_is_drawn(server, drawn):
+    outcome = server.run(posed("half", JOINTS[:24] + [0.0] * 30))
+    assert outcome.status == "success", outcome.error
+    assert {float(light) > 0 for *_, light in drawn()} == {True}
+
+
+def posed(name, keypoints):
+    """A comparison with the pose of POSE_KEYPOINT's values for one person."""
+    frame = {"canvas_width": 64, "canvas_height": 96, "people": [{"pose_keypoints_2d": keypoints}]}
+    prompt = graph(name, adapters=("base",), prompts=PROMPTS[:1], with_pose="with")
+    sizes = {"width": 64, "height": 96}
+    prompt["8"] = node("Likeness_PoseSet", poses="tree", keypoints=["9", 0], **sizes)
+    prompt["9"] = node("TestKeypoints", text=json.dumps([frame]))
+    prompt["2"]["inputs"]["poses"] = ["8", 0]
+    return prompt
