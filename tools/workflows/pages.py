@@ -49,7 +49,7 @@ def _one(name: str, key: str, posed: bool = False) -> Page:
         Group("2 · Train", [[train]]),
         Group("What was trained", [records(train)]),
     ]
-    second = comparison(STUDY, _folder(name), 3, posed=posed, **rows)
+    second = comparison(STUDY, _folder(name), 3, posed=posed, subject=shown.subject, **rows)
     return Page(name, [read_me(name)], [first, second])
 
 
@@ -69,6 +69,7 @@ def _everything(name: str, setting: Setting) -> Page:
         name.replace("_", "-"),
         3,
         posed=True,
+        subject=shown[setting.trainings["standard"].resolution].subject,
         pose_rows="\n".join(POSED),
         **rows_of(trains),
     )

@@ -92,11 +92,13 @@ def comparison(
     *,
     posed: bool = False,
     prompts: str = "study",
+    subject: Node | None = None,
     **matrix: Any,
 ) -> list[Group]:
     """Plan, drawing and sheet, as groups numbered from `number`; `matrix` are the Matrix' inputs.
 
-    With `posed` the cells' nodes have a ControlNet, and the Matrix the four poses.
+    With `posed` the cells' nodes have a ControlNet, and the Matrix the four poses. With a
+    `subject` the pictures are scored against its photographs.
     """
     width, height = setting.picture
     texts = node("Likeness_PromptSet", "", 360, 330, prompts=prompts)
@@ -127,11 +129,19 @@ def comparison(
         single_pictures="jpg",
     )
     first = [texts, poses, preview] if posed else [texts]
-    return [
+    groups = [
         Group(f"{number} · What is compared", [first, [plan]]),
         Group(f"{number + 1} · Draw one cell: these nodes run once for each", drawing),
         Group(f"{number + 2} · All cells side by side", [[sheet]]),
     ]
+    if subject is not None:
+        groups.append(Group(f"{number + 3} · Scores and report", [_scores(sheet, subject)]))
+    return groups
+
+
+def _scores(sheet: Node, subject: Node) -> list[Node]:
+    score = node("Likeness_Score", "", 560, 500, study=sheet["study"], subject=subject["subject"])
+    return [score, node("PreviewAny", "Scores of each row", 560, 260, source=score["table"])]
 
 
 def _drawing(setting: Setting, plan: Node, posed: bool) -> tuple[Socket, list[list[Node]]]:
