@@ -66,12 +66,19 @@ def model_names(kind: str) -> list[str]:
     return list(folder_paths.get_filename_list(kind))
 
 
+def has_model(kind: str, name: str) -> bool:
+    """Whether ComfyUI lists a model of this kind and name."""
+    if kind == "diffusers":
+        return _diffusers_folder(name) is not None
+    return name in model_names(kind)
+
+
 def model_path(kind: str, name: str) -> Path:
     """The file of a name that ComfyUI lists: no other name is followed. Raises LikenessError."""
     path = None
     if kind == "diffusers":
         path = _diffusers_folder(name)
-    elif name in model_names(kind):
+    elif has_model(kind, name):
         path = folder_paths.get_full_path(kind, name)
     if path is not None:
         return Path(path)

@@ -11,7 +11,7 @@ from ..trainers.adapter import AdapterInfo, read_metadata
 from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
-from .host import io, model_names, model_path
+from .host import has_model, io, model_names, model_path
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 
@@ -33,7 +33,7 @@ def find_adapter(name: str) -> Path:
 
     Raises AdapterError.
     """
-    kinds = [kind for kind in KINDS if name in model_names(kind)]
+    kinds = [kind for kind in KINDS if has_model(kind, name)]
     if not kinds:
         raise AdapterError(
             f"There is no LoRA or checkpoint {name!r}: press R in the browser to list new files, "
