@@ -14,14 +14,13 @@ from ..trainers.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 
-# In folders of their own, which the pack adds to ComfyUI's lists of models.
-CHECKPOINTS, CONTROLNETS = "checkpoints", "controlnet"
-CHECKPOINT = f"{CHECKPOINTS}/miniature.safetensors"
-CONTROLNET = f"{CONTROLNETS}/miniature-openpose.safetensors"
+CHECKPOINT = "checkpoints/miniature.safetensors"
+CONTROLNET = "controlnet/miniature-openpose.safetensors"
+LISTED = {"checkpoints": CHECKPOINT, "controlnet": CONTROLNET}  # by ComfyUI's name of the list
 JUDGE = "judge.safetensors"
 SECOND_JUDGE = "second-judge.safetensors"
 FILES = (CHECKPOINT, CONTROLNET, JUDGE, SECOND_JUDGE)
-TOKENIZER = f"{CHECKPOINTS}/miniature_tokenizer"  # found by its name beside the checkpoint
+TOKENIZER = "checkpoints/miniature_tokenizer"  # found by its name beside the checkpoint
 DIGESTS = "digests.json"
 
 

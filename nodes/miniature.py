@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from types import ModuleType
 
+from ..trainers.errors import LikenessError
 from . import host
 
 log = logging.getLogger("likeness")
@@ -16,7 +17,8 @@ SUBJECT = "miniature (bundled)"  # what the nodes call the pictures of `subject_
 def register() -> None:
     """Puts the miniature on ComfyUI's lists of models, and lets ComfyUI's loaders read it.
 
-    Where it is not installed nothing happens; where ComfyUI will not have it, the log says why.
+    Where it is not installed nothing happens. The log says which file is missing or damaged, and
+    it is not listed; and why a ComfyUI will not have the family.
     """
     weights = _weights()
     if weights is None:
@@ -25,10 +27,14 @@ def register() -> None:
         from .family import register as register_family
 
         register_family(weights.FOLDER / weights.TOKENIZER)
-        for kind in (weights.CHECKPOINTS, weights.CONTROLNETS):
-            host.add_models(kind, weights.FOLDER / kind)
     except Exception:  # the pack's nodes need none of it
         log.exception("ComfyUI's loaders will not read the miniature")
+        return
+    for kind, name in weights.LISTED.items():
+        try:
+            host.add_models(kind, weights.find(name).parent)
+        except LikenessError as error:
+            log.error("%s", error)
 
 
 def tokenizers() -> tuple[Path, ...]:

@@ -75,7 +75,8 @@ def pack(monkeypatch, tmp_path):
         monkeypatch.setattr(sys.modules[parent], leaf, module, raising=False)
     monkeypatch.delitem(sys.modules, "likeness.nodes.family", raising=False)
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    monkeypatch.setattr(weights.available, "__defaults__", (tmp_path,))
+    for function in (weights.available, weights.find):  # their default is the repository's
+        monkeypatch.setattr(function, "__defaults__", (tmp_path,))
     miniature = importlib.import_module("likeness.nodes.miniature")
     known = sys.modules["comfy.supported_models"].models
     return SimpleNamespace(miniature=miniature, folders=folders, known=known)
@@ -96,6 +97,9 @@ def without_demo(monkeypatch, request):
 def installed(pack, tmp_path):
     """The same with the miniature's files in place."""
     write_tokenizer(tmp_path / weights.TOKENIZER)
+    for name in (weights.CHECKPOINT, weights.CONTROLNET):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"weights")
     weights.write_digests(tmp_path)
     return pack
 
@@ -120,10 +124,16 @@ def test_checkpoint_and_controlnet_are_listed_and_judges_are_not(installed, tmp_
         "checkpoints": [str(tmp_path / "checkpoints")],
         "controlnet": [str(tmp_path / "controlnet")],
     }
-    for kind, name in (("checkpoints", weights.CHECKPOINT), ("controlnet", weights.CONTROLNET)):
-        assert (tmp_path / name).parent == tmp_path / kind
     for judge in (weights.JUDGE, weights.SECOND_JUDGE):
         assert (tmp_path / judge).parent == tmp_path
+
+
+def test_a_damaged_file_is_named_and_not_listed(installed, tmp_path, caplog):
+    (tmp_path / weights.CONTROLNET).write_bytes(b"weightz")
+    installed.miniature.register()
+    assert "miniature-openpose.safetensors is damaged" in caplog.text
+    assert weights.digest(tmp_path / weights.CHECKPOINT) in caplog.text  # what it should be
+    assert [*installed.folders] == ["checkpoints"]
 
 
 def test_the_text_encoder_has_the_sizes_of_the_file(installed):

@@ -1,12 +1,13 @@
 import pytest
 from likeness.demo import weights
+from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers.errors import BaseModelError
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / weights.JUDGE).write_bytes(b"judge")
-    (tmp_path / weights.CHECKPOINTS).mkdir()
+    (tmp_path / weights.CHECKPOINT).parent.mkdir()
     (tmp_path / weights.CHECKPOINT).write_bytes(b"miniature")
     weights.write_digests(tmp_path)
     return tmp_path
@@ -37,3 +38,11 @@ def test_weights_that_were_never_there_say_how_to_get_them(tmp_path):
 def test_a_file_without_a_digest_is_refused(folder):
     with pytest.raises(BaseModelError, match=f"knows no file {weights.CONTROLNET}"):
         weights.find(weights.CONTROLNET, folder)
+
+
+@pytest.mark.skipif(not weights.available(), reason="the repository has no trained weights yet")
+def test_the_repositorys_weights_are_whole_and_have_this_vocabulary(tmp_path):
+    for name in weights.FILES:
+        weights.find(name)
+    for file in write_tokenizer(tmp_path).iterdir():
+        assert (weights.FOLDER / weights.TOKENIZER / file.name).read_bytes() == file.read_bytes()
