@@ -8,15 +8,16 @@ import {
   addDrawn,
   comparisonOf,
   drawnCount,
-  fileQuery,
+  isSame,
   scoresOf,
   thumbnailQuery,
 } from "./lib/comparison.js";
 import { button, h, say, show } from "./lib/dom.js";
-import { addPanel } from "./lib/node_panel.js";
+import { addPanel, limitHeight, widgetOf } from "./lib/node_panel.js";
 import { Viewer } from "./lib/viewer.js";
 
 const NODE = "Likeness_ContactSheet";
+const GONE = "This comparison's files are gone. Queue again to draw it.";
 const address = (query) => api.apiURL(query);
 const panels = new WeakMap();
 let viewer = null;
@@ -37,7 +38,7 @@ class ComparisonPanel {
     this.grid = new CellGrid({
       address: (index) => address(thumbnailQuery(this.#comparison, index)),
       choose: (index) => this.#open(index),
-      width: 72,
+      fit: { least: 56, most: 240 },
     });
     this.message = h("div", { class: "lk-empty", role: "status" });
     this.element = h("div", { class: "lk-comparison" }, this.bar, this.grid.element, this.message);
@@ -47,33 +48,59 @@ class ComparisonPanel {
   /** Reads the comparison of a name from ComfyUI's output folder. */
   async load(name) {
     try {
-      const answer = await fetch(address(fileQuery(name, "viewer.json")), { cache: "no-store" });
-      if (!answer.ok)
-        return this.#empty("This comparison's files are gone. Queue again to draw it.");
-      this.#comparison = comparisonOf(await answer.json(), name);
-      this.#scores = await scores(this.#comparison);
+      const { view, scores } = await read(name);
+      if (view === null) return this.#empty(GONE);
+      const comparison = comparisonOf(view, name);
+      this.#scores = scoresOf(scores, comparison);
+      if (isSame(comparison, this.#comparison)) this.#renew(comparison);
+      else this.#replace(comparison);
     } catch (error) {
-      return this.#empty(error.message);
+      this.#empty(error.message);
     }
-    this.grid.show(this.#comparison);
+  }
+
+  /** Shows cells that were just drawn, or all when it is finished. */
+  drawn({ name, drawn, finished }) {
+    if (finished || this.#comparison?.name !== name) this.load(name);
+    else this.#refresh(addDrawn(this.#comparison, drawn));
+  }
+
+  #replace(comparison) {
+    this.#comparison = comparison;
     show(this.message, false);
     show(this.bar, true);
     show(this.grid.element, true);
+    this.grid.show(comparison);
     this.#count();
   }
 
-  /** Shows cells that were just drawn. */
-  async drawn(name, cells, finished) {
-    if (finished || this.#comparison?.name !== name) return this.load(name);
-    const indices = addDrawn(this.#comparison, cells);
+  /** Keeps what is open and where it is scrolled to. */
+  #renew({ drawn, sheet }) {
+    const before = this.#comparison.drawn;
+    const changed = [...drawn.keys()].filter((index) => drawn[index] !== before[index]);
+    Object.assign(this.#comparison, { drawn, sheet });
+    this.#refresh(changed);
+  }
+
+  #refresh(indices) {
     this.grid.refresh(indices);
     viewer?.refresh(this.#comparison, indices);
     this.#count();
   }
 
-  #open(index) {
+  async #open(index) {
+    await this.#readScores();
     viewer ??= new Viewer(address);
     viewer.open(this.#comparison, this.#scores, index);
+  }
+
+  /** A Score node may have run since. */
+  async #readScores() {
+    try {
+      this.#scores = scoresOf((await read(this.#comparison.name)).scores, this.#comparison);
+    } catch {
+      // The server is away: the pictures may still be in the browser's cache.
+    }
   }
 
   #count() {
@@ -90,11 +117,13 @@ class ComparisonPanel {
   }
 }
 
-async function scores(comparison) {
-  const answer = await fetch(address(fileQuery(comparison.name, "scores.json")), {
-    cache: "no-store",
-  });
-  return answer.ok ? scoresOf(await answer.json(), comparison) : [];
+/** {view, scores} of a comparison. Throws an Error in words. */
+async function read(name) {
+  const answer = await api.fetchApi(`/likeness/comparison?name=${encodeURIComponent(name)}`);
+  if (!answer.ok) throw new Error(`The server answered ${answer.status} ${answer.statusText}.`);
+  const found = await answer.json();
+  if (found.error) throw new Error(found.error);
+  return found;
 }
 
 app.registerExtension({
@@ -102,7 +131,7 @@ app.registerExtension({
 
   setup() {
     api.addEventListener("likeness.cells", ({ detail }) => {
-      panels.get(nodeOfId(detail.node))?.drawn(detail.name, detail.drawn, detail.finished);
+      panels.get(nodeOfId(detail.node))?.drawn(detail);
     });
   },
 
@@ -110,7 +139,8 @@ app.registerExtension({
     if (node.comfyClass !== NODE) return;
     const panel = new ComparisonPanel();
     panels.set(node, panel);
-    node.hideOutputImages = true;
+    node.hideOutputImages = true; // the sheet: the panel shows its cells
+    limitHeight(widgetOf(node, "redraw"), 56);
     addPanel(node, "likeness_comparison", panel.element, { styles: ["grid"], minHeight: 240 });
     follow(node, "comparison", (name) => panel.load(name));
   },

@@ -8,6 +8,7 @@ import {
   hideWidget,
   isConnected,
   onReady,
+  schemaOf,
   sourceOf,
   widgetOf,
 } from "./lib/node_panel.js";
@@ -20,10 +21,10 @@ const panels = new WeakMap();
 class PosePicker {
   #columns = {};
 
-  constructor(node, widget) {
+  constructor(node, widget, data) {
     this.node = node;
     this.widget = widget;
-    this.data = widget.options.likeness_poses;
+    this.data = data;
     this.names = this.data.poses.map((pose) => pose.name);
     this.cards = this.data.poses.map((pose) => this.#card(pose));
     this.grid = h("div", { class: "lk-poses", role: "group", "aria-label": "Poses" }, this.cards);
@@ -114,8 +115,9 @@ app.registerExtension({
       follow(node, "poses", (chosen) => panels.get(sourceOf(node, "poses"))?.choose(chosen));
     }
     const widget = node.comfyClass === NODE && widgetOf(node, "poses");
-    if (!widget?.options?.likeness_poses) return;
-    const picker = new PosePicker(node, widget);
+    const { likeness_poses: data } = schemaOf(node, "poses");
+    if (!widget || !data) return;
+    const picker = new PosePicker(node, widget, data);
     panels.set(node, picker);
     hideWidget(widget);
     addPanel(node, "likeness_poses", picker.element, { styles: ["poses"], minHeight: 176 });

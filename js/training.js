@@ -27,6 +27,7 @@ const ENDINGS = {
   cancelled: "Interrupted",
 };
 const EMPTY = "Loss, speed and previews appear here when the training runs.";
+const STARTS = "The training starts …";
 const GONE = "This run's folder is gone. Queue again to train it anew.";
 // Pixels
 const HEIGHT = 250;
@@ -50,7 +51,7 @@ class TrainingPanel {
       this.done,
     );
     this.facts = Object.fromEntries(
-      ["Speed", "Time left", "Memory"].map((name) => [name, h("dd", {}, "–")]),
+      ["Speed", "Time", "Memory"].map((name) => [name, h("dd", {}, "–")]),
     );
     this.stats = h(
       "dl",
@@ -108,7 +109,7 @@ class TrainingPanel {
 
   #show(state) {
     const known = state.stage !== null || state.total > 0;
-    say(this.empty, state.status === "gone" ? GONE : EMPTY);
+    say(this.empty, state.status === "gone" ? GONE : STARTS);
     show(this.empty, !known);
     show(this.full, known);
     this.full.dataset.status = state.status;
@@ -116,7 +117,7 @@ class TrainingPanel {
     if (state.total) this.#showProgress(state.step, state.total);
     else if (state.stage?.total) this.#showProgress(state.stage.done, state.stage.total);
     say(this.facts.Speed, pace(state.secondsPerStep) || "–");
-    say(this.facts["Time left"], timeText(state));
+    say(this.facts.Time, timeText(state));
     say(this.facts.Memory, bytes(state.memory) || "–");
     show(this.chart.element, state.series.points.length > 1);
     this.chart.update(state.series, state.validation, state.total);
@@ -198,8 +199,8 @@ function stageText({ stage }) {
 }
 
 function timeText(state) {
-  if (state.seconds !== null) return `took ${duration(state.seconds)}`;
-  return duration(secondsLeft(state)) || "–";
+  const left = duration(secondsLeft(state));
+  return duration(state.seconds) || (left && `${left} left`) || "–";
 }
 
 const fileName = (path) => path.split(/[/\\]/).at(-1);

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..trainers.errors import LikenessError
 from .board import pinned
 from .host import add_answer, add_get, output_folder, temp_folder
+from .names import inside
 from .photo_view import photo_view
 from .run_routes import run_events, stop_run
+from .study import study_folder
 from .subject import find_folder, subject_spec
+from .viewer import VIEW
 
 Query = dict[str, str]
 
@@ -22,6 +26,7 @@ def register() -> None:
     """Adds the routes to ComfyUI's server."""
     add_get("/likeness/board", board)
     add_get("/likeness/photos", photos)
+    add_get("/likeness/comparison", comparison)
     output = output_folder
     add_answer("GET", "/likeness/runs/{run}", lambda asked, _: run_events(output(), asked))
     add_answer("POST", "/likeness/runs/{run}/stop", lambda *asked: stop_run(output(), *asked))
@@ -41,3 +46,23 @@ def photos(query: Query) -> dict[str, Any]:
         return {"error": "The values of the node cannot be read."}
     except LikenessError as error:
         return {"error": str(error)}
+
+
+def comparison(query: Query) -> dict[str, Any]:
+    """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null where there is none.
+
+    Both are passed on as they are; the viewer checks them.
+    """
+    root = study_folder(output_folder(), "")
+    try:
+        folder = inside(root, query.get("name", ""))
+    except LikenessError as error:
+        return {"error": str(error)}
+    return {"view": _json_of(folder / VIEW), "scores": _json_of(folder / "scores.json")}
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -17,7 +17,7 @@ from .news import News
 
 VERSION = 1
 THUMBNAIL_SIDE = 384
-FILE = "viewer.json"
+VIEW = "viewer.json"
 EVENT = "likeness.cells"
 
 
@@ -44,7 +44,7 @@ def write_view(folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | 
         if picture.is_file() and not thumbnail_of(picture).is_file():
             with Image.open(picture) as image:
                 write_thumbnail(picture, image)
-    write_whole(folder / FILE, json.dumps(view_of(plan, pictures, sheet)), lasting=False)
+    write_whole(folder / VIEW, json.dumps(view_of(plan, pictures, sheet)), lasting=False)
 
 
 def view_of(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str, Any]:

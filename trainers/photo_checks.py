@@ -12,8 +12,8 @@ from PIL import Image
 BLURRED = 40.0
 # Bits of 128 in which the fingerprints of near copies differ at most. Stored again as a small JPEG
 # or brighter by a fifth it is 5; other photographs of the same subject differ in 43 at least,
-# drawings of it in 11.
-TWINS = 10
+# drawings of it at 64 pixels in 8.
+TWINS = 7
 
 _SIDE = 256
 

@@ -6,10 +6,14 @@ import { significant } from "./format.js";
 import { moved, scrolledTo, visible } from "./window.js";
 
 const GAP = 4;
+const WIDE = 120; // a column's head then has its prompt too
+const TALL_HEAD = 46;
 
 /**
  * @param address index -> address of a small picture
  * @param choose (index, event) -> what a click or Enter does
+ * @param width, label of a cell and of a row's name, in pixels
+ * @param fit {least, most} width, between which all cells fit if they can; null: as `width` says
  */
 export class CellGrid {
   #comparison = null;
@@ -21,11 +25,12 @@ export class CellGrid {
   #active = { row: 0, column: 0 };
   #frame = 0;
 
-  constructor({ address, choose, width = 96, label = 84 }) {
+  constructor({ address, choose, width = 96, label = 84, fit = null }) {
     this.address = address;
     this.choose = choose;
     this.width = width;
     this.label = label;
+    this.fit = fit;
     this.head = h("div", { class: "lk-grid-head", role: "row" });
     this.corner = h("div", { class: "lk-corner", role: "columnheader" });
     this.head.append(this.corner);
@@ -38,7 +43,7 @@ export class CellGrid {
     this.element.addEventListener("scroll", () => this.#later(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("click", (event) => this.#click(event));
-    new ResizeObserver(() => this.#later()).observe(this.element);
+    new ResizeObserver(() => (this.fit ? this.#fitIn() : this.#later())).observe(this.element);
   }
 
   /** Shows a comparison from the start, or null. */
@@ -51,6 +56,7 @@ export class CellGrid {
     this.element.setAttribute("aria-label", `Comparison ${comparison.name}`);
     this.#active = { row: 0, column: 0 };
     this.#measured();
+    if (this.fit) this.#fitIn();
     this.#layOut();
   }
 
@@ -94,6 +100,19 @@ export class CellGrid {
     this.#go({ row: Math.floor(index / across), column: index % across });
   }
 
+  /** The largest cells of which all are on the screen. */
+  #fitIn() {
+    const { clientWidth, clientHeight } = this.element;
+    if (!this.#comparison || !clientWidth) return;
+    const { rows, columns, aspect } = this.#comparison;
+    const across = (clientWidth - this.label) / columns.length - GAP;
+    const down = ((clientHeight - TALL_HEAD) / rows.length - GAP) * aspect;
+    const { least, most } = this.fit;
+    this.width = Math.floor(Math.max(least, Math.min(most, across, down)));
+    this.#clear();
+    this.#layOut();
+  }
+
   #measured() {
     this.#best =
       this.#measure && this.#comparison
@@ -109,7 +128,7 @@ export class CellGrid {
   }
 
   get #headHeight() {
-    return this.width >= 120 ? 46 : 26;
+    return this.width >= WIDE ? TALL_HEAD : 26;
   }
 
   #clear() {
@@ -165,7 +184,7 @@ export class CellGrid {
         title: `${key}\n${prompt ?? ""}`,
       },
       h("strong", {}, key),
-      this.width >= 120 && h("span", {}, prompt ?? ""),
+      this.width >= WIDE && h("span", {}, prompt ?? ""),
     );
   }
 

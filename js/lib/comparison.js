@@ -44,6 +44,13 @@ export function comparisonOf(data, name) {
   };
 }
 
+/** Whether two have the same cells; they may differ in which of them are drawn. */
+export function isSame(a, b) {
+  const plan = (comparison) =>
+    comparison && JSON.stringify({ ...comparison, drawn: null, sheet: null });
+  return plan(a) === plan(b);
+}
+
 /** Notes cells that were drawn since: {index: time}. Returns the indices that there are. */
 export function addDrawn(comparison, drawn) {
   const news = Object.entries(drawn ?? {}).filter(

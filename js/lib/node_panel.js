@@ -3,7 +3,7 @@
 import { h, loadStyle } from "./dom.js";
 import { keepKeys } from "./keys.js";
 
-const MARGIN = 8;
+const MARGIN = 15; // as core's own widgets
 
 /**
  * Adds `content` to a node, with style sheets of the pack. It takes the height that the node has
@@ -44,6 +44,12 @@ export function onRemoved(node, then) {
   };
 }
 
+/** What the server's schema says of a node's input, beside its type. */
+export function schemaOf(node, name) {
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  return (required?.[name] ?? optional?.[name])?.[1] ?? {};
+}
+
 /** A node's widget by name. */
 export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
@@ -75,4 +81,9 @@ export function hideWidget(widget) {
   widget.hidden = true;
   widget.options.hidden = true;
   widget.computeSize = () => [0, -4];
+}
+
+/** Keeps a text widget from taking the room of a panel below it. */
+export function limitHeight(widget, height) {
+  if (widget?.options) widget.options.getMaxHeight = () => height;
 }

@@ -8,6 +8,7 @@ import {
   comparisonOf,
   downloadName,
   drawnCount,
+  isSame,
   pictureQuery,
   safe,
   scoresOf,
@@ -65,6 +66,17 @@ test("cells that are drawn later", () => {
   assert.deepEqual(addDrawn(comparison, { 1: 9, 99: 9, "-1": 9, x: 9, 3: "soon" }), [1]);
   assert.deepEqual(comparison.drawn, [5, 9, 6, 0]);
   assert.deepEqual(DATA.drawn, [5, 0, 6, 0]);
+});
+
+test("a comparison that goes on is the same", () => {
+  const before = comparisonOf(DATA, "x");
+  assert.equal(
+    isSame(before, comparisonOf({ ...DATA, drawn: [5, 9, 6, 9], sheet: null }, "x")),
+    true,
+  );
+  assert.equal(isSame(before, comparisonOf(DATA, "y")), false);
+  assert.equal(isSame(before, comparisonOf({ ...DATA, rows: ["base", "r8"] }, "x")), false);
+  assert.equal(isSame(before, null), false);
 });
 
 test("a cell drawn again has another address", () => {

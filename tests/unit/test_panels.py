@@ -133,3 +133,25 @@ def test_another_crop_has_pictures_of_its_own(nodes, photos):
 )
 def test_what_cannot_be_shown_is_said(nodes, photos, values, text):
     assert text in ask(nodes, **values)["error"]
+
+
+# Comparisons
+
+
+def test_a_comparison_is_read_with_its_scores(nodes, tmp_path):
+    folder = tmp_path / "output" / "likeness" / "comparisons" / "x"
+    folder.mkdir(parents=True)
+    (folder / "viewer.json").write_text('{"version": 1}')
+    assert nodes.routes.comparison({"name": "x"}) == {"view": {"version": 1}, "scores": None}
+    (folder / "scores.json").write_text('{"version": 1, "measures": [')
+    assert nodes.routes.comparison({"name": "x"})["scores"] is None
+    (folder / "scores.json").write_text("[1]")
+    assert nodes.routes.comparison({"name": "x"})["scores"] == [1]
+    assert nodes.routes.comparison({"name": "gone"}) == {"view": None, "scores": None}
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../secret", "/etc", "C:\\x", "a\x00b"])
+def test_no_other_folder_is_read(nodes, tmp_path, name):
+    (tmp_path / "output" / "secret").mkdir(parents=True)
+    (tmp_path / "output" / "secret" / "viewer.json").write_text("5")
+    assert set(nodes.routes.comparison({"name": name})) == {"error"}

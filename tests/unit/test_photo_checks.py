@@ -63,8 +63,9 @@ def test_good_photographs_of_one_subject_are_neither_blurred_nor_twins():
     assert twin_of([fingerprint(one) for one in pixels]) == [None] * len(photos)
 
 
-def test_the_bundled_subject_has_no_marks():
-    photos = read_subject(ROOT / "demo" / "subject", Subject(resolution=96)).photos
+@pytest.mark.parametrize("resolution", [64, 96, 128])
+def test_the_bundled_subject_has_no_marks(resolution):
+    photos = read_subject(ROOT / "demo" / "subject", Subject(resolution=resolution)).photos
     pixels = [load_pixels(photo) for photo in photos]
     assert min(map(sharpness, pixels)) > BLURRED
     assert twin_of([fingerprint(one) for one in pixels]) == [None] * len(photos)
