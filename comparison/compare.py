@@ -143,9 +143,13 @@ def photographs(folder: Path | None) -> list[Path]:
 def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
     """The plan with the digests of all that is drawn with. Raises BaseModelError."""
     cache = cache_folder(files.output)
-    adapters = {one.name: one.adapter and digest_of(one.adapter, cache) for one in taught}
-    control = files.controlnet and digest_of(_control_file(files.controlnet), cache)
-    return plan.matrix(adapters, digest_of(files.base, cache), control)
+
+    def digest(path: Path | None) -> str | None:
+        return None if path is None else digest_of(path, cache)
+
+    control = None if files.controlnet is None else _control_file(files.controlnet)
+    adapters = {one.name: digest(one.adapter) for one in taught}
+    return plan.matrix(adapters, digest(files.base), digest(control))
 
 
 def _check_control(plan: PlanFile, files: Files) -> None:

@@ -165,8 +165,9 @@ def encode_files(encoder: Encoder, paths: Sequence[Path], cache: Path | None = N
     """
     digests = [_digest(path) for path in paths]
     files = dict(zip(digests, paths, strict=True))
-    known = {digest: _remembered(encoder, digest, cache) for digest in files}
-    todo = [digest for digest, vector in known.items() if vector is None]
+    remembered = {digest: _remembered(encoder, digest, cache) for digest in files}
+    known = {digest: vector for digest, vector in remembered.items() if vector is not None}
+    todo = [digest for digest in files if digest not in known]
     for start in range(0, len(todo), _AT_ONCE):
         part = todo[start : start + _AT_ONCE]
         vectors = encoder.encode([open_rgb(files[digest]) for digest in part])
