@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import transformers
 from accelerate import Accelerator
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.loop import train
@@ -59,6 +60,10 @@ def places(tmp_path_factory):
     )
 
 
+@pytest.mark.skipif(
+    transformers.__version__.startswith("4."),
+    reason="transformers 4 draws other random weights for the text encoder",
+)
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_losses_are_those_of_before(places, kind):
     recipe = preset("lora-r4").changed(

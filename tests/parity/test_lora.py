@@ -1,5 +1,6 @@
 """What peft trained is what a file's reader gets, and so it is with diffusers' own files."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,10 @@ def test_a_file_of_diffusers_own_script_is_read(method: LoRA, tmp_path: Path) ->
     for model in trained:
         states.append(convert_state_dict_to_diffusers(get_peft_model_state_dict(model)))
         metadata.append(model.peft_config["default"].to_dict())
-    StableDiffusionPipeline.save_lora_weights(
+    save = StableDiffusionPipeline.save_lora_weights
+    if "unet_lora_adapter_metadata" not in inspect.signature(save).parameters:
+        pytest.skip("this release of diffusers writes no alpha")
+    save(
         tmp_path,
         unet_lora_layers=states[0],
         text_encoder_lora_layers=states[1],
