@@ -27,7 +27,7 @@ from .runs import Result, RunFolder, busy_text, prepare
 PACKAGE = Path(__file__).resolve().parents[1]
 
 POLL_SECONDS = 0.1
-LEAVE_SECONDS = 1.5  # for a last checkpoint when a run is cancelled
+LEAVE_SECONDS = 1.25  # for a last checkpoint when a run is cancelled
 KILL_SECONDS = 2.0
 
 OnEvent = Callable[[Event], None]

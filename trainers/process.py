@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from .errors import (
@@ -43,7 +42,8 @@ def run_process(path: Path, *, follow_parent: bool) -> int:
 
     accelerator = Accelerator(mixed_precision="no")
     try:
-        with locked(folder, accelerator.is_main_process), _events(folder, accelerator) as emit:
+        main = accelerator.is_main_process
+        with locked(folder, start, main=main), _events(folder, accelerator) as emit:
             return _told(folder, accelerator, emit, follow_parent, start)
     except LikenessError as error:
         # Not an event: another process has the lock, or the disk has no room for one.
@@ -83,10 +83,11 @@ def _train(folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool)
 
 
 @contextmanager
-def locked(folder: RunFolder, main: bool = True) -> Iterator[None]:
+def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[None]:
     """Holds a lock on the run's folder, which the system frees when the process ends in any way.
 
-    A stop flag of before this process is removed: it was meant for an earlier one. Raises RunBusy.
+    A stop flag from before `start` (seconds since 1970) is removed, because it was meant for a
+    process that is gone, and any flag at the end. Raises RunBusy.
     """
     if not main:
         yield
@@ -100,11 +101,13 @@ def locked(folder: RunFolder, main: bool = True) -> Iterator[None]:
         kind = OutOfSpace if is_full(error) else RunFailed
         raise kind(f"The run's folder {folder.path} cannot be locked: {error}") from None
     with suppress(OSError):
-        if folder.stop.stat().st_mtime < psutil.Process().create_time():
+        if folder.stop.stat().st_mtime < start:
             folder.stop.unlink()
     try:
         yield
     finally:
+        with suppress(OSError):
+            folder.stop.unlink(missing_ok=True)
         lock.release()
 
 

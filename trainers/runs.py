@@ -216,9 +216,9 @@ def prepare(recipe: Recipe, places: Places) -> RunFolder:
     folder = RunFolder(places.runs.resolve() / recipe.run_name())
     if folder.finished():
         return folder
-    require_packages(recipe)
     if recipe.continues is not None:
         continued(recipe, places)
+    require_packages(recipe)
     if folder.is_busy():
         raise RunBusy(busy_text(folder))
     check_space(recipe, places)

@@ -30,6 +30,7 @@ def folder(tmp_path):
     return run
 
 
+START = time.time() - 60
 ALONE = SimpleNamespace(num_processes=1)
 
 
@@ -37,7 +38,7 @@ ALONE = SimpleNamespace(num_processes=1)
 
 
 def test_a_second_start_leaves_the_flag_of_the_run_that_works(folder):
-    with process.locked(folder):
+    with process.locked(folder, START):
         folder.stop.touch()
         with FileLock(folder.lock.with_name("other")), pytest.raises(RunBusy):
             take_lock_elsewhere(folder)
@@ -47,7 +48,7 @@ def test_a_second_start_leaves_the_flag_of_the_run_that_works(folder):
 def take_lock_elsewhere(folder):
     process.LOCK_SECONDS, before = 0.0, process.LOCK_SECONDS
     try:
-        with process.locked(RunFolder(Path(os.path.relpath(folder.path)))):
+        with process.locked(RunFolder(Path(os.path.relpath(folder.path))), START):
             pass
     finally:
         process.LOCK_SECONDS = before
@@ -55,12 +56,12 @@ def take_lock_elsewhere(folder):
 
 def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):
     folder.stop.touch()
-    os.utime(folder.stop, (1, 1))
-    with process.locked(folder):
+    with process.locked(folder, time.time() + 1):
         assert not folder.stop.exists()
     folder.stop.touch()
-    with process.locked(folder):
+    with process.locked(folder, START):
         assert folder.stop.exists()
+    assert not folder.stop.exists()  # it was obeyed, or came too late
 
 
 def test_what_a_run_is_asked(folder):
