@@ -6,13 +6,16 @@ the three LoRAs are trained, base and all five draw the six prompts, two of them
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import time
 from pathlib import Path
 
+from ..comparison import terminal
 from ..comparison.plan_file import find_plan
 from ..trainers.files import write_whole
 from . import weights
+from .encoder import find_judge
 from .subject import FOLDER as PHOTOS
 
 PLAN = "miniature"
@@ -26,14 +29,21 @@ _FEW_STEPS = ("schedule.steps=20", "prior.count=8", "prior.steps=5")
 
 def run(output: Path) -> int:
     """Trains, draws, and writes sheet and report below `output`; returns the exit code."""
-    from ..terminal import main
-
     start = time.perf_counter()
     arguments = _arguments(output)
     print(f"likeness {shlex.join(arguments)}\n")
-    code = main(arguments)
+    given = build_parser().parse_args(arguments)
+    code = int(given.run(given))
     print(f"demo     {time.perf_counter() - start:.0f} s in all")
     return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of comparison/'s commands, with the judge among the encoders."""
+    parser = argparse.ArgumentParser(prog="likeness")
+    terminal.add_commands(parser.add_subparsers(required=True))
+    parser.set_defaults(encoders=[find_judge])
+    return parser
 
 
 def _arguments(output: Path) -> list[str]:

@@ -1,7 +1,6 @@
 import pytest
 from likeness.comparison.plan_file import find_plan
 from likeness.demo import experiment, weights
-from likeness.terminal import build_parser
 
 STUDY_ROWS = ["base", "tiny", "standard", "lora-r1", "lora-r4", "lora-r8"]
 
@@ -16,7 +15,7 @@ def untrained(monkeypatch, tmp_path):
 
 
 def test_without_weights_the_whole_experiment_is_asked_for_in_few_steps(untrained, capsys):
-    given = build_parser().parse_args(experiment._arguments(untrained))
+    given = experiment.build_parser().parse_args(experiment._arguments(untrained))
     assert "coloured noise" in capsys.readouterr().out
     plan = find_plan(given.plan)
     assert [row.name for row in plan.rows] == STUDY_ROWS
