@@ -79,6 +79,13 @@ class RunBusy(RunFailed):
 
 
 class RunCancelled(LikenessError):
-    """A training run was ended before it had a result; it goes on when it is started again."""
+    """A training run was ended before it had a result; it goes on when it is started again.
+
+    `step` is the last one whose state is saved, 0 if this attempt saved none.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step

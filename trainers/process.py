@@ -59,6 +59,7 @@ def _told(
         _train(folder, accelerator, emit, follow_parent)
     except RunCancelled as error:
         _log.info("%s", error)
+        emit("stopped", step=error.step)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last place where it can be told
         known = as_error(error, folder)

@@ -60,10 +60,10 @@ class Run:
 
     def leave(self, step: int) -> NoReturn:
         """Ends the run at a saved state. Raises RunCancelled."""
-        self.emit("stopped", step=step)
         raise RunCancelled(
             f"The run was ended at step {step}, where its state is saved: it goes on from there "
-            "when it is started again."
+            "when it is started again.",
+            step,
         )
 
     def memory(self) -> int:

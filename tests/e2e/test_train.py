@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from likeness.trainers.errors import RunBusy
+from likeness.trainers.errors import RunBusy, RunCancelled
 from likeness.trainers.events import EventReader
 from likeness.trainers.job import Job, train
 from likeness.trainers.places import Places
@@ -32,6 +32,9 @@ def test_a_lora_is_trained_inspected_and_drawn_with(train, likeness, base, tmp_p
     printed = train().stdout
     adapter = only("output/loras/*.safetensors", tmp_path)
     assert str(adapter.relative_to(tmp_path)) in printed
+    stored = adapter.read_bytes()
+    for private in (tmp_path, Path.home(), base.name, "0.png"):
+        assert str(private).encode() not in stored
     told = likeness("inspect", adapter).stdout
     recipe = json.loads(likeness("inspect", adapter, "--json").stdout)
     assert recipe["method"]["rank"] == 4 and '"rank": 4' in told
@@ -176,6 +179,27 @@ def test_stop_and_save_leaves_an_adapter_and_the_run_goes_on_when_queued_again(
 def stop_at_twenty(event, folder, before):
     if event.kind == "step" and event.data["step"] >= before + 5:
         folder.stop.touch()
+
+
+def test_a_cancelled_run_goes_on_where_it_was(base, photos, tmp_path):
+    recipe, where = small().changed(schedule={"steps": 20_000}), places(tmp_path, base, photos)
+    steps, enough = [], [3]
+
+    def note(event):
+        if event.kind == "step":
+            steps.append(event.data["step"])
+
+    def cancel():
+        with pytest.raises(RunCancelled):
+            train(recipe, where, device="cpu", on_event=note,
+                  interrupted=lambda: len(steps) > enough[0])  # fmt: skip
+
+    cancel()
+    done, first = steps[-1], len(steps)
+    enough[0] = first + 3
+    cancel()
+    # The state after the step that was cancelled is saved, though no checkpoints were asked for.
+    assert steps[first] > done
 
 
 def test_cancel_raises_and_leaves_no_process(base, photos, tmp_path):

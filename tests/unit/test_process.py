@@ -153,3 +153,14 @@ def test_the_exit_code_tells_what_no_event_could(folder, code, failure, kind):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: code)
     error = job._error_of(ended, failure)
     assert type(error) is kind and (failure or "") in str(error)
+
+
+def test_a_run_that_leaves_says_so_to_its_panel(folder, monkeypatch):
+    said = []
+
+    def leaves(*arguments):
+        raise RunCancelled("it left", step=4)
+
+    monkeypatch.setattr(process, "_train", leaves)
+    code = process._told(folder, None, lambda kind, **data: said.append((kind, data)), False, 0.0)
+    assert code == RunCancelled.exit_code and said == [("stopped", {"step": 4})]
