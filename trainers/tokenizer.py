@@ -73,7 +73,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     Raises:
         BaseModelError: the files cannot be read.
     """
-    from transformers import CLIPTokenizer, CLIPTokenizerFast
+    from transformers import CLIPTokenizer, CLIPTokenizerFast  # type: ignore[attr-defined]
 
     # Before transformers 5 only the fast kind reads tokenizer.json.
     kind = CLIPTokenizer if _has_vocabulary(folder) else CLIPTokenizerFast
