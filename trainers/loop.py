@@ -12,6 +12,7 @@ from diffusers.training_utils import EMAModel
 
 from . import checkpoint, draws, dreambooth, lora
 from .base_model import BaseModel, load_base
+from .cpu import use_matrix_products
 from .errors import CheckpointError, Diverged
 from .events import Emit
 from .health import advice
@@ -74,6 +75,8 @@ def load(run: Run) -> BaseModel:
     )
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
+    if device.type == "cpu":
+        use_matrix_products(base.unet)
     if recipe.compute.attention == "xformers":
         if device.type == "cuda":
             base.unet.enable_xformers_memory_efficient_attention()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import CLIPTextModel
 
 from . import objective
+from .cpu import attention_in_fp32
 from .samples import Sample, stacked
 from .text import encode_text
 
@@ -71,11 +72,15 @@ class Learner:
             prompts.text_encoder.train(before[1])
             prompts.embeddings = before[2]
 
-    def autocast(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """The precision's context."""
         if self.autocast_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.autocast_dtype)
+            yield
+            return
+        attention = attention_in_fp32() if self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, self.autocast_dtype), attention:
+            yield
 
 
 def losses_of(learner: Learner, samples: list[Sample]) -> Tensor:

@@ -259,3 +259,42 @@ def test_the_error_names_tensors_and_family() -> None:
         lora.apply(*tiny(), damaged("stranger"))
     with pytest.raises(AdapterError, match="LoHa"):
         lora.apply(*tiny(), damaged("LoHa"))
+
+
+def computed(precision: torch.dtype, *, by_peft: bool) -> tuple[Tensor, Tensor]:
+    """What a UNet with a text encoder before it predicts, and all gradients of its adapters."""
+    unet, text = attached(LoRA(rank=2, alpha=3), noise=0.3)
+    for model in (unet, text):
+        for _, layer in lora._layers(model):
+            layer.get_base_layer().to(precision)
+            own = vars(layer).pop("forward")
+            if not by_peft:
+                layer.forward = own
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", precision, enabled=precision is not torch.float32):
+        embedding = text(torch.arange(10).view(2, 5)).last_hidden_state
+        predicted = unet(noise, 500, embedding).sample.float()
+    predicted.pow(2).mean().backward()
+    gradients = [parameter.grad for parameter in lora.trainable(unet, text).values()]
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    return predicted.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def test_a_plain_adapter_computes_what_peft_computes():
+    ours, theirs = computed(torch.float32, by_peft=False), computed(torch.float32, by_peft=True)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine - other).norm() < 1e-5 * other.norm()
+
+
+def test_a_plain_adapter_in_bf16_is_as_near_to_fp32_as_pefts():
+    exact = computed(torch.float32, by_peft=True)
+    ours, theirs = computed(torch.bfloat16, by_peft=False), computed(torch.bfloat16, by_peft=True)
+    for right, mine, other in zip(exact, ours, theirs, strict=True):
+        assert (mine - right).norm() < 1.2 * (other - right).norm()
+
+
+@pytest.mark.parametrize("special", [{"dora": True}, {"dropout": 0.5}])
+def test_other_adapters_are_left_to_peft(special):
+    unet, text = attached(LoRA(rank=2, **special))
+    layers = [layer for model in (unet, text) for _, layer in lora._layers(model)]
+    assert layers and not any("forward" in vars(layer) for layer in layers)

@@ -1,0 +1,93 @@
+"""What a CPU computes faster in another way, with the same result to rounding.
+
+Measured with PyTorch 2.13 at SD 1.5's sizes; docs/performance.md says what each gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# A convolution reorders its weights at every call, which costs more than it saves where an output
+# has few pixels for each of its channels.
+CHANNELS_A_PIXEL = 8
+
+
+class MatrixConv2d(nn.Conv2d):
+    """A convolution that is computed as one matrix product where the picture is small.
+
+    At 128 x 128 pixels those are the two lowest levels of SD 1.5, which have most of its weights.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        height, width = (
+            (side + 2 * padding - kernel) // stride + 1
+            for side, padding, kernel, stride in zip(
+                input.shape[-2:], self.padding, self.kernel_size, self.stride, strict=True
+            )
+        )
+        if len(weight) < CHANNELS_A_PIXEL * len(input) * height * width:
+            return super()._conv_forward(input, weight, bias)
+        if torch.is_autocast_enabled("cpu"):
+            input = input.to(torch.get_autocast_dtype("cpu"))
+        patches = F.unfold(input, self.kernel_size, padding=self.padding, stride=self.stride)
+        columns = patches.permute(1, 0, 2).flatten(1)  # (in * kernel, n * h * w)
+        output = weight.flatten(1) @ columns  # (out, n * h * w)
+        if bias is not None:
+            output = output + bias.to(output.dtype)[:, None]
+        return output.view(len(weight), len(input), height, width).transpose(0, 1)
+
+
+def use_matrix_products(model: nn.Module) -> None:
+    """Puts `MatrixConv2d` in place of the plain convolutions of a model; weights and names stay."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Conv2d and _is_plain(child):
+                setattr(module, name, _converted(child))
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return (
+        layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+
+
+def _converted(layer: nn.Conv2d) -> MatrixConv2d:
+    new = MatrixConv2d.__new__(MatrixConv2d)
+    new.__dict__.update(layer.__dict__)
+    return new
+
+
+class _AttentionInFp32(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        dtype = (args[0] if args else kwargs["query"]).dtype
+        with torch.autocast("cpu", enabled=False):
+            exact = {name: _in_fp32(value) for name, value in kwargs.items()}
+            return func(*map(_in_fp32, args), **exact).to(dtype)
+
+
+def _in_fp32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@contextmanager
+def attention_in_fp32() -> Iterator[None]:
+    """PyTorch's fused attention computes in fp32, whatever the dtype of its input.
+
+    Its backward pass in bf16 takes up to four times as long: where keys are no multiple of 32, as
+    the 77 of a prompt, or few.
+    """
+    with _AttentionInFp32():
+        yield
