@@ -19,13 +19,14 @@ from .train_dreambooth import TrainDreamBooth
 from .train_lora import TrainLoRA
 
 
+def register() -> None:
+    """Makes the miniature one of ComfyUI's models, and gives the browser's panels their routes."""
+    miniature.register()
+    routes.register()
+
+
 class LikenessExtension(ComfyExtension):
     """What ComfyUI asks for the nodes."""
-
-    async def on_load(self) -> None:
-        """The miniature becomes one of ComfyUI's models; the browser's panels get their routes."""
-        miniature.register()
-        routes.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in the order of their use."""
