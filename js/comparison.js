@@ -12,6 +12,7 @@ import {
   scoresOf,
   thumbnailQuery,
 } from "./lib/comparison.js";
+import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
 import { addPanel, limitHeight, widgetOf } from "./lib/node_panel.js";
 import { Viewer } from "./lib/viewer.js";
@@ -27,7 +28,7 @@ class ComparisonPanel {
   #scores = [];
 
   constructor() {
-    this.count = h("span", { class: "lk-count" });
+    this.count = h("span", { class: "lk-count", role: "status" });
     this.open = button({
       text: "Open",
       symbol: "expand",
@@ -63,6 +64,11 @@ class ComparisonPanel {
   drawn({ name, drawn, finished }) {
     if (finished || this.#comparison?.name !== name) this.load(name);
     else this.#refresh(addDrawn(this.#comparison, drawn));
+  }
+
+  /** Shows the server's line: cells done, left, and the time left. */
+  say(text) {
+    say(this.#comparison ? this.count : this.message, text);
   }
 
   #replace(comparison) {
@@ -126,20 +132,18 @@ async function read(name) {
   return found;
 }
 
+api.addEventListener("likeness.cells", ({ detail }) => {
+  panels.get(nodeOfId(detail.node))?.drawn(detail);
+});
+
 app.registerExtension({
   name: "Likeness.Comparison",
-
-  setup() {
-    api.addEventListener("likeness.cells", ({ detail }) => {
-      panels.get(nodeOfId(detail.node))?.drawn(detail);
-    });
-  },
 
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const panel = new ComparisonPanel();
     panels.set(node, panel);
-    node.hideOutputImages = true; // the sheet: the panel shows its cells
+    takeOver(node, (text) => panel.say(text));
     limitHeight(widgetOf(node, "redraw"), 56);
     addPanel(node, "likeness_comparison", panel.element, { styles: ["grid"], minHeight: 240 });
     follow(node, "comparison", (name) => panel.load(name));

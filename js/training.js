@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { follow, recall } from "./lib/board.js";
+import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
 import { Filmstrip } from "./lib/filmstrip.js";
 import { bytes, count, duration, pace } from "./lib/format.js";
@@ -206,14 +207,12 @@ function timeText(state) {
 const fileName = (path) => path.split(/[/\\]/).at(-1);
 const panels = new Set();
 
+api.addEventListener("likeness.step", ({ detail }) => {
+  for (const panel of panels) panel.hint(detail);
+});
+
 app.registerExtension({
   name: "Likeness.Training",
-
-  setup() {
-    api.addEventListener("likeness.step", ({ detail }) => {
-      for (const panel of panels) panel.hint(detail);
-    });
-  },
 
   nodeCreated(node) {
     if (!NODES.includes(node.comfyClass)) return;
@@ -227,6 +226,7 @@ app.registerExtension({
       styles: ["training"],
       minHeight: HEIGHT,
     });
+    takeOver(node);
     follow(node, "run", (run) => panel.follow(run));
   },
 

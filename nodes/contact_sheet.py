@@ -16,6 +16,7 @@ from .cells import digests_of, read_cell_graph
 from .control import check_controls
 from .draw_cells import WRITER, Job, draw_cells, finished, shown, written
 from .host import (
+    ADVANCED,
     Progress,
     files_named,
     graph_builder,
@@ -68,6 +69,7 @@ class ContactSheet(io.ComfyNode):
                     "redraw",
                     multiline=True,
                     default="",
+                    extra_dict=ADVANCED,
                     tooltip="Cells to draw again at each queue, one a line: 'row / column', a row "
                     "or a column; * stands for any letters.",
                 ),

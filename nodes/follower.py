@@ -44,13 +44,19 @@ class Follower:
         data = event.data
         if event.kind == "step":
             self._done = (data["step"], data["total"])
-            self._news.add({"step": data["step"], "total": data["total"]})
+            line = f"step {data['step']} of {data['total']}, loss {data['loss']:.4f}"
+            self._news.add({"step": data["step"], "total": data["total"], "line": line})
         elif event.kind == "stage":
-            self._news.add({"stage": data["name"]})
-            if data["total"]:
-                self._progress.show(data["done"], data["total"])
+            self._show_stage(**data)
         elif event.kind == "preview":
             self._progress.show(*self._done, picture=self._folder / data["path"])
+        elif event.kind == "notice":
+            self._news.add({"line": data["text"]})
+
+    def _show_stage(self, name: str, done: int, total: int) -> None:
+        self._news.add({"line": f"{name} {done} of {total}" if total else f"{name} …"})
+        if total:
+            self._progress.show(done, total)
 
     def end(self) -> None:
         """The run has ended, in whatever way."""
@@ -60,4 +66,5 @@ class Follower:
     def _tell(self, news: dict[str, Any]) -> None:
         if "step" in news:
             self._progress.show(*self._done)
+        self._progress.say(news["line"])
         host.tell_browser(EVENT, {"run": self._folder.name, "ended": False, **news})

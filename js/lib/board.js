@@ -11,12 +11,12 @@ let asking = null;
 export function follow(node, kind, then) {
   const kinds = followers.get(node) ?? {};
   followers.set(node, { ...kinds, [kind]: then });
-  if (listening) return;
+  if (!listening) api.addEventListener("likeness.board", hear);
   listening = true;
-  api.addEventListener("likeness.board", ({ detail }) => {
-    if (!detail.workflow || detail.workflow === workflowId())
-      show(detail.node, { [detail.kind]: detail.value });
-  });
+}
+
+function hear({ detail: { workflow, node, kind, value } }) {
+  if (!workflow || workflow === workflowId()) show(node, { [kind]: value });
 }
 
 /** Asks what the loaded workflow's nodes show; many calls in a row ask once. */

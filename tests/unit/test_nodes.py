@@ -264,10 +264,13 @@ def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatc
 
 class Screen:
     def __init__(self):
-        self.shown = []
+        self.shown, self.said = [], []
 
     def show(self, done, total, picture=None):
         self.shown.append((done, total, picture))
+
+    def say(self, text):
+        self.said.append(text)
 
 
 def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
@@ -289,8 +292,10 @@ def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
     assert screen.shown == [(3, 500, None), (7, 20, picture), (7, 20, None)]
     pinned, stage, step, end = told
     assert pinned[1] == {"workflow": "", "node": "5", "kind": "run", "value": "run"}
-    assert stage == ("likeness.step", {"run": "run", "ended": False, "stage": "class images"})
-    assert step == ("likeness.step", {"run": "run", "ended": False, "step": 7, "total": 20})
+    assert screen.said == ["class images 3 of 500", "step 7 of 20, loss 0.1250"]
+    assert [message for message, _ in (stage, step, end)] == ["likeness.step"] * 3
+    data = {"run": "run", "ended": False, "line": "step 7 of 20, loss 0.1250"}
+    assert step[1] == {**data, "step": 7, "total": 20}
     assert end == ("likeness.step", {"run": "run", "ended": True})
 
 

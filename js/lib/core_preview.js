@@ -1,0 +1,43 @@
+// What ComfyUI shows below the widgets of a node that runs: a line of text and a picture.
+// A panel shows both at a better place.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { nodeOfId } from "./board.js";
+import { hideWidget, widgetOf } from "./node_panel.js";
+
+const TEXT = "$$node-text-preview"; // ComfyUI's name for the widget of that line
+
+const said = new WeakMap(); // node -> what to do with its line
+let listening = false;
+
+/** Leaves a node's line of text to `then(text)`, and its pictures to its panel. */
+export function takeOver(node, then = () => {}) {
+  node.hideOutputImages = true; // in the Vue renderer
+  node.onDrawBackground = () => {}; // in the classic one
+  said.set(node, then);
+  if (!listening) listen();
+  listening = true;
+}
+
+function listen() {
+  api.addEventListener("progress_text", ({ detail }) => {
+    const node = nodeOfId(detail.nodeId);
+    said.get(node)?.(detail.text);
+    if (said.has(node)) afterCore(() => hideText(node));
+  });
+  api.addEventListener("b_preview_with_metadata", ({ detail: { displayNodeId: id } }) => {
+    if (said.has(nodeOfId(id))) afterCore(() => delete app.nodePreviewImages?.[id]);
+  });
+}
+
+function afterCore(then) {
+  setTimeout(then);
+}
+
+function hideText(node) {
+  const widget = widgetOf(node, TEXT);
+  if (!widget || widget.hidden) return;
+  hideWidget(widget);
+  node.setDirtyCanvas?.(true, true);
+}
