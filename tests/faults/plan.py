@@ -15,7 +15,7 @@ from .trials import KINDS, Bench, Lost, Unbroken
 
 # Rounds of each fault: (long, short). The first two kill once or more a round.
 KILLS = {
-    "kill -9 at a random moment": (kills.killed_by_the_clock, 8, 1),
+    "kill -9 at a random moment": (kills.killed_by_the_clock, 20, 1),
     "kill -9 ahead of a change of a file": (kills.killed_at_an_operation, 40, 1),
     "kill -9, then a power cut": (kills.power_cut, 30, 1),
 }
