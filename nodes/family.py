@@ -108,14 +108,18 @@ class Tokenizer(sd1_clip.SDTokenizer):
         return batches
 
 
-def _text_encoder(config: dict[str, Any], **kwargs: Any) -> sd1_clip.SDClipModel:
-    """ComfyUI's text encoder in the sizes of `config`, which is transformers' CLIPTextConfig."""
+def _text_encoder(config: dict[str, Any], dtype: Any, **kwargs: Any) -> sd1_clip.SDClipModel:
+    """ComfyUI's text encoder in the sizes of `config`, which is transformers' CLIPTextConfig.
+
+    In fp32, 2 MB, whatever `dtype` ComfyUI gives: in fp16 a LoRA's part of a weight is rounded.
+    """
     special = {name: config[f"{key}_token_id"] for name, key in _SPECIAL.items()}
     return sd1_clip.SDClipModel(
         textmodel_json_config=dict(config),
         model_class=_TextModel,
         special_tokens=special,
         return_projected_pooled=False,
+        dtype=torch.float32,
         **kwargs,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import runpy
 import sys
@@ -108,6 +109,15 @@ def test_the_family_is_known_once_however_often_it_is_registered(installed):
     installed.miniature.register()
     installed.miniature.register()
     assert [family.__name__ for family in installed.known] == ["SD15", "Miniature"]
+
+
+def test_comfyui_0_8_0_which_asks_for_the_nodes_alone_gets_the_miniature_too(
+    installed, monkeypatch
+):
+    package = importlib.import_module("likeness")
+    monkeypatch.setattr(importlib.import_module("likeness.nodes.routes"), "register", lambda: None)
+    asyncio.run(package.comfy_entrypoint())
+    assert installed.known[-1].__name__ == "Miniature"
 
 
 def test_the_family_is_told_by_the_miniatures_widths(installed):
