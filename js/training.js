@@ -29,7 +29,10 @@ const ENDINGS = {
 };
 const EMPTY = "Loss, speed and previews appear here when the training runs.";
 const STARTS = "The training starts …";
-const GONE = "This run's folder is gone. Queue again to train it anew.";
+const INSTEAD = {
+  gone: "This run's folder is gone. Queue again to train it anew.",
+  unreadable: "This run was recorded by another version of Likeness; its events cannot be shown.",
+};
 // Pixels
 const HEIGHT = 250;
 const FILM_HEAD = 28;
@@ -110,7 +113,7 @@ class TrainingPanel {
 
   #show(state) {
     const known = state.stage !== null || state.total > 0;
-    say(this.empty, state.status === "gone" ? GONE : STARTS);
+    say(this.empty, INSTEAD[state.status] ?? STARTS);
     show(this.empty, !known);
     show(this.full, known);
     this.full.dataset.status = state.status;

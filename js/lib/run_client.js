@@ -8,7 +8,8 @@ const SECONDS = 1;
  * Reads a run until it ends.
  * @param fetchApi ComfyUI's
  * @param told called with the state whenever it changes; `state.status` is "gone" when the run's
- *   folder is not there (any more), "cancelled" when it has not ended and nobody trains it
+ *   folder is not there (any more), "cancelled" when it has not ended and nobody trains it, and
+ *   "unreadable" when all its events are of another version
  */
 export class RunReader {
   #next = 0;
@@ -58,10 +59,16 @@ export class RunReader {
       addEvents(this.state, answer.events);
       this.#next = answer.next;
       more = answer.next > before;
-      if (!more && !answer.working && this.state.status === "running")
-        this.state.status = "cancelled";
+      if (!more && !answer.working) this.#leave();
       this.told(this.state);
     }
+  }
+
+  /** Nobody trains the run, and there are no more events. */
+  #leave() {
+    const { state } = this;
+    if (state.status === "running") state.status = "cancelled";
+    else if (state.status === "starting" && this.#next > 0) state.status = "unreadable";
   }
 
   async #ask() {

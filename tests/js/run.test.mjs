@@ -163,3 +163,21 @@ test("a run that nobody trains any more is not waited for", async () => {
   assert.equal(told.at(-1), "cancelled");
   assert.equal(reader.working, false);
 });
+
+test("a run of another version is said", async () => {
+  const blocks = [
+    { events: [{ ...step(1), v: 2 }], next: 100, working: false },
+    { events: [], next: 100, working: false },
+  ];
+  const told = [];
+  await new RunReader("x", server(blocks).fetchApi, (state) => told.push(state.status)).read();
+  assert.equal(told.at(-1), "unreadable");
+});
+
+test("a run that has said nothing yet is waited for", async () => {
+  const { fetchApi } = server([{ events: [], next: 0, working: false }]);
+  const reader = new RunReader("x", fetchApi, () => {});
+  await reader.read();
+  assert.equal(reader.working, true);
+  reader.stop();
+});
