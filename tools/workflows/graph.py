@@ -14,6 +14,14 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # Rows of a node on the frontend's canvas, in its pixels.
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
+# What the panels of `js/` add to a node.
+PANELS = {
+    "Likeness_Subject": 194,
+    "Likeness_TrainDreamBooth": 254,
+    "Likeness_TrainLoRA": 254,
+    "Likeness_PoseSet": 156,
+}
+
 
 def _schemas() -> dict[str, Any]:
     files = (ROOT / "tests" / "golden" / f"{whose}_nodes.json" for whose in ("core", "our"))
@@ -71,7 +79,8 @@ class Node:
         widgets = [part for part in row["inputs"] if part["type"] in WIDGETS]
         slots = max(len(row["inputs"]) - len(widgets), len(row["outputs"]))
         lines = len(widgets) + sum(has_control(part) for part in widgets)
-        return self.width, SLOT * slots + WIDGET * lines + BOTTOM
+        panel = PANELS.get(self.kind, 0)
+        return self.width, SLOT * slots + WIDGET * lines + BOTTOM + panel
 
 
 @dataclass(eq=False)
