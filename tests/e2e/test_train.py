@@ -307,7 +307,7 @@ def test_a_failure_in_the_run_tells_its_cause_and_the_log(base, photos, tmp_path
     )
     with pytest.raises(RunFailed) as caught:
         train(recipe, where, on_event=lambda e: None, device="cpu")
-    assert "learning rate" in str(caught.value) and "log.txt" in str(caught.value)
+    assert "learning_rate" in str(caught.value) and "log.txt" in str(caught.value)
 
 
 def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
