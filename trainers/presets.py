@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from .errors import RecipeError
 from .recipe import Compute, DreamBooth, LoRA, Optimizer, Prior, Recipe, Subject, TextEncoder
@@ -46,12 +47,10 @@ def _miniature(study: Recipe, rate: float) -> Recipe:
 _PRESETS: dict[str, Callable[[], Recipe]] = {
     "tiny": _tiny,
     "standard": _standard,
-    **{f"lora-r{rank}": lambda rank=rank: _lora(rank) for rank in RANKS},
-    "miniature-tiny": lambda: _miniature(_tiny(), 1e-4),
-    "miniature-standard": lambda: _miniature(_standard(), 1e-4),
-    **{
-        f"miniature-lora-r{rank}": lambda rank=rank: _miniature(_lora(rank), 2e-3) for rank in RANKS
-    },
+    **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
+    "miniature-tiny": partial(_miniature, _tiny(), 1e-4),
+    "miniature-standard": partial(_miniature, _standard(), 1e-4),
+    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 2e-3) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)
 
