@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from ..trainers.recipe import Schedule
 from .host import io
+from .option import Option
 from .recipes import AUTO, chosen_attention
+from .speed_options import speed
 
 COURSES = list(get_args(Schedule.model_fields["course"].annotation))
-
-
-@dataclass(frozen=True)
-class Option:
-    """A widget, the recipe's part and field it sets, and how its value is read."""
-
-    widget: io.Input
-    part: str
-    field: str
-    read: Callable[[Any], Any] = lambda value: value
 
 
 def _none_if_zero(value: float) -> float | None:
@@ -326,8 +316,20 @@ def _saving() -> list[Option]:
 
 
 GROUPS = (_previews, _schedule, _text_encoder, _optimizer, _objective, _compute, _saving)
+# Saved graphs hold the values of widgets in their order, so what is new comes after all others.
+LATER_GROUPS = (speed,)
+
+
+def first_options() -> list[Option]:
+    """The options that were there from the start, in the order shown."""
+    return [option for group in GROUPS for option in group()]
+
+
+def later_options() -> list[Option]:
+    """Those that came later."""
+    return [option for group in LATER_GROUPS for option in group()]
 
 
 def all_options() -> list[Option]:
-    """Every option that sets one field of one part of the recipe, in the order shown."""
-    return [option for group in GROUPS for option in group()]
+    """Every option that sets one field of one part of the recipe."""
+    return [*first_options(), *later_options()]

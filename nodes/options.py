@@ -6,7 +6,7 @@ from typing import Any
 
 from ..trainers.errors import LikenessError
 from .host import io, output_folder
-from .option_list import all_options
+from .option_list import all_options, first_options, later_options
 from .recipes import AUTO, check_packages, chosen_attention
 from .runs import NEW, find_run, run_digest, run_names
 from .sockets import OptionsType
@@ -45,7 +45,11 @@ class TrainOptionsNode(io.ComfyNode):
                 "The settings of a training that are seldom changed. Connect it to a train node's "
                 "options; unconnected, the defaults shown here are used."
             ),
-            inputs=[*(option.widget for option in all_options()), *_run_inputs()],
+            inputs=[
+                *(option.widget for option in first_options()),
+                *_run_inputs(),
+                *(option.widget for option in later_options()),
+            ],
             outputs=[OptionsType.Output(id="options", display_name="options")],
         )
 

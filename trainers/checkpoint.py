@@ -103,6 +103,7 @@ def _write(folder: Path, step: int, state: State, digest: str, losses: list[floa
         "version": VERSION,
         "step": step,
         "recipe": digest,
+        "optimizer_kind": type(state.optimizer).__name__,
         "optimizer": scalars,
         "groups": _group_scalars(state.optimizer),
         "scaler": state.scaler.state_dict(),
@@ -121,8 +122,8 @@ def found(checkpoints: Path) -> list[int]:
 def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
     """Puts a checkpoint's values into `state`; returns its step and the losses so far.
 
-    Raises CheckpointError if it is damaged or was written under another recipe than `digest`;
-    then `state` is as it was.
+    Raises CheckpointError if it is damaged, or was written under another recipe than `digest` or
+    with another optimizer (in another memory tier); then `state` is as it was.
     """
     try:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -130,6 +131,8 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         tensors = load_file(folder / "optimizer.safetensors")
         shadows = load_file(folder / "average.safetensors") if state.average else {}
         belongs = document["version"] == VERSION and document["recipe"] == digest
+        kind = type(state.optimizer).__name__
+        belongs = belongs and document.get("optimizer_kind", kind) == kind  # 0.1.0 wrote none
         belongs = belongs and _fits(weights, state) and (not shadows or _fits(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
         restored = _optimizer_of(state, tensors, document["optimizer"])
@@ -140,7 +143,9 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
     except (*_DAMAGE, SafetensorError) as error:
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
     if not belongs:
-        raise CheckpointError(f"The checkpoint {folder} belongs to another run or version.")
+        raise CheckpointError(
+            f"The checkpoint {folder} belongs to another run, version or optimizer."
+        )
     with torch.no_grad():
         for name, parameter in state.parameters.items():
             parameter.copy_(weights[name])

@@ -5,18 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.nn import Parameter
 
 from . import checkpoint, draws, dreambooth, lora
 from .base_model import BaseModel, load_base
+from .computing import (
+    checkpoint_activations,
+    chosen_tier,
+    compute_of,
+    fall,
+    recordable,
+    release_memory,
+)
 from .cpu import use_matrix_products
 from .errors import CheckpointError, Diverged
 from .events import Emit
 from .health import advice
 from .material import draw_missing_class_images, gather
+from .memory import is_out_of_memory
 from .objective import alphas_cumprod
 from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
 from .previews import draw_previews, previews_drawn
@@ -24,11 +36,12 @@ from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
 from .runs import Result, RunFolder, continued
-from .samples import Material, step_samples, validation_samples
+from .samples import Material, stacked, step_samples, validation_samples
 from .saving import Checkpoints
-from .step import Learner, Prompts, accumulate, losses_of, update
+from .step import Compute, Learner, Prompts, accumulate, losses_of, update
 from .stop import Ask, StopSignal
 from .text import cut_prompts, tokenize
+from .tiers import Tier
 from .tokenizer import NEVER_SEEN, unknown_words
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -37,6 +50,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
     """Trains a prepared run from its newest checkpoint, or from the start, to its result.
 
+    Where the memory does not do for it, it starts again from there in the next memory tier.
     Raises RunCancelled if it is asked to end without one.
     """
     recipe = folder.recipe()
@@ -44,21 +58,33 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
     run = Run(folder, recipe, folder.places(), accelerator, emit, stop, precision)
     if note:
         run.note(note)
+    while True:
+        try:
+            return attempt(run)
+        except Exception as error:
+            if not is_out_of_memory(error) or not fall(run):
+                raise
+        release_memory()  # here the error, whose traceback holds the models, is gone
+
+
+def attempt(run: Run) -> Result:
+    """One attempt at a run, in its memory tier."""
+    run.losses = []
     with run.stage("load"):
         base = load(run)
     with run.stage("class images"):
         draw_missing_class_images(run, base)
     with run.stage("encode"):
         material = gather(run, base)
-    learner, state = set_up(run, base, material)
-    start = resume(run, state)
+    training = set_up(run, base, material)
+    start = resume(run, training.state)
     with run.stage("train"):
-        steps = learn(run, learner, state, material, base, start)
-    with run.stage("save"), averaged(state):
+        steps = learn(run, training, start)
+    with run.stage("save"), averaged(training.state):
         adapter = save_adapter_file(run, base, steps)
     result = write_result(run, adapter, steps)
-    if accelerator.is_main_process:
-        checkpoint.prune(folder.checkpoints, steps, recipe.saving.keep)
+    if run.accelerator.is_main_process:
+        checkpoint.prune(run.folder.checkpoints, steps, run.recipe.saving.keep)
     return result
 
 
@@ -85,51 +111,78 @@ def load(run: Run) -> BaseModel:
     return base
 
 
-def set_up(run: Run, base: BaseModel, material: Material) -> tuple[Learner, checkpoint.State]:
-    """Attaches what is trained and builds the optimizer."""
-    recipe, device = run.recipe, run.accelerator.device
+@dataclass(frozen=True)
+class Training:
+    """What the loop works with."""
+
+    base: BaseModel
+    material: Material
+    learner: Learner
+    state: checkpoint.State
+    tier: Tier
+
+
+def set_up(run: Run, base: BaseModel, material: Material) -> Training:
+    """Attaches what is trained, chooses the memory tier and builds the optimizer."""
+    recipe = run.recipe
+    parameters = attach(recipe, base)
+    base.unet.train()
+    base.text_encoder.train(recipe.text_encoder.train)
+    if not recipe.previews.every:
+        base.vae.to("cpu")
+    tier = chosen_tier(run, base, parameters)
+    if tier.checkpointing:
+        checkpoint_activations(base, recipe)
+    if tier.in_backward and run.precision == "fp16":
+        run.precision = "bf16"
+        run.note("This memory tier computes in bf16: fp16 would need gradients that are kept.")
+    learner = learner_of(run, base, material)
+    return Training(base, material, learner, state_of(run, tier, parameters), tier)
+
+
+def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
+    """Attaches what is trained; returns its parameters by name."""
     text_encoder = base.text_encoder if recipe.text_encoder.train else None
     if isinstance(recipe.method, LoRA):
         lora.attach(base.unet, text_encoder, recipe.method, draws.derive(recipe.seed, "lora"))
-        parameters = lora.trainable(base.unet, text_encoder)
-    else:
-        dreambooth.attach(base.unet, text_encoder)
-        parameters = dreambooth.trainable(base.unet, text_encoder)
-    if recipe.compute.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-        if text_encoder is not None:
-            # transformers 5 renamed it.
-            new = getattr(text_encoder, "activation_checkpointing_enable", None)
-            (new or text_encoder.gradient_checkpointing_enable)({"use_reentrant": False})
-    base.unet.train()
-    base.text_encoder.train(text_encoder is not None)
-    if not recipe.previews.every:
-        base.vae.to("cpu")
+        return lora.trainable(base.unet, text_encoder)
+    dreambooth.attach(base.unet, text_encoder)
+    return dreambooth.trainable(base.unet, text_encoder)
+
+
+def learner_of(run: Run, base: BaseModel, material: Material) -> Learner:
+    """The models and the prompts; says which words are unknown or cut."""
+    recipe, device = run.recipe, run.accelerator.device
     ids = tokenize(base.tokenizer, material.prompts).to(device)
     if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
         run.note(NEVER_SEEN % ", ".join(unknown))
     if cut := cut_prompts(base.tokenizer, material.prompts):
         run.note(cut)
-    prompts = Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder)
-    learner = Learner(
-        unet=base.unet,
-        prompts=prompts,
+    return Learner(
+        unet=torch.compile(base.unet) if recipe.compute.compile else base.unet,
+        prompts=Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder),
         alphas=alphas_cumprod().to(device),
         prediction=base.prediction,
         min_snr_gamma=recipe.objective.min_snr_gamma,
         device=device,
         autocast_dtype=None if run.precision == "fp32" else DTYPES[run.precision],
     )
+
+
+def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoint.State:
+    """The optimizer and all else that changes with the parameters."""
+    recipe = run.recipe
     groups = parameter_groups(
         recipe,
         [p for name, p in parameters.items() if name.startswith("unet.")],
         [p for name, p in parameters.items() if name.startswith("text_encoder.")],
     )
-    optimizer = build_optimizer(recipe.optimizer, groups)
-    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    kind = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
+    optimizer = build_optimizer(recipe.optimizer.model_copy(update={"name": kind}), groups)
+    scaler = torch.amp.GradScaler(run.accelerator.device.type, enabled=run.precision == "fp16")
     decay = recipe.objective.ema_decay
     average = EMAModel(list(parameters.values()), decay=decay) if decay else None
-    return learner, checkpoint.State(parameters, optimizer, scaler, average)
+    return checkpoint.State(parameters, optimizer, scaler, average)
 
 
 def resume(run: Run, state: checkpoint.State) -> int:
@@ -156,42 +209,26 @@ def resume(run: Run, state: checkpoint.State) -> int:
     return 0
 
 
-def learn(
-    run: Run,
-    learner: Learner,
-    state: checkpoint.State,
-    material: Material,
-    base: BaseModel,
-    start: int,
-) -> int:
+def learn(run: Run, training: Training, start: int) -> int:
     """The loop. Returns the number of steps done: all, or fewer if asked to save what is learned.
 
     Raises RunCancelled if asked to leave, with a checkpoint saved, and Diverged.
     """
-    recipe, accelerator = run.recipe, run.accelerator
-    factor = rate_factor(recipe.schedule)
-    parameters = list(state.parameters.values())
+    recipe, state = run.recipe, training.state
+    factor, last_text_step = rate_factor(recipe.schedule), text_steps(recipe)
     meter, checkpoints = Meter(run, start), Checkpoints(run, state)
     if start and _due(recipe.previews.every, start) and not previews_drawn(run, start):
-        preview(run, state, base, learner, start)
-    last_text_step = text_steps(recipe)
+        preview(run, training, start)
+    recorded = recordable(run, training.tier)
+    compute = compute_of(run, training.learner, state, training.tier, recorded=recorded)
     for step in range(start, recipe.schedule.steps):
-        if step >= last_text_step and learner.prompts.embeddings is None:
-            learner.prompts.freeze()
-        if isinstance(recipe.method, LoRA) and recipe.method.dropout:
-            torch.manual_seed(draws.derive(recipe.seed, "dropout", step, accelerator.process_index))
+        if step >= last_text_step and training.learner.prompts.embeddings is None:
+            training.learner.prompts.freeze()
+            state.optimizer.zero_grad()  # what has no gradient any more is not updated any more
         set_rates(state.optimizer, factor(step))
-        batches = step_samples(
-            recipe, material, step, accelerator.process_index, accelerator.num_processes
-        )
-        losses = accumulate(learner, batches, state.scaler)
-        if accelerator.num_processes > 1:
-            losses = accelerator.reduce(losses, "mean")
-        update(parameters, state.optimizer, state.scaler, recipe.optimizer.clip_norm, accelerator)
-        if state.average is not None:
-            state.average.step(parameters)
+        losses = advance(run, training, compute, step, recorded=recorded)
         done = step + 1
-        ask = run.stop.asked(accelerator, late=checkpoints.late())
+        ask = run.stop.asked(run.accelerator, late=checkpoints.late())
         with checkpoints.doubted():
             meter.add(losses, state.optimizer.param_groups[0]["lr"])
             checkpoints.prove(meter.said)
@@ -203,8 +240,27 @@ def learn(
         if ask is Ask.SAVE:
             return done
         with meter.paused() if looks(recipe, done) else nullcontext():
-            look(run, learner, state, material, base, done)
+            look(run, training, done)
     return recipe.schedule.steps
+
+
+def advance(run: Run, training: Training, compute: Compute, step: int, *, recorded: bool) -> Tensor:
+    """One optimizer step; returns its losses (2,), the mean over processes, on the device."""
+    recipe, state, accelerator = run.recipe, training.state, run.accelerator
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if isinstance(recipe.method, LoRA) and recipe.method.dropout:
+        torch.manual_seed(draws.derive(recipe.seed, "dropout", step, rank))
+    device, parameters = accelerator.device, list(state.parameters.values())
+    samples = step_samples(recipe, training.material, step, rank, world)
+    losses = accumulate(compute, (stacked(batch, device) for batch in samples), device)
+    if world > 1:
+        losses = accelerator.reduce(losses, "mean")
+    if not training.tier.in_backward:
+        clip = recipe.optimizer.clip_norm
+        update(parameters, state.optimizer, state.scaler, clip, accelerator, recorded)
+    if state.average is not None:
+        state.average.step(parameters)
+    return losses
 
 
 def looks(recipe: Recipe, done: int) -> bool:
@@ -212,28 +268,19 @@ def looks(recipe: Recipe, done: int) -> bool:
     return _due(recipe.validate_every, done) or _due(recipe.previews.every, done)
 
 
-def look(
-    run: Run,
-    learner: Learner,
-    state: checkpoint.State,
-    material: Material,
-    base: BaseModel,
-    done: int,
-) -> None:
+def look(run: Run, training: Training, done: int) -> None:
     """The validation and the previews that are due after a step."""
     if _due(run.recipe.validate_every, done):
-        validate(run, learner, state, material, done)
+        validate(run, training, done)
     if _due(run.recipe.previews.every, done):
-        preview(run, state, base, learner, done)
+        preview(run, training, done)
 
 
-def preview(
-    run: Run, state: checkpoint.State, base: BaseModel, learner: Learner, step: int
-) -> None:
+def preview(run: Run, training: Training, step: int) -> None:
     """Draws previews, by the main process only."""
     if run.accelerator.is_main_process:
-        with averaged(state):
-            draw_previews(run, base, learner, step)
+        with averaged(training.state):
+            draw_previews(run, training.base, training.learner, step)
 
 
 def _due(every: int, done: int) -> bool:
@@ -247,16 +294,16 @@ def text_steps(recipe: Recipe) -> int:
     return recipe.text_encoder.last_step or recipe.schedule.steps
 
 
-def validate(
-    run: Run, learner: Learner, state: checkpoint.State, material: Material, step: int
-) -> None:
+def validate(run: Run, training: Training, step: int) -> None:
     """The loss on held-out photographs at fixed noise and timesteps, without dropout.
 
     Raises Diverged if it is not a number.
     """
+    learner, state = training.learner, training.state
     with torch.no_grad(), averaged(state), learner.evaluating(anew=state.average is not None):
         losses = [
-            losses_of(learner, [sample]) for sample in validation_samples(run.recipe, material)
+            losses_of(learner, stacked([sample], learner.device))
+            for sample in validation_samples(run.recipe, training.material)
         ]
     loss = float(torch.cat(losses).mean())
     if not math.isfinite(loss):

@@ -10,9 +10,17 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.functional_validators import AfterValidator
 
 from .errors import RecipeError
@@ -51,9 +59,22 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Part(BaseModel):
-    """A frozen part of a recipe; an unknown key is an error."""
+    """A frozen part of a recipe; an unknown key is an error.
+
+    Fields named in `later` came after the first release. They are written only where they differ
+    from their default, so that older recipes keep their digests.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                data.pop(name, None)
+        return data
 
 
 class Base(Part):
@@ -168,11 +189,20 @@ class Objective(Part):
 
 
 class Compute(Part):
-    """How the numbers are computed; trained weights are held in fp32 whatever the precision."""
+    """How the numbers are computed; trained weights are held in fp32 whatever the precision.
+
+    `memory` is a tier (`tiers.TIERS`); auto takes the fastest that fits. `graphs`: CUDA graphs on
+    a CUDA GPU. `compile`: torch.compile, minutes before the first step.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile"})
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     gradient_checkpointing: bool = False
     attention: Literal["sdpa", "xformers"] = "sdpa"
+    memory: Literal["auto", "full", "checkpointing", "8bit", "in_backward"] = "auto"
+    graphs: bool = True
+    compile: bool = False
 
 
 class Previews(Part):
@@ -291,7 +321,7 @@ class Recipe(Part):
         for key, value in parts.items():
             old = data.get(key)
             if isinstance(value, Part):
-                value = value.model_dump(mode="json")
+                value, old = value.model_dump(mode="json"), None
             if isinstance(old, dict) and isinstance(value, dict):
                 same = value.get("kind", old.get("kind")) == old.get("kind")
                 value = {**old, **value} if same else value

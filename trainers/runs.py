@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def tier_file(self) -> Path:
+        """The memory tier that the run took."""
+        return self.path / "tier.json"
+
+    @property
     def samples(self) -> Path:
         """Preview images."""
         return self.path / "samples"

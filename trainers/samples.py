@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -43,6 +43,25 @@ class Sample:
     prompt: int
     weight: float
     prior: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n samples of one shape on the device; the last `priors` of them are of the class."""
+
+    latents: Tensor  # (n, 4, h, w)
+    noise: Tensor  # (n, 4, h, w)
+    timesteps: Tensor  # (n,) int64
+    prompts: Tensor  # (d,) int64: the distinct prompts
+    rows: Tensor  # (n,) int64: the place of each sample's prompt among them
+    weights: Tensor  # (n,): each sample's share of the step's loss
+    priors: int
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All fields but the last, in order."""
+        return (
+            self.latents, self.noise, self.timesteps, self.prompts, self.rows, self.weights
+        )  # fmt: skip
 
 
 def step_samples(
@@ -107,8 +126,24 @@ def _by_shape(batch: list[Sample]) -> list[list[Sample]]:
     return [list(group) for _, group in groupby(sorted(batch, key=shape), key=shape)]
 
 
-def stacked(samples: list[Sample], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents (n, 4, h, w), noise (n, 4, h, w) and timesteps (n,) of a micro-batch."""
-    latents = torch.stack([s.latents for s in samples]).to(device)
-    noise = torch.stack([s.noise for s in samples]).to(device)
-    return latents, noise, torch.tensor([s.timestep for s in samples], device=device)
+def stacked(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """A micro-batch of one shape, on the device."""
+    samples = sorted(samples, key=lambda sample: sample.prior)
+    prompts = sorted({sample.prompt for sample in samples})
+    batch = Batch(
+        latents=torch.stack([sample.latents for sample in samples]),
+        noise=torch.stack([sample.noise for sample in samples]),
+        timesteps=torch.tensor([sample.timestep for sample in samples]),
+        prompts=torch.tensor(prompts),
+        rows=torch.tensor([prompts.index(sample.prompt) for sample in samples]),
+        weights=torch.tensor([sample.weight for sample in samples]),
+        priors=sum(sample.prior for sample in samples),
+    )
+    return Batch(*(_sent(tensor, device) for tensor in batch.tensors()), batch.priors)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a GPU fetches it while this process goes on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

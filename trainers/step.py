@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from transformers import CLIPTextModel
 
 from . import objective
 from .cpu import attention_in_fp32
-from .samples import Sample, stacked
+from .samples import Batch
 from .text import encode_text
 
 
@@ -36,13 +36,11 @@ class Prompts:
             rows = [encode_text(self.text_encoder, row[None], self.clip_skip) for row in self.ids]
         self.embeddings = torch.cat(rows)
 
-    def encode(self, indices: Sequence[int]) -> Tensor:
-        """Embeddings (n, 77, d) of prompts by index; each distinct one is encoded once."""
+    def encode(self, prompts: Tensor, rows: Tensor) -> Tensor:
+        """Embeddings (n, 77, d) of a batch (`samples.Batch`); each prompt is encoded once."""
         if self.embeddings is not None:
-            return self.embeddings[list(indices)]
-        distinct = sorted(set(indices))
-        encoded = encode_text(self.text_encoder, self.ids[distinct], self.clip_skip)
-        return encoded[[distinct.index(index) for index in indices]]
+            return self.embeddings[prompts[rows]]
+        return encode_text(self.text_encoder, self.ids[prompts], self.clip_skip)[rows]
 
 
 @dataclass
@@ -83,34 +81,42 @@ class Learner:
             yield
 
 
-def losses_of(learner: Learner, samples: list[Sample]) -> Tensor:
-    """Weighted losses (n,) fp32 of a micro-batch of one shape."""
-    latents, noise, timesteps = stacked(samples, learner.device)
-    alphas, prediction = learner.alphas, learner.prediction
-    noisy = objective.add_noise(latents, noise, timesteps, alphas)
-    target = objective.target_of(latents, noise, timesteps, alphas, prediction)
+def losses_of(learner: Learner, batch: Batch) -> Tensor:
+    """Losses (n,) fp32 of a micro-batch, each with the weight of its noise level."""
+    timesteps, alphas, prediction = batch.timesteps, learner.alphas, learner.prediction
+    noisy = objective.add_noise(batch.latents, batch.noise, timesteps, alphas)
+    target = objective.target_of(batch.latents, batch.noise, timesteps, alphas, prediction)
     with learner.autocast():
-        context = learner.prompts.encode([s.prompt for s in samples])  # (n, 77, d)
+        context = learner.prompts.encode(batch.prompts, batch.rows)  # (n, 77, d)
         predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
     losses = objective.sample_losses(predicted, target)
     return losses * objective.min_snr_weights(timesteps, alphas, learner.min_snr_gamma, prediction)
 
 
-def accumulate(
-    learner: Learner, batches: list[list[Sample]], scaler: torch.amp.GradScaler
-) -> Tensor:
-    """Adds the gradients of all micro-batches; returns (photographs' loss, class images' loss).
+def gradients(learner: Learner, scaler: torch.amp.GradScaler, batch: Batch) -> Tensor:
+    """Adds a micro-batch's gradients; returns (photographs' loss, class images' loss), (2,) fp32.
 
-    The result, (2,) fp32, stays on the device: reading it would wait for the device.
+    The result stays on the device: reading it would wait for the device.
     """
-    total = torch.zeros(2, device=learner.device)
-    for samples in batches:
-        losses = losses_of(learner, samples)
-        weights = torch.tensor([s.weight for s in samples], device=learner.device)
-        scaler.scale((losses * weights).sum()).backward()
-        prior = torch.tensor([float(s.prior) for s in samples], device=learner.device)
-        share = (losses * weights).detach()
-        total += torch.stack([(share * (1 - prior)).sum(), (share * prior).sum()])
+    losses = losses_of(learner, batch) * batch.weights
+    scaler.scale(losses.sum()).backward()
+    return losses_by_kind(losses, batch)
+
+
+def losses_by_kind(losses: Tensor, batch: Batch) -> Tensor:
+    """(photographs' loss, class images' loss), (2,) without gradient, of losses (n,)."""
+    photos = len(losses) - batch.priors
+    return torch.stack([losses[:photos].sum(), losses[photos:].sum()]).detach()
+
+
+Compute = Callable[[Batch], Tensor]  # `gradients` of a run, in the way that fits its device
+
+
+def accumulate(compute: Compute, batches: Iterable[Batch], device: torch.device) -> Tensor:
+    """The gradients and the losses (2,) of all micro-batches of a step."""
+    total = torch.zeros(2, device=device)
+    for batch in batches:
+        total += compute(batch)
     return total
 
 
@@ -145,8 +151,12 @@ def update(
     scaler: torch.amp.GradScaler,
     clip_norm: float | None,
     accelerator: Accelerator,
+    keep_tensors: bool = False,
 ) -> None:
-    """Averages the gradients over processes, clips their global norm, and steps."""
+    """Averages the gradients over processes, clips their global norm, steps, and clears them.
+
+    With `keep_tensors` they become zero in place, for what was recorded with these tensors.
+    """
     if accelerator.num_processes > 1:
         average_gradients([p.grad for p in parameters if p.grad is not None], accelerator)
     if clip_norm is not None:
@@ -154,4 +164,4 @@ def update(
         clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=not keep_tensors)

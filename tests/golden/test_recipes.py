@@ -1,14 +1,14 @@
 """Recipes as each release wrote them: they load, and keep their digests.
 
-A new field with a default changes every digest, so that finished runs would be trained again:
-then add a file for the new release, and say so in the changelog.
+A new field with a default would change every digest, so that finished runs were trained again:
+name it in its part's `later`, and it is written only where it differs from its default.
 """
 
 from pathlib import Path
 
 import pytest
 from likeness.trainers.presets import preset
-from likeness.trainers.recipe import read_recipe
+from likeness.trainers.recipe import read_recipe, recipe_from_json
 
 FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
 
@@ -30,3 +30,12 @@ def test_stored_recipes_load_with_their_digest(path):
 def test_presets_are_those_of_this_release(name):
     stored = Path(__file__).with_name("recipes") / f"{name}-0.1.0.json"
     assert preset(name).to_json() == stored.read_text(encoding="utf-8").strip()
+
+
+def test_a_field_of_a_later_release_is_written_only_where_it_is_set():
+    plain = preset("lora-r4")
+    assert "memory" not in plain.to_json()
+    chosen = plain.changed(compute={"memory": "8bit"})
+    assert chosen.digest() != plain.digest()
+    assert recipe_from_json(chosen.to_json()) == chosen
+    assert chosen.changed(compute=plain.compute) == plain

@@ -1,0 +1,204 @@
+"""Whole small runs in each way of computing them: what is learned stays the same."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from likeness.demo.random_model import write_random_model
+from likeness.trainers import computing, loop
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
+from likeness.trainers.runs import prepare
+from likeness.trainers.stop import StopSignal
+from PIL import Image
+from safetensors.torch import load_file
+
+
+class Repeater:
+    """Records without a GPU: it repeats the work with the tensors of the recording."""
+
+    recorded = 0
+
+    def record(self, work):
+        work()
+        output = work()
+        Repeater.recorded += 1
+        return lambda: output.copy_(work()), output
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("computing")
+    (folder / "photos").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        picture.save(folder / "photos" / f"{i}.png")
+    return Places(
+        base=write_random_model(folder / "base.safetensors", dtype="fp32"),
+        photos=folder / "photos",
+        class_images=folder / "photos",
+        runs=folder / "runs",
+        loras=folder / "loras",
+        checkpoints=folder / "checkpoints",
+        cache=folder / "cache",
+    )
+
+
+def recipe(kind="dreambooth", **parts):
+    small = preset("lora-r4").changed(
+        method={"kind": kind},
+        subject={"resolution": 64},
+        schedule={"steps": 4},
+        optimizer={"name": "adamw", "learning_rate": 1e-3},
+        compute={"precision": "fp32", "attention": "sdpa"},
+        saving={"dtype": "fp32"},
+    )
+    return small.changed(**parts)
+
+
+def trained(recipe, places):
+    folder = prepare(recipe, places)
+    stop = StopSignal(folder.stop)
+    return loop.train(folder, Accelerator(cpu=True), lambda kind, **data: None, stop)
+
+
+def same(one, other, base):
+    """Whether two results have the same losses and weights, to rounding.
+
+    Where a gradient is next to 0, rounding decides the sign of Adam's first updates.
+    """
+    assert one.losses == pytest.approx(other.losses, abs=2e-5)
+    first, second, start = (load_file(file) for file in (one.adapter, other.adapter, base))
+    assert first.keys() == second.keys()
+    apart = sum(float((first[name] - second[name]).pow(2).sum()) for name in first)
+    moved = sum(float((first[name] - start.get(name, 0)).pow(2).sum()) for name in first)
+    assert moved > 0
+    assert apart < 1e-4 * moved
+
+
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"schedule": {"accumulation": 2, "batch": 2}, "attempt": 1},
+        {"text_encoder": {"last_step": 2}, "attempt": 2},
+    ],
+    ids=["plain", "accumulated", "text encoder frozen on the way"],
+)
+def test_recorded_steps_learn_what_plain_ones_learn(places, kind, parts, monkeypatch):
+    plain = trained(recipe(kind, **parts), places)
+    monkeypatch.setattr(computing, "CudaRecorder", Repeater)
+    monkeypatch.setattr(loop, "recordable", lambda run, tier: True)
+    before = Repeater.recorded
+    recorded = trained(recipe(kind, **parts, name="recorded"), places)
+    assert Repeater.recorded > before
+    assert not recorded.notes
+    same(recorded, plain, places.base)
+
+
+@pytest.mark.parametrize("memory", ["checkpointing", "in_backward"])
+@pytest.mark.parametrize("clip", [0.3, None])
+def test_tiers_learn_what_full_speed_learns(places, memory, clip, monkeypatch):
+    eight = {"optimizer": {"name": "adamw8bit", "clip_norm": clip}}
+    full = trained(recipe(**eight, attempt=3), places)
+    lower = trained(recipe(**eight, attempt=3, compute={"memory": memory}), places)
+    same(lower, full, places.base)
+
+
+def test_8_bits_learn_nearly_the_same(places):
+    full = trained(recipe(attempt=4), places)
+    lower = trained(recipe(attempt=4, compute={"memory": "8bit"}), places)
+    assert lower.losses == pytest.approx(full.losses, abs=0.05)
+    assert lower.losses != full.losses
+
+
+def failing(times, real):
+    """`learn` that runs out of memory after a step and a checkpoint, `times` times."""
+    left = [times]
+
+    def learn(run, training, start):
+        if left[0]:
+            left[0] -= 1
+            with torch.no_grad():
+                next(iter(training.state.parameters.values())).fill_(7.0)  # half an update
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(run, training, start)
+
+    return learn
+
+
+def test_out_of_memory_starts_again_in_the_next_tier_from_the_first_weights(places, monkeypatch):
+    eight = {"optimizer": {"name": "adamw8bit"}, "attempt": 5}
+    full = trained(recipe(**eight), places)
+    monkeypatch.setattr(loop, "learn", failing(2, loop.learn))
+    fallen = trained(recipe(**eight, name="fallen"), places)
+    tier = json.loads((fallen.folder / "tier.json").read_text())["tier"]
+    assert tier == "in_backward"
+    assert [note.split()[2] for note in fallen.notes] == ["'full'", "'checkpointing'"]
+    same(fallen, full, places.base)
+
+
+def test_out_of_memory_in_the_last_tier_comes_out(places, monkeypatch):
+    monkeypatch.setattr(loop, "learn", failing(9, loop.learn))
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(recipe("lora", name="hopeless"), places)
+
+
+def test_a_tier_named_in_the_recipe_is_not_left(places, monkeypatch):
+    monkeypatch.setattr(loop, "learn", failing(1, loop.learn))
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(recipe(name="named", compute={"memory": "full"}), places)
+
+
+def test_little_memory_takes_a_lower_tier_and_says_so(places, monkeypatch):
+    monkeypatch.setattr(computing, "free_memory", lambda accelerator: 1)
+    result = trained(recipe("lora", name="little"), places)
+    assert any("'checkpointing'" in note for note in result.notes)
+
+
+def test_a_run_goes_on_in_its_tier(places, monkeypatch):
+    first = prepare(recipe("lora", name="kept"), places)
+    first.tier_file.write_text('{"version": 1, "tier": "checkpointing"}')
+    result = trained(recipe("lora", name="kept"), places)
+    assert json.loads((result.folder / "tier.json").read_text())["tier"] == "checkpointing"
+
+
+def test_a_checkpoint_of_another_optimizer_is_not_taken(places, monkeypatch):
+    """A run that fell from 32 to 8 bits starts from its first weights."""
+    whole = recipe(name="changed", saving={"every": 1}, schedule={"steps": 3})
+    real = loop.learn
+
+    def learn(run, training, start):
+        if training.tier.eight_bit:
+            assert start == 0
+            return real(run, training, start)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "advance", interrupted(loop.advance))
+            return real(run, training, start)
+
+    monkeypatch.setattr(loop, "learn", learn)
+    result = trained(whole, places)
+    assert any("belongs to another run, version or optimizer" in note for note in result.notes)
+    assert result.steps == 3
+
+
+def interrupted(advance):
+    def two(run, training, compute, step, **given):
+        if step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return advance(run, training, compute, step, **given)
+
+    return two
+
+
+def test_the_unet_is_compiled_only_where_asked(places, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    trained(recipe("lora", schedule={"steps": 1}), places)
+    assert not compiled
+    trained(recipe("lora", schedule={"steps": 1}, compute={"compile": True}), places)
+    assert len(compiled) == 1

@@ -1,0 +1,133 @@
+"""The logic around CUDA graphs, with a recorder that repeats the work without them."""
+
+import pytest
+import torch
+from likeness.trainers import graphs
+from likeness.trainers.graphs import WARM_UP, Replayed
+
+
+class Repeater:
+    """Records by keeping the work; like a graph it reads and fills the same tensors each time."""
+
+    def __init__(self, failure=None):
+        self.recorded = self.replayed = 0
+        self.failure = failure
+
+    def record(self, work):
+        for _ in range(WARM_UP):
+            work()
+        if self.failure:
+            raise self.failure
+        self.recorded += 1
+        output = work()
+        self.undo()
+
+        def replay():
+            self.replayed += 1
+            output.copy_(work())
+
+        return replay, output
+
+    def undo(self):
+        """A recording computes nothing; this one did."""
+
+
+@pytest.fixture
+def notes():
+    return []
+
+
+def test_a_recording_is_replayed_with_each_calls_inputs(notes):
+    recorder = Repeater()
+    double = Replayed(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for value in (1.0, 5.0, -3.0):
+        assert double((torch.full((2,), value),)).tolist() == [2 * value] * 2
+    assert (recorder.recorded, recorder.replayed, notes) == (1, 2, [])
+
+
+def test_each_shape_and_setting_has_its_recording(notes):
+    recorder = Repeater()
+    work = Replayed(lambda inputs, setting: inputs[0] * setting, recorder, notes.append)
+    for _ in range(3):
+        assert work((torch.ones(2),), 2).tolist() == [2, 2]
+        assert work((torch.ones(3),), 2).tolist() == [2, 2, 2]
+        assert work((torch.ones(3),), 4).tolist() == [4, 4, 4]
+    assert (recorder.recorded, recorder.replayed) == (3, 6)
+
+
+def test_what_cannot_be_recorded_is_computed_plainly_and_told_once(notes):
+    recorder = Repeater(RuntimeError("operation not permitted when stream is capturing\nmore"))
+    double = Replayed(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for _ in range(3):
+        assert double((torch.ones(1),)).item() == 2
+        assert double((torch.ones(2),)).tolist() == [2, 2]
+    assert len(notes) == 1
+    assert "CUDA graphs are not used" in notes[0] and "stream is capturing" in notes[0]
+
+
+def test_other_errors_of_the_work_come_out(notes):
+    double = Replayed(lambda inputs, setting: inputs[1], Repeater(), notes.append)
+    with pytest.raises(IndexError):
+        double((torch.ones(1),))
+
+
+def test_many_kinds_of_batches_are_not_all_recorded(notes, monkeypatch):
+    monkeypatch.setattr(graphs, "RECORDINGS", 2)
+    recorder = Repeater()
+    double = Replayed(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for size in (1, 2, 3, 4) * 2:
+        assert double((torch.ones(size),)).tolist() == [2.0] * size
+    assert (recorder.recorded, notes) == (2, [])
+
+
+class Learned:
+    """A weight, and the work that adds its gradient, as a training step does."""
+
+    def __init__(self):
+        self.weight = torch.nn.Parameter(torch.tensor([3.0]))
+        self.weight.grad = torch.zeros(1)
+
+    def gradients(self, inputs, setting):
+        x, weights = inputs
+        loss = (self.weight * x).pow(2) * weights
+        loss.sum().backward()
+        return loss.detach()
+
+    def fixed(self):
+        return [self.weight, self.weight.grad]
+
+
+class Undoing(Repeater):
+    def __init__(self, learned):
+        super().__init__()
+        self.learned = learned
+
+    def record(self, work):
+        self.before = self.learned.weight.grad.clone()
+        return super().record(work)
+
+    def undo(self):
+        assert torch.equal(self.learned.weight.grad, self.before), "the warm-up left a trace"
+
+
+def test_the_warm_up_leaves_no_gradients_and_replays_add_to_them(notes):
+    learned = Learned()
+    work = Replayed(learned.gradients, Undoing(learned), notes.append, fixed=learned.fixed, muted=1)
+    one = torch.ones(1)
+    sums = []
+    for value in (1, 2, 3):
+        assert work((value * one, one)).item() == 9 * value**2
+        sums.append(learned.weight.grad.item())
+    assert sums == [6, 6 + 24, 6 + 24 + 54]
+
+
+def test_weights_that_moved_are_recorded_anew_and_then_plain(notes):
+    learned = Learned()
+    recorder = Undoing(learned)
+    work = Replayed(learned.gradients, recorder, notes.append, fixed=learned.fixed, muted=1)
+    one = torch.ones(1)
+    for value in (3.0, 4.0, 5.0, 6.0):
+        learned.weight.data = torch.tensor([value])
+        assert work((one, one)).item() == value**2
+    assert recorder.recorded == 2
+    assert len(notes) == 1 and "moved" in notes[0]

@@ -1,0 +1,28 @@
+import pytest
+import torch
+from likeness.trainers.in_backward import only
+
+
+@pytest.fixture
+def optimizer():
+    first, second, third = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    return torch.optim.AdamW([{"params": [first, second]}, {"params": [third], "lr": 0.5}], lr=0.1)
+
+
+def test_only_one_parameter_is_updated_with_its_groups_settings(optimizer):
+    first, second = optimizer.param_groups[0]["params"]
+    (third,) = optimizer.param_groups[1]["params"]
+    for parameter in (first, second, third):
+        parameter.grad = torch.ones(2)
+    with only(optimizer, optimizer.param_groups[1], third):
+        optimizer.step()
+    assert torch.equal(first, torch.ones(2)) and torch.equal(second, torch.ones(2))
+    assert third[0].item() == pytest.approx(0.5 - 0.5 * 0.01, abs=1e-5)
+    assert set(optimizer.state) == {third}
+
+
+def test_an_error_gives_the_optimizer_its_parameters_back(optimizer):
+    group = optimizer.param_groups[0]
+    with pytest.raises(RuntimeError), only(optimizer, group, group["params"][0]):
+        raise RuntimeError
+    assert [len(one["params"]) for one in optimizer.param_groups] == [2, 1]

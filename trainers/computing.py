@@ -1,0 +1,146 @@
+"""How a run computes its steps on its device: memory tier, checkpointing, CUDA graphs."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from torch.nn import Parameter
+from torch.utils.checkpoint import checkpoint
+
+from . import tiers
+from .base_model import BaseModel
+from .checkpoint import State
+from .graphs import CudaRecorder, recorded_gradients
+from .in_backward import UpdateInBackward
+from .recipe import LoRA, Recipe
+from .run import Run
+from .step import Compute, Learner, gradients
+from .tiers import Size, Tier
+
+
+def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
+    """What the tiers ask of this machine."""
+    cuda = accelerator.device.type == "cuda"
+    return tiers.Machine(
+        precision=precision,
+        has_bf16=not cuda or torch.cuda.is_bf16_supported(),
+        processes=accelerator.num_processes,
+        bitsandbytes=find_spec("bitsandbytes") is not None,
+    )
+
+
+def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) -> Tier:
+    """The tier that the run took before, else the fastest that fits; it is kept with the run.
+
+    Raises RecipeError for a tier of the recipe's that is not for it.
+    """
+    choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
+    before = tiers.stored(run.folder.tier_file)
+    if before in choice:
+        return before
+    size = size_of(run.recipe, base, parameters)
+    tier, note = tiers.choose(choice, run.recipe, run.precision, size, free_memory(run.accelerator))
+    if note:
+        run.note(note)
+    if run.accelerator.is_main_process:
+        tiers.store(run.folder.tier_file, tier)
+    return tier
+
+
+def size_of(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> Size:
+    """What a step of a recipe holds; pictures of other shapes have about as many pixels."""
+    samples = recipe.schedule.batch * (2 if recipe.prior else 1)
+    counts = [parameter.numel() for parameter in parameters.values()]
+    return Size(
+        trained=sum(counts),
+        largest=max(counts),
+        unet=sum(parameter.numel() for parameter in base.unet.parameters()),
+        pixels=samples * (recipe.subject.resolution // 8) ** 2,
+        prompts=min(samples, recipe.schedule.batch + 1) if recipe.text_encoder.train else 0,
+    )
+
+
+def free_memory(accelerator: Accelerator) -> int:
+    """Bytes that a run could still take on its device, the least of all processes."""
+    device = accelerator.device
+    if device.type != "cuda":
+        free = psutil.virtual_memory().available // accelerator.num_processes
+    else:
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + unused
+    if accelerator.num_processes == 1:
+        return free
+    mine = torch.tensor(float(free), dtype=torch.float64, device=device)
+    return int(accelerator.gather(mine).min())
+
+
+def fall(run: Run) -> bool:
+    """After an out-of-memory: whether there is a lower tier, in which the run then starts again."""
+    if run.accelerator.num_processes > 1:
+        return False  # the others wait for this one
+    choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
+    before = tiers.stored(run.folder.tier_file)
+    lower = tiers.below(before, choice) if before else None
+    if before is None or lower is None:
+        return False
+    tiers.store(run.folder.tier_file, lower)
+    run.note(
+        f"Memory tier {before.name!r} ran out of memory; the run starts again in tier "
+        f"{lower.name!r}: {lower.about}."
+    )
+    return True
+
+
+def release_memory() -> None:
+    """Gives back what an attempt held; nothing may refer to it any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def checkpoint_activations(base: BaseModel, recipe: Recipe) -> None:
+    """Computes activations again in the backward pass, in the UNet and the text encoder."""
+    # Restoring random numbers reads them from the GPU, which no graph can; only dropout needs it.
+    random = isinstance(recipe.method, LoRA) and recipe.method.dropout > 0
+    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": random}
+    base.unet.enable_gradient_checkpointing(partial(checkpoint, **settings))
+    if recipe.text_encoder.train:
+        text_encoder = base.text_encoder
+        # transformers 5 renamed it.
+        new = getattr(text_encoder, "activation_checkpointing_enable", None)
+        (new or text_encoder.gradient_checkpointing_enable)(settings)
+
+
+def compute_of(run: Run, learner: Learner, state: State, tier: Tier, *, recorded: bool) -> Compute:
+    """What adds the gradients of a micro-batch (or updates at once, in the lowest tier)."""
+    if tier.in_backward:
+        return UpdateInBackward(learner, state.optimizer, run.recipe.optimizer.clip_norm)
+    if not recorded:
+        return partial(gradients, learner, state.scaler)
+    parameters = list(state.parameters.values())
+    return recorded_gradients(learner, state.scaler, parameters, CudaRecorder(), run.note)
+
+
+def recordable(run: Run, tier: Tier) -> bool:
+    """Whether steps are recorded as CUDA graphs; what stands against it is told."""
+    recipe = run.recipe
+    if run.accelerator.device.type != "cuda" or not recipe.compute.graphs:
+        return False
+    reasons = {
+        "method.dropout draws anew at each step": isinstance(recipe.method, LoRA)
+        and recipe.method.dropout > 0,
+        "compute.compile launches few kernels by itself": recipe.compute.compile,
+        f"memory tier {tier.name!r} updates in the backward pass": tier.in_backward,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            run.note(f"CUDA graphs are not used, steps are slower: {reason}.")
+            return False
+    return True

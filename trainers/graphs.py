@@ -1,0 +1,171 @@
+"""CUDA graphs: work that is recorded once and replayed, without launching its kernels one by one.
+
+A step of SD 1.5 has thousands of small kernels, and a GPU finishes each sooner than Python starts
+the next. Forward and backward are recorded together; the optimizer stays outside, because some
+optimizers read numbers on the host and bitsandbytes' may move the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .samples import Batch
+from .step import Compute, Learner, gradients
+
+Tensors = tuple[Tensor, ...]
+# (inputs, setting) -> output; all that is no tensor, and changes what is computed, is the setting
+Work = Callable[[Tensors, Any], Tensor]
+
+WARM_UP = 3  # calls before the recording, in which libraries choose and prepare their kernels
+RECORDINGS = 8  # each holds its inputs and output; with more kinds of batches the rest is plain
+
+
+class Recorder(Protocol):
+    """Records work without inputs: what `CudaRecorder` does, and a test without a GPU."""
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        """Returns what repeats the work, and the tensor that each repetition fills."""
+        ...
+
+
+class CudaRecorder:
+    """Records CUDA graphs that share one pool of memory; they are replayed one at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        """Runs `work` WARM_UP times on a stream of its own, then records it.
+
+        Raises RuntimeError where something in it cannot be recorded.
+        """
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                work()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            output = work()
+        return graph.replay, output
+
+
+@dataclass(frozen=True)
+class _Recording:
+    inputs: Tensors
+    output: Tensor
+    replay: Callable[[], None]
+    addresses: tuple[int, ...]
+
+
+class Replayed:
+    """Calls `work`, recorded at the second call with each setting and each shape of its inputs.
+
+    The first one is plain, and makes what the recording will find: the gradients' tensors. Where
+    the work cannot be recorded, `notice(text)` says so once and it is plain from then on.
+    The returned tensor is filled anew by the next call.
+
+    Args:
+        fixed: the tensors that the work reads or writes beside its inputs. One that moved would
+            be missed by a recording, so the work is then recorded again, and the second time
+            called plainly.
+        muted: the place of an input that is zero in the warm-up, so that this leaves no trace:
+            the weights of the losses.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        recorder: Recorder,
+        notice: Callable[[str], None],
+        *,
+        fixed: Callable[[], Sequence[Tensor]] = tuple,
+        muted: int | None = None,
+    ) -> None:
+        self._work, self._recorder, self._notice = work, recorder, notice
+        self._fixed, self._muted = fixed, muted
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._met: set[Hashable] = set()
+        self._plain = False
+        self._moved = False
+
+    def __call__(self, inputs: Tensors, setting: Hashable = None) -> Tensor:
+        recording = None if self._plain else self._recording_for(inputs, setting)
+        if recording is None:
+            return self._work(inputs, setting)
+        for buffer, value in zip(recording.inputs, inputs, strict=True):
+            buffer.copy_(value, non_blocking=True)
+        recording.replay()
+        return recording.output
+
+    def _recording_for(self, inputs: Tensors, setting: Hashable) -> _Recording | None:
+        key = (setting, *((tuple(value.shape), value.dtype) for value in inputs))
+        if key not in self._met:
+            self._met.add(key)
+            return None
+        addresses = tuple(tensor.data_ptr() for tensor in self._fixed())
+        known = self._recordings.get(key)
+        if known is not None and known.addresses == addresses:
+            return known
+        if known is not None and not self._forget_moved():
+            return None
+        if len(self._recordings) >= RECORDINGS:
+            return None
+        try:
+            recording = self._recorded(inputs, setting, addresses)
+        except RuntimeError as error:  # torch's own, out-of-memory among them
+            self._give_up(str(error).splitlines()[0])
+            return None
+        self._recordings[key] = recording
+        return recording
+
+    def _recorded(
+        self, inputs: Tensors, setting: Hashable, addresses: tuple[int, ...]
+    ) -> _Recording:
+        buffers = tuple(value.clone() for value in inputs)
+        if self._muted is not None:
+            buffers[self._muted].zero_()
+        replay, output = self._recorder.record(lambda: self._work(buffers, setting))
+        return _Recording(buffers, output, replay, addresses)
+
+    def _forget_moved(self) -> bool:
+        """Drops all recordings; False, and plain from now on, if it is not the first time."""
+        self._recordings.clear()
+        if self._moved:
+            self._give_up("the weights are moved in memory again and again")
+        self._moved = True
+        return not self._plain
+
+    def _give_up(self, reason: str) -> None:
+        self._plain = True
+        self._recordings.clear()
+        self._notice(f"CUDA graphs are not used, steps are slower: {reason}")
+
+
+def recorded_gradients(
+    learner: Learner,
+    scaler: torch.amp.GradScaler,
+    parameters: Sequence[Parameter],
+    recorder: Recorder,
+    notice: Callable[[str], None],
+) -> Compute:
+    """`step.gradients`, recorded. The gradients' tensors must stay: set them to zero, not None."""
+
+    def work(inputs: Tensors, setting: tuple[int, bool]) -> Tensor:
+        return gradients(learner, scaler, Batch(*inputs, setting[0]))
+
+    def fixed() -> list[Tensor]:
+        return [*parameters, *(p.grad for p in parameters if p.grad is not None)]
+
+    weights = [field.name for field in fields(Batch)].index("weights")
+    replayed = Replayed(work, recorder, notice, fixed=fixed, muted=weights)
+    return lambda batch: replayed(
+        batch.tensors(), (batch.priors, learner.prompts.embeddings is not None)
+    )

@@ -1,0 +1,189 @@
+"""Memory tiers: from the fastest way to train a recipe to the one that needs the least memory.
+
+A plan only: what fits is reckoned from counts of values, so that it can be tried without a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import RecipeError
+from .files import write_whole
+from .recipe import DreamBooth, Recipe
+
+Name = Literal["full", "checkpointing", "8bit", "in_backward"]
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One way to train. Each tier below another needs less memory and more time."""
+
+    name: Name
+    about: str
+    checkpointing: bool = False
+    eight_bit: bool = False
+    in_backward: bool = False  # each weight is updated as soon as its gradient is there
+
+
+FULL = Tier("full", "full speed")
+CHECKPOINTING = Tier(
+    "checkpointing", "activations are computed again in the backward pass", checkpointing=True
+)
+EIGHT_BIT = Tier(
+    "8bit",
+    "as before, and the optimizer keeps its state in 8 bits",
+    checkpointing=True,
+    eight_bit=True,
+)
+IN_BACKWARD = Tier(
+    "in_backward",
+    "as before, and each weight is updated in the backward pass, so that no gradients are kept",
+    checkpointing=True,
+    eight_bit=True,
+    in_backward=True,
+)
+TIERS = (FULL, CHECKPOINTING, EIGHT_BIT, IN_BACKWARD)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides which tiers a run can take."""
+
+    precision: str  # fp32, bf16 or fp16, as the device can compute
+    has_bf16: bool
+    processes: int
+    bitsandbytes: bool
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a step holds.
+
+    `trained` and `unet` are counts of values, `largest` that of the largest trained tensor;
+    `pixels` counts the latents' pixels of all samples of a micro-batch, and `prompts` those that
+    go through a text encoder that learns.
+    """
+
+    trained: int
+    largest: int
+    unet: int
+    pixels: int
+    prompts: int
+
+
+def refused(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
+    """Why a tier is not for this recipe on this machine, or None."""
+    whole = isinstance(recipe.method, DreamBooth)
+    if not tier.checkpointing and recipe.compute.gradient_checkpointing:
+        return "compute.gradient_checkpointing is on"
+    if tier.eight_bit and not whole:
+        return "a LoRA's optimizer has next to no state"
+    if tier.eight_bit and recipe.optimizer.name == "prodigy":
+        return "Prodigy needs all gradients together, in fp32"
+    if tier.eight_bit and not machine.bitsandbytes:
+        return "the package bitsandbytes is not installed"
+    if tier is EIGHT_BIT and recipe.optimizer.name == "adamw8bit":
+        return "the recipe's optimizer is in 8 bits already: choose checkpointing"
+    if not tier.in_backward:
+        return None
+    if recipe.schedule.accumulation > 1:
+        return "schedule.accumulation needs gradients that are kept"
+    if recipe.subject.buckets:
+        return "subject.buckets can split a step into several backward passes"
+    if machine.processes > 1:
+        return "several processes average gradients that are kept"
+    if machine.precision == "fp16" and not machine.has_bf16:
+        return "fp16 scales gradients that are kept, and this device has no bf16"
+    return None
+
+
+def available(recipe: Recipe, machine: Machine) -> list[Tier]:
+    """The tiers to choose from, the fastest first: one if the recipe names it.
+
+    Raises RecipeError if it names one that is not for it.
+    """
+    if recipe.compute.memory == "auto":
+        return [tier for tier in TIERS if refused(tier, recipe, machine) is None]
+    tier = by_name(recipe.compute.memory)
+    reason = refused(tier, recipe, machine)
+    if reason is not None:
+        raise RecipeError(
+            f"compute.memory {tier.name!r} cannot be used: {reason}. Choose another, or 'auto'."
+        )
+    return [tier]
+
+
+def by_name(name: str) -> Tier:
+    """The tier of a name. Raises StopIteration for another name."""
+    return next(tier for tier in TIERS if tier.name == name)
+
+
+# Bytes that a micro-batch of SD 1.5 keeps for the backward pass, for each pixel of its latents
+# (64 a side at 512 pixels), in 16 bits: counted with saved_tensors_hooks on diffusers 0.42.
+_KEPT = 230_000
+_KEPT_CHECKPOINTED = 40_000 + 60_000  # the blocks' inputs, and the largest block once more
+_KEPT_PROMPT = 50_000_000
+_SD15_UNET = 860_000_000
+_STATE = {"adamw": 8, "adamw8bit": 2, "prodigy": 16}  # bytes of optimizer state a value
+_MARGIN, _SPARE = 1.1, 500_000_000  # what allocators lose, and what libraries take for themselves
+
+
+def need(tier: Tier, recipe: Recipe, precision: str, size: Size) -> int:
+    """Bytes that training takes beside the weights as they are loaded: an estimate, rounded up."""
+    half = precision != "fp32"
+    whole = isinstance(recipe.method, DreamBooth)
+    optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
+    total = _STATE[optimizer] * size.trained
+    total += 4 * (size.largest if tier.in_backward else size.trained)
+    if half and whole and not tier.checkpointing:
+        total += 2 * size.trained  # autocast's copies, kept until the backward pass
+    if recipe.objective.ema_decay:
+        total += 4 * size.trained
+    kept = _KEPT_CHECKPOINTED if tier.checkpointing else _KEPT
+    # Activations grow with the UNet's width, weights with its square.
+    width = min(1.0, (size.unet / _SD15_UNET) ** 0.5)
+    kept_bytes = (kept * size.pixels * width + _KEPT_PROMPT * size.prompts) * (1 if half else 2)
+    return round((total + kept_bytes) * _MARGIN + _SPARE * width)
+
+
+def choose(
+    tiers: Sequence[Tier], recipe: Recipe, precision: str, size: Size, free: int
+) -> tuple[Tier, str | None]:
+    """The fastest tier that fits into `free` bytes, else the last; a note if not the first."""
+    for tier in tiers:
+        if need(tier, recipe, precision, size) <= free:
+            break
+    if tier is tiers[0]:
+        return tier, None
+    wanted = need(tiers[0], recipe, precision, size)
+    return tier, (
+        f"{free / 1e9:.1f} GB of memory are free, and training at {tiers[0].about} takes about "
+        f"{wanted / 1e9:.1f} GB beside the model: memory tier {tier.name!r}, {tier.about}. "
+        f"compute.memory {tiers[0].name!r} tries it all the same."
+    )
+
+
+def below(tier: Tier, tiers: Sequence[Tier]) -> Tier | None:
+    """The next tier that needs less memory, or None."""
+    later = list(tiers)[list(tiers).index(tier) + 1 :] if tier in tiers else []
+    return later[0] if later else None
+
+
+# With a run.
+
+
+def stored(file: Path) -> Tier | None:
+    """The tier that a run took before, or None."""
+    try:
+        return by_name(json.loads(file.read_text(encoding="utf-8"))["tier"])
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
+        return None
+
+
+def store(file: Path, tier: Tier) -> None:
+    """Keeps a run's tier, so that it goes on in it."""
+    write_whole(file, json.dumps({"version": 1, "tier": tier.name}))
