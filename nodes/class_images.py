@@ -15,6 +15,7 @@ from .values import PriorSource
 from .widgets import number, seed, whole
 
 DRAWN = "draw with the base model"
+TEACHER = "none: what the base predicts"
 
 
 class ClassImages(io.ComfyNode):
@@ -49,9 +50,10 @@ class ClassImages(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "source",
-                    options=[DRAWN, *subfolders(input_folder())],
+                    options=[DRAWN, TEACHER, *subfolders(input_folder())],
                     default=DRAWN,
-                    tooltip="Drawn by the base model, or a folder of your own in ComfyUI's input "
+                    tooltip="Drawn by the base model; none, where what the base predicts on the "
+                    "photographs is kept instead; or a folder of your own in ComfyUI's input "
                     "folder.",
                 ),
                 io.String.Input(
@@ -82,7 +84,7 @@ class ClassImages(io.ComfyNode):
         try:
             if prompt is not None:
                 prior_spec({"prompt": prompt})
-            if source is not None and source != DRAWN:
+            if source not in (None, DRAWN, TEACHER):
                 photo_folder(input_folder(), source)
         except LikenessError as error:
             return str(error)
@@ -91,7 +93,7 @@ class ClassImages(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, source: str | None = None, **_: Any) -> str:
         """Changes when the files of one's own folder do."""
-        if source in (None, DRAWN):
+        if source in (None, DRAWN, TEACHER):
             return ""
         try:
             return listing_fingerprint(photo_folder(input_folder(), str(source)))
@@ -101,6 +103,8 @@ class ClassImages(io.ComfyNode):
     @classmethod
     def execute(cls, source: str, **options: Any) -> io.NodeOutput:
         """The class images' description; nothing is drawn here."""
+        if source == TEACHER:
+            return io.NodeOutput(PriorSource(prior_spec({**options, "source": "teacher"}), None))
         folder = None if source == DRAWN else photo_folder(input_folder(), source)
         return io.NodeOutput(PriorSource(prior_spec(options), folder))
 

@@ -169,3 +169,29 @@ def recorded_gradients(
     return lambda batch: replayed(
         batch.tensors(), (batch.priors, learner.prompts.embeddings is not None)
     )
+
+
+class _RecordedUNet:
+    """A frozen UNet as `sampler.sample` calls it, in fp16."""
+
+    def __init__(self, unet: Any, recorder: Recorder, notice: Callable[[str], None]) -> None:
+        self.device, self.dtype, self._unet = unet.device, unet.dtype, unet
+        self._replayed = Replayed(self._predict, recorder, notice)
+
+    def _predict(self, inputs: Tensors, setting: Any) -> Tensor:
+        x, timestep, states = inputs
+        with torch.no_grad(), torch.autocast(self.device.type, torch.float16):
+            output: Tensor = self._unet(x, timestep, states, return_dict=False)[0]
+        return output
+
+    def __call__(
+        self, x: Tensor, timestep: Tensor, *, encoder_hidden_states: Tensor, **_: Any
+    ) -> tuple[Tensor]:
+        return (self._replayed((x, timestep, encoder_hidden_states)),)
+
+
+def recorded_unet(
+    unet: Any, notice: Callable[[str], None], recorder: Recorder | None = None
+) -> _RecordedUNet:
+    """`unet` for `sampler.sample`, without a ControlNet, recorded as CUDA graphs."""
+    return _RecordedUNet(unet, recorder or CudaRecorder(), notice)

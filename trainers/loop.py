@@ -40,6 +40,7 @@ from .samples import Material, stacked, step_samples, validation_samples
 from .saving import Checkpoints
 from .step import Compute, Learner, Prompts, accumulate, losses_of, update
 from .stop import Ask, StopSignal
+from .teacher import teacher_of
 from .text import cut_prompts, tokenize
 from .tiers import Tier
 from .tokenizer import NEVER_SEEN, unknown_words
@@ -125,6 +126,8 @@ class Training:
 def set_up(run: Run, base: BaseModel, material: Material) -> Training:
     """Attaches what is trained, chooses the memory tier and builds the optimizer."""
     recipe = run.recipe
+    ids = prompt_ids(run, base, material)
+    teacher = teacher_of(recipe, base, ids, DTYPES[run.precision])
     parameters = attach(recipe, base)
     base.unet.train()
     base.text_encoder.train(recipe.text_encoder.train)
@@ -136,7 +139,16 @@ def set_up(run: Run, base: BaseModel, material: Material) -> Training:
     if tier.in_backward and run.precision == "fp16":
         run.precision = "bf16"
         run.note("This memory tier computes in bf16: fp16 would need gradients that are kept.")
-    learner = learner_of(run, base, material)
+    learner = Learner(
+        unet=torch.compile(base.unet) if recipe.compute.compile else base.unet,
+        prompts=Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder),
+        alphas=alphas_cumprod().to(ids.device),
+        prediction=base.prediction,
+        min_snr_gamma=recipe.objective.min_snr_gamma,
+        device=ids.device,
+        autocast_dtype=None if run.precision == "fp32" else DTYPES[run.precision],
+        teacher=teacher,
+    )
     return Training(base, material, learner, state_of(run, tier, parameters), tier)
 
 
@@ -150,23 +162,14 @@ def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
     return dreambooth.trainable(base.unet, text_encoder)
 
 
-def learner_of(run: Run, base: BaseModel, material: Material) -> Learner:
-    """The models and the prompts; says which words are unknown or cut."""
-    recipe, device = run.recipe, run.accelerator.device
-    ids = tokenize(base.tokenizer, material.prompts).to(device)
+def prompt_ids(run: Run, base: BaseModel, material: Material) -> Tensor:
+    """Token ids (p, 77) of all prompts on the device; says which words are unknown or cut."""
+    ids = tokenize(base.tokenizer, material.prompts)
     if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
         run.note(NEVER_SEEN % ", ".join(unknown))
     if cut := cut_prompts(base.tokenizer, material.prompts):
         run.note(cut)
-    return Learner(
-        unet=torch.compile(base.unet) if recipe.compute.compile else base.unet,
-        prompts=Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder),
-        alphas=alphas_cumprod().to(device),
-        prediction=base.prediction,
-        min_snr_gamma=recipe.objective.min_snr_gamma,
-        device=device,
-        autocast_dtype=None if run.precision == "fp32" else DTYPES[run.precision],
-    )
+    return ids.to(run.accelerator.device)
 
 
 def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoint.State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MethodType
 
 import torch
@@ -110,6 +111,8 @@ def _forward(self: Linear, x: Tensor) -> Tensor:
     """
     base = self.base_layer
     output = F.linear(x, base.weight, base.bias)  # (…, out)
+    if self.disable_adapters:
+        return output
     down = F.linear(x, self.lora_A[ADAPTER].weight)  # (…, rank)
     up = self.lora_B[ADAPTER].weight.t()  # (rank, out)
     scale = self.scaling[ADAPTER]
@@ -138,6 +141,19 @@ def trainable(
             if ADAPTER in layer.lora_magnitude_vector:
                 named[f"{name}.magnitude"] = layer.lora_magnitude_vector[ADAPTER].weight
     return named
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """The model as it was without its adapters."""
+    layers = [layer for _, layer in _layers(model)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)  # they are trainable again, too
 
 
 # Files.

@@ -45,7 +45,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     recipe, accelerator = run.recipe, run.accelerator
     prior = recipe.prior
     run.stop.check()
-    if prior is None or prior.images is not None:
+    if prior is None or prior.source == "teacher" or prior.images is not None:
         return
     draw_class_images(
         base,
@@ -57,6 +57,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
         clip_skip=recipe.text_encoder.clip_skip,
         progress=lambda done, total: run.progress("class images", done, total),
         interrupted=lambda: bool(run.stop.here()),
+        notice=run.note,
         ranks=(accelerator.process_index, accelerator.num_processes),
     )
     accelerator.wait_for_everyone()
@@ -113,12 +114,14 @@ def gather(run: Run, base: BaseModel) -> Material:
         number = prompts.setdefault(prompt, len(prompts))
         return Shown(tuple(next(latents) for _ in range(count)), number)
 
-    return Material(
-        photos=tuple([shown(_prompt(recipe, photo), len(sides)) for photo in train]),
-        held_out=tuple([shown(_prompt(recipe, photo)) for photo in held_out]),
-        classes=tuple([shown(recipe.class_prompt() or "") for _ in classes]),
-        prompts=tuple(prompts),
-    )
+    shown_photos = tuple([shown(_prompt(recipe, photo), len(sides)) for photo in train])
+    shown_held_out = tuple([shown(_prompt(recipe, photo)) for photo in held_out])
+    class_prompt = recipe.class_prompt() or ""
+    shown_classes = tuple([shown(class_prompt) for _ in classes])
+    if recipe.prior and recipe.prior.source == "teacher":
+        number = prompts.setdefault(class_prompt, len(prompts))
+        shown_classes = tuple(Shown(photo.views, number) for photo in shown_photos)
+    return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts))
 
 
 def _prompt(recipe: Recipe, photo: Photo) -> str:
@@ -128,7 +131,7 @@ def _prompt(recipe: Recipe, photo: Photo) -> str:
 def _class_photos(run: Run) -> Sequence[Photo]:
     recipe, places = run.recipe, run.places
     prior, size = recipe.prior, recipe.subject.resolution
-    if prior is None:
+    if prior is None or prior.source == "teacher":
         return []
     if places.class_images is not None:
         return class_photos(run.folder.photos_file, recipe, places.class_images).photos

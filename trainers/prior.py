@@ -10,17 +10,23 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from . import draws
 from .errors import OutOfSpace, SubjectError
 from .files import is_full, write_whole
+from .graphs import recorded_unet
 from .recipe import Prior, Subject
 from .sampler import Scheduler, Solver, decode, noise_for, sample, sigmas_for
 from .subject import Photo, PhotoSet, read_subject
@@ -92,51 +98,135 @@ def draw_class_images(
     *,
     device: torch.device,
     size: int,
-    batch: int = 4,
+    batch: int | None = None,
     clip_skip: int = 1,
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
+    notice: Callable[[str], None] | None = None,
     ranks: tuple[int, int] = (0, 1),
 ) -> None:
     """Draws those of the first `prior.count` images of `size` x `size` that `folder` lacks.
 
     The base's parts lie on `device`. `ranks` is (rank, processes): image i belongs to rank
     i % processes. `progress(done, total)` counts this rank's images. On a GPU the UNet works in
-    fp16 whatever the recipe's precision, since the set is shared; on the CPU images are drawn one
-    at a time. Raises OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn
-    stays.
+    fp16 whatever the recipe's precision, since the set is shared, `batch` images at a time (None:
+    as many as the memory allows) and half as many where it does not; `notice(text)` says that its
+    steps are not recorded as CUDA graphs. On the CPU images are drawn one at a time. Raises
+    OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
     """
     rank, world = ranks
     todo = [index for index in missing(folder, prior.count) if index % world == rank]
-    total, done = len(range(rank, prior.count, world)), 0
+    total = len(range(rank, prior.count, world))
     tell = progress or (lambda done, total: None)
     tell(total - len(todo), total)
     if not todo:
         return
     _check_space(folder, len(todo) * size * size * _BYTES_A_PIXEL)
     _write(folder / "prompt.json", json.dumps(_description(prior, prompt, size), indent=2))
-    with torch.no_grad():
-        ids = tokenize(base.tokenizer, [prompt, prior.negative]).to(device)
-        positive, negative = encode_text(base.text_encoder, ids, clip_skip).chunk(2)
-    at_once = 1 if device.type == "cpu" else batch
-    for part in _parts(todo, at_once):
-        noise = noise_for([draws.derive(prior.seed, "class image", i) for i in part], size, size)
-        with torch.autocast("cuda", torch.float16, enabled=device.type == "cuda"):
+    cuda = device.type == "cuda"
+    at_once = 1 if not cuda else batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
+    tell_notice = notice or (lambda text: None)
+    unet = recorded_unet(base.unet, tell_notice) if cuda else base.unet
+    artist = _Artist(base, unet, prior, prompt, size, clip_skip, device, interrupted)
+    with _Writer(behind=cuda) as writer:
+        while todo:
+            part = todo[:at_once]
+            try:
+                pictures = artist.draw(part)
+            except torch.OutOfMemoryError:
+                if at_once == 1:
+                    raise
+                at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
+                torch.cuda.empty_cache()
+                continue
+            writer.write(folder, part, pictures)
+            todo = todo[len(part) :]
+            tell(total - len(todo), total)
+
+
+def images_at_once(free: int, size: int) -> int:
+    """How many images to draw together in `free` bytes on a GPU: 1 to 16. Reckoned, not measured.
+
+    An image of 512 x 512 pixels takes about 0.6 GB in the UNet, with its negative prompt; the VAE
+    works on a quarter of them together, at about 1.5 GB each in fp32.
+    """
+    return max(1, min(16, int(free / (1e9 * (size / 512) ** 2))))
+
+
+@dataclass
+class _Artist:
+    base: BaseModel
+    unet: Any
+    prior: Prior
+    prompt: str
+    size: int
+    clip_skip: int
+    device: torch.device
+    interrupted: Callable[[], bool] | None
+
+    @cached_property
+    def texts(self) -> tuple[Tensor, Tensor]:
+        """Embeddings of the prompt and of the negative one, (1, 77, d) each."""
+        with torch.no_grad():
+            prompts = [self.prompt, self.prior.negative]
+            ids = tokenize(self.base.tokenizer, prompts).to(self.device)
+            positive, negative = encode_text(self.base.text_encoder, ids, self.clip_skip).chunk(2)
+        return positive, negative
+
+    def draw(self, indices: Sequence[int]) -> np.ndarray:
+        """The images of these numbers, (n, size, size, 3) uint8."""
+        positive, negative = self.texts
+        seeds = [draws.derive(self.prior.seed, "class image", index) for index in indices]
+        half = nullcontext()
+        if self.device.type == "cuda" and self.unet is self.base.unet:
+            half = torch.autocast("cuda", torch.float16)  # a recorded one has its own
+        with half:
             latents = sample(
-                base.unet,
-                positive.expand(len(part), -1, -1),
+                self.unet,
+                positive.expand(len(indices), -1, -1),
                 negative,
-                noise,
-                sigmas=sigmas_for(prior.steps, SCHEDULER),
-                guidance=prior.guidance,
+                noise_for(seeds, self.size, self.size),
+                sigmas=sigmas_for(self.prior.steps, SCHEDULER),
+                guidance=self.prior.guidance,
                 solver=SOLVER,
-                prediction=base.prediction,
-                interrupted=interrupted,
+                prediction=self.base.prediction,
+                interrupted=self.interrupted,
             )
-        for index, pixels in zip(part, decode(base.vae, latents), strict=True):
-            _write(image_path(folder, index), _png(pixels))
-        done += len(part)
-        tell(total - len(todo) + done, total)
+        return decode(self.base.vae, latents, batch=max(1, len(indices) // 4))
+
+
+class _Writer:
+    """Writes images; with `behind` while the next ones are drawn."""
+
+    def __init__(self, *, behind: bool) -> None:
+        self._behind = behind
+        self._pool = ThreadPoolExecutor(max_workers=4)
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._settle()
+
+    def write(self, folder: Path, indices: Sequence[int], pictures: np.ndarray) -> None:
+        """Raises OutOfSpace, also for images given before."""
+        self._settle()
+        self._pending = [
+            self._pool.submit(lambda path, picture: _write(path, _png(picture)), path, picture)
+            for path, picture in zip(
+                (image_path(folder, index) for index in indices), pictures, strict=True
+            )
+        ]
+        if not self._behind:
+            self._settle()
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, []
+        for one in pending:
+            one.result()
 
 
 def drawn_class_images(folder: Path, count: int, size: int) -> list[Photo]:
@@ -175,11 +265,6 @@ def _description(prior: Prior, prompt: str, size: int) -> dict[str, Any]:
         "guidance": prior.guidance,
         "seed": prior.seed,
     }
-
-
-def _parts(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _png(pixels: np.ndarray) -> bytes:

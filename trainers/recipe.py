@@ -107,8 +107,12 @@ class Subject(Part):
 class Prior(Part):
     """Prior preservation: class images, drawn by the base model or brought by the user.
 
-    `images` is the digest of the user's own set; None means `count` images are drawn.
+    `images` is the digest of the user's own set; None means `count` images are drawn. With the
+    source `teacher` there are none: on the photographs, under the class prompt, the model learns
+    what the base predicts.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"source"})
 
     prompt: Prompt = "a photo of {class}, random head angle, slight smile"
     negative: str = Field("", max_length=4000)
@@ -118,6 +122,13 @@ class Prior(Part):
     steps: int = Field(25, ge=1, le=1000)
     guidance: float = Field(7.5, ge=0, le=100)
     seed: Seed = 0
+    source: Literal["images", "teacher"] = "images"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Prior:
+        if self.source == "teacher" and self.images:
+            raise ValueError("prior.source 'teacher' uses no images: set prior.images to null")
+        return self
 
 
 class LoRA(Part):

@@ -183,7 +183,8 @@ def bind(recipe: Recipe, places: Places) -> Bound:
     _same("set of photographs", recipe.subject.digest, photos.digest)
     parts: dict[str, Any] = {"base": {"digest": base}, "subject": {"digest": photos.digest}}
     class_images = None
-    if recipe.prior is not None and (places.class_images or recipe.prior.images):
+    prior = recipe.prior
+    if prior and prior.source == "images" and (places.class_images or prior.images):
         class_images = _own_class_images(recipe, places)
         parts["prior"] = {"images": class_images.digest}
     return Bound(recipe.changed(**parts), photos, class_images)

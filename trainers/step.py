@@ -17,6 +17,7 @@ from transformers import CLIPTextModel
 from . import objective
 from .cpu import attention_in_fp32
 from .samples import Batch
+from .teacher import Teacher
 from .text import encode_text
 
 
@@ -54,6 +55,7 @@ class Learner:
     min_snr_gamma: float | None
     device: torch.device
     autocast_dtype: torch.dtype | None
+    teacher: Teacher | None = None
 
     @contextmanager
     def evaluating(self, *, anew: bool = False) -> Iterator[None]:
@@ -87,6 +89,11 @@ def losses_of(learner: Learner, batch: Batch) -> Tensor:
     noisy = objective.add_noise(batch.latents, batch.noise, timesteps, alphas)
     target = objective.target_of(batch.latents, batch.noise, timesteps, alphas, prediction)
     with learner.autocast():
+        if learner.teacher is not None and batch.priors:
+            photos = len(noisy) - batch.priors
+            prompts = batch.prompts[batch.rows[photos:]]
+            taught = learner.teacher.predict(noisy[photos:], timesteps[photos:], prompts)
+            target = torch.cat([target[:photos], taught.to(target.dtype)])
         context = learner.prompts.encode(batch.prompts, batch.rows)  # (n, 77, d)
         predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
     losses = objective.sample_losses(predicted, target)

@@ -131,3 +131,38 @@ def test_weights_that_moved_are_recorded_anew_and_then_plain(notes):
         assert work((one, one)).item() == value**2
     assert recorder.recorded == 2
     assert len(notes) == 1 and "moved" in notes[0]
+
+
+def test_a_recorded_unet_draws_the_same_pictures(notes, monkeypatch):
+    """Every timestep and batch size goes into the recording anew."""
+    from likeness.trainers.sampler import noise_for, sample, sigmas_for
+
+    torch.manual_seed(0)
+
+    class UNet(torch.nn.Module):
+        device, dtype = torch.device("cpu"), torch.float32
+
+        def __init__(self):
+            super().__init__()
+            self.mix = torch.nn.Conv2d(4, 4, 1)
+
+        def forward(self, x, timestep, encoder_hidden_states, return_dict=True, **_):
+            shift = (
+                timestep.float() / 1000 + encoder_hidden_states.mean((1, 2))[:, None, None, None]
+            )
+            return (self.mix(x).float() * shift,)
+
+    unet, recorder = UNet(), Repeater()
+    recorded = graphs.recorded_unet(unet, notes.append, recorder)
+    states = torch.randn(2, 3, 8)
+
+    def drawn(unet, count):
+        with torch.autocast("cpu", torch.float16):
+            return sample(
+                unet, states[:1].expand(count, -1, -1), states[1:], noise_for(range(count), 16, 16),
+                sigmas=sigmas_for(4, "karras"), guidance=3.0, solver="dpmpp_2m",
+            )  # fmt: skip
+
+    for count in (2, 3):
+        assert torch.equal(drawn(recorded, count), drawn(unet, count))
+    assert recorder.recorded == 2 and not notes

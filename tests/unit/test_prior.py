@@ -173,3 +173,29 @@ def test_own_class_images_become_squares(tmp_path):
     assert [photo.size for photo in own.photos] == [(64, 64)]
     assert [item.name for item in own.refused] == ["b.jpg"]
     assert len(own.digest) == 64
+
+
+def test_where_memory_is_short_fewer_are_drawn_at_once(base, tmp_path, monkeypatch):
+    """Without a GPU: the drawing itself is replaced."""
+    tried = []
+
+    def draw_part(artist, indices):
+        tried.append(len(indices))
+        if len(indices) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return np.zeros((len(indices), SIZE, SIZE, 3), np.uint8)
+
+    monkeypatch.setattr(module._Artist, "draw", draw_part)
+    monkeypatch.setattr(module, "recorded_unet", lambda unet, notice: unet)
+    prior = Prior(count=5)
+    draw_class_images(
+        base, prior, "a man", tmp_path, device=torch.device("cuda"), size=SIZE, batch=8
+    )
+    assert tried == [5, 4, 2, 2, 1]
+    assert missing(tmp_path, 5) == []
+
+
+def test_images_at_once_follow_the_memory():
+    assert module.images_at_once(0, 512) == 1
+    assert module.images_at_once(8 << 30, 512) == 8
+    assert module.images_at_once(8 << 30, 256) == module.images_at_once(80 << 30, 512) == 16

@@ -1,0 +1,115 @@
+"""Prior preservation by a teacher: the model keeps what the base predicts, without class images."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from likeness.demo.random_model import write_random_model
+from likeness.trainers import loop
+from likeness.trainers.base_model import load_base
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.lora import attach, disabled, trainable
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import LoRA
+from likeness.trainers.runs import prepare
+from likeness.trainers.stop import StopSignal
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    (folder / "photos").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        picture.save(folder / "photos" / f"{i}.png")
+    return Places(
+        base=write_random_model(folder / "base.safetensors", dtype="fp32"),
+        photos=folder / "photos",
+        runs=folder / "runs",
+        loras=folder / "loras",
+        checkpoints=folder / "checkpoints",
+        cache=folder / "cache",
+    )
+
+
+def recipe(kind, **parts):
+    taught = preset("lora-r4").changed(
+        method={"kind": kind},
+        subject={"resolution": 64},
+        prior={"source": "teacher"},
+        schedule={"steps": 6},
+        optimizer={"name": "adamw", "learning_rate": 1e-2},
+        compute={"precision": "fp32", "attention": "sdpa"},
+    )
+    return taught.changed(**parts)
+
+
+def trained(recipe, places):
+    """The run's result, and the class images' loss of each step."""
+    folder, told = prepare(recipe, places), []
+
+    def emit(kind, **data):
+        if kind == "step":
+            told.append(data["prior_loss"])
+
+    return loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop)), told
+
+
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+def test_what_has_learned_nothing_predicts_what_the_base_predicts(places, kind):
+    result, prior = trained(recipe(kind), places)
+    assert prior[0] == pytest.approx(0, abs=1e-12)
+    assert all(loss > 1e-6 for loss in prior[1:])
+    assert len(set(result.losses)) == 6
+    assert not (places.cache / "class_images").exists()
+
+
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+def test_the_teacher_holds_the_model_back(places, kind):
+    """With a large weight the model moves away from the base's predictions less."""
+    few = {"steps": 30}
+    light = trained(recipe(kind, prior={"weight": 1e-6}, schedule=few), places)[1]
+    heavy = trained(recipe(kind, prior={"weight": 10.0}, schedule=few), places)[1]
+    assert sum(heavy[-5:]) / 10.0 < 0.5 * sum(light[-5:]) / 1e-6
+
+
+def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
+    unbroken, _ = trained(recipe("dreambooth", saving={"every": 3}), places)
+    stop_at = loop.advance
+
+    def broken(run, training, compute, step, **given):
+        if step == 4:
+            raise KeyboardInterrupt
+        return stop_at(run, training, compute, step, **given)
+
+    again = recipe("dreambooth", saving={"every": 3}, name="again")
+    monkeypatch.setattr(loop, "advance", broken)
+    with pytest.raises(KeyboardInterrupt):
+        trained(again, places)
+    monkeypatch.undo()
+    resumed, _ = trained(again, places)
+    assert resumed.losses == unbroken.losses
+
+
+def test_images_and_a_teacher_exclude_each_other():
+    with pytest.raises(RecipeError, match=r"prior\.images"):
+        recipe("lora", prior={"images": "a" * 64})
+
+
+@pytest.mark.parametrize("special", [{}, {"dora": True}, {"dropout": 0.5}])
+def test_a_model_without_its_adapters_is_the_base(places, special):
+    base, other = load_base(places.base), load_base(places.base)
+    attach(base.unet, None, LoRA(rank=2, **special), seed=0)
+    parameters = trainable(base.unet, None).values()
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1)
+    width = other.unet.config.cross_attention_dim
+    given = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, width)
+    with torch.no_grad(), disabled(base.unet):
+        assert torch.equal(base.unet(*given).sample, other.unet(*given).sample)
+    assert not torch.equal(base.unet(*given).sample, other.unet(*given).sample)
+    assert all(parameter.requires_grad for parameter in parameters)

@@ -1,0 +1,56 @@
+"""Prior preservation without class images: the base's own prediction as the target.
+
+On the noisy photographs, under the class prompt, the model shall go on predicting what the base
+predicts. The base is frozen: with a LoRA it is the model without its adapters, and for a full
+fine-tune a copy of the UNet in the precision of the computation.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import lora
+from .base_model import BaseModel
+from .recipe import LoRA, Recipe
+from .text import encode_text
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the base predicts. `embeddings` (p, 77, d) of all prompts come from its text encoder."""
+
+    unet: Any
+    embeddings: Tensor
+    adapters: bool  # whether the UNet is the learner's own, with adapters
+
+    @torch.no_grad()
+    def predict(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
+        """The base's prediction (n, 4, h, w) of samples with these prompts (n,)."""
+        alone: AbstractContextManager[None] = nullcontext()
+        if self.adapters:
+            alone = lora.disabled(self.unet)
+        with alone:
+            states = self.embeddings[prompts]
+            predicted: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
+        return predicted
+
+
+@torch.no_grad()
+def teacher_of(recipe: Recipe, base: BaseModel, ids: Tensor, dtype: torch.dtype) -> Teacher | None:
+    """The teacher of a recipe that asks for one, of a base that has learned nothing as yet.
+
+    `ids` (p, 77) are all prompts, on the base's device.
+    """
+    if recipe.prior is None or recipe.prior.source != "teacher":
+        return None
+    clip_skip = recipe.text_encoder.clip_skip
+    rows = [encode_text(base.text_encoder, row[None], clip_skip) for row in ids]
+    adapters = isinstance(recipe.method, LoRA)
+    unet = base.unet if adapters else copy.deepcopy(base.unet).to(dtype)
+    return Teacher(unet, torch.cat(rows), adapters)
