@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections import Counter
 
 import pytest
@@ -127,6 +128,17 @@ def cells(server):
     return set((server.home / "output" / "likeness" / "cells").glob("*.png"))
 
 
+def settled_cells(server, at_least):
+    """The cells once no more come: a thread writes them, also after the queue has ended."""
+    deadline, found = time.monotonic() + 30, cells(server)
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        found, before = cells(server), found
+        if found == before and len(found) >= at_least:
+            break
+    return found
+
+
 def pictures(server, name):
     """The single pictures of a comparison by row and key, as bytes of pixels."""
     from PIL import Image
@@ -196,12 +208,12 @@ def test_after_a_cancel_and_after_a_restart_exactly_the_others_run(server, graph
     prompt = graph("stopped", Likeness_Matrix={**SMALL["Likeness_Matrix"], "seed": 11})
     outcome, counting = run(server, prompt, cancel_after=3)
     assert outcome.status == "interrupted" and counting.ran["KSampler"] in (3, 4)
-    kept = len(cells(server)) - before
-    assert kept in (3, 4)  # the fourth may have been on its way to the disk
+    kept = len(settled_cells(server, before + 3)) - before
+    assert kept in (3, 4)  # the fourth may have been done when the queue was told
 
     outcome, counting = run(server, prompt, cancel_after=20)
     assert outcome.status == "interrupted"
-    more = len(cells(server)) - before - kept
+    more = len(settled_cells(server, before + 20)) - before - kept
     assert more in (20 - kept, 21 - kept) and counting.ran["KSampler"] in (more, more + 1)
 
     server.stop()

@@ -33,6 +33,7 @@ from .trials import (
     kill,
     small_recipe,
     wait,
+    wait_for_any,
 )
 
 CANCEL_SECONDS = 2.0
@@ -192,11 +193,26 @@ def _wrong(kind: str, step: int) -> Iterator[None]:
 
 
 def two_at_once(bench: Bench, expected: Unbroken) -> None:
-    """Two processes start the same run: one trains, the other says so and touches nothing."""
+    """Two processes start the same run: one trains, the other says so and touches nothing.
+
+    The one that trains waits in its second step for the other's end, or it might be done before
+    the other has come to ask.
+    """
     folder = bench.prepared(small_recipe())
-    first, second = fork(folder), fork(folder)
-    codes = sorted([wait(first), wait(second)])
-    if codes != [0, RunBusy.exit_code]:
+    told = bench.root / "told"
+
+    def hold(step: int) -> None:
+        deadline = time.monotonic() + 60
+        while step == 2 and not told.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    running = [fork(folder, lambda: _each_step(hold)) for _ in range(2)]
+    code, busy = wait_for_any(running)
+    told.touch()
+    running.remove(busy)
+    codes = [code, wait(running[0])]
+    told.unlink()
+    if codes != [RunBusy.exit_code, 0]:
         raise Lost(f"two at once ended with {codes}")
     check_same(folder, expected)
     shutil.rmtree(tree_of(folder))

@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,13 +119,20 @@ def fork(folder: RunFolder, around: Around = contextlib.nullcontext) -> int:
 
 def wait(pid: int, seconds: float = 120) -> int:
     """The exit code of a forked run, negative for a signal; Lost if it hangs."""
+    return wait_for_any([pid], seconds)[0]
+
+
+def wait_for_any(pids: Sequence[int], seconds: float = 120) -> tuple[int, int]:
+    """The exit code and the number of the forked run that ends first; Lost if all hang."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+        for pid in pids:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status), pid
         time.sleep(0.005)
-    kill(pid)
+    for pid in pids:
+        kill(pid)
     raise Lost(f"a run hung for {seconds} s")
 
 
