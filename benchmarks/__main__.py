@@ -11,7 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
-from .material import write_model, write_pictures  # noqa: E402  they need the package
+from likeness.trainers.files import write_between_marks  # noqa: E402  they need the package
+
+from .material import write_model, write_pictures  # noqa: E402
 from .measure import WARM_UP, Measured, measure  # noqa: E402
 from .sides import (  # noqa: E402
     CASES,
@@ -22,7 +24,7 @@ from .sides import (  # noqa: E402
     recipe_of,
     script_arguments,
 )
-from .table import machine, markdown, put_into  # noqa: E402
+from .table import machine, markdown  # noqa: E402
 
 SCRIPT = "diffusers' script"
 PAGE = ROOT / "docs" / "performance.md"
@@ -102,7 +104,7 @@ def main() -> None:
     if (next(iter(results))[0], SCRIPT) not in results:
         print(f"\nNot compared: set {VARIABLE} to diffusers' examples/dreambooth folder.")
     if given.write:
-        put_into(PAGE, text)
+        write_between_marks(PAGE, "make bench", text)
         print(f"\nWritten to {PAGE}.")
 
 

@@ -14,7 +14,6 @@ import torch
 from .measure import Measured
 
 PACKAGES = ["torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes"]
-BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 _HEAD = (
     "| training | by | step, s: median (quartiles) | step, s of CPU time | first step after, s "
     "| peak memory, GB | pictures encoded | prompts encoded |\n|---|---|---|---|---|---|---|---|"
@@ -73,13 +72,3 @@ def _shown(values: list[float]) -> str:
     """Median and quartiles of at least two values."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{median:.3g} ({low:.3g} to {high:.3g})"
-
-
-def put_into(page: Path, text: str) -> None:
-    """Replaces what lies between the two marks of a Markdown page. Raises ValueError."""
-    old = page.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page} has not both marks {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

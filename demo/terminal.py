@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..trainers.errors import RecipeError
+from ..trainers.files import write_between_marks
 
 _PRETRAIN = """\
 Draws the small world and trains the miniature Stable Diffusion, its OpenPose ControlNet and its
@@ -78,6 +79,9 @@ def _add_quality(commands: Any) -> None:
         "--table", action="store_true", help="only print the table of what is there"
     )
     parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="put the table between the marks of a page"
+    )
+    parser.add_argument(
         "--weights", type=Path, metavar="FOLDER", help="another small model's files"
     )
     parser.set_defaults(run=_quality)
@@ -141,5 +145,8 @@ def _quality(given: argparse.Namespace) -> int:
     )
     if not given.table:
         quality.run(options)
-    print(table(quality.read_lines(options.out / quality.LINES)))
+    text = table(quality.read_lines(options.out / quality.LINES))
+    print(text)
+    if given.write:
+        write_between_marks(given.write, "sweep" if given.sweep else "quality", text)
     return 0

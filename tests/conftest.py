@@ -1,8 +1,10 @@
-"""Loads the checkout as the package `likeness`, as `__main__.py` does."""
+"""Loads the checkout as the package `likeness`, as `__main__.py` does; finds ComfyUI."""
 
 import os
 import runpy
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -11,3 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
+
+
+@pytest.fixture(scope="session")
+def comfyui():
+    """Skips the tests that need a real ComfyUI where there is none."""
+    from likeness.tools.comfyui import NoComfyUI, find_comfyui
+
+    try:
+        find_comfyui()
+    except NoComfyUI as reason:
+        pytest.skip(str(reason))

@@ -40,6 +40,19 @@ def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
         sync_folder(path.parent)
 
 
+def write_between_marks(page: Path, name: str, text: str) -> None:
+    """Replaces what lies between ``<!-- name: begin -->`` and ``<!-- name: end -->`` of a page.
+
+    Raises ValueError for a page without both marks.
+    """
+    marks = [f"<!-- {name}: {edge} -->" for edge in ("begin", "end")]
+    before, begin, rest = page.read_text(encoding="utf-8").partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        raise ValueError(f"{page} has not both marks {marks[0]} and {marks[1]}")
+    write_whole(page, f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
 def sync_file(path: Path) -> None:
     """Makes the bytes of a file that another library wrote safe from a power cut."""
     with open(path, "rb+") as file:

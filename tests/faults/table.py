@@ -1,4 +1,4 @@
-"""The results as a Markdown table, and into the page between its marks."""
+"""The results as a Markdown table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 import platform
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
 @dataclass
@@ -37,13 +34,3 @@ def markdown(rows: list[Row], seed: int, seconds: float) -> str:
         f"Python {platform.python_version()}."
     )
     return "\n".join([*lines, "", made])
-
-
-def put_into(page: Path, text: str) -> None:
-    """Replaces what lies between the two marks of a page. Raises ValueError."""
-    old = page.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page} has not both marks {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

@@ -52,3 +52,12 @@ def test_what_says_that_a_disk_is_full():
     assert files.is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert not files.is_full(OSError(errno.EACCES, "no space left"))
     assert not files.is_full(ValueError("os error 2"))
+
+
+def test_a_section_of_a_page_is_replaced_and_the_rest_stays(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- a: begin -->\nold\n<!-- a: end -->\nbelow\n", encoding="utf-8")
+    files.write_between_marks(page, "a", "new\n")
+    assert page.read_text() == "above\n<!-- a: begin -->\nnew\n<!-- a: end -->\nbelow\n"
+    with pytest.raises(ValueError, match="b: begin"):
+        files.write_between_marks(page, "b", "new")
