@@ -227,7 +227,7 @@ def prepare(recipe: Recipe, places: Places) -> RunFolder:
     require_packages(recipe)
     if folder.is_busy():
         raise RunBusy(busy_text(folder))
-    check_space(recipe, places)
+    check_space(recipe, places, folder.checkpoints)
     try:
         write_whole(folder.recipe_file, recipe.to_json())
         write_whole(folder.places_file, _absolute(places).model_dump_json(indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from math import prod
 from pathlib import Path
 
@@ -17,24 +18,41 @@ _SD15_WEIGHTS = 983e6  # UNet and text encoder
 _STATES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0}
 
 
-def check_space(recipe: Recipe, places: Places) -> None:
-    """Raises OutOfSpace unless the checkpoints and the adapter fit on their disks."""
+def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
+    """Raises OutOfSpace unless the checkpoints and the adapter fit on their disks.
+
+    What lies in `checkpoints`, the run's folder of them, need not be asked for again.
+    """
     weights, adapters = _SD15_WEIGHTS * 0.01, places.loras
     if isinstance(recipe.method, DreamBooth):
         weights, adapters = _trained_weights(places.base), places.checkpoints
     average = 4 if recipe.objective.ema_decay else 0
     checkpoint = weights * (4 + average + _STATES[recipe.optimizer.name])
+    whole = checkpoint * (recipe.saving.keep + 1)  # the new one before the old one goes
     needs = {
-        places.runs: checkpoint * (recipe.saving.keep + 1),  # the new one before the old one goes
+        places.runs: max(checkpoint, whole - _size_of(checkpoints)),
         adapters: weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,  # with the VAE
     }
-    for folder, need in needs.items():
-        free = shutil.disk_usage(_existing(folder)).free
-        if free < need:
-            raise OutOfSpace(
-                f"{folder} has {free / GIGABYTE:.1f} GB free; this run needs about "
-                f"{need / GIGABYTE:.1f} GB there. Free some space, or choose another folder."
-            )
+    disks: dict[int, list[Path]] = defaultdict(list)
+    for folder in needs:
+        disks[_existing(folder).stat().st_dev].append(folder)
+    for folders in disks.values():
+        _check_disk(folders, sum(needs[folder] for folder in folders))
+
+
+def _check_disk(folders: list[Path], need: float) -> None:
+    """Raises OutOfSpace unless the disk of these folders has so many bytes free."""
+    free = shutil.disk_usage(_existing(folders[0])).free
+    if free < need:
+        raise OutOfSpace(
+            f"{' and '.join(map(str, folders))}: {free / GIGABYTE:.1f} GB are free; this run needs "
+            f"about {need / GIGABYTE:.1f} GB there. Free some space, or choose another folder."
+        )
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _trained_weights(base: Path) -> float:

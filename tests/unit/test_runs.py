@@ -105,9 +105,39 @@ def test_a_missing_package_names_the_extra_to_install(places, monkeypatch, parts
 def test_a_full_disk_is_named_before_anything_is_written(places, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("likeness.trainers.space.shutil.disk_usage", lambda p: usage(10, 9, 1))
-    with pytest.raises(OutOfSpace, match="GB free"):
+    with pytest.raises(OutOfSpace, match="GB are free"):
         prepare(recipe(), places)
     assert not places.runs.exists()
+
+
+def room(monkeypatch, size):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("likeness.trainers.space.shutil.disk_usage", lambda p: usage(0, 0, size))
+
+
+def test_a_run_that_pauses_on_a_full_disk_need_not_have_its_checkpoints_room_again(
+    places, monkeypatch
+):
+    whole = recipe(method={"kind": "dreambooth"})
+    weights = 12 * 829_316  # of the tiny model, with AdamW's states
+    room(monkeypatch, 3 * weights)
+    folder = prepare(whole, places)
+    room(monkeypatch, 1.5 * weights)
+    with pytest.raises(OutOfSpace):
+        prepare(whole, places)
+    (folder.checkpoints / "step-000400").mkdir(parents=True)
+    (folder.checkpoints / "step-000400" / "weights.safetensors").write_bytes(bytes(weights))
+    assert prepare(whole, places) == folder
+
+
+def test_checkpoints_and_adapter_on_one_disk_need_room_together(places, monkeypatch):
+    whole = recipe(method={"kind": "dreambooth"}, saving={"dtype": "fp32"})
+    checkpoints, adapter = 2 * 12 * 829_316, 4.4 * 829_316
+    room(monkeypatch, checkpoints + adapter / 2)
+    with pytest.raises(OutOfSpace, match=r"runs and .*checkpoints: 0\.0 GB are free"):
+        prepare(whole, places)
+    room(monkeypatch, checkpoints + adapter + 1)
+    prepare(whole, places)
 
 
 def test_bad_inputs_are_told_and_nothing_is_written(places, tmp_path):
