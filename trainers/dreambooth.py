@@ -25,8 +25,12 @@ def attach(unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None) -> No
 def trainable(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None
 ) -> dict[str, Parameter]:
-    """All weights by stable names, prefixed `unet.` or `text_encoder.`."""
+    """All weights by names that no library's release changes: ``unet.…``, ``text_encoder.…``.
+
+    transformers 5 dropped ``text_model.`` from the text encoder's, so they never have it.
+    """
     named = {f"unet.{name}": p for name, p in unet.named_parameters()}
     if text_encoder is not None:
-        named |= {f"text_encoder.{name}": p for name, p in text_encoder.named_parameters()}
+        text = text_encoder.named_parameters()
+        named |= {f"text_encoder.{name.removeprefix('text_model.')}": p for name, p in text}
     return named
