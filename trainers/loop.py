@@ -219,11 +219,11 @@ def learn(run: Run, training: Training, start: int) -> int:
     """
     recipe, state = run.recipe, training.state
     factor, last_text_step = rate_factor(recipe.schedule), text_steps(recipe)
-    meter, checkpoints = Meter(run, start), Checkpoints(run, state)
     if start and _due(recipe.previews.every, start) and not previews_drawn(run, start):
         preview(run, training, start)
     recorded = recordable(run, training.tier)
     compute = compute_of(run, training.learner, state, training.tier, recorded=recorded)
+    meter, checkpoints = Meter(run, start), Checkpoints(run, state)
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and training.learner.prompts.embeddings is None:
             training.learner.prompts.freeze()

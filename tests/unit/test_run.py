@@ -1,0 +1,47 @@
+"""What a run measures while it works."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.trainers import run
+from likeness.trainers.recipe import Recipe
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now.seconds)
+    return now
+
+
+@pytest.fixture
+def told():
+    """A run that keeps what it says of its steps."""
+    said = []
+    return SimpleNamespace(
+        recipe=Recipe(),
+        losses=[],
+        said=said,
+        memory=lambda: 0,
+        emit=lambda kind, **data: said.append((data["step"], data["seconds"])),
+    )
+
+
+def test_the_step_after_a_preview_or_checkpoint_has_its_own_time_alone(clock, told):
+    meter, losses = run.Meter(told, 4), torch.ones(2)
+    for pause in (0.0, 60.0, 0.0):
+        clock.seconds += 2
+        meter.add(losses, 1e-4)
+        with meter.paused():
+            clock.seconds += pause
+    assert told.said == [(5, 2.0), (6, 2.0), (7, 2.0)]
+
+
+def test_steps_that_are_read_together_share_their_time(clock, told):
+    meter = run.Meter(told, 0)
+    for _ in range(run.FLUSH_STEPS):
+        clock.seconds += run.FLUSH_SECONDS / (2 * run.FLUSH_STEPS)
+        meter.add(torch.ones(2), 1e-4)
+    assert [step for step, _ in told.said] == list(range(1, run.FLUSH_STEPS + 1))
+    assert [seconds for _, seconds in told.said] == pytest.approx([0.0125] * run.FLUSH_STEPS)
