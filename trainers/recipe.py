@@ -322,7 +322,7 @@ class Recipe(Part):
             self.model_dump(mode="json"), indent=indent, sort_keys=True, ensure_ascii=False
         )
 
-    def changed(self, **parts: Any) -> Recipe:
+    def changed(self, /, **parts: Any) -> Recipe:
         """A copy with fields replaced, checked again: ``changed(schedule={"steps": 20})``.
 
         A dict is merged into the part of that name, or replaces a method of another kind.

@@ -117,6 +117,12 @@ def test_changed_merges_parts_and_checks_again():
         recipe.changed(schedule={"steps": 0})
 
 
+def test_a_change_of_any_name_is_a_recipe_error_and_no_traceback():
+    for name in ("self", "parts", "recipe", "__class__"):
+        with pytest.raises(RecipeError, match=f"{name}: Extra inputs"):
+            Recipe().changed(**{name: {"x": 1}})
+
+
 def test_names_of_runs_say_the_method():
     assert preset("tiny").run_name().startswith("subject-dreambooth-256-")
     assert Recipe(name="dog", method=LoRA(rank=8)).run_name().startswith("dog-lora-r8-")
