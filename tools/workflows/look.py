@@ -1,70 +1,72 @@
 """Shows the bundled workflows in ComfyUI's own editor, and draws their thumbnails.
 
-    python -m tools.workflows.look http://127.0.0.1:8188 [NAME …]
+    python -m tools.workflows.look [NAME …]
 
-Needs a running ComfyUI with this pack, and Playwright with Chromium (`CHROMIUM` names another
-one). Says which nodes overlap or are larger than the file says, and whether the editor would save
-other values; then writes `workflows/<name>.jpg`.
+Starts a ComfyUI with the pack as it is now; needs Playwright and Chromium. Says which nodes
+overlap or are larger than the file says, and whether the editor would save other values; then
+writes `workflows/<name>.jpg`. Fails where the editor does not know a node or does not draw it.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
+import runpy
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from playwright.sync_api import Page as Browser
-from playwright.sync_api import sync_playwright
+import numpy as np
+from PIL import Image, ImageColor
 
+from ..comfyui import Server, miniature_pack
+from ..editor import Box, Editor, around, open_browser
 from .graph import ROOT
 from .layout import TITLE
+from .settings import OPENPOSE, SD15
+
+runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
 WIDTH = 1200  # of a thumbnail
 SCALE = 0.75  # of the canvas while it is photographed: letters are still drawn
 MARGIN = 40
+PHOTOS = "my_photos"  # the folder that the workflows name
 
-READY = "window.app && window.app.graph && window.app.canvas && window.app.extensionManager"
 HIDE = """
     #graph-canvas-container > *:not(canvas):not(.isolate), .no-drag, .p-toast
     { opacity: 0 !important }
 """
-LOAD = """
-async (graph) => {
-    await window.app.loadGraphData(graph)
-    await new Promise(done => setTimeout(done, 1500))
-    return window.app.graph.serialize()
+COLOURS = """
+() => {
+    const brush = document.createElement('canvas').getContext('2d')
+    const hex = (colour) => { brush.fillStyle = colour; return brush.fillStyle }
+    return Object.fromEntries(app.graph.nodes.map((node) => [node.id, hex(node.renderingColor)]))
 }
 """
-VIEW = """
-([x, y, scale]) => {
-    const canvas = window.app.canvas
-    canvas.show_info = false
-    canvas.ds.scale = scale
-    canvas.ds.offset = [-x, -y]
-    canvas.deselectAll?.()
-    canvas.setDirty(true, true)
-}
+SETTLED = """
+() => [...document.querySelectorAll('.lk-photos')].every((photos) => photos.childElementCount)
+    && [...document.images].every((image) => image.complete)
+    && new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))
 """
 
 
-def bounds(graph: dict[str, Any]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of all nodes and groups, titles included."""
-    boxes = [box_of(node) for node in graph["nodes"]]
-    for group in graph["groups"]:
-        x, y, width, height = group["bounding"]
-        boxes.append((x, y, x + width, y + height))
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
+class NotDrawn(RuntimeError):
+    """A node of a workflow is unknown to the editor, or not on the picture."""
 
 
-def box_of(node: dict[str, Any]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a node, its title included."""
+def box_of(node: dict[str, Any]) -> Box:
+    """A node's box, its title included."""
     x, y = node["pos"]
     width, height = node["size"]
     return x, y - TITLE, x + width, y + height
+
+
+def bounds(graph: dict[str, Any]) -> Box:
+    """The box around all nodes and groups, and a margin."""
+    groups = [group["bounding"] for group in graph["groups"]]
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in groups]
+    return around([*map(box_of, graph["nodes"]), *boxes], MARGIN)
 
 
 def complaints(stored: dict[str, Any], shown: dict[str, Any]) -> list[str]:
@@ -87,42 +89,83 @@ def complaints(stored: dict[str, Any], shown: dict[str, Any]) -> list[str]:
     return said
 
 
-def photograph(browser: Browser, graph: dict[str, Any]) -> Image.Image:
-    """The whole graph as the editor shows it."""
-    left, top, right, bottom = bounds(graph)
-    size = [round(SCALE * (2 * MARGIN + side)) for side in (right - left, bottom - top)]
-    browser.set_viewport_size({"width": size[0], "height": size[1]})
-    browser.wait_for_timeout(500)
-    browser.evaluate(VIEW, [left - MARGIN, top - MARGIN, SCALE])
-    browser.wait_for_timeout(1500)
-    return Image.open(io.BytesIO(browser.screenshot())).convert("RGB")
+def photograph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
+    """The whole graph as the editor shows it. Raises NotDrawn."""
+    left, top, right, bottom = box = bounds(graph)
+    width, height = round(SCALE * (right - left)), round(SCALE * (bottom - top))
+    editor.page.set_viewport_size({"width": width, "height": height})
+    editor.page.wait_for_timeout(500)  # the canvas takes the new size
+    editor.look_at(box)
+    editor.page.wait_for_load_state("networkidle")
+    editor.page.wait_for_function(SETTLED)
+    picture = Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB")
+    check_drawn(picture, box, graph, editor.page.evaluate(COLOURS))
+    return picture
+
+
+def check_drawn(
+    picture: Image.Image, box: Box, graph: dict[str, Any], colours: dict[str, str]
+) -> None:
+    """Raises NotDrawn unless each node's title bar has the node's colour for the most part."""
+    pixels = np.asarray(picture).astype(int)
+    scale = pixels.shape[1] / (box[2] - box[0])
+    for node in graph["nodes"]:
+        left, top, right, _ = box_of(node)
+        place = np.array([left - box[0], top - box[1], right - box[0], top + TITLE - box[1]])
+        x0, y0, x1, y1 = (place * scale + [4, 4, -4, -4]).astype(int)
+        wanted = ImageColor.getrgb(colours[str(node["id"])])
+        near = np.abs(pixels[y0:y1, x0:x1] - wanted).max(axis=2) < 12
+        if not near.size or near.mean() < 0.5:
+            name = node.get("title") or node["type"]
+            raise NotDrawn(f"{name} ({node['id']}) is not on the picture")
+
+
+def draw_thumbnail(editor: Editor, path: Path) -> None:
+    """Writes the thumbnail beside a workflow's file; prints what is wrong with it."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    editor.load(stored)
+    if unknown := editor.unknown():
+        raise NotDrawn(f"{path.stem}: the editor does not know {', '.join(unknown)}")
+    editor.page.wait_for_timeout(500)  # panels ask for their height
+    shown = editor.saved()
+    for complaint in complaints(stored, shown):
+        print(f"{path.stem}: {complaint}")
+    picture = photograph(editor, shown)
+    height = round(picture.height * WIDTH / picture.width)
+    small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    small.save(path.with_suffix(".jpg"), quality=82, optimize=True)
+
+
+def write_stand_ins(home: Path) -> None:
+    """What the workflows name: empty files for models, enlarged drawings for photographs."""
+    for model in (SD15, OPENPOSE):
+        path = home / "models" / model.folder / model.name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (home / "input" / PHOTOS).mkdir(parents=True)
+    for path in (ROOT / "demo" / "subject").glob("*.png"):
+        with Image.open(path) as drawing:
+            drawing.resize((512, 512), Image.Resampling.LANCZOS).save(
+                home / "input" / PHOTOS / path.name
+            )
 
 
 def main() -> None:
     """Looks at all workflows, or at those named."""
-    address, *names = sys.argv[1:]
     paths = sorted((ROOT / "workflows").glob("*.json"))
-    with sync_playwright() as playwright:
-        chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.goto(address)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(3000)
-        page.keyboard.press("Escape")
-        page.add_style_tag(content=HIDE)
-        for path in paths:
-            if names and path.stem not in names:
-                continue
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            shown = page.evaluate(LOAD, stored)
-            for complaint in complaints(stored, shown):
-                print(f"{path.stem}: {complaint}")
-            picture = photograph(page, shown)
-            height = round(picture.height * WIDTH / picture.width)
-            small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-            small.save(path.with_suffix(".jpg"), quality=82, optimize=True)
-        browser.close()
+    with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
+        home = Path(folder, "home")
+        write_stand_ins(home)
+        server = Server(home, miniature_pack(home, Path(folder, "pack", "ComfyUI-Likeness")))
+        try:
+            editor = Editor(browser.new_page(), server.address)
+            editor.open(Comfy__VueNodes__Enabled=False)
+            editor.page.add_style_tag(content=HIDE)
+            for path in paths:
+                if path.stem in (sys.argv[1:] or [path.stem]):
+                    draw_thumbnail(editor, path)
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":
