@@ -53,9 +53,9 @@ class Keypoints:
     def run(self, text):
         return (json.loads(text),)
 
-NODE_CLASS_MAPPINGS = {
-    "TestLoad": Load, "TestEncode": Encode, "TestDraw": Draw, "TestKeypoints": Keypoints
-}
+NODE_CLASS_MAPPINGS = dict(
+    TestLoad=Load, TestEncode=Encode, TestDraw=Draw, TestKeypoints=Keypoints
+)
 """
 
 PROMPTS = ("beach = on the beach", "rain = in the rain", "chess = playing chess")

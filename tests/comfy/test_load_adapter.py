@@ -40,7 +40,7 @@ class Digests:
             "latent": digest(latent),
         })]}}
 
-NODE_CLASS_MAPPINGS = {"TestDigests": Digests}
+NODE_CLASS_MAPPINGS = dict(TestDigests=Digests)
 """
 MINIATURE = "miniature.safetensors"
 

@@ -8,6 +8,7 @@ only with a new version and say so in the change log. `tests/comfy/store_schemas
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -39,9 +40,25 @@ def test_every_input_says_what_it_is_for(nodes):
             assert part.options.get("tooltip"), f"{schema.node_id}.{part.id}"
 
 
-def test_every_node_has_a_help_page(nodes):
-    for node in nodes:
-        page = ROOT / "js" / "docs" / f"{node.define_schema().node_id}.md"
-        text = page.read_text(encoding="utf-8")
-        for part in node.define_schema().inputs:
-            assert f"`{part.id}`" in text, f"{page.name} does not explain {part.id}"
+def explained(page, kind):
+    """Names in the first column of a help page's table of inputs or outputs, or in its line."""
+    table = re.search(rf"^\| {kind} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    if table is None:
+        line = re.search(rf"^{kind.capitalize()}s: (.+)$", page, re.MULTILINE)
+        return re.findall(r"`(\w+)`", line[1] if line else "")
+    cells = [row.split("|")[1] for row in table[1].splitlines()]
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_help_page_explains_every_input_and_output(name):
+    page = (ROOT / "js" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for kind in ("input", "output"):
+        wanted = [part["name"] for part in OURS[name][f"{kind}s"]]
+        assert sorted(explained(page, kind)) == sorted(wanted), kind
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_help_page_warns_of_common_mistakes(name):
+    page = (ROOT / "js" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert "**Common mistakes.** " in page or "(internal)" in page
