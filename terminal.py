@@ -13,6 +13,7 @@ from . import __version__
 from .comparison import terminal as comparison
 from .trainers import terminal as trainers
 from .trainers.errors import LikenessError
+from .trainers.files import is_full
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.run(given))
     except LikenessError as error:
         print(f"likeness: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written to
+        full = "The disk is full. Make room: the same command goes on. "
+        print(f"likeness: {full if is_full(error) else ''}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -102,13 +102,13 @@ def find_adapter(row: Row, files: Files) -> Path | None:
     """
     given = files.adapters.get(row.name)
     if given is not None:
-        if not given.is_file():
+        if not given.exists():
             raise ComparisonError(f"The row {row.name} is given {given}, which is not there.")
         return given
     if row.adapter is None:
         return None
     for folder in files.folders:
-        if (folder / row.adapter).is_file():
+        if (folder / row.adapter).exists():
             return folder / row.adapter
     places = ", ".join(str(folder) for folder in files.folders)
     raise ComparisonError(

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from ..trainers.adapter import RECIPE, STRIPPED, read_metadata, strip_prompts
+from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata, strip_prompts
 from ..trainers.base_file import digest_of
 from ..trainers.errors import AdapterError
 from ..trainers.recipe import Recipe
@@ -30,8 +30,8 @@ from .errors import ComparisonError
 from .matrix import read_plan
 from .reading import read_json
 from .sheet import sheet_png
+from .study import PLAN_FILE, REPORT_FILE, SCORES_FILE, newest_sheet
 
-SCORES = "likeness.scores"
 _TIME = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
 # Folders at the front of an absolute path, but not a web address.
 _FOLDERS = re.compile(
@@ -66,7 +66,7 @@ def find_shared(run: Path, comparison: Path | None = None) -> Shared:
         adapter, folder = result.adapter, RunFolder(run)
     else:
         adapter, folder = run, _run_of(run)
-    if comparison is not None and not (comparison / "plan.json").is_file():
+    if comparison is not None and not (comparison / PLAN_FILE).is_file():
         raise ComparisonError(f"{comparison} is no comparison: it has no plan.json.")
     return Shared(adapter, folder, comparison or _newest_comparison(adapter))
 
@@ -88,7 +88,7 @@ def _likeness(adapter: Path) -> Path:
 
 def _newest_comparison(adapter: Path) -> Path | None:
     digest = digest_of(adapter)
-    plans = _likeness(adapter).glob("comparisons/*/plan.json")
+    plans = _likeness(adapter).glob(f"comparisons/*/{PLAN_FILE}")
     found = [path for path in plans if digest in path.read_text(encoding="utf-8")]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
@@ -191,13 +191,13 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
 
 def _scores(shared: Shared) -> dict[str, float]:
     """The adapter's means in the comparison, which Load Adapter shows: without a pose if it can."""
-    if shared.comparison is None or not (shared.comparison / "scores.json").is_file():
+    if shared.comparison is None or not (shared.comparison / SCORES_FILE).is_file():
         return {}
-    plan = read_plan(shared.comparison / "plan.json")
+    plan = read_plan(shared.comparison / PLAN_FILE)
     digest = digest_of(shared.adapter)
     names = [variant.name for variant in plan.variants if variant.adapter == digest]
     rows = [row for row, name in enumerate(plan.rows()) if name in names]
-    found = read_json(shared.comparison / "scores.json")
+    found = read_json(shared.comparison / SCORES_FILE)
     return {
         f"{measure['label']} {measure['key'].partition('.')[2]}": round(one["mean"], 4)
         for measure in found["measures"]
@@ -226,12 +226,11 @@ def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[st
     """(name, bytes) of plan, sheet, report, scores and workflow, as far as they are there."""
     saved = None if workflow is None else read_json(workflow)
     if folder is not None:
-        for name in ("plan.json", "scores.json", "report.html"):
+        for name in (PLAN_FILE, SCORES_FILE, REPORT_FILE):
             if (folder / name).is_file():
                 yield name, (folder / name).read_bytes()
-        sheets = sorted(folder.glob("sheet-*.png"), key=lambda path: path.stat().st_mtime)
-        if sheets:
-            data, text = _sheet(sheets[-1])
+        if (sheet := newest_sheet(folder)) is not None:
+            data, text = _sheet(sheet)
             yield "sheet.png", data
             saved = saved if saved is not None else text.get("workflow")
     if saved is not None:

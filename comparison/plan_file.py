@@ -6,11 +6,13 @@ It names no place on a disk; trained or found, its rows become a `matrix.Plan` o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic.functional_validators import AfterValidator
 
 from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, explain
@@ -26,6 +28,15 @@ _FOLDER = Path(__file__).parent / "plans"
 Changes = dict[str, Any]  # of a recipe, as `Recipe.changed` takes them
 
 
+def _check_file_name(name: str) -> str:
+    if name in (".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
+        raise ValueError("this is the name of a file, without a folder")
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_file_name)]
+
+
 class Row(Part):
     """One way of teaching: a preset with changes, a whole recipe, or an adapter's file name.
 
@@ -36,7 +47,7 @@ class Row(Part):
     preset: str | None = None
     changes: Changes = Field(default_factory=dict)
     recipe: Recipe | None = None
-    adapter: Name | None = None
+    adapter: FileName | None = None
     strength_unet: Strength = 1.0
     strength_text: Strength = 1.0
     with_pose: WithPose | None = None

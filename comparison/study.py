@@ -15,6 +15,9 @@ from ..trainers.files import write_whole
 from .matrix import Plan
 from .sheet import Label, contact_sheet, write_sheet
 
+# In the folder of a comparison.
+PLAN_FILE, SCORES_FILE, REPORT_FILE = "plan.json", "scores.json", "report.html"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -58,7 +61,8 @@ def write_study(
 ) -> tuple[Study, Image.Image]:
     """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
 
-    Pictures that are not there yet are empty frames of the sheet.
+    Pictures that are not there yet are empty frames of the sheet. Scores and report of other
+    pictures go away.
 
     Args:
         pictures: a PNG file for each of the plan's cells.
@@ -69,12 +73,20 @@ def write_study(
     for cell, picture in zip(plan.cells(), pictures, strict=True):
         if picture.is_file():
             write_whole(folder / plan.file_of(cell, suffix), _encoded(picture, suffix))
-    write_whole(folder / "plan.json", plan.to_json())
+    write_whole(folder / PLAN_FILE, plan.to_json())
     sheet = draw_sheet(plan, pictures)
     digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
     path = folder / f"sheet-{digest.hexdigest()[:12]}.png"
+    if newest_sheet(folder) != path:
+        for name in (SCORES_FILE, REPORT_FILE):
+            (folder / name).unlink(missing_ok=True)
     write_sheet(path, sheet, text)
     return Study(plan, folder, tuple(pictures), path), sheet
+
+
+def newest_sheet(folder: Path) -> Path | None:
+    """The sheet of a comparison that was written last, None where there is none."""
+    return max(folder.glob("sheet-*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def _encoded(picture: Path, suffix: str) -> bytes:

@@ -33,10 +33,10 @@ class Taught:
 def taught_by(name: str, adapter: Path | None, runs: Path) -> Taught:
     """A row and what is known of it: by its file, and by the run in `runs` that made it.
 
-    Raises AdapterError for a damaged file.
+    Of a diffusers folder nothing is. Raises AdapterError for a damaged file.
     """
-    if adapter is None:
-        return Taught(name)
+    if adapter is None or adapter.is_dir():
+        return Taught(name, adapter)
     info = read_metadata(adapter)
     result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
     return Taught(name, adapter, info, result)

@@ -8,27 +8,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from .. import __version__
 from ..trainers.errors import RecipeError
 from ..trainers.files import write_whole
-from ..trainers.job import train
 from ..trainers.places import Places
-from ..trainers.recipe import Recipe, check_name
+from ..trainers.recipe import Recipe, check_name, explain
 from ..trainers.runs import Result
-from ..trainers.terminal import Interrupts, Screen, print_result
+from ..trainers.terminal import train_shown
 from .arguments import PLAN, command_again, given_encoders, given_files, given_plan
 from .compare import Files, bound_plan, cell_files, draw_missing, photographs, teach
 from .encoders import find_encoders
 from .errors import ComparisonError
 from .export import export, find_shared
-from .matrix import Cell, Plan
+from .matrix import Cell, Picture, Plan
 from .plan_file import PlanFile, Row, bundled_plans, find_plan
 from .report import Again, Report, write_report
 from .score_table import score_text
 from .scores import Scores, score
-from .study import Study, cache_folder, write_study
+from .study import REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
 from .taught import Taught
 
 _COMPARE = """\
@@ -60,8 +60,8 @@ def _add_draw(commands: Any) -> None:
     draw = commands.add_parser("draw", help="draw a picture for each prompt")
     draw.add_argument("prompt", nargs="+")
     draw.add_argument("--base", type=Path, required=True)
-    draw.add_argument("--adapter", type=Path, help="a LoRA, or a DreamBooth checkpoint")
-    draw.add_argument("--strength", type=float, default=1.0)
+    draw.add_argument("--adapter", type=Path, help="a LoRA, or a full fine-tune")
+    draw.add_argument("--strength", type=float, default=1.0, help="of the adapter; 0: the base")
     draw.add_argument("--tokenizer", type=Path, action="append", default=[])
     draw.add_argument("--negative", default="")
     draw.add_argument("--width", type=int, default=512)
@@ -113,16 +113,11 @@ def _add_encoders(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(given: argparse.Namespace) -> int:
+    picture = _given_picture(given)
     from PIL import Image
 
     from .sample import draw, load_with_adapter
 
-    try:
-        check_name(given.name)
-    except ValueError as error:
-        raise RecipeError(f"--name {given.name!r}: {error}") from None
-    if given.width % 8 or given.height % 8 or min(given.width, given.height) < 64:
-        raise RecipeError("--width and --height are multiples of 8, at least 64.")
     model = load_with_adapter(
         given.base,
         given.adapter,
@@ -131,21 +126,28 @@ def _draw(given: argparse.Namespace) -> int:
         device=given.device,
     )
     pictures = draw(
-        model,
-        given.prompt,
-        negative=given.negative,
-        width=given.width,
-        height=given.height,
-        steps=given.steps,
-        guidance=given.guidance,
-        seed=given.seed,
+        model, given.prompt, negative=given.negative, seed=given.seed, **picture.model_dump()
     )
     given.output.mkdir(parents=True, exist_ok=True)
-    for index, picture in enumerate(pictures):
+    for index, pixels in enumerate(pictures):
         path = given.output / f"{given.name}-{index}.png"
-        Image.fromarray(picture).save(path)
+        Image.fromarray(pixels).save(path)
         print(path)
     return 0
+
+
+def _given_picture(given: argparse.Namespace) -> Picture:
+    """Size, steps and guidance of `likeness draw`. Raises RecipeError for any wrong value."""
+    try:
+        check_name(given.name)
+    except ValueError as error:
+        raise RecipeError(f"--name {given.name!r}: {error}") from None
+    if not 0 <= given.seed < 2**64:
+        raise RecipeError("--seed is from 0 to 2**64 - 1.")
+    try:
+        return Picture(**{name: getattr(given, name) for name in Picture.model_fields})
+    except ValidationError as error:
+        raise RecipeError(explain(error, "command")) from None
 
 
 def _add_export(commands: Any) -> None:
@@ -214,22 +216,8 @@ def _trainer(given: argparse.Namespace) -> Callable[[Row, Recipe, Places], Resul
     """Trains a row's recipe and shows how it goes."""
 
     def train_row(row: Row, recipe: Recipe, places: Places) -> Result:
-        screen, interrupts = Screen(), Interrupts()
         print(f"row      {row.name}")
-        try:
-            result = train(
-                recipe,
-                places,
-                on_event=screen.show,
-                before_start=interrupts.watch,
-                processes=given.processes,
-                device=given.device,
-            )
-        finally:
-            interrupts.close()
-            screen.close()
-        print_result(result)
-        return result
+        return train_shown(recipe, places, processes=given.processes, device=given.device)
 
     return train_row
 
@@ -276,7 +264,7 @@ def _score(given: argparse.Namespace, study: Study, files: Files) -> Scores:
         cache=cache,
         on_encoder=lambda name: print(f"score    {name}"),
     )
-    write_whole(study.folder / "scores.json", scores.to_json(study.plan))
+    write_whole(study.folder / SCORES_FILE, scores.to_json(study.plan))
     print(score_text(study.plan, scores))
     return scores
 
@@ -292,7 +280,7 @@ def _write_report(
         Again("From the terminal", command_again(given)),
         Again("Its plan", plan.to_json(), PLAN),
     ]
-    path = study.folder / "report.html"
+    path = study.folder / REPORT_FILE
     write_report(
         path, Report(plan.name, study.plan, study.pictures, taught, scores, again, __version__)
     )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..trainers.adapter import AdapterInfo, read_metadata
+from ..trainers.adapter import SCORES, AdapterInfo, read_metadata
 from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
@@ -15,7 +15,6 @@ from .host import has_model, io, model_names, model_path
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 
-SCORES = "likeness.scores"
 KINDS = ("loras", "checkpoints", "diffusers")
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..comparison.study import SCORES_FILE
 from ..trainers.errors import LikenessError
 from .board import pinned
 from .host import add_answer, add_get, output_folder, temp_folder
@@ -58,7 +59,7 @@ def comparison(query: Query) -> dict[str, Any]:
         folder = inside(root, query.get("name", ""))
     except LikenessError as error:
         return {"error": str(error)}
-    return {"view": _json_of(folder / VIEW), "scores": _json_of(folder / "scores.json")}
+    return {"view": _json_of(folder / VIEW), "scores": _json_of(folder / SCORES_FILE)}
 
 
 def _json_of(path: Path) -> Any:

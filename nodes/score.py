@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from .. import __version__
+from ..comparison.compare import photographs
 from ..comparison.encoder_files import first_clip, first_dino, first_text, place_of
 from ..comparison.encoders import EncoderFiles, Finder, find_encoders
 from ..comparison.export import without_folders_within
@@ -18,12 +19,10 @@ from ..comparison.report import Again, Report, readable, write_report
 from ..comparison.score_table import note_of, score_text
 from ..comparison.scores import Scores, score
 from ..comparison.sheet import write_sheet
-from ..comparison.study import draw_sheet
+from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet
 from ..comparison.taught import taught_of
 from ..trainers.errors import LikenessError
 from ..trainers.files import write_whole
-from ..trainers.recipe import Subject
-from ..trainers.subject import read_subject
 from .contact_sheet import workflow_text
 from .host import (
     Progress,
@@ -44,7 +43,6 @@ from .widgets import switch
 
 AUTO, NONE = "auto", "none"
 IMAGES, TEXTS = "clip_vision", "text_encoders"  # ComfyUI's folders
-_SMALLEST = 64  # pixels of a photograph's side, to be compared with
 
 
 class Score(io.ComfyNode):
@@ -119,9 +117,10 @@ class Score(io.ComfyNode):
         """(IMAGE, table, report). Raises ComparisonError for a file that cannot be used."""
         progress = Progress(cls.hidden.unique_id)
         files = encoder_files(clip_image, clip_text, dinov2, face)
-        scores = scored(study, files, photographs(subject), progress)
-        table, report = score_text(study.plan, scores), study.folder / "report.html"
-        write_whole(study.folder / "scores.json", scores.to_json(study.plan))
+        photos = photographs(subject.folder if subject else None)
+        scores = scored(study, files, photos, progress)
+        table, report = score_text(study.plan, scores), study.folder / REPORT_FILE
+        write_whole(study.folder / SCORES_FILE, scores.to_json(study.plan))
         write_report(report, report_of(study, scores, cls.hidden))
         sheet, path = scored_sheet(study, scores)
         where = report.relative_to(output_folder()).as_posix()
@@ -161,14 +160,6 @@ def _chosen(name: str, kind: str, found: Path | None) -> Path | None:
     if name in (AUTO, NONE):
         return found if name == AUTO else None
     return place_of(model_path(kind, name))
-
-
-def photographs(subject: SubjectSource | None) -> list[Path]:
-    """The subject's usable pictures, whole; [] without a subject. Raises SubjectError."""
-    if subject is None:
-        return []
-    found = read_subject(subject.folder, Subject(resolution=_SMALLEST))
-    return [photo.path for photo in found.photos]
 
 
 def scored(study: Study, files: EncoderFiles, photos: list[Path], progress: Progress) -> Scores:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RECIPE = "likeness.recipe"
 STRIPPED = "likeness.recipe_without_prompts"
+SCORES = "likeness.scores"  # a JSON object of numbers by name
 
 
 # Writing.

@@ -120,21 +120,27 @@ def _train(given: argparse.Namespace) -> int:
         steps = recipe.schedule.steps + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
+    train_shown(recipe, _places(given, old), processes=given.processes, device=given.device)
+    return 0
+
+
+def train_shown(recipe: Recipe, places: Places, *, processes: int, device: str) -> Result:
+    """Trains under progress bars, heeds Ctrl-C, and prints the result. Raises as `job.train`."""
     screen, interrupts = Screen(), Interrupts()
     try:
         result = train(
             recipe,
-            _places(given, old),
+            places,
             on_event=screen.show,
             before_start=interrupts.watch,
-            processes=given.processes,
-            device=given.device,
+            processes=processes,
+            device=device,
         )
     finally:
         interrupts.close()
         screen.close()
     print_result(result)
-    return 0
+    return result
 
 
 class Interrupts:

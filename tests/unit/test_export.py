@@ -7,8 +7,17 @@ import pytest
 import torch
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.export import Shared, export, find_shared, without_folders
+from likeness.comparison.keypoints import yoga_poses
+from likeness.comparison.matrix import Variant, plan
+from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.sheet import write_sheet
-from likeness.trainers.adapter import metadata_for, read_metadata, recipe_of, save_adapter
+from likeness.trainers.adapter import (
+    SCORES,
+    metadata_for,
+    read_metadata,
+    recipe_of,
+    save_adapter,
+)
 from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import AdapterError
 from likeness.trainers.recipe import LoRA, Recipe, Subject
@@ -76,6 +85,21 @@ def test_a_zip_has_all_that_shows_the_adapter_and_no_place(adapter, comparison, 
         assert json.loads(sheet.text["workflow"]) == workflow and sheet.getpixel((0, 0))[0] == 255
     for name, data in files.items():
         assert b"anna" not in data and str(tmp_path).encode() not in data, name
+
+
+def test_an_adapters_scores_travel_in_it(adapter, comparison, tmp_path):
+    rows = [Variant(name="base"), Variant(name="r4", adapter=digest_of(adapter))]
+    the_plan = plan(rows, prompt_set_from_text("a dog"), yoga_poses(), with_pose="both")
+    (comparison / "plan.json").write_text(the_plan.to_json(), encoding="utf-8")
+    means = [None, None, {"mean": 0.61234}, {"mean": 0.5}]
+    measures = [{"key": f"{kind}.clip", "label": f"{kind} match"} for kind in ("subject", "prompt")]
+    table = {"subject.clip": means, "prompt.clip": [None] * 4}
+    scores = {"measures": measures, "rows": table}
+    (comparison / "scores.json").write_text(json.dumps(scores))
+    export(tmp_path / "x.zip", find_shared(adapter))
+    (tmp_path / "out.safetensors").write_bytes(opened(tmp_path / "x.zip")["Anna-s-r4.safetensors"])
+    metadata = read_metadata(tmp_path / "out.safetensors").metadata
+    assert json.loads(metadata[SCORES]) == {"subject match clip": 0.6123}
 
 
 def test_without_prompts_no_word_of_the_user_is_in_it(adapter, comparison, tmp_path):

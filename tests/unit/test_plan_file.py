@@ -14,6 +14,7 @@ from likeness.comparison.plan_file import (
     without_pose,
 )
 from likeness.comparison.prompts import bundled_set
+from likeness.comparison.taught import taught_by
 from likeness.trainers.errors import MissingPackage, RecipeError, RunCancelled
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA
@@ -71,7 +72,10 @@ def test_changes_of_the_plan_come_before_those_of_the_row():
         ({"rows": [BASE], "prompt": "study"}, "prompt"),
         ({"rows": [BASE], "version": 2}, "version"),
         ({"rows": [{"name": "../x"}]}, "rows.0.name"),
-        ({"rows": [{"name": "a", "adapter": "../x.safetensors"}]}, "rows.0.adapter"),
+        *(
+            ({"rows": [{"name": "a", "adapter": name}]}, "rows.0.adapter")
+            for name in ("../x.safetensors", "..", "", "C:x", "a\\b", "a\x00b", "x" * 256)
+        ),
         ({"rows": [{"name": "a", "preset": "tiny", "adapter": "x"}]}, "contradict each other"),
         ({"rows": [{"name": "a", "changes": {"seed": 1}}]}, "changes are of a preset"),
         ({"rows": [BASE, BASE]}, "two rows are called 'base'"),
@@ -136,6 +140,12 @@ def test_rows_are_left_out_and_added():
 # From rows to adapters
 
 
+def test_an_adapter_may_have_any_name_that_a_file_can_have():
+    for name in ("add detail (1).safetensors", "アンナ.safetensors", f"{'x' * 90}.safetensors"):
+        (row,) = with_adapters(plan(BASE), {"mine": name}).rows[1:]
+        assert row.adapter == name
+
+
 @pytest.fixture
 def files(tmp_path):
     folder = tmp_path / "adapters"
@@ -151,6 +161,9 @@ def test_adapters_are_taken_as_given_or_found_by_their_name(files, tmp_path):
     assert find_adapter(Row(name="base"), files) is None
     with pytest.raises(ComparisonError, match=r"--adapter a=FILE"):
         find_adapter(Row(name="a", adapter="y.safetensors"), files)
+    whole = Files(files.base, files.output, adapters={"r": files.folders[0]})
+    assert find_adapter(Row(name="r"), whole) == files.folders[0], "a diffusers folder"
+    assert taught_by("r", files.folders[0], tmp_path).adapter == files.folders[0]
     gone = Files(files.base, files.output, adapters={"r": tmp_path / "gone.safetensors"})
     with pytest.raises(ComparisonError, match="not there"):
         find_adapter(Row(name="r"), gone)
