@@ -12,9 +12,10 @@ from ..trainers import lora
 from ..trainers.adapter import load_adapter
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
-from ..trainers.errors import AdapterError, BaseModelError
+from ..trainers.errors import BaseModelError
 from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
+from .blend import blend
 
 
 def load_with_adapter(
@@ -27,29 +28,19 @@ def load_with_adapter(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> BaseModel:
-    """The base with a LoRA merged in, or a full fine-tune in its place.
+    """The base with a LoRA merged in, or moved towards a full fine-tune.
 
-    `strength_text` is the text encoder's, None: the same. Raises BaseModelError or AdapterError;
-    a full fine-tune has strength 1 only.
+    `strength_text` is the text encoder's, None: the same. The VAE is always the base's, as behind
+    Load Adapter in ComfyUI. Raises BaseModelError or AdapterError.
     """
-    strength_text = strength if strength_text is None else strength_text
-    if adapter is not None and _is_checkpoint(adapter):
-        if (strength, strength_text) != (1, 1):
-            raise AdapterError(
-                f"{adapter.name} is a full fine-tune, which is drawn at strength 1 here. For other "
-                "strengths use Load Adapter in ComfyUI."
-            )
-        return load_base(adapter, [*tokenizers, *_beside(base)], dtype=dtype, device=device)
     model = load_base(base, tokenizers, dtype=dtype, device=device)
-    if adapter is not None:
-        tensors = load_adapter(adapter)
-        lora.apply(
-            model.unet,
-            model.text_encoder,
-            tensors,
-            strength_unet=strength,
-            strength_text=strength_text,
-        )
+    strengths = (strength, strength if strength_text is None else strength_text)
+    if adapter is None:
+        return model
+    if _is_checkpoint(adapter):
+        blend(model, adapter, *strengths)
+    else:
+        lora.apply(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
     return model
 
 
@@ -59,10 +50,6 @@ def _is_checkpoint(path: Path) -> bool:
     except BaseModelError:
         return False
     return True
-
-
-def _beside(base: Path) -> list[Path]:
-    return [base.with_name(f"{base.stem}_tokenizer"), base / "tokenizer"]
 
 
 @torch.no_grad()

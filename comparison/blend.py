@@ -1,0 +1,75 @@
+"""A full fine-tune on a loaded base, as Load Adapter has it in ComfyUI: one axis for all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..trainers import ldm_names
+from ..trainers.adapter_names import list_names
+from ..trainers.base_file import identify, prediction_of
+from ..trainers.base_model import BaseModel
+from ..trainers.diffusers_folder import read_folder
+from ..trainers.errors import AdapterError
+from ..trainers.weights import read_weights
+
+State = Mapping[str, Tensor]
+
+
+def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: float) -> None:
+    """Moves UNet and text encoder to base + strength * (tuned - base): exact at 0 and at 1.
+
+    `path` is a checkpoint or a diffusers folder. Its VAE is not used. Raises BaseModelError for a
+    file that is damaged, and AdapterError, with nothing changed, for one of another base.
+    """
+    tensors = read_folder(path) if path.is_dir() else read_weights(path)
+    predicted = identify(path).prediction if path.is_dir() else prediction_of(tensors)
+    parts = (
+        (model.unet, _unet(model, tensors), strength_unet),
+        (model.text_encoder, _text_encoder(model, tensors), strength_text),
+    )
+    for module, tuned, _ in parts:
+        _check(path.name, dict(module.named_parameters()), tuned)
+    for module, tuned, strength in parts:
+        _move(module, tuned, strength)
+    if predicted == "v_prediction":  # a file that says nothing may be of either kind
+        model.prediction = predicted
+
+
+def _unet(model: BaseModel, tensors: State) -> State:
+    state = ldm_names.part(tensors, ldm_names.UNET)
+    renamed, unknown = ldm_names.from_ldm(state, ldm_names.unet_names(model.unet.config))
+    return renamed | {name: state[name] for name in unknown}
+
+
+def _text_encoder(model: BaseModel, tensors: State) -> State:
+    state = ldm_names.part(tensors, ldm_names.TEXT)
+    names = ldm_names.text_names(model.text_encoder.state_dict())
+    renamed, _ = ldm_names.from_ldm(state, names)  # a projection beside the layers is not used
+    return {name: t for name, t in renamed.items() if not name.endswith("position_ids")}
+
+
+def _check(file: str, base: State, tuned: State) -> None:
+    differ = [
+        name
+        for name in {**tuned, **base}
+        if name not in base or name not in tuned or base[name].shape != tuned[name].shape
+    ]
+    if differ:
+        raise AdapterError(
+            f"{file} does not fit this base: {len(differ)} weights differ in name or shape "
+            f"({list_names(differ)}). Draw it on the base it was trained from."
+        )
+
+
+@torch.no_grad()
+def _move(module: Any, tuned: State, strength: float) -> None:
+    if not strength:
+        return
+    for name, weight in module.named_parameters():
+        end = tuned[name].to(weight.device, torch.float32)
+        weight.copy_(torch.lerp(weight.float(), end, strength))
