@@ -1,7 +1,8 @@
 """CLIP (arXiv:2103.00020): how alike pictures are, and how well they show their prompts.
 
 Weights come from a local transformers folder or from the files that ComfyUI keeps in
-``clip_vision`` and ``text_encoders``; their sizes are read off the tensors' shapes.
+``clip_vision`` and ``text_encoders``, in transformers' or open_clip's names; their sizes are read
+off the tensors' shapes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..trainers.ldm_names import text_config
 from ..trainers.text import tokenize
 from ..trainers.tokenizer import find_tokenizers, load_tokenizer
 from ..trainers.weights import read_weights
+from .clip_names import transformers_names
 from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
 from .errors import ComparisonError
 from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest
@@ -36,7 +38,8 @@ State = Mapping[str, Tensor]
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1664: 16}  # of ViT-B, L, H and bigG, by width
-_OPENAI = (768, 1024)  # widths of OpenAI's image encoders, which have the quick GELU
+# Widths of OpenAI's image and text encoders, which have the quick GELU.
+_OPENAI, _OPENAI_TEXT = (768, 1024), (512, 768)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def load_clip(files: EncoderFiles, device: str = "cpu") -> ClipImages | PromptEn
         if path.is_dir():
             model, view = _from_folder(CLIPVisionModelWithProjection, path), _view(path)
         else:
-            model, view = _vision(read_weights(path))
+            model, view = _vision(_state(path))
         digest = weights_digest([path], files.cache)
     images = ClipImages(f"CLIP ({path.name})", digest, model.eval().to(device), view)
     text_path = files.clip_text or (path if _has_text(path) else None)
@@ -124,7 +127,7 @@ def _text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPToke
         if path.is_dir():
             model = _from_folder(CLIPTextModelWithProjection, path)
         else:
-            model = _text(read_weights(path))
+            model = _text(_state(path))
         vocabulary = model.config.vocab_size
         for folder in find_tokenizers(path, [path, *tokenizers]):
             tokenizer = load_tokenizer(folder)
@@ -145,7 +148,11 @@ def _check_pair(image: Any, text: Any, path: Path, text_path: Path) -> None:
 def _has_text(path: Path) -> bool:
     if path.is_dir():
         return read_config(path).get("model_type") == "clip"
-    return "text_projection.weight" in read_weights(path)
+    return "text_projection.weight" in _state(path)
+
+
+def _state(path: Path) -> State:
+    return transformers_names(read_weights(path))
 
 
 def _from_folder(kind: Any, path: Path) -> Any:
@@ -184,7 +191,7 @@ def _text(state: State) -> CLIPTextModelWithProjection:
     state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     shapes = {name.removeprefix("text_model."): tuple(t.shape) for name, t in state.items()}
     config = text_config(shapes) | {"projection_dim": shapes["text_projection.weight"][0]}
-    config["hidden_act"] = "quick_gelu" if config["hidden_size"] == 768 else "gelu"
+    config["hidden_act"] = "quick_gelu" if config["hidden_size"] in _OPENAI_TEXT else "gelu"
     return _filled(CLIPTextModelWithProjection(CLIPTextConfig(**config)), state)
 
 

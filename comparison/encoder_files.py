@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..trainers.tensor_file import read_header
+from .clip_names import IMAGE_PROJECTION, TEXT_PROJECTION
 
 
 def place_of(file: Path) -> Path:
@@ -22,9 +23,7 @@ def first_clip(files: Iterable[Path]) -> Path | None:
 def first_text(files: Iterable[Path], image: Path) -> Path | None:
     """The first text encoder whose projection is as wide as that of an image encoder."""
     width = image_width(image)
-    return next(
-        (file for file in files if width and _width(file, "text_projection") == width), None
-    )
+    return next((file for file in files if width and _text_width(file) == width), None)
 
 
 def first_dino(files: Iterable[Path]) -> Path | None:
@@ -36,18 +35,23 @@ def first_dino(files: Iterable[Path]) -> Path | None:
 def image_width(place: Path) -> int | None:
     """How many numbers CLIP gives for a picture; None for what is no image encoder of CLIP."""
     if not place.is_dir():
-        return _width(place, "visual_projection")
+        return _width(place, "visual_projection.weight", 0) or _width(place, IMAGE_PROJECTION, 1)
     if _model_type(place) not in ("clip", "clip_vision_model"):
         return None
-    return _width(place / "model.safetensors", "visual_projection")
+    return _width(place / "model.safetensors", "visual_projection.weight", 0)
 
 
-def _width(file: Path, projection: str) -> int | None:
+def _text_width(file: Path) -> int | None:
+    return _width(file, "text_projection.weight", 0) or _width(file, TEXT_PROJECTION, 1)
+
+
+def _width(file: Path, projection: str, axis: int) -> int | None:
+    """The size of a matrix among a file's tensors."""
     try:
-        shape = read_header(file).shapes.get(f"{projection}.weight", ())
+        shape = read_header(file).shapes.get(projection, ())
     except (OSError, ValueError):
         return None
-    return shape[0] if len(shape) == 2 else None
+    return shape[axis] if len(shape) == 2 else None
 
 
 def _model_type(folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from likeness.comparison.encoder_files import first_clip, first_text
 from likeness.comparison.encoders import (
     Encoder,
     EncoderFiles,
@@ -100,6 +101,55 @@ def test_clip_in_comfyuis_files_gives_the_same(clip_folder, comfy_files):
         files.prompt_match(vectors, texts), folder.prompt_match(vectors, texts), atol=1e-5
     )
     assert files.name == "CLIP (image.safetensors, text.safetensors)"
+
+
+def open_clip_names(state):
+    """CLIP's tensors as open_clip stores them: its modules are torch's own."""
+    plain = {
+        "embeddings.class_embedding": "class_embedding",
+        "embeddings.patch_embedding.weight": "conv1.weight",
+        "embeddings.position_embedding.weight": "positional_embedding",
+        "embeddings.token_embedding.weight": "token_embedding.weight",
+        "pre_layrnorm": "ln_pre",
+        "post_layernorm": "ln_post",
+        "final_layer_norm": "ln_final",
+        "encoder.layers": "transformer.resblocks",
+        "layer_norm": "ln_",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "self_attn": "attn",
+    }
+    found = {
+        "visual.proj": state["visual_projection.weight"].T,
+        "text_projection": state["text_projection.weight"].T,
+    }
+    for name in state:
+        part, _, rest = name.partition(".")
+        if part not in ("vision_model", "text_model") or "k_proj" in rest or "v_proj" in rest:
+            continue
+        value = state[name]
+        if "q_proj" in rest:
+            value = torch.cat([state[name.replace("q_proj", f"{one}_proj")] for one in "qkv"])
+            rest = rest.replace("q_proj.", "in_proj_")
+        for theirs, ours in plain.items():
+            rest = rest.replace(theirs, ours)
+        found[("visual." if part == "vision_model" else "") + rest] = value
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def test_clip_in_open_clips_names_gives_the_same(clip_folder, tmp_path):
+    path = tmp_path / "open_clip_pytorch_model.safetensors"
+    save_file(open_clip_names(load_file(clip_folder / "model.safetensors")), path)
+    assert first_clip([path]) == path == first_text([path], path)
+    folder = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
+    files = EncoderFiles(clip_image=path, tokenizers=(clip_folder,), face=False)
+    theirs = only_clip(files)
+    vectors = folder.encode(pictures())
+    np.testing.assert_allclose(theirs.encode(pictures()), vectors, atol=1e-5)
+    texts = ["a man", "umbrella", "on the street"]
+    np.testing.assert_allclose(
+        theirs.prompt_match(vectors, texts), folder.prompt_match(vectors, texts), atol=1e-5
+    )
 
 
 def test_an_image_encoder_alone_judges_no_prompts(comfy_files):
