@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..trainers import ldm_names
 from ..trainers.base_file import read_config
@@ -46,7 +46,8 @@ def load_controlnet(
                 f"{path.name} is a ControlNet of another family: its {key} is {theirs}, the base "
                 f"model's is {ours}. Choose one that was made for this base's family."
             )
-    return model.eval().to(device, dtype)
+    # diffusers' own `to` warns of an empty list of modules that should stay in fp32.
+    return nn.Module.to(model.eval(), device, dtype)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models import modeling_utils
 from likeness.comparison.controlnet import control_of, load_controlnet
 from likeness.comparison.errors import ComparisonError
 from likeness.trainers import ldm_names
@@ -76,6 +77,13 @@ def test_residuals_are_those_of_diffusers(net, unet, places, kind):
         torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(middle, expected.mid_block_res_sample)
     assert middle.abs().max() > 0.01
+
+
+def test_loading_a_controlnet_warns_of_nothing(unet, places, monkeypatch):
+    said = []
+    monkeypatch.setattr(modeling_utils.logger, "warning", lambda text, *_: said.append(text))
+    assert load_controlnet(places["ldm"], unet, dtype=torch.float16).dtype == torch.float16
+    assert said == []
 
 
 def test_a_controlnet_of_another_family_is_refused_by_name(unet, places):
