@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,11 +12,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .errors import RecipeError
 from .tokenizer import warn_of_unknown_words
 
+_log = logging.getLogger("likeness")
+_told: set[str] = set()  # prompts that were looked at for their length
+
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
     """Token ids of `prompts`, padded and cut to the tokenizer's length: (n, 77) int64.
 
-    Words that the model is known never to have seen are logged, see `warn_of_unknown_words`.
+    Prompts that are cut are logged, and so are words that the model is known never to have seen
+    (`warn_of_unknown_words`): each once in this process.
     """
     ids: Tensor = tokenizer(
         list(prompts),
@@ -25,12 +30,16 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
         return_tensors="pt",
     ).input_ids
     warn_of_unknown_words(tokenizer, ids.flatten().tolist())
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in _told]
+    _told.update(new)
+    if cut := cut_prompts(tokenizer, new):
+        _log.warning("%s", cut)
     return ids
 
 
 def cut_prompts(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> str | None:
     """A note if prompts are longer than the text encoder reads, else None."""
-    lengths = [len(ids) for ids in tokenizer(list(prompts), verbose=False).input_ids]
+    lengths = [len(tokenizer(prompt, verbose=False).input_ids) for prompt in prompts]
     long = [n for n, length in enumerate(lengths) if length > tokenizer.model_max_length]
     if not long:
         return None

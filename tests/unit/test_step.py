@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from likeness.trainers.step import Learner, Prompts, average_gradients, buckets
-from likeness.trainers.text import cut_prompts
 
 
 def test_gradients_are_averaged_in_few_messages():
@@ -51,15 +50,3 @@ def test_evaluating_leaves_no_dropout_on_and_gives_back_what_was(learner):
     assert learner.prompts.embeddings is before
     with learner.evaluating():
         assert learner.prompts.embeddings is before
-
-
-def test_prompts_that_are_cut_are_told(tmp_path):
-    from likeness.demo.random_model import write_small_tokenizer
-    from likeness.trainers.tokenizer import load_tokenizer
-
-    write_small_tokenizer(tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
-    long = "abcdefghij " * 9
-    assert cut_prompts(tokenizer, ["a photo"]) is None
-    told = cut_prompts(tokenizer, ["a photo", long])
-    assert "1 of 2" in told and "'abcdefghij abc" in told and "77" in told

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from likeness.demo.random_model import write_small_tokenizer
+from likeness.trainers import text
 from likeness.trainers.errors import RecipeError
-from likeness.trainers.text import encode_text, tokenize
+from likeness.trainers.text import cut_prompts, encode_text, tokenize
 from likeness.trainers.tokenizer import load_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -39,6 +40,17 @@ def test_prompts_are_padded_and_cut_with_the_end_kept(tokenizer):
     assert ids[1, 1:].tolist().index(end) == 5  # each word of the prompt is one token
     assert ids[2, -1] == end
     assert end not in ids[2, :-1]
+
+
+def test_prompts_that_are_cut_are_told_once(tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr(text, "_told", set())
+    long = "abcdefghij " * 9
+    assert cut_prompts(tokenizer, ["a photo"]) is None
+    told = cut_prompts(tokenizer, ["a photo", long])
+    assert "1 of 2" in told and "'abcdefghij abc" in told and "77" in told
+    for _ in range(2):
+        tokenize(tokenizer, [long, "a photo"])
+    assert [record.getMessage() for record in caplog.records] == [told]
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 3])
