@@ -1,6 +1,7 @@
 """Pictures as the UNet sees them, encoded once and kept on disk by content.
 
-The VAE's posterior is kept, not a sample of it, so that each step can draw its own.
+The VAE's posterior is kept, not a sample of it, so that each step can draw its own. However many
+pictures there are, no more than HELD bytes of them are in memory.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .errors import RunFailed
 from .files import write_whole
 
+HELD = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
 _FORMAT = "latents 1"  # a new number when the files' content changes meaning
 
 
@@ -46,6 +49,27 @@ class Latents:
     mean: Tensor  # (4, h, w)
     deviation: Tensor  # (4, h, w)
 
+    def read(self) -> Latents:
+        """These latents."""
+        return self
+
+
+@dataclass(frozen=True)
+class StoredLatents:
+    """Latents that are left in the cache and read whenever they are used."""
+
+    file: Path
+
+    def read(self) -> Latents:
+        """The latents. Raises RunFailed where the file is gone or damaged since it was written."""
+        latents = _read(self.file)
+        if latents is None:
+            raise RunFailed(
+                f"The encoded picture {self.file} is gone or damaged since the run began. Start "
+                "the run again: it encodes the picture anew and goes on from its last checkpoint."
+            )
+        return latents
+
 
 def encode_images(
     vae: Any,
@@ -57,27 +81,26 @@ def encode_images(
     batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] | None = None,
-) -> list[Latents]:
+) -> list[Latents | StoredLatents]:
     """The latents of `items`, in order: from `cache`/latents where they are, else encoded.
 
     The VAE lies on `device` and encodes in its own dtype, `batch` pictures of one size at a time;
     on the CPU one at a time, so that a value never depends on what the cache held already.
-    Damaged cache files are written anew. When the cache cannot be written (a full disk), one
-    `notice(text)` says so and the rest stays in memory. `progress(done, total)` is called after
-    each batch.
+    Damaged cache files are written anew. Beyond HELD bytes latents stay in their files. When the
+    cache cannot be written (a full disk), one `notice(text)` says so and the rest stays in memory.
+    `progress(done, total)` is called after each batch.
     """
     files = [_file_of(cache, vae, vae_digest, item) for item in items]
-    found = [_read(file) for file in files]
+    shelf = _Shelf(notice or (lambda text: None))
+    found = [shelf.find(file) for file in files]
     todo = [index for index, latents in enumerate(found) if latents is None]
     tell = progress or (lambda done, total: None)
     tell(len(items) - len(todo), len(items))
     size = 1 if torch.device(device).type == "cpu" else batch
-    store = _Store(notice or (lambda text: None))
     left = len(todo)
     for indices, pixels in _batches(todo, items, size):
         for index, latents in zip(indices, encode(vae, pixels, device), strict=True):
-            found[index] = latents
-            store.write(files[index], latents)
+            found[index] = shelf.put(latents, files[index])
         left -= len(indices)
         tell(len(items) - left, len(items))
     return [latents for latents in found if latents is not None]
@@ -148,29 +171,49 @@ def _checksum(latents: Latents) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(file: Path | None) -> Latents | None:
+def _read(file: Path) -> Latents | None:
     """The content of a cache file; None if it is absent or damaged."""
-    if file is None:
-        return None
     try:
         with safe_open(file, "pt") as opened:
-            latents = Latents(opened.get_tensor("mean"), opened.get_tensor("deviation"))
+            # Copies: a tensor of the file keeps it mapped, and a system maps only so many.
+            mean, deviation = (opened.get_tensor(name).clone() for name in ("mean", "deviation"))
             checksum = (opened.metadata() or {}).get("checksum")
     except (OSError, SafetensorError):
         return None
+    latents = Latents(mean, deviation)
     return latents if checksum == _checksum(latents) else None
 
 
-class _Store:
-    """Writes cache files until the first failure, which it tells."""
+class _Shelf:
+    """Latents in memory up to HELD bytes, the rest in the cache's files.
+
+    Files are written until the first failure, which is told.
+    """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
         self._works = True
+        self._held = 0  # bytes
 
-    def write(self, file: Path | None, latents: Latents) -> None:
+    def find(self, file: Path | None) -> Latents | StoredLatents | None:
+        """What a cache file has; None if there is none, or it is damaged."""
+        latents = None if file is None else _read(file)
+        return None if latents is None else self._placed(latents, file)
+
+    def put(self, latents: Latents, file: Path | None) -> Latents | StoredLatents:
+        """New latents, which are also written to `file`."""
+        return self._placed(latents, file if self._written(latents, file) else None)
+
+    def _placed(self, latents: Latents, file: Path | None) -> Latents | StoredLatents:
+        size = latents.mean.nbytes + latents.deviation.nbytes
+        if file is not None and self._held + size > HELD:
+            return StoredLatents(file)
+        self._held += size
+        return latents
+
+    def _written(self, latents: Latents, file: Path | None) -> bool:
         if file is None or not self._works:
-            return
+            return False
         tensors = {"mean": latents.mean, "deviation": latents.deviation}
         try:
             data = save(tensors, {"checksum": _checksum(latents)})
@@ -181,3 +224,4 @@ class _Store:
                 f"Encoded pictures cannot be kept in {file.parent.parent} ({error.strerror}); "
                 "this run goes on, the next one encodes them again."
             )
+        return self._works

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import draws
-from .latents import Latents
+from .latents import Latents, StoredLatents
 from .objective import TIMESTEPS, offset_noise
 from .recipe import Recipe
 
@@ -19,7 +19,7 @@ from .recipe import Recipe
 class Shown:
     """One picture as it can be shown: plain, and mirrored if the recipe flips."""
 
-    views: tuple[Latents, ...]
+    views: tuple[Latents | StoredLatents, ...]
     prompt: int  # index into Material.prompts
 
 
@@ -88,7 +88,7 @@ def validation_samples(recipe: Recipe, material: Material, levels: int = 5) -> I
     """Every held-out photograph at `levels` evenly spread timesteps, the same at every call."""
     for index, shown in enumerate(material.held_out):
         for level in range(levels):
-            view = shown.views[0]
+            view = shown.views[0].read()
             shape = tuple(view.mean.shape)
             noise = draws.gaussian(shape, recipe.seed, "validation noise", index, level)
             timestep = (2 * level + 1) * TIMESTEPS // (2 * levels)
@@ -102,7 +102,7 @@ def _sample(
     things = material.classes if prior else material.photos
     shown = things[draws.pick(step * local * world + slot, len(things), seed, f"{kind} order")]
     flip = draws.integer(len(shown.views), seed, f"{kind} flip", step, slot)
-    view = shown.views[flip]
+    view = shown.views[flip].read()
     shape = tuple(view.mean.shape)  # (4, h, w)
     posterior = draws.gaussian(shape, seed, f"{kind} posterior", step, slot)
     noise = draws.gaussian(shape, seed, f"{kind} noise", step, slot)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from likeness.trainers import latents as module
-from likeness.trainers.errors import SubjectError
+from likeness.trainers.errors import RunFailed, SubjectError
 from likeness.trainers.latents import encode_images
 
 CPU = torch.device("cpu")
@@ -174,3 +174,40 @@ def test_a_picture_that_cannot_be_read_stops_with_its_own_error(kl, tmp_path):
     with pytest.raises(SubjectError, match=r"photo\.jpg"):
         encode_images(kl, [*items((32, 32)), Gone("x", None)], cache=tmp_path, vae_digest="v",
                       device=CPU)  # fmt: skip
+
+
+def test_memory_stays_flat_however_many_pictures_there_are(kl, tmp_path, monkeypatch):
+    things = items(*[(32, 32)] * 5)
+    expected = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
+    size = expected[0].mean.nbytes + expected[0].deviation.nbytes
+    monkeypatch.setattr(module, "HELD", 2 * size)
+    for _ in ("encoded", "cached"):
+        latents = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
+        assert sum(isinstance(one, module.Latents) for one in latents) == 2
+        assert equal([one.read() for one in latents], expected)
+
+
+def test_latents_that_were_not_written_are_held(kl, tmp_path, monkeypatch):
+    def full(path, data, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_whole", full)
+    monkeypatch.setattr(module, "HELD", 0)
+    latents = encode_images(kl, items((32, 32)), cache=tmp_path, vae_digest="v", device=CPU)
+    assert isinstance(latents[0], module.Latents)
+
+
+def test_a_cache_emptied_while_training_is_told_with_the_mend(kl, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "HELD", 0)
+    (latents,) = encode_images(kl, items((32, 32)), cache=tmp_path, vae_digest="v", device=CPU)
+    (file,) = files(tmp_path)
+    file.unlink()
+    with pytest.raises(RunFailed, match="Start the run again"):
+        latents.read()
+
+
+def test_100_000_cached_pictures_are_not_100_000_mapped_files(kl, tmp_path):
+    things = items((32, 32))
+    encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
+    (latents,) = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
+    assert latents.mean.untyped_storage().filename is None
