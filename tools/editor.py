@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,18 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.ColorPalette": "dark",
+    "Comfy.VueNodes.Enabled": False,
+}
+EMPTY: dict[str, Any] = {
+    "nodes": [],
+    "links": [],
+    "groups": [],
+    "last_node_id": 0,
+    "last_link_id": 0,
+    "config": {},
+    "extra": {},
+    "version": 0.4,
 }
 
 READY = """
@@ -29,26 +43,66 @@ UNKNOWN = """
 () => app.graph.nodes.map((node) => node.type)
     .filter((type) => !(type in LiteGraph.registered_node_types))
 """
+BOX = """
+(number) => {
+    const { pos: [x, y], size: [width, height] } = app.graph.getNodeById(number)
+    return [x, y - LiteGraph.NODE_TITLE_HEIGHT, x + width, y + height]
+}
+"""
+ADD = """
+([type, size]) => {
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    if (size) node.setSize(size)
+    return node.id
+}
+"""
+ON_SCREEN = """
+(number) => {
+    const element = document.querySelector(`[data-node-id="${number}"]`)  // Vue renderer
+    if (element) {
+        const { left, top, right, bottom } = element.getBoundingClientRect()
+        return [left, top, right, bottom]
+    }
+    const { pos: [x, y], size: [width, height] } = app.graph.getNodeById(number)
+    const { scale, offset } = app.canvas.ds
+    const at = (place, shift) => scale * (place + shift)
+    return [
+        at(x, offset[0]),
+        at(y - LiteGraph.NODE_TITLE_HEIGHT, offset[1]),
+        at(x + width, offset[0]),
+        at(y + height, offset[1]),
+    ]
+}
+"""
+SETTLED = """
+() => [...document.querySelectorAll('.lk-photos')].every((photos) => photos.childElementCount)
+    && [...document.images].every((image) => image.complete)
+    && new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))
+"""
+NUMBER = "(type) => app.graph.nodes.find((node) => node.type === type)?.id"
 LOOK_AT = """
-([left, top, right, bottom]) => {
+([[left, top, right, bottom], inset, most]) => {
     const { ds, canvas } = app.canvas
-    const space = [canvas.clientWidth, canvas.clientHeight]
-    ds.scale = Math.min(space[0] / (right - left), space[1] / (bottom - top))
-    ds.offset[0] = (space[0] / ds.scale - left - right) / 2
-    ds.offset[1] = (space[1] / ds.scale - top - bottom) / 2
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight]
+    const across = (width - 2 * inset) / (right - left)
+    const down = (height - 2 * inset) / (bottom - top)
+    ds.scale = Math.min(across, down, most)
+    ds.offset[0] = (width / ds.scale - left - right) / 2
+    ds.offset[1] = (height / ds.scale - top - bottom) / 2
     app.canvas.deselectAll()
     app.canvas.setDirty(true, true)
 }
 """
 SET_WIDGETS = """
-([number, values]) => {
-    const node = app.graph.getNodeById(number)
-    for (const [name, value] of Object.entries(values)) {
-        const widget = node.widgets.find((one) => one.name === name)
-        if (!widget) throw new Error(`${node.type} has no widget ${name}`)
-        widget.value = value
-        widget.callback?.(value)
-    }
+([type, values]) => {
+    for (const node of app.graph.nodes.filter((one) => one.type === type))
+        for (const [name, value] of Object.entries(values)) {
+            const widget = node.widgets.find((one) => one.name === name)
+            if (!widget) throw new Error(`${type} has no widget ${name}`)
+            widget.value = value
+            widget.callback?.(value)
+        }
 }
 """
 TELL = """
@@ -97,14 +151,17 @@ def open_browser() -> Iterator[Browser]:
 class Editor:
     """One tab with ComfyUI's editor.
 
-    `errors` are the lines of the browser's console that are about files of this pack.
+    `errors` are the lines of the browser's console that are about files of this pack; `heard` has
+    (seconds, kind) of each message of the server.
     """
 
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address = page, address
         self.errors: list[str] = []
+        self.heard: list[tuple[float, str]] = []
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(error.stack or str(error)))
+        page.on("websocket", lambda socket: socket.on("framereceived", self._note))
 
     def open(self, **settings: Any) -> None:
         """Opens the page with these settings of ComfyUI, dots written as `__`."""
@@ -134,13 +191,36 @@ class Editor:
         """Types of the graph's nodes that the editor does not know."""
         return self.page.evaluate(UNKNOWN)
 
-    def set_widgets(self, number: int, **values: Any) -> None:
-        """Sets widgets of a node as a user does."""
-        self.page.evaluate(SET_WIDGETS, [number, values])
+    def add(self, kind: str, size: tuple[int, int] | None = None) -> int:
+        """Adds a node of a type; returns its number."""
+        return self.page.evaluate(ADD, [kind, size])
 
-    def look_at(self, box: Box) -> None:
-        """Shows a part of the graph as large as it fits."""
-        self.page.evaluate(LOOK_AT, list(box))
+    def number_of(self, kind: str) -> int:
+        """The number of the first node of a type; waits until there is one."""
+        return self.page.wait_for_function(NUMBER, arg=kind).json_value()
+
+    def set_widgets(self, kind: str, **values: Any) -> None:
+        """Sets widgets of all nodes of a type as a user does."""
+        self.page.evaluate(SET_WIDGETS, [kind, values])
+
+    def box(self, number: int) -> Box:
+        """A node's box, its title included."""
+        return tuple(self.page.evaluate(BOX, number))
+
+    def on_screen(self, number: int) -> Box:
+        """A node's box in pixels of the window, its title included."""
+        return tuple(self.page.evaluate(ON_SCREEN, number))
+
+    def settle(self) -> None:
+        """Waits until photographs and pictures are there, and drawn."""
+        self.page.wait_for_function(SETTLED)
+
+    def look_at(self, box: Box, inset: float = 0, most: float = 10) -> None:
+        """Shows a part of the graph as large as it fits, at most `most` times its size.
+
+        `inset` are pixels that stay free on each side, where the editor has its bars.
+        """
+        self.page.evaluate(LOOK_AT, [list(box), inset, most])
 
     def queue(self) -> None:
         """Queues the graph."""
@@ -159,6 +239,10 @@ class Editor:
         about = "ikeness" in place or "ikeness" in message.text
         if message.type == "error" and about:
             self.errors.append(f"{message.text} ({place})")
+
+    def _note(self, frame: str | bytes) -> None:
+        if isinstance(frame, str):
+            self.heard.append((time.monotonic(), json.loads(frame).get("type", "")))
 
 
 def around(boxes: Sequence[Box], margin: float = 0) -> Box:

@@ -44,11 +44,6 @@ COLOURS = """
     return Object.fromEntries(app.graph.nodes.map((node) => [node.id, hex(node.renderingColor)]))
 }
 """
-SETTLED = """
-() => [...document.querySelectorAll('.lk-photos')].every((photos) => photos.childElementCount)
-    && [...document.images].every((image) => image.complete)
-    && new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))
-"""
 
 
 class NotDrawn(RuntimeError):
@@ -97,7 +92,7 @@ def photograph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
     editor.page.wait_for_timeout(500)  # the canvas takes the new size
     editor.look_at(box)
     editor.page.wait_for_load_state("networkidle")
-    editor.page.wait_for_function(SETTLED)
+    editor.settle()
     picture = Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB")
     check_drawn(picture, box, graph, editor.page.evaluate(COLOURS))
     return picture
@@ -159,7 +154,7 @@ def main() -> None:
         server = Server(home, miniature_pack(home, Path(folder, "pack", "ComfyUI-Likeness")))
         try:
             editor = Editor(browser.new_page(), server.address)
-            editor.open(Comfy__VueNodes__Enabled=False)
+            editor.open()
             editor.page.add_style_tag(content=HIDE)
             for path in paths:
                 if path.stem in (sys.argv[1:] or [path.stem]):

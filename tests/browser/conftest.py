@@ -1,0 +1,106 @@
+"""ComfyUI's editor in Chromium for the tests marked `browser`: one server and browser for all."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+
+import pytest
+from likeness.tools.comfyui import Server, miniature_pack
+from likeness.tools.editor import EMPTY, PACK, Editor, NoBrowser, open_browser
+
+SIZE = {"width": 1280, "height": 800}
+CLOSE = "() => document.querySelectorAll('dialog[open]').forEach((dialog) => dialog.close())"
+INSET = 110  # pixels that ComfyUI's bars need on each side
+
+
+@pytest.fixture(scope="session")
+def browser(comfyui):
+    """Chromium; the tests are skipped where it, Playwright or ComfyUI is not installed."""
+    try:
+        with open_browser() as running:
+            yield running
+    except NoBrowser as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def server(browser, tmp_path_factory):
+    """A ComfyUI with the miniature, whose weights are random where the repository has none."""
+    home = tmp_path_factory.mktemp("home")
+    running = Server(home, miniature_pack(home, tmp_path_factory.mktemp("pack") / PACK))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def tab(browser, server):
+    """Opens the editor in a window of its own: `with tab(**settings) as editor`."""
+
+    @contextmanager
+    def start(**settings):
+        page = browser.new_context(viewport=SIZE).new_page()
+        page.set_default_timeout(30_000)
+        editor = Editor(page, server.address)
+        editor.open(**settings)
+        yield editor
+        page.context.close()
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def module_tab(tab):
+    """One tab for the tests of a module."""
+    with tab() as editor:
+        yield editor
+
+
+@pytest.fixture
+def clean():
+    """Closes what a test left open, and fails it where a file of ours wrote an error."""
+
+    @contextmanager
+    def guard(editor):
+        editor.errors.clear()
+        yield editor
+        editor.page.evaluate(CLOSE)
+        assert not editor.errors
+
+    return guard
+
+
+@pytest.fixture
+def editor(module_tab, clean):
+    """The editor with an empty canvas."""
+    module_tab.load(EMPTY)
+    with clean(module_tab) as editor:
+        yield editor
+
+
+@pytest.fixture(scope="session")
+def expect(browser):
+    """Playwright's assertions, which wait."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    return expect
+
+
+@pytest.fixture
+def show():
+    """Brings nodes into the free part of the window: `show(editor, number)`."""
+    return lambda editor, number: editor.look_at(editor.box(number), INSET, 1)
+
+
+@pytest.fixture
+def wait_for():
+    """Waits until `wanted()` is true: `wait_for(editor, wanted, seconds)`."""
+
+    def wait(editor, wanted, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not wanted():
+            assert time.monotonic() < deadline, f"not after {seconds} s"
+            editor.page.wait_for_timeout(100)
+
+    return wait

@@ -1,0 +1,91 @@
+"""A comparison of 8 x 12 pictures of 768 x 1024: only what is on the screen is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from likeness.tools.material import write_comparison
+from PIL import Image
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+ROWS = [f"model-{number}" for number in range(8)]
+COLUMNS = [f"prompt-{number}" for number in range(12)]
+MOST_IMAGES = 70  # of 96: what fits into the window, and one more on each side
+MOST_GROWTH = 4e6  # bytes of the page's heap, by scrolling on and on
+
+SCROLL = """
+async () => {
+    const grid = document.querySelector('dialog .lk-grid')
+    const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))
+    let most = 0
+    for (let top = 0; top < grid.scrollHeight; top += 300)
+        for (let left = 0; left < grid.scrollWidth; left += 400) {
+            grid.scrollTo(left, top)
+            await frame()
+            most = Math.max(most, grid.querySelectorAll('img').length)
+        }
+    return most
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def large(server):
+    """The comparison's name."""
+    shade = Image.linear_gradient("L").resize((768, 1024))
+
+    def draw(row, column):
+        levels = [Image.new("L", shade.size, value) for value in (30 * row, 20 * column)]
+        return Image.merge("RGB", (shade, *levels))
+
+    write_comparison(server.home / "output", "large", ROWS, COLUMNS, draw)
+    return "large"
+
+
+@pytest.fixture
+def viewer(editor, large, show):
+    """The editor with the viewer open, and the addresses of the pictures that it asked for."""
+    asked = []
+    editor.page.on("request", lambda request: asked.append(request.url))
+    number = editor.add("Likeness_ContactSheet", (420, 420))
+    show(editor, number)
+    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": large}
+    editor.tell("likeness.board", board)
+    editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
+    editor.page.locator("dialog .lk-cell img").first.wait_for()
+    editor.page.wait_for_load_state("networkidle")
+    return asked
+
+
+def thumbnails(asked):
+    return {address for address in asked if "thumbnails" in address}
+
+
+def heap(page):
+    """Bytes of live objects in the page."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    return session.send("Runtime.getHeapUsage")["usedSize"]
+
+
+def test_pictures_are_loaded_when_they_are_scrolled_to(editor, viewer):
+    assert 0 < len(thumbnails(viewer)) <= MOST_IMAGES
+    assert editor.page.evaluate(SCROLL) <= MOST_IMAGES
+    editor.page.wait_for_load_state("networkidle")
+    assert len(thumbnails(viewer)) == len(ROWS) * len(COLUMNS)
+    whole = [address for address in viewer if "cells" in address and ".png" in address]
+    assert not whole, "a grid shows small copies"
+
+
+def test_scrolling_on_and_on_takes_no_more_memory(editor, viewer):
+    editor.page.evaluate(SCROLL)
+    before = heap(editor.page)
+    for _ in range(3):
+        editor.page.evaluate(SCROLL)
+    assert heap(editor.page) - before < MOST_GROWTH
+
+
+def test_the_last_cell_is_reached_by_keys(editor, viewer):
+    for key in ("End", "PageDown", "PageDown"):
+        editor.page.keyboard.press(key)
+    assert editor.page.evaluate("() => document.activeElement.dataset.index") == "95"

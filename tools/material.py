@@ -1,0 +1,86 @@
+"""Files of runs and comparisons as docs/file-formats.md describes them, for panels to show."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+THUMBNAIL_SIDE = 384
+
+Event = dict[str, Any]
+
+
+def event(kind: str, version: int = 1, **data: Any) -> Event:
+    """One event of a run."""
+    return {"v": version, "kind": kind, "time": time.time(), **data}
+
+
+def step(number: int, total: int, version: int = 1, **data: Any) -> Event:
+    """The event of an optimizer step, with plausible values."""
+    values = {
+        "loss": 0.1 + 1 / (number + 5),
+        "instance_loss": 0.1,
+        "prior_loss": None,
+        "learning_rate": 1e-4,
+        "seconds": 0.2,
+        "memory": 2**30,
+    }
+    return event("step", version, step=number, total=total, **{**values, **data})
+
+
+def lines(events: Sequence[Event]) -> str:
+    """Events as they stand in a run's file."""
+    return "".join(f"{json.dumps(one)}\n" for one in events)
+
+
+def write_run(output: Path, name: str, events: Sequence[Event]) -> Path:
+    """A run folder with these events below ComfyUI's output folder; returns it."""
+    folder = output / "likeness" / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text("{}", encoding="utf-8")
+    (folder / "events.jsonl").write_text(lines(events), encoding="utf-8")
+    return folder
+
+
+def write_comparison(
+    output: Path,
+    name: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    draw: Callable[[int, int], Image.Image],
+) -> Path:
+    """A comparison that is drawn, all pictures of one size; returns its folder.
+
+    `draw` is called with row and column of a cell, from 0.
+    """
+    cells = output / "likeness" / "cells"
+    thumbnails = output / "likeness" / "cache" / "thumbnails"
+    folder = output / "likeness" / "comparisons" / name
+    for needed in (cells, thumbnails, folder):
+        needed.mkdir(parents=True, exist_ok=True)
+    places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
+    pictures = [f"{name}-{row}-{column}" for row, column in places]
+    for picture, place in zip(pictures, places, strict=True):
+        image = draw(*place)
+        size = image.size
+        image.save(cells / f"{picture}.png", compress_level=1)
+        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        image.save(thumbnails / f"{picture}.webp")
+    view = {
+        "version": 1,
+        "rows": list(rows),
+        "columns": [{"key": key, "prompt": key, "negative": "", "seed": 0} for key in columns],
+        "width": size[0],
+        "height": size[1],
+        "pictures": pictures,
+        "drawn": [time.time_ns() // 1_000_000] * len(pictures),
+        "poses": [None] * len(pictures),
+        "sheet": None,
+    }
+    (folder / "viewer.json").write_text(json.dumps(view), encoding="utf-8")
+    return folder
