@@ -44,7 +44,7 @@ class _Cancelled(Exception):
     pass
 
 
-def cancelled(bench: Bench) -> float:
+def cancelled(bench: Bench, processes: int) -> float:
     """Starts a run as ComfyUI does and cancels it at a random moment; the seconds it took."""
     recipe, places = small_recipe(schedule={"steps": 100_000}), bench.places()
     before = _children()
@@ -57,7 +57,14 @@ def cancelled(bench: Bench) -> float:
         raise _Cancelled
 
     try:
-        train(recipe, places, on_event=lambda e: None, interrupted=interrupted, device="cpu")
+        train(
+            recipe,
+            places,
+            on_event=lambda e: None,
+            interrupted=interrupted,
+            processes=processes,
+            device="cpu",
+        )
     except _Cancelled:
         seconds = time.monotonic() - asked[0]
     left = _children() - before

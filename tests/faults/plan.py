@@ -52,17 +52,21 @@ class Session:
     def ended(self) -> None:
         """Stops and cancels."""
         expected = self.expected["lora"]
-        row = self._row("started and cancelled, as ComfyUI does")
-        seconds = self._repeat(row, 50, 1, others.cancelled, self.bench)
-        row.note = f"0 processes left; the slowest took {max(seconds, default=0):.1f} s"
+        self._cancelled("started and cancelled, as ComfyUI does", 50, processes=1)
         row = self._row("stopped within a random step, then started again")
         self._repeat(row, 20, 1, others.stopped, self.bench, expected)
         row.note = "ended after that step"
         if self.short:
             return  # tests/e2e/test_train.py kills a parent
+        self._cancelled("a run of two processes cancelled", 10, processes=2)
         for both, name in ((False, "ComfyUI's process killed"), (True, "it and the run killed")):
             row = self._row(name)
             self._repeat(row, 5, 5, others.parent_killed, self.bench, expected, both)
+
+    def _cancelled(self, name: str, rounds: int, processes: int) -> None:
+        row = self._row(name)
+        seconds = self._repeat(row, rounds, 1, others.cancelled, self.bench, processes)
+        row.note = f"0 processes left; the slowest took {max(seconds, default=0):.1f} s"
 
     def disks_and_numbers(self) -> None:
         """Full disks and wrong numbers."""

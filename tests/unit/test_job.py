@@ -1,0 +1,32 @@
+"""How the processes of a run are ended."""
+
+import sys
+import time
+
+import psutil
+from likeness.trainers import job
+from likeness.trainers.runs import RunFolder
+
+# Two processes that heed nothing, each with a group of its own as torch.distributed.run's have.
+WORKER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+LAUNCHER = f"""
+import subprocess, sys
+workers = [sys.executable, "-S", "-c", {WORKER!r}]
+for one in [subprocess.Popen(workers, start_new_session=True) for _ in range(2)]:
+    one.wait()
+"""
+
+
+def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", LAUNCHER])
+    monkeypatch.setattr(job, "LEAVE_SECONDS", 0.1)
+    run = job.Job(RunFolder(tmp_path), processes=2)
+    deadline = time.monotonic() + 60
+    while len(run._others()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers, asked = run._others(), time.monotonic()
+    run.end()
+    assert time.monotonic() - asked < job.LEAVE_SECONDS + job.KILL_SECONDS
+    assert len(workers) == 2 and run.exit_code() is not None
+    left = [one for one in workers if one.is_running()]
+    assert all(one.status() == psutil.STATUS_ZOMBIE for one in left)
