@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from likeness.comparison.sample import load_with_adapter
 from likeness.demo.random_model import write_random_model
 from likeness.trainers import checkpoint, lora
 from likeness.trainers.adapter import load_adapter, read_metadata, recipe_of
 from likeness.trainers.base_model import load_base
+from likeness.trainers.dreambooth import trainable
 from likeness.trainers.events import EventReader
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.runs import RunFolder
@@ -18,8 +20,16 @@ from safetensors.torch import load_file
 HERE = Path(__file__).resolve().parent
 GRAPHS = runpy.run_path(str(HERE.parent / "comfy" / "graphs.py"))
 RELEASES = sorted(path for path in (HERE / "releases").iterdir() if path.is_dir())
-RUNS = [release / kind for release in RELEASES for kind in ("lora", "dora")]
-each_run = pytest.mark.parametrize("run", RUNS, ids=lambda path: "/".join(path.parts[-2:]))
+
+
+def each(*kinds):
+    """A test for each release's run of these kinds."""
+    runs = [release / kind for release in RELEASES for kind in kinds]
+    return pytest.mark.parametrize("run", runs, ids=lambda path: "/".join(path.parts[-2:]))
+
+
+each_lora = each("lora", "dora")
+each_run = each("lora", "dora", "dreambooth")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +37,7 @@ def base(tmp_path_factory):
     return write_random_model(tmp_path_factory.mktemp("base") / "base.safetensors", dtype="fp32")
 
 
-@each_run
+@each_lora
 def test_an_adapter_is_read_and_changes_the_model(run, base):
     path = run / "adapter.safetensors"
     info = read_metadata(path)
@@ -41,7 +51,29 @@ def test_an_adapter_is_read_and_changes_the_model(run, base):
     assert len(changed) == sum(k.startswith("lora_unet_") for k in names)
 
 
-@each_run
+@each("dreambooth")
+def test_a_full_fine_tune_is_read_and_changes_the_model(run, base):
+    path = run / "adapter.safetensors"
+    info = read_metadata(path)
+    assert (info.kind, info.steps) == ("checkpoint", 2)
+    assert recipe_of(path) == RunFolder(run).recipe() == info.recipe
+    model, before = load_with_adapter(base, path), load_base(base)
+    for part in ("unet", "text_encoder"):
+        new, old = (getattr(one, part).parameters() for one in (model, before))
+        moved = torch.stack([(a - b).abs().max() for a, b in zip(new, old, strict=True)])
+        assert moved.max() < 0.02  # two steps at a rate of 0.001
+        assert (moved > 2e-4).float().mean() > 0.5  # biases ahead of a norm have no gradient
+
+
+@each("dreambooth")
+def test_a_stopped_fine_tune_finds_its_weights_by_name(run, base):
+    names = json.loads((run / "weights.json").read_text(encoding="utf-8"))
+    model = load_base(base)
+    weights = trainable(model.unet, model.text_encoder)
+    assert {name: list(weight.shape) for name, weight in weights.items()} == names
+
+
+@each_lora
 def test_a_stopped_run_can_go_on(run):
     folder = RunFolder(run)
     recipe, (step,) = folder.recipe(), checkpoint.found(folder.checkpoints)

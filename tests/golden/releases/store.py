@@ -2,8 +2,9 @@
 
     python tests/golden/releases/store.py
 
-Writes `<version>/` beside this file: a LoRA and a DoRA of the tiny random model, a run that was
-stopped at its second step, and the bundled workflows without their looks.
+Writes `<version>/` beside this file: runs of the tiny random model that were stopped at their
+second step, with a LoRA, a DoRA and a full fine-tune, and the bundled workflows without their
+looks.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from likeness.trainers.places import Places  # noqa: E402
 from likeness.trainers.presets import preset  # noqa: E402
 from likeness.trainers.runs import RunFolder, prepare  # noqa: E402
 from likeness.trainers.stop import Ask, StopSignal  # noqa: E402
+from likeness.trainers.tensor_file import read_header  # noqa: E402
 
 KEPT = ("id", "type", "inputs", "widgets_values")
+METHODS = {"lora": {}, "dora": {"dora": True}, "dreambooth": {"kind": "dreambooth"}}
 
 
 class AfterTwo(StopSignal):
@@ -42,13 +45,13 @@ class AfterTwo(StopSignal):
         return Ask.SAVE if self.steps == 2 else Ask.NOTHING
 
 
-def trained(places: Places, dora: bool) -> RunFolder:
+def trained(places: Places, method: dict[str, object]) -> RunFolder:
     """A run of four steps that was stopped after two."""
     recipe = preset("lora-r1").changed(
         subject={"resolution": 64},
         prior={"count": 1, "steps": 1},
         schedule={"steps": 4},
-        method={"dora": dora},
+        method=method,
         compute={"attention": "sdpa", "precision": "fp32"},
         optimizer={"name": "adamw", "learning_rate": 1e-3},
         objective={"ema_decay": 0.9},
@@ -68,8 +71,18 @@ def keep(folder: RunFolder, target: Path) -> None:
     adapter = Path(result["adapter"])
     shutil.copy(adapter, target / "adapter.safetensors")
     (target / "result.json").write_text(json.dumps(result | {"adapter": "adapter.safetensors"}))
+    if folder.recipe().method.kind == "dreambooth":
+        name_weights(target)
     lines = (target / "events.jsonl").read_text(encoding="utf-8")
     (target / "events.jsonl").write_text(lines.replace(str(adapter), "adapter.safetensors"))
+
+
+def name_weights(target: Path) -> None:
+    """Puts the names and shapes of a checkpoint's weights in place of its 13 MB."""
+    (path,) = (target / "checkpoints").glob("*/weights.safetensors")
+    shapes = dict(sorted(read_header(path).shapes.items()))
+    (target / "weights.json").write_text(json.dumps(shapes) + "\n", encoding="utf-8")
+    shutil.rmtree(target / "checkpoints")
 
 
 def workflows() -> dict[str, object]:
@@ -96,8 +109,8 @@ def main() -> None:
             photos=photos,
             **{name: room / name for name in ("runs", "loras", "checkpoints", "cache")},
         )
-        for name in ("lora", "dora"):
-            keep(trained(places, name == "dora"), target / name)
+        for name, method in METHODS.items():
+            keep(trained(places, method), target / name)
     text = json.dumps(workflows(), ensure_ascii=False, separators=(",", ":"))
     (target / "workflows.json").write_text(text + "\n", encoding="utf-8")
 
