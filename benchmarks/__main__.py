@@ -1,112 +1,39 @@
-"""``python -m benchmarks``, from the repository's root; ``--help`` lists the options."""
+"""``python -m benchmarks TABLE``, from the repository's root; README.md tells of the tables."""
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
+import importlib
 import runpy
-import tempfile
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
-
-from likeness.trainers.files import write_between_marks  # noqa: E402  they need the package
-
-from .material import write_model, write_pictures  # noqa: E402
-from .measure import WARM_UP, Measured, measure  # noqa: E402
-from .sides import (  # noqa: E402
-    CASES,
-    PICTURES,
-    VARIABLE,
-    Setting,
-    our_arguments,
-    recipe_of,
-    script_arguments,
-)
-from .table import machine, markdown  # noqa: E402
-
-SCRIPT = "diffusers' script"
-PAGE = ROOT / "docs" / "performance.md"
-
-Results = dict[tuple[str, str], list[Measured]]
+TABLES = {
+    "trainings": "steps and whole runs beside other trainers",
+    "class-images": "class images beside a diffusers pipeline",
+    "comparison": "8 variants x 6 prompts beside a diffusers pipeline",
+    "matrix": "a Matrix in ComfyUI beside core's nodes",
+    "scale": "many photographs and class images",
+    "parts": "what each optimisation gives alone",
+    "roofline": "a step's arithmetic beside a matrix product's",
+    "curve": "the losses beside diffusers' script's, as a plot",
+}
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--size", choices=("tiny", "full"), default="full")
-    parser.add_argument("--steps", type=int, default=8, help="steps counted in each round")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of each side, in turn")
-    parser.add_argument("--only", choices=CASES, action="append")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"))
-    parser.add_argument("--resolution", type=int, help="default: 128 on the CPU, else 512")
-    parser.add_argument("--optimizer", choices=("adamw", "adamw8bit"))
-    parser.add_argument("--folder", type=Path, help="keep model and runs here")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
-    return parser.parse_args(arguments)
-
-
-def setting_of(given: argparse.Namespace, folder: Path) -> Setting:
-    """The common setting; writes model and pictures into `folder`."""
-    resolution = given.resolution or (128 if given.device == "cpu" else 512)
-    eight_bit = importlib.util.find_spec("bitsandbytes") is not None
-    return Setting(
-        model=write_model(folder, given.size),
-        photos=write_pictures(folder / f"photos-{resolution}", PICTURES, resolution, seed=0),
-        class_images=write_pictures(folder / f"class-{resolution}", PICTURES, resolution, seed=1),
-        resolution=resolution,
-        steps=given.steps + WARM_UP + 1,
-        precision=given.precision or ("fp32" if given.device == "cpu" else "fp16"),
-        optimizer=given.optimizer or ("adamw8bit" if eight_bit else "adamw"),
-    )
-
-
-def compare(given: argparse.Namespace, folder: Path, setting: Setting) -> Results:
-    """Both sides of every case, in turn, so that a busy minute of the machine hits both."""
-    results: Results = {}
-    for case in given.only or CASES:
-        recipe = recipe_of(case, setting)
-        for number in range(given.rounds):
-            for side, ask in (("Likeness", our_arguments), (SCRIPT, script_arguments)):
-                with tempfile.TemporaryDirectory(dir=folder) as room:
-                    arguments = ask(recipe, setting, Path(room))
-                    if arguments is None:
-                        continue
-                    run = measure(arguments, Path(room), cpu=given.device == "cpu")
-                print(f"{case}, {side}, round {number + 1}: {_short(run)}", flush=True)
-                results.setdefault((case, side), []).append(run)
-    return results
-
-
-def _short(run: Measured) -> str:
-    steps = ", ".join(f"{seconds:.3g}" for seconds in run.intervals)
-    return run.error or f"first step after {run.first_step:.1f} s, then {steps} s"
-
-
-def main() -> None:
-    """Measures, prints the table, and writes it if asked."""
-    given = parse()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.folder or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        setting = setting_of(given, folder)
-        results = compare(given, folder, setting)
-    about = (
-        f"{machine(given.device == 'cpu')}\n\n"
-        f"{given.size} model of random weights, {setting.resolution} x {setting.resolution} "
-        f"pixels, {setting.precision}, {setting.optimizer}, batch 1 with one class image; "
-        f"{given.steps} steps in each of {given.rounds} rounds after a warm-up."
-    )
-    text = f"{about}\n\n{markdown(results)}"
-    print(f"\n{text}")
-    if (next(iter(results))[0], SCRIPT) not in results:
-        print(f"\nNot compared: set {VARIABLE} to diffusers' examples/dreambooth folder.")
-    if given.write:
-        write_between_marks(PAGE, "make bench", text)
-        print(f"\nWritten to {PAGE}.")
+def main(arguments: list[str]) -> None:
+    """Measures the named table; without a name, the trainings."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print("python -m benchmarks TABLE [OPTION…]\n")
+        print("\n".join(f"  {name:14}{about}" for name, about in TABLES.items()))
+        return
+    named = bool(arguments) and not arguments[0].startswith("-")
+    table = arguments[0] if named else "trainings"
+    if table not in TABLES:
+        sys.exit(f"There is no table {table!r}; the tables are {', '.join(TABLES)}.")
+    runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
+    module = importlib.import_module(f".{table.replace('-', '_')}", __package__)
+    module.main(arguments[1:] if named else arguments)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

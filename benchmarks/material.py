@@ -1,54 +1,106 @@
-"""What the trainings read: a model of random weights as a diffusers folder, and pictures."""
+"""What the sides read: models of random weights, and pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from diffusers import DDPMScheduler, StableDiffusionPipeline
-from likeness.demo.random_model import write_random_model, write_small_tokenizer
-from likeness.trainers.base_model import load_base
 from PIL import Image
 
+Size = Literal["tiny", "full"]
+RANK = 4
+# SD 1.5's own, which pipelines take for drawing and the scripts for their noise.
+_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
-def write_model(folder: Path, size: Literal["tiny", "full"]) -> Path:
-    """A diffusers folder of fp32 weights, with a small vocabulary; one that is there is kept."""
-    target = folder / size
-    if (target / "model_index.json").is_file():
-        return target
-    file = write_random_model(folder / f"{size}.safetensors", size=size, dtype="fp32")
-    write_small_tokenizer(folder / f"{size}_tokenizer")
-    base = load_base(file)
-    scheduler = DDPMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-    )
+
+@dataclass(frozen=True)
+class Model:
+    """One model in two forms: a diffusers folder, and a checkpoint in the LDM names; fp32."""
+
+    folder: Path
+    checkpoint: Path
+
+    @property
+    def tokenizer(self) -> Path:
+        """The small vocabulary of both."""
+        return self.folder / "tokenizer"
+
+
+def write_model(folder: Path, size: Size) -> Model:
+    """Random weights with a small vocabulary; what is there is kept."""
+    model = Model(folder / size, folder / f"{size}.safetensors")
+    if not (model.folder / "model_index.json").is_file() or not model.checkpoint.is_file():
+        _write_both(model, size)
+    return model
+
+
+def _write_both(model: Model, size: Size) -> None:
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+    from likeness.demo.random_model import write_random_model, write_small_tokenizer
+    from likeness.trainers.base_model import load_base
+
+    write_random_model(model.checkpoint, size=size, dtype="fp32")
+    write_small_tokenizer(model.checkpoint.with_name(f"{model.checkpoint.stem}_tokenizer"))
+    base = load_base(model.checkpoint)
     StableDiffusionPipeline(
         vae=base.vae,
         text_encoder=base.text_encoder,
         tokenizer=base.tokenizer,
         unet=base.unet,
-        scheduler=scheduler,
+        scheduler=DDPMScheduler(clip_sample=False, steps_offset=1, **_SCHEDULE),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(target)
+    ).save_pretrained(model.folder)
     # transformers 5 writes only tokenizer.json; with vocab.json and merges.txt all releases read it
-    write_small_tokenizer(target / "tokenizer")
-    file.unlink()
-    return target
+    write_small_tokenizer(model.tokenizer)
 
 
-def write_pictures(folder: Path, count: int, size: int, seed: int) -> Path:
-    """`count` smooth random PNGs of `size` x `size` pixels."""
+def write_pictures(folder: Path, count: int, size: int, seed: int, suffix: str = "png") -> Path:
+    """`count` smooth random pictures of `size` x `size` pixels; those that are there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
     for index in range(count):
-        colours = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        picture = Image.fromarray(colours).resize((size, size), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{index}.png")
+        path = folder / f"{index}.{suffix}"
+        if not path.is_file():
+            random = np.random.default_rng([seed, index])
+            colours = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+            picture = Image.fromarray(colours).resize((size, size), Image.Resampling.BICUBIC)
+            picture.save(path)
     return folder
+
+
+def unet_shapes(checkpoint: Path) -> Mapping[str, tuple[int, int]]:
+    """(outputs, inputs) of the attention's layers in a checkpoint's UNet, by diffusers' names."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+    from likeness.trainers import ldm_names
+    from likeness.trainers.base_file import read_shapes
+
+    shapes = ldm_names.part(read_shapes(checkpoint), ldm_names.UNET)
+    with init_empty_weights():
+        unet = UNet2DConditionModel(**ldm_names.unet_config(shapes))
+    return {
+        name: tuple(module.weight.shape)
+        for name, module in unet.named_modules()
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
+    }
+
+
+def write_lora(path: Path, checkpoint: Path, seed: int) -> Path:
+    """A random LoRA on the attention of a checkpoint's UNet, in kohya's names."""
+    import torch
+    from likeness.trainers.adapter_names import module_name
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, (outputs, inputs) in unet_shapes(checkpoint).items():
+        for part, shape in (("down", (RANK, inputs)), ("up", (outputs, RANK))):
+            values = torch.randn(shape, generator=generator) * 0.02
+            tensors[f"{module_name('unet', name)}.lora_{part}.weight"] = values.half()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path

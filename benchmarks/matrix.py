@@ -1,4 +1,4 @@
-"""What a Matrix costs in a real ComfyUI beside core's nodes alone: ``python -m benchmarks.matrix``.
+"""What a Matrix costs in a real ComfyUI beside core's nodes alone.
 
 ``time`` draws the same pictures with core's nodes, one queue each, and with a Matrix, on the
 miniature. ``memory`` draws one fine-tune with core's nodes, and then a Matrix of 8 variants x 6
@@ -8,7 +8,6 @@ prompts, on a model of SD 1.5's sizes. Needs ComfyUI as the tests marked `comfy`
 from __future__ import annotations
 
 import argparse
-import runpy
 import statistics
 import tempfile
 import threading
@@ -20,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from likeness.tools.comfyui import Server, copy_pack
 
-ROOT = Path(__file__).resolve().parents[1]
-runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
-COMFY = runpy.run_path(str(ROOT / "tests" / "comfy" / "conftest.py"))
+from .material import write_lora
+from .options import PAGE, ROOT, publish
+from .table import machine
 
 PROMPTS = ("in the kitchen", "in the forest", "on the street", "with umbrella", "smiling", "sad")
 LOADER, ADAPTER, SAMPLER, DECODER, MATRIX = "1", "2", "6", "7", "m"
 NONE = "none (base)"
-LORA_RANK = 4
 
 Prompt = dict[str, Any]
 
@@ -143,7 +142,7 @@ def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
 @contextmanager
 def serving(home: Path, pack: Path = ROOT) -> Iterator[Any]:
     """A ComfyUI of our own."""
-    server = COMFY["Server"](home, pack)
+    server = Server(home, pack)
     try:
         yield server
     finally:
@@ -165,7 +164,7 @@ def measure_time(given: argparse.Namespace, folder: Path) -> str:
     from likeness.demo import weights
     from likeness.demo.random_model import write_random_miniature
 
-    pack = COMFY["copy_pack"](folder / "pack" / "ComfyUI-Likeness")
+    pack = copy_pack(folder / "pack" / "ComfyUI-Likeness")
     write_random_miniature(pack / "demo" / "weights")
     base, size = Path(weights.CHECKPOINT).name, (given.width, given.height)
     with serving(folder / "home", pack) as server:
@@ -235,50 +234,27 @@ def write_models(models: Path) -> list[str]:
         path = models / "checkpoints" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_random_model(path, seed=seed, size="full", dtype="fp16")
-    (models / "loras").mkdir()
+    base = models / "checkpoints" / "base.safetensors"
     for number in range(4):
         loras.append(f"lora-{number}.safetensors")
-        write_lora(models / "loras" / loras[-1], number)
+        write_lora(models / "loras" / loras[-1], base, number)
     return [*tuned, *loras]
 
 
-def write_lora(path: Path, seed: int) -> None:
-    """A random LoRA on the attention of SD 1.5's UNet."""
-    import torch
-    from accelerate import init_empty_weights
-    from diffusers import UNet2DConditionModel
-    from likeness.trainers.adapter_names import module_name
-    from safetensors.torch import save_file
-
-    generator = torch.Generator().manual_seed(seed)
-    with init_empty_weights():
-        unet = UNet2DConditionModel(cross_attention_dim=768)
-    tensors = {}
-    for name, module in unet.named_modules():
-        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
-            outputs, inputs = module.weight.shape
-            for part, shape in (("down", (LORA_RANK, inputs)), ("up", (outputs, LORA_RANK))):
-                values = torch.randn(shape, generator=generator) * 0.02
-                tensors[f"{module_name('unet', name)}.lora_{part}.weight"] = values.half()
-    save_file(tensors, path)
-
-
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.matrix")
+def main(arguments: list[str]) -> None:
+    """Measures, prints the table, and writes it if asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks matrix")
     parser.add_argument("what", choices=("time", "memory"))
     parser.add_argument("--width", type=int, help="default: 768 for time, 64 for memory")
     parser.add_argument("--height", type=int, help="default: 1024 for time, 64 for memory")
     parser.add_argument("--steps", type=int, default=35, help="of the sampler, for time")
     parser.add_argument("--rounds", type=int, default=2, help="of each side in turn, for time")
-    given = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    given = parser.parse_args(arguments)
+    given.section = f"matrix {given.what}"
     timed = given.what == "time"
     given.width = given.width or (768 if timed else 64)
     given.height = given.height or (1024 if timed else 64)
     with tempfile.TemporaryDirectory() as folder:
         measure = measure_time if timed else measure_memory
-        print(f"\n{measure(given, Path(folder))}")
-
-
-if __name__ == "__main__":
-    main()
+        publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")

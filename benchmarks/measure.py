@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,75 +21,138 @@ WARM_UP = 2  # intervals between steps that are not counted
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run of one side. `memory` is the peak in bytes, of the GPU where there is one."""
+class Command:
+    """What `child.py` is given, and the Python that runs it."""
 
-    intervals: tuple[float, ...]  # seconds between optimizer steps, after the warm-up
-    cpu_intervals: tuple[float, ...]  # the same in seconds of CPU time, of all threads
-    first_step: float  # seconds from the start of the process to the end of the first step
-    memory: int
-    pictures: int
-    prompts: int
+    arguments: Sequence[str]
+    python: str = sys.executable
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The peak of a process and its children, in bytes.
+
+    `anonymous` leaves out pages of mapped files, which a system can let go of at any time.
+    """
+
+    resident: int = 0
+    anonymous: int = 0
+
+    def over(self, other: Peak) -> Peak:
+        """The larger of both."""
+        return Peak(
+            max(self.resident, other.resident), max(self.anonymous, other.anonymous)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of one side.
+
+    `moments` are the ends of its optimizer steps (or of what it draws) in seconds from the start
+    of its process, `cpu_moments` the same in seconds of CPU time; `total` is its whole life.
+    """
+
+    moments: Sequence[float] = ()
+    cpu_moments: Sequence[float] = ()
+    total: float = 0.0
+    peak: Peak = Peak()
+    gpu_memory: int = 0
+    pictures: int = 0  # through the VAE's encoder
+    prompts: int = 0  # through the text encoder
+    drawn: int = 0
+    losses: Sequence[float] = ()
+    stages: Mapping[str, float] = field(default_factory=dict)  # ours: seconds by stage
+    flops: float = 0.0  # of one step
+    tier: str = ""  # ours: the memory tier
     error: str = ""
 
+    @property
+    def intervals(self) -> tuple[float, ...]:
+        """Seconds between optimizer steps, after the warm-up."""
+        return _between(self.moments)
 
-def measure(arguments: list[str], folder: Path, *, cpu: bool) -> Measured:
+    @property
+    def cpu_intervals(self) -> tuple[float, ...]:
+        """The same in seconds of CPU time, of all threads."""
+        return _between(self.cpu_moments)
+
+    @property
+    def first(self) -> float:
+        """Seconds from the start of the process to the end of the first step."""
+        return self.moments[0] if self.moments else 0.0
+
+    @property
+    def after(self) -> float:
+        """Seconds from the end of the last step to the end of the process."""
+        return self.total - self.moments[-1] if self.moments else 0.0
+
+    @property
+    def memory(self) -> int:
+        """Peak memory in bytes: of the GPU where there is one."""
+        return self.gpu_memory or self.peak.resident
+
+
+def measure(command: Command, folder: Path, *, cpu: bool) -> Measured:
     """Runs `child.py` in `folder`, offline; an error in it is part of the result."""
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `job` starts runs
     if cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     report = folder / "report.json"
+    report.unlink(missing_ok=True)
     with open(folder / "log.txt", "wb") as log:
         started = time.time()
         process = subprocess.Popen(
-            [sys.executable, str(CHILD), str(report), *arguments],
+            [command.python, str(CHILD), str(report), *command.arguments],
             cwd=folder,
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            memory = watch(process)
+            peak = watch(process)
         finally:
             process.kill()
     said: dict[str, Any] = {"error": f"ended with code {process.returncode}"}
     if report.is_file():
         said = json.loads(report.read_text(encoding="utf-8"))
-    moments = said.get("moments", [])
-    return Measured(
-        intervals=_between(moments),
-        cpu_intervals=_between(said.get("cpu_moments", [])),
-        first_step=moments[0] - started if moments else 0.0,
-        memory=said.get("gpu_memory") or memory,
-        pictures=said.get("pictures", 0),
-        prompts=said.get("prompts", 0),
-        error=said["error"] if process.returncode else "",
-    )
+    return measured(said, started, time.time(), peak, process.returncode)
 
 
-def _between(moments: list[float]) -> tuple[float, ...]:
+def measured(
+    said: dict[str, Any], started: float, ended: float, peak: Peak, code: int | None
+) -> Measured:
+    """What a child said, with times from its start; its error counts if it ended with one."""
+    said["moments"] = [moment - started for moment in said.get("moments", [])]
+    said["error"] = said.get("error", "") if code else ""
+    return Measured(**said, total=ended - started, peak=peak)
+
+
+def _between(moments: Sequence[float]) -> tuple[float, ...]:
     return tuple(after - before for before, after in pairwise(moments))[WARM_UP:]
 
 
-def watch(process: subprocess.Popen[bytes]) -> int:
-    """Waits for the process; the peak of the memory (RSS) of it and its children, in bytes."""
-    peak = 0
+def watch(process: subprocess.Popen[bytes]) -> Peak:
+    """Waits for the process; the peak of its memory."""
+    peak = Peak()
     while process.poll() is None:
-        peak = max(peak, _memory(process.pid))
+        peak = peak.over(_memory(process.pid))
         time.sleep(POLL_SECONDS)
     return peak
 
 
-def _memory(pid: int) -> int:
-    total = 0
+def _memory(pid: int) -> Peak:
+    resident = anonymous = 0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
+        return Peak()
     for process in family:
         try:
-            total += process.memory_info().rss
+            now = process.memory_info()
         except psutil.NoSuchProcess:
             continue
-    return total
+        resident += now.rss
+        anonymous += now.rss - getattr(now, "shared", 0)
+    return Peak(resident, anonymous)

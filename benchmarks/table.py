@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import torch
 
 from .measure import Measured
 
 PACKAGES = ["torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes"]
-_HEAD = (
-    "| training | by | step, s: median (quartiles) | step, s of CPU time | first step after, s "
-    "| peak memory, GB | pictures encoded | prompts encoded |\n|---|---|---|---|---|---|---|---|"
-)
+STEPS = 800  # of the study's trainings
 
 
 def machine(cpu: bool) -> str:
     """The machine's kind and the versions that matter, in two lines."""
+    import torch
+
     name = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
     if not cpu:
         name = f"{torch.cuda.get_device_name()}; {name}"
@@ -45,30 +42,102 @@ def _version(package: str) -> str:
         return f"no {package}"
 
 
-def markdown(results: Mapping[tuple[str, str], Sequence[Measured]]) -> str:
-    """A row for each (training, side), its rounds taken together."""
-    return "\n".join([_HEAD, *(_row(*key, rounds) for key, rounds in results.items())])
+# Cells.
 
 
-def _row(case: str, side: str, rounds: Sequence[Measured]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Median and quartiles, ``1.5 (1.4 to 1.7)``; one value alone, and a dash for none."""
+    if len(values) < 2:
+        return f"{values[0]:.3g}" if values else "-"
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{median:.3g} ({low:.3g} to {high:.3g})"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes in GB, small ones to the megabyte."""
+    return f"{size / 1e9:.1f}" if size >= 10e9 else f"{size / 1e9:.3g}"
+
+
+def ratio(of: float, to: float) -> str:
+    """``1.53 x``, or a dash where one of the two was not measured."""
+    return f"{of / to:.2f} x" if of and to else "-"
+
+
+def not_measured(rounds: Iterable[Measured]) -> str:
+    """Why there is no figure, in a few words."""
     failed = next((run.error for run in rounds if run.error), "")
-    if sum(len(run.intervals) for run in rounds) < 2:
-        reason = " ".join(failed.split())[:160].replace("|", "/") or "too few steps"
-        return f"| {case} | {side} | not measured: {reason} | | | | | |"
-    cells = [
-        case,
-        side,
-        _shown([seconds for run in rounds for seconds in run.intervals]),
-        _shown([seconds for run in rounds for seconds in run.cpu_intervals]),
-        f"{statistics.median(run.first_step for run in rounds):.1f}",
-        f"{max(run.memory for run in rounds) / 1e9:.1f}",
+    reason = " ".join(failed.split())[:160].replace("|", "/")
+    return f"not measured: {reason or 'too few steps'}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; short rows are filled up with empty cells."""
+    lines = [head, ["---"] * len(head)]
+    lines += [[*row, *[""] * (len(head) - len(row))] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# What several rounds of one side say together.
+
+
+def intervals(rounds: Iterable[Measured]) -> list[float]:
+    """The seconds of all steps of all rounds, after each round's warm-up."""
+    return [seconds for run in rounds for seconds in run.intervals]
+
+
+def median_step(rounds: Sequence[Measured]) -> float:
+    """Seconds of a step, 0 where none was measured."""
+    values = intervals(rounds)
+    return statistics.median(values) if values else 0.0
+
+
+def whole_run(rounds: Sequence[Measured], steps: int = STEPS) -> float:
+    """Seconds from the start to the saved adapter of a run of `steps`: reckoned.
+
+    The first step is reached as measured, the others take the median, and the rest comes after.
+    """
+    step = median_step(rounds)
+    ends = statistics.median(run.first + run.after for run in rounds)
+    return ends + (steps - 1) * step if step else 0.0
+
+
+# The table of trainings.
+
+Rounds = Mapping[tuple[str, str, str], Sequence[Measured]]  # by precision, case and side
+_FAST = ("", "full")  # memory tiers that need no word
+_HEAD = (
+    *("training", "by", "step, s: median (quartiles)", "ours is faster", "step, s of CPU time"),
+    *("first step after, s", f"{STEPS} steps and saved, s (reckoned)", "peak memory, GB"),
+    *("pictures encoded", "prompts encoded"),
+)
+
+
+def trainings(results: Rounds, ours: str) -> str:
+    """A row for each (precision, training, side), its rounds taken together."""
+    rows = []
+    for (precision, case, side), rounds in results.items():
+        tier = rounds[0].tier
+        start = [f"{case}, {precision}", side + (f", tier {tier}" if tier not in _FAST else "")]
+        if len(intervals(rounds)) < 2:
+            rows.append([*start, not_measured(rounds)])
+            continue
+        own = results.get((precision, case, ours), ())
+        rows.append([*start, *_figures(rounds, "-" if side == ours else _faster(rounds, own))])
+    return markdown(_HEAD, rows)
+
+
+def _faster(rounds: Sequence[Measured], own: Sequence[Measured]) -> str:
+    return ratio(median_step(rounds), median_step(own))
+
+
+def _figures(rounds: Sequence[Measured], faster: str) -> list[str]:
+    return [
+        spread(intervals(rounds)),
+        faster,
+        spread([seconds for run in rounds for seconds in run.cpu_intervals]),
+        f"{statistics.median(run.first for run in rounds):.1f}",
+        f"{whole_run(rounds):,.0f}",
+        gigabytes(max(run.memory for run in rounds)),
         str(rounds[0].pictures),
         str(rounds[0].prompts),
     ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _shown(values: list[float]) -> str:
-    """Median and quartiles of at least two values."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{median:.3g} ({low:.3g} to {high:.3g})"

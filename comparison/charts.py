@@ -49,6 +49,18 @@ class _Axis:
 
 def loss_chart(series: Sequence[Series]) -> Html:
     """Losses over optimizer steps, each line a running mean: single steps are mostly noise."""
+    chart = loss_lines(series)
+    if not chart:
+        return chart
+    legend = [
+        tag("li", tag("span", class_=f"key c{number % COLOURS}"), one.name)
+        for number, one in enumerate(series)
+    ]
+    return tag("figure", chart, tag("ul", legend, class_="legend"))
+
+
+def loss_lines(series: Sequence[Series], **attributes: str) -> Html:
+    """The chart alone, an SVG with further attributes; "" without a value to show."""
     lines = [(one.name, *smoothed(one.values)) for one in series]
     if not any(steps for _, steps, _ in lines):
         return Html("")
@@ -64,15 +76,10 @@ def loss_chart(series: Sequence[Series]) -> Html:
         )
         for number, (name, steps, values) in enumerate(lines)
     ]
-    legend = [
-        tag("li", tag("span", class_=f"key c{number % COLOURS}"), one.name)
-        for number, one in enumerate(series)
-    ]
-    chart = tag(
+    return tag(
         "svg", _grid(x, y), drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", class_="losses", role="img",
-        aria_label="Loss over optimizer steps",
+        aria_label="Loss over optimizer steps", **attributes,
     )  # fmt: skip
-    return tag("figure", chart, tag("ul", legend, class_="legend"))
 
 
 def _grid(x: _Axis, y: _Axis) -> list[Html]:

@@ -1,0 +1,124 @@
+"""The losses of our training and of diffusers' script, under equal settings, on one plot."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from likeness.comparison.charts import Series, loss_lines
+from likeness.comparison.html import Html, tag
+from likeness.trainers.files import write_whole
+
+from .measure import Command, Measured, measure
+from .options import PAGE, common, parsed, publish, room, working_folder
+from .peers import DIFFUSERS, diffusers_script
+from .setting import PICTURES, Setting, our_command, recipe_of, setting_of
+from .table import machine, markdown, not_measured
+
+PLOT = PAGE.parent / "images" / "losses.svg"
+OURS, SCRIPT = "Likeness", "diffusers' script"
+COLOURS = ("#2563a8", "#c2571a")
+_STYLE = """
+text { font: 11px sans-serif; fill: #555 }
+.y { text-anchor: end; dominant-baseline: middle } .x { text-anchor: middle }
+line { stroke: #ddd } .series { fill: none; stroke-width: 1.8; stroke-linejoin: round }
+"""
+
+Losses = Mapping[str, Sequence[Sequence[float]]]  # by side: for each seed one value a step
+
+
+def run(side: str, case: str, seed: int, rate: float, setting: Setting, folder: Path) -> Measured:
+    """One training with a seed."""
+    recipe = recipe_of(case, setting).changed(
+        seed=seed, optimizer={"learning_rate": rate}, schedule={"steps": setting.steps}
+    )
+    with room(folder) as place:
+        command: Command | None = our_command(recipe, setting, place)
+        if side == SCRIPT:
+            command = diffusers_script(recipe, setting, place)
+        if command is None:
+            return Measured(error=f"{DIFFUSERS} is not set")
+        return measure(command, place, cpu=setting.device == "cpu")
+
+
+def means(losses: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over seeds at each step that all of them have."""
+    return [statistics.fmean(values) for values in zip(*losses, strict=False)]
+
+
+def plot(losses: Losses) -> Html:
+    """An SVG file with a line for each side: the mean over seeds, smoothed over steps."""
+    series = [Series(side, means(runs)) for side, runs in losses.items()]
+    rules = "".join(
+        f".c{number} {{ stroke: {colour} }} .k{number} {{ fill: {colour} }}"
+        for number, colour in enumerate(COLOURS)
+    )
+    names = [
+        tag("text", side, x=60 + 160 * number, y=278, class_=f"k{number}")
+        for number, side in enumerate(losses)
+    ]
+    lines = loss_lines(series, x="0", y="0", width="720", height="260")
+    background = tag("rect", width=720, height=290, fill="#fff")
+    size = {"viewBox": "0 0 720 290", "xmlns": "http://www.w3.org/2000/svg"}
+    return tag("svg", tag("style", Html(_STYLE + rules)), background, lines, names, **size)
+
+
+def rows(losses: Losses) -> list[list[str]]:
+    """Mean losses of the first and the last quarter of the steps."""
+    table = []
+    for side, runs in losses.items():
+        quarter = max(1, min(map(len, runs)) // 4)
+        ends = ([run[:quarter] for run in runs], [run[-quarter:] for run in runs])
+        table.append([side, str(len(runs)), *(_mean_and_error(end) for end in ends)])
+    return table
+
+
+def _mean_and_error(runs: Sequence[Sequence[float]]) -> str:
+    """The mean of the runs' means, and its standard error."""
+    values = [statistics.fmean(run) for run in runs]
+    if len(values) < 2:
+        return f"{values[0]:.4f}"
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):.4f} ± {error:.4f}"
+
+
+def main(arguments: list[str]) -> None:
+    """Trains, prints the table, and writes the plot and the table if asked."""
+    parser = common("curve", __doc__ or "")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--case", choices=("lora", "dreambooth"), default="lora")
+    parser.add_argument("--rate", type=float, default=1e-3, help="a small model learns at more")
+    parser.set_defaults(size="tiny")
+    given = parsed(parser, arguments)
+    losses: dict[str, list[Sequence[float]]] = {}
+    with working_folder(given) as folder:
+        setting = setting_of(given, folder, "fp32" if given.device == "cpu" else "fp16")
+        for seed in range(given.seeds):
+            for side in (OURS, SCRIPT):
+                one = run(side, given.case, seed, given.rate, setting, folder)
+                print(
+                    f"{side}, seed {seed}: {one.error or f'{len(one.losses)} losses'}", flush=True
+                )
+                if one.error or not one.losses:
+                    raise SystemExit(f"{side}: {not_measured([one])}")
+                losses.setdefault(side, []).append(one.losses)
+    if given.write:
+        write_whole(PLOT, plot(losses))
+    head = ("by", "seeds", "loss, first quarter: mean ± standard error", "last quarter")
+    publish(given, f"{about(given, setting)}\n\n{markdown(head, rows(losses))}\n\n{_IMAGE}")
+
+
+_IMAGE = f"![Losses of both sides over the steps](images/{PLOT.name})"
+
+
+def about(given: argparse.Namespace, setting: Setting) -> str:
+    """What was trained, and on what."""
+    return (
+        f"{machine(given.device == 'cpu')}\n\n{given.case}, {given.size} model of random weights, "
+        f"{given.resolution} x {given.resolution} pixels, {setting.precision}, "
+        f"{setting.optimizer}, rate {given.rate:g}, {PICTURES} photographs and as many class "
+        "images. Each side draws its own noise and its own first LoRA."
+    )

@@ -1,0 +1,74 @@
+"""Sides that draw pictures: how they are run, and their table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .measure import Command, Measured, measure
+from .options import room
+from .table import gigabytes, markdown, not_measured, ratio, spread
+
+SCRIPT = Path(__file__).with_name("drawing.py")
+Sides = Mapping[str, tuple[str, Mapping[str, Any]]]  # name -> (way of `drawing.py`, its task)
+_HEAD = (
+    *("by", "pictures", "seconds a picture: median (quartiles) of the rounds", "ours is faster"),
+    *("loaded after, s", "first pictures after, s", "peak memory, GB"),
+)
+
+
+def draw(way: str, task: Mapping[str, Any], folder: Path, device: str) -> Measured:
+    """One run of one side; its pictures are removed."""
+    with room(folder) as place:
+        (place / "task.json").write_text(json.dumps({**task, "output": str(place / "pictures")}))
+        command = Command([str(SCRIPT), way, str(place / "task.json")])
+        return measure(command, place, cpu=device == "cpu")
+
+
+def compare(sides: Sides, folder: Path, device: str, rounds: int) -> dict[str, list[Measured]]:
+    """All sides in turn."""
+    results: dict[str, list[Measured]] = {}
+    for number in range(rounds):
+        for side, (way, task) in sides.items():
+            run = draw(way, task, folder, device)
+            print(f"{side}, {number + 1}: {run.error or f'{a_picture(run):.3g} s'}", flush=True)
+            results.setdefault(side, []).append(run)
+    return results
+
+
+def a_picture(run: Measured) -> float:
+    """Seconds a picture, from the end of loading to the last one written; 0 for none."""
+    if not run.drawn or len(run.moments) < 2:
+        return 0.0
+    return (run.moments[-1] - run.moments[0]) / run.drawn
+
+
+def table(results: Mapping[str, Sequence[Measured]]) -> str:
+    """A row for each side; the first is ours."""
+    ours = _median(next(iter(results.values())))
+    rows = []
+    for number, (side, rounds) in enumerate(results.items()):
+        seconds = [a_picture(run) for run in rounds if a_picture(run)]
+        if not seconds:
+            rows.append([side, "", not_measured(rounds)])
+            continue
+        done = next(run for run in rounds if a_picture(run))
+        rows.append(
+            [
+                side,
+                str(done.drawn),
+                spread(seconds),
+                ratio(_median(rounds), ours) if number else "-",
+                f"{done.moments[0]:.1f}",
+                f"{done.moments[1]:.1f}",
+                gigabytes(max(run.memory for run in rounds)),
+            ]
+        )
+    return markdown(_HEAD, rows)
+
+
+def _median(rounds: Sequence[Measured]) -> float:
+    seconds = sorted(a_picture(run) for run in rounds if a_picture(run))
+    return seconds[len(seconds) // 2] if seconds else 0.0

@@ -1,0 +1,64 @@
+"""What the commands of all tables share: options, the folder they work in, and the page."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from likeness.trainers.files import write_between_marks
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def common(table: str, about: str) -> argparse.ArgumentParser:
+    """A parser with the options of every table."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {table}", description=about)
+    parser.add_argument("--size", choices=("tiny", "full"), default="full", help="of the model")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each side, in turn")
+    parser.add_argument("--resolution", type=int, help="default: 128 on the CPU, else 512")
+    parser.add_argument("--folder", type=Path, help="keep model and pictures here")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The options, with the resolution of the device.
+
+    Ends with a message where the table is to be written to a page that has no place for it: a
+    benchmark takes too long to learn that afterwards.
+    """
+    given = parser.parse_args(arguments)
+    given.resolution = given.resolution or (128 if given.device == "cpu" else 512)
+    given.section = f"{parser.prog.split()[-1]} {given.device}"
+    if given.write and f"<!-- {given.section}: begin -->" not in PAGE.read_text(encoding="utf-8"):
+        parser.error(f"{PAGE} has no section {given.section!r}")
+    return given
+
+
+@contextmanager
+def working_folder(given: argparse.Namespace) -> Iterator[Path]:
+    """The folder of `--folder`, or one that is removed at the end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (given.folder or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+@contextmanager
+def room(folder: Path) -> Iterator[Path]:
+    """A folder for one run, removed after it."""
+    with tempfile.TemporaryDirectory(dir=folder) as path:
+        yield Path(path)
+
+
+def publish(given: argparse.Namespace, text: str) -> None:
+    """Prints a table, and writes it into the page if asked."""
+    print(f"\n{text}")
+    if given.write:
+        write_between_marks(PAGE, given.section, text)
+        print(f"\nWritten to {PAGE}.")

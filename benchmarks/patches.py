@@ -1,0 +1,131 @@
+"""Takes one optimisation out of our trainer, in the process that calls it; `child.py` does.
+
+The trainer has no switches for what is never better off, so its functions are replaced here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def latents_anew() -> None:
+    """Pictures go through the VAE whenever a step sees them."""
+    from likeness.trainers import latents, material
+
+    @dataclass(frozen=True)
+    class Picture:
+        vae: Any
+        item: Any
+        device: Any
+
+        def read(self) -> latents.Latents:
+            self.vae.to(self.device)  # a run puts it away before its first step
+            return latents.encode(self.vae, self.item.pixels()[None], self.device)[0]
+
+    def encode_images(vae: Any, items: Any, *, device: Any, **_: Any) -> list[Picture]:
+        return [Picture(vae, item, device) for item in items]
+
+    material.encode_images = encode_images
+
+
+def prompts_anew() -> None:
+    """Prompts go through a frozen text encoder in every step."""
+    from likeness.trainers.step import Prompts
+
+    Prompts.freeze = lambda self: None
+
+
+def one_kind_a_batch() -> None:
+    """A photograph and its class image go through the UNet one after the other."""
+    from likeness.trainers import loop
+
+    together = loop.step_samples
+
+    def apart(*given: Any, **named: Any) -> list[Any]:
+        parts = []
+        for batch in together(*given, **named):
+            for prior in (False, True):
+                parts.append([sample for sample in batch if sample.prior is prior])
+        return [part for part in parts if part]
+
+    loop.step_samples = apart
+
+
+def plain_convolutions() -> None:
+    """Small convolutions on a CPU are PyTorch's own."""
+    from likeness.trainers import loop
+
+    loop.use_matrix_products = lambda model: None
+
+
+def attention_as_it_comes() -> None:
+    """Attention on a CPU computes in the precision of the run."""
+    from likeness.trainers import step
+
+    step.attention_in_fp32 = nullcontext
+
+
+def plain_adamw() -> None:
+    """AdamW by many small operations."""
+    from likeness.trainers import loop
+
+    fused = loop.build_optimizer
+
+    def build(*given: Any) -> Any:
+        optimizer = fused(*given)
+        optimizer._step_supports_amp_scaling = False
+        for group in optimizer.param_groups:
+            group |= {"fused": False, "foreach": False}
+        return optimizer
+
+    loop.build_optimizer = build
+
+
+def channels_last() -> None:
+    """Pictures lie channel by channel in memory: tried, and not used."""
+    import torch
+    from likeness.trainers import loop
+
+    load = loop.load
+
+    def loaded(run: Any) -> Any:
+        base = load(run)
+        base.unet.to(memory_format=torch.channels_last)
+        return base
+
+    loop.load = loaded
+
+
+def weights_read_whole() -> None:
+    """A checkpoint is read into memory before any of it is used."""
+    from likeness.trainers import weights
+    from safetensors.torch import load
+
+    weights.load_file = lambda path: load(Path(path).read_bytes())
+
+
+def digests_anew() -> None:
+    """The base is read for its digest in every run."""
+    from likeness.trainers import base_file
+
+    base_file._read_known = lambda cache: {}
+
+
+PATCHES: dict[str, Callable[[], None]] = {
+    patch.__name__: patch
+    for patch in (
+        latents_anew,
+        prompts_anew,
+        one_kind_a_batch,
+        plain_convolutions,
+        attention_as_it_comes,
+        plain_adamw,
+        channels_last,
+        weights_read_whole,
+        digests_anew,
+    )
+}

@@ -1,0 +1,108 @@
+"""The arithmetic of a step beside that of a plain matrix product, in FLOP/s."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from .measure import Measured, measure
+from .options import common, parsed, publish, room, working_folder
+from .setting import Setting, our_command, recipe_of, setting_of
+from .table import intervals, machine, markdown, median_step, not_measured
+
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
+REPEATS = 9
+_HEAD = (
+    *("training", "samples a step", "TFLOP a step", "step, s", "TFLOP/s"),
+    *("a matrix product's TFLOP/s", "share of it"),
+)
+
+
+def product_rate(precision: str, device: str) -> float:
+    """FLOP/s of a product of two square matrices: the median of some, after a warm-up."""
+    import torch
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    side = SIDE[device]
+    one, other = (torch.randn(side, side).to(device, dtypes[precision]) for _ in range(2))
+    seconds = []
+    for _ in range(REPEATS + 2):
+        start = time.perf_counter()
+        torch.mm(one, other)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / statistics.median(seconds[2:])
+
+
+def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[Measured]:
+    """A run whose operations are counted, and one that is timed."""
+    recipe = recipe_of(case, setting).changed(schedule={"batch": batch})
+    counted = recipe.changed(schedule={"steps": 3}, compute={"graphs": False})
+    runs = []
+    for chosen, options in ((counted, ["--count-flops"]), (recipe, [])):
+        with room(folder) as place:
+            command = our_command(chosen, setting, place, *options, cache=folder / "cache")
+            runs.append(measure(command, place, cpu=setting.device == "cpu"))
+    return runs
+
+
+def row(name: str, batch: int, runs: list[Measured], product: float) -> list[str]:
+    """A line of the table; a step sees a class image with each photograph."""
+    counted, timed = runs
+    if not counted.flops or len(intervals([timed])) < 2:
+        return [name, str(2 * batch), not_measured(runs)]
+    step = median_step([timed])
+    rate = counted.flops / step
+    return [
+        name,
+        str(2 * batch),
+        f"{counted.flops / 1e12:.3g}",
+        f"{step:.3g}",
+        f"{rate / 1e12:.3g}",
+        f"{product / 1e12:.3g}",
+        f"{100 * rate / product:.0f} %",
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints the table, and writes it if asked."""
+    parser = common("roofline", __doc__ or "")
+    parser.add_argument("--steps", type=int, default=8, help="steps counted")
+    parser.add_argument("--only", choices=("lora", "dreambooth"), action="append")
+    parser.add_argument("--batch", type=int, action="append", help="default: 1; on CUDA 1 and 4")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), action="append")
+    given = with_defaults(parsed(parser, arguments))
+    rows = []
+    with working_folder(given) as folder:
+        for precision in given.precision:
+            product = product_rate(precision, given.device)
+            for case in given.only or ("lora",):
+                setting = setting_of(given, folder, precision, case)
+                for batch in given.batch:
+                    runs = measure_step(case, batch, setting, folder)
+                    rows.append(row(f"{case}, {precision}", batch, runs, product))
+                    print(" | ".join(rows[-1]), flush=True)
+    publish(given, f"{about(given)}\n\n{markdown(_HEAD, rows)}")
+
+
+def with_defaults(given: Any) -> Any:
+    """Precisions and batches of the device, where none are given."""
+    cpu = given.device == "cpu"
+    given.precision = given.precision or (["fp32", "bf16"] if cpu else ["fp16", "bf16"])
+    given.batch = given.batch or ([1] if cpu else [1, 4])
+    return given
+
+
+def about(given: argparse.Namespace) -> str:
+    """What was measured, and on what."""
+    side = SIDE[given.device]
+    return (
+        f"{machine(given.device == 'cpu')}\n\n{given.size} model of random weights, "
+        f"{given.resolution} x {given.resolution} pixels, {given.steps} steps after a warm-up; "
+        f"products of {side:,} x {side:,} matrices with the same threads. Products, convolutions "
+        "and attention are counted, as they are computed."
+    )

@@ -1,0 +1,104 @@
+"""What many photographs and class images cost: encoding, the cache, a step, and memory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .material import write_pictures
+from .measure import Measured, measure
+from .options import common, parsed, publish, room, working_folder
+from .setting import PICTURES, Setting, our_command, recipe_of, setting_of
+from .table import gigabytes, machine, markdown, not_measured, spread
+
+PHOTOS = (15, 150, 1500)
+CLASSES = (500, 5000)
+_HEAD = (
+    *("photographs", "class images", "run", "encode, s", "first step after, s"),
+    *("step, s: median (quartiles)", "peak memory, GB", "without mapped files, GB"),
+    "cache on the disk, MB",
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many pictures a run has."""
+
+    photos: int
+    classes: int
+
+
+def counts_of(photos: list[int], classes: list[int]) -> Iterator[Counts]:
+    """Photographs from few to many with few class images, then the other way round."""
+    for count in photos:
+        yield Counts(count, PICTURES)
+    for count in classes:
+        yield Counts(min(photos), count)
+
+
+def measure_both(counts: Counts, setting: Setting, folder: Path) -> tuple[list[Measured], int]:
+    """A run that encodes all pictures, and one that finds them; the cache's size in bytes."""
+    side = setting.resolution
+    setting = replace(
+        setting,
+        photos=write_pictures(folder / f"{counts.photos}-{side}", counts.photos, side, 2, "jpg"),
+        class_images=write_pictures(
+            folder / f"class-{counts.classes}-{side}", counts.classes, side, 3, "jpg"
+        ),
+    )
+    recipe = recipe_of("lora", setting)
+    runs = []
+    with room(folder) as cache:
+        for _ in ("encoded", "found"):
+            with room(folder) as place:
+                command = our_command(recipe, setting, place, cache=cache)
+                runs.append(measure(command, place, cpu=setting.device == "cpu"))
+        size = sum(file.stat().st_size for file in (cache / "latents").rglob("*.safetensors"))
+    return runs, size
+
+
+def row(counts: Counts, name: str, run: Measured, size: int) -> list[str]:
+    """A line of the table."""
+    start = [f"{counts.photos:,}", f"{counts.classes:,}", name]
+    if run.error or not run.intervals:
+        return [*start, not_measured([run])]
+    return [
+        *start,
+        f"{run.stages['encode']:.1f}",
+        f"{run.first:.1f}",
+        spread(run.intervals),
+        gigabytes(run.memory),
+        gigabytes(run.peak.anonymous),
+        f"{size / 1e6:.1f}",
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints the table, and writes it if asked."""
+    parser = common("scale", __doc__ or "")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--photos", type=int, nargs="+", default=list(PHOTOS))
+    parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
+    # What grows is told best beside a small model.
+    parser.set_defaults(size="tiny", resolution=256)
+    given = parsed(parser, arguments)
+    with working_folder(given) as folder:
+        setting = setting_of(given, folder, "fp32" if given.device == "cpu" else "fp16")
+        rows = []
+        for counts in counts_of(given.photos, given.classes):
+            runs, size = measure_both(counts, setting, folder)
+            for name, run in zip(("encoded", "from the cache"), runs, strict=True):
+                rows.append(row(counts, name, run, size))
+                print(" | ".join(rows[-1]), flush=True)
+    publish(given, f"{about(given)}\n\n{markdown(_HEAD, rows)}")
+
+
+def about(given: argparse.Namespace) -> str:
+    """What was measured, and on what."""
+    return (
+        f"{machine(given.device == 'cpu')}\n\n{given.size} model of random weights, LoRA with text "
+        f"encoder, {given.resolution} x {given.resolution} pixels, {given.steps} steps; each run "
+        "once with an empty cache and once more."
+    )

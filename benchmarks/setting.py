@@ -1,0 +1,94 @@
+"""The trainings that are compared, and what is the same for all sides of one."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likeness.trainers.places import Places
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import Recipe
+
+from .material import Model, write_model, write_pictures
+from .measure import WARM_UP, Command
+
+# Our presets by the name of the case; the study's tiny DreamBooth has half the side.
+CASES = {
+    "lora": "lora-r4",
+    "lora-frozen-text": "lora-r4",
+    "dreambooth": "standard",
+    "tiny": "tiny",
+}
+PICTURES = 4  # photographs, and as many class images
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all sides of a training."""
+
+    model: Model
+    photos: Path
+    class_images: Path
+    resolution: int
+    steps: int
+    precision: str
+    optimizer: str
+    device: str
+
+
+def eight_bit() -> str:
+    """The study's optimizer, else the one that needs no package."""
+    return "adamw8bit" if importlib.util.find_spec("bitsandbytes") else "adamw"
+
+
+def setting_of(
+    given: argparse.Namespace, folder: Path, precision: str, case: str = "lora"
+) -> Setting:
+    """The setting of a case; writes model and pictures into `folder`, where they are not yet."""
+    side = given.resolution // 2 if case == "tiny" else given.resolution
+    return Setting(
+        model=write_model(folder, given.size),
+        photos=write_pictures(folder / f"photos-{side}", PICTURES, side, seed=0),
+        class_images=write_pictures(folder / f"class-{side}", PICTURES, side, seed=1),
+        resolution=side,
+        steps=given.steps + WARM_UP + 1,
+        precision=precision,
+        optimizer=getattr(given, "optimizer", None) or eight_bit(),
+        device=given.device,
+    )
+
+
+def recipe_of(case: str, setting: Setting) -> Recipe:
+    """The study's recipe of a case, at the setting's size."""
+    recipe = preset(CASES[case])
+    text = {"train": False} if case == "lora-frozen-text" else {}
+    return recipe.changed(
+        name="bench",
+        subject={"resolution": setting.resolution},
+        prior={"count": PICTURES},
+        text_encoder=text,
+        schedule={"steps": setting.steps},
+        optimizer={"name": setting.optimizer},
+        compute={"attention": "sdpa", "precision": setting.precision},
+    )
+
+
+def our_command(
+    recipe: Recipe, setting: Setting, folder: Path, *options: str, **places: Any
+) -> Command:
+    """Our training; writes the recipe and the places into `folder`. `places` replaces some."""
+    paths = {
+        "base": setting.model.folder,
+        "photos": setting.photos,
+        "class_images": setting.class_images,
+        "runs": folder / "runs",
+        "loras": folder / "loras",
+        "checkpoints": folder / "checkpoints",
+        "cache": folder / "cache",
+    }
+    (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+    (folder / "places.json").write_text(Places(**paths | places).model_dump_json())
+    return Command(["likeness", str(folder / "recipe.json"), str(folder / "places.json"), *options])

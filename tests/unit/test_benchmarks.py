@@ -1,0 +1,226 @@
+"""The benchmarks' own arithmetic, texts and command lines; nothing is trained here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from likeness.benchmarks import curve, drawings, options, parts, peers, scale, setting, table
+from likeness.benchmarks.material import Model
+from likeness.benchmarks.measure import Measured, Peak, measured
+from likeness.benchmarks.roofline import row as roofline_row
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(step=2.0, steps=8, first=10.0, after=5.0, **fields):
+    moments = [first + step * number for number in range(steps)]
+    return Measured(
+        moments=moments, cpu_moments=moments, total=moments[-1] + after,
+        peak=Peak(3 * 10**9, 2 * 10**9), pictures=8, prompts=14, **fields,
+    )  # fmt: skip
+
+
+def lines(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A setting whose files are not there: no side is started."""
+    model = Model(tmp_path / "model", tmp_path / "model.safetensors")
+    model.tokenizer.mkdir(parents=True)
+    return setting.Setting(model, tmp_path / "photos", tmp_path / "class", 64, 11, "bf16",
+                           "adamw8bit", "cpu")  # fmt: skip
+
+
+# Figures.
+
+
+def test_the_first_two_intervals_are_warm_up():
+    one = Measured(moments=[1, 11, 21, 22, 24])
+    assert one.intervals == (1, 2)
+    assert one.first == 1
+
+
+def test_a_whole_run_is_reckoned_from_its_ends_and_the_median_step():
+    assert table.whole_run([run(step=2, first=10, after=5)], steps=800) == 10 + 799 * 2 + 5
+    assert table.whole_run([Measured()], steps=800) == 0
+
+
+def test_a_process_that_failed_says_why_and_one_that_ended_well_forgets_its_exit():
+    said = {"moments": [105.0], "error": "SystemExit: 0"}
+    assert measured(dict(said), 100.0, 109.0, Peak(), 1).error == "SystemExit: 0"
+    good = measured(dict(said), 100.0, 109.0, Peak(), 0)
+    assert (good.error, good.moments, good.total, good.after) == ("", [5.0], 9.0, 4.0)
+
+
+def test_memory_is_that_of_the_gpu_where_there_is_one():
+    assert run().memory == 3 * 10**9
+    assert run(gpu_memory=7).memory == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([], "-"), ([1.5], "1.5"), ([1, 2, 3, 4, 5], "3 (2 to 4)")],
+)
+def test_a_spread_is_a_median_with_quartiles(values, text):
+    assert table.spread(values) == text
+
+
+# Tables.
+
+
+def test_a_training_that_failed_is_a_row_with_its_error():
+    rounds = {("fp32", "lora", "Likeness"): [run()],
+              ("fp32", "lora", "peer"): [Measured(error="OSError: a | b\nc")]}  # fmt: skip
+    head, _, ours, peer = lines(table.trainings(rounds, "Likeness"))
+    assert len(ours) == len(peer) == len(head)
+    assert peer[2] == "not measured: OSError: a / b c"
+
+
+def test_a_peer_is_compared_with_ours_of_the_same_case_and_precision():
+    rounds = {("fp32", "lora", "Likeness"): [run(step=2)], ("fp32", "lora", "peer"): [run(step=3)],
+              ("bf16", "lora", "Likeness"): [run(step=1)], ("bf16", "lora", "peer"): [run(step=3)],
+              ("bf16", "tiny", "peer"): [run(step=3)]}  # fmt: skip
+    faster = [row[3] for row in lines(table.trainings(rounds, "Likeness"))[2:]]
+    assert faster == ["-", "1.50 x", "-", "3.00 x", "-"]
+
+
+def test_a_lower_memory_tier_is_told():
+    rounds = {("fp32", "lora", "Likeness"): [run(tier="checkpointing")]}
+    assert lines(table.trainings(rounds, "Likeness"))[2][1] == "Likeness, tier checkpointing"
+    rounds = {("fp32", "lora", "Likeness"): [run(tier="full")]}
+    assert lines(table.trainings(rounds, "Likeness"))[2][1] == "Likeness"
+
+
+def test_seconds_a_picture_count_from_the_end_of_loading():
+    two_batches = Measured(moments=[5, 7, 9], drawn=8)
+    assert drawings.a_picture(two_batches) == 0.5
+    assert drawings.a_picture(Measured(moments=[5])) == 0
+    results = {"ours": [two_batches], "peer": [Measured(moments=[5, 9, 13], drawn=8)],
+               "broken": [Measured(error="no")]}  # fmt: skip
+    _, _, ours, peer, broken = lines(drawings.table(results))
+    assert (ours[2], ours[3], peer[3]) == ("0.5", "-", "2.00 x")
+    assert broken[2] == "not measured: no"
+
+
+def test_a_roofline_is_the_share_of_a_products_rate():
+    counted, timed = Measured(flops=4e12), run(step=2)
+    assert roofline_row("lora", 1, [counted, timed], product=8e12)[1:] == [
+        *("2", "4", "2", "2", "8", "25 %")
+    ]  # fmt: skip
+    assert "not measured" in roofline_row("lora", 1, [Measured(error="x"), timed], 8e12)[2]
+
+
+def test_many_photographs_come_with_few_class_images_and_the_other_way_round():
+    counts = [(c.photos, c.classes) for c in scale.counts_of([15, 150], [500, 5000])]
+    assert counts == [(15, 4), (150, 4), (15, 500), (15, 5000)]
+    cells = scale.row(scale.Counts(1500, 4), "encoded", run(stages={"encode": 7.25}), 2_500_000)
+    assert cells[:4] == ["1,500", "4", "encoded", "7.2"]
+    assert cells[-3:] == ["3", "2", "2.5"]
+
+
+def test_a_parts_gain_is_the_step_without_it_over_the_step_with_it():
+    cells = parts.row("it", parts.PARTS["bf16"], [run(step=2)], [run(step=3)])
+    assert cells[:5] == ["it", "lora", "2 (2 to 2)", "3 (3 to 3)", "1.50 x"]
+
+
+def test_the_mean_curve_ends_with_the_shortest_run():
+    assert curve.means([[1, 3, 5], [3, 5]]) == [2, 4]
+    assert curve.rows({"ours": [[1.0] * 8, [3.0] * 8]})[0][2:] == ["2.0000 ± 1.0000"] * 2
+
+
+def test_the_plot_is_an_svg_with_a_line_and_a_name_for_each_side():
+    from xml.etree import ElementTree
+
+    svg = ElementTree.fromstring(curve.plot({"ours": [[0.3, 0.2, 0.1]], "it's": [[0.3, 0.3, 0.2]]}))
+    tags = [element.tag.rpartition("}")[2] for element in svg.iter()]
+    assert tags.count("polyline") == 2
+    assert "it's" in {element.text for element in svg}
+
+
+# Command lines.
+
+
+def test_flags_leave_out_what_is_off():
+    assert peers.flags({"a": 1, "b": True, "c": False, "d": None}) == ["--a", "1", "--b"]
+
+
+def test_without_their_variables_peers_are_left_out(made, tmp_path, monkeypatch):
+    recipe = setting.recipe_of("lora", made)
+    for variable, ask in peers.PEERS.values():
+        monkeypatch.delenv(variable, raising=False)
+        assert ask(recipe, made, tmp_path) is None
+
+
+def test_kohyas_scripts_see_two_pictures_a_step(made, tmp_path, monkeypatch):
+    monkeypatch.setenv(peers.KOHYA, "/scripts")
+    monkeypatch.setenv("LIKENESS_KOHYA_PYTHON", "/python")
+    command = peers.kohya_script(setting.recipe_of("lora", made), made, tmp_path)
+    words = list(command.arguments)
+    assert command.python == "/python"
+    assert words[0] == str(Path("/scripts/train_network.py"))
+    assert words[words.index("--train_batch_size") + 1] == "2"
+    assert words[words.index("--mixed_precision") + 1] == "bf16"
+    (data,) = json.loads((tmp_path / "pictures.json").read_text())["datasets"]
+    assert [subset.get("is_reg", False) for subset in data["subsets"]] == [False, True]
+
+
+def test_kohyas_dreambooth_with_a_frozen_text_encoder(made, tmp_path, monkeypatch):
+    monkeypatch.setenv(peers.KOHYA, "/scripts")
+    command = peers.kohya_script(setting.recipe_of("tiny", made), made, tmp_path)
+    words = list(command.arguments)
+    assert words[0] == str(Path("/scripts/train_db.py"))
+    assert words[words.index("--stop_text_encoder_training") + 1] == "-1"
+
+
+def test_core_trains_loras_only(made, tmp_path, monkeypatch):
+    monkeypatch.setenv(peers.CORE, str(tmp_path))
+    assert peers.core_node(setting.recipe_of("dreambooth", made), made, tmp_path) is None
+
+
+def test_the_scripts_command_has_the_recipes_values(made, tmp_path, monkeypatch):
+    monkeypatch.setenv(peers.DIFFUSERS, "/examples")
+    words = peers.diffusers_script(setting.recipe_of("lora", made), made, tmp_path).arguments
+    assert words[0] == str(Path("/examples/train_dreambooth_lora.py"))
+    assert words[words.index("--rank") + 1] == "4"
+    assert "--train_text_encoder" in words and "--use_8bit_adam" in words
+    frozen = setting.recipe_of("lora-frozen-text", made)
+    assert "--train_text_encoder" not in peers.diffusers_script(frozen, made, tmp_path).arguments
+
+
+def test_every_part_names_a_case_and_a_patch_that_are_there(made):
+    from likeness.benchmarks.patches import PATCHES
+
+    for part in parts.PARTS.values():
+        recipe = setting.recipe_of(part.case, made)
+        for way in (part.with_it, part.without):
+            assert way.patch == "" or way.patch in PATCHES
+            recipe.changed(**way.changes)
+
+
+def test_every_table_has_its_section_on_the_page():
+    page = options.PAGE.read_text(encoding="utf-8")
+    names = ("trainings", "class-images", "comparison", "scale", "parts", "roofline", "curve")
+    for section in [f"{name} cpu" for name in names] + ["matrix time", "matrix memory"]:
+        assert page.count(f"<!-- {section}: begin -->") == 1, section
+        assert page.count(f"<!-- {section}: end -->") == 1, section
+
+
+def test_a_table_that_has_no_section_is_refused_before_it_is_measured(capsys):
+    parser = options.common("nothing", "")
+    with pytest.raises(SystemExit):
+        options.parsed(parser, ["--write"])
+    assert "no section 'nothing cpu'" in capsys.readouterr().err
+
+
+def test_an_unknown_table_is_named():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nonsense"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": ""}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no table 'nonsense'" in done.stderr
