@@ -1,7 +1,9 @@
 import errno
+import logging
 
 import pytest
 from likeness.comparison import terminal as comparison
+from likeness.comparison.errors import ComparisonError
 from likeness.terminal import main
 
 
@@ -31,3 +33,17 @@ def test_a_full_disk_is_told_without_a_traceback(capsys, monkeypatch):
     assert main(["plan", "study"]) == 1
     said = capsys.readouterr().err
     assert "The disk is full" in said and "cells/1.png" in said
+
+
+def test_bitsandbytes_tells_its_errors_and_not_which_kernels_it_lacks(monkeypatch):
+    """It would print "Failed to load CPU gemm_4bit_forward" at every command that imports peft."""
+    told = {}
+
+    def find(name):
+        log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+        told.update({level: log.isEnabledFor(level) for level in (logging.WARNING, logging.ERROR)})
+        raise ComparisonError("no plan")
+
+    monkeypatch.setattr(comparison, "find_plan", find)
+    assert main(["plan", "study"]) == 1
+    assert told == {logging.WARNING: False, logging.ERROR: True}
