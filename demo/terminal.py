@@ -1,4 +1,4 @@
-"""Commands of this room: demo, and under it pretrain and quality."""
+"""Commands of this room: demo, and under it pretrain, quality and judge."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ rows: base, tiny, lora-r1, lora-r4, lora-r8, standard; with -no-prior: without c
 """
 
 
+_JUDGE = """\
+Asks both judges about held-out drawings and about a hundred pictures that the small model draws,
+and compares their answers with the truth, and with what a person saw (demo/labels.json). The
+results are in demo/weights/README.md.
+"""
+
+
 def add_commands(commands: Any) -> None:
     """Adds this room's commands to the parser."""
     demo = commands.add_parser("demo", help="try everything on a small model, without downloads")
@@ -37,6 +44,7 @@ def add_commands(commands: Any) -> None:
     more = demo.add_subparsers(metavar="COMMAND")
     _add_pretrain(more)
     _add_quality(more)
+    _add_judge(more)
 
 
 def _add_pretrain(commands: Any) -> None:
@@ -85,6 +93,23 @@ def _add_quality(commands: Any) -> None:
         "--weights", type=Path, metavar="FOLDER", help="another small model's files"
     )
     parser.set_defaults(run=_quality)
+
+
+def _add_judge(commands: Any) -> None:
+    parser = commands.add_parser(
+        "judge", help="measure how often the judges are right", description=_JUDGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="only write the hundred pictures there"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="put the table between the marks of a page"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="another small model's files"
+    )
+    parser.set_defaults(run=_judge)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -149,4 +174,19 @@ def _quality(given: argparse.Namespace) -> int:
     print(text)
     if given.write:
         write_between_marks(given.write, "sweep" if given.sweep else "quality", text)
+    return 0
+
+
+def _judge(given: argparse.Namespace) -> int:
+    from . import judge_check
+    from .weights import FOLDER
+
+    folder = (given.weights or FOLDER).resolve()
+    if given.pictures:
+        judge_check.write_pictures(given.pictures, folder)
+        return 0
+    text = judge_check.report(folder)
+    print(text)
+    if given.write:
+        write_between_marks(given.write, "judges", text)
     return 0

@@ -1,0 +1,136 @@
+"""`likeness demo judge`: how often the judges are right, and how often they agree.
+
+Asked are held-out drawings, whose truth is known, and a hundred pictures that the miniature draws,
+whose truth is in labels.json: what a person saw on them, who had not seen the judges' answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..trainers.base_model import load_base
+from ..trainers.errors import BaseModelError
+from . import measures, pretrain_judge, weights
+from .captions import caption
+from .casting import random_scene
+from .facts import QUESTIONS
+from .judge import Judge, load_judge
+from .pretrain_vae import tiled
+
+LABELS = Path(__file__).with_name("labels.json")
+COUNT = 100
+_SEED, _BATCH, _SHEET = 900_000, 10, 20
+Answers = dict[str, str]  # question: answer; what a person could not tell is left out
+
+
+def captions(count: int = COUNT) -> list[str]:
+    """Captions of scenes that are in no shard."""
+    rngs = [np.random.default_rng((_SEED, number)) for number in range(count)]
+    return [caption(random_scene(rng), rng) for rng in rngs]
+
+
+def pictures(folder: Path = weights.FOLDER) -> NDArray[np.uint8]:
+    """What the miniature draws for `captions`, (100, 128, 96, 3). Raises BaseModelError."""
+    model, asked = load_base(weights.find(weights.CHECKPOINT, folder)), captions()
+    parts = [slice(first, first + _BATCH) for first in range(0, COUNT, _BATCH)]
+    seeds = range(_SEED, _SEED + COUNT)
+    return np.concatenate([measures.draw(model, asked[part], seeds[part]) for part in parts])
+
+
+def write_pictures(out: Path, folder: Path = weights.FOLDER) -> None:
+    """Writes `pictures` as sheets of 20, in rows of 5, three times as large."""
+    shown = pictures(folder).repeat(3, axis=1).repeat(3, axis=2)
+    out.mkdir(parents=True, exist_ok=True)
+    for first in range(0, COUNT, _SHEET):
+        sheet = Image.fromarray(tiled(shown[first : first + _SHEET], 5))
+        sheet.save(out / f"{first:02}-{first + _SHEET - 1:02}.png")
+
+
+def read_labels(folder: Path = weights.FOLDER, path: Path = LABELS) -> list[Answers]:
+    """What was seen on each of `pictures`.
+
+    Raises BaseModelError for labels of another miniature, or with answers that there are not.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["checkpoint"] != weights.digest(weights.find(weights.CHECKPOINT, folder)):
+        raise BaseModelError(f"{path.name} tells of pictures by another miniature than {folder}'s.")
+    labels: list[Answers] = stored["labels"]
+    for number, label in enumerate(labels):
+        wrong = [f"{q}: {a}" for q, a in label.items() if a not in QUESTIONS.get(q, ())]
+        if wrong:
+            raise BaseModelError(f"{path.name}, picture {number}: {', '.join(wrong)} is no answer.")
+    return labels
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a judge says: the most likely answer to each question, (n,) each, by question."""
+
+    said: Mapping[str, NDArray[np.int64]]
+
+    def right(self, question: str, labels: Sequence[Answers]) -> tuple[int, int]:
+        """How many pictures it answers as labelled, and how many are labelled."""
+        told = [n for n, label in enumerate(labels) if question in label]
+        answers = QUESTIONS[question]
+        hits = [answers[self.said[question][n]] == labels[n][question] for n in told]
+        return sum(hits), len(told)
+
+    def agrees(self, question: str, other: Asked) -> float:
+        """The share of pictures to which another judge gives the same answer."""
+        return float((self.said[question] == other.said[question]).mean())
+
+
+def ask(judge: Judge, shown: NDArray[np.uint8]) -> Asked:
+    """The answers of a judge to all questions about pictures (n, h, w, 3)."""
+    answers = judge(shown).answers
+    return Asked({question: answers[question].argmax(1).numpy() for question in QUESTIONS})
+
+
+def report(folder: Path = weights.FOLDER) -> str:
+    """Tables in Markdown. Raises BaseModelError."""
+    judges = [load_judge(weights.find(name, folder)) for name in _JUDGES]
+    pool = pretrain_judge.held_out(torch.device("cpu"))
+    known = [pretrain_judge.evaluate(judge.network, pool) for judge in judges]
+    labels, drawn = read_labels(folder), pictures(folder)
+    first, second = (ask(judge, drawn) for judge in judges)
+    rows = [["question", "held-out drawings", "second judge", "by eye", "second judge", "agree"]]
+    rows.append(["---"] * len(rows[0]))
+    for question in QUESTIONS:
+        rows.append([
+            question,
+            *(f"{100 * scores['answers'][question]:.1f} %" for scores in known),
+            *(_share(*asked.right(question, labels)) for asked in (first, second)),
+            f"{100 * first.agrees(question, second):.0f} %",
+        ])  # fmt: skip
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{table}\n\n{_others(known)}\n"
+
+
+_JUDGES = (weights.JUDGE, weights.SECOND_JUDGE)
+
+
+def _share(hits: int, count: int) -> str:
+    return f"{hits} of {count}" if count else "–"
+
+
+def _others(known: Sequence[Mapping[str, Any]]) -> str:
+    """What else was measured on the drawings, a line for each judge."""
+    lines = []
+    for name, scores in zip(("judge", "second judge"), known, strict=True):
+        traits = np.mean(list(scores["traits"].values()))
+        lines.append(
+            f"* {name}, held-out drawings: {100 * traits:.0f} % of the variance of the traits "
+            f"explained, joints {scores['joint_error']:.3f} of the height away, a person's other "
+            f"picture found before the twin's two {100 * scores['twins_told_apart']:.0f} % of the "
+            "time (by chance: 33 %)."
+        )
+    return "\n".join(lines)
