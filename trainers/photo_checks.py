@@ -47,8 +47,9 @@ def fingerprint(pixels: np.ndarray) -> np.ndarray:
 
 def twin_of(prints: Sequence[np.ndarray]) -> list[int | None]:
     """For each fingerprint the index of the first one before it that it nearly equals, or None."""
+    table = np.array(prints)  # (n, 128)
     found: list[int | None] = []
-    for number, one in enumerate(prints):
-        alike = (n for n in range(number) if int((prints[n] != one).sum()) <= TWINS)
-        found.append(next(alike, None))
+    for number, one in enumerate(table):
+        alike = (table[:number] != one).sum(axis=1) <= TWINS
+        found.append(int(alike.argmax()) if alike.any() else None)
     return found

@@ -52,7 +52,7 @@ def open_picture(source: Path | io.BytesIO) -> Image.Image:
     Raises SubjectError, whose text says why the file is refused and what to do.
     """
     try:
-        with _strict(), Image.open(source, formats=_known_formats()) as image:
+        with strict(), Image.open(source, formats=_known_formats()) as image:
             _check_header(image)
             image.load()
             return _upright(image)
@@ -74,8 +74,11 @@ def _known_formats() -> list[str]:
 
 
 @contextmanager
-def _strict() -> Iterator[None]:
-    """A cut-off file is an error even where a host told PIL to fill the rest with grey."""
+def strict() -> Iterator[None]:
+    """A cut-off file is an error even where a host told PIL to fill the rest with grey.
+
+    The setting is the whole process's: who reads in threads enters this around all of them.
+    """
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

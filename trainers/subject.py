@@ -9,7 +9,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from .errors import MissingPackage, SubjectError
-from .pictures import open_picture, to_srgb
+from .pictures import open_picture, strict, to_srgb
 from .recipe import Subject
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+_READERS = 4  # pictures decoded at once
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,9 @@ def read_subject(folder: Path, spec: Subject) -> PhotoSet:
     find_face = face_finder() if spec.crop == "face" else None
     photos: dict[str, Photo] = {}
     refused: list[Refused] = []
-    for path in files:
-        try:
-            photo = read_photo(path, spec, find_face)
-        except SubjectError as error:
-            refused.append(Refused(path.name, str(error)))
+    for path, photo in _read_all(files, spec, find_face):
+        if isinstance(photo, SubjectError):
+            refused.append(Refused(path.name, str(photo)))
             continue
         if photo.digest in photos:
             same = photos[photo.digest].path.name
@@ -94,6 +94,24 @@ def read_subject(folder: Path, spec: Subject) -> PhotoSet:
     _check_enough(Path(folder), len(photos), refused, spec.holdout)
     ordered = tuple(photos[digest] for digest in sorted(photos))
     return PhotoSet(ordered, tuple(refused), tuple(notes), set_digest(ordered))
+
+
+def _read_all(
+    files: Sequence[Path], spec: Subject, find_face: FaceFinder | None
+) -> Iterator[tuple[Path, Photo | SubjectError]]:
+    """Each file's photograph, or why it is refused, in order; several are decoded at once."""
+
+    def read(path: Path) -> Photo | SubjectError:
+        try:
+            return read_photo(path, spec, find_face)
+        except SubjectError as error:
+            return error
+
+    if find_face is not None:  # detectors are not made for threads
+        yield from zip(files, map(read, files), strict=True)
+        return
+    with strict(), ThreadPoolExecutor(max_workers=_READERS) as pool:
+        yield from zip(files, pool.map(read, files), strict=True)
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:

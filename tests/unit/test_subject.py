@@ -3,11 +3,13 @@
 import io
 import os
 import sys
+import threading
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from likeness.trainers import subject
 from likeness.trainers.errors import MissingPackage, SubjectError
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import (
@@ -173,6 +175,28 @@ def test_a_cut_off_picture_is_refused_where_a_host_is_lenient(tmp_path, monkeypa
     (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     assert set(reasons(read_subject(tmp_path, SMALL))) == {"cut.jpg"}
     assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_1_500_photographs_are_not_decoded_one_after_another(tmp_path, monkeypatch):
+    """Each waits for another one: read in turn they would wait until the barrier breaks."""
+    for number in range(4):
+        put(tmp_path, f"{number}.png", picture(seed=number))
+    together, read = threading.Barrier(2, timeout=30), subject.read_photo
+
+    def meet(*given):
+        together.wait()
+        return read(*given)
+
+    monkeypatch.setattr(subject, "read_photo", meet)
+    assert len(read_subject(tmp_path, SMALL).photos) == 4
+
+
+def test_reading_in_threads_leaves_the_hosts_setting_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for number in range(8):
+        put(tmp_path, f"{number}.png", picture(seed=number))
+    read_subject(tmp_path, SMALL)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_a_decompression_bomb_is_refused_unopened(tmp_path):
