@@ -75,18 +75,34 @@ def check_lora(
             "Choose a base model of that family, or another adapter."
         )
     for module in sorted({key.split(".")[0] for key in lora}):
-        up, down = (lora.get(f"{module}.lora_{part}.weight") for part in ("up", "down"))
-        weight = weights.get(modules[module])
-        if up is None and down is None:  # another algorithm: ComfyUI's own business
-            continue
-        if up is None or down is None:
-            raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
-        if weight is not None and (up[0] != weight[0] or prod(down[1:]) != prod(weight[1:])):
-            raise AdapterError(
-                f"{name} does not fit this model: it adapts {module} as a layer of "
-                f"{prod(down[1:])} inputs and {up[0]} outputs, which here has {prod(weight[1:])} "
-                f"and {weight[0]}. It looks like this: {guess_family(lora)}."
-            )
+        _check_module(name, module, lora, weights.get(modules[module]))
+
+
+def _check_module(name: str, module: str, lora: dict[str, Shape], weight: Shape | None) -> None:
+    """As `check_lora`, for one module: core only logs what it cannot multiply, and goes on."""
+    up, down, middle = (lora.get(f"{module}.lora_{part}.weight") for part in ("up", "down", "mid"))
+    if (up is None and down is None) or middle is not None:
+        return  # another algorithm: ComfyUI's own business
+    if up is None or down is None:
+        raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
+    if len(up) < 2 or len(down) < 2 or up[1] != down[0]:
+        raise AdapterError(
+            f"{name} is damaged: the matrices of {module} do not fit each other, {up} and {down}."
+        )
+    if weight is None:
+        return
+    if up[0] != weight[0] or prod(down[1:]) != prod(weight[1:]):
+        raise AdapterError(
+            f"{name} does not fit this model: it adapts {module} as a layer of "
+            f"{prod(down[1:])} inputs and {up[0]} outputs, which here has {prod(weight[1:])} "
+            f"and {weight[0]}. It looks like this: {guess_family(lora)}."
+        )
+    scale = lora.get(f"{module}.dora_scale")
+    if scale is not None and prod(scale) not in weight[:2]:
+        raise AdapterError(
+            f"{name} is damaged: the DoRA scale of {module} has {prod(scale)} values, and the "
+            f"layer {weight[1]} inputs and {weight[0]} outputs."
+        )
 
 
 def _known(key: str, modules: dict[str, Any]) -> bool:

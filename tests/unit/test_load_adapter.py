@@ -174,3 +174,34 @@ def test_an_adapter_of_another_family_is_named(nodes, monkeypatch, tmp_path, fam
     with pytest.raises(AdapterError, match="does not fit this model") as said:
         nodes.adapters.apply_adapter(None, None, path, (1.0, 1.0))
     assert family in str(said.value)
+
+
+def pair(up, down, **more):
+    shapes = {"lora_up.weight": up, "lora_down.weight": down, **more}
+    return {f"{MODULE}.{name}": shape for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("lora", "says"),
+    [
+        (pair((8, 4), (2, 768)), "do not fit each other"),
+        (pair((), (4, 768)), "do not fit each other"),
+        (pair((8, 4), ()), "do not fit each other"),
+        (pair((8, 4), (4, 768), dora_scale=(5, 1)), "5 values, and the layer 768 inputs and 8"),
+        ({f"{MODULE}.lora_up.weight": (8, 4)}, "only one of its two matrices"),
+    ],
+)
+def test_what_core_would_only_log_and_leave_out_is_an_error(nodes, lora, says):
+    with pytest.raises(AdapterError, match=says):
+        nodes.adapters.check_lora("x", lora, {MODULE: "a"}, {"a": (8, 768)})
+
+
+def test_kinds_of_lora_that_core_knows_are_let_through(nodes):
+    conv, weights = (8, 4, 1, 1), {"a": (8, 16, 3, 3)}
+    for lora in (
+        pair(conv, (4, 16, 3, 3), dora_scale=(8, 1, 1, 1)),
+        pair(conv, (4, 16, 3, 3), dora_scale=(1, 16, 1, 1)),
+        pair((8, 4), (4, 16), **{"lora_mid.weight": (4, 4, 3, 3)}),
+        {f"{MODULE}.hada_w1_a": (8, 4)},
+    ):
+        nodes.adapters.check_lora("x", lora, {MODULE: "a"}, weights)
