@@ -113,21 +113,18 @@ _HEAD = (
 
 
 def trainings(results: Rounds, ours: str) -> str:
-    """A row for each (precision, training, side), its rounds taken together."""
+    """A row for each (precision, training, side), its rounds that ended well taken together."""
     rows = []
     for (precision, case, side), rounds in results.items():
-        tier = rounds[0].tier
-        start = [f"{case}, {precision}", side + (f", tier {tier}" if tier not in _FAST else "")]
-        if len(intervals(rounds)) < 2:
-            rows.append([*start, not_measured(rounds)])
+        whole = [run for run in rounds if not run.error]
+        if len(intervals(whole)) < 2:
+            rows.append([f"{case}, {precision}", side, not_measured(rounds)])
             continue
+        tier = "" if whole[0].tier in _FAST else f", tier {whole[0].tier}"
         own = results.get((precision, case, ours), ())
-        rows.append([*start, *_figures(rounds, "-" if side == ours else _faster(rounds, own))])
+        faster = "-" if side == ours else ratio(median_step(whole), median_step(own))
+        rows.append([f"{case}, {precision}", f"{side}{tier}", *_figures(whole, faster)])
     return markdown(_HEAD, rows)
-
-
-def _faster(rounds: Sequence[Measured], own: Sequence[Measured]) -> str:
-    return ratio(median_step(rounds), median_step(own))
 
 
 def _figures(rounds: Sequence[Measured], faster: str) -> list[str]:

@@ -89,6 +89,13 @@ def test_a_peer_is_compared_with_ours_of_the_same_case_and_precision():
     assert faster == ["-", "1.50 x", "-", "3.00 x", "-"]
 
 
+def test_a_round_that_failed_leaves_the_figures_of_the_others():
+    failed = run(step=99, first=500, error="killed")
+    rounds = {("fp32", "lora", "Likeness"): [failed, run(step=2, first=10)]}
+    row = lines(table.trainings(rounds, "Likeness"))[2]
+    assert (row[2], row[5]) == ("2 (2 to 2)", "10.0")
+
+
 def test_a_lower_memory_tier_is_told():
     rounds = {("fp32", "lora", "Likeness"): [run(tier="checkpointing")]}
     assert lines(table.trainings(rounds, "Likeness"))[2][1] == "Likeness, tier checkpointing"
