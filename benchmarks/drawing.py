@@ -1,7 +1,7 @@
 """Draws pictures, as one side of a benchmark; `child.py` runs this with its REPORT.
 
-``drawing.py WAY TASK``: the ways are below; the task is JSON. Loading ends with the first moment of
-the report, and each later one comes after the pictures that were drawn together.
+``drawing.py WAY TASK``: the ways are below; the task is JSON. What is timed begins with the first
+moment of the report, and each later one comes after the pictures that were drawn together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PACKAGE = Path(__file__).resolve().parents[1] / "__main__.py"
 
 
 def drawn(count: int) -> None:
-    """Notes that so many pictures are drawn and written; 0 when all is loaded."""
+    """Notes that so many pictures are drawn and written; 0 when the time begins."""
     REPORT.drawn += count  # type: ignore[name-defined]  # noqa: F821
     REPORT.note()  # type: ignore[name-defined]  # noqa: F821
 
@@ -133,12 +133,12 @@ def pipeline_cells(task: Task) -> None:
     import torch
     from diffusers import EulerDiscreteScheduler
 
+    drawn(0)  # loading counts, as ours loads each variant when it comes to it
     pipeline = _pipeline(task)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     output = Path(task["output"])
     output.mkdir(parents=True)
     own = pipeline.unet
-    drawn(0)
     for name, file in task["variants"].items():
         pipeline.unet = own
         if file and "lora" in name:

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("drawing.py")
 Sides = Mapping[str, tuple[str, Mapping[str, Any]]]  # name -> (way of `drawing.py`, its task)
 _HEAD = (
     *("by", "pictures", "seconds a picture: median (quartiles) of the rounds", "ours is faster"),
-    *("loaded after, s", "first pictures after, s", "peak memory, GB"),
+    *("begins after, s", "first pictures after, s", "peak memory, GB"),
 )
 
 
@@ -39,7 +39,7 @@ def compare(sides: Sides, folder: Path, device: str, rounds: int) -> dict[str, l
 
 
 def a_picture(run: Measured) -> float:
-    """Seconds a picture, from the end of loading to the last one written; 0 for none."""
+    """Seconds a picture, from the first moment to the last one written; 0 for none."""
     if not run.drawn or len(run.moments) < 2:
         return 0.0
     return (run.moments[-1] - run.moments[0]) / run.drawn

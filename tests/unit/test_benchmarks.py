@@ -103,7 +103,7 @@ def test_a_lower_memory_tier_is_told():
     assert lines(table.trainings(rounds, "Likeness"))[2][1] == "Likeness"
 
 
-def test_seconds_a_picture_count_from_the_end_of_loading():
+def test_seconds_a_picture_count_from_the_first_moment():
     two_batches = Measured(moments=[5, 7, 9], drawn=8)
     assert drawings.a_picture(two_batches) == 0.5
     assert drawings.a_picture(Measured(moments=[5])) == 0
