@@ -69,15 +69,17 @@ def folder_inside(root: Path, name: str) -> Path:
     """As `inside`, for a folder that exists. Raises LikenessError."""
     path = inside(root, name)
     if not path.is_dir():
-        raise LikenessError(
-            f"There is no folder {name!r} in {root}: make it and put the photographs into it."
-        )
+        raise LikenessError(f"There is no folder {name!r} in {root}.")
     return path
 
 
 def photo_folder(root: Path, name: str) -> Path:
     """As `folder_inside`, for a folder with at least one file. Raises LikenessError."""
-    path = folder_inside(root, name)
+    path = inside(root, name)
+    if not path.is_dir():
+        raise LikenessError(
+            f"There is no folder {name!r} in {root}: make it and put the photographs into it."
+        )
     if not any(entry.is_file() for entry in path.iterdir()):
         raise LikenessError(f"The folder {name!r} has no photographs; put some into it.")
     return path

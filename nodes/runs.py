@@ -9,7 +9,7 @@ from pathlib import Path
 from ..trainers.errors import RecipeError
 from ..trainers.places import Places
 from ..trainers.runs import RunFolder
-from .names import folder_inside
+from .names import inside
 
 NEW = "a new training"
 
@@ -47,7 +47,13 @@ def run_names(output: Path) -> list[str]:
 
 def find_run(output: Path, name: str) -> RunFolder:
     """The run of a name. Raises LikenessError."""
-    return RunFolder(folder_inside(runs_folder(output), name))
+    path = inside(runs_folder(output), name)
+    if not path.is_dir():
+        raise RecipeError(
+            f"There is no training {name!r}: press R in the browser to list those that are there, "
+            "and choose one, or a new training."
+        )
+    return RunFolder(path)
 
 
 def run_of_id(output: Path, run_id: str) -> RunFolder | None:

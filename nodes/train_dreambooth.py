@@ -9,8 +9,8 @@ from .host import io
 from .training import (
     adapter_name,
     adapter_outputs,
-    base_fingerprint,
     course_inputs,
+    fingerprint,
     learn,
     loss_map,
     material_inputs,
@@ -49,8 +49,8 @@ class TrainDreamBooth(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
-        """Changes when the base model's file does."""
-        return base_fingerprint(base_model)
+        """Changes when the base model's file does, and after a run was stopped, to go on."""
+        return fingerprint(base_model)
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:

@@ -146,12 +146,18 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
     return True
 
 
-def base_fingerprint(base_model: str | None) -> str:
-    """Changes when the base model's file is replaced."""
+# Runs that were asked to stop and save. ComfyUI would keep what they gave for the result and not
+# ask again: queued again, they go on.
+_stopped: list[Path] = []
+
+
+def fingerprint(base_model: str | None) -> str:
+    """Changes when the base model's file is replaced, and after a run was stopped."""
     try:
-        return file_fingerprint(host.model_path("checkpoints", base_model or ""))
+        file = file_fingerprint(host.model_path("checkpoints", base_model or ""))
     except LikenessError as error:
         return str(error)
+    return f"{file} {len(_stopped)}"
 
 
 def learn(
@@ -199,6 +205,8 @@ def run(
             device=host.training_device(),
         )
         follower.pin(result.folder)
+        if result.stopped:
+            _stopped.append(result.folder)
         return result
     finally:
         follower.end()
@@ -222,11 +230,13 @@ def loss_map(result: Result) -> dict[str, list[float]]:
 def report(result: Result) -> str:
     """What was trained, where the file is, how the loss went and what took how long."""
     reused = "This training was finished already and is reused: attempt + 1 trains it again."
+    stopped = f"stopped before its {result.recipe.schedule.steps} steps: queue again to go on"
     losses = result.losses
     tenth = max(1, len(losses) // 10)
     lines = [
         f"{result.adapter.name}: {result.recipe.label()}, {result.steps} steps",
         *([reused] if result.reused else []),
+        *([stopped] if result.stopped else []),
         f"saved as {result.adapter}",
         f"the run's folder is {result.folder}",
         f"precision {result.precision}, {result.peak_memory / 1024**3:.1f} GB",

@@ -109,6 +109,17 @@ def test_a_panel_reads_a_run_and_stops_it(comfy, start):
     assert stop(comfy, run, Origin=f"http://127.0.0.1:{comfy.port}") == 409
 
 
+def test_a_run_that_was_stopped_and_saved_goes_on_when_queued_again(comfy, start):
+    run = start("halfway")
+    assert stop(comfy, run, Origin=f"http://127.0.0.1:{comfy.port}") == 200
+    wait_for(lambda: run.result() is not None and not run.is_busy(), comfy)
+    done = run.result().steps
+    assert start("halfway").path == run.path
+    wait_for(lambda: done + 1 in steps(run), comfy)
+    comfy.post("/interrupt", {})
+    wait_for(lambda: not run.is_busy(), comfy)
+
+
 @pytest.mark.parametrize("name", ["..", "..%2f..%2finput", "nobody", "%00", "%2fetc"])
 def test_no_other_folder_is_read(comfy, name):
     with pytest.raises(urllib.error.HTTPError) as caught:

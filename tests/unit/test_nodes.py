@@ -341,6 +341,31 @@ def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, resu
     assert str(result.adapter) in text and "a note" in text and "train: 2.0 s" in text
     assert "reused" not in text
     assert "attempt + 1" in nodes.training.report(replace(result, reused=True))
+    assert "queue again" in nodes.training.report(replace(result, stopped=True))
+
+
+def test_a_run_that_was_stopped_and_saved_goes_on_when_queued_again(
+    nodes, result, monkeypatch, tmp_path
+):
+    (tmp_path / "base.safetensors").write_bytes(b"12")
+    training, silent = nodes.training, lambda *_: None
+    follower = SimpleNamespace(show=silent, begin=silent, pin=silent, end=silent)
+    for name in ("output_folder", "tokenizer_folder", "training_device", "Progress"):
+        monkeypatch.setattr(training.host, name, silent)
+    monkeypatch.setattr(training.host, "model_path", lambda kind, name: tmp_path / name)
+    monkeypatch.setattr(training, "places", silent)
+    monkeypatch.setattr(training, "Follower", lambda *_: follower)
+
+    def asked_after(**given):
+        """What tells ComfyUI whether to run the node again, after a run."""
+        monkeypatch.setattr(training, "train", lambda *_, **__: replace(result, **given))
+        source, hidden = SimpleNamespace(folder=tmp_path), SimpleNamespace(unique_id="1")
+        training.run(Recipe(), "base.safetensors", source, None, hidden)
+        return nodes.train_lora.TrainLoRA.fingerprint_inputs(base_model="base.safetensors")
+
+    finished = asked_after()
+    stopped = asked_after(stopped=True)
+    assert stopped != finished and asked_after() == stopped
 
 
 # Adapters
@@ -449,3 +474,5 @@ def test_only_finished_runs_are_listed_and_continued(nodes, tmp_path):
     assert nodes.runs.run_names(tmp_path) == ["done"]
     with pytest.raises(RecipeError, match="has not finished"):
         nodes.runs.run_digest(nodes.runs.find_run(tmp_path, "open"))
+    with pytest.raises(RecipeError, match="no training 'gone'"):
+        nodes.runs.find_run(tmp_path, "gone")
