@@ -177,7 +177,7 @@ def _error_of(job: Job, failure: str | None) -> LikenessError:
         return OutOfSpace(failure or full)
     if failure is not None:
         return RunFailed(failure)
-    if code == RunBusy.exit_code:
+    if code == RunBusy.exit_code or folder.is_busy():  # of several processes the code is torch's
         return RunBusy(busy_text(folder))
     if code == RunCancelled.exit_code:
         return RunCancelled(f"The run was ended. {log_tail(folder.log, 1)}")

@@ -155,6 +155,13 @@ def test_the_exit_code_tells_what_no_event_could(folder, code, failure, kind):
     assert type(error) is kind and (failure or "") in str(error)
 
 
+def test_a_run_of_two_processes_that_is_trained_elsewhere_says_so(folder):
+    ended = SimpleNamespace(folder=folder, exit_code=lambda: 1)  # torch's, whatever ours was
+    with FileLock(folder.lock):
+        assert type(job._error_of(ended, None)) is RunBusy
+    assert type(job._error_of(ended, None)) is RunFailed
+
+
 def test_a_run_that_leaves_says_so_to_its_panel(folder, monkeypatch):
     said = []
 
