@@ -72,4 +72,4 @@ def _move(module: Any, tuned: State, strength: float) -> None:
         return
     for name, weight in module.named_parameters():
         end = tuned[name].to(weight.device, torch.float32)
-        weight.copy_(torch.lerp(weight.float(), end, strength))
+        weight.copy_(end if strength == 1 else torch.lerp(weight.float(), end, strength))
