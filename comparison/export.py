@@ -83,13 +83,13 @@ def _run_of(adapter: Path) -> RunFolder | None:
 
 def _likeness(adapter: Path) -> Path:
     """The folder of runs and comparisons of an adapter in ``<output>/loras`` or beside it."""
-    return adapter.resolve().parents[1] / "likeness"
+    return adapter.resolve().parent.parent / "likeness"
 
 
 def _newest_comparison(adapter: Path) -> Path | None:
     digest = digest_of(adapter)
     plans = _likeness(adapter).glob(f"comparisons/*/{PLAN_FILE}")
-    found = [path for path in plans if digest in path.read_text(encoding="utf-8")]
+    found = [path for path in plans if digest in path.read_text(encoding="utf-8", errors="replace")]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
