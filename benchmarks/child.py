@@ -146,13 +146,14 @@ def train_ours(report: Report, arguments: list[str]) -> None:
     parser.add_argument("--count-flops", action="store_true")
     given = parser.parse_args(arguments)
     runpy.run_path(str(HERE.parent / "__main__.py"), run_name="likeness_main")["load_package"]()
+    from likeness.benchmarks.patches import PATCHES
     from likeness.trainers.places import Places
     from likeness.trainers.process import run_process
     from likeness.trainers.recipe import read_recipe
     from likeness.trainers.runs import prepare
 
     for name in given.patch:
-        runpy.run_path(str(HERE / "patches.py"))["PATCHES"][name]()
+        PATCHES[name]()
     note_our_steps(report, flops_counter(report) if given.count_flops else lambda: None)
     places = Places.model_validate_json(given.places.read_text(encoding="utf-8"))
     folder = prepare(read_recipe(given.recipe), places)
