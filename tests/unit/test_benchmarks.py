@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from likeness.benchmarks import curve, drawings, options, parts, peers, scale, setting, table
 from likeness.benchmarks.material import Model
@@ -207,6 +208,25 @@ def test_every_part_names_a_case_and_a_patch_that_are_there(made):
         for way in (part.with_it, part.without):
             assert way.patch == "" or way.patch in PATCHES
             recipe.changed(**way.changes)
+
+
+def test_a_picture_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch):
+    from likeness.benchmarks.patches import PATCHES
+    from likeness.trainers import latents, material
+
+    class Vae:
+        def to(self, device):
+            pass
+
+    class Item:
+        def pixels(self):
+            return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(material, "encode_images", material.encode_images)
+    monkeypatch.setattr(latents, "encode", lambda vae, pixels, device: [pixels.shape, device])
+    PATCHES["latents_anew"]()
+    (picture,) = material.encode_images(Vae(), [Item()], device="cpu", cache=None, vae_digest="")
+    assert picture.read() == (1, 8, 8, 3)
 
 
 def test_every_table_has_its_section_on_the_page():
