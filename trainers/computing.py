@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from . import tiers
 from .base_model import BaseModel
 from .checkpoint import State
+from .cpu import attention_in_fp32_again
 from .graphs import CudaRecorder, recorded_gradients
 from .in_backward import UpdateInBackward
 from .recipe import LoRA, Recipe
@@ -110,6 +111,8 @@ def checkpoint_activations(base: BaseModel, recipe: Recipe) -> None:
     # Restoring random numbers reads them from the GPU, which no graph can; only dropout needs it.
     random = isinstance(recipe.method, LoRA) and recipe.method.dropout > 0
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": random}
+    if base.unet.device.type == "cpu":
+        settings["context_fn"] = attention_in_fp32_again
     base.unet.enable_gradient_checkpointing(partial(checkpoint, **settings))
     if recipe.text_encoder.train:
         text_encoder = base.text_encoder

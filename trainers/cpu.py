@@ -6,7 +6,7 @@ Measured with PyTorch 2.13 at SD 1.5's sizes; docs/performance.md says what each
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -91,3 +91,11 @@ def attention_in_fp32() -> Iterator[None]:
     """
     with _AttentionInFp32():
         yield
+
+
+def attention_in_fp32_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` of `torch.utils.checkpoint`, which repeats autocast but no such context.
+
+    What is computed again in the backward pass would have other dtypes, and be refused.
+    """
+    return nullcontext(), _AttentionInFp32()  # which can be entered again, for a second pass

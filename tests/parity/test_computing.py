@@ -109,6 +109,15 @@ def test_tiers_learn_what_full_speed_learns(places, memory, clip, monkeypatch):
     same(lower, full, places.base)
 
 
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+def test_a_bf16_run_on_a_cpu_can_compute_its_activations_again(places, kind):
+    full, checkpointed = (
+        trained(recipe(kind, compute={"precision": "bf16", "memory": memory}), places)
+        for memory in ("full", "checkpointing")
+    )
+    same(full, checkpointed, places.base)
+
+
 def test_8_bits_learn_nearly_the_same(places):
     full = trained(recipe(attempt=4), places)
     lower = trained(recipe(attempt=4, compute={"memory": "8bit"}), places)
