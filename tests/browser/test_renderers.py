@@ -61,7 +61,7 @@ def test_a_click_on_a_pose_changes_the_value_that_is_saved(loaded, show):
     number = loaded.number_of("Likeness_PoseSet")
     show(loaded, number)
     loaded.page.locator(".lk-pose:visible").nth(1).click()
-    node = next(node for node in loaded.saved()["nodes"] if node["id"] == number)
+    node = next(n for n in loaded.saved()["nodes"] if n["type"] == "Likeness_PoseSet")
     assert node["widgets_values"][0] == "tree, goddess, lotus"
 
 
