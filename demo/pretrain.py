@@ -20,7 +20,7 @@ from transformers import CLIPTextModel
 
 from ..trainers.draws import derive
 from ..trainers.files import write_whole
-from . import miniature, pretrain_judge, pretrain_vae, weights
+from . import miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
 from . import pretrain_diffusion as diffusion
 from .judge import load_judge, save_judge
 from .judge_networks import ARCHITECTURES
@@ -66,6 +66,7 @@ SCALES = {
         channels=32,
         courses={
             "vae": Course(samples=400_000, batch=32, rate=2e-3, average=0.998),
+            "text_encoder": Course(samples=400_000, batch=128, rate=1e-3, average=0.998),
             "unet": Course(samples=250_000, batch=32, rate=1e-3, average=0.998),
             "controlnet": Course(samples=40_000, batch=32, rate=5e-4),
             "judge": Course(samples=150_000, batch=64, rate=1e-3),
@@ -77,6 +78,7 @@ SCALES = {
         channels=miniature.TAESD_CHANNELS,
         courses={
             "vae": Course(samples=2_000_000, batch=64, rate=1e-3, average=0.9995),
+            "text_encoder": Course(samples=4_000_000, batch=512, rate=1e-3),
             "unet": Course(samples=6_000_000, batch=256, rate=1e-3, warmup=1000, average=0.9995),
             "controlnet": Course(samples=1_000_000, batch=128, rate=5e-4),
             "judge": Course(samples=2_000_000, batch=256, rate=1.5e-3, warmup=500),
@@ -161,16 +163,36 @@ def _vae(run: Run) -> bool:
         "vae",
         dict(vae.named_parameters()),
         losses,
-        lambda: pretrain_vae.sheet(vae, pools[0]["pixels"][:64]),
         lambda: save_part(part, vae),
+        lambda: pretrain_vae.sheet(vae, pools[0]["pixels"][:64]),
     )
+    return run.train(task, course)
+
+
+def _text_encoder(run: Run) -> bool:
+    text_encoder = miniature.new_text_encoder().to(run.device)
+    part = run.parts / "text_encoder.safetensors"
+    load_part(part, text_encoder, missing_ok=True)
+    reader = pretrain_text.Reader().to(run.device)
+    pools = people(load(run.shards, run.pictures, ["ids", "facts", "joints"], run.device))
+    course = run.course("text_encoder")
+
+    def losses(step: int, generator: torch.Generator) -> Losses:
+        batch = pretrain_text.draw(pools, course.batch, step)
+        return pretrain_text.losses(text_encoder, reader, batch)
+
+    parameters = {f"text.{name}": p for name, p in text_encoder.named_parameters()}
+    parameters |= {f"reader.{name}": p for name, p in reader.named_parameters()}
+    task = Task("text_encoder", parameters, losses, lambda: save_part(part, text_encoder))
     return run.train(task, course)
 
 
 def _unet(run: Run) -> bool:
     unet, text_encoder, vae = run.models()
-    load_part(run.parts / "unet.safetensors", unet, missing_ok=True)
-    load_part(run.parts / "text_encoder.safetensors", text_encoder, missing_ok=True)
+    part = run.parts / "unet.safetensors"
+    load_part(part, unet, missing_ok=True)
+    load_part(run.parts / "text_encoder.safetensors", text_encoder)
+    text_encoder.requires_grad_(False)
     course, alphas = run.course("unet"), diffusion.schedule(run.device)
     batches = diffusion.Batches(run.latents(vae, ["ids", "facts"]), course.batch, "unet")
 
@@ -179,17 +201,11 @@ def _unet(run: Run) -> bool:
         states = text_encoder(ids).last_hidden_state
         return diffusion.losses(unet, states, latents, generator, alphas)
 
-    def export() -> None:
-        save_part(run.parts / "unet.safetensors", unet)
-        save_part(run.parts / "text_encoder.safetensors", text_encoder)
-
-    parameters = {f"unet.{name}": p for name, p in unet.named_parameters()}
-    parameters |= {f"text.{name}": p for name, p in text_encoder.named_parameters()}
-
     def sheet() -> np.ndarray:
         return tiled(diffusion.draw(unet, text_encoder, vae, diffusion.PROMPTS), 6)
 
-    return run.train(Task("unet", parameters, losses, sheet, export), course)
+    task = Task("unet", dict(unet.named_parameters()), losses, lambda: save_part(part, unet), sheet)
+    return run.train(task, course)
 
 
 def _controlnet(run: Run) -> bool:
@@ -230,8 +246,8 @@ def _controlnet(run: Run) -> bool:
         )
         return np.concatenate((tiled(to_pixels(hints * 2 - 1), 6), tiled(drawn, 6)))
 
-    task = Task("controlnet", dict(controlnet.named_parameters()), losses, sheet,
-                lambda: save_part(part, controlnet))  # fmt: skip
+    task = Task("controlnet", dict(controlnet.named_parameters()), losses,
+                lambda: save_part(part, controlnet), sheet)  # fmt: skip
     return run.train(task, course)
 
 
@@ -263,8 +279,8 @@ def _judge(run: Run, name: str, architecture: str) -> bool:
         scores = json.dumps(pretrain_judge.evaluate(network, held_out), indent=1)
         write_whole(run.out / name / "held_out.json", scores)
 
-    task = Task(name, dict(network.named_parameters()), losses,
-                lambda: pretrain_judge.sheet(network, held_out["pixels"][:32]), export)  # fmt: skip
+    task = Task(name, dict(network.named_parameters()), losses, export,
+                lambda: pretrain_judge.sheet(network, held_out["pixels"][:32]))  # fmt: skip
     return run.train(task, course)
 
 
@@ -290,7 +306,7 @@ def _pack(run: Run) -> bool:
 
 
 _STAGES: dict[str, Callable[[Run], bool]] = {
-    "draw": _draw, "vae": _vae, "unet": _unet, "controlnet": _controlnet, "judge": _judges,
-    "pack": _pack,
+    "draw": _draw, "vae": _vae, "text_encoder": _text_encoder, "unet": _unet,
+    "controlnet": _controlnet, "judge": _judges, "pack": _pack,
 }  # fmt: skip
 STAGES = tuple(_STAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,27 +117,28 @@ def losses(network: Any, batch: Batch) -> Losses:
     away = (opinion.joints - batch["joints"][..., :2]).abs().sum(-1)
     seen = F.binary_cross_entropy_with_logits(opinion.visible, shown, reduction="none").mean(1)
     parts = {
-        "answers": _answer_loss(opinion, batch["facts"]),
-        "traits": _mean((opinion.traits - batch["traits"]).square().mean(1), fit),
-        "joints": _mean(away, shown),
-        "visible": _mean(seen, fit),
+        "answers": answer_loss(opinion.answers, batch["facts"]),
+        "traits": weighted_mean((opinion.traits - batch["traits"]).square().mean(1), fit),
+        "joints": weighted_mean(away, shown),
+        "visible": weighted_mean(seen, fit),
         "identity": _identity_loss(opinion.identity, fit),
     }
     total = torch.stack([_WEIGHTS[name] * part for name, part in parts.items()]).sum()
     return {"loss": total, **parts}
 
 
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean of values by their weights, 0 where all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
-def _answer_loss(opinion: Opinion, facts: Tensor) -> Tensor:
+def answer_loss(answers: Mapping[str, Tensor], facts: Tensor) -> Tensor:
     """Mean cross entropy over the questions; what is UNKNOWN of a picture does not count."""
     each = []
     for column, question in enumerate(QUESTIONS):
         known = (facts[:, column] != UNKNOWN).sum().clamp(min=1)
         error = F.cross_entropy(
-            opinion.answers[question], facts[:, column], ignore_index=UNKNOWN, reduction="sum"
+            answers[question], facts[:, column], ignore_index=UNKNOWN, reduction="sum"
         )
         each.append(error / known)
     return torch.stack(each).mean()
@@ -152,7 +153,7 @@ def _identity_loss(identity: Tensor, fit: Tensor) -> Tensor:
     likeness = identity @ identity.T / TEMPERATURE
     likeness = likeness.masked_fill(torch.eye(n, dtype=torch.bool, device=fit.device), -1e4)
     other = torch.arange(n, device=fit.device) ^ 1
-    return _mean(F.cross_entropy(likeness, other, reduction="none"), fit * fit[other])
+    return weighted_mean(F.cross_entropy(likeness, other, reduction="none"), fit * fit[other])
 
 
 # Looking at it.
@@ -191,7 +192,7 @@ def evaluate(network: Any, pool: Pool) -> dict[str, Any]:
         "pictures": len(pool),
         "answers": answers,
         "traits": dict(zip(TRAITS, (round(v, 3) for v in explained.tolist()), strict=True)),
-        "joint_error": round(float(_mean(away.norm(dim=-1), shown)), 4),
+        "joint_error": round(float(weighted_mean(away.norm(dim=-1), shown)), 4),
         "twins_told_apart": _told_apart(torch.cat([o.identity for o in opinions]), fit),
     }
 

@@ -66,16 +66,16 @@ class Task:
     """One part's training: its parameters by name, and what is done with them.
 
     `losses(step, generator)` draws a batch and returns its losses, "loss" the one to descend; the
-    generator (on the device) and the step's own seed are all its randomness. `sheet()` is a
-    picture (h, w, 3) uint8 for a person to look at; `export()` writes the part's weights. Both
-    see the averaged weights.
+    generator (on the device) and the step's own seed are all its randomness. `export()` writes the
+    part's weights, `sheet()` is a picture (h, w, 3) uint8 for a person to look at, if there is
+    anything to see. Both see the averaged weights.
     """
 
     name: str
     parameters: dict[str, Parameter]
     losses: Callable[[int, torch.Generator], Losses]
-    sheet: Callable[[], np.ndarray]
     export: Callable[[], None]
+    sheet: Callable[[], np.ndarray] | None = None
 
 
 SAVE_EVERY, SHEET_EVERY, SAY_EVERY = 120.0, 240.0, 10.0  # seconds
@@ -193,6 +193,8 @@ def _save(task: Task, course: Course, state: checkpoint.State, step: int, folder
 
 @torch.no_grad()
 def _sheet(task: Task, state: checkpoint.State, step: int, folder: Path) -> None:
+    if task.sheet is None:
+        return
     with _Averaged(state):
         picture = task.sheet()
     (folder / "sheets").mkdir(parents=True, exist_ok=True)

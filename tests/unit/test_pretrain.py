@@ -8,7 +8,16 @@ import torch
 
 pytest.importorskip("aggdraw", reason="draws the world")
 
-from likeness.demo import pretrain, pretrain_judge, pretrain_shards, pretrain_vae, weights
+from likeness.demo import (
+    miniature,
+    pretrain,
+    pretrain_judge,
+    pretrain_shards,
+    pretrain_text,
+    pretrain_vae,
+    weights,
+)
+from likeness.demo.facts import QUESTIONS
 from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
 from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, load, people, token_ids, with_latents
@@ -145,8 +154,8 @@ def line(folder, *, course=COURSE, until=NEVER, stop_after=None, broken=False):
         return {"loss": loss * float("nan") if broken else loss}
 
     task = Task(
-        "line", {"w": weight}, losses, lambda: np.zeros((2, 2, 3), np.uint8),
-        lambda: exported.append(float(weight.detach())),
+        "line", {"w": weight}, losses, lambda: exported.append(float(weight.detach())),
+        lambda: np.zeros((2, 2, 3), np.uint8),
     )  # fmt: skip
     done = train(task, course, folder, device=CPU, until=until, say=lambda text: None)
     return exported[-1] if exported else None, done
@@ -236,8 +245,41 @@ def tiny(drawn, tmp_path, monkeypatch):
 
 
 def test_a_stage_before_its_time_names_what_is_missing(tiny):
-    with pytest.raises(BaseModelError, match="--stage vae"):
+    with pytest.raises(BaseModelError, match="--stage vae`"):
         pretrain.pretrain("unet", tiny)
+    pretrain.save_part(tiny.out / "parts" / "vae.safetensors", new_vae(16))
+    with pytest.raises(BaseModelError, match="--stage text_encoder`"):
+        pretrain.pretrain("unet", tiny)
+
+
+def test_a_caption_is_read_at_its_end():
+    reader = pretrain_text.Reader()
+    ids = torch.from_numpy(token_ids(["a man", "a man in a red shirt, on the beach"])).long()
+    states = torch.randn(2, 77, miniature.CONTEXT, generator=torch.Generator().manual_seed(0))
+    answers, joints = reader(states, ids)
+    assert joints.shape == (2, 18, 2) and set(answers) == set(QUESTIONS)
+    end = int((ids[1] == ids[1, -1]).nonzero()[0])
+    changed = states.clone()
+    changed[1, end - 1] += 1  # a word: only the state after all words is read
+    changed[1, end + 1 :] += 1
+    assert torch.equal(reader(changed, ids)[1], joints)
+    changed[1, end] += 1
+    assert not torch.equal(reader(changed, ids)[1][1], joints[1])
+
+
+def test_captions_are_understood_better_with_each_step(drawn):
+    torch.manual_seed(0)
+    text_encoder, reader = miniature.new_text_encoder(), pretrain_text.Reader()
+    pools = people(load(drawn, 8, ["ids", "facts", "joints"]))
+    parameters = [*text_encoder.parameters(), *reader.parameters()]
+    optimizer, losses = torch.optim.AdamW(parameters, 1e-3), []
+    for step in range(12):
+        loss = pretrain_text.losses(text_encoder, reader, pretrain_text.draw(pools, 8, step))
+        loss["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss["loss"].item())
+    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
 
 
 def test_packing_makes_the_files_of_the_miniature(tiny):
