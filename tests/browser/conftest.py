@@ -1,4 +1,4 @@
-"""ComfyUI's editor in Chromium for the tests marked `browser`: one server and browser for all."""
+"""ComfyUI's editor in Chromium for the tests marked `browser`: one server for all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ INSET = 110  # pixels that ComfyUI's bars need on each side
 
 
 @pytest.fixture(scope="session")
-def browser(comfyui):
-    """Chromium; the tests are skipped where it, Playwright or ComfyUI is not installed."""
+def installed(comfyui):
+    """Skips the tests where Chromium, Playwright or ComfyUI is not installed."""
     try:
-        with open_browser() as running:
-            yield running
+        with open_browser():
+            pass
     except NoBrowser as reason:
         pytest.skip(str(reason))
 
 
+@pytest.fixture(scope="module")
+def browser(installed):
+    """Chromium, one for each module: Playwright's event loop must not outlive these tests."""
+    with open_browser() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
-def server(browser, tmp_path_factory):
+def server(installed, tmp_path_factory):
     """A ComfyUI with the miniature, whose weights are random where the repository has none."""
     home = tmp_path_factory.mktemp("home")
     running = Server(home, miniature_pack(home, tmp_path_factory.mktemp("pack") / PACK))
@@ -33,7 +40,7 @@ def server(browser, tmp_path_factory):
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tab(browser, server):
     """Opens the editor in a window of its own: `with tab(**settings) as editor`."""
 
@@ -79,7 +86,7 @@ def editor(module_tab, clean):
 
 
 @pytest.fixture(scope="session")
-def expect(browser):
+def expect(installed):
     """Playwright's assertions, which wait."""
     from playwright.sync_api import expect
 

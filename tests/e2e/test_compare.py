@@ -94,6 +94,11 @@ def test_rows_are_trained_drawn_and_reported_once(compare, likeness, base, tmp_p
     assert (folder / "mine" / "64x96" / "beach.png").is_file()
 
 
+def listen():
+    """Undoes what a shell does to programs in the background, which then never hear of Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_is_drawn(base, tmp_path):
     plan = write_plan(tmp_path, rows=[{"name": "base"}], draws=10, picture={
         "width": 64, "height": 64, "steps": 10,
@@ -102,6 +107,7 @@ def test_ctrl_c_keeps_what_is_drawn(base, tmp_path):
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=listen,
     )  # fmt: skip
     cells = tmp_path / "output" / "likeness" / "cells"
     deadline = time.monotonic() + 120
