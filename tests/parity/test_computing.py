@@ -2,17 +2,13 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.demo.random_model import write_random_model
 from likeness.trainers import computing, loop
-from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
-from PIL import Image
 from safetensors.torch import load_file
 
 
@@ -29,22 +25,8 @@ class Repeater:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("computing")
-    (folder / "photos").mkdir()
-    for i in range(3):
-        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
-        picture.save(folder / "photos" / f"{i}.png")
-    return Places(
-        base=write_random_model(folder / "base.safetensors", dtype="fp32"),
-        photos=folder / "photos",
-        class_images=folder / "photos",
-        runs=folder / "runs",
-        loras=folder / "loras",
-        checkpoints=folder / "checkpoints",
-        cache=folder / "cache",
-    )
+def places(places):
+    return places.model_copy(update={"class_images": places.photos})
 
 
 def recipe(kind="dreambooth", **parts):

@@ -1,37 +1,15 @@
 """What 16-bit arithmetic learns is what fp32 learns: weights to train are held in fp32."""
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.demo.random_model import write_random_model
 from likeness.trainers.loop import train
-from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
-from PIL import Image
 from safetensors.torch import load_file
 
 STEPS = 800
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("precision")
-    (folder / "photos").mkdir()
-    for i in range(3):
-        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
-        image.save(folder / "photos" / f"{i}.png")
-    return Places(
-        base=write_random_model(folder / "base.safetensors", dtype="fp32"),
-        photos=folder / "photos",
-        runs=folder / "runs",
-        loras=folder / "loras",
-        checkpoints=folder / "checkpoints",
-        cache=folder / "cache",
-    )
 
 
 def change(places, precision, dtype):

@@ -1,38 +1,16 @@
 """Prior preservation by a teacher: the model keeps what the base predicts, without class images."""
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.demo.random_model import write_random_model
 from likeness.trainers import loop
 from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.lora import attach, disabled, trainable
-from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
-from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teacher")
-    (folder / "photos").mkdir()
-    for i in range(3):
-        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
-        picture.save(folder / "photos" / f"{i}.png")
-    return Places(
-        base=write_random_model(folder / "base.safetensors", dtype="fp32"),
-        photos=folder / "photos",
-        runs=folder / "runs",
-        loras=folder / "loras",
-        checkpoints=folder / "checkpoints",
-        cache=folder / "cache",
-    )
 
 
 def recipe(kind, **parts):
