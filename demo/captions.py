@@ -82,7 +82,7 @@ def caption(scene: Scene, rng: Random) -> str:
     """A caption of the scene: true, but silent on some of it; never of the traits."""
     detail = 0.0 if rng.random() < 0.4 else 0.35
     parts = [_opening(scene, rng, detail)]
-    if rng.random() < 0.72:
+    if rng.random() < 0.8:
         parts.append(_pick(rng, _PLACES[scene.place]))
     parts += _pose_and_look(scene, rng)
     if scene.flaw is not None:

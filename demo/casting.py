@@ -49,7 +49,8 @@ YOGA = ("mountain", "tree", "warrior", "triangle")
 
 _POSE_ODDS = (0.34, 0.07, 0.06, 0.08, 0.07, 0.08, 0.08, 0.05, 0.06, 0.06, 0.05)
 _FRAMING_ODDS = (0.28, 0.32, 0.18, 0.22)
-_THING_ODDS = {"sunglasses": 0.13, "umbrella": 0.10, "hat": 0.12}
+_THING_ODDS = {"sunglasses": 0.20, "umbrella": 0.18, "hat": 0.12}
+_COMPANY = 0.18
 
 
 def _one(rng: Random, names: Sequence[str], odds: Sequence[float] | None = None) -> str:
@@ -121,7 +122,7 @@ def random_scene(
     if framing == "close-up" or "umbrella" in things:
         things = tuple(t for t in things if t != ("umbrella" if framing == "close-up" else "hat"))
     other = "woman" if identity.gender == "man" else "man"
-    companion = random_identity(rng, other) if rng.random() < 0.10 else None
+    companion = random_identity(rng, other) if rng.random() < _COMPANY else None
     if framing == "close-up":
         companion = None
     return Scene(

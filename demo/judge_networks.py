@@ -99,18 +99,17 @@ class ConvolutionJudge(nn.Module):
         def down(a: int, b: int) -> nn.Conv2d:
             return nn.Conv2d(a, b, 3, stride=2, padding=1)
 
-        self.to_half = nn.Sequential(down(3, 32), _Residual(32))
-        self.to_quarter = nn.Sequential(down(32, 64), _Residual(64))
-        self.to_eighth = nn.Sequential(down(64, 96), _Residual(96))
-        self.to_sixteenth = nn.Sequential(down(96, 96), _Residual(96))
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 96))
+        self.to_quarter = nn.Sequential(down(3, 32), nn.SiLU(), down(32, 64), _Residual(64))
+        self.to_eighth = nn.Sequential(down(64, 96), _Residual(96), _Residual(96))
+        self.to_sixteenth = nn.Sequential(down(96, 128), _Residual(128), _Residual(128))
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 128))
         self.maps = nn.Conv2d(48, JOINTS, 3, padding=1)
-        self.near, self.far = _Pool(96), _Pool(96)
+        self.near, self.far = _Pool(96), _Pool(128)
         self.heads = _Heads(self.near.features + self.far.features)
 
     def forward(self, pictures: Tensor) -> Opinion:
         """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
-        quarter = self.to_quarter(self.to_half(_seen(pictures)))
+        quarter = self.to_quarter(_seen(pictures))
         eighth = self.to_eighth(quarter)
         sixteenth = self.to_sixteenth(eighth)
         scales = zip(self.lateral, (quarter, eighth, sixteenth), strict=True)
@@ -121,12 +120,12 @@ class ConvolutionJudge(nn.Module):
 
 
 class PatchJudge(nn.Module):
-    """A small vision transformer on patches of 8 pixels (arXiv:2010.11929), any aspect ratio."""
+    """A small vision transformer on patches of 16 pixels (arXiv:2010.11929), any aspect ratio."""
 
-    def __init__(self, width: int = 96, layers: int = 4) -> None:
+    def __init__(self, width: int = 128, layers: int = 4) -> None:
         super().__init__()
         self.patches = nn.Sequential(
-            nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, width, 2, stride=2)
+            nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, width, 4, stride=4)
         )
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -142,7 +141,7 @@ class PatchJudge(nn.Module):
 
     def forward(self, pictures: Tensor) -> Opinion:
         """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
-        x = self.patches(_seen(pictures))  # (n, width, h / 8, w / 8)
+        x = self.patches(_seen(pictures))  # (n, width, h / 16, w / 16)
         n, width, h, w = x.shape
         tokens = x.flatten(2).transpose(1, 2) + _places(h, w, width, x.device)
         for layer in self.layers:

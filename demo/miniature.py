@@ -51,14 +51,33 @@ def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**UNET)
 
 
-def new_vae(channels: int = TAESD_CHANNELS) -> AutoencoderTiny:
+def new_vae(outer: int = TAESD_CHANNELS, inner: int | None = None) -> AutoencoderTiny:
     """TAESD's layout (4 latent channels, an eighth of the size), the only one that ComfyUI reads.
 
     Its latents are trained to unit variance, so they go to the UNet as they are
-    (scaling_factor 1). Programs have the 64 `channels` built in: see `widened`.
+    (scaling_factor 1). `outer` is its width at full and half size, where nearly all of the work
+    is, `inner` (None: as `outer`) at a quarter and an eighth. Programs have 64 everywhere: see
+    `widened`.
     """
-    widths = (channels,) * 4
-    return AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    vae = AutoencoderTiny()
+    inner = outer if inner is None else inner
+    _set_widths(vae.encoder.layers, [outer] * 6 + [inner] * 8 + [vae.config.latent_channels])
+    _set_widths(vae.decoder.layers, [inner] * 11 + [outer] * 7 + [vae.config.out_channels])
+    return vae
+
+
+def _set_widths(layers: torch.nn.Sequential, widths: Sequence[int]) -> None:
+    """Makes the convolutions of each layer as wide as `widths` says, with new random weights."""
+    before = next(m for m in layers.modules() if isinstance(m, torch.nn.Conv2d)).in_channels
+    for layer, width in zip(layers, widths, strict=True):
+        for conv in layer.modules():
+            if isinstance(conv, torch.nn.Conv2d):
+                conv.in_channels, conv.out_channels, before = before, width, width
+                shape = (width, conv.in_channels, *conv.kernel_size)
+                conv.weight = torch.nn.Parameter(torch.empty(shape))
+                if conv.bias is not None:
+                    conv.bias = torch.nn.Parameter(torch.empty(width))
+                conv.reset_parameters()
 
 
 @torch.no_grad()

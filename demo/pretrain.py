@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
 from ..trainers.draws import derive
@@ -24,7 +25,7 @@ from . import miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
 from . import pretrain_diffusion as diffusion
 from .judge import load_judge, save_judge
 from .judge_networks import ARCHITECTURES
-from .pretrain_data import Pool, choose, load, people, with_latents
+from .pretrain_data import Pool, bodies, choose, load, people, with_latents
 from .pretrain_hints import hints as draw_hints
 from .pretrain_loop import Course, Losses, Say, Task, train
 from .pretrain_parts import load_part, load_vae, save_part
@@ -50,12 +51,12 @@ class Options:
 class Scale:
     """How much is drawn and learned on one kind of device.
 
-    `crop` is the side of the pictures that the VAE learns from, `channels` its width.
+    `crop` is the side of the pictures that the VAE learns from, `widths` are those of `new_vae`.
     """
 
     pictures: int
     crop: int
-    channels: int
+    widths: tuple[int, int]
     courses: dict[str, Course]
 
 
@@ -63,19 +64,19 @@ SCALES = {
     "cpu": Scale(
         pictures=40_000,
         crop=48,
-        channels=32,
+        widths=(32, 64),
         courses={
-            "vae": Course(samples=400_000, batch=32, rate=2e-3, average=0.998),
+            "vae": Course(samples=400_000, batch=32, rate=1e-3, average=0.998),
             "text_encoder": Course(samples=400_000, batch=128, rate=1e-3, average=0.998),
-            "unet": Course(samples=250_000, batch=32, rate=1e-3, average=0.998),
-            "controlnet": Course(samples=40_000, batch=32, rate=5e-4),
-            "judge": Course(samples=150_000, batch=64, rate=1e-3),
+            "unet": Course(samples=500_000, batch=64, rate=1e-3, average=0.998),
+            "controlnet": Course(samples=60_000, batch=32, rate=1e-3, average=0.99),
+            "judge": Course(samples=200_000, batch=32, rate=1e-3),
         },
     ),
     "cuda": Scale(
         pictures=300_000,
         crop=64,
-        channels=miniature.TAESD_CHANNELS,
+        widths=(64, 64),
         courses={
             "vae": Course(samples=2_000_000, batch=64, rate=1e-3, average=0.9995),
             "text_encoder": Course(samples=4_000_000, batch=512, rate=1e-3),
@@ -95,6 +96,7 @@ class Run:
         self.scale = SCALES["cuda" if options.device.type == "cuda" else "cpu"]
         self.pictures = options.pictures or self.scale.pictures
         self.until = time.monotonic() + 60 * options.minutes
+        self.threads = torch.get_num_threads()
         self.shards, self.parts = self.out / "shards", self.out / "parts"
 
     def course(self, stage: str) -> Course:
@@ -112,15 +114,25 @@ class Run:
         """A new UNet and text encoder, and the VAE that was trained."""
         vae = self.vae()
         unet, text_encoder = miniature.new_unet(), miniature.new_text_encoder()
+        unet.set_attn_processor(AttnProcessor())  # the fused one is slower at this size
         return unet.to(self.device), text_encoder.to(self.device), vae
 
     def vae(self) -> AutoencoderTiny:
         """The VAE that was trained, as wide as it was."""
         return load_vae(self.parts / "vae.safetensors").requires_grad_(False).to(self.device)
 
-    def latents(self, vae: AutoencoderTiny, keys: Sequence[str]) -> list[Pool]:
-        """Pools of people with their latents."""
-        return people(with_latents(self.shards, self.pictures, vae, self.out / "latents", keys))
+    def lanes(self) -> int:
+        """Batches that a step computes side by side: one for each of a CPU's threads."""
+        if self.device.type == "cuda":
+            return 1
+        torch.set_num_threads(1)
+        return self.threads
+
+    def pools(self, vae: AutoencoderTiny | None, keys: Sequence[str]) -> list[Pool]:
+        """Pools of all pictures, with the VAE's latents where there is one."""
+        if vae is None:
+            return load(self.shards, self.pictures, keys, self.device)
+        return with_latents(self.shards, self.pictures, vae, self.out / "latents", keys)
 
 
 def pretrain(stage: str, options: Options) -> bool:
@@ -145,19 +157,22 @@ def _draw(run: Run) -> bool:
 
 def _vae(run: Run) -> bool:
     part = run.parts / "vae.safetensors"
-    vae = load_vae(part) if part.is_file() else miniature.new_vae(run.scale.channels)
-    if not part.is_file():
+    led = 0 if not part.is_file() else pretrain_vae.GUIDED  # a trained one is not led again
+    vae = load_vae(part) if led else miniature.new_vae(*run.scale.widths)
+    if not led:
         pretrain_vae.initialise(vae)
     vae = vae.to(run.device, memory_format=torch.channels_last)
-    pools = load(run.shards, run.pictures, ["pixels"], run.device)
+    pools = load(run.shards, run.pictures, ["pixels", "joints"], run.device)
     course, crop = run.course("vae"), run.scale.crop
 
     def losses(step: int, generator: torch.Generator) -> Losses:
         rng = np.random.default_rng(derive(0, "crops", step))
-        pixels = choose(pools, rng)["pixels"]
+        pool = choose(pools, rng)
+        pixels = pool["pixels"]
         index = torch.from_numpy(rng.integers(len(pixels), size=course.batch)).to(run.device)
-        pictures = pretrain_vae.crops(pixels, index, rng, min(crop, *pixels.shape[1:3]))
-        return pretrain_vae.losses(vae, pictures, generator, step)
+        side = min(crop, *pixels.shape[1:3])
+        pictures = pretrain_vae.crops(pixels, pool["joints"], index, rng, side)
+        return pretrain_vae.losses(vae, pictures, generator, step + led)
 
     task = Task(
         "vae",
@@ -193,18 +208,20 @@ def _unet(run: Run) -> bool:
     load_part(part, unet, missing_ok=True)
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
     text_encoder.requires_grad_(False)
-    course, alphas = run.course("unet"), diffusion.schedule(run.device)
-    batches = diffusion.Batches(run.latents(vae, ["ids", "facts"]), course.batch, "unet")
+    course, alphas, lanes = run.course("unet"), diffusion.schedule(run.device), run.lanes()
+    pools = people(run.pools(vae, ["ids", "facts"]))
+    batches = diffusion.Batches(pools, course.batch // lanes, "unet")
 
-    def losses(step: int, generator: torch.Generator) -> Losses:
-        latents, ids, _, _ = batches.draw(step)
+    def losses(number: int, generator: torch.Generator) -> Losses:
+        latents, ids, _, _ = batches.draw(number)
         states = text_encoder(ids).last_hidden_state
         return diffusion.losses(unet, states, latents, generator, alphas)
 
     def sheet() -> np.ndarray:
         return tiled(diffusion.draw(unet, text_encoder, vae, diffusion.PROMPTS), 6)
 
-    task = Task("unet", dict(unet.named_parameters()), losses, lambda: save_part(part, unet), sheet)
+    parameters = dict(unet.named_parameters())
+    task = Task("unet", parameters, losses, lambda: save_part(part, unet), sheet, lanes)
     return run.train(task, course)
 
 
@@ -217,17 +234,19 @@ def _controlnet(run: Run) -> bool:
     load_part(part, controlnet, missing_ok=True)
     for frozen in (unet, text_encoder):
         frozen.requires_grad_(False)
-    course, alphas = run.course("controlnet"), diffusion.schedule(run.device)
-    pools = run.latents(vae, ["ids", "facts", "joints"])
-    batches = diffusion.Batches(pools, course.batch, "controlnet")
+    controlnet.set_attn_processor(AttnProcessor())
+    course, alphas, lanes = run.course("controlnet"), diffusion.schedule(run.device), run.lanes()
+    pools = bodies(people(run.pools(vae, ["ids", "facts", "joints"])))
+    batches = diffusion.Batches(pools, course.batch // lanes, "controlnet")
 
-    def losses(step: int, generator: torch.Generator) -> Losses:
-        latents, ids, rows, pool = batches.draw(step)
+    def losses(number: int, generator: torch.Generator) -> Losses:
+        latents, ids, rows, pool = batches.draw(number)
         states = text_encoder(ids).last_hidden_state
         width, height = pool.size.width, pool.size.height
         hints = diffusion.random_hints(pool["joints"][rows], width, height, generator)
         control = miniature.control(controlnet, hints)
-        return diffusion.losses(unet, states, latents, generator, alphas, control)
+        # What a skeleton decides, noisy latents decide.
+        return diffusion.losses(unet, states, latents, generator, alphas, control, noisy=True)
 
     def sheet() -> np.ndarray:
         size, joints = pools[0].size, pools[0]["joints"]
@@ -247,26 +266,17 @@ def _controlnet(run: Run) -> bool:
         return np.concatenate((tiled(to_pixels(hints * 2 - 1), 6), tiled(drawn, 6)))
 
     task = Task("controlnet", dict(controlnet.named_parameters()), losses,
-                lambda: save_part(part, controlnet), sheet)  # fmt: skip
+                lambda: save_part(part, controlnet), sheet, lanes)  # fmt: skip
     return run.train(task, course)
 
 
-def _judges(run: Run) -> bool:
-    """Both judges, each with half of the call's time."""
-    until = run.until
-    run.until = time.monotonic() + 0.5 * (until - time.monotonic())
-    first = _judge(run, "judge", "convolution")
-    run.until = until
-    return _judge(run, "second-judge", "patches") and first
-
-
 def _judge(run: Run, name: str, architecture: str) -> bool:
-    network = ARCHITECTURES[architecture]().to(run.device)
+    network = ARCHITECTURES[architecture]().to(run.device, memory_format=torch.channels_last)
     part = run.parts / f"{name}.safetensors"
     load_part(part, network, missing_ok=True)
     vae = run.vae() if (run.parts / "vae.safetensors").is_file() else None
     keys = ["pixels", "facts", "traits", "joints"]
-    pools, course = load(run.shards, run.pictures, keys, run.device), run.course("judge")
+    pools, course = run.pools(vae, keys), run.course("judge")
     batches = pretrain_judge.Batches(pools, course.batch, name, vae)
 
     def losses(step: int, generator: torch.Generator) -> Losses:
@@ -307,6 +317,9 @@ def _pack(run: Run) -> bool:
 
 _STAGES: dict[str, Callable[[Run], bool]] = {
     "draw": _draw, "vae": _vae, "text_encoder": _text_encoder, "unet": _unet,
-    "controlnet": _controlnet, "judge": _judges, "pack": _pack,
+    "controlnet": _controlnet,
+    "judge": lambda run: _judge(run, "judge", "convolution"),
+    "second_judge": lambda run: _judge(run, "second-judge", "patches"),
+    "pack": _pack,
 }  # fmt: skip
 STAGES = tuple(_STAGES)

@@ -93,6 +93,19 @@ def people(pools: Sequence[Pool]) -> list[Pool]:
     return kept
 
 
+def bodies(pools: Sequence[Pool], joints: int = 9) -> list[Pool]:
+    """The pictures of which at least so many joints are seen: those that a skeleton says more of.
+
+    All of a pool where no picture shows so many.
+    """
+    kept = []
+    for pool in pools:
+        rows = (pool["joints"][..., 2].sum(1) >= joints).nonzero()[:, 0]
+        rows = rows if len(rows) else torch.arange(len(pool), device=rows.device)
+        kept.append(Pool(pool.size, {key: value[rows] for key, value in pool.tensors.items()}))
+    return kept
+
+
 # Latents.
 
 

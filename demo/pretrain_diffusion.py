@@ -60,19 +60,23 @@ class Batches:
 
 def losses(
     unet: Any, states: Tensor, latents: Tensor, generator: torch.Generator, alphas: Tensor,
-    control: Control | None = None,
+    control: Control | None = None, noisy: bool = False,
 ) -> Losses:  # fmt: skip
-    """The error of the predicted noise, weighted, and unweighted at four ranges of noise.
+    """The error of the predicted noise, weighted, and unweighted.
 
-    `states` (n, 77, d) are the text's; `alphas` (1000,) the schedule's, on the latents' device.
+    Timesteps are uniform, or with `noisy` as often as they are high. `states` (n, 77, d) are the
+    text's; `alphas` (1000,) the schedule's, on the latents' device.
     """
     device = latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)
     timesteps = torch.randint(0, 1000, (len(latents),), generator=generator, device=device)
-    noisy = add_noise(latents, noise, timesteps, alphas)
-    down, middle = control(noisy, timesteps, states) if control is not None else (None, None)
+    if noisy:
+        others = torch.randint(0, 1000, timesteps.shape, generator=generator, device=device)
+        timesteps = torch.maximum(timesteps, others)
+    x = add_noise(latents, noise, timesteps, alphas)
+    down, middle = control(x, timesteps, states) if control is not None else (None, None)
     predicted = unet(
-        noisy, timesteps, states, down_block_additional_residuals=down,
+        x, timesteps, states, down_block_additional_residuals=down,
         mid_block_additional_residual=middle, return_dict=False,
     )[0]  # fmt: skip
     errors = sample_losses(predicted, noise)  # (n,)

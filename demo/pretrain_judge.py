@@ -19,7 +19,7 @@ from .pretrain_shards import GROUP, HELD_OUT, SIZES, pictures_of
 from .pretrain_vae import tiled, to_pixels, to_unit
 
 REJECTED = 0.06  # share of pictures made unfit
-DECODED = 0.25  # share that goes through the VAE, with noise on the latents: as generated ones look
+DECODED = 0.2  # share that goes through the VAE, with noise on the latents: as generated ones look
 LATENT_NOISE = 0.4  # its highest deviation
 TEMPERATURE = 0.1
 _KIND = list(QUESTIONS).index("kind")
@@ -41,10 +41,11 @@ class Batches:
         first = rng.integers(len(pool) // GROUP, size=self._groups) * GROUP
         rows = torch.from_numpy((first[:, None] + np.arange(GROUP)).reshape(-1))
         rows = rows.to(pool["pixels"].device)
-        batch = {key: pool[key][rows].float() for key in ("traits", "joints")}
+        keys = [key for key in ("traits", "joints", "latents") if key in pool.tensors]
+        batch = {key: pool[key][rows].float() for key in keys}
         batch["facts"] = pool["facts"][rows].long()
         batch["pictures"] = to_unit(pool["pixels"][rows])
-        if self._vae is not None:
+        if self._vae is not None:  # and then the pools have latents
             _decode_some(batch, self._vae, rng, generator)
         _vary(batch, rng, generator)
         _spoil_some(batch, rng, generator)
@@ -63,7 +64,7 @@ def _decode_some(
 ) -> None:
     rows = _some(batch, DECODED, rng)
     if len(rows):
-        latents = vae.encode(batch["pictures"][rows]).latents.float()
+        latents = batch["latents"][rows]
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         size = torch.rand(len(rows), 1, 1, 1, generator=generator, device=latents.device)
         decoded = vae.decode(latents + LATENT_NOISE * size.square() * noise).sample

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -65,10 +66,12 @@ class Course:
 class Task:
     """One part's training: its parameters by name, and what is done with them.
 
-    `losses(step, generator)` draws a batch and returns its losses, "loss" the one to descend; the
-    generator (on the device) and the step's own seed are all its randomness. `export()` writes the
+    `losses(number, generator)` draws a batch and returns its losses, "loss" the one to descend; the
+    generator (on the device) and the batch's number are all its randomness. `export()` writes the
     part's weights, `sheet()` is a picture (h, w, 3) uint8 for a person to look at, if there is
-    anything to see. Both see the averaged weights.
+    anything to see. Both see the averaged weights. A step computes `lanes` batches side by side,
+    each in a thread of its own, and follows their mean: on a CPU with one thread for each
+    operation a small network goes a third faster so.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Task:
     losses: Callable[[int, torch.Generator], Losses]
     export: Callable[[], None]
     sheet: Callable[[], np.ndarray] | None = None
+    lanes: int = 1
 
 
 SAVE_EVERY, SHEET_EVERY, SAY_EVERY = 120.0, 240.0, 10.0  # seconds
@@ -144,27 +148,63 @@ def _step(
 ) -> Losses:
     for group in state.optimizer.param_groups:
         group["lr"] = course.rate_at(step)
-    generator = torch.Generator(device).manual_seed(derive(0, task.name, step))
-    with half(device):
-        losses = task.losses(step, generator)
-    losses["loss"].backward()
+    losses, gradients = _gradients(task, step, device)
+    for parameter, gradient in zip(task.parameters.values(), gradients, strict=True):
+        parameter.grad = gradient
     torch.nn.utils.clip_grad_norm_(task.parameters.values(), course.clip)
     state.optimizer.step()
     state.optimizer.zero_grad()
     assert state.average is not None
     state.average.step(task.parameters.values())
-    return {name: loss.detach() for name, loss in losses.items()}
+    return losses
+
+
+def _gradients(task: Task, step: int, device: torch.device) -> tuple[Losses, list[Tensor | None]]:
+    """The losses of a step and its gradients: the mean over its lanes."""
+    parameters = list(task.parameters.values())
+
+    def one(lane: int) -> tuple[Losses, Sequence[Tensor | None]]:
+        number = step * task.lanes + lane
+        generator = torch.Generator(device).manual_seed(derive(0, task.name, number))
+        with _autocast(device):
+            losses = task.losses(number, generator)
+        gradients = torch.autograd.grad(losses["loss"], parameters, allow_unused=True)
+        return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+    with _attention(device):
+        if task.lanes == 1:
+            losses, gradients = one(0)
+            return losses, list(gradients)
+        with ThreadPoolExecutor(task.lanes) as threads:
+            done = list(threads.map(one, range(task.lanes)))
+    losses = {name: torch.stack([d[0][name] for d in done]).mean() for name in done[0][0]}
+    return losses, [_mean(several) for several in zip(*(d[1] for d in done), strict=True)]
+
+
+def _mean(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    found = [gradient for gradient in gradients if gradient is not None]
+    return torch.stack(found).sum(0) / len(gradients) if found else None
 
 
 @contextmanager
 def half(device: torch.device) -> Iterator[None]:
     """Computes in bf16 where the device has it: twice as fast."""
-    cuda = device.type == "cuda"
+    with _attention(device), _autocast(device):
+        yield
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """bf16 of this thread, where the device has it."""
+    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # Each weight is used once in a pass, and the cache is one for all threads.
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast, cache_enabled=False)
+
+
+@contextmanager
+def _attention(device: torch.device) -> Iterator[None]:
+    """Plain attention on a CPU: the fused one takes two fifths of a step in bf16 there."""
     with ExitStack() as stack:
-        fast = cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=fast))
-        if not cuda:
-            # On a CPU the fused attention takes two fifths of a step in bf16.
+        if device.type == "cpu":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
 

@@ -20,11 +20,11 @@ def save_part(path: Path, model: Module) -> None:
 
 def load_vae(path: Path) -> AutoencoderTiny:
     """The VAE of a part, as wide as it was trained. Raises BaseModelError as `load_part` does."""
-    channels = miniature.TAESD_CHANNELS
+    widths = [miniature.TAESD_CHANNELS] * 2
     if path.is_file():
-        first = read_weights(path).get("encoder.layers.0.weight")
-        channels = channels if first is None else len(first)
-    vae = miniature.new_vae(channels)
+        found = map(read_weights(path).get, ("encoder.layers.0.weight", "encoder.layers.10.weight"))
+        widths = [len(f) if f is not None else w for f, w in zip(found, widths, strict=True)]
+    vae = miniature.new_vae(*widths)
     load_part(path, vae)
     return vae
 

@@ -57,7 +57,7 @@ class Size:
         return f"{self.width}x{self.height}"
 
 
-SIZES = (Size(128, 128, 0.50), Size(96, 128, 0.375), Size(64, 64, 0.125))
+SIZES = (Size(128, 128, 0.35), Size(96, 128, 0.45), Size(64, 64, 0.20))
 
 
 Shard = tuple[Size, int, Path]

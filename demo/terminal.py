@@ -15,9 +15,9 @@ Draws the small world and trains the miniature Stable Diffusion, its OpenPose Co
 judges from nothing. It can be stopped at any time; the same command goes on where it stopped.
 The weights in the repository were made so; nobody needs this to use them.
 
-stages, in order: draw, vae, text_encoder, unet, controlnet, judge, pack. Meant for a GPU; a CPU
-does the same with fewer samples, and needs many hours. To look at: OUT/<stage>/sheets and
-OUT/<stage>/log.jsonl.
+stages, in order: draw, vae, text_encoder, unet, controlnet, judge, second_judge, pack. Meant for a
+GPU; a CPU does the same with fewer samples, in about four hours on two cores with AMX. To look at:
+OUT/<stage>/sheets and OUT/<stage>/log.jsonl.
 """
 
 
@@ -53,7 +53,7 @@ def _add_pretrain(commands: Any) -> None:
         "pretrain", help="train the small model itself from nothing", description=_PRETRAIN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parts = ("vae", "text_encoder", "unet", "controlnet", "judge")
+    parts = ("vae", "text_encoder", "unet", "controlnet", "judge", "second_judge")
     stages = ("all", "draw", *parts, "pack")
     parser.add_argument("--stage", choices=stages, default="all")
     parser.add_argument("--out", type=Path, default=Path("output/pretrain"), metavar="FOLDER")

@@ -101,7 +101,7 @@ def test_the_rare_token_begins_as_a_word_without_meaning():
 
 def test_a_narrow_vae_computes_the_same_in_taesds_width():
     torch.manual_seed(0)
-    narrow = miniature.new_vae(16).eval()
+    narrow = miniature.new_vae(16, 24).eval()
     wide = miniature.widened(narrow).eval()
     assert {k: v.shape for k, v in wide.state_dict().items()} == {
         k: v.shape for k, v in miniature.new_vae().state_dict().items()

@@ -20,9 +20,9 @@ from likeness.demo import (
 from likeness.demo.facts import QUESTIONS
 from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
 from likeness.demo.miniature import new_vae
-from likeness.demo.pretrain_data import Pool, load, people, token_ids, with_latents
+from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, with_latents
 from likeness.demo.pretrain_hints import hints
-from likeness.demo.pretrain_loop import Course, Task, train
+from likeness.demo.pretrain_loop import Course, Task, _gradients, train
 from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
 from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers.errors import BaseModelError, CheckpointError, RunFailed
@@ -100,6 +100,28 @@ def test_places_without_people_are_left_out():
     facts[2, -1] = 1
     (pool,) = people([Pool(SIZES[0], {"facts": facts, "n": torch.arange(5)})])
     assert pool["n"].tolist() == [0, 1, 3, 4]
+
+
+def test_bodies_are_pictures_with_joints_and_all_where_there_are_none():
+    joints = torch.zeros(3, 18, 3)
+    joints[1, :9, 2] = 1
+    (pool,) = bodies([Pool(SIZES[0], {"joints": joints, "n": torch.arange(3)})])
+    assert pool["n"].tolist() == [1]
+    (pool,) = bodies([Pool(SIZES[0], {"joints": joints[:1], "n": torch.arange(1)})])
+    assert pool["n"].tolist() == [0]
+
+
+def test_crops_show_faces_that_are_seen():
+    pixels = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    pixels[0, 50, 12] = 255  # the nose of the first picture; the second has none
+    joints = torch.zeros(2, 18, 3)
+    joints[0, 0] = torch.tensor((12.5 / 64, 50.5 / 64, 1))
+    rng = np.random.default_rng(0)
+    index = torch.tensor([0, 1] * 100)
+    cut = pretrain_vae.crops(pixels, joints, index, rng, 16)
+    assert cut.shape == (200, 3, 16, 16)
+    shown = (cut.amax((1, 2, 3)) > 0).float()
+    assert shown[0::2].mean() > 0.6 and shown[1::2].sum() == 0
 
 
 def test_latents_are_kept_for_the_same_vae_only(drawn, tmp_path):
@@ -197,13 +219,28 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
         line(tmp_path, broken=True)
 
 
+def test_lanes_follow_the_mean_of_their_batches():
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def losses(number, generator):
+        x = torch.randn(3, generator=generator)
+        return {"loss": (weight * x).sum() * (number + 1), "number": torch.tensor(float(number))}
+
+    one, two = (Task("t", {"weight": weight}, losses, lambda: None, lanes=n) for n in (1, 2))
+    several = [_gradients(one, step, CPU) for step in (2, 3)]
+    found, (gradient,) = _gradients(two, 1, CPU)
+    assert torch.allclose(gradient, (several[0][1][0] + several[1][1][0]) / 2)
+    assert found["number"] == 2.5 and not found["loss"].requires_grad
+
+
 # Stages.
 
 
-def test_a_judge_learns_from_a_batch(drawn):
+def test_a_judge_learns_from_a_batch(drawn, tmp_path):
     torch.manual_seed(0)
-    pools = load(drawn, 8, ["pixels", "facts", "traits", "joints"])
-    batches = pretrain_judge.Batches(pools, 8, "test", new_vae())
+    vae, keys = new_vae(16), ["pixels", "facts", "traits", "joints"]
+    pools = with_latents(drawn, 8, vae, tmp_path, keys)
+    batches = pretrain_judge.Batches(pools, 8, "test", vae)
     network = PatchJudge(width=32, layers=1)
     batch = batches.draw(0, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
@@ -239,7 +276,7 @@ def tiny(drawn, tmp_path, monkeypatch):
     """Options for stages of one step on the shards drawn above."""
     monkeypatch.setattr(pretrain_shards, "SHARD", 8)
     courses = {name: Course(2, 2, 1e-3) for name in ("vae", "unet")}
-    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, 16, courses))
+    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, (16, 24), courses))
     (tmp_path / "shards").symlink_to(drawn)
     return pretrain.Options(tmp_path, CPU, say=lambda text: None)
 

@@ -26,9 +26,9 @@ STUDY = (
 
 @pytest.fixture(scope="module")
 def captions() -> list[tuple[Scene, str]]:
-    """1,500 scenes with their captions; one in twenty is a spoiled drawing."""
+    """2,000 scenes with their captions; one in twenty is a spoiled drawing."""
     rng = np.random.default_rng(0)
-    scenes = [random_scene(rng, flaws=0.05) for _ in range(1500)]
+    scenes = [random_scene(rng, flaws=0.05) for _ in range(2000)]
     return [(scene, caption(scene, rng)) for scene in scenes]
 
 
