@@ -119,7 +119,8 @@ class Run:
 
     def vae(self) -> AutoencoderTiny:
         """The VAE that was trained, as wide as it was."""
-        return load_vae(self.parts / "vae.safetensors").requires_grad_(False).to(self.device)
+        vae = load_vae(self.parts / "vae.safetensors").requires_grad_(False)
+        return vae.to(self.device, memory_format=torch.channels_last)
 
     def lanes(self) -> int:
         """Batches that a step computes side by side: one for each of a CPU's threads."""
@@ -205,12 +206,14 @@ def _text_encoder(run: Run) -> bool:
 def _unet(run: Run) -> bool:
     unet, text_encoder, vae = run.models()
     part = run.parts / "unet.safetensors"
-    load_part(part, unet, missing_ok=True)
+    if not load_part(part, unet, missing_ok=True):
+        diffusion.initialise(unet)
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
     text_encoder.requires_grad_(False)
-    course, alphas, lanes = run.course("unet"), diffusion.schedule(run.device), run.lanes()
+    course, alphas = run.course("unet"), diffusion.schedule(run.device)
     pools = people(run.pools(vae, ["ids", "facts"]))
-    batches = diffusion.Batches(pools, course.batch // lanes, "unet")
+    lanes = run.lanes()
+    batches = diffusion.Batches(pools, course.batch, "unet", lanes)
 
     def losses(number: int, generator: torch.Generator) -> Losses:
         latents, ids, _, _ = batches.draw(number)
@@ -235,9 +238,10 @@ def _controlnet(run: Run) -> bool:
     for frozen in (unet, text_encoder):
         frozen.requires_grad_(False)
     controlnet.set_attn_processor(AttnProcessor())
-    course, alphas, lanes = run.course("controlnet"), diffusion.schedule(run.device), run.lanes()
+    course, alphas = run.course("controlnet"), diffusion.schedule(run.device)
     pools = bodies(people(run.pools(vae, ["ids", "facts", "joints"])))
-    batches = diffusion.Batches(pools, course.batch // lanes, "controlnet")
+    lanes = run.lanes()
+    batches = diffusion.Batches(pools, course.batch, "controlnet", lanes)
 
     def losses(number: int, generator: torch.Generator) -> Losses:
         latents, ids, rows, pool = batches.draw(number)

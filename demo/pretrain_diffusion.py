@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
 from ..trainers.draws import derive
@@ -39,23 +41,37 @@ SEED, STEPS, GUIDANCE = 7, 20, 5.0
 
 
 class Batches:
-    """Draws batches of latents, token ids and joints, all from the step's number."""
+    """Draws batches of latents, token ids and joints, all from the batch's number.
 
-    def __init__(self, pools: Sequence[Pool], batch: int, purpose: str) -> None:
-        self._pools, self._batch, self._purpose = pools, batch, purpose
+    The `lanes` batches of a step have `batch` pictures together, all of one size: none waits.
+    """
+
+    def __init__(self, pools: Sequence[Pool], batch: int, purpose: str, lanes: int = 1) -> None:
+        self._pools, self._batch = pools, max(1, batch // lanes)
+        self._purpose, self._lanes = purpose, lanes
         device = pools[0]["latents"].device
         self._empty = torch.from_numpy(token_ids([""])[0]).to(device)
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Pool]:
+    def draw(self, number: int) -> tuple[Tensor, Tensor, Tensor, Pool]:
         """Latents (n, 4, h, w) fp32, ids (n, 77), the rows that were drawn, and their pool."""
-        rng = np.random.default_rng(derive(0, self._purpose, step))
-        pool = choose(self._pools, rng)
-        device = self._empty.device
+        step = np.random.default_rng(derive(0, f"{self._purpose} size", number // self._lanes))
+        rng = np.random.default_rng(derive(0, self._purpose, number))
+        pool, device = choose(self._pools, step), self._empty.device
         rows = torch.from_numpy(rng.integers(len(pool), size=self._batch)).to(device)
         said = torch.from_numpy(rng.integers(pool["ids"].shape[1], size=self._batch)).to(device)
         dropped = torch.from_numpy(rng.random(self._batch) < DROPPED).to(device)
         ids = torch.where(dropped[:, None], self._empty, pool["ids"][rows, said]).long()
         return pool["latents"][rows].float(), ids, rows, pool
+
+
+@torch.no_grad()
+def initialise(unet: Any) -> None:
+    """Blocks begin as the identity and the output as zero (arXiv:2105.05233): learns sooner."""
+    ends = [m.conv2 for m in unet.modules() if isinstance(m, ResnetBlock2D)]
+    ends += [m.proj_out for m in unet.modules() if isinstance(m, Transformer2DModel)]
+    for end in (*ends, unet.conv_out):
+        for parameter in end.parameters():
+            parameter.zero_()
 
 
 def losses(

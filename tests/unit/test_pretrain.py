@@ -11,6 +11,7 @@ pytest.importorskip("aggdraw", reason="draws the world")
 from likeness.demo import (
     miniature,
     pretrain,
+    pretrain_diffusion,
     pretrain_judge,
     pretrain_shards,
     pretrain_text,
@@ -287,6 +288,27 @@ def test_a_stage_before_its_time_names_what_is_missing(tiny):
     pretrain.save_part(tiny.out / "parts" / "vae.safetensors", new_vae(16))
     with pytest.raises(BaseModelError, match="--stage text_encoder`"):
         pretrain.pretrain("unet", tiny)
+
+
+def test_a_new_unet_begins_by_saying_nothing():
+    unet = miniature.new_unet()
+    pretrain_diffusion.initialise(unet)
+    x, states = torch.randn(1, 4, 8, 8), torch.randn(1, 77, miniature.CONTEXT)
+    with torch.no_grad():
+        assert unet(x, torch.tensor([5]), states, return_dict=False)[0].abs().max() == 0
+
+
+def test_the_lanes_of_a_step_have_pictures_of_one_size():
+    def pool(size):
+        ids = torch.zeros(4, CAPTIONS, 77, dtype=torch.int16)
+        return Pool(size, {"latents": torch.zeros(4, 4, size.height // 8, 2), "ids": ids})
+
+    batches = pretrain_diffusion.Batches([pool(s) for s in SIZES[1:]], 6, "test", 2)
+    drawn = [batches.draw(number) for number in range(40)]
+    sizes = [latents.shape for latents, *_ in drawn]
+    assert {shape[0] for shape in sizes} == {3} and len(set(sizes)) == 2
+    assert sizes[0::2] == sizes[1::2]
+    assert any(not torch.equal(a[2], b[2]) for a, b in zip(drawn[0::2], drawn[1::2], strict=True))
 
 
 def test_a_caption_is_read_at_its_end():
