@@ -1,4 +1,8 @@
-"""The two judges: a convolutional network and one of patches, which answer the same questions."""
+"""The two judges: a convolutional network and one of patches, which answer the same questions.
+
+Each looks at the picture, finds the joints, and looks again at the head, brought to one size:
+who somebody is shows in few pixels, and these are in another place on each picture.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,10 @@ from .facts import QUESTIONS, TRAITS
 HEIGHT = 128  # of a picture as the networks see it
 IDENTITY = 64  # length of an identity
 JOINTS = 18
+FACE = 64  # side of the head's picture
+_NOSE, _NECK = 0, 1
+_REACH = 1.65  # half of that side, in distances of nose and neck: hair and chin are on it
+_SMALLEST, _LARGEST = 0.06, 0.5  # of half the side, in picture heights
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,9 @@ class Opinion:
 
 
 class _Heads(nn.Module):
-    """From features of the whole picture to the answers, and from joint maps to joints."""
+    """From features of the whole picture and of the head to the answers."""
 
-    def __init__(self, features: int, hidden: int = 160) -> None:
+    def __init__(self, features: int, hidden: int = 256) -> None:
         super().__init__()
         self.hidden = nn.Linear(features, hidden)
         self.answers = nn.Linear(hidden, sum(map(len, QUESTIONS.values())))
@@ -42,14 +50,14 @@ class _Heads(nn.Module):
         self.identity = nn.Linear(hidden, IDENTITY)
         self.visible = nn.Linear(hidden, JOINTS)
 
-    def forward(self, features: Tensor, maps: Tensor) -> Opinion:
+    def forward(self, features: Tensor, joints: Tensor) -> Opinion:
         hidden = F.silu(self.hidden(features))  # (n, hidden)
         logits = self.answers(hidden).float().split([len(a) for a in QUESTIONS.values()], dim=1)
         return Opinion(
             answers=dict(zip(QUESTIONS, logits, strict=True)),
             traits=self.traits(hidden).float(),
             identity=F.normalize(self.identity(hidden).float(), dim=1),
-            joints=_centres(maps.float()),
+            joints=joints,
             visible=self.visible(hidden).float(),
         )
 
@@ -61,6 +69,27 @@ def _centres(maps: Tensor) -> Tensor:
     xs = (torch.arange(w, device=maps.device) + 0.5) / w
     ys = (torch.arange(h, device=maps.device) + 0.5) / h
     return torch.stack(((weights.sum(2) * xs).sum(-1), (weights.sum(3) * ys).sum(-1)), dim=-1)
+
+
+def heads_of(pictures: Tensor, joints: Tensor) -> Tensor:
+    """The heads (n, 3, FACE, FACE) of pictures (n, 3, h, w), upright, around the nose.
+
+    `joints` (n, 18, 2) are x and y in 0 to 1; the distance from nose to neck tells how large the
+    head is. Beyond the picture's edge its last pixels go on.
+    """
+    height, width = pictures.shape[2:]
+    joints = joints.detach().float()
+    aspect = joints.new_tensor((width / height, 1.0))
+    nose, neck = joints[:, _NOSE], joints[:, _NECK]
+    half = _REACH * ((nose - neck) * aspect).norm(dim=1)  # (n,) in heights
+    half = half.clamp(_SMALLEST, _LARGEST)
+    theta = joints.new_zeros(len(joints), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = 2 * half / aspect[0], 2 * half
+    theta[:, :, 2] = 2 * nose - 1
+    theta[:, 1, 2] -= 0.5 * half  # there is more above the nose than below
+    grid = F.affine_grid(theta, (len(joints), 3, FACE, FACE), align_corners=False)
+    given = pictures.float()
+    return F.grid_sample(given, grid, padding_mode="border", align_corners=False)
 
 
 class _Pool(nn.Module):
@@ -105,27 +134,56 @@ class ConvolutionJudge(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in (64, 96, 128))
         self.maps = nn.Conv2d(48, JOINTS, 3, padding=1)
         self.near, self.far = _Pool(96), _Pool(128)
-        self.heads = _Heads(self.near.features + self.far.features)
+        self.face = nn.Sequential(
+            down(3, 32), _Residual(32), down(32, 64), _Residual(64), down(64, 96), _Residual(96),
+            nn.AvgPool2d(2), nn.Flatten(),
+        )  # fmt: skip
+        whole = self.near.features + self.far.features
+        self.heads = _Heads(whole + 96 * (FACE // 16) ** 2)
 
     def forward(self, pictures: Tensor) -> Opinion:
         """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
-        quarter = self.to_quarter(_seen(pictures))
+        seen = _seen(pictures)
+        quarter = self.to_quarter(seen)
         eighth = self.to_eighth(quarter)
         sixteenth = self.to_sixteenth(eighth)
         scales = zip(self.lateral, (quarter, eighth, sixteenth), strict=True)
         size = quarter.shape[2:]
         joined = sum(F.interpolate(conv(x), size, mode="bilinear") for conv, x in scales)
-        features = torch.cat((self.near(eighth), self.far(sixteenth)), dim=1)
-        return self.heads(features, self.maps(F.silu(joined)))
+        joints = _centres(self.maps(F.silu(joined)).float())
+        face = self.face(heads_of(seen, joints))
+        features = torch.cat((self.near(eighth), self.far(sixteenth), face), dim=1)
+        return self.heads(features, joints)
 
 
 class PatchJudge(nn.Module):
-    """A small vision transformer on patches of 16 pixels (arXiv:2010.11929), any aspect ratio."""
+    """Two small vision transformers (arXiv:2010.11929): on patches of 16 pixels of the picture, of
+    any aspect ratio, and on patches of 8 of the head."""
 
-    def __init__(self, width: int = 128, layers: int = 4) -> None:
+    def __init__(self, width: int = 128, layers: int = 3) -> None:
+        super().__init__()
+        self.picture = _Patches(width, 4, layers)
+        self.face = _Patches(width, 2, layers)
+        self.maps = nn.Conv2d(width, JOINTS, 1)
+        self.pool, self.face_pool = _Pool(width), _Pool(width)
+        self.heads = _Heads(self.pool.features + self.face_pool.features)
+
+    def forward(self, pictures: Tensor) -> Opinion:
+        """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
+        seen = _seen(pictures)
+        x = self.picture(seen)  # (n, width, h / 16, w / 16)
+        joints = _centres(self.maps(x).float())
+        face = self.face(heads_of(seen, joints))  # (n, width, 8, 8)
+        return self.heads(torch.cat((self.pool(x), self.face_pool(face)), dim=1), joints)
+
+
+class _Patches(nn.Module):
+    """A transformer on square patches of `4 * step` pixels; pictures to maps of their patches."""
+
+    def __init__(self, width: int, step: int, layers: int) -> None:
         super().__init__()
         self.patches = nn.Sequential(
-            nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, width, 4, stride=4)
+            nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, width, step, stride=step)
         )
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -135,19 +193,14 @@ class PatchJudge(nn.Module):
             for _ in range(layers)
         )  # fmt: skip
         self.norm = nn.LayerNorm(width)
-        self.maps = nn.Conv2d(width, JOINTS, 1)
-        self.pool = _Pool(width)
-        self.heads = _Heads(self.pool.features)
 
-    def forward(self, pictures: Tensor) -> Opinion:
-        """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
-        x = self.patches(_seen(pictures))  # (n, width, h / 16, w / 16)
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.patches(pictures)  # (n, width, h, w)
         n, width, h, w = x.shape
         tokens = x.flatten(2).transpose(1, 2) + _places(h, w, width, x.device)
         for layer in self.layers:
             tokens = layer(tokens)
-        x = self.norm(tokens).transpose(1, 2).reshape(n, width, h, w)
-        return self.heads(self.pool(x), self.maps(x))
+        return self.norm(tokens).transpose(1, 2).reshape(n, width, h, w)
 
 
 def _places(h: int, w: int, width: int, device: torch.device) -> Tensor:

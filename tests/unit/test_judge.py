@@ -5,7 +5,7 @@ import pytest
 import torch
 from likeness.demo import judge as judges
 from likeness.demo.facts import QUESTIONS, TRAITS, UNKNOWN, asked, rejected, trait_values, truth
-from likeness.demo.judge_networks import ARCHITECTURES, Opinion
+from likeness.demo.judge_networks import ARCHITECTURES, Opinion, heads_of
 from likeness.demo.scene import Identity, Scene, Traits
 from likeness.trainers.errors import BaseModelError
 
@@ -177,3 +177,21 @@ def test_a_reference_is_calibrated_on_drawings():
     assert judges.identity_match(by_colour(strangers), found).mean() == pytest.approx(0, abs=0.05)
     with pytest.raises(ValueError, match="cannot tell"):
         judges.reference(by_colour, photos, photos, photos)
+
+
+@pytest.mark.parametrize("width", [96, 128])
+def test_heads_are_cut_around_the_nose_and_as_large_as_the_neck_is_away(width):
+    pictures = torch.zeros(2, 3, 128, width)
+    joints = torch.full((2, 18, 2), 0.5)
+    for row, (y, away) in enumerate([(0.4, 0.1), (0.5, 0.2)]):
+        for joint, at in enumerate((y, y + away)):
+            joints[row, joint] = torch.tensor((0.4, at))
+            x, y = round(0.4 * width), round(at * 128)
+            pictures[row, :, y - 1 : y + 2, x - 1 : x + 2] = 1
+    heads = heads_of(pictures, joints)
+    assert heads.shape == (2, 3, 64, 64)
+    for head in heads:
+        nose = (head[0] > 0.5).nonzero().float()
+        assert (nose[:, 1] - 32).abs().max() < 6
+        top, bottom = nose[:, 0].min(), nose[:, 0].max()
+        assert abs(top - 39) < 5 and abs(bottom - 60) < 5  # nose and neck, at one size
