@@ -143,7 +143,8 @@ def _places(base: Path, folders: Sequence[Path]) -> Iterator[Path]:
 def _in_hub_cache(repository: str, inside: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, f"{inside}/vocab.json" if inside else "vocab.json")
-    if not isinstance(found, str):
-        return None
-    return Path(found).parent
+    for name in ("vocab.json", "tokenizer.json"):
+        found = try_to_load_from_cache(repository, f"{inside}/{name}" if inside else name)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None

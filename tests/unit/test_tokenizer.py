@@ -89,13 +89,39 @@ def test_a_tokenizer_that_cannot_be_kept_is_an_error(tmp_path):
         keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
 
 
-def test_a_folder_that_transformers_5_wrote_has_one_file(tmp_path):
+@pytest.fixture
+def one_file(tmp_path):
+    """A tokenizer folder as transformers 5 writes it, from that of `tmp_path / "old"`."""
     from transformers import CLIPTokenizerFast
 
     write_small_tokenizer(tmp_path / "old")
-    CLIPTokenizerFast.from_pretrained(str(tmp_path / "old")).save_pretrained(tmp_path / "new")
+    folder = tmp_path / "model_tokenizer"
+    CLIPTokenizerFast.from_pretrained(str(tmp_path / "old")).save_pretrained(folder)
     for name in ("vocab.json", "merges.txt"):
-        (tmp_path / "new" / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def test_a_folder_that_transformers_5_wrote_has_one_file(tmp_path, one_file):
+    assert find_tokenizers(tmp_path / "model.safetensors") == [one_file]
     text = "a photo of sks man's face, 12 Ünïcode"
-    old, new = (load_tokenizer(tmp_path / name) for name in ("old", "new"))
+    old, new = load_tokenizer(tmp_path / "old"), load_tokenizer(one_file)
     assert new(text).input_ids == old(text).input_ids and new.model_max_length == 77
+
+
+@pytest.mark.parametrize(
+    ("repository", "inside"),
+    [
+        ("models--openai--clip-vit-large-patch14", ""),
+        ("models--stable-diffusion-v1-5--stable-diffusion-v1-5", "tokenizer"),
+    ],
+)
+def test_a_tokenizer_of_one_file_is_found_in_the_hub_cache(
+    tmp_path, hub_cache, one_file, repository, inside
+):
+    cached = hub_cache / repository / "snapshots" / "abc" / inside
+    cached.parent.mkdir(parents=True)
+    one_file.rename(cached)
+    (hub_cache / repository / "refs").mkdir()
+    (hub_cache / repository / "refs" / "main").write_text("abc")
+    assert find_tokenizers(tmp_path / "other.safetensors") == [cached]
