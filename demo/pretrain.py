@@ -8,6 +8,7 @@ makes of them the files that belong into demo/weights/.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,6 @@ class Run:
         self.scale = SCALES["cuda" if options.device.type == "cuda" else "cpu"]
         self.pictures = options.pictures or self.scale.pictures
         self.until = time.monotonic() + 60 * options.minutes
-        self.threads = torch.get_num_threads()
         self.shards, self.parts = self.out / "shards", self.out / "parts"
 
     def course(self, stage: str) -> Course:
@@ -123,11 +123,13 @@ class Run:
         return vae.to(self.device, memory_format=torch.channels_last)
 
     def lanes(self) -> int:
-        """Batches that a step computes side by side: one for each of a CPU's threads."""
+        """Batches that a step computes side by side: one for each core of a CPU."""
         if self.device.type == "cuda":
             return 1
         torch.set_num_threads(1)
-        return self.threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def pools(self, vae: AutoencoderTiny | None, keys: Sequence[str]) -> list[Pool]:
         """Pools of all pictures, with the VAE's latents where there is one."""

@@ -105,8 +105,9 @@ def train(
     state = _state(task, course, device)
     step = _resume(folder, state, course.digest(task.name))
     clock = _Clock(folder, task.name, course, step, say)
+    threads = ThreadPoolExecutor(task.lanes)
     while step < course.steps and time.monotonic() < until:
-        losses = _step(task, course, state, step, device)
+        losses = _step(task, course, state, step, device, threads)
         step += 1
         clock.count(step, losses)
         if clock.due("save", SAVE_EVERY):
@@ -117,6 +118,7 @@ def train(
             clock.tell(step)
             _sheet(task, state, step, folder)
             clock.start()
+    threads.shutdown()
     clock.tell(step)
     if step > clock.first:
         _save(task, course, state, step, folder)
@@ -144,11 +146,12 @@ def _resume(folder: Path, state: checkpoint.State, digest: str) -> int:
 
 
 def _step(
-    task: Task, course: Course, state: checkpoint.State, step: int, device: torch.device
-) -> Losses:
+    task: Task, course: Course, state: checkpoint.State, step: int, device: torch.device,
+    threads: ThreadPoolExecutor,
+) -> Losses:  # fmt: skip
     for group in state.optimizer.param_groups:
         group["lr"] = course.rate_at(step)
-    losses, gradients = _gradients(task, step, device)
+    losses, gradients = _gradients(task, step, device, threads)
     for parameter, gradient in zip(task.parameters.values(), gradients, strict=True):
         parameter.grad = gradient
     torch.nn.utils.clip_grad_norm_(task.parameters.values(), course.clip)
@@ -159,7 +162,9 @@ def _step(
     return losses
 
 
-def _gradients(task: Task, step: int, device: torch.device) -> tuple[Losses, list[Tensor | None]]:
+def _gradients(
+    task: Task, step: int, device: torch.device, threads: ThreadPoolExecutor
+) -> tuple[Losses, list[Tensor | None]]:
     """The losses of a step and its gradients: the mean over its lanes."""
     parameters = list(task.parameters.values())
 
@@ -175,8 +180,7 @@ def _gradients(task: Task, step: int, device: torch.device) -> tuple[Losses, lis
         if task.lanes == 1:
             losses, gradients = one(0)
             return losses, list(gradients)
-        with ThreadPoolExecutor(task.lanes) as threads:
-            done = list(threads.map(one, range(task.lanes)))
+        done = list(threads.map(one, range(task.lanes)))
     losses = {name: torch.stack([d[0][name] for d in done]).mean() for name in done[0][0]}
     return losses, [_mean(several) for several in zip(*(d[1] for d in done), strict=True)]
 
