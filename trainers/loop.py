@@ -226,7 +226,7 @@ def learn(run: Run, training: Training, start: int) -> int:
     meter, checkpoints = Meter(run, start), Checkpoints(run, state)
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and training.learner.prompts.embeddings is None:
-            training.learner.prompts.freeze()
+            training.learner.freeze_prompts()
             state.optimizer.zero_grad()  # what has no gradient any more is not updated any more
         set_rates(state.optimizer, factor(step))
         losses = advance(run, training, compute, step, recorded=recorded)

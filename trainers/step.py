@@ -57,6 +57,13 @@ class Learner:
     autocast_dtype: torch.dtype | None
     teacher: Teacher | None = None
 
+    def freeze_prompts(self) -> None:
+        """Encodes all prompts once: from now on the text encoder learns no more."""
+        # Adapters are in fp32; beside weights in 16 bits they compute under autocast alone.
+        exact = self.prompts.text_encoder.dtype == torch.float32
+        with nullcontext() if exact else self.autocast():
+            self.prompts.freeze()
+
     @contextmanager
     def evaluating(self, *, anew: bool = False) -> Iterator[None]:
         """Without dropout; with `anew` the text encoder is asked also where it is frozen."""

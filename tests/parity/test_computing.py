@@ -100,6 +100,15 @@ def test_a_bf16_run_on_a_cpu_can_compute_its_activations_again(places, kind):
     same(full, checkpointed, places.base)
 
 
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+def test_a_text_encoder_in_16_bits_stops_learning_on_the_way(places, kind):
+    """Its prompts were encoded without autocast, where fp32 adapters do not go with it."""
+    changes = {"compute": {"precision": "bf16"}, "text_encoder": {"last_step": 2}}
+    result = trained(recipe(kind, **changes), places)
+    exact = trained(recipe(kind, text_encoder={"last_step": 2}), places)
+    assert result.losses == pytest.approx(exact.losses, rel=0.05)
+
+
 def test_8_bits_learn_nearly_the_same(places):
     full = trained(recipe(attempt=4), places)
     lower = trained(recipe(attempt=4, compute={"memory": "8bit"}), places)
