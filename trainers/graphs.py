@@ -7,8 +7,10 @@ optimizers read numbers on the host and bitsandbytes' may move the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -46,15 +48,41 @@ class CudaRecorder:
 
         Raises RuntimeError where something in it cannot be recorded.
         """
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP):
-                work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._stream):
+                for _ in range(WARM_UP):
+                    work()
+        finally:  # also where it fails: what comes next uses the same gradients
+            current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            output = work()
+        with _undone_if_it_fails(self._pool):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                output = work()
         return graph.replay, output
+
+
+@contextmanager
+def _undone_if_it_fails(pool: Any) -> Iterator[None]:
+    """Mends what PyTorch leaves where the end of a recording raises an error.
+
+    The recording's stream stays the current one. And, before PyTorch's pull request 180395, the
+    allocator takes the recording for going on: it then gives back none of the memory that it
+    keeps, not even where there is no other, and `empty_cache` raises.
+    """
+    names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # the older one
+    ends = [getattr(torch._C, name) for name in names if hasattr(torch._C, name)]
+    with torch.cuda.stream(torch.cuda.current_stream()):  # it is again, behind this
+        try:
+            yield
+        except BaseException:
+            device = torch.cuda.current_device()
+            with suppress(RuntimeError, TypeError):  # for the allocator it has ended
+                for end in ends[:1]:
+                    end(device, pool)
+                    torch._C._cuda_releasePool(device, pool)
+            raise
 
 
 @dataclass(frozen=True)
@@ -121,7 +149,7 @@ class Replayed:
         try:
             recording = self._recorded(inputs, setting, addresses)
         except RuntimeError as error:  # torch's own, out-of-memory among them
-            self._give_up(str(error).splitlines()[0])
+            self._give_up(_first_line(error))
             return None
         self._recordings[key] = recording
         return recording
@@ -147,6 +175,13 @@ class Replayed:
         self._plain = True
         self._recordings.clear()
         self._notice(f"CUDA graphs are not used, steps are slower: {reason}")
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong first: an error in a recording lets its end fail, too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def recorded_gradients(
@@ -175,19 +210,21 @@ class _RecordedUNet:
     """A frozen UNet as `sampler.sample` calls it, in fp16."""
 
     def __init__(self, unet: Any, recorder: Recorder, notice: Callable[[str], None]) -> None:
-        self.device, self.dtype, self._unet = unet.device, unet.dtype, unet
-        self._replayed = Replayed(self._predict, recorder, notice)
-
-    def _predict(self, inputs: Tensors, setting: Any) -> Tensor:
-        x, timestep, states = inputs
-        with torch.no_grad(), torch.autocast(self.device.type, torch.float16):
-            output: Tensor = self._unet(x, timestep, states, return_dict=False)[0]
-        return output
+        self.device, self.dtype = unet.device, unet.dtype
+        # No method of this object: in a cycle its recordings would hold memory until it is found.
+        self._replayed = Replayed(partial(_predicted, unet), recorder, notice)
 
     def __call__(
         self, x: Tensor, timestep: Tensor, *, encoder_hidden_states: Tensor, **_: Any
     ) -> tuple[Tensor]:
         return (self._replayed((x, timestep, encoder_hidden_states)),)
+
+
+def _predicted(unet: Any, inputs: Tensors, setting: Any) -> Tensor:
+    x, timestep, states = inputs
+    with torch.no_grad(), torch.autocast(unet.device.type, torch.float16):
+        output: Tensor = unet(x, timestep, states, return_dict=False)[0]
+    return output
 
 
 def recorded_unet(

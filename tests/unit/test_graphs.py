@@ -1,5 +1,9 @@
 """The logic around CUDA graphs, with a recorder that repeats the work without them."""
 
+import gc
+import weakref
+from contextlib import contextmanager
+
 import pytest
 import torch
 from likeness.trainers import graphs
@@ -63,6 +67,122 @@ def test_what_cannot_be_recorded_is_computed_plainly_and_told_once(notes):
         assert double((torch.ones(2),)).tolist() == [2, 2]
     assert len(notes) == 1
     assert "CUDA graphs are not used" in notes[0] and "stream is capturing" in notes[0]
+
+
+class Gpu:
+    """Stands for what `CudaRecorder` asks of torch.cuda; `end` ends a capture, or raises."""
+
+    def __init__(self, monkeypatch, end):
+        self.now, self.waits, self.ended, self.released = "default", [], [], []
+        gpu = self
+
+        class Stream:
+            def __init__(self, name="side"):
+                self.name = name
+
+            def wait_stream(self, other):
+                gpu.waits.append((self.name, other.name))
+
+        class Graph:
+            def capture_begin(self, *pool, **_):
+                assert gpu.now == "side"
+
+            def capture_end(self):
+                end()
+
+        @contextmanager
+        def stream(one):
+            before, gpu.now = gpu.now, one.name
+            try:
+                yield
+            finally:
+                gpu.now = before
+
+        fakes = {
+            "graph_pool_handle": lambda: (0, 7),
+            "Stream": Stream,
+            "stream": stream,
+            "current_stream": lambda: Stream(gpu.now),
+            "current_device": lambda: 0,
+            "CUDAGraph": Graph,
+            "synchronize": lambda: None,
+            "empty_cache": lambda: None,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+        ends = lambda *given: self.ended.append(given)  # noqa: E731
+        releases = lambda *given: self.released.append(given)  # noqa: E731
+        monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ends, raising=False)
+        monkeypatch.setattr(torch._C, "_cuda_releasePool", releases, raising=False)
+
+
+def test_a_recording_that_fails_leaves_stream_and_allocator_as_they_were(notes, monkeypatch):
+    """The end of a broken capture raises, and torch.cuda.graph undoes nothing then."""
+
+    def end():
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    gpu = Gpu(monkeypatch, end)
+    calls = []
+
+    def work(inputs, setting):
+        calls.append(gpu.now)
+        if len(calls) == 2 + WARM_UP:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return inputs[0] * 2
+
+    double = Replayed(work, graphs.CudaRecorder(), notes.append)
+    assert [double((torch.full((1,), value),)).item() for value in (1.0, 2.0, 3.0)] == [2, 4, 6]
+    assert calls == ["default", *["side"] * (WARM_UP + 1), "default", "default"]
+    assert gpu.ended == gpu.released == [(0, (0, 7))]
+    assert len(notes) == 1 and "not permitted when stream is capturing" in notes[0]
+
+
+def test_a_recording_that_is_made_touches_no_allocator(notes, monkeypatch):
+    gpu = Gpu(monkeypatch, lambda: None)
+    torch.cuda.CUDAGraph.replay = lambda self: None
+    output = torch.zeros(1)
+    _, recorded = graphs.CudaRecorder().record(lambda: output)
+    assert recorded is output
+    assert gpu.now == "default" and not gpu.ended and not gpu.released
+
+
+def test_after_a_warm_up_that_fails_the_plain_call_waits_for_it(notes, monkeypatch):
+    """Else both would add to the same gradients at once."""
+    gpu = Gpu(monkeypatch, lambda: None)
+
+    def work(inputs, setting):
+        if gpu.now == "side":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inputs[0] * 2
+
+    double = Replayed(work, graphs.CudaRecorder(), notes.append)
+    for _ in range(2):
+        assert double((torch.ones(1),)).item() == 2
+    assert gpu.waits == [("side", "default"), ("default", "side")]
+    assert len(notes) == 1
+
+
+def test_an_error_without_words_is_told_by_its_name(notes):
+    double = Replayed(lambda inputs, setting: inputs[0], Repeater(RuntimeError()), notes.append)
+    for _ in range(2):
+        double((torch.ones(1),))
+    assert "RuntimeError" in notes[0]
+
+
+def test_a_recorded_unet_that_is_done_with_gives_its_memory_back_at_once(notes):
+    """Python looks for cycles only now and then, and the training begins right after."""
+    unet = torch.nn.Linear(2, 2)
+    unet.device, unet.dtype = torch.device("cpu"), torch.float32
+    recorded = graphs.recorded_unet(unet, notes.append, Repeater())
+    gone = weakref.ref(recorded._replayed)
+    gc.disable()
+    try:
+        del recorded
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_other_errors_of_the_work_come_out(notes):
