@@ -27,7 +27,7 @@ from .cpu import use_matrix_products
 from .errors import CheckpointError, Diverged
 from .events import Emit
 from .health import advice
-from .material import draw_missing_class_images, gather
+from .material import draw_missing_class_images, gather, written_prompts
 from .memory import is_out_of_memory
 from .objective import alphas_cumprod
 from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
@@ -73,6 +73,7 @@ def attempt(run: Run) -> Result:
     run.losses = []
     with run.stage("load"):
         base = load(run)
+        note_prompts(run, base)
     with run.stage("class images"):
         draw_missing_class_images(run, base)
     with run.stage("encode"):
@@ -112,6 +113,16 @@ def load(run: Run) -> BaseModel:
     return base
 
 
+def note_prompts(run: Run, base: BaseModel) -> None:
+    """Says which words of the run's prompts the base never saw, and which are cut off."""
+    prompts = written_prompts(run)
+    ids = tokenize(base.tokenizer, prompts)
+    if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
+        run.note(NEVER_SEEN % ", ".join(unknown))
+    if cut := cut_prompts(base.tokenizer, prompts):
+        run.note(cut)
+
+
 @dataclass(frozen=True)
 class Training:
     """What the loop works with."""
@@ -126,7 +137,7 @@ class Training:
 def set_up(run: Run, base: BaseModel, material: Material) -> Training:
     """Attaches what is trained, chooses the memory tier and builds the optimizer."""
     recipe = run.recipe
-    ids = prompt_ids(run, base, material)
+    ids = tokenize(base.tokenizer, material.prompts).to(run.accelerator.device)  # (p, 77)
     teacher = teacher_of(recipe, base, ids, DTYPES[run.precision])
     parameters = attach(recipe, base)
     base.unet.train()
@@ -160,16 +171,6 @@ def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
         return lora.trainable(base.unet, text_encoder)
     dreambooth.attach(base.unet, text_encoder)
     return dreambooth.trainable(base.unet, text_encoder)
-
-
-def prompt_ids(run: Run, base: BaseModel, material: Material) -> Tensor:
-    """Token ids (p, 77) of all prompts on the device; says which words are unknown or cut."""
-    ids = tokenize(base.tokenizer, material.prompts)
-    if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
-        run.note(NEVER_SEEN % ", ".join(unknown))
-    if cut := cut_prompts(base.tokenizer, material.prompts):
-        run.note(cut)
-    return ids.to(run.accelerator.device)
 
 
 def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoint.State:

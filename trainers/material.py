@@ -124,6 +124,22 @@ def gather(run: Run, base: BaseModel) -> Material:
     return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts))
 
 
+def written_prompts(run: Run) -> list[str]:
+    """All prompts of a run, each once, also those of class images and previews.
+
+    Raises SubjectError if the photographs changed since the recipe was bound.
+    """
+    recipe = run.recipe
+    photos = subject_photos(run.folder.photos_file, recipe, run.places.photos).photos
+    prompts = [_prompt(recipe, photo) for photo in photos]
+    if recipe.prior is not None:
+        drawn = recipe.prior.source == "images" and recipe.prior.images is None
+        prompts += [recipe.fill(recipe.prior.prompt), recipe.prior.negative if drawn else ""]
+    if recipe.previews.every:
+        prompts += [*map(recipe.fill, recipe.previews.prompts), recipe.previews.negative]
+    return list(dict.fromkeys(filter(None, prompts)))
+
+
 def _prompt(recipe: Recipe, photo: Photo) -> str:
     return recipe.fill(photo.caption) if photo.caption else recipe.instance_prompt()
 

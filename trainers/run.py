@@ -54,7 +54,9 @@ class Run:
         self.emit("stage", name=name, done=done, total=total)
 
     def note(self, text: str) -> None:
-        """Says something the user should know, and keeps it with the result."""
+        """Says something the user should know, once, and keeps it with the result."""
+        if text in self.notes:
+            return  # an earlier attempt, in another memory tier, said it
         self.notes.append(text)
         self.emit("notice", text=text)
 

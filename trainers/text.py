@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import RecipeError
-from .tokenizer import warn_of_unknown_words
+from .tokenizer import cut_words, warn_of_unknown_words
 
 _log = logging.getLogger("likeness")
 _told: set[str] = set()  # prompts that were looked at for their length
+_NAMED = 5  # cut prompts in one note
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
@@ -38,16 +39,22 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 
 
 def cut_prompts(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> str | None:
-    """A note if prompts are longer than the text encoder reads, else None."""
-    lengths = [len(tokenizer(prompt, verbose=False).input_ids) for prompt in prompts]
-    long = [n for n, length in enumerate(lengths) if length > tokenizer.model_max_length]
-    if not long:
+    """A note on the words that are cut off prompts of more than 77 tokens, else None."""
+    cut = [(prompt, words) for prompt in prompts if (words := cut_words(tokenizer, prompt))]
+    if not cut:
         return None
-    first = prompts[long[0]]
+    named = [f"{_short(words, 200)!r} of {_short(prompt, 60)!r}" for prompt, words in cut[:_NAMED]]
+    if more := len(cut) - len(named):
+        named.append(f"and the end of {more} more")
     return (
-        f"{len(long)} of {len(prompts)} prompts are cut: {first[:60]!r} has {lengths[long[0]]} "
-        f"tokens with its start and end, and the text encoder reads {tokenizer.model_max_length}."
+        f"{len(cut)} of {len(prompts)} prompts are cut, because the text encoder reads "
+        f"{tokenizer.model_max_length} tokens with start and end. It does not read "
+        f"{'; '.join(named)}."
     )
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +103,17 @@ def keep_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
                 shutil.copyfile(file, folder / name)
     except OSError as error:
         raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+def cut_words(tokenizer: CLIPTokenizer, prompt: str) -> str:
+    """The end of a prompt that is beyond the tokenizer's length, in whole words; "" if none is."""
+    words = re.findall(r"[^\s,]+|,", prompt)
+
+    def length(count: int) -> int:
+        return len(tokenizer(" ".join(words[:count]), verbose=False).input_ids)
+
+    read = bisect_right(range(len(words) + 1), tokenizer.model_max_length, key=length) - 1
+    return " ".join(words[read:]).replace(" ,", ",").strip(", ")
 
 
 def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:

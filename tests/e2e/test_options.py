@@ -132,6 +132,21 @@ def test_min_snr_noise_offset_and_clip_skip_change_the_loss(run):
     assert len({round(loss, 5) for loss in first.values()}) == len(first)
 
 
+def test_words_that_are_cut_off_prompts_are_told_once_before_anything_is_drawn(run):
+    result, events = run(
+        steps=2,
+        subject={"prompt": "a photo of {token} {class}" + ", photo" * 40 + ", Umbrella"},
+        prior={"negative": "photo " * 80 + "Blurred"},
+        previews={"every": 2, "prompts": ["photo " * 80 + "Bicycle"], "steps": 1}
+        | {"width": 64, "height": 64},
+    )
+    kinds = [data.get("name") or kind for kind, data in events]
+    (told,) = [data["text"] for kind, data in events if "prompts are cut" in data.get("text", "")]
+    assert kinds.index("notice") < kinds.index("class images")
+    assert "3 of 4" in told and told in result.notes
+    assert all(word in told for word in ("Umbrella'", "Blurred'", "Bicycle'"))
+
+
 def test_captions_take_the_place_of_the_prompt(run, photos):
     plain, _ = run()
     for path in photos.glob("*.png"):

@@ -45,6 +45,12 @@ def test_a_lora_is_trained_inspected_and_drawn_with(train, likeness, base, tmp_p
     assert (tmp_path / picture).is_file()
 
 
+def test_draw_tells_which_words_of_a_prompt_are_cut(likeness, base):
+    small = ("--width", 64, "--height", 64, "--steps", 1)
+    told = likeness("draw", "photo " * 75 + "Umbrella", "--base", base, *small).stderr
+    assert told.count("'Umbrella' of ") == 1
+
+
 def test_equal_recipes_give_equal_bytes_and_a_finished_run_is_reused(
     train, likeness, base, tmp_path
 ):

@@ -45,3 +45,13 @@ def test_steps_that_are_read_together_share_their_time(clock, told):
         meter.add(torch.ones(2), 1e-4)
     assert [step for step, _ in told.said] == list(range(1, run.FLUSH_STEPS + 1))
     assert [seconds for _, seconds in told.said] == pytest.approx([0.0125] * run.FLUSH_STEPS)
+
+
+def test_a_note_is_said_once_though_the_run_starts_again_in_another_memory_tier():
+    said = []
+    one = run.Run(
+        *(None, Recipe(), None, None), lambda kind, **data: said.append(data["text"]), None, "fp32"
+    )
+    for text in ("a prompt is cut", "out of memory", "a prompt is cut"):
+        one.note(text)
+    assert said == one.notes == ["a prompt is cut", "out of memory"]

@@ -8,7 +8,7 @@ from likeness.demo.random_model import write_small_tokenizer
 from likeness.trainers import text
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.text import cut_prompts, encode_text, tokenize
-from likeness.trainers.tokenizer import load_tokenizer
+from likeness.trainers.tokenizer import cut_words, load_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
@@ -51,6 +51,23 @@ def test_prompts_that_are_cut_are_told_once(tokenizer, caplog, monkeypatch):
     for _ in range(2):
         tokenize(tokenizer, [long, "a photo"])
     assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_the_words_that_are_cut_are_named_as_they_were_written(tokenizer):
+    long = "a photo, " * 24 + "A Street,at  night, Umbrella"  # 3 x 24 tokens, and 6 for Street
+    told = cut_prompts(tokenizer, [long])
+    assert "'Street, at night, Umbrella' of 'a photo, a photo, " in told
+    many = [f"{'photo ' * 75}last{number}" for number in range(7)]
+    told = cut_prompts(tokenizer, many)
+    assert told.startswith("7 of 7") and told.endswith("; and the end of 2 more.")
+    assert "'last4' of " in told and "last5" not in told
+
+
+def test_a_prompt_of_77_tokens_is_whole_and_one_of_78_is_not(tokenizer):
+    assert not cut_words(tokenizer, "photo " * 75)
+    assert cut_words(tokenizer, "photo " * 76) == "photo"
+    assert not cut_words(tokenizer, "photo " * 75 + ", ,")  # no word is lost
+    assert not cut_words(tokenizer, "")
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 3])
