@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from . import checkpoint, draws, dreambooth, lora
+from .averaging import average_weights, averaged
 from .base_model import BaseModel, load_base
 from .computing import (
     checkpoint_activations,
@@ -262,8 +262,7 @@ def advance(run: Run, training: Training, compute: Compute, step: int, *, record
     if not training.tier.in_backward:
         clip = recipe.optimizer.clip_norm
         update(parameters, state.optimizer, state.scaler, clip, accelerator, recorded)
-    if state.average is not None:
-        state.average.step(parameters)
+    average_weights(state, text_frozen=training.learner.prompts.embeddings is not None)
     return losses
 
 
@@ -313,18 +312,3 @@ def validate(run: Run, training: Training, step: int) -> None:
     if not math.isfinite(loss):
         raise Diverged(f"The validation loss became {loss} at step {step}. {advice(run.recipe)}")
     run.emit("validation", step=step, loss=loss)
-
-
-@contextmanager
-def averaged(state: checkpoint.State) -> Iterator[None]:
-    """The averaged weights in place of the trained ones, where the run averages."""
-    if state.average is None:
-        yield
-        return
-    parameters = list(state.parameters.values())
-    state.average.store(parameters)
-    state.average.copy_to(parameters)
-    try:
-        yield
-    finally:
-        state.average.restore(parameters)

@@ -32,7 +32,7 @@ class Prompts:
 
     def freeze(self) -> None:
         """Encodes all prompts with the text encoder as it is; from now on these are used."""
-        self.text_encoder.eval()  # its weights keep requires_grad, by which EMAModel averages
+        self.text_encoder.eval()
         with torch.no_grad():
             rows = [encode_text(self.text_encoder, row[None], self.clip_skip) for row in self.ids]
         self.embeddings = torch.cat(rows)

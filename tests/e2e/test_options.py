@@ -115,6 +115,9 @@ def test_the_average_of_a_text_encoder_that_froze_is_saved_and_not_its_last_weig
     frozen = {"steps": 4, "text_encoder": {"last_step": 2}}
     plain, averaged = run(**frozen)[0], run(**frozen, objective={"ema_decay": 0.5})[0]
     assert differ(tensors(plain), tensors(averaged), "lora_te_")
+    then, _ = run(steps=2, objective={"ema_decay": 0.5})
+    assert not differ(tensors(then), tensors(averaged), "lora_te_")
+    assert differ(tensors(then), tensors(averaged), "lora_unet_")
 
 
 def test_min_snr_noise_offset_and_clip_skip_change_the_loss(run):
