@@ -1,0 +1,227 @@
+"""The parts of a recipe: frozen values, each field with its range and its default."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.functional_validators import AfterValidator
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it is safe as part of a file name on every system.
+
+    Letters, digits, ``-``, ``_``, ``.`` and inner spaces, 1 to 64 characters, not a Windows
+    device name, no leading or trailing dot. Raises ValueError otherwise.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9 _.\-]{0,62}[A-Za-z0-9_\-])?", name):
+        raise ValueError(
+            "a name has 1 to 64 of the characters A-Z a-z 0-9 - _ . and inner spaces, "
+            "starts with a letter or digit, and holds no path"
+        )
+    if ".." in name or name.split(".")[0].rstrip().lower() in _RESERVED:
+        raise ValueError("this name is reserved; choose another")
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Prompt = Annotated[str, Field(max_length=4000), AfterValidator(_not_blank)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Size = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Part(BaseModel):
+    """A frozen part of a recipe; an unknown key is an error.
+
+    Fields named in `later` came after the first release. They are written only where they differ
+    from their default, so that older recipes keep their digests.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                data.pop(name, None)
+        return data
+
+
+class Base(Part):
+    """The base model: SD 1.x weights by digest (None: not yet bound to a file)."""
+
+    digest: Digest | None = None
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+
+
+class Subject(Part):
+    """The photographs and how they are shown to the model.
+
+    `resolution` is in pixels; with `buckets` it is the square root of the pixel area and each
+    photograph keeps its aspect ratio, else all are cropped to squares. `holdout` photographs are
+    kept for the validation loss only.
+    """
+
+    digest: Digest | None = None
+    token: Name = "sks"
+    class_word: Prompt = "man"
+    prompt: Prompt = "a photo of {token} {class} face"
+    captions: bool = False
+    resolution: Size = 512
+    crop: Literal["centre", "face"] = "centre"
+    buckets: bool = False
+    flip: bool = False
+    holdout: int = Field(0, ge=0, le=1000)
+
+
+class Prior(Part):
+    """Prior preservation: class images, drawn by the base model or brought by the user.
+
+    `images` is the digest of the user's own set; None means `count` images are drawn. With the
+    source `teacher` there are none: on the photographs, under the class prompt, the model learns
+    what the base predicts.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"source"})
+
+    prompt: Prompt = "a photo of {class}, random head angle, slight smile"
+    negative: str = Field("", max_length=4000)
+    count: int = Field(500, ge=1, le=100_000)
+    weight: float = Field(1.0, ge=0, le=100)
+    images: Digest | None = None
+    steps: int = Field(25, ge=1, le=1000)
+    guidance: float = Field(7.5, ge=0, le=100)
+    seed: Seed = 0
+    source: Literal["images", "teacher"] = "images"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Prior:
+        if self.source == "teacher" and self.images:
+            raise ValueError("prior.source 'teacher' uses no images: set prior.images to null")
+        return self
+
+
+class LoRA(Part):
+    """Low-rank adapters. `alpha` None means equal to `rank`, so that ranks compare cleanly.
+
+    `targets`: the attention projections; those and the feed-forward and projection layers
+    (linear); or every linear and convolution layer (all).
+    """
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(4, ge=1, le=512)
+    alpha: float | None = Field(None, gt=0, le=4096)
+    targets: Literal["attention", "linear", "all"] = "attention"
+    dora: bool = False
+    rank_stabilised: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class DreamBooth(Part):
+    """Full fine-tuning of the UNet (and of the text encoder, if `text_encoder.train`)."""
+
+    kind: Literal["dreambooth"] = "dreambooth"
+
+
+class TextEncoder(Part):
+    """`learning_rate` None: the same as the UNet's. After `last_step` it stays as it is.
+
+    `clip_skip` 1 takes the last layer of the text encoder, 2 the one before it.
+    """
+
+    train: bool = True
+    learning_rate: Rate | None = None
+    last_step: int | None = Field(None, ge=1)
+    clip_skip: int = Field(1, ge=1, le=12)
+
+
+class Schedule(Part):
+    """Optimizer steps; samples a step (batch x accumulation, on each process); rate course."""
+
+    steps: int = Field(800, ge=1, le=1_000_000)
+    batch: int = Field(1, ge=1, le=1024)
+    accumulation: int = Field(1, ge=1, le=1024)
+    course: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "constant"
+    warmup: int = Field(0, ge=0)
+    cycles: int = Field(1, ge=1, le=1000)
+    power: float = Field(1.0, gt=0, le=10)
+
+
+class Optimizer(Part):
+    """`clip_norm` None switches clipping of the global gradient norm off."""
+
+    name: Literal["adamw", "adamw8bit", "prodigy"] = "adamw8bit"
+    learning_rate: Rate = 1e-4
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0, le=1)
+    weight_decay: float = Field(1e-2, ge=0, le=1)
+    clip_norm: float | None = Field(1.0, gt=0)
+
+
+class Objective(Part):
+    """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, 5 is usual; None is off."""
+
+    min_snr_gamma: float | None = Field(None, gt=0, le=100)
+    noise_offset: float = Field(0.0, ge=0, le=1)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+
+
+class Compute(Part):
+    """How the numbers are computed; trained weights are held in fp32 whatever the precision.
+
+    `memory` is a tier (`tiers.TIERS`); auto takes the fastest that fits. `graphs`: CUDA graphs on
+    a CUDA GPU. `compile`: torch.compile, minutes before the first step.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile"})
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    gradient_checkpointing: bool = False
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    memory: Literal["auto", "full", "checkpointing", "8bit", "in_backward"] = "auto"
+    graphs: bool = True
+    compile: bool = False
+
+
+class Previews(Part):
+    """Pictures drawn while training: every `every` steps (0: none), one for each prompt."""
+
+    prompts: tuple[Prompt, ...] = Field((), max_length=16)
+    negative: str = Field("", max_length=4000)
+    every: int = Field(0, ge=0)
+    width: Size = 512
+    height: Size = 512
+    steps: int = Field(20, ge=1, le=1000)
+    guidance: float = Field(7.5, ge=0, le=100)
+    seed: Seed = 0
+
+
+class Saving(Part):
+    """`every` steps between checkpoints (0: only the last); `keep` the newest ones."""
+
+    every: int = Field(0, ge=0)
+    keep: int = Field(1, ge=1, le=1000)
+    dtype: Literal["fp16", "fp32"] = "fp16"
