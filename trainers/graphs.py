@@ -57,9 +57,11 @@ class CudaRecorder:
         finally:  # also where it fails: what comes next uses the same gradients
             current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with _undone_if_it_fails(self._pool):
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                output = work()
+        with (
+            _undone_if_it_fails(self._pool),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+        ):
+            output = work()
         return graph.replay, output
 
 

@@ -8,7 +8,10 @@ from .recipe import DreamBooth, Recipe
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library says that the GPU or the machine has no memory left."""
     text = str(error).lower()
-    said = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc")
+    said = (
+        *("out of memory", "can't allocate memory", "not enough memory"),
+        *("_status_alloc_failed", "_allocation_failed"),  # of cuBLAS, and cuDNN's
+    )
     return isinstance(error, MemoryError) or any(words in text for words in said)
 
 

@@ -27,6 +27,7 @@ from . import draws
 from .errors import OutOfSpace, SubjectError
 from .files import is_full, write_whole
 from .graphs import recorded_unet
+from .memory import is_out_of_memory
 from .recipe import Prior, Subject
 from .sampler import Scheduler, Solver, decode, noise_for, sample, sigmas_for
 from .subject import Photo, PhotoSet, read_subject
@@ -126,16 +127,18 @@ def draw_class_images(
     cuda = device.type == "cuda"
     at_once = 1 if not cuda else batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
     tell_notice = notice or (lambda text: None)
-    unet = recorded_unet(base.unet, tell_notice) if cuda else base.unet
-    artist = _Artist(base, unet, prior, prompt, size, clip_skip, device, interrupted)
+    artist = _Artist(base, base.unet, prior, prompt, size, clip_skip, device, interrupted)
+    if cuda:
+        artist.unet = recorded_unet(base.unet, tell_notice)
     with _Writer(behind=cuda) as writer:
         while todo:
-            part = todo[:at_once]
+            part, pictures = todo[:at_once], None
             try:
                 pictures = artist.draw(part)
-            except torch.OutOfMemoryError:
-                if at_once == 1:
+            except RuntimeError as error:
+                if at_once == 1 or not is_out_of_memory(error):
                     raise
+            if pictures is None:  # here the error, whose traceback holds its tensors, is gone
                 at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
                 torch.cuda.empty_cache()
                 continue

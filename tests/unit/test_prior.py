@@ -2,6 +2,7 @@
 
 import errno
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -193,6 +194,53 @@ def test_where_memory_is_short_fewer_are_drawn_at_once(base, tmp_path, monkeypat
     )
     assert tried == [5, 4, 2, 2, 1]
     assert missing(tmp_path, 5) == []
+
+
+class Recorded:
+    """Stands for a recorded UNet and the memory that its recordings hold."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_memory_that_is_short_while_drawing_is_there_again(base, tmp_path, monkeypatch, kind, text):
+    """Neither the recording nor what the failed call had made is held any longer."""
+    held = []
+
+    class Tensors:
+        """What a call has on the GPU."""
+
+    def recorded(unet, notice):
+        one = Recorded()
+        held.append(weakref.ref(one))
+        return one
+
+    def draw_part(artist, indices):
+        if len(indices) > 2:
+            tensors = Tensors()
+            held.append(weakref.ref(tensors))
+            raise kind(text)
+        assert not [one for one in held if one() is not None]
+        return np.zeros((len(indices), SIZE, SIZE, 3), np.uint8)
+
+    monkeypatch.setattr(module._Artist, "draw", draw_part)
+    monkeypatch.setattr(module, "recorded_unet", recorded)
+    cuda = torch.device("cuda")
+    draw_class_images(base, Prior(count=4), "a man", tmp_path, device=cuda, size=SIZE, batch=4)
+    assert len(held) == 2 and missing(tmp_path, 4) == []
+
+
+def test_other_errors_of_drawing_come_out(base, tmp_path, monkeypatch):
+    def draw_part(artist, indices):
+        raise RuntimeError("expected all tensors on one device")
+
+    monkeypatch.setattr(module._Artist, "draw", draw_part)
+    with pytest.raises(RuntimeError, match="one device"):
+        draw(base, tmp_path, 4)
 
 
 def test_images_at_once_follow_the_memory():
