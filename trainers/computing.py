@@ -21,17 +21,16 @@ from .cpu import attention_in_fp32_again
 from .graphs import CudaRecorder, recorded_gradients
 from .in_backward import UpdateInBackward
 from .recipe import LoRA, Recipe
-from .run import Run
+from .run import Run, has_bf16
 from .step import Compute, Learner, gradients
 from .tiers import Size, Tier
 
 
 def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
     """What the tiers ask of this machine."""
-    cuda = accelerator.device.type == "cuda"
     return tiers.Machine(
         precision=precision,
-        has_bf16=not cuda or torch.cuda.is_bf16_supported(),
+        has_bf16=has_bf16(accelerator.device),
         processes=accelerator.num_processes,
         bitsandbytes=find_spec("bitsandbytes") is not None,
     )

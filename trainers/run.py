@@ -78,11 +78,16 @@ class Run:
         return self.peak_memory
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16: PyTorch says so, too, of GPUs that only imitate it."""
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def usable_precision(precision: str, device: torch.device) -> tuple[str, str | None]:
     """The precision that the device can compute in, and a note if it is another one."""
     if precision == "fp16" and device.type != "cuda":
         return "fp32", f"fp16 training needs a CUDA GPU; on this {device.type} it runs in fp32."
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if precision == "bf16" and not has_bf16(device):
         return "fp16", "This GPU has no bf16; the run uses fp16."
     return precision, None
 

@@ -8,6 +8,16 @@ from likeness.trainers import run
 from likeness.trainers.recipe import Recipe
 
 
+def test_a_gpu_that_only_imitates_bf16_computes_in_fp16(monkeypatch):
+    """So says PyTorch of Turing's and older ones, where convolutions in bf16 fail or crawl."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    precision, note = run.usable_precision("bf16", torch.device("cuda"))
+    assert precision == "fp16" and "no bf16" in note
+    assert not run.has_bf16(torch.device("cuda")) and run.has_bf16(torch.device("cpu"))
+
+
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=0.0)
