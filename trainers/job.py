@@ -7,6 +7,7 @@ only an error message here.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,8 @@ class Job:
     def __init__(self, folder: RunFolder, *, processes: int = 1, device: str = "auto") -> None:
         self.folder = folder
         self._reader = EventReader(folder.events, skip_old=True)
-        environment = dict(os.environ, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
+        environment = _with_own_allocator(dict(os.environ))
+        environment |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
         # Spinning threads slow a run on the CPU tenfold where a browser or ComfyUI is busy too.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if device == "cpu":
@@ -101,6 +103,21 @@ class Job:
             return set(psutil.Process(self._process.pid).children(recursive=True))
         except psutil.Error:
             return set()
+
+
+def _with_own_allocator(environment: dict[str, str]) -> dict[str, str]:
+    """An environment in which PyTorch manages the GPU's memory itself.
+
+    ComfyUI asks for CUDA's asynchronous allocator, for itself and so for its children. There CUDA
+    graphs share no memory, and what is free is known less well.
+    """
+    changed = dict(environment)
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        asked = r"(^|,)\s*backend\s*:\s*cudaMallocAsync\s*(?=,|$)"
+        left = re.sub(asked, "", changed.pop(name, "")).strip(", ")
+        if left:
+            changed[name] = left
+    return changed
 
 
 def _command(processes: int) -> list[str]:

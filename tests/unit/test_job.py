@@ -4,6 +4,7 @@ import sys
 import time
 
 import psutil
+import pytest
 from likeness.trainers import job
 from likeness.trainers.runs import RunFolder
 
@@ -15,6 +16,24 @@ workers = [sys.executable, "-S", "-c", {WORKER!r}]
 for one in [subprocess.Popen(workers, start_new_session=True) for _ in range(2)]:
     one.wait()
 """
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("backend:cudaMallocAsync", None),
+        ("expandable_segments:True,backend:cudaMallocAsync", "expandable_segments:True"),
+        ("roundup_power2_divisions:[256:1,512:2]", "roundup_power2_divisions:[256:1,512:2]"),
+    ],
+)
+def test_a_run_does_not_take_over_the_allocator_of_comfyui(tmp_path, monkeypatch, asked, given):
+    tell = "import os; print(os.environ.get('PYTORCH_CUDA_ALLOC_CONF'))"
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", asked)
+    run = job.Job(RunFolder(tmp_path))
+    run._process.wait(60)
+    run.end()
+    assert run.folder.log.read_text().strip() == str(given)
 
 
 def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):
