@@ -135,7 +135,8 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         belongs = belongs and document.get("optimizer_kind", kind) == kind  # 0.1.0 wrote none
         belongs = belongs and _fits(weights, state) and (not shadows or _fits(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
-        restored = _optimizer_of(state, tensors, document["optimizer"])
+        # Of another optimizer they are not even put on the device: they may not fit into it.
+        restored = _optimizer_of(state, tensors, document["optimizer"]) if belongs else {}
         numbers = [dict(group) for group in document["groups"]]
         groups = list(zip(state.optimizer.param_groups, numbers, strict=True))
         average_steps = int(document["average_steps"]) if state.average else 0

@@ -48,6 +48,21 @@ def test_a_loaded_state_goes_on_as_the_saved_one(tmp_path, name):
         assert torch.equal(a, b)
 
 
+def test_states_of_another_optimizer_are_not_put_on_the_device(tmp_path, monkeypatch):
+    """A run that fell to 8 bits for lack of memory has no room for those of 32 bits."""
+    pytest.importorskip("bitsandbytes")
+    whole = state()
+    advance(whole, 1)
+    folder = checkpoint.save(tmp_path, 1, whole, DIGEST, [], keep=1)
+
+    def no_room(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(checkpoint, "_optimizer_of", no_room)
+    with pytest.raises(CheckpointError, match="another run, version or optimizer"):
+        checkpoint.load(folder, state("adamw8bit"), DIGEST)
+
+
 def test_only_the_newest_are_kept(tmp_path):
     s = state()
     advance(s, 1)
