@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .errors import RunFailed
 from .files import write_whole
+from .memory import is_out_of_memory
 
 HELD = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
 _FORMAT = "latents 1"  # a new number when the files' content changes meaning
@@ -99,7 +100,7 @@ def encode_images(
     size = 1 if torch.device(device).type == "cpu" else batch
     left = len(todo)
     for indices, pixels in _batches(todo, items, size):
-        for index, latents in zip(indices, encode(vae, pixels, device), strict=True):
+        for index, latents in zip(indices, _encoded(vae, pixels, device), strict=True):
             found[index] = shelf.put(latents, files[index])
         left -= len(indices)
         tell(len(items) - left, len(items))
@@ -122,6 +123,16 @@ def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
         Latents(m.clone(memory_format=whole), d.clone(memory_format=whole))
         for m, d in zip(means, deviations, strict=True)
     ]
+
+
+def _encoded(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
+    """`encode`, one picture at a time where the memory does not do for all together."""
+    try:
+        return encode(vae, pixels, device)
+    except RuntimeError as error:
+        if len(pixels) == 1 or not is_out_of_memory(error):
+            raise
+    return [latents for one in pixels for latents in encode(vae, one[None], device)]
 
 
 def _batches(

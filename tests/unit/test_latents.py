@@ -54,6 +54,32 @@ def equal(one, two):
     )
 
 
+def test_pictures_that_do_not_fit_together_are_encoded_one_by_one(kl, monkeypatch):
+    real, tried = module.encode, []
+
+    def encode(vae, pixels, device):
+        tried.append(len(pixels))
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(vae, pixels, CPU)
+
+    monkeypatch.setattr(module, "encode", encode)
+    given = items((32, 32), (32, 32), (32, 32))
+    found = encode_images(kl, given, cache=None, vae_digest="v", device=torch.device("cuda"))
+    assert tried == [3, 1, 1, 1]
+    monkeypatch.undo()
+    assert equal(found, encode_images(kl, given, cache=None, vae_digest="v", device=CPU))
+
+
+def test_a_picture_that_does_not_fit_alone_is_an_error(kl, monkeypatch):
+    def encode(vae, pixels, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "encode", encode)
+    with pytest.raises(torch.OutOfMemoryError):
+        encode_images(kl, items((32, 32)), cache=None, vae_digest="v", device=CPU)
+
+
 def test_latents_are_the_scaled_posterior(kl, tmp_path):
     (item,) = items((32, 48))
     (latents,) = encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
