@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import lora
 from .base_model import BaseModel
@@ -52,5 +52,14 @@ def teacher_of(recipe: Recipe, base: BaseModel, ids: Tensor, dtype: torch.dtype)
     clip_skip = recipe.text_encoder.clip_skip
     rows = [encode_text(base.text_encoder, row[None], clip_skip) for row in ids]
     adapters = isinstance(recipe.method, LoRA)
-    unet = base.unet if adapters else copy.deepcopy(base.unet).to(dtype)
+    unet = base.unet if adapters else _copy(base.unet, dtype)
     return Teacher(unet, torch.cat(rows), adapters)
+
+
+def _copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A frozen copy in `dtype`; at no time there is a second one in the model's own."""
+    values = {
+        id(parameter): nn.Parameter(parameter.to(dtype, copy=True), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, values).to(dtype)

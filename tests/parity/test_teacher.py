@@ -11,6 +11,9 @@ from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
+from likeness.trainers.teacher import teacher_of
+from likeness.trainers.text import encode_text
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def recipe(kind, **parts):
@@ -70,6 +73,49 @@ def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
     monkeypatch.undo()
     resumed, _ = trained(again, places)
     assert resumed.losses == unbroken.losses
+
+
+class Fp32(TorchDispatchMode):
+    """Counts the values of new fp32 tensors."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        made = isinstance(result, torch.Tensor) and func is not torch.ops.aten.detach.default
+        if made and result.dtype == torch.float32:
+            self.values += result.numel()
+        return result
+
+
+def test_a_teacher_in_16_bits_is_copied_without_a_second_model_in_32(places):
+    base = load_base(places.base)
+    base.unet.requires_grad_(False)
+    ids = torch.zeros(1, 77, dtype=torch.int64)
+    with torch.no_grad():
+        width = encode_text(base.text_encoder, ids, 1).shape[-1]
+        given = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, width)
+        wanted = base.unet(*given).sample
+    with Fp32() as made:
+        taught = teacher_of(recipe("dreambooth"), base, ids, torch.bfloat16)
+    assert made.values < sum(p.numel() for p in base.unet.parameters()) / 2
+    assert {p.dtype for p in taught.unet.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in base.unet.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in taught.unet.parameters())
+    with torch.no_grad():
+        taught.unet.float()
+        assert torch.allclose(taught.unet(*given).sample, wanted, atol=0.05)
+        for parameter in base.unet.parameters():
+            parameter.zero_()  # the teacher has its own
+        assert torch.allclose(taught.unet(*given).sample, wanted, atol=0.05)
+
+
+def test_a_teacher_in_32_bits_has_weights_of_its_own(places):
+    base = load_base(places.base)
+    ids = torch.zeros(1, 77, dtype=torch.int64)
+    taught = teacher_of(recipe("dreambooth"), base, ids, torch.float32)
+    for one, other in zip(base.unet.parameters(), taught.unet.parameters(), strict=True):
+        assert torch.equal(one, other) and one.data_ptr() != other.data_ptr()
 
 
 def test_images_and_a_teacher_exclude_each_other():
