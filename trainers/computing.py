@@ -44,6 +44,7 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
     choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
     before = tiers.stored(run.folder.tier_file)
     if before in choice:
+        run.tier = before
         return before
     size = size_of(run.recipe, base, parameters)
     tier, note = tiers.choose(choice, run.recipe, run.precision, size, free_memory(run.accelerator))
@@ -51,6 +52,7 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
         run.note(note)
     if run.accelerator.is_main_process:
         tiers.store(run.folder.tier_file, tier)
+    run.tier = tier
     return tier
 
 
@@ -82,13 +84,16 @@ def free_memory(accelerator: Accelerator) -> int:
 
 
 def fall(run: Run) -> bool:
-    """After an out-of-memory: whether there is a lower tier, in which the run then starts again."""
-    if run.accelerator.num_processes > 1:
-        return False  # the others wait for this one
+    """After an out-of-memory: whether there is a lower tier, in which the run then starts again.
+
+    Not before a tier is chosen: loading and encoding take the same memory in each of them.
+    """
+    before = run.tier
+    if before is None or run.accelerator.num_processes > 1:  # the others wait for this one
+        return False
     choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
-    before = tiers.stored(run.folder.tier_file)
-    lower = tiers.below(before, choice) if before else None
-    if before is None or lower is None:
+    lower = tiers.below(before, choice)
+    if lower is None:
         return False
     tiers.store(run.folder.tier_file, lower)
     run.note(

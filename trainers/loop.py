@@ -70,7 +70,7 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
 
 def attempt(run: Run) -> Result:
     """One attempt at a run, in its memory tier."""
-    run.losses = []
+    run.losses, run.tier = [], None
     with run.stage("load"):
         base = load(run)
         note_prompts(run, base)
@@ -106,11 +106,22 @@ def load(run: Run) -> BaseModel:
     if device.type == "cpu":
         use_matrix_products(base.unet)
     if recipe.compute.attention == "xformers":
-        if device.type == "cuda":
-            base.unet.enable_xformers_memory_efficient_attention()
-        else:
-            run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
+        use_xformers(run, base)
     return base
+
+
+def use_xformers(run: Run, base: BaseModel) -> None:
+    """Attention by xformers in the UNet, or a note where that does not work."""
+    if run.accelerator.device.type != "cuda":
+        run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
+        return
+    try:
+        base.unet.enable_xformers_memory_efficient_attention()  # tries it
+    except (ImportError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        # One that was built for another PyTorch or for other GPUs.
+        run.note(f"xformers attention does not work here; PyTorch's own is used. ({error!r:.200})")
 
 
 def note_prompts(run: Run, base: BaseModel) -> None:

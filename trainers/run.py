@@ -20,6 +20,7 @@ from .places import Places
 from .recipe import Recipe
 from .runs import RunFolder
 from .stop import StopSignal
+from .tiers import Tier
 
 FLUSH_SECONDS = 0.25
 FLUSH_STEPS = 10
@@ -40,6 +41,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     peak_memory: int = 0
+    tier: Tier | None = None  # of this attempt, once it is chosen
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Whole small runs in each way of computing them: what is learned stays the same."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,6 +147,34 @@ def test_out_of_memory_in_the_last_tier_comes_out(places, monkeypatch):
     monkeypatch.setattr(loop, "learn", failing(9, loop.learn))
     with pytest.raises(torch.OutOfMemoryError):
         trained(recipe("lora", name="hopeless"), places)
+
+
+def test_a_model_that_does_not_load_for_want_of_memory_changes_no_tier(places, monkeypatch):
+    """Another program holds it; 8 bits would not help, and could not go on from the checkpoint."""
+    folder = prepare(recipe(name="crowded"), places)
+    folder.tier_file.write_text('{"version": 1, "tier": "checkpointing"}')
+
+    def load(run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "load", load)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(recipe(name="crowded"), places)
+    assert json.loads(folder.tier_file.read_text())["tier"] == "checkpointing"
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no operator"), ImportError("libcudart")])
+def test_xformers_that_does_not_work_here_ends_no_run(error):
+    class UNet:
+        def enable_xformers_memory_efficient_attention(self):
+            raise error
+
+    told = []
+    run = SimpleNamespace(
+        accelerator=SimpleNamespace(device=torch.device("cuda")), note=told.append
+    )
+    loop.use_xformers(run, SimpleNamespace(unet=UNet()))
+    assert len(told) == 1 and "PyTorch's own" in told[0] and str(error) in told[0]
 
 
 def test_a_tier_named_in_the_recipe_is_not_left(places, monkeypatch):
