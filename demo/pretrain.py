@@ -2,7 +2,7 @@
 
 Each stage leaves its weights in fp16 in `<out>/parts/`, and all that it needs to go on in
 `<out>/<stage>/`. On another machine the parts are enough to start from; the last stage, pack,
-makes of them the files that belong into demo/weights/.
+makes of them the files that belong into demo/weights/, and unpack makes parts of these files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
+from ..trainers.base_model import load_base
 from ..trainers.draws import derive
 from ..trainers.files import write_whole
 from . import miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
@@ -321,11 +322,25 @@ def _pack(run: Run) -> bool:
     return True
 
 
+def _unpack(run: Run) -> bool:
+    """Makes the parts of the files of demo/weights, to train them further."""
+    base = load_base(weights.find(weights.CHECKPOINT))
+    models = {
+        "unet": base.unet, "text_encoder": base.text_encoder, "vae": base.vae,
+        "controlnet": miniature.load_controlnet(weights.find(weights.CONTROLNET)),
+    }  # fmt: skip
+    for name, model in models.items():
+        save_part(run.parts / f"{name}.safetensors", model)
+    for name in (weights.JUDGE, weights.SECOND_JUDGE):
+        save_judge(run.parts / name, load_judge(weights.find(name)).network)
+    return True
+
+
 _STAGES: dict[str, Callable[[Run], bool]] = {
     "draw": _draw, "vae": _vae, "text_encoder": _text_encoder, "unet": _unet,
     "controlnet": _controlnet,
     "judge": lambda run: _judge(run, "judge", "convolution"),
     "second_judge": lambda run: _judge(run, "second-judge", "patches"),
-    "pack": _pack,
+    "pack": _pack, "unpack": _unpack,
 }  # fmt: skip
-STAGES = tuple(_STAGES)
+STAGES = tuple(_STAGES)[:-1]  # in their order; unpack goes the other way

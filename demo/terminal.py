@@ -17,7 +17,8 @@ The weights in the repository were made so; nobody needs this to use them.
 
 stages, in order: draw, vae, text_encoder, unet, controlnet, judge, second_judge, pack. Meant for a
 GPU; a CPU does the same with fewer samples, in about four hours on two cores with AMX. To look at:
-OUT/<stage>/sheets and OUT/<stage>/log.jsonl.
+OUT/<stage>/sheets and OUT/<stage>/log.jsonl. The stage unpack takes the repository's weights apart,
+to train them further.
 """
 
 
@@ -54,7 +55,7 @@ def _add_pretrain(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parts = ("vae", "text_encoder", "unet", "controlnet", "judge", "second_judge")
-    stages = ("all", "draw", *parts, "pack")
+    stages = ("all", "draw", *parts, "pack", "unpack")
     parser.add_argument("--stage", choices=stages, default="all")
     parser.add_argument("--out", type=Path, default=Path("output/pretrain"), metavar="FOLDER")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
