@@ -1,10 +1,14 @@
 """Every recipe option does what it says, in whole small runs (in this process, to save time)."""
 
 import dataclasses
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from likeness.trainers import loop
+from likeness.trainers import run as measuring
 from likeness.trainers.loop import train
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
@@ -172,6 +176,47 @@ def test_validation_and_flips(run):
     assert len(losses) == 2 and losses[0] != losses[1]
 
 
+def test_a_validation_leaves_no_dropout_on_in_unet_or_text_encoder(run, monkeypatch):
+    learning = []
+
+    def spy(learner, batch):
+        parts = (learner.unet, learner.prompts.text_encoder)
+        learning.append([part.training for model in parts for part in model.modules()])
+        return losses_of(learner, batch)
+
+    losses_of = loop.losses_of
+    monkeypatch.setattr(loop, "losses_of", spy)
+    run(steps=2, method={"dropout": 0.5}, subject={"holdout": 1}, validate_every=1)
+    assert learning and not any(map(any, learning))
+
+
+def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, monkeypatch):
+    late = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late[0])
+    monkeypatch.setattr(measuring, "time", clock)
+
+    def slow(work):
+        def slower(*arguments):
+            late[0] += 1e6
+            return work(*arguments)
+
+        return slower
+
+    for owner, name in ((loop, "preview"), (loop, "validate"), (loop.Checkpoints, "save")):
+        monkeypatch.setattr(owner, name, slow(getattr(owner, name)))
+    small = {"prompts": ["a photo"], "steps": 1, "width": 64, "height": 64}
+    _, events = run(
+        steps=4,
+        subject={"holdout": 1},
+        validate_every=1,
+        previews={"every": 2, **small},
+        saving={"every": 2},
+    )
+    assert late[0] == (4 + 2 + 2) * 1e6
+    seconds = [data["seconds"] for kind, data in events if kind == "step"]
+    assert len(seconds) == 4 and max(seconds) < 1e6
+
+
 @pytest.mark.parametrize("course", ["cosine", "linear", "polynomial", "cosine_with_restarts"])
 def test_courses_end_low(run, course):
     _, events = run(steps=5, schedule={"course": course})
@@ -210,7 +255,7 @@ def test_fp16_on_a_cpu_is_announced(run):
 
 def test_the_saved_checkpoint_is_what_was_trained(run, base, monkeypatch):
     """DreamBooth's file holds the trained weights, bit for bit in the saved type."""
-    from likeness.trainers import loop, result
+    from likeness.trainers import result
     from likeness.trainers.base_model import load_base
 
     seen = {}
