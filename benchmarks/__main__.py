@@ -13,6 +13,8 @@ TABLES = {
     "class-images": "class images beside a diffusers pipeline",
     "comparison": "8 variants x 6 prompts beside a diffusers pipeline",
     "matrix": "a Matrix in ComfyUI beside core's nodes",
+    "panel": "a training with and without a browser on its panel",
+    "viewer": "scrolling through a large comparison",
     "scale": "many photographs and class images",
     "parts": "what each optimisation gives alone",
     "roofline": "a step's arithmetic beside a matrix product's",

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from likeness.benchmarks import curve, drawings, options, parts, peers, scale, setting, table
+from likeness.benchmarks import (
+    browsing,
+    curve,
+    drawings,
+    options,
+    panel,
+    parts,
+    peers,
+    scale,
+    setting,
+    table,
+    viewer,
+)
 from likeness.benchmarks.material import Model
 from likeness.benchmarks.measure import Measured, Peak, measured
 from likeness.benchmarks.roofline import row as roofline_row
@@ -150,6 +162,81 @@ def test_the_plot_is_an_svg_with_a_line_and_a_name_for_each_side():
     assert "it's" in {element.text for element in svg}
 
 
+# In the browser.
+
+
+def trained(*, browser, previews=False, cpu=1.0, rate=4, seconds=10):
+    """A training of 0.5 s a step whose browser hears `rate` messages of ours a second."""
+    readings = [panel.Reading(100 + 10 * n, 20 * (n + 1), cpu * 20 * n, 0.2 * n, 0.0)
+                for n in range(2)]  # fmt: skip
+    frames = [panel.Message(100 + n / rate, "likeness.step", 250) for n in range(rate * seconds)]
+    frames += [panel.Message(at, "progress", 500) for at in (99, 105, 111)]
+    return panel.Training(previews, browser, [9.0] * panel.WARM_UP + [0.5] * 4, readings,
+                          frames if browser else [], [])  # fmt: skip
+
+
+def test_a_panels_cost_leaves_out_the_first_steps_and_counts_cpu_time_a_step():
+    both = [trained(browser=False), trained(browser=True, cpu=1.1), trained(browser=False)]
+    _, _, without, watched = lines(panel.costs(both))
+    assert without == ["off", "none", "2", "0.5 (0.5 to 0.5)", "1 (1 to 1)", "0.01 (0.01 to 0.01)",
+                       "0 (0 to 0)"]  # fmt: skip
+    assert watched[:5] == ["off", "open", "1", "0.5 (0.5 to 0.5)", "1.1"]
+
+
+def test_messages_are_counted_between_the_readings_only():
+    both = [trained(browser=False), trained(browser=True)]
+    text, _, kinds = panel.traffic(both).partition("\n\n")
+    (row,) = lines(text)[2:]
+    assert row == ["off", "4.00", "4.10", "1.05", "0.00", "0.00"]
+    assert kinds == "Messages by kind: likeness.step 40, progress 1."
+
+
+def test_a_training_without_readings_has_no_figures():
+    nothing = panel.Training(False, True)
+    assert lines(panel.costs([nothing]))[2][3:] == ["-", "-", "-", "-"]
+    assert "none" in panel.traffic([nothing])
+
+
+def test_a_binary_frame_has_its_kind_in_its_first_bytes():
+    heard = panel.Training(False, True)
+    heard.heard(b"\0\0\0\3text")
+    heard.heard('{"type": "likeness.step", "é": 1}')
+    kinds = [(one.kind, one.size) for one in heard.frames]
+    assert kinds == [("binary 3", 8), ("likeness.step", 34)]
+
+
+def test_a_prompt_gets_other_values_by_the_kind_of_node():
+    prompt = {"5": {"class_type": panel.TRAIN, "inputs": {"steps": 1, "seed": 2}},
+              "6": {"class_type": "Other", "inputs": {"steps": 1}}}  # fmt: skip
+    new = panel.changed(prompt, {panel.TRAIN: {"steps": 9}})
+    assert new["5"]["inputs"] == {"steps": 9, "seed": 2}
+    assert new["6"] == prompt["6"] and prompt["5"]["inputs"]["steps"] == 1
+
+
+def test_the_browsers_driver_is_not_chromium():
+    assert panel.is_chromium(["/usr/bin/chromium", "--type=renderer"])
+    assert panel.is_chromium(["/usr/bin/chromium", "--headless", "--remote-debugging-pipe"])
+    assert not panel.is_chromium(["node", "cli.js", "run-driver"])
+
+
+def test_an_allocator_is_summed_over_the_processes_of_a_memory_dump():
+    def event(name, **attrs):
+        return {"args": {"dumps": {"allocators": {name: {"attrs": attrs}}}}}
+
+    size = {"type": "scalar", "units": "bytes", "value": "ff"}
+    dump = [event(browsing.DECODED, size=size), event(browsing.DECODED, size=size),
+            event(browsing.DECODED), event("other", size=size), {"name": "none"}]  # fmt: skip
+    assert browsing.allocated(dump, browsing.DECODED) == 2 * 255
+
+
+def test_frames_of_all_rounds_are_one_row():
+    before, after = viewer.Look(30, 9e6, 20e6), viewer.Look(40, 10e6, 30e6)
+    way = viewer.Scroll(168, [0, 16, 32, 132], 50, before, after)
+    (row,) = lines(viewer.table([way, way]))[2:]
+    assert row == ["168", "2", "6", "16.0", "100.0", "100.0", "30, then 50", "30, then 40",
+                   "9.0, then 10.0", "20.0, then 30.0"]  # fmt: skip
+
+
 # Command lines.
 
 
@@ -232,7 +319,8 @@ def test_a_picture_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch
 def test_every_table_has_its_section_on_the_page():
     page = options.PAGE.read_text(encoding="utf-8")
     names = ("trainings", "class-images", "comparison", "scale", "parts", "roofline", "curve")
-    for section in [f"{name} cpu" for name in names] + ["matrix time", "matrix memory"]:
+    names = [f"{name} cpu" for name in names]
+    for section in [*names, "matrix time", "matrix memory", "panel", "viewer"]:
         assert page.count(f"<!-- {section}: begin -->") == 1, section
         assert page.count(f"<!-- {section}: end -->") == 1, section
 

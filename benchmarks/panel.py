@@ -1,0 +1,333 @@
+"""What a training pays for its panel and for the messages to the browser, in a real ComfyUI.
+
+The same small training is queued with no browser connected, and with Chromium open on the graph and
+the panel in view, in turn. Needs ComfyUI, Playwright and Chromium as the tests marked `browser` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+from likeness.tools.editor import Editor
+from likeness.tools.reduced import without
+from likeness.trainers.events import EventReader
+from likeness.trainers.job import log_tail
+from likeness.trainers.runs import RunFolder
+
+from .browsing import INSET, tab, version
+from .material import write_pictures
+from .matrix import Prompt, serving
+from .options import PAGE, ROOT, publish
+from .table import machine, markdown, spread
+
+TRAIN, SUBJECT = "Likeness_TrainLoRA", "Likeness_Subject"
+BASE = "tiny.safetensors"
+PICTURES = 15
+WARM_UP = 20  # steps that are not counted
+BLOCK = 20  # steps between two readings of the CPU's time, which come in hundredths of a second
+POLL_SECONDS = 0.02
+OURS = "likeness."  # kinds of messages
+
+Widgets = dict[str, dict[str, Any]]  # by the node's type
+PROMPT = "async () => (await app.graphToPrompt()).output"
+
+
+# What is noted.
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Seconds of CPU time at the end of a step, which is at `at` seconds since the epoch."""
+
+    at: float
+    step: int
+    training: float
+    comfyui: float
+    chromium: float
+
+
+@dataclass(frozen=True)
+class Message:
+    """What came to the browser at `at` seconds since the epoch, of a kind, with its bytes."""
+
+    at: float
+    kind: str
+    size: int
+
+
+@dataclass
+class Training:
+    """One training: `seconds` of each step by its own clock, without what is done between steps."""
+
+    previews: bool
+    browser: bool
+    seconds: list[float] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    frames: list[Message] = field(default_factory=list)  # of the websocket
+    answers: list[Message] = field(default_factory=list)  # to the panel's own questions
+
+    def heard(self, frame: str | bytes) -> None:
+        """A frame of the websocket."""
+        if isinstance(frame, str):
+            kind, size = json.loads(frame).get("type", ""), len(frame.encode())
+        else:
+            kind, size = f"binary {int.from_bytes(frame[:4], 'big')}", len(frame)
+        self.frames.append(Message(time.time(), kind, size))
+
+    def answered(self, response: Any) -> None:
+        """An answer to the page, by Playwright."""
+        if "/likeness/" in response.url or "/view?" in response.url:
+            size = int(response.headers.get("content-length", 0))
+            self.answers.append(Message(time.time(), "answer", size))
+
+    @property
+    def between(self) -> tuple[float, float]:
+        """The time that is counted: from the first reading to the last."""
+        return (self.readings[0].at, self.readings[-1].at) if self.readings else (0.0, 0.0)
+
+
+# Watching.
+
+
+def watch(server: Any, name: str, noted: Training, ended: threading.Event) -> None:
+    """Follows a training's events, and reads the CPU's time every BLOCK steps."""
+    runs = server.home / "output" / "likeness" / "runs"
+    folder = None
+    while folder is None and not ended.wait(POLL_SECONDS):
+        folder = next(runs.glob(f"{name}-*"), None)
+    if folder is None:
+        return
+    reader, due, processes = EventReader(RunFolder(folder).events), WARM_UP, None
+    while not ended.wait(POLL_SECONDS):
+        steps = [event.data for event in reader.new_events() if event.kind == "step"]
+        noted.seconds += [step["seconds"] for step in steps]
+        if not steps or not due <= steps[-1]["step"] < steps[-1]["total"]:
+            continue
+        processes = processes or family(server)
+        noted.readings.append(Reading(time.time(), steps[-1]["step"], *map(used, processes)))
+        due = steps[-1]["step"] + BLOCK
+
+
+def family(server: Any) -> tuple[list[psutil.Process], ...]:
+    """The processes of the training, of ComfyUI and of Chromium."""
+    comfyui = psutil.Process(server.process.pid)
+    training = comfyui.children(recursive=True)
+    others = {*psutil.Process().children(recursive=True)} - {comfyui, *training}
+    return training, [comfyui], [one for one in others if is_chromium(command_line(one))]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """A process's words; none where it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def is_chromium(words: Sequence[str]) -> bool:
+    """Whether it is a process of Chromium, not the driver that started it."""
+    return any(word.startswith(("--type=", "--remote-debugging")) for word in words)
+
+
+def used(processes: Sequence[psutil.Process]) -> float:
+    """Seconds of CPU time so far, of those that still work."""
+    total = 0.0
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+@contextmanager
+def watching(server: Any, name: str, noted: Training) -> Iterator[None]:
+    """Notes what a training does, from another thread."""
+    ended = threading.Event()
+    thread = threading.Thread(target=watch, args=(server, name, noted, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+# The trainings.
+
+
+def widgets(given: argparse.Namespace, name: str, previews: bool) -> Widgets:
+    """What is set on the bundled workflow's nodes."""
+    training = {"base_model": BASE, "name": name, "steps": given.steps, "optimizer": "adamw"}
+    training |= {"precision": "fp32", "preview_every": given.preview_every if previews else 0}
+    return {SUBJECT: {"folder": "person", "resolution": given.resolution}, TRAIN: training}
+
+
+@contextmanager
+def editing(server: Any, values: Widgets, noted: Training) -> Iterator[Editor]:
+    """The editor with the train node in view, and what comes to it noted."""
+    graph = json.loads((ROOT / "workflows" / "train_lora.json").read_text(encoding="utf-8"))
+    others = {node["id"] for node in graph["nodes"] if node["type"] not in values}
+    with tab(server.address) as editor:
+        editor.page.on("websocket", lambda one: one.on("framereceived", noted.heard))
+        editor.page.on("response", noted.answered)
+        editor.open()
+        editor.load(without(graph, others))
+        for kind, named in values.items():
+            editor.set_widgets(kind, **named)
+        editor.look_at(editor.box(editor.number_of(TRAIN)), INSET, 1)
+        yield editor
+
+
+def train(server: Any, prompt: Prompt, given: argparse.Namespace, noted: Training) -> Training:
+    """One training to its end. Raises RuntimeError where it failed, or its panel was not seen."""
+    name = f"benchmark-{time.time_ns()}"
+    values, in_view = widgets(given, name, noted.previews), 1
+    if noted.browser:
+        with editing(server, values, noted) as editor, watching(server, name, noted):
+            editor.queue()
+            wait_for(server, lambda seconds: editor.page.wait_for_timeout(1000 * seconds))
+            in_view = editor.page.locator(".lk-training:visible").count()
+    else:
+        with watching(server, name, noted):
+            status, answer = server.post("/prompt", {"prompt": changed(prompt, values)})
+            if status != 200:
+                raise RuntimeError(json.dumps(answer))
+            wait_for(server, time.sleep)
+    check(server, name)
+    if not in_view:
+        raise RuntimeError("the panel was not in view")
+    return noted
+
+
+def changed(prompt: Prompt, values: Widgets) -> Prompt:
+    """The prompt with other values in its nodes."""
+    return {
+        key: {**one, "inputs": {**one["inputs"], **values.get(one["class_type"], {})}}
+        for key, one in prompt.items()
+    }
+
+
+def wait_for(server: Any, pause: Callable[[float], None]) -> None:
+    """Waits until the queue is empty; `pause` is given seconds."""
+    busy = True
+    while busy:
+        pause(1)
+        queue = server.get("/queue")
+        busy = bool(queue["queue_running"] or queue["queue_pending"])
+
+
+def check(server: Any, name: str) -> None:
+    """Raises RuntimeError with the log's last lines where a training has no result."""
+    runs = server.home / "output" / "likeness" / "runs"
+    run = next((RunFolder(path) for path in runs.glob(f"{name}-*")), None)
+    if run is None or run.result() is None:
+        raise RuntimeError(server.log()[-3000:] if run is None else log_tail(run.log))
+
+
+def measure(given: argparse.Namespace, folder: Path) -> str:
+    """Both tables, with a line about what was trained."""
+    from likeness.demo.random_model import write_random_model
+
+    home = folder / "home"
+    (home / "models" / "checkpoints").mkdir(parents=True)
+    write_random_model(home / "models" / "checkpoints" / BASE)
+    write_pictures(home / "input" / "person", PICTURES, given.resolution, 0)
+    trainings = []
+    with serving(home) as server:
+        with editing(server, widgets(given, "first", False), Training(False, True)) as editor:
+            prompt, chromium = editor.page.evaluate(PROMPT), version(editor.page)
+        short = argparse.Namespace(**{**vars(given), "steps": 2})  # pictures are encoded once
+        train(server, prompt, short, Training(False, False))
+        for previews in [False] * given.rounds + [True]:
+            for browser in (False, True):
+                print(f"previews: {previews}, browser: {browser}", flush=True)
+                trainings.append(train(server, prompt, given, Training(previews, browser)))
+    about = f"tiny model of random weights, {given.resolution} x {given.resolution} pixels, fp32, "
+    about += f"{given.steps} steps in each of {given.rounds} rounds, and in one more with previews "
+    about += f"every {given.preview_every} steps; {chromium}."
+    return f"{about}\n\n{costs(trainings)}\n\n{traffic(trainings)}"
+
+
+# Tables.
+
+
+def costs(trainings: Sequence[Training]) -> str:
+    """What a step takes with each kind of training, all rounds taken together."""
+    head = ("previews", "browser", "trainings", "step, s: median (quartiles)")
+    head += ("step, s of CPU time", "ComfyUI's CPU time a step, s", "Chromium's")
+    rows = []
+    for kind in dict.fromkeys((one.previews, one.browser) for one in trainings):
+        same = [one for one in trainings if (one.previews, one.browser) == kind]
+        steps = [seconds for one in same for seconds in one.seconds[WARM_UP:]]
+        parts = [spread(cpu_steps(same, part)) for part in ("training", "comfyui", "chromium")]
+        words = ("on" if kind[0] else "off", "open" if kind[1] else "none")
+        rows.append([*words, str(len(same)), spread(steps), *parts])
+    return markdown(head, rows)
+
+
+def cpu_steps(trainings: Sequence[Training], part: str) -> list[float]:
+    """Seconds of CPU time a step, of a part, between the readings of all trainings."""
+    return [
+        (getattr(after, part) - getattr(before, part)) / (after.step - before.step)
+        for one in trainings
+        for before, after in pairwise(one.readings)
+    ]
+
+
+def traffic(trainings: Sequence[Training]) -> str:
+    """What came to the browser in a second, and which kinds of messages."""
+    head = ("previews", "Likeness's messages a second", "all messages a second", "kB a second")
+    head += ("answers to the panel a second", "kB a second")
+    rows, kinds = [], Counter[str]()
+    for previews in (False, True):
+        same = [one for one in trainings if one.browser and one.previews == previews]
+        seconds = sum(end - start for start, end in (one.between for one in same))
+        if not seconds:
+            continue
+        frames = [frame for one in same for frame in within(one.frames, one.between)]
+        answers = [answer for one in same for answer in within(one.answers, one.between)]
+        ours = [frame for frame in frames if frame.kind.startswith(OURS)]
+        rates = [f"{len(part) / seconds:.2f}" for part in (ours, frames)]
+        answered = [f"{len(answers) / seconds:.2f}", kilobytes(answers, seconds)]
+        rows.append(["on" if previews else "off", *rates, kilobytes(frames, seconds), *answered])
+        kinds.update(frame.kind for frame in frames)
+    named = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+    return f"{markdown(head, rows)}\n\nMessages by kind: {named or 'none'}."
+
+
+def within(messages: Sequence[Message], between: tuple[float, float]) -> list[Message]:
+    """Those that came in a time."""
+    return [one for one in messages if between[0] <= one.at < between[1]]
+
+
+def kilobytes(messages: Sequence[Message], seconds: float) -> str:
+    """A second's kB."""
+    return f"{sum(one.size for one in messages) / seconds / 1000:.2f}"
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints the tables, and writes them if asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks panel")
+    parser.add_argument("--steps", type=int, default=420, help="of each training")
+    parser.add_argument("--rounds", type=int, default=3, help="of each side, in turn")
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--preview-every", type=int, default=200, help="as the workflows have it")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
+    given = parser.parse_args(arguments)
+    given.section = "panel"
+    with tempfile.TemporaryDirectory() as folder:
+        publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")

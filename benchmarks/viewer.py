@@ -1,0 +1,208 @@
+"""How the viewer scrolls through 8 x 12 pictures of 768 x 1024, in ComfyUI's editor in Chromium.
+
+Needs ComfyUI, Playwright and Chromium as the tests marked `browser` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from likeness.tools.editor import EMPTY, Editor
+from likeness.tools.material import write_comparison
+from PIL import Image
+
+from .browsing import INSET, decoded, heap, tab, version
+from .matrix import serving
+from .options import PAGE, publish
+from .table import machine, markdown
+
+NAME = "large"
+ROWS = [f"model-{number}" for number in range(8)]
+COLUMNS = [f"prompt-{number}" for number in range(12)]
+PICTURE = (768, 1024)
+WIDTHS = (168, 384)  # of a cell in pixels: as it opens, and the largest
+NOTCH, NOTCH_MS = 120, 100  # of a wheel: pixels, and the time to the next one
+NODE = (420, 420)
+
+GRID = "dialog .lk-grid"
+# Notes the frames' times and the pictures that come into the grid.
+START = """
+(grid) => {
+    const [times, pictures] = [[], new Set()]
+    const look = () => {
+        for (const picture of grid.querySelectorAll('img')) pictures.add(picture.src)
+    }
+    const note = (time) => {
+        times.push(time)
+        if (window.likenessWatch) requestAnimationFrame(note)
+    }
+    const observer = new MutationObserver(look)
+    observer.observe(grid, { childList: true, subtree: true })
+    window.likenessWatch = { times, pictures, observer }
+    look()
+    requestAnimationFrame(note)
+}
+"""
+STOP = """
+() => {
+    const { times, pictures, observer } = window.likenessWatch
+    observer.disconnect()
+    window.likenessWatch = null
+    return [times, pictures.size]
+}
+"""
+WAY = "(grid) => grid.scrollHeight - grid.clientHeight"  # to scroll, in pixels
+ENDED = """
+(selector) => {
+    const grid = document.querySelector(selector)
+    return grid.scrollTop + grid.clientHeight >= grid.scrollHeight - 1
+}
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The viewer at rest: pictures in the document, and bytes."""
+
+    shown: int
+    heap: float
+    decoded: int
+
+
+@dataclass(frozen=True)
+class Scroll:
+    """One way from top to bottom: the frames' times in ms, and the viewer before and after.
+
+    `loaded` are the pictures that were in the document, there or on the way.
+    """
+
+    width: int
+    frames: Sequence[float]
+    loaded: int
+    before: Look
+    after: Look
+
+    @property
+    def intervals(self) -> list[float]:
+        """ms from frame to frame."""
+        return [after - before for before, after in pairwise(self.frames)]
+
+
+# In the browser.
+
+
+def open_viewer(editor: Editor, width: int) -> None:
+    """Opens the comparison over the whole window, with cells of a width."""
+    editor.open()
+    editor.load(EMPTY)
+    number = editor.add("Likeness_ContactSheet", NODE)
+    editor.look_at(editor.box(number), INSET, 1)
+    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": NAME}
+    editor.tell("likeness.board", board)
+    editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
+    editor.page.get_by_label("Size of the pictures").fill(str(width))
+    editor.page.locator("dialog .lk-cell img").first.wait_for()
+    editor.page.wait_for_load_state("networkidle")
+
+
+def look(editor: Editor) -> Look:
+    """The viewer as it is now."""
+    shown = editor.page.locator(f"{GRID} img").count()
+    return Look(shown, heap(editor.page), decoded(editor.page))
+
+
+def wheel_down(editor: Editor) -> tuple[list[float], int]:
+    """Turns the wheel until the grid's end; the frames' times, and how many pictures there were."""
+    page, grid = editor.page, editor.page.locator(GRID)
+    grid.hover()
+    notches = math.ceil(grid.evaluate(WAY) / NOTCH)
+    grid.evaluate(START)
+    for _ in range(notches):
+        page.mouse.wheel(0, NOTCH)
+        page.wait_for_timeout(NOTCH_MS)
+    page.wait_for_function(ENDED, arg=GRID)
+    times, pictures = page.evaluate(STOP)
+    return times, pictures
+
+
+def scroll(address: str, width: int) -> tuple[Scroll, str]:
+    """One way down in a new Chromium, and its version."""
+    with tab(address) as editor:
+        open_viewer(editor, width)
+        before = look(editor)
+        frames, loaded = wheel_down(editor)
+        editor.page.wait_for_load_state("networkidle")
+        return Scroll(width, frames, loaded, before, look(editor)), version(editor.page)
+
+
+# The table.
+
+
+def table(scrolls: Sequence[Scroll]) -> str:
+    """A row for each width of the cells; frames of all rounds, and the medians of the rest."""
+    head = ("width of a cell", "times", "frames", "frame, ms: median", "95th percentile", "worst")
+    head += ("pictures loaded", "in the document", "JS heap, MB", "decoded pictures, MB")
+    rows = []
+    for width in dict.fromkeys(one.width for one in scrolls):
+        same = [one for one in scrolls if one.width == width]
+        times = [time for one in same for time in one.intervals]
+        figures = [f"{value:.1f}" for value in (*middle(times), max(times))]
+        first = statistics.median(one.before.shown for one in same)
+        loaded = f"{first:.0f}, then {statistics.median(one.loaded for one in same):.0f}"
+        sides = [change(same, "shown", 1, 0)]
+        sides += [change(same, part, 1e6, 1) for part in ("heap", "decoded")]
+        rows.append([str(width), str(len(same)), str(len(times)), *figures, loaded, *sides])
+    return markdown(head, rows)
+
+
+def middle(times: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    return statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1]
+
+
+def change(scrolls: Sequence[Scroll], part: str, unit: float, digits: int) -> str:
+    """``32, then 88``: medians before and after."""
+    looks: list[Any] = [[one.before for one in scrolls], [one.after for one in scrolls]]
+    values = [statistics.median(getattr(one, part) / unit for one in side) for side in looks]
+    return ", then ".join(f"{value:.{digits}f}" for value in values)
+
+
+def measure(given: argparse.Namespace, folder: Path) -> str:
+    """The table, with a line about the pictures."""
+    home = folder / "home"
+    write_comparison(home / "output", NAME, ROWS, COLUMNS, draw)
+    scrolls = []
+    with serving(home) as server:
+        for _ in range(given.rounds):
+            for width in WIDTHS:
+                done, chromium = scroll(server.address, width)
+                scrolls.append(done)
+                print(f"{width}: {len(done.frames)} frames", flush=True)
+    about = f"{len(ROWS)} x {len(COLUMNS)} pictures of {PICTURE[0]} x {PICTURE[1]} pixels; "
+    return f"{about}{chromium}.\n\n{table(scrolls)}"
+
+
+def draw(row: int, column: int) -> Image.Image:
+    """A picture of its own for each cell."""
+    shade = Image.linear_gradient("L").resize(PICTURE)
+    levels = [Image.new("L", PICTURE, value) for value in (30 * row, 20 * column)]
+    return Image.merge("RGB", (shade, *levels))
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints the table, and writes it if asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks viewer")
+    parser.add_argument("--rounds", type=int, default=5, help="ways down, of each width in turn")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    given = parser.parse_args(arguments)
+    given.section = "viewer"
+    with tempfile.TemporaryDirectory() as folder:
+        publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")
