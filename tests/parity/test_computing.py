@@ -1,6 +1,7 @@
 """Whole small runs in each way of computing them: what is learned stays the same."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -141,6 +142,31 @@ def test_out_of_memory_starts_again_in_the_next_tier_from_the_first_weights(plac
     assert tier == "in_backward"
     assert [note.split()[2] for note in fallen.notes] == ["'full'", "'checkpointing'"]
     same(fallen, full, places.base)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+def test_nothing_of_an_attempt_that_ran_out_of_memory_is_held(places, kind, monkeypatch):
+    """Else the next tier has no more room than the one before."""
+    monkeypatch.setattr(computing, "CudaRecorder", Repeater)
+    monkeypatch.setattr(loop, "recordable", lambda run, tier: True)
+    real, release, held, left = loop.learn, loop.release_memory, [], []
+
+    def learn(run, training, start):
+        held.append([weakref.ref(training.base.unet), weakref.ref(training.state.optimizer)])
+        held[-1] += [weakref.ref(p) for p in training.state.parameters.values()]
+        real(run, training, start)
+        if len(held) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run.recipe.schedule.steps
+
+    def released():
+        release()
+        left.append(sum(one() is not None for one in held[0]))
+
+    monkeypatch.setattr(loop, "learn", learn)
+    monkeypatch.setattr(loop, "release_memory", released)
+    trained(recipe(kind, name="let-go", schedule={"steps": 3}), places)
+    assert len(held) == 2 and left == [0]
 
 
 def test_out_of_memory_in_the_last_tier_comes_out(places, monkeypatch):

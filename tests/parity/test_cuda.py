@@ -1,0 +1,117 @@
+"""On a CUDA GPU: recorded steps learn what plain ones learn, and failures leave memory whole.
+
+`pytest tests/parity/test_cuda.py` tries them; without a GPU they are skipped.
+"""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from likeness.trainers import loop
+from likeness.trainers.graphs import CudaRecorder, Replayed, recorded_unet
+from likeness.trainers.presets import preset
+from likeness.trainers.runs import prepare
+from likeness.trainers.stop import StopSignal
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+
+
+@pytest.fixture
+def gpu():
+    """accelerate's state is the process's; other tests have it on the CPU."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def recipe(kind, **parts):
+    small = preset("lora-r4").changed(
+        method={"kind": kind},
+        subject={"resolution": 64},
+        schedule={"steps": 8},
+        optimizer={"name": "adamw", "learning_rate": 1e-3},
+        compute={"attention": "sdpa"},
+    )
+    return small.changed(**parts)
+
+
+def trained(recipe, places, gpu):
+    folder = prepare(recipe, places.model_copy(update={"class_images": places.photos}))
+    return loop.train(folder, gpu, lambda kind, **data: None, StopSignal(folder.stop))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dreambooth"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("memory", ["full", "checkpointing"])
+def test_recorded_steps_learn_what_plain_ones_learn(
+    places, gpu, kind, precision, memory, monkeypatch
+):
+    recorded = []
+    real = CudaRecorder.record
+
+    def record(self, work):
+        recorded.append(real(self, work))
+        return recorded[-1]
+
+    monkeypatch.setattr(CudaRecorder, "record", record)
+    compute = {"precision": precision, "memory": memory}
+    text = {"last_step": 4}
+    plain = trained(
+        recipe(kind, compute={**compute, "graphs": False}, text_encoder=text), places, gpu
+    )
+    assert not recorded
+    result = trained(recipe(kind, compute=compute, text_encoder=text), places, gpu)
+    assert len(recorded) == 2 and not result.notes  # with the text encoder, and without
+    assert result.losses == pytest.approx(plain.losses, rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_does_not_wait_for_the_gpu(places, gpu, precision, monkeypatch):
+    real = loop.advance
+
+    def advance(*given, recorded):
+        step = given[3]
+        torch.cuda.set_sync_debug_mode("error" if step >= 3 else "default")  # recorded at 1
+        try:
+            return real(*given, recorded=recorded)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loop, "advance", advance)
+    trained(recipe("lora", compute={"precision": precision}, attempt=1), places, gpu)
+
+
+def test_work_that_cannot_be_recorded_leaves_stream_and_allocator_whole():
+    def work(inputs, setting):
+        return inputs[0] * (2 if inputs[0].sum().item() > 0 else 0)  # reads from the GPU
+
+    notes = []
+    double = Replayed(work, CudaRecorder(), notes.append)
+    for value in (1.0, 2.0, 3.0):
+        assert double((torch.full((4,), value, device="cuda"),)).tolist() == [2 * value] * 4
+    assert len(notes) == 1 and "CUDA graphs are not used" in notes[0]
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()  # raises where the allocator still waits for the recording's end
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+
+
+def test_a_recorded_unet_that_is_done_with_gives_its_memory_back():
+    class UNet(torch.nn.Linear):
+        device, dtype = torch.device("cuda"), torch.float32
+
+        def forward(self, x, timestep, states, return_dict=True):
+            return (super().forward(x) + timestep + states,)
+
+    notes, unet = [], UNet(4096, 4096, device="cuda")
+    x = torch.zeros(4096, 4096, device="cuda")
+    unet(x, x, x)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    recorded = recorded_unet(unet, notes.append)
+    for _ in range(3):
+        recorded(x, x, encoder_hidden_states=x)
+    held = torch.cuda.memory_allocated() - before
+    assert held > 1 << 26 and not notes
+    del recorded
+    assert torch.cuda.memory_allocated() - before < held / 8
