@@ -69,7 +69,7 @@ SCALES = {
         widths=(32, 64),
         courses={
             "vae": Course(samples=400_000, batch=32, rate=1e-3, average=0.998),
-            "text_encoder": Course(samples=400_000, batch=128, rate=1e-3, average=0.998),
+            "text_encoder": Course(samples=150_000, batch=64, rate=2e-3, average=0.99),
             "unet": Course(samples=500_000, batch=64, rate=1e-3, average=0.998),
             "controlnet": Course(samples=60_000, batch=32, rate=1e-3, average=0.99),
             "judge": Course(samples=200_000, batch=32, rate=1e-3),
@@ -191,7 +191,8 @@ def _vae(run: Run) -> bool:
 def _text_encoder(run: Run) -> bool:
     text_encoder = miniature.new_text_encoder().to(run.device)
     part = run.parts / "text_encoder.safetensors"
-    load_part(part, text_encoder, missing_ok=True)
+    if not load_part(part, text_encoder, missing_ok=True):
+        pretrain_text.initialise(text_encoder)
     reader = pretrain_text.Reader().to(run.device)
     pools = people(load(run.shards, run.pictures, ["ids", "facts", "joints"], run.device))
     course = run.course("text_encoder")

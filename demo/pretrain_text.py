@@ -2,7 +2,8 @@
 
 As SD 1.x's CLIP, it has learned what words mean on pictures beforehand, and stays as it is while
 the UNet learns. Here the truth of each picture is known, so its facts and joints are read off the
-caption's last state; what the caption does not say costs the same whatever the encoder does.
+caption's states by attention, as a UNet reads them; what the caption does not say costs the same
+whatever the encoder does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from ..trainers.draws import derive
 from .facts import QUESTIONS
@@ -22,26 +24,36 @@ from .pretrain_judge import answer_loss, weighted_mean
 from .pretrain_loop import Losses
 
 _JOINTS = 18
-_AWAY = 10.0  # weight of the joints' distance beside the answers, as for the judges
+_AWAY = 3.0  # weight of the joints' distance beside the answers
+SPREAD = 0.5  # deviation of new embeddings
+
+
+@torch.no_grad()
+def initialise(text_encoder: CLIPTextModel) -> None:
+    """Makes words as different as they are large: CLIP's own small embeddings (0.02) vanish beside
+    what the layers add, and a UNet cannot tell a forest from an office then."""
+    text_encoder.get_input_embeddings().weight.normal_(0, SPREAD)
 
 
 class Reader(nn.Module):
-    """Reads the answers to `QUESTIONS` and the joints off a caption's states; thrown away later."""
+    """Reads the answers to `QUESTIONS` and the joints off a caption's states; thrown away later.
+
+    Each question has a query of its own for the words that answer it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers = nn.Linear(CONTEXT, sum(map(len, QUESTIONS.values())))
+        self.queries = nn.Parameter(torch.randn(len(QUESTIONS) + 1, CONTEXT) * CONTEXT**-0.5)
+        self.keys, self.values = nn.Linear(CONTEXT, CONTEXT), nn.Linear(CONTEXT, CONTEXT)
+        self.answers = nn.ModuleList(nn.Linear(CONTEXT, len(a)) for a in QUESTIONS.values())
         self.joints = nn.Linear(CONTEXT, 2 * _JOINTS)
 
-    def forward(self, states: Tensor, ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits by question and joints (n, 18, 2) in 0 to 1, of states (n, 77, d) and ids (n, 77).
-
-        They are read at the caption's end, the first of the tokens that fill the last places.
-        """
-        ends = (ids == ids[:, -1:]).int().argmax(1)
-        last = states[torch.arange(len(ids), device=ids.device), ends]  # (n, d)
-        logits = self.answers(last).float().split([len(a) for a in QUESTIONS.values()], dim=1)
-        joints = self.joints(last).float().view(-1, _JOINTS, 2)
+    def forward(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits by question and joints (n, 18, 2) in 0 to 1, of states (n, 77, d)."""
+        weights = (self.keys(states) @ self.queries.T).float().softmax(1)  # (n, 77, questions + 1)
+        found = torch.einsum("ntq,ntd->qnd", weights, self.values(states).float())
+        logits = [answer(x).float() for answer, x in zip(self.answers, found[:-1], strict=True)]
+        joints = self.joints(found[-1]).float().view(-1, _JOINTS, 2)
         return dict(zip(QUESTIONS, logits, strict=True)), joints
 
 
@@ -60,7 +72,7 @@ def draw(pools: Sequence[Pool], batch: int, step: int) -> dict[str, Tensor]:
 
 def losses(text_encoder: Any, reader: Reader, batch: dict[str, Tensor]) -> Losses:
     """The cross entropy of the answers and the distance of the joints that are seen."""
-    answers, joints = reader(text_encoder(batch["ids"]).last_hidden_state, batch["ids"])
+    answers, joints = reader(text_encoder(batch["ids"]).last_hidden_state)
     away = (joints - batch["joints"][..., :2]).abs().sum(-1)
     parts = {
         "answers": answer_loss(answers, batch["facts"]),

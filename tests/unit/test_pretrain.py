@@ -313,19 +313,29 @@ def test_the_lanes_of_a_step_have_pictures_of_one_size():
     assert any(not torch.equal(a[2], b[2]) for a, b in zip(drawn[0::2], drawn[1::2], strict=True))
 
 
-def test_a_caption_is_read_at_its_end():
-    reader = pretrain_text.Reader()
-    ids = torch.from_numpy(token_ids(["a man", "a man in a red shirt, on the beach"])).long()
-    states = torch.randn(2, 77, miniature.CONTEXT, generator=torch.Generator().manual_seed(0))
-    answers, joints = reader(states, ids)
-    assert joints.shape == (2, 18, 2) and set(answers) == set(QUESTIONS)
-    end = int((ids[1] == ids[1, -1]).nonzero()[0])
-    changed = states.clone()
-    changed[1, end - 1] += 1  # a word: only the state after all words is read
-    changed[1, end + 1 :] += 1
-    assert torch.equal(reader(changed, ids)[1], joints)
-    changed[1, end] += 1
-    assert not torch.equal(reader(changed, ids)[1][1], joints[1])
+def test_a_question_reads_the_word_that_its_query_finds():
+    torch.manual_seed(0)
+    reader, states = pretrain_text.Reader(), torch.randn(2, 77, miniature.CONTEXT)
+    answers, joints = reader(states)
+    assert joints.shape == (2, 18, 2)
+    assert {q: a.shape for q, a in answers.items()} == {
+        q: (2, len(a)) for q, a in QUESTIONS.items()
+    }
+    question = next(iter(QUESTIONS))
+    with torch.no_grad():
+        states[0, 7] = 1e3 * reader.keys.weight.T @ reader.queries[0]
+        found = reader(states)[0][question][0]
+        expected = reader.answers[0](reader.values(states[0, 7]))
+    assert torch.allclose(found, expected, rtol=1e-3)
+
+
+def test_new_words_are_as_different_as_they_are_large():
+    text_encoder = miniature.new_text_encoder()
+    pretrain_text.initialise(text_encoder)
+    ids = torch.from_numpy(token_ids(["in the forest", "in the office"])).long()
+    with torch.no_grad():
+        forest, office = text_encoder(ids).last_hidden_state
+    assert (forest - office)[3].norm() > forest[3].norm()
 
 
 def test_captions_are_understood_better_with_each_step(drawn):
