@@ -271,7 +271,8 @@ def _controlnet(run: Run) -> bool:
             size.width,
             size.height,
         )
-        return np.concatenate((tiled(to_pixels(hints * 2 - 1), 6), tiled(drawn, 6)))
+        columns = min(6, len(whole))
+        return np.concatenate([tiled(x, columns) for x in (to_pixels(hints * 2 - 1), drawn)])
 
     task = Task("controlnet", dict(controlnet.named_parameters()), losses,
                 lambda: save_part(part, controlnet), sheet, lanes)  # fmt: skip

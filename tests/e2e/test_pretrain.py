@@ -17,7 +17,7 @@ def test_all_stages_from_nothing_to_the_files_of_the_miniature(tmp_path, monkeyp
     monkeypatch.setattr(pretrain_shards.draw_shard, "__defaults__", (8,))
     monkeypatch.setattr(pretrain_diffusion, "STEPS", 2)
     monkeypatch.setattr(pretrain_judge.held_out, "__defaults__", (32,))
-    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, 16, courses))
+    monkeypatch.setitem(pretrain.SCALES, "cpu", pretrain.Scale(8, 32, (16, 24), courses))
     said = []
     options = pretrain.Options(tmp_path, torch.device("cpu"), say=said.append)
     assert pretrain.pretrain("all", options)
