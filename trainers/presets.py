@@ -35,10 +35,12 @@ def _miniature(study: Recipe, rate: float) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
     The rates come from the sweep in docs/quality.md: the study's teach a model so small nothing.
+    The 800 photographs that the study sees are four in each of 200 steps, which takes half as long.
     """
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},
-        prior={"count": 60},
+        prior={"count": 24},
+        schedule={"steps": 200, "batch": 4},
         optimizer={"name": "adamw", "learning_rate": rate},
         compute={"precision": "fp32", "attention": "sdpa"},
     )
@@ -48,8 +50,8 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "tiny": _tiny,
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
-    "miniature-tiny": partial(_miniature, _tiny(), 1e-4),
-    "miniature-standard": partial(_miniature, _standard(), 1e-4),
+    "miniature-tiny": partial(_miniature, _tiny(), 3e-4),
+    "miniature-standard": partial(_miniature, _standard(), 3e-4),
     **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 2e-3) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)

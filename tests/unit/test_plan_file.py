@@ -211,7 +211,7 @@ def test_a_stopped_training_ends_the_comparison(files, monkeypatch):
         return SimpleNamespace(stopped=True, steps=3, recipe=recipe)
 
     rows = [{"name": name, "preset": "miniature-lora-r4"} for name in ("a", "b")]
-    with pytest.raises(RunCancelled, match="training of a was stopped after 3 of 800 steps"):
+    with pytest.raises(RunCancelled, match="training of a was stopped after 3 of 200 steps"):
         teach(plan(*rows), given, stopped)
     assert seen == [("a", LoRA(rank=4), given.runs)]
 
