@@ -12,6 +12,7 @@ from ..trainers import lora
 from ..trainers.adapter import load_adapter
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
+from ..trainers.cpu import fit_threads
 from ..trainers.errors import BaseModelError
 from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
@@ -34,6 +35,8 @@ def load_with_adapter(
     Load Adapter in ComfyUI. Raises BaseModelError or AdapterError.
     """
     model = load_base(base, tokenizers, dtype=dtype, device=device)
+    if device == "cpu":
+        fit_threads(model.unet)
     strengths = (strength, strength if strength_text is None else strength_text)
     if adapter is None:
         return model

@@ -23,7 +23,7 @@ from .computing import (
     recordable,
     release_memory,
 )
-from .cpu import use_matrix_products
+from .cpu import fit_threads, use_matrix_products
 from .errors import CheckpointError, Diverged
 from .events import Emit
 from .health import advice
@@ -105,6 +105,7 @@ def load(run: Run) -> BaseModel:
         module.requires_grad_(False)
     if device.type == "cpu":
         use_matrix_products(base.unet)
+        fit_threads(base.unet)
     if recipe.compute.attention == "xformers":
         use_xformers(run, base)
     return base

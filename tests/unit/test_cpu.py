@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, UNet2DConditionModel
+from likeness.trainers import cpu
 from likeness.trainers.cpu import MatrixConv2d, attention_in_fp32, use_matrix_products
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -139,3 +140,15 @@ def test_a_unet_and_a_text_encoder_ask_for_attention_where_it_is_caught():
         watch.seen.clear()
         assert unet(torch.randn(1, 4, 8, 8).bfloat16(), 3, states).sample.dtype == torch.bfloat16
         assert watch.seen == {torch.float32}
+
+
+@pytest.mark.parametrize(("limit", "threads"), [(10, 2), (100, 1)])
+def test_a_small_model_has_one_thread(limit, threads, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(cpu, "SMALL", limit)
+    try:
+        torch.set_num_threads(2)
+        cpu.fit_threads(torch.nn.Linear(4, 4))  # 20 parameters
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
