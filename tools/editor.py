@@ -77,7 +77,11 @@ ON_SCREEN = """
 """
 SETTLED = """
 () => [...document.querySelectorAll('.lk-photos')].every((photos) => photos.childElementCount)
-    && [...document.images].every((image) => image.complete)
+    && [...document.images].every((image) => {
+        const { left, top, right, bottom } = image.getBoundingClientRect()
+        const away = right < 0 || bottom < 0 || left > innerWidth || top > innerHeight
+        return image.complete || away  // what is away is loaded when it comes
+    })
     && new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))
 """
 NUMBER = "(type) => app.graph.nodes.find((node) => node.type === type)?.id"

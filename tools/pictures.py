@@ -57,10 +57,11 @@ def picture_of(shot: bytes) -> Image.Image:
     return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
-def shoot_node(editor: Editor, number: int) -> Image.Image:
-    """A node as large as the window allows, at most in its own size."""
+def shoot_node(editor: Editor, number: int, *, moving: bool = False) -> Image.Image:
+    """A node as large as the window allows, at most in its own size; `moving` never settles."""
     editor.look_at(editor.box(number), INSET, 1)
-    editor.settle()
+    if not moving:
+        editor.settle()
     left, top, right, bottom = editor.on_screen(number)
     place = {"x": left - MARGIN, "y": top - MARGIN}
     size = {"width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
@@ -107,7 +108,7 @@ def draw_training(editor: Editor) -> None:
     while panel.get_attribute("data-status") == "running":
         frames.append(picture_of(panel.screenshot()))
         if middle is None and panel.locator(".lk-film img").count() >= 6:
-            middle = shoot_node(editor, number)
+            middle = shoot_node(editor, number, moving=True)
         editor.page.wait_for_timeout(300)
     frames.append(picture_of(panel.screenshot()))
     save(middle or shoot_node(editor, number), DOCS / "training.jpg")
