@@ -76,7 +76,8 @@ ON_SCREEN = """
 }
 """
 SETTLED = """
-() => [...document.querySelectorAll('.lk-photos')].every((photos) => photos.childElementCount)
+() => [...document.querySelectorAll('.lk-photos')]
+        .every((photos) => photos.childElementCount || !photos.checkVisibility())
     && [...document.images].every((image) => {
         const { left, top, right, bottom } = image.getBoundingClientRect()
         const away = right < 0 || bottom < 0 || left > innerWidth || top > innerHeight
