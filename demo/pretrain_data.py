@@ -86,11 +86,12 @@ def choose(pools: Sequence[Pool], rng: np.random.Generator) -> Pool:
 
 def people(pools: Sequence[Pool]) -> list[Pool]:
     """The pools without the places that have no person."""
-    kept = []
-    for pool in pools:
-        rows = (pool["facts"][:, _KIND] == 0).nonzero()[:, 0]
-        kept.append(Pool(pool.size, {key: value[rows] for key, value in pool.tensors.items()}))
-    return kept
+    return [_only(pool, pool["facts"][:, _KIND] == 0) for pool in pools]
+
+
+def _only(pool: Pool, chosen: Tensor) -> Pool:
+    """The pictures (n,) that are chosen."""
+    return Pool(pool.size, {key: value[chosen] for key, value in pool.tensors.items()})
 
 
 def bodies(pools: Sequence[Pool], joints: int = 9) -> list[Pool]:
@@ -98,12 +99,8 @@ def bodies(pools: Sequence[Pool], joints: int = 9) -> list[Pool]:
 
     All of a pool where no picture shows so many.
     """
-    kept = []
-    for pool in pools:
-        rows = (pool["joints"][..., 2].sum(1) >= joints).nonzero()[:, 0]
-        rows = rows if len(rows) else torch.arange(len(pool), device=rows.device)
-        kept.append(Pool(pool.size, {key: value[rows] for key, value in pool.tensors.items()}))
-    return kept
+    seen = [pool["joints"][..., 2].sum(1) >= joints for pool in pools]
+    return [_only(p, s) if bool(s.any()) else p for p, s in zip(pools, seen, strict=True)]
 
 
 # Latents.

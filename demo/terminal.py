@@ -16,7 +16,7 @@ judges from nothing. It can be stopped at any time; the same command goes on whe
 The weights in the repository were made so; nobody needs this to use them.
 
 stages, in order: draw, vae, text_encoder, unet, controlnet, judge, second_judge, pack. Meant for a
-GPU; a CPU does the same with fewer samples, in about four hours on two cores with AMX. To look at:
+GPU; a CPU does the same with fewer samples, in some hours. To look at:
 OUT/<stage>/sheets and OUT/<stage>/log.jsonl. The stage unpack takes the repository's weights apart,
 to train them further.
 """

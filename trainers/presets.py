@@ -34,8 +34,8 @@ def _lora(rank: int) -> Recipe:
 def _miniature(study: Recipe, rate: float) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
-    The rates come from the sweep in docs/quality.md: the study's teach a model so small nothing.
-    The 800 photographs that the study sees are four in each of 200 steps, which takes half as long.
+    The study's rates teach a model so small nothing; these were chosen by eye, see docs/quality.md.
+    The 800 photographs that the study sees are four in each of 200 steps.
     """
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},

@@ -40,7 +40,6 @@ def test_a_file_without_a_digest_is_refused(folder):
         weights.find(weights.CONTROLNET, folder)
 
 
-@pytest.mark.skipif(not weights.available(), reason="the repository has no trained weights yet")
 def test_the_repositorys_weights_are_whole_and_have_this_vocabulary(tmp_path):
     for name in weights.FILES:
         weights.find(name)

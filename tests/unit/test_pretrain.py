@@ -392,7 +392,6 @@ def test_latents_of_unit_variance_and_no_correlation_have_no_spread():
     assert pretrain_vae._spread(latents[:, [0, 1, 2, 2]]) > 0.1
 
 
-@pytest.mark.skipif(not weights.available(), reason="the repository has no trained weights yet")
 def test_unpacked_weights_are_packed_to_the_same_files(tmp_path):
     options = pretrain.Options(tmp_path, CPU, say=lambda text: None)
     assert pretrain.pretrain("unpack", options) and pretrain.pretrain("pack", options)
