@@ -2,8 +2,9 @@
 
 An encoder is any object with the members of `Encoder`; one that also judges prompts or poses has
 those of `PromptEncoder` or `PoseEncoder`. This room knows `clip`, `dino` and `face`. Callers add
-their own as functions that return an encoder or raise MissingEncoder: so the judge of the drawn
-world comes in from `demo/`, which this room does not import.
+their own as functions of how a plan's pictures are drawn, which return an encoder, or None where
+it knows nothing of such pictures, or raise MissingEncoder: so the judge of the drawn world comes in
+from `demo/`, which this room does not import.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -24,12 +26,14 @@ from ..trainers.errors import SubjectError
 from ..trainers.files import write_whole
 from ..trainers.pictures import open_picture, to_srgb
 from .errors import ComparisonError
+from .matrix import Picture
 from .poses import Pose
 
 Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 _AT_ONCE = 16  # pictures held in memory
+_STUDY = Picture()
 
 
 class MissingEncoder(ComparisonError):
@@ -81,7 +85,7 @@ class PoseEncoder(Encoder, Protocol):
         ...
 
 
-Finder = Callable[[], Encoder]
+Finder = Callable[[Picture], Encoder | None]
 
 
 @dataclass(frozen=True)
@@ -104,23 +108,27 @@ class EncoderFiles:
 
 
 def find_encoders(
-    files: EncoderFiles, more: Sequence[Finder] = (), device: str = "cpu"
+    files: EncoderFiles,
+    more: Sequence[Finder] = (),
+    device: str = "cpu",
+    picture: Picture = _STUDY,
 ) -> tuple[list[Encoder], list[str]]:
-    """The encoders that are installed, and a line for each that is not.
+    """The encoders for a plan's `picture` that are installed, and a line for each that is not.
 
     Raises ComparisonError for a file that was given and cannot be used.
     """
     found: list[Encoder] = []
     missing: list[str] = []
-    for find in (*_own(files, device), *more):
+    for find in (*_own(files, device), *(partial(find, picture) for find in more)):
         try:
-            found.append(find())
+            encoder = find()
+            found += [] if encoder is None else [encoder]
         except MissingEncoder as error:
             missing.append(str(error))
     return found, missing
 
 
-def _own(files: EncoderFiles, device: str) -> list[Finder]:
+def _own(files: EncoderFiles, device: str) -> list[Callable[[], Encoder]]:
     def clip() -> Encoder:
         if files.clip_image is None:
             raise MissingEncoder(

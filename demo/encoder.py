@@ -1,6 +1,6 @@
 """The judge of the drawn world as an encoder of comparison/: likeness, prompts and poses.
 
-It knows drawings only. On photographs it sees no person of its world, and so has no scores.
+It knows drawings only, and is offered for pictures of their size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..comparison.encoders import Encoder, MissingEncoder, Values, Vectors
+from ..comparison.matrix import Picture
 from ..comparison.poses import Pose
 from ..trainers.errors import BaseModelError
 from . import weights
@@ -21,6 +22,9 @@ from .facts import QUESTIONS
 if TYPE_CHECKING:
     from .judge import Judge
     from .judge_networks import Opinion
+
+# Pixels of a side. The world is drawn at 64 to 128; Stable Diffusion 1.5 draws nothing so small.
+LARGEST = 256
 
 _IDENTITY, _JOINTS, _TRAITS = 64, 18, 26
 
@@ -101,8 +105,13 @@ def _opinion(vector: Vectors) -> Opinion:
     )
 
 
-def find_judge() -> Encoder:
-    """The judge, where its weights are installed. Raises MissingEncoder."""
+def find_judge(picture: Picture) -> Encoder | None:
+    """The judge for pictures as small as the drawn world's, None for larger ones.
+
+    Raises MissingEncoder where its weights are not installed.
+    """
+    if max(picture.width, picture.height) > LARGEST:
+        return None
     try:
         path = weights.find(weights.JUDGE)
     except BaseModelError:

@@ -28,6 +28,7 @@ from . import pretrain_diffusion as diffusion
 from .judge import load_judge, save_judge
 from .judge_networks import ARCHITECTURES
 from .pretrain_data import Pool, bodies, choose, load, people, with_latents
+from .pretrain_hints import beside_skeletons
 from .pretrain_hints import hints as draw_hints
 from .pretrain_loop import Course, Losses, Say, Task, train
 from .pretrain_parts import load_part, load_vae, save_part
@@ -71,7 +72,7 @@ SCALES = {
             "vae": Course(samples=400_000, batch=32, rate=1e-3, average=0.998),
             "text_encoder": Course(samples=150_000, batch=64, rate=2e-3, average=0.99),
             "unet": Course(samples=500_000, batch=64, rate=1e-3, average=0.998),
-            "controlnet": Course(samples=60_000, batch=32, rate=1e-3, average=0.99),
+            "controlnet": Course(samples=150_000, batch=16, rate=7e-4, average=0.998),
             "judge": Course(samples=200_000, batch=32, rate=1e-3),
         },
     ),
@@ -249,7 +250,7 @@ def _controlnet(run: Run) -> bool:
 
     def losses(number: int, generator: torch.Generator) -> Losses:
         latents, ids, rows, pool = batches.draw(number)
-        states = text_encoder(ids).last_hidden_state
+        states = text_encoder(beside_skeletons(ids, generator)).last_hidden_state
         width, height = pool.size.width, pool.size.height
         hints = diffusion.random_hints(pool["joints"][rows], width, height, generator)
         control = miniature.control(controlnet, hints)

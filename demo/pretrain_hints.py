@@ -1,13 +1,16 @@
-"""Skeleton pictures for a ControlNet, drawn as tensors: thousands a second on a GPU.
+"""What a ControlNet is shown, made as tensors: skeletons, and captions of another framing.
 
-Limbs are ellipses between two joints and joints are discs, in OpenPose's order and colours
-(github.com/CMU-Perceptual-Computing-Lab/openpose), as preprocessors for ControlNet draw them.
+Thousands a second on a GPU. Limbs are ellipses between two joints and joints are discs, in
+OpenPose's order and colours (github.com/CMU-Perceptual-Computing-Lab/openpose), as preprocessors
+for ControlNet draw them.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from .pretrain_data import token_ids
 
 _LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),
@@ -19,6 +22,13 @@ _COLOURS = (
     (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
 _DIM = 0.6  # of the limbs' colours; joints have the full ones
+
+_OPENINGS = ("close up portrait of", "portrait of", "half body photo of", "full body photo of")
+_OF_POSES = (
+    "face standing waving arms raised hands hips crossed walking dancing doing yoga pose mountain "
+    "tree warrior triangle"
+)
+_MOST = 6  # words before a caption's first "of"
 
 
 def hints(joints: Tensor, width: int, height: int, radius: Tensor) -> Tensor:
@@ -65,3 +75,40 @@ def _ellipse(grid: Tensor, start: Tensor, end: Tensor, radius: Tensor) -> Tensor
     v = (away * across[:, None, None]).sum(-1) / radius[:, None, None]
     edge = (1 - (u.square() + v.square()).sqrt()) * radius[:, None, None]  # pixels inwards, nearly
     return (edge + 0.5).clamp(0, 1)
+
+
+def beside_skeletons(ids: Tensor, generator: torch.Generator) -> Tensor:
+    """Captions (n, 77) of which 40 % are empty now (arXiv:2302.05543 has half), 30 % reframed."""
+    draw = torch.rand(len(ids), 1, generator=generator, device=ids.device)
+    empty = torch.from_numpy(token_ids([""])).to(ids)
+    other = torch.where(draw < 0.7, reframed(ids, generator), ids)
+    return torch.where((draw < 0.4) | (ids == empty).all(1, keepdim=True), empty, other)
+
+
+def reframed(ids: Tensor, generator: torch.Generator) -> Tensor:
+    """Captions (n, 77) that ask for a framing drawn at random, and half of them for "standing".
+
+    What they said of framing and pose is gone. A skeleton often contradicts its prompt (the
+    study's yoga poses with "close up portrait … standing"), and must be followed all the same.
+    """
+    n, length = ids.shape
+    opening = _tokens(*_OPENINGS).to(ids)
+    chosen = torch.randint(len(opening), (n,), generator=generator, device=ids.device)
+    standing = torch.rand(n, 1, generator=generator, device=ids.device) < 0.5
+    start, end = ids[:, :1], ids[:, -1:]
+    of, place = opening[0, -1], torch.arange(length, device=ids.device)
+    first = ((ids == of) & (place <= _MOST)).int().argmax(1, keepdim=True)  # 0: there is none
+    kept = (place > first) & ~torch.isin(ids, _tokens(_OF_POSES).to(ids)) & (ids != end)
+    more = _tokens(", standing").to(ids).expand(n, -1)
+    parts = (start, opening[chosen], torch.where(kept, ids, -1), torch.where(standing, more, -1))
+    made = torch.cat(parts, dim=1)
+    order = (made < 0).int().argsort(dim=1, stable=True)[:, : length - 1]
+    made = made.gather(1, order)
+    return torch.cat([torch.where(made < 0, end, made), end], dim=1)
+
+
+def _tokens(*texts: str) -> Tensor:
+    """Ids (n, most) of texts without start and end, -1 after a shorter one's last word."""
+    ids = torch.from_numpy(token_ids(list(texts)))[:, 1:].long()
+    ids = torch.where(ids == ids[:, -1:], -1, ids)
+    return ids[:, : int((ids >= 0).sum(1).max())]

@@ -165,7 +165,7 @@ def _chosen(name: str, kind: str, found: Path | None) -> Path | None:
 def scored(study: Study, files: EncoderFiles, photos: list[Path], progress: Progress) -> Scores:
     """The scores; ComfyUI's cancel is heeded between encoders. Raises ComparisonError."""
     progress.say("Loading encoders")
-    encoders, missing = find_encoders(files, judges(), encoder_device())
+    encoders, missing = find_encoders(files, judges(), encoder_device(), study.plan.picture)
 
     def say(name: str) -> None:
         interrupted()

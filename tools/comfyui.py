@@ -39,6 +39,12 @@ def find_comfyui() -> tuple[Path, str]:
     return folder, os.environ.get("COMFYUI_PYTHON") or found
 
 
+def comfyui_has(package: str) -> bool:
+    """Whether a package can be imported in ComfyUI's own Python."""
+    command = [find_comfyui()[1], "-c", f"import {package}"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 @dataclass
 class Outcome:
     """What the server said about one prompt."""
@@ -147,7 +153,9 @@ class Server:
         socket_ = create_connection(address, timeout=PROMPT_SECONDS)
         try:
             status, answer = self.post("/prompt", {"prompt": prompt, "client_id": client})
-            assert status == 200, json.dumps(answer, indent=1)[:4000]
+            # A server queues the outputs that are valid and answers 200, naming the others.
+            refused = status != 200 or answer.get("node_errors")
+            assert not refused, json.dumps(answer, indent=1)[:4000]
             outcome = self._follow(socket_, answer["prompt_id"], on_message)
         finally:
             socket_.close()

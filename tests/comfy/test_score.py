@@ -50,7 +50,8 @@ def server(light_server):
 def graph(name, **score):
     """A comparison of two rows and two prompts, two draws each, that is scored."""
     node = LIGHT["node"]
-    prompt = LIGHT["graph"](name, prompts=PROMPTS, adapters=("base", "one.safetensors"), draws=2)
+    rows, size = ("base", "one.safetensors"), {"width": 384, "height": 512}
+    prompt = LIGHT["graph"](name, prompts=PROMPTS, adapters=rows, draws=2, **size)
     prompt["1"]["inputs"]["token"] = "sks"
     prompt["10"] = node(
         "Likeness_Subject",

@@ -11,6 +11,7 @@ from likeness.comparison.encoders import (
     find_encoders,
 )
 from likeness.comparison.errors import ComparisonError
+from likeness.comparison.matrix import Picture
 from likeness.demo.random_model import write_small_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -225,7 +226,7 @@ def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
 def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
     from likeness.comparison import face
 
-    def no_judge():
+    def no_judge(picture):
         raise MissingEncoder("The judge is left out: install demo/.")
 
     monkeypatch.setattr(face, "find_spec", lambda name: None)
@@ -236,6 +237,14 @@ def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
     ]  # fmt: skip
     assert "models/clip_vision" in missing[0] and "pip install dlib-bin" in missing[2]
     assert not any("\n" in line for line in missing)
+
+
+def test_an_encoder_that_knows_nothing_of_such_pictures_is_left_out_in_silence():
+    asked = []
+    _, before = find_encoders(EncoderFiles())
+    found, missing = find_encoders(EncoderFiles(), more=[asked.append], picture=Picture(width=64))
+    assert (found, missing) == ([], before)
+    assert asked == [Picture(width=64)]
 
 
 class Counting:

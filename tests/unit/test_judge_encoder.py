@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from likeness.comparison.encoders import MissingEncoder, PoseEncoder, PromptEncoder
+from likeness.comparison.matrix import Picture
 from likeness.comparison.poses import Pose
 from likeness.demo import encoder as module
 from likeness.demo.encoder import JudgeEncoder, find_judge
@@ -30,6 +31,7 @@ def seen(*colours):
 
 
 ENCODER = JudgeEncoder(judge, "d" * 64)
+SMALL = Picture(width=96, height=128)
 
 
 def test_it_is_an_encoder_that_reads_prompts_and_poses():
@@ -64,5 +66,11 @@ def test_without_weights_it_is_left_out_with_one_line(monkeypatch, tmp_path):
     find = module.weights.find
     monkeypatch.setattr(module.weights, "find", lambda name: find(name, tmp_path))
     with pytest.raises(MissingEncoder, match="weights are not whole") as error:
-        find_judge()
+        find_judge(SMALL)
     assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
+
+
+def test_a_comparison_of_photographs_is_not_scored_by_the_judge_of_drawings():
+    assert find_judge(Picture()) is None
+    assert find_judge(Picture(width=512, height=512)) is None
+    assert isinstance(find_judge(SMALL), JudgeEncoder)

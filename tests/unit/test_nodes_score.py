@@ -86,7 +86,7 @@ def run(node, study, **inputs):
 def test_scores_report_and_sheet_are_written_beside_the_comparison(
     node, study, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(node, "judges", lambda: [Red])
+    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
     photos = tmp_path / "photos"
     photos.mkdir()
     for red in (30, 50):
@@ -109,7 +109,7 @@ def test_scores_report_and_sheet_are_written_beside_the_comparison(
 
 
 def test_without_any_encoder_there_is_a_report_and_no_number(node, study, monkeypatch):
-    def none():
+    def none(picture):
         raise MissingEncoder("The judge is left out: install it.")
 
     monkeypatch.setattr(node, "judges", lambda: [none])
@@ -165,7 +165,7 @@ def test_encoders_are_found_among_comfyuis_models_by_their_headers(node, tmp_pat
 
 
 def test_a_picture_that_is_gone_is_an_empty_frame_and_no_score(node, study, monkeypatch):
-    monkeypatch.setattr(node, "judges", lambda: [Red])
+    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
     study.pictures[3].unlink()
     run(node, study)
     html = (study.folder / "report.html").read_text(encoding="utf-8")
@@ -173,7 +173,7 @@ def test_a_picture_that_is_gone_is_an_empty_frame_and_no_score(node, study, monk
 
 
 def test_a_damaged_picture_is_named(node, study, monkeypatch):
-    monkeypatch.setattr(node, "judges", lambda: [Red])
+    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
     study.pictures[0].write_bytes(b"no picture")
     with pytest.raises(LikenessError, match=r"10\.png cannot be scored"):
         run(node, study)

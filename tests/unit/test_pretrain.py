@@ -23,7 +23,6 @@ from likeness.demo.facts import QUESTIONS
 from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
 from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, with_latents
-from likeness.demo.pretrain_hints import hints
 from likeness.demo.pretrain_loop import Course, Task, _gradients, train
 from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
 from likeness.demo.tokenizer import write_tokenizer
@@ -141,23 +140,6 @@ def test_latents_are_kept_for_the_same_vae_only(drawn, tmp_path):
     assert not torch.equal(
         with_latents(drawn, 8, vae, tmp_path, [])[0]["latents"], first[0]["latents"]
     )
-
-
-# Hints.
-
-
-def test_a_hint_shows_joints_where_they_are():
-    joints = torch.zeros(1, 18, 3)
-    joints[0, 1] = torch.tensor((0.5, 0.25, 1))  # neck
-    joints[0, 2] = torch.tensor((0.25, 0.25, 1))  # right shoulder
-    picture = hints(joints, 96, 128, torch.tensor([2.0]))[0]  # (3, 128, 96)
-    assert torch.allclose(picture[:, 32, 48], torch.tensor((255, 85, 0)) / 255, atol=0.02)
-    assert torch.allclose(picture[:, 32, 36], torch.tensor((153, 0, 0)) / 255, atol=0.02)  # limb
-    assert picture[:, 64:].max() == 0 and picture[:, 32, 60].max() == 0
-
-
-def test_a_joint_that_is_not_seen_is_not_drawn():
-    assert hints(torch.zeros(2, 18, 3), 64, 64, torch.ones(2)).max() == 0
 
 
 # The loop.
