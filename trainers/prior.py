@@ -108,33 +108,40 @@ def draw_class_images(
 ) -> None:
     """Draws those of the first `prior.count` images of `size` x `size` that `folder` lacks.
 
-    The base's parts lie on `device`. `ranks` is (rank, processes): image i belongs to rank
-    i % processes. `progress(done, total)` counts this rank's images. On a GPU the UNet works in
-    fp16 whatever the recipe's precision, since the set is shared, `batch` images at a time (None:
-    as many as the memory allows) and half as many where it does not; `notice(text)` says that its
-    steps are not recorded as CUDA graphs. On the CPU images are drawn one at a time. Raises
-    OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
+    The base's parts lie on `device`. `ranks` is (rank, processes): rank k takes each image, on a
+    CPU each block, whose number is k modulo processes. `progress(done, total)` counts this rank's
+    images. On a GPU the UNet works in fp16 whatever the recipe's precision, since the set is
+    shared, `batch` images at a time (None: as many as the memory allows) and half as many where it
+    does not; `notice(text)` says that its steps are not recorded as CUDA graphs. On the CPU small
+    images are drawn in blocks of a fixed size, a block by one rank, so that rounding is the same
+    however drawing is parted. Raises OutOfSpace, and RunCancelled when `interrupted()` is true;
+    what is drawn stays.
     """
     rank, world = ranks
-    todo = [index for index in missing(folder, prior.count) if index % world == rank]
-    total = len(range(rank, prior.count, world))
+    cuda = device.type == "cuda"
+    block = 1 if cuda else _block(size)
+    own = [index for index in range(prior.count) if index // block % world == rank]
+    todo, total = sorted({*missing(folder, prior.count)} & {*own}), len(own)
     tell = progress or (lambda done, total: None)
     tell(total - len(todo), total)
     if not todo:
         return
     _check_space(folder, len(todo) * size * size * _BYTES_A_PIXEL)
     _write(folder / "prompt.json", json.dumps(_description(prior, prompt, size), indent=2))
-    cuda = device.type == "cuda"
-    at_once = 1 if not cuda else batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
+    at_once = 1
+    if cuda:
+        at_once = batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
     tell_notice = notice or (lambda text: None)
     artist = _Artist(base, base.unet, prior, prompt, size, clip_skip, device, interrupted)
     if cuda:
         artist.unet = recorded_unet(base.unet, tell_notice)
     with _Writer(behind=cuda) as writer:
         while todo:
-            part, pictures = todo[:at_once], None
+            first = todo[0] - todo[0] % block
+            whole = todo[:at_once] if cuda else list(range(first, first + block))
+            part, pictures = [index for index in whole if index in todo], None
             try:
-                pictures = artist.draw(part)
+                pictures = artist.draw(whole)
             except RuntimeError as error:
                 if at_once == 1 or not is_out_of_memory(error):
                     raise
@@ -142,9 +149,17 @@ def draw_class_images(
                 at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
                 torch.cuda.empty_cache()
                 continue
-            writer.write(folder, part, pictures)
+            writer.write(folder, part, pictures[[whole.index(index) for index in part]])
             todo = todo[len(part) :]
             tell(total - len(todo), total)
+
+
+def _block(size: int) -> int:
+    """How many images a CPU draws together: 4 of up to 128 pixels, 1 from 182.
+
+    On the miniature those of 64 pixels take 0.45 of the time so, those of 128 pixels 0.7.
+    """
+    return max(1, min(4, int(4 * (128 / size) ** 2)))
 
 
 def images_at_once(free: int, size: int) -> int:
