@@ -22,6 +22,7 @@ OPENPOSE = Model(
 
 SLIGHT = "a photo of {class}, random head angle, slight smile"
 RANDOM = "a photo of {class}, random head angle, random smile"
+FACE = "a photo of {class} face"
 PREVIEW_EVERY = 200
 
 
@@ -87,11 +88,13 @@ MINIATURE = Setting(
         "tiny": Training(
             _course(3e-4, 200, train_text_encoder=False, **_SMALL),
             resolution=64,
-            class_prompt=RANDOM,
+            class_prompt=FACE,
         ),
-        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128),
+        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128, class_prompt=FACE),
         **{
-            f"lora-r{rank}": Training(_course(2e-3, 200, **_SMALL), rank=rank, resolution=128)
+            f"lora-r{rank}": Training(
+                _course(2e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
+            )
             for rank in (1, 4, 8)
         },
     },
