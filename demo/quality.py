@@ -8,7 +8,6 @@ again, so the command can be stopped at any time.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,16 +147,17 @@ class _Study:
             base=self._base, photos=self._photos(number), runs=out / "runs", loras=out / "loras",
             checkpoints=out / "checkpoints", cache=out / "cache",
         )  # fmt: skip
-        start, before = time.monotonic(), None
+        seconds, before = 0.0, None
         for part in self._parts(row):
             recipe = _recipe(row, self._options.settings).changed(
                 name=f"p{number}", seed=seed, schedule={"steps": part}, continues=before
             )
             result = _train(recipe, places)
+            seconds += sum(result.seconds.values())
             before = RunFolder(result.folder).recipe().digest()
             if part >= steps:
                 break
-        return result.adapter, time.monotonic() - start
+        return result.adapter, seconds
 
     def _numbers(
         self, number: int, seed: int, row: str, steps: int, adapter: Path | None
