@@ -14,6 +14,9 @@ PADDING, HEADER = 20, 50  # inside a group, and for its title
 BETWEEN = 60  # groups
 COLOUR = "#3f789e"
 
+# What a node grows by while it runs: a row of previews, as `js/training.js` asks for it.
+GROWTH = {"Likeness_TrainDreamBooth": 96, "Likeness_TrainLoRA": 96}
+
 Places = dict[Node, tuple[int, int]]
 
 
@@ -48,11 +51,12 @@ def _place_group(group: Group, x: int, top: int, places: Places) -> tuple[int, i
 
 def _stack(column: Sequence[Node], x: int, top: int, places: Places) -> int:
     """Places nodes one below the other; returns where the last one ends."""
-    y = top
+    y = bottom = top
     for node in column:
         places[node] = (x, y)
-        y += node.size()[1] + TITLE + GAP
-    return y - TITLE - GAP
+        bottom = y + node.size()[1]
+        y = bottom + GROWTH.get(node.kind, 0) + TITLE + GAP
+    return bottom
 
 
 def _saved_group(
