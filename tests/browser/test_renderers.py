@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from likeness.tools.editor import EMPTY
 from likeness.tools.material import event, step, write_run
 from likeness.tools.reduced import load_reduced
 
@@ -74,3 +75,12 @@ def test_the_photographs_are_shown_as_they_are_trained(loaded, show):
         "all => all.map((one) => [one.getAttribute('width'), one.getAttribute('height')])"
     )
     assert sizes == [["64", "64"]] * 15
+
+
+def test_the_poses_of_a_new_node_are_side_by_side(loaded, show, expect):
+    """The last test of this module: it puts the workflow away."""
+    loaded.load(EMPTY)
+    show(loaded, loaded.add("Likeness_PoseSet"))
+    poses = loaded.page.locator(".lk-pose:visible")
+    expect(poses).to_have_count(4)
+    assert len({round(pose.bounding_box()["y"]) for pose in poses.all()}) == 1
