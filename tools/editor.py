@@ -34,6 +34,8 @@ EMPTY: dict[str, Any] = {
     "version": 0.4,
 }
 
+SETTLE_MS = 120_000  # a busy machine loads slowly
+
 READY = """
 window.app?.vueAppReady && !app.configuringGraph
     && app.extensionManager.workflow.activeWorkflow !== null
@@ -75,16 +77,21 @@ ON_SCREEN = """
     ]
 }
 """
-SETTLED = """
+# What is hidden or away is loaded when it comes: the editor hides the panels of nodes out of view,
+# and a hidden image lies at 0, 0 without a size.
+AWAITED = """
+() => [...document.images].filter((image) => {
+    const { left, top, right, bottom } = image.getBoundingClientRect()
+    const away = right < 0 || bottom < 0 || left > innerWidth || top > innerHeight
+    return !image.complete && !away && image.checkVisibility()
+}).map((image) => image.src)
+"""
+SETTLED = f"""
 () => [...document.querySelectorAll('.lk-photos')]
         .every((photos) => photos.childElementCount || !photos.checkVisibility())
-    && [...document.images].every((image) => {
-        const { left, top, right, bottom } = image.getBoundingClientRect()
-        const away = right < 0 || bottom < 0 || left > innerWidth || top > innerHeight
-        return image.complete || away  // what is away is loaded when it comes
-    })
-    && new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))
+    && !({AWAITED})().length
 """
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 NUMBER = "(type) => app.graph.nodes.find((node) => node.type === type)?.id"
 LOOK_AT = """
 ([[left, top, right, bottom], inset, most]) => {
@@ -126,6 +133,10 @@ async ([address, name]) => {
 """
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class NotSettled(RuntimeError):
+    """A picture in view does not come."""
 
 
 class NoBrowser(RuntimeError):
@@ -182,7 +193,7 @@ class Editor:
 
     def ready(self) -> None:
         """Waits until the editor has its graph."""
-        self.page.wait_for_function(READY, timeout=90_000)
+        self.page.wait_for_function(READY, timeout=300_000)
 
     def load(self, graph: dict[str, Any]) -> dict[str, Any]:
         """Loads a workflow; returns it as the editor would save it."""
@@ -217,8 +228,15 @@ class Editor:
         return tuple(self.page.evaluate(ON_SCREEN, number))
 
     def settle(self) -> None:
-        """Waits until photographs and pictures are there, and drawn."""
-        self.page.wait_for_function(SETTLED)
+        """Waits until photographs and pictures are there, and drawn. Raises NotSettled."""
+        from playwright.sync_api import TimeoutError
+
+        try:
+            self.page.wait_for_function(SETTLED, timeout=SETTLE_MS)
+        except TimeoutError:
+            missing = self.page.evaluate(AWAITED)
+            raise NotSettled(f"still not loaded: {', '.join(missing) or 'photographs'}") from None
+        self.page.evaluate(TWO_FRAMES)
 
     def look_at(self, box: Box, inset: float = 0, most: float = 10) -> None:
         """Shows a part of the graph as large as it fits, at most `most` times its size.
@@ -230,6 +248,11 @@ class Editor:
     def queue(self) -> None:
         """Queues the graph."""
         self.page.evaluate("() => app.queuePrompt(0, 1)")
+
+    def left(self) -> int:
+        """How many queued graphs are not finished."""
+        answer = self.page.request.get(f"{self.address}/prompt").json()
+        return answer["exec_info"]["queue_remaining"]
 
     def tell(self, kind: str, detail: dict[str, Any]) -> None:
         """Gives the page a message as if the server had sent it."""

@@ -10,6 +10,7 @@ drawn people are left out, and named.
 from __future__ import annotations
 
 import io
+import re
 import runpy
 import tempfile
 from collections.abc import Sequence
@@ -23,19 +24,27 @@ from .editor import EMPTY, PACK, Editor, open_browser
 from .reduced import load_reduced
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator
+    from playwright.sync_api import ElementHandle, Locator
 
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
 DOCS = ROOT / "docs" / "images"
 HELP = ROOT / "js" / "docs" / "images"
 SIZE = {"width": 1500, "height": 1250}
+GRID_SIZE = {"width": 1180, "height": 1020}  # four rows of six pictures
+PAIR_SIZE = {"width": 1000, "height": 600}
 INSET = 110  # pixels that ComfyUI's bars need on each side
-MARGIN = 10
+MARGIN, BADGE = 10, 18  # around a node, and for the pack's name above it
 MOST_BYTES, MOST_FILM_BYTES = 200_000, 1_000_000
 FRAMES, FRAME_WIDTH, FRAME_MS = 40, 460, 160
-WAIT = 600_000  # ms, for a training and for a comparison
+STEPS = 250  # of a training
+WAIT = 3_600_000  # ms, for a training and for a comparison: a busy machine is slow
 
+PHOTOS, SUBJECT_SIZE = "my_photos", (380, 640)
+RUNNING = """
+() => app.graph.nodes.find((node) => node.widgets?.some((widget) => widget.element
+    ?.querySelector('.lk-training[data-status=running] .lk-chart:not([hidden])')))?.id
+"""
 TRAINED = ("Train lora-r1", "Train lora-r8")
 ROWS = "base\nlora-r1 = adapter_3\nlora-r8 = adapter_5"
 NODES = ("Subject", "ClassImages", "TrainOptions", "TrainLoRA", "TrainDreamBooth", "LoadAdapter")
@@ -63,8 +72,8 @@ def shoot_node(editor: Editor, number: int, *, moving: bool = False) -> Image.Im
     if not moving:
         editor.settle()
     left, top, right, bottom = editor.on_screen(number)
-    place = {"x": left - MARGIN, "y": top - MARGIN}
-    size = {"width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
+    place = {"x": left - MARGIN, "y": top - BADGE}
+    size = {"width": right - left + 2 * MARGIN, "height": bottom - top + BADGE + MARGIN}
     return picture_of(editor.page.screenshot(clip={**place, **size}))
 
 
@@ -84,7 +93,7 @@ def draw_templates(editor: Editor) -> None:
 def start(editor: Editor) -> None:
     """Queues two trainings and a comparison of what they learned."""
     few = {"count": 20, "steps": 10}
-    train = {"preview_every": 25, "steps": 250}
+    train = {"preview_every": 25, "steps": STEPS}
     load_reduced(
         editor,
         TRAINED,
@@ -100,19 +109,27 @@ def start(editor: Editor) -> None:
 
 def draw_training(editor: Editor) -> None:
     """The training panel in the middle of its work, and as a film."""
-    number = editor.number_of("Likeness_TrainLoRA")
+    found = editor.page.wait_for_function(RUNNING, timeout=WAIT, polling=500)
+    number = found.json_value()  # any of the two: which one comes first is ComfyUI's choice
     editor.look_at(editor.box(number), INSET, 1)
-    panel = editor.page.locator(".lk-training:visible").first
-    panel.locator(".lk-film img").first.wait_for(timeout=WAIT)
-    frames, middle = [], None
+    panel = editor.page.locator(".lk-training[data-status=running]").element_handle()
+    frames, middle, last = [], None, -1
     while panel.get_attribute("data-status") == "running":
-        frames.append(picture_of(panel.screenshot()))
-        if middle is None and panel.locator(".lk-film img").count() >= 6:
+        if (step := step_of(panel)) >= last + STEPS // FRAMES:
+            frames.append(picture_of(panel.screenshot()))
+            last = step
+        if middle is None and len(panel.query_selector_all(".lk-film img")) >= 6:
             middle = shoot_node(editor, number, moving=True)
         editor.page.wait_for_timeout(300)
     frames.append(picture_of(panel.screenshot()))
     save(middle or shoot_node(editor, number), DOCS / "training.jpg")
     save_film(frames, DOCS / "training.webp")
+
+
+def step_of(panel: ElementHandle) -> int:
+    """The step that a training panel shows."""
+    count = panel.query_selector(".lk-count").inner_text()
+    return int(count.split()[0].replace(",", ""))
 
 
 def save_film(frames: Sequence[Image.Image], path: Path) -> None:
@@ -146,22 +163,22 @@ def finish(editor: Editor) -> Locator:
     """Waits for the comparison; returns its panel."""
     editor.look_at(editor.box(editor.number_of("Likeness_ContactSheet")), INSET, 1)
     panel = editor.page.locator(".lk-comparison:visible").first
-    panel.locator(".lk-count", has_text="24 ").wait_for(timeout=WAIT)
-    idle = "async () => (await (await fetch('/prompt')).json()).exec_info.queue_remaining === 0"
-    editor.page.wait_for_function(idle, timeout=WAIT, polling=1000)
+    panel.locator(".lk-count", has_text=re.compile("^24 pictures")).wait_for(timeout=WAIT)
+    while editor.left():  # the scores come last
+        editor.page.wait_for_timeout(1000)
     return panel
 
 
 def draw_comparison(editor: Editor, panel: Locator) -> None:
     """The viewer: its grid with a score, and two pictures with the divider."""
-    editor.page.set_viewport_size({"width": 1280, "height": 760})
+    editor.page.set_viewport_size(GRID_SIZE)
     panel.get_by_role("button", name="Open").click()
     viewer = editor.page.locator("dialog.lk-viewer")
     scores = viewer.get_by_label("Score shown in the cells")
-    if scores.is_visible():
-        scores.select_option(index=1)
+    scores.select_option(index=1)  # waits until they are read
     editor.settle()
     save(picture_of(viewer.screenshot()), DOCS / "comparison.jpg")
+    editor.page.set_viewport_size(PAIR_SIZE)
     viewer.locator("[data-index='0']").click(modifiers=["Shift"])
     viewer.locator("[data-index='12']").click()
     editor.settle()
@@ -172,13 +189,28 @@ def draw_comparison(editor: Editor, panel: Locator) -> None:
     editor.page.set_viewport_size(SIZE)
 
 
+def write_photographs(folder: Path) -> None:
+    """The drawings of `demo/subject`, enlarged, upright and wide in turn: something is cut off."""
+    folder.mkdir(parents=True)
+    for number, path in enumerate(sorted((ROOT / "demo" / "subject").glob("*.png"))):
+        with Image.open(path) as drawing:
+            side, less = drawing.width, drawing.width // 8
+            box = (0, less, side, side - less) if number % 2 else (less, 0, side - less, side)
+            part = drawing.crop(box)
+        part.resize((3 * part.width, 3 * part.height)).save(folder / path.name)
+
+
 def draw_panels(editor: Editor) -> None:
-    """The photographs with their crops, and the poses with the prompts that got them."""
+    """The poses with the prompts that got them, and photographs with their crops."""
     number = editor.number_of("Likeness_PoseSet")
     save(shoot_node(editor, number), DOCS / "poses.jpg")
-    number = editor.number_of("Likeness_Subject")
+    editor.load(EMPTY)
+    number = editor.add("Likeness_Subject", SUBJECT_SIZE)
+    editor.set_widgets("Likeness_Subject", folder=PHOTOS)
     editor.look_at(editor.box(number), INSET, 1)
-    editor.page.locator(".lk-subject:visible").first.get_by_text("Show crops").click()
+    panel = editor.page.locator(".lk-subject:visible").first
+    panel.get_by_title(re.compile(r"\b768\b")).first.wait_for()  # the folder was read
+    panel.get_by_text("Show crops").click()
     save(shoot_node(editor, number), DOCS / "subject.jpg")
 
 
@@ -187,6 +219,8 @@ def draw_nodes(editor: Editor) -> None:
     for name in NODES:
         editor.load(EMPTY)
         number = editor.add(f"Likeness_{name}")
+        if name == "Subject":
+            editor.set_widgets("Likeness_Subject", folder=PHOTOS)
         editor.page.wait_for_timeout(800)  # the subject panel reads its folder
         save(shoot_node(editor, number), HELP / f"{name}.jpg")
 
@@ -211,6 +245,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         home = Path(folder, "home")
+        write_photographs(home / "input" / PHOTOS)
         server = Server(home, miniature_pack(home, Path(folder, "pack", PACK)))
         try:
             editor = Editor(browser.new_page(viewport=SIZE), server.address)
