@@ -106,6 +106,7 @@ def fall(run: Run) -> bool:
 def release_memory() -> None:
     """Gives back what an attempt held; nothing may refer to it any more."""
     gc.collect()
+    gc.collect()  # cycles that tensors of the first ones held, which the collector cannot see
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

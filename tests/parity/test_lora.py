@@ -10,7 +10,7 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from likeness.trainers import lora
 from likeness.trainers.adapter import load_adapter, save_adapter
 from likeness.trainers.recipe import LoRA
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ def test_a_file_of_diffusers_own_script_is_read(method: LoRA, tmp_path: Path) ->
             use_dora=method.dora,
             use_rslora=method.rank_stabilised,
         )
-        model.add_adapter(config)
+        inject_adapter_in_model(config, model)
     move(*trained)
     for model in trained:
         states.append(convert_state_dict_to_diffusers(get_peft_model_state_dict(model)))

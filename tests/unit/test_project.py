@@ -67,6 +67,13 @@ def test_requirements_are_lower_bounds_and_never_torch():
     assert wanted == sorted(wanted)
 
 
+def test_the_oldest_bitsandbytes_loads_without_a_gpu_and_steps_on_a_cpu():
+    """0.45.0 and 0.45.1 fail at import beside triton without a driver; 0.50 steps on a CPU."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    bounds = re.findall(r"bitsandbytes>=(\d+)\.(\d+)", project)
+    assert len(bounds) == 2 and all((int(a), int(b)) >= (0, 50) for a, b in bounds)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_what_it_may(room):
     allowed = ROOMS[room] | {room}
