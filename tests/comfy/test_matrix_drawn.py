@@ -81,7 +81,7 @@ def graph(server, workflow):
 
     def make(name, **changes):
         prompt = workflow(server, "study_everything")
-        left_out = ("Train", "Subject", "ClassImages", "Preview", "LossGraph")
+        left_out = ("Train", "Subject", "ClassImages", "Preview", "LossGraph", "Score")
         prompt = {
             key: node
             for key, node in prompt.items()
@@ -93,10 +93,8 @@ def graph(server, workflow):
             for widget, value in {**values.get(kind, {}), **changes.get(kind, {})}.items():
                 if not isinstance(inputs.get(widget), list):
                     inputs[widget] = value
-            for key, value in list(inputs.items()):
-                lost = isinstance(value, list) and value[0] not in prompt
-                if lost or key.startswith("adapter_"):
-                    del inputs[key]
+            for key in [key for key in inputs if key.startswith("adapter_")]:
+                del inputs[key]
         return prompt
 
     return make
