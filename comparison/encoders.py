@@ -122,9 +122,11 @@ def find_encoders(
     for find in (*_own(files, device), *(partial(find, picture) for find in more)):
         try:
             encoder = find()
-            found += [] if encoder is None else [encoder]
         except MissingEncoder as error:
             missing.append(str(error))
+            continue
+        if encoder is not None:
+            found.append(encoder)
     return found, missing
 
 

@@ -1,8 +1,8 @@
 """`likeness demo judge`: how often the judges are right, and how often they agree.
 
 Asked are held-out drawings, whose truth is known, and a hundred pictures that the miniature draws,
-whose truth is in labels.json: what was seen on them by somebody who
-knew the captions, but not the judges' answers.
+whose truth is in labels.json: what was seen on them by somebody who knew the captions, but not the
+judges' answers.
 """
 
 from __future__ import annotations

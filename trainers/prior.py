@@ -120,8 +120,8 @@ def draw_class_images(
     rank, world = ranks
     cuda = device.type == "cuda"
     block = 1 if cuda else _block(size)
-    own = [index for index in range(prior.count) if index // block % world == rank]
-    todo, total = sorted({*missing(folder, prior.count)} & {*own}), len(own)
+    todo = [index for index in missing(folder, prior.count) if index // block % world == rank]
+    total = sum(index // block % world == rank for index in range(prior.count))
     tell = progress or (lambda done, total: None)
     tell(total - len(todo), total)
     if not todo:
