@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from ..trainers.packages import require_packages
+from ..trainers.packages import eight_bit_lack, require_packages
 from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data
 from .values import TrainOptions
 
@@ -13,10 +13,10 @@ AUTO = "auto"  # a saved workflow must run where an optional package is not inst
 
 
 def chosen_optimizer(name: str) -> str:
-    """`name`; for "auto" the study's 8-bit Adam where bitsandbytes is installed, else AdamW."""
+    """`name`; for "auto" the study's 8-bit Adam where bitsandbytes can be used, else AdamW."""
     if name != AUTO:
         return name
-    return "adamw8bit" if find_spec("bitsandbytes") else "adamw"
+    return "adamw" if eight_bit_lack() else "adamw8bit"
 
 
 def chosen_attention(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import psutil
@@ -20,6 +19,7 @@ from .checkpoint import State
 from .cpu import attention_in_fp32_again
 from .graphs import CudaRecorder, recorded_gradients
 from .in_backward import UpdateInBackward
+from .packages import eight_bit_lack
 from .recipe import LoRA, Recipe
 from .run import Run, has_bf16
 from .step import Compute, Learner, gradients
@@ -32,7 +32,7 @@ def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
         precision=precision,
         has_bf16=has_bf16(accelerator.device),
         processes=accelerator.num_processes,
-        bitsandbytes=find_spec("bitsandbytes") is not None,
+        bitsandbytes=eight_bit_lack() is None,
     )
 
 

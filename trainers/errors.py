@@ -36,19 +36,24 @@ class CheckpointError(LikenessError):
     """A training checkpoint that is damaged or belongs to another run."""
 
 
+ABSENT = "is not installed"
+
+
 class MissingPackage(LikenessError):
-    """An optional package is needed and absent.
+    """An optional package is needed, and absent or too old.
 
     Args:
         package: its name on the package index.
         extra: the extra of this project that installs it.
         why: what asked for it, e.g. ``"8-bit Adam"``.
+        lack: what is wrong with it, as the end of a sentence.
     """
 
-    def __init__(self, package: str, extra: str, why: str) -> None:
+    def __init__(self, package: str, extra: str, why: str, lack: str = ABSENT) -> None:
         super().__init__(
-            f"{why} needs the package {package}, which is not installed. "
-            f'Install it with: pip install "comfyui-likeness[{extra}]" (or: pip install {package}).'
+            f"{why} needs the package {package}, which {lack}. Install it with: "
+            f'pip install --upgrade "comfyui-likeness[{extra}]" '
+            f"(or: pip install --upgrade {package})."
         )
         self.package = package
         self.extra = extra

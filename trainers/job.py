@@ -93,7 +93,7 @@ class Job:
             with suppress(psutil.Error):
                 process.kill()
         self._process.wait()
-        psutil.wait_procs(others, timeout=KILL_SECONDS)
+        _wait_for_end(others, KILL_SECONDS)
 
     def _others(self) -> set[psutil.Process]:
         """What the process has started: those of several GPUs have process groups of their own."""
@@ -103,6 +103,20 @@ class Job:
             return set(psutil.Process(self._process.pid).children(recursive=True))
         except psutil.Error:
             return set()
+
+
+def _wait_for_end(processes: set[psutil.Process], seconds: float) -> None:
+    """Waits until all have ended; a zombie has, whenever its new parent may ask for it."""
+    until = time.monotonic() + seconds
+    while any(map(_lives, processes)) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS / 10)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _with_own_allocator(environment: dict[str, str]) -> dict[str, str]:

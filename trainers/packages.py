@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.util import find_spec
 
-from .errors import MissingPackage
+import torch
+from packaging.version import Version
+
+from .errors import ABSENT, MissingPackage
 from .recipe import Recipe
 
 _OPTIMIZERS = {
     "adamw8bit": ("bitsandbytes", "cuda", "8-bit Adam"),
     "prodigy": ("prodigyopt", "prodigy", "The Prodigy optimizer"),
 }
+_EIGHT_BIT_ON_CPU = Version("0.50")  # older ones fail at import there, or at the first step
+
+
+def eight_bit_lack() -> str | None:
+    """Why 8-bit Adam cannot be used on this machine, as the end of a sentence; None if it can."""
+    if find_spec("bitsandbytes") is None:
+        return ABSENT
+    if torch.cuda.is_available():
+        return None
+    try:
+        found = metadata.version("bitsandbytes")
+    except metadata.PackageNotFoundError:  # a checkout on the path
+        return None
+    if Version(found) >= _EIGHT_BIT_ON_CPU:
+        return None
+    return f"is there as {found}; without a CUDA GPU it must be {_EIGHT_BIT_ON_CPU} or newer"
 
 
 def require_packages(recipe: Recipe) -> None:
-    """Raises MissingPackage, which names the extra to install, for the first one absent."""
+    """Raises MissingPackage, which names the extra to install, for the first one absent or too old."""
     needs = []
     if recipe.optimizer.name in _OPTIMIZERS:
         needs.append(_OPTIMIZERS[recipe.optimizer.name])
@@ -23,5 +43,6 @@ def require_packages(recipe: Recipe) -> None:
     if recipe.subject.crop == "face":
         needs.append(("dlib", "scores", "The face crop"))
     for package, extra, why in needs:
-        if find_spec(package) is None:
-            raise MissingPackage("dlib-bin" if package == "dlib" else package, extra, why)
+        absent = None if find_spec(package) else ABSENT
+        if lack := eight_bit_lack() if package == "bitsandbytes" else absent:
+            raise MissingPackage("dlib-bin" if package == "dlib" else package, extra, why, lack)

@@ -1,5 +1,6 @@
 """How the processes of a run are ended."""
 
+import subprocess
 import sys
 import time
 
@@ -49,3 +50,12 @@ def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeyp
     assert len(workers) == 2 and run.exit_code() is not None
     left = [one for one in workers if one.is_running()]
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in left)
+
+
+def test_cancelling_does_not_wait_for_a_dead_process_that_nobody_reaps():
+    child = subprocess.Popen([sys.executable, "-S", "-c", ""], stdout=subprocess.PIPE)
+    child.stdout.read()  # its output closes as it ends; it is a zombie until it is waited for
+    start = time.monotonic()
+    job._wait_for_end({psutil.Process(child.pid)}, 10)
+    assert time.monotonic() - start < 5
+    assert child.wait() == 0
