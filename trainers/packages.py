@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import metadata
 from importlib.util import find_spec
 
-import torch
 from packaging.version import Version
 
 from .errors import ABSENT, MissingPackage
@@ -22,19 +21,21 @@ def eight_bit_lack() -> str | None:
     """Why 8-bit Adam cannot be used on this machine, as the end of a sentence; None if it can."""
     if find_spec("bitsandbytes") is None:
         return ABSENT
-    if torch.cuda.is_available():
-        return None
     try:
         found = metadata.version("bitsandbytes")
     except metadata.PackageNotFoundError:  # a checkout on the path
         return None
     if Version(found) >= _EIGHT_BIT_ON_CPU:
         return None
+    from torch import cuda  # seconds, which only an old version costs
+
+    if cuda.is_available():
+        return None
     return f"is there as {found}; without a CUDA GPU it must be {_EIGHT_BIT_ON_CPU} or newer"
 
 
 def require_packages(recipe: Recipe) -> None:
-    """Raises MissingPackage, which names the extra to install, for the first one absent or too old."""
+    """Raises MissingPackage for the first one absent or too old; it names the extra to install."""
     needs = []
     if recipe.optimizer.name in _OPTIMIZERS:
         needs.append(_OPTIMIZERS[recipe.optimizer.name])

@@ -17,6 +17,7 @@ import pytest
 from likeness.comparison.encoders import EncoderFiles, encode_files, find_encoders
 from PIL import Image
 
+PHOTOS = {".jpg", ".jpeg", ".png"}
 SUBJECTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "subjects"
 
 
@@ -42,7 +43,7 @@ def vectors_of(folder, encoder):
         pytest.skip(f"there are no photographs in {folder}")
     found = {}
     for subject in sorted(path for path in folder.iterdir() if path.is_dir()):
-        photos = [path for path in sorted(subject.iterdir()) if path.suffix in (".jpg", ".png")]
+        photos = sorted(path for path in subject.iterdir() if path.suffix in PHOTOS)
         vectors = encode_files(encoder, photos)
         found[subject.name] = vectors[~np.isnan(vectors).any(1)]
     if sum(len(vectors) > 1 for vectors in found.values()) < 1 or len(found) < 2:

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from likeness.trainers import packages
 from likeness.trainers.errors import AdapterError, LikenessError, RecipeError
 from likeness.trainers.events import Event
 from likeness.trainers.presets import preset
@@ -260,15 +262,13 @@ def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatc
 
 
 def test_an_old_bitsandbytes_ended_in_a_nameerror_on_a_cpu(nodes, monkeypatch):
-    from likeness.trainers import packages
-
     monkeypatch.setattr(packages, "find_spec", lambda name: True)
     monkeypatch.setattr(packages.metadata, "version", lambda name: "0.45.5")
-    monkeypatch.setattr(packages.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert nodes.recipes.chosen_optimizer("auto") == "adamw"
     said = nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit")
     assert "0.45.5" in said and "0.50 or newer" in said
-    monkeypatch.setattr(packages.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert nodes.recipes.chosen_optimizer("auto") == "adamw8bit"
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit") is True
 
