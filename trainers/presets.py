@@ -31,10 +31,10 @@ def _lora(rank: int) -> Recipe:
     return Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
 
 
-def _miniature(study: Recipe, rate: float) -> Recipe:
+def _miniature(study: Recipe, rate: float, steps: int = 200) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
-    The study's rates teach a model so small nothing; these were chosen by eye, see docs/quality.md.
+    The study's rates teach a model so small nothing; these come from a sweep, see docs/quality.md.
     The 800 photographs that the study sees are four in each of 200 steps. The class prompt is the
     photographs' without the token, as in DreamBooth (arXiv:2208.12242, section 3.2): with the
     study's, which has other words too, a model to which rare words mean nothing tells the two apart
@@ -43,7 +43,7 @@ def _miniature(study: Recipe, rate: float) -> Recipe:
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},
         prior={"count": 24, "prompt": "a photo of {class} face"},
-        schedule={"steps": 200, "batch": 4},
+        schedule={"steps": steps, "batch": 4},
         optimizer={"name": "adamw", "learning_rate": rate},
         compute={"precision": "fp32", "attention": "sdpa"},
     )
@@ -53,9 +53,9 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "tiny": _tiny,
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
-    "miniature-tiny": partial(_miniature, _tiny(), 3e-4),
-    "miniature-standard": partial(_miniature, _standard(), 3e-4),
-    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 2e-3) for rank in RANKS},
+    "miniature-tiny": partial(_miniature, _tiny(), 1e-4),
+    "miniature-standard": partial(_miniature, _standard(), 2e-4, 400),
+    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 4e-3) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)
 

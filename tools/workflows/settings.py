@@ -86,14 +86,14 @@ MINIATURE = Setting(
     guidance=7.5,
     trainings={
         "tiny": Training(
-            _course(3e-4, 200, train_text_encoder=False, **_SMALL),
+            _course(1e-4, 200, train_text_encoder=False, **_SMALL),
             resolution=64,
             class_prompt=FACE,
         ),
-        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128, class_prompt=FACE),
+        "standard": Training(_course(2e-4, 400, **_SMALL), resolution=128, class_prompt=FACE),
         **{
             f"lora-r{rank}": Training(
-                _course(2e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
+                _course(4e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
             )
             for rank in (1, 4, 8)
         },
