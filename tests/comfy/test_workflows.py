@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -83,7 +84,16 @@ def test_a_workflow_runs_to_its_end(server, reduced, name):
         assert outcome.outputs, "a picture is saved"
 
 
-def check_sheet(server, name):
+@pytest.mark.skipif(
+    not os.environ.get("LIKENESS_FULL"), reason="ten minutes on a CPU: set LIKENESS_FULL=1"
+)
+def test_the_miniature_runs_to_its_end_as_it_is(server, workflow):
+    outcome = server.run(workflow(server, "miniature"))
+    assert outcome.status == "success", outcome.error
+    check_sheet(server, "miniature", "96x128")
+
+
+def check_sheet(server, name, size="64x64"):
     """Every cell is drawn and laid out, and the sheet carries what was queued."""
     from PIL import Image
 
@@ -93,7 +103,7 @@ def check_sheet(server, name):
     folder = known.get(name) or f"{first}-{rest.partition('_')[2].replace('_', '-')}"
     place = server.home / "output" / "likeness" / "comparisons" / folder
     for row in rows:
-        assert {path.stem for path in (place / row / "64x64").glob("*.jpg")} == columns
+        assert {path.stem for path in (place / row / size).glob("*.jpg")} == columns
     with Image.open(max(place.glob("sheet-*.png"), key=lambda p: p.stat().st_mtime)) as sheet:
         nodes = json.loads(sheet.text["prompt"]).values()
     kinds = [node["class_type"] for node in nodes]

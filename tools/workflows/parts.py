@@ -63,9 +63,8 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
         class_images=shown.class_images["class_images"],
         base_model=setting.base,
         name=key,
-        optimizer="auto",
         **({"rank": training.rank, "targets": "attention"} if lora else {}),
-        **{"precision": "fp16", **training.widgets},
+        **{"precision": "fp16", "optimizer": "auto", **training.widgets},
     )
 
 

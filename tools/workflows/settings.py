@@ -75,7 +75,7 @@ STUDY = Setting(
 
 # As the presets miniature-…: a smaller model learns at larger rates; fp32, because it is meant for
 # CPUs, and four photographs in a step, which costs little more than one.
-_SMALL = {"precision": "fp32", "batch": 4, "preview_every": 50}
+_SMALL = {"precision": "fp32", "optimizer": "adamw", "batch": 4, "preview_every": 50}
 MINIATURE = Setting(
     base=Model("miniature.safetensors", "checkpoints"),
     openpose=Model("miniature-openpose.safetensors", "controlnet"),
