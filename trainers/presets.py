@@ -55,7 +55,7 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
     "miniature-tiny": partial(_miniature, _tiny(), 1e-4),
     "miniature-standard": partial(_miniature, _standard(), 2e-4, 400),
-    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 4e-3) for rank in RANKS},
+    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 2e-3) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)
 

@@ -93,7 +93,7 @@ MINIATURE = Setting(
         "standard": Training(_course(2e-4, 400, **_SMALL), resolution=128, class_prompt=FACE),
         **{
             f"lora-r{rank}": Training(
-                _course(4e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
+                _course(2e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
             )
             for rank in (1, 4, 8)
         },
