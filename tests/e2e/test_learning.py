@@ -9,7 +9,8 @@ def lines(tmp_path_factory):
     """The judge's numbers of the base and of a LoRA of few steps, of a person it never saw."""
     options = quality.Options(
         out=tmp_path_factory.mktemp("learning"), rows=("base", "lora-r4"), people=1, seeds=1,
-        settings=("schedule.steps=100", "optimizer.learning_rate=4e-3", "prior.count=8"), draws=1, say=lambda text: None,
+        settings=("schedule.steps=100", "optimizer.learning_rate=4e-3", "prior.count=8"),
+        draws=1, say=lambda text: None,
     )  # fmt: skip
     found = quality.read_lines(quality.run(options))
     return {line["row"]: line for line in found}
