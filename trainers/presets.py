@@ -31,7 +31,7 @@ def _lora(rank: int) -> Recipe:
     return Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
 
 
-def _miniature(study: Recipe, rate: float, steps: int = 200) -> Recipe:
+def _miniature(study: Recipe, rate: float) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
     The study's rates teach a model so small nothing; these come from a sweep, see docs/quality.md.
@@ -43,7 +43,7 @@ def _miniature(study: Recipe, rate: float, steps: int = 200) -> Recipe:
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},
         prior={"count": 24, "prompt": "a photo of {class} face"},
-        schedule={"steps": steps, "batch": 4},
+        schedule={"steps": 200, "batch": 4},
         optimizer={"name": "adamw", "learning_rate": rate},
         compute={"precision": "fp32", "attention": "sdpa"},
     )
@@ -54,7 +54,7 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
     "miniature-tiny": partial(_miniature, _tiny(), 1e-4),
-    "miniature-standard": partial(_miniature, _standard(), 2e-4, 400),
+    "miniature-standard": partial(_miniature, _standard(), 3e-4),
     **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 2e-3) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)

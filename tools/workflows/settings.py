@@ -90,7 +90,7 @@ MINIATURE = Setting(
             resolution=64,
             class_prompt=FACE,
         ),
-        "standard": Training(_course(2e-4, 400, **_SMALL), resolution=128, class_prompt=FACE),
+        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128, class_prompt=FACE),
         **{
             f"lora-r{rank}": Training(
                 _course(2e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
