@@ -33,6 +33,7 @@ Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 _AT_ONCE = 16  # pictures held in memory
+_LEAST_FOR_FACES = 150  # a picture's sides in pixels: dlib's network reads a face as 150 x 150
 _STUDY = Picture()
 
 
@@ -95,8 +96,8 @@ class EncoderFiles:
     `clip_image` is a file of ComfyUI's ``clip_vision`` folder or a local transformers folder of
     CLIP, `clip_text` one of its ``text_encoders`` (not needed beside a folder that has both),
     `dino` a transformers folder of DINOv2, `tokenizers` folders to try for CLIP's vocabulary;
-    `face` asks for the face network where its packages are installed. `cache` is a folder that
-    remembers digests of large files.
+    `face` asks for the face network where its packages are installed and a plan's pictures have 150
+    pixels a side. `cache` is a folder that remembers digests of large files.
     """
 
     clip_image: Path | None = None
@@ -119,7 +120,7 @@ def find_encoders(
     """
     found: list[Encoder] = []
     missing: list[str] = []
-    for find in (*_own(files, device), *(partial(find, picture) for find in more)):
+    for find in (*_own(files, device, picture), *(partial(find, picture) for find in more)):
         try:
             encoder = find()
         except MissingEncoder as error:
@@ -130,7 +131,7 @@ def find_encoders(
     return found, missing
 
 
-def _own(files: EncoderFiles, device: str) -> list[Callable[[], Encoder]]:
+def _own(files: EncoderFiles, device: str, picture: Picture) -> list[Callable[[], Encoder]]:
     def clip() -> Encoder:
         if files.clip_image is None:
             raise MissingEncoder(
@@ -157,7 +158,8 @@ def _own(files: EncoderFiles, device: str) -> list[Callable[[], Encoder]]:
 
         return load_face()
 
-    return [clip, dino, face] if files.face else [clip, dino]
+    faces = files.face and min(picture.width, picture.height) >= _LEAST_FOR_FACES
+    return [clip, dino, face] if faces else [clip, dino]
 
 
 def cosines(a: Vectors, b: Vectors) -> Values:
