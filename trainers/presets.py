@@ -34,7 +34,8 @@ def _lora(rank: int) -> Recipe:
 def _miniature(study: Recipe, rate: float) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
-    The study's rates teach a model so small nothing; these come from a sweep, see docs/quality.md.
+    The study's rates teach a model so small nothing. Tiny's comes from a sweep on two people, the
+    others were chosen by eye and kept after it, see docs/quality.md.
     The 800 photographs that the study sees are four in each of 200 steps. The class prompt is the
     photographs' without the token, as in DreamBooth (arXiv:2208.12242, section 3.2): with the
     study's, which has other words too, a model to which rare words mean nothing tells the two apart

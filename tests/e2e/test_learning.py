@@ -7,6 +7,7 @@ from likeness.demo import quality
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     """The judge's numbers of the base and of a LoRA of few steps, of a person it never saw."""
+    # A higher rate than the preset's learns in fewer steps.
     options = quality.Options(
         out=tmp_path_factory.mktemp("learning"), rows=("base", "lora-r4"), people=1, seeds=1,
         settings=("schedule.steps=100", "optimizer.learning_rate=4e-3", "prior.count=8"),
