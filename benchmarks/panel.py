@@ -1,7 +1,8 @@
 """What a training pays for its panel and for the messages to the browser, in a real ComfyUI.
 
-The same small training is queued with no browser connected, and with Chromium open on the graph and
-the panel in view, in turn. Needs ComfyUI, Playwright and Chromium as the tests marked `browser` do.
+The same small training is queued with no browser connected, with Chromium open on the graph and the
+panel's script withheld, and with the panel in view, in turn. Needs ComfyUI, Playwright and Chromium
+as the tests marked `browser` do.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ WARM_UP = 20  # steps that are not counted
 BLOCK = 20  # steps between two readings of the CPU's time, which come in hundredths of a second
 POLL_SECONDS = 0.02
 OURS = "likeness."  # kinds of messages
+SCRIPT = "**/extensions/*/training.js*"  # the panel's
+NONE, EDITOR, PANEL = "none", "the editor alone", "the editor with the panel"
 
 Widgets = dict[str, dict[str, Any]]  # by the node's type
 PROMPT = "async () => (await app.graphToPrompt()).output"
@@ -72,7 +75,7 @@ class Training:
     """One training: `seconds` of each step by its own clock, without what is done between steps."""
 
     previews: bool
-    browser: bool
+    browser: str
     seconds: list[float] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     frames: list[Message] = field(default_factory=list)  # of the websocket
@@ -178,10 +181,12 @@ def widgets(given: argparse.Namespace, name: str, previews: bool) -> Widgets:
 
 @contextmanager
 def editing(server: Any, values: Widgets, noted: Training) -> Iterator[Editor]:
-    """The editor with the train node in view, and what comes to it noted."""
+    """The editor with the train node in view, its panel or none, and what comes to it noted."""
     graph = json.loads((ROOT / "workflows" / "train_lora.json").read_text(encoding="utf-8"))
     others = {node["id"] for node in graph["nodes"] if node["type"] not in values}
     with tab(server.address) as editor:
+        if noted.browser == EDITOR:
+            editor.page.route(SCRIPT, lambda route: route.abort())
         editor.page.on("websocket", lambda one: one.on("framereceived", noted.heard))
         editor.page.on("response", noted.answered)
         editor.open()
@@ -193,10 +198,10 @@ def editing(server: Any, values: Widgets, noted: Training) -> Iterator[Editor]:
 
 
 def train(server: Any, prompt: Prompt, given: argparse.Namespace, noted: Training) -> Training:
-    """One training to its end. Raises RuntimeError where it failed, or its panel was not seen."""
+    """One training to its end. Raises RuntimeError where it failed, or a panel was there or not."""
     name = f"benchmark-{time.time_ns()}"
-    values, in_view = widgets(given, name, noted.previews), 1
-    if noted.browser:
+    values, in_view = widgets(given, name, noted.previews), 0
+    if noted.browser != NONE:
         with editing(server, values, noted) as editor, watching(server, name, noted):
             editor.queue()
             wait_for(server, lambda seconds: editor.page.wait_for_timeout(1000 * seconds))
@@ -208,8 +213,8 @@ def train(server: Any, prompt: Prompt, given: argparse.Namespace, noted: Trainin
                 raise RuntimeError(json.dumps(answer))
             wait_for(server, time.sleep)
     check(server, name)
-    if not in_view:
-        raise RuntimeError("the panel was not in view")
+    if in_view != (noted.browser == PANEL):
+        raise RuntimeError(f"{in_view} panels were in view with {noted.browser}")
     return noted
 
 
@@ -248,12 +253,12 @@ def measure(given: argparse.Namespace, folder: Path) -> str:
     write_pictures(home / "input" / "person", PICTURES, given.resolution, 0)
     trainings = []
     with serving(home) as server:
-        with editing(server, widgets(given, "first", False), Training(False, True)) as editor:
+        with editing(server, widgets(given, "first", False), Training(False, PANEL)) as editor:
             prompt, chromium = editor.page.evaluate(PROMPT), version(editor.page)
         short = argparse.Namespace(**{**vars(given), "steps": 2})  # pictures are encoded once
-        train(server, prompt, short, Training(False, False))
+        train(server, prompt, short, Training(False, NONE))
         for previews in [False] * given.rounds + [True]:
-            for browser in (False, True):
+            for browser in (NONE, EDITOR, PANEL):
                 print(f"previews: {previews}, browser: {browser}", flush=True)
                 trainings.append(train(server, prompt, given, Training(previews, browser)))
     about = f"tiny model of random weights, {given.resolution} x {given.resolution} pixels, fp32, "
@@ -274,7 +279,7 @@ def costs(trainings: Sequence[Training]) -> str:
         same = [one for one in trainings if (one.previews, one.browser) == kind]
         steps = [seconds for one in same for seconds in one.seconds[WARM_UP:]]
         parts = [spread(cpu_steps(same, part)) for part in ("training", "comfyui", "chromium")]
-        words = ("on" if kind[0] else "off", "open" if kind[1] else "none")
+        words = ("on" if kind[0] else "off", kind[1])
         rows.append([*words, str(len(same)), spread(steps), *parts])
     return markdown(head, rows)
 
@@ -294,7 +299,7 @@ def traffic(trainings: Sequence[Training]) -> str:
     head += ("answers to the panel a second", "kB a second")
     rows, kinds = [], Counter[str]()
     for previews in (False, True):
-        same = [one for one in trainings if one.browser and one.previews == previews]
+        same = [one for one in trainings if one.browser == PANEL and one.previews == previews]
         seconds = sum(end - start for start, end in (one.between for one in same))
         if not seconds:
             continue
