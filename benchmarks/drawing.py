@@ -49,7 +49,7 @@ def our_class_images(task: Task) -> None:
     draw_class_images(
         base,
         Prior(count=task["count"], steps=task["steps"]),
-        task["prompt"],
+        [task["prompt"]],
         Path(task["output"]),
         device=device,
         size=task["size"],

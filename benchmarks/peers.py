@@ -53,7 +53,7 @@ def diffusers_script(recipe: Recipe, setting: Setting, folder: Path) -> Command 
         "instance_data_dir": setting.photos,
         "class_data_dir": setting.class_images,
         "instance_prompt": recipe.instance_prompt(),
-        "class_prompt": recipe.class_prompt(),
+        "class_prompt": recipe.class_prompts()[0],
         "num_class_images": PICTURES,
         "with_prior_preservation": True,
         "output_dir": folder / "output",
@@ -139,7 +139,7 @@ def _kohya_pictures(recipe: Recipe, setting: Setting, folder: Path) -> Path:
         {"image_dir": str(setting.photos), "class_tokens": recipe.instance_prompt()},
         {
             "image_dir": str(setting.class_images),
-            "class_tokens": recipe.class_prompt(),
+            "class_tokens": recipe.class_prompts()[0],
             "is_reg": True,
         },
     ]

@@ -16,6 +16,7 @@ from .widgets import number, seed, whole
 
 DRAWN = "draw with the base model"
 TEACHER = "none: what the base predicts"
+SOME_SET = "0" * 64  # stands for the digest of one's own images, which are read when training
 
 
 class ClassImages(io.ComfyNode):
@@ -35,8 +36,10 @@ class ClassImages(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "prompt",
+                    multiline=True,
                     default="a photo of {class}, random head angle, slight smile",
-                    tooltip="What the class images show; {class} is the subject's class word.",
+                    tooltip="What the class images show, one prompt a line, in turn; {class} is "
+                    "the subject's class word.",
                 ),
                 whole(
                     "count",
@@ -81,11 +84,12 @@ class ClassImages(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prompt: str | None = None, source: str | None = None) -> bool | str:
         """Cheap checks before the queue starts; connected values are checked when they arrive."""
+        own = source not in (None, DRAWN, TEACHER)
         try:
             if prompt is not None:
-                prior_spec({"prompt": prompt})
-            if source not in (None, DRAWN, TEACHER):
-                photo_folder(input_folder(), source)
+                prior_spec({"prompt": prompt, "images": SOME_SET if own else None})
+            if own:
+                photo_folder(input_folder(), str(source))
         except LikenessError as error:
             return str(error)
         return True

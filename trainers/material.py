@@ -28,7 +28,7 @@ def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
     """Where the class images that the base draws for a bound recipe are kept."""
     key = prior_key(
         prior,
-        recipe.fill(prior.prompt),
+        recipe.class_prompts(),
         recipe.base.digest or "",
         recipe.subject.resolution,
         prediction=recipe.base.prediction,
@@ -50,7 +50,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     draw_class_images(
         base,
         prior,
-        recipe.fill(prior.prompt),
+        recipe.class_prompts(),
         drawn_folder(recipe, run.places, prior),
         device=accelerator.device,
         size=recipe.subject.resolution,
@@ -116,11 +116,15 @@ def gather(run: Run, base: BaseModel) -> Material:
 
     shown_photos = tuple([shown(_prompt(recipe, photo), len(sides)) for photo in train])
     shown_held_out = tuple([shown(_prompt(recipe, photo)) for photo in held_out])
-    class_prompt = recipe.class_prompt() or ""
-    shown_classes = tuple([shown(class_prompt) for _ in classes])
+    class_prompts = recipe.class_prompts()
+    shown_classes = tuple(
+        [shown(class_prompts[index % len(class_prompts)]) for index in range(len(classes))]
+    )
     if recipe.prior and recipe.prior.source == "teacher":
-        number = prompts.setdefault(class_prompt, len(prompts))
-        shown_classes = tuple(Shown(photo.views, number) for photo in shown_photos)
+        numbers = [prompts.setdefault(prompt, len(prompts)) for prompt in class_prompts]
+        shown_classes = tuple(
+            Shown(photo.views, number) for number in numbers for photo in shown_photos
+        )
     return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts))
 
 
@@ -134,7 +138,7 @@ def written_prompts(run: Run) -> list[str]:
     prompts = [_prompt(recipe, photo) for photo in photos]
     if recipe.prior is not None:
         drawn = recipe.prior.source == "images" and recipe.prior.images is None
-        prompts += [recipe.fill(recipe.prior.prompt), recipe.prior.negative if drawn else ""]
+        prompts += [*recipe.class_prompts(), recipe.prior.negative if drawn else ""]
     if recipe.previews.every:
         prompts += [*map(recipe.fill, recipe.previews.prompts), recipe.previews.negative]
     return list(dict.fromkeys(filter(None, prompts)))

@@ -47,7 +47,7 @@ _BYTES_A_PIXEL = 2  # of a PNG of a photograph, rounded up
 
 def prior_key(
     prior: Prior,
-    prompt: str,
+    prompts: Sequence[str],
     base_digest: str,
     size: int,
     *,
@@ -56,10 +56,10 @@ def prior_key(
 ) -> str:
     """SHA-256 of all that decides the drawn images, 64 hex digits.
 
-    `prompt` is the filled-in class prompt, `size` the side in pixels, `prediction` the recipe's.
+    `prompts` are filled in, `size` is the side in pixels, `prediction` the recipe's.
     `prior.count` and `prior.weight` are no part of it.
     """
-    text = json.dumps([base_digest, prediction, clip_skip, _description(prior, prompt, size)])
+    text = json.dumps([base_digest, prediction, clip_skip, _description(prior, prompts, size)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -94,7 +94,7 @@ def _is_whole(path: Path) -> bool:
 def draw_class_images(
     base: BaseModel,
     prior: Prior,
-    prompt: str,
+    prompts: Sequence[str],
     folder: Path,
     *,
     device: torch.device,
@@ -108,14 +108,14 @@ def draw_class_images(
 ) -> None:
     """Draws those of the first `prior.count` images of `size` x `size` that `folder` lacks.
 
-    The base's parts lie on `device`. `ranks` is (rank, processes): rank k takes each image, on a
-    CPU each block, whose number is k modulo processes. `progress(done, total)` counts this rank's
-    images. On a GPU the UNet works in fp16 whatever the recipe's precision, since the set is
-    shared, `batch` images at a time (None: as many as the memory allows) and half as many where it
-    does not; `notice(text)` says that its steps are not recorded as CUDA graphs. On the CPU small
-    images are drawn in blocks of a fixed size, a block by one rank, so that rounding is the same
-    however drawing is parted. Raises OutOfSpace, and RunCancelled when `interrupted()` is true;
-    what is drawn stays.
+    Image i shows prompt i modulo their number. The base's parts lie on `device`. `ranks` is
+    (rank, processes): rank k takes each image, on a CPU each block, whose number is k modulo
+    processes. `progress(done, total)` counts this rank's images. On a GPU the UNet works in fp16
+    whatever the recipe's precision, since the set is shared, `batch` images at a time (None: as
+    many as the memory allows) and half as many where it does not; `notice(text)` says that its
+    steps are not recorded as CUDA graphs. On the CPU small images are drawn in blocks of a fixed
+    size, a block by one rank, so that rounding is the same however drawing is parted. Raises
+    OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
     """
     rank, world = ranks
     cuda = device.type == "cuda"
@@ -127,12 +127,12 @@ def draw_class_images(
     if not todo:
         return
     _check_space(folder, len(todo) * size * size * _BYTES_A_PIXEL)
-    _write(folder / "prompt.json", json.dumps(_description(prior, prompt, size), indent=2))
+    _write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
     at_once = 1
     if cuda:
         at_once = batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
     tell_notice = notice or (lambda text: None)
-    artist = _Artist(base, base.unet, prior, prompt, size, clip_skip, device, interrupted)
+    artist = _Artist(base, base.unet, prior, prompts, size, clip_skip, device, interrupted)
     if cuda:
         artist.unet = recorded_unet(base.unet, tell_notice)
     with _Writer(behind=cuda) as writer:
@@ -176,7 +176,7 @@ class _Artist:
     base: BaseModel
     unet: Any
     prior: Prior
-    prompt: str
+    prompts: Sequence[str]
     size: int
     clip_skip: int
     device: torch.device
@@ -184,12 +184,12 @@ class _Artist:
 
     @cached_property
     def texts(self) -> tuple[Tensor, Tensor]:
-        """Embeddings of the prompt and of the negative one, (1, 77, d) each."""
+        """Embeddings of the p prompts and of the negative one, (p, 77, d) and (1, 77, d)."""
         with torch.no_grad():
-            prompts = [self.prompt, self.prior.negative]
-            ids = tokenize(self.base.tokenizer, prompts).to(self.device)
-            positive, negative = encode_text(self.base.text_encoder, ids, self.clip_skip).chunk(2)
-        return positive, negative
+            texts = [*self.prompts, self.prior.negative]
+            ids = tokenize(self.base.tokenizer, texts).to(self.device)
+            states = encode_text(self.base.text_encoder, ids, self.clip_skip)
+        return states[:-1], states[-1:]
 
     def draw(self, indices: Sequence[int]) -> np.ndarray:
         """The images of these numbers, (n, size, size, 3) uint8."""
@@ -201,7 +201,7 @@ class _Artist:
         with half:
             latents = sample(
                 self.unet,
-                positive.expand(len(indices), -1, -1),
+                positive[[index % len(positive) for index in indices]],
                 negative,
                 noise_for(seeds, self.size, self.size),
                 sigmas=sigmas_for(self.prior.steps, SCHEDULER),
@@ -272,10 +272,10 @@ def read_class_images(folder: Path, resolution: int) -> PhotoSet:
     return read_subject(folder, Subject(resolution=resolution))
 
 
-def _description(prior: Prior, prompt: str, size: int) -> dict[str, Any]:
+def _description(prior: Prior, prompts: Sequence[str], size: int) -> dict[str, Any]:
     """What is drawn and how, as `prompt.json` beside the images tells it."""
     return {
-        "prompt": prompt,
+        "prompt": "\n".join(prompts),
         "negative": prior.negative,
         "size": size,
         "sampler": f"{SOLVER} {SCHEDULER}",

@@ -118,9 +118,9 @@ class Recipe(Part):
         """The prompt of a photograph without a caption."""
         return self.fill(self.subject.prompt)
 
-    def class_prompt(self) -> str | None:
-        """The prompt of the class images, or None without prior preservation."""
-        return self.fill(self.prior.prompt) if self.prior else None
+    def class_prompts(self) -> tuple[str, ...]:
+        """The prompts of the class images, shared out in turn; none without prior preservation."""
+        return tuple(map(self.fill, self.prior.prompts())) if self.prior else ()
 
     def fill(self, template: str) -> str:
         """`template` with ``{token}`` and ``{class}`` filled in; other braces stay as they are."""

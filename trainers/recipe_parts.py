@@ -97,9 +97,10 @@ class Subject(Part):
 class Prior(Part):
     """Prior preservation: class images, drawn by the base model or brought by the user.
 
-    `images` is the digest of the user's own set; None means `count` images are drawn. With the
-    source `teacher` there are none: on the photographs, under the class prompt, the model learns
-    what the base predicts.
+    `prompt` has a class prompt a line; image i shows prompt i modulo their number. `images` is the
+    digest of the user's own set; None means `count` images are drawn. With the source `teacher`
+    there are none: on the photographs, under the class prompts, the model learns what the base
+    predicts.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"source"})
@@ -118,7 +119,16 @@ class Prior(Part):
     def _consistent(self) -> Prior:
         if self.source == "teacher" and self.images:
             raise ValueError("prior.source 'teacher' uses no images: set prior.images to null")
+        if self.images and len(self.prompts()) > 1:
+            raise ValueError(
+                "prior.prompt has several lines, and prior.images is a set of your own, of which "
+                "nobody knows which image shows which: give one line"
+            )
         return self
+
+    def prompts(self) -> tuple[str, ...]:
+        """The class prompts as templates, without empty lines."""
+        return tuple(line.strip() for line in self.prompt.splitlines() if line.strip())
 
 
 class LoRA(Part):

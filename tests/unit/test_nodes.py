@@ -183,6 +183,18 @@ def test_the_defaults_are_the_studys(nodes, monkeypatch):
     assert tuned == preset("standard")
 
 
+def test_several_class_prompts_with_a_folder_of_ones_own_are_refused_before_the_queue(
+    nodes, monkeypatch
+):
+    module = nodes.class_images
+    monkeypatch.setattr(module, "input_folder", lambda: Path("input"))
+    monkeypatch.setattr(module, "photo_folder", lambda folder, name: folder / name)
+    check = module.ClassImages.validate_inputs
+    assert check(prompt="a man\na face", source=module.DRAWN) is True
+    assert check(prompt="a man\n", source="men") is True
+    assert "give one line" in check(prompt="a man\na face", source="men")
+
+
 def test_the_options_nodes_defaults_change_nothing(nodes):
     options = options_of(nodes)
     node = nodes.train_lora.TrainLoRA

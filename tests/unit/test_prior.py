@@ -36,20 +36,38 @@ def base(tmp_path_factory):
 
 def draw(base, folder, count, **options):
     prior = Prior(count=count, steps=2, guidance=3.0)
-    draw_class_images(base, prior, "a photo of man", folder, device=CPU, size=SIZE, **options)
+    prompts = ["a photo of man"]
+    draw_class_images(base, prior, prompts, folder, device=CPU, size=SIZE, **options)
 
 
 def images(folder, count):
     return [np.asarray(Image.open(image_path(folder, index))) for index in range(count)]
 
 
-KEY = {"prior": Prior(), "prompt": "a photo of man", "base_digest": "b", "size": 512}
+def test_several_prompts_are_drawn_in_turn(base, tmp_path):
+    """Image i is of prompt i modulo their number, as one alone with that prompt would be."""
+    prior, options = Prior(count=5, steps=2, guidance=3.0), {"device": CPU, "size": SIZE}
+    prompts = ["a photo of man", "a man in the kitchen"]
+    draw_class_images(base, prior, prompts, tmp_path / "both", **options)
+    for number, prompt in enumerate(prompts):
+        draw_class_images(base, prior, [prompt], tmp_path / str(number), **options)
+    both = images(tmp_path / "both", 5)
+    each = [images(tmp_path / str(number), 5) for number in range(2)]
+    assert not np.array_equal(each[0][0], each[1][0])
+    for index, picture in enumerate(both):
+        np.testing.assert_allclose(picture, each[index % 2][index], atol=1)
+    about = json.loads((tmp_path / "both" / "prompt.json").read_text())
+    assert about["prompt"] == "a photo of man\na man in the kitchen"
+
+
+KEY = {"prior": Prior(), "prompts": ["a photo of man"], "base_digest": "b", "size": 512}
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"prompt": "a photo of dog"},
+        {"prompts": ["a photo of dog"]},
+        {"prompts": ["a photo of man", "a photo of dog"]},
         {"base_digest": "c"},
         {"size": 256},
         {"prediction": "v_prediction"},
@@ -190,7 +208,7 @@ def test_where_memory_is_short_fewer_are_drawn_at_once(base, tmp_path, monkeypat
     monkeypatch.setattr(module, "recorded_unet", lambda unet, notice: unet)
     prior = Prior(count=5)
     draw_class_images(
-        base, prior, "a man", tmp_path, device=torch.device("cuda"), size=SIZE, batch=8
+        base, prior, ["a man"], tmp_path, device=torch.device("cuda"), size=SIZE, batch=8
     )
     assert tried == [5, 4, 2, 2, 1]
     assert missing(tmp_path, 5) == []
@@ -230,7 +248,7 @@ def test_memory_that_is_short_while_drawing_is_there_again(base, tmp_path, monke
     monkeypatch.setattr(module._Artist, "draw", draw_part)
     monkeypatch.setattr(module, "recorded_unet", recorded)
     cuda = torch.device("cuda")
-    draw_class_images(base, Prior(count=4), "a man", tmp_path, device=cuda, size=SIZE, batch=4)
+    draw_class_images(base, Prior(count=4), ["a man"], tmp_path, device=cuda, size=SIZE, batch=4)
     assert len(held) == 2 and missing(tmp_path, 4) == []
 
 

@@ -36,7 +36,7 @@ def test_presets_are_the_study(name):
     ) == STUDY[name]
     assert recipe.instance_prompt() == "a photo of sks man face"
     smile = "random smile" if name == "tiny" else "slight smile"
-    assert recipe.class_prompt() == f"a photo of man, random head angle, {smile}"
+    assert recipe.class_prompts() == (f"a photo of man, random head angle, {smile}",)
     assert recipe.prior.count == 500
     schedule = recipe.schedule
     assert (schedule.steps, schedule.batch, schedule.accumulation) == (800, 1, 1)
@@ -63,6 +63,12 @@ def test_every_field_is_part_of_the_digest():
     assert len({r.digest() for r in [recipe, *others]}) == 6
 
 
+def test_class_prompts_are_lines():
+    prior = {"prompt": "a photo of {class}\n\n  {token}, a {class} \n"}
+    assert Recipe().changed(prior=prior).class_prompts() == ("a photo of man", "sks, a man")
+    assert Recipe().changed(prior=None).class_prompts() == ()
+
+
 def test_two_spellings_of_a_number_are_one_recipe():
     whole = recipe_from_data({"optimizer": {"learning_rate": 1}})
     assert whole.digest() == recipe_from_data({"optimizer": {"learning_rate": 1.0}}).digest()
@@ -73,6 +79,7 @@ def test_two_spellings_of_a_number_are_one_recipe():
     [
         ({"method": {"kind": "lora", "rank": 0}}, "rank"),
         ({"prior": {"prompt": "  "}}, "prior.prompt"),
+        ({"prior": {"prompt": "a man\na face", "images": "0" * 64}}, "give one line"),
         ({"name": "../evil"}, "name"),
         ({"name": "C:evil"}, "name"),
         ({"name": "con"}, "name"),

@@ -14,8 +14,9 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # Rows of a node on the frontend's canvas, in its pixels.
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
-# What the panels of `js/` add to a node.
+# What the panels of `js/` add to a node, and a text of several lines.
 PANELS = {
+    "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
     "Likeness_TrainDreamBooth": 254,
     "Likeness_TrainLoRA": 254,
