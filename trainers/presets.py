@@ -31,19 +31,20 @@ def _lora(rank: int) -> Recipe:
     return Recipe(method=LoRA(rank=rank), compute=Compute(attention="xformers"))
 
 
-def _miniature(study: Recipe, rate: float) -> Recipe:
+def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
-    The study's rates teach a model so small nothing. Tiny's comes from a sweep on two people, the
-    others were chosen by eye and kept after it, see docs/quality.md.
-    The 800 photographs that the study sees are four in each of 200 steps. The class prompt is the
-    photographs' without the token, as in DreamBooth (arXiv:2208.12242, section 3.2): with the
-    study's, which has other words too, a model to which rare words mean nothing tells the two apart
-    by those, and "a photo of a man" becomes the subject.
+    The study's rates teach a model so small nothing; these and the class images' weights come from
+    sweeps, see docs/quality.md. The 800 photographs that the study sees are four in each of 200
+    steps. A class prompt is the photographs' without the token, as in DreamBooth
+    (arXiv:2208.12242, section 3.2): with the study's, which has other words too, a model to which
+    rare words mean nothing tells the two apart by those, and "a photo of a man" becomes the
+    subject. The other one asks for the class in any framing: of faces alone all are close-ups.
     """
+    prompts = "a photo of {class} face\na photo of a {class}"
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},
-        prior={"count": 24, "prompt": "a photo of {class} face"},
+        prior={"count": 24, "prompt": prompts, "weight": weight},
         schedule={"steps": 200, "batch": 4},
         optimizer={"name": "adamw", "learning_rate": rate},
         compute={"precision": "fp32", "attention": "sdpa"},
@@ -54,9 +55,9 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "tiny": _tiny,
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
-    "miniature-tiny": partial(_miniature, _tiny(), 1e-4),
-    "miniature-standard": partial(_miniature, _standard(), 3e-4),
-    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 2e-3) for rank in RANKS},
+    "miniature-tiny": partial(_miniature, _tiny(), 1e-4, 2.0),
+    "miniature-standard": partial(_miniature, _standard(), 3e-4, 2.0),
+    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 3e-3) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)
 

@@ -42,6 +42,7 @@ def material(setting: Setting, training: Training, title: str = "") -> Material:
         360,
         prompt=training.class_prompt,
         count=count,
+        weight=training.class_weight,
         source="draw with the base model",
         steps=steps,
     )

@@ -22,7 +22,7 @@ OPENPOSE = Model(
 
 SLIGHT = "a photo of {class}, random head angle, slight smile"
 RANDOM = "a photo of {class}, random head angle, random smile"
-FACE = "a photo of {class} face"
+BOTH = "a photo of {class} face\na photo of a {class}"
 PREVIEW_EVERY = 200
 
 
@@ -34,6 +34,7 @@ class Training:
     rank: int | None = None  # None: DreamBooth
     resolution: int = 512
     class_prompt: str = SLIGHT
+    class_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,15 @@ MINIATURE = Setting(
         "tiny": Training(
             _course(1e-4, 200, train_text_encoder=False, **_SMALL),
             resolution=64,
-            class_prompt=FACE,
+            class_prompt=BOTH,
+            class_weight=2.0,
         ),
-        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128, class_prompt=FACE),
+        "standard": Training(
+            _course(3e-4, 200, **_SMALL), resolution=128, class_prompt=BOTH, class_weight=2.0
+        ),
         **{
             f"lora-r{rank}": Training(
-                _course(2e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=FACE
+                _course(3e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=BOTH
             )
             for rank in (1, 4, 8)
         },
