@@ -172,19 +172,23 @@ def trained(*, browser, previews=False, cpu=1.0, rate=4, seconds=10):
     frames = [panel.Message(100 + n / rate, "likeness.step", 250) for n in range(rate * seconds)]
     frames += [panel.Message(at, "progress", 500) for at in (99, 105, 111)]
     return panel.Training(previews, browser, [9.0] * panel.WARM_UP + [0.5] * 4, readings,
-                          frames if browser else [], [])  # fmt: skip
+                          [] if browser == panel.NONE else frames, [])  # fmt: skip
 
 
 def test_a_panels_cost_leaves_out_the_first_steps_and_counts_cpu_time_a_step():
-    both = [trained(browser=False), trained(browser=True, cpu=1.1), trained(browser=False)]
+    both = [
+        trained(browser=panel.NONE),
+        trained(browser=panel.PANEL, cpu=1.1),
+        trained(browser=panel.NONE),
+    ]
     _, _, without, watched = lines(panel.costs(both))
     assert without == ["off", "none", "2", "0.5 (0.5 to 0.5)", "1 (1 to 1)", "0.01 (0.01 to 0.01)",
                        "0 (0 to 0)"]  # fmt: skip
-    assert watched[:5] == ["off", "open", "1", "0.5 (0.5 to 0.5)", "1.1"]
+    assert watched[:5] == ["off", panel.PANEL, "1", "0.5 (0.5 to 0.5)", "1.1"]
 
 
 def test_messages_are_counted_between_the_readings_only():
-    both = [trained(browser=False), trained(browser=True)]
+    both = [trained(browser=panel.NONE), trained(browser=panel.PANEL)]
     text, _, kinds = panel.traffic(both).partition("\n\n")
     (row,) = lines(text)[2:]
     assert row == ["off", "4.00", "4.10", "1.05", "0.00", "0.00"]
@@ -192,13 +196,13 @@ def test_messages_are_counted_between_the_readings_only():
 
 
 def test_a_training_without_readings_has_no_figures():
-    nothing = panel.Training(False, True)
+    nothing = panel.Training(False, panel.PANEL)
     assert lines(panel.costs([nothing]))[2][3:] == ["-", "-", "-", "-"]
     assert "none" in panel.traffic([nothing])
 
 
 def test_a_binary_frame_has_its_kind_in_its_first_bytes():
-    heard = panel.Training(False, True)
+    heard = panel.Training(False, panel.PANEL)
     heard.heard(b"\0\0\0\3text")
     heard.heard('{"type": "likeness.step", "é": 1}')
     kinds = [(one.kind, one.size) for one in heard.frames]
