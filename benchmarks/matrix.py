@@ -251,16 +251,16 @@ def main(arguments: list[str]) -> None:
     """Measures, prints the table, and writes it if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks matrix")
     parser.add_argument("what", choices=("time", "memory"))
-    parser.add_argument("--width", type=int, help="default: 768 for time, 64 for memory")
-    parser.add_argument("--height", type=int, help="default: 1024 for time, 64 for memory")
+    parser.add_argument("--width", type=int, help="default: 384 for time, 64 for memory")
+    parser.add_argument("--height", type=int, help="default: 512 for time, 64 for memory")
     parser.add_argument("--steps", type=int, default=35, help="of the sampler, for time")
     parser.add_argument("--rounds", type=int, default=2, help="of each side in turn, for time")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     given = parser.parse_args(arguments)
     given.section = f"matrix {given.what}"
     timed = given.what == "time"
-    given.width = given.width or (768 if timed else 64)
-    given.height = given.height or (1024 if timed else 64)
+    given.width = given.width or (384 if timed else 64)
+    given.height = given.height or (512 if timed else 64)
     with tempfile.TemporaryDirectory() as folder:
         measure = measure_time if timed else measure_memory
         publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")
