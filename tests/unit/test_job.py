@@ -37,6 +37,28 @@ def test_a_run_does_not_take_over_the_allocator_of_comfyui(tmp_path, monkeypatch
     assert run.folder.log.read_text().strip() == str(given)
 
 
+@pytest.mark.parametrize(
+    ("set_by_the_user", "given"),
+    [
+        ({}, ["PASSIVE", "2000"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "None"]),
+        ({"GOMP_SPINCOUNT": "5"}, ["None", "5"]),
+    ],
+)
+def test_waiting_threads_of_a_run_soon_sleep(tmp_path, monkeypatch, set_by_the_user, given):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    tell = f"import os; print(*map(os.environ.get, {names}))"
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_by_the_user.items():
+        monkeypatch.setenv(name, value)
+    run = job.Job(RunFolder(tmp_path))
+    run._process.wait(60)
+    run.end()
+    assert run.folder.log.read_text().split() == given
+
+
 def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", LAUNCHER])
     monkeypatch.setattr(job, "LEAVE_SECONDS", 0.1)
