@@ -9,7 +9,7 @@ from pathlib import Path
 from .measure import Measured, measure
 from .options import common, parsed, publish, room, working_folder
 from .peers import PEERS, Ask
-from .setting import CASES, Setting, our_command, recipe_of, setting_of
+from .setting import CASES, Setting, default_optimizer, our_command, recipe_of, setting_of
 from .table import machine, trainings
 
 OURS = "Likeness"
@@ -23,8 +23,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", choices=CASES, action="append")
     parser.add_argument("--by", choices=(OURS, *PEERS), action="append", help="default: all")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), action="append")
-    parser.add_argument("--optimizer", choices=("adamw", "adamw8bit"))
+    parser.add_argument(
+        "--optimizer",
+        choices=("adamw", "adamw8bit"),
+        help="default: adamw on a CPU, else adamw8bit",
+    )
     given = parsed(parser, arguments)
+    given.optimizer = given.optimizer or default_optimizer(given.device)
     given.precision = given.precision or (["fp32", "bf16"] if given.device == "cpu" else ["fp16"])
     return given
 
@@ -73,8 +78,8 @@ def main(arguments: list[str]) -> None:
     about = (
         f"{machine(given.device == 'cpu')}\n\n"
         f"{given.size} model of random weights, {given.resolution} x {given.resolution} pixels "
-        f"(tiny: half the side), batch 1 with one class image; {given.steps} steps in each of "
-        f"{given.rounds} rounds after a warm-up."
+        f"(tiny: half the side), batch 1 with one class image, {given.optimizer}; "
+        f"{given.steps} steps in each of {given.rounds} rounds after a warm-up."
     )
     publish(given, f"{about}\n\n{trainings(results, OURS)}")
     for name, (variable, _) in PEERS.items():
