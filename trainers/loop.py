@@ -30,7 +30,7 @@ from .health import advice
 from .material import draw_missing_class_images, gather, written_prompts
 from .memory import is_out_of_memory
 from .objective import alphas_cumprod
-from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
+from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates, slow_on_cpu
 from .previews import draw_previews, previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
@@ -45,7 +45,6 @@ from .text import cut_prompts, tokenize
 from .tiers import Tier
 from .tokenizer import NEVER_SEEN, unknown_words
 
-SLOW_IN_8_BITS = 50_000_000  # weights, whose update takes a second on a CPU
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -197,11 +196,8 @@ def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoi
     kind = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
     device = run.accelerator.device.type
     trained = sum(parameter.numel() for parameter in parameters.values())
-    if recipe.optimizer.name == "adamw8bit" and device == "cpu" and trained > SLOW_IN_8_BITS:
-        run.note(
-            f"8-bit Adam is slow on a CPU. optimizer.name=adamw updates these {trained / 1e6:,.0f} "
-            f"million weights in a fifth of the time, with {6 * trained / 1e9:.1f} GB more memory."
-        )
+    if note := slow_on_cpu(recipe.optimizer, trained, device):
+        run.note(note)
     optimizer = build_optimizer(recipe.optimizer.model_copy(update={"name": kind}), groups)
     scaler = torch.amp.GradScaler(device, enabled=run.precision == "fp16")
     decay = recipe.objective.ema_decay

@@ -1,6 +1,12 @@
 import pytest
 import torch
-from likeness.trainers.optimizers import build_optimizer, parameter_groups, rate_factor, set_rates
+from likeness.trainers.optimizers import (
+    build_optimizer,
+    parameter_groups,
+    rate_factor,
+    set_rates,
+    slow_on_cpu,
+)
 from likeness.trainers.recipe import Optimizer, Recipe, Schedule
 
 
@@ -57,3 +63,14 @@ def test_rates_follow_the_course_from_any_step():
     for step in (5, 10, 5):
         set_rates(optimizer, factor(step))
         assert optimizer.param_groups[0]["lr"] == 2.0 * factor(step)
+
+
+def test_a_run_says_that_8_bit_adam_is_slow_on_a_cpu():
+    eight_bit = Optimizer(name="adamw8bit")
+    said = slow_on_cpu(eight_bit, 983_000_000, "cpu")
+    assert "optimizer.name=adamw" in said
+    assert "983 million" in said
+    assert "5.9 GB" in said
+    assert slow_on_cpu(eight_bit, 983_000_000, "cuda") is None
+    assert slow_on_cpu(eight_bit, 1_000_000, "cpu") is None  # a LoRA
+    assert slow_on_cpu(Optimizer(name="adamw"), 983_000_000, "cpu") is None
