@@ -136,14 +136,14 @@ def _with_own_allocator(environment: dict[str, str]) -> dict[str, str]:
 def waiting_briefly(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment in which threads that wait for others soon sleep, if it says nothing of it.
 
-    By themselves they spin for milliseconds: with another process busy on one of two cores, a step
-    at SD 1.5's sizes took 10 s in bf16, where it takes 1.7 s with threads that sleep at once. These
-    look out for about 0.1 ms first (2,000 turns of GNU's OpenMP, which Linux has): 1.8 s then, and
-    on a quiet machine 1.14 s where those that sleep at once take 1.32 s.
+    By themselves they spin for milliseconds. A bf16 LoRA step at SD 1.5's sizes, on two cores that
+    are quiet, or with another process busy on one: 1.0 and 10.4 s so, 1.3 and 1.6 s with threads
+    that sleep at once, 1.1 and 2.5 s with these, which look out for about half a millisecond
+    (10,000 turns of GNU's OpenMP, which PyTorch has on Linux).
     """
     if "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment:
         return dict(environment)
-    return {**environment, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+    return {**environment, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 
 def _command(processes: int) -> list[str]:

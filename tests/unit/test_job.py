@@ -40,7 +40,7 @@ def test_a_run_does_not_take_over_the_allocator_of_comfyui(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("set_by_the_user", "given"),
     [
-        ({}, ["PASSIVE", "2000"]),
+        ({}, ["PASSIVE", "10000"]),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "None"]),
         ({"GOMP_SPINCOUNT": "5"}, ["None", "5"]),
     ],
