@@ -136,10 +136,14 @@ def _with_own_allocator(environment: dict[str, str]) -> dict[str, str]:
 def waiting_briefly(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment in which threads that wait for others soon sleep, if it says nothing of it.
 
-    By themselves they spin for milliseconds. A bf16 LoRA step at SD 1.5's sizes, on two cores that
-    are quiet, or with another process busy on one: 1.0 and 10.4 s so, 1.3 and 1.6 s with threads
-    that sleep at once, 1.1 and 2.5 s with these, which look out for about half a millisecond
-    (10,000 turns of GNU's OpenMP, which PyTorch has on Linux).
+    By themselves they spin for milliseconds, 300,000 turns of GNU's OpenMP, which PyTorch has on
+    Linux. Seconds of a bf16 LoRA step at SD 1.5's sizes, on two cores:
+
+    ======== ===== ====== ======= ========
+    turns    0     10,000 100,000 300,000
+    quiet    1.3   1.1    1.1     1.0
+    one busy 1.6   2.5    10.4    not tried
+    ======== ===== ====== ======= ========
     """
     if "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment:
         return dict(environment)
