@@ -114,11 +114,13 @@ def fill_cache(given: argparse.Namespace, folder: Path) -> None:
 def compare(
     part: Part, setting: Setting, folder: Path, rounds: int
 ) -> tuple[list[Measured], list[Measured]]:
-    """Rounds with it and without it, in turn."""
-    with_it, without = [], []
-    for _ in range(rounds):
-        with_it.append(run(part, part.with_it, setting, folder))
-        without.append(run(part, part.without, setting, folder))
+    """Rounds with it and without, every other one the other way round: a machine's speed drifts."""
+    with_it: list[Measured] = []
+    without: list[Measured] = []
+    for number in range(rounds):
+        both = [(with_it, part.with_it), (without, part.without)]
+        for runs, way in both if number % 2 == 0 else reversed(both):
+            runs.append(run(part, way, setting, folder))
     return with_it, without
 
 

@@ -148,6 +148,19 @@ def test_a_parts_gain_is_the_step_without_it_over_the_step_with_it():
     assert cells[:5] == ["it", "lora", "2 (2 to 2)", "3 (3 to 3)", "1.50 x"]
 
 
+def test_a_parts_rounds_begin_with_either_side_in_turn(monkeypatch):
+    asked = []
+
+    def note(part, way, setting, folder):
+        asked.append("with" if way is part.with_it else "without")
+        return run(step=len(asked))
+
+    monkeypatch.setattr(parts, "run", note)
+    with_it, without = parts.compare(parts.PARTS["bf16"], None, None, 3)
+    assert asked == ["with", "without", "without", "with", "with", "without"]
+    assert len(with_it) == len(without) == 3
+
+
 def test_the_mean_curve_ends_with_the_shortest_run():
     assert curve.means([[1, 3, 5], [3, 5]]) == [2, 4]
     assert curve.rows({"ours": [[1.0] * 8, [3.0] * 8]})[0][2:] == ["2.0000 ± 1.0000"] * 2
