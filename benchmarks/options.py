@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,17 +28,24 @@ def common(table: str, about: str) -> argparse.ArgumentParser:
 
 
 def parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The options, with the resolution of the device.
+    """The options, with the resolution and the optimizer of the device.
 
     Ends with a message where the table is to be written to a page that has no place for it: a
     benchmark takes too long to learn that afterwards.
     """
     given = parser.parse_args(arguments)
     given.resolution = given.resolution or (128 if given.device == "cpu" else 512)
+    given.optimizer = getattr(given, "optimizer", None) or default_optimizer(given.device)
     given.section = f"{parser.prog.split()[-1]} {given.device}"
     if given.write and f"<!-- {given.section}: begin -->" not in PAGE.read_text(encoding="utf-8"):
         parser.error(f"{PAGE} has no section {given.section!r}")
     return given
+
+
+def default_optimizer(device: str) -> str:
+    """The study's 8-bit Adam where its package is; AdamW on a CPU, where 8 bits take far longer."""
+    there = importlib.util.find_spec("bitsandbytes") is not None
+    return "adamw8bit" if there and device != "cpu" else "adamw"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,6 @@ class Setting:
     device: str
 
 
-def default_optimizer(device: str) -> str:
-    """The study's 8-bit Adam where its package is; AdamW on a CPU, where 8 bits take far longer."""
-    there = importlib.util.find_spec("bitsandbytes") is not None
-    return "adamw8bit" if there and device != "cpu" else "adamw"
-
-
 def setting_of(
     given: argparse.Namespace, folder: Path, precision: str, case: str = "lora"
 ) -> Setting:
@@ -57,7 +50,7 @@ def setting_of(
         resolution=side,
         steps=given.steps + WARM_UP + 1,
         precision=precision,
-        optimizer=getattr(given, "optimizer", None) or default_optimizer(given.device),
+        optimizer=given.optimizer,
         device=given.device,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .measure import Measured, measure
 from .options import common, parsed, publish, room, working_folder
 from .peers import PEERS, Ask
-from .setting import CASES, Setting, default_optimizer, our_command, recipe_of, setting_of
+from .setting import CASES, Setting, our_command, recipe_of, setting_of
 from .table import machine, trainings
 
 OURS = "Likeness"
@@ -29,7 +29,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="default: adamw on a CPU, else adamw8bit",
     )
     given = parsed(parser, arguments)
-    given.optimizer = given.optimizer or default_optimizer(given.device)
     given.precision = given.precision or (["fp32", "bf16"] if given.device == "cpu" else ["fp16"])
     return given
 
