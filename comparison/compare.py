@@ -5,7 +5,6 @@ Each part is kept as it is finished, so the same call goes on where an earlier o
 
 from __future__ import annotations
 
-import gc
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..trainers.base_file import digest_of
 from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
+from ..trainers.memory import release_memory
 from ..trainers.packages import require_packages
 from ..trainers.places import Places
 from ..trainers.recipe import Recipe, Subject
@@ -193,7 +193,7 @@ def draw_missing(
                 write_whole(path, _png(model.draw(cell)))
             on_cell(cell)
         del model
-        _free()
+        release_memory()  # before the next model is loaded
 
 
 def _missing(plan: Plan, output: Path) -> Iterator[tuple[Variant, list[tuple[Cell, Path]]]]:
@@ -264,12 +264,3 @@ def _png(pixels: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", compress_level=4)
     return data.getvalue()
-
-
-def _free() -> None:
-    """Gives a model's memory back before the next is loaded."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..trainers.memory import trim_heap
 from .cells import CellGraph, Key, Values, copy_nodes, shared_links
 from .host import (
     Progress,
@@ -191,6 +192,7 @@ class KeepCell(io.ComfyNode):
         path, image = job.files[job.missing[number]], picture_of(picture)
         WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
         forget_progress(job.node_id)
+        trim_heap()  # else the freed weights of earlier variants add up
         left = len(job.missing) - number - 1
         progress = Progress(job.node_id)
         progress.show(len(job.files) - left, len(job.files), image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -101,14 +100,6 @@ def fall(run: Run) -> bool:
         f"{lower.name!r}: {lower.about}."
     )
     return True
-
-
-def release_memory() -> None:
-    """Gives back what an attempt held; nothing may refer to it any more."""
-    gc.collect()
-    gc.collect()  # cycles that tensors of the first ones held, which the collector cannot see
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def checkpoint_activations(base: BaseModel, recipe: Recipe) -> None:

@@ -21,14 +21,13 @@ from .computing import (
     compute_of,
     fall,
     recordable,
-    release_memory,
 )
 from .cpu import fit_threads, use_matrix_products
 from .errors import CheckpointError, Diverged
 from .events import Emit
 from .health import advice
 from .material import draw_missing_class_images, gather, written_prompts
-from .memory import is_out_of_memory
+from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
 from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates, slow_on_cpu
 from .previews import draw_previews, previews_drawn

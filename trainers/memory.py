@@ -1,6 +1,11 @@
-"""What a recipe can change to need less memory. No torch here."""
+"""Memory: which errors say that it is short, what a recipe can change, and giving it back."""
 
 from __future__ import annotations
+
+import ctypes
+import gc
+from functools import cache
+from typing import Any
 
 from .recipe import DreamBooth, Recipe
 
@@ -35,3 +40,33 @@ def memory_advice(recipe: Recipe) -> str:
         advice.append("a LoRA in place of DreamBooth")
     advice.append("closing other programs that use the GPU")
     return f"What helps, the cheapest first: {'; '.join(advice)}."
+
+
+def release_memory() -> None:
+    """Gives back what nothing refers to any more: to the system, and to the GPU."""
+    import torch  # slow to import, and advice is asked for without it
+
+    gc.collect()
+    gc.collect()  # cycles that tensors of the first ones held, which the collector cannot see
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Returns freed memory that the C library keeps for later to the system.
+
+    Does nothing where that library is not glibc: see malloc_trim(3). With weights coming and going
+    in other sizes, what glibc keeps grows to the size of a model.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library; on Windows, no name for it
+        return None
