@@ -30,6 +30,7 @@ from .host import (
     io,
     keeps_results,
     output_folder,
+    unload_patched,
 )
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
@@ -118,10 +119,7 @@ def draw_cells(builder: Any, job: Job, first: int, count: int, after: Any = None
 
 def _expansion(job: Job, first: int, count: int) -> tuple[Any, Any]:
     """A builder with the nodes that draw these cells, and the link that they are done."""
-    variants = [
-        tuple(job.values[index][output] for output in sorted(OF_VARIANT))
-        for index in job.missing[first : first + count]
-    ]
+    variants = [_variant(job, number) for number in range(first, first + count)]
     changes = [n for n in range(1, count) if variants[n] != variants[n - 1]]
     if not changes and job.copies is None:
         builder = graph_builder(f"{job.node_id}.{first}v{count}.")
@@ -133,6 +131,12 @@ def _expansion(job: Job, first: int, count: int) -> tuple[Any, Any]:
     middle = min(changes or [count // 2], key=lambda n: abs(2 * n - count))
     done = draw_cells(builder, job, first, middle)
     return builder, draw_cells(builder, job, first + middle, count - middle, done)
+
+
+def _variant(job: Job, number: int) -> Values:
+    """What all cells of a missing cell's variant have in common."""
+    values = job.values[job.missing[number]]
+    return tuple(values[output] for output in sorted(OF_VARIANT))
 
 
 def _shared(builder: Any, job: Job, values: Values) -> dict[Key, str]:
@@ -192,6 +196,8 @@ class KeepCell(io.ComfyNode):
         path, image = job.files[job.missing[number]], picture_of(picture)
         WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
         forget_progress(job.node_id)
+        if number + 1 < len(job.missing) and _variant(job, number + 1) != _variant(job, number):
+            unload_patched()
         trim_heap()  # else the freed weights of earlier variants add up
         left = len(job.missing) - number - 1
         progress = Progress(job.node_id)

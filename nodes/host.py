@@ -119,6 +119,19 @@ def free_models() -> None:
     comfy.model_management.soft_empty_cache()
 
 
+def unload_patched() -> None:
+    """Unloads the models that a LoRA or another patch is on, and leaves the others where they are.
+
+    ComfyUI itself does so only when a model's next clone is loaded, a weight's old memory then too
+    often being no place for the new one.
+    """
+    loaded = list(comfy.model_management.current_loaded_models)
+    keep = [one for one in loaded if one.model is None or not one.model.patches]
+    if len(keep) < len(loaded):
+        device = comfy.model_management.get_torch_device()
+        comfy.model_management.free_memory(1e30, device, keep)
+
+
 def interrupted() -> bool:
     """Raises ComfyUI's own exception if the user cancelled, which also clears the request."""
     comfy.model_management.throw_exception_if_processing_interrupted()

@@ -39,10 +39,30 @@ SMALL = {
 }
 
 
+# Writes down, when a cell's prompt is there, how many loaded UNets have patches.
+PACK = """
+import comfy.model_management as models
+from pathlib import Path
+
+class Loaded:
+    INPUT_TYPES = lambda: {"required": {
+        "text": ("STRING",), "file": ("STRING",), "label": ("STRING",)}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("STRING",), "run", "tests"
+    def run(self, text, file, label):
+        patched = [one.model.patches for one in models.current_loaded_models]
+        count = sum(any("diffusion_model" in str(key) for key in keys) for keys in patched)
+        with Path(file).open("a") as lines:
+            lines.write(f"{count}\\n")
+        return (text,)
+
+NODE_CLASS_MAPPINGS = dict(TestLoaded=Loaded)
+"""
+
+
 @pytest.fixture(scope="module")
 def server(miniature_server):
     """A ComfyUI with the random miniature, two fine-tunes of it, and three LoRAs."""
-    running = miniature_server({})
+    running = miniature_server({"loaded": PACK})
     write_adapters(next(running.models.rglob(BASE)), running.home / "models")
     return running
 
@@ -269,3 +289,22 @@ def test_a_control_net_of_another_family_is_named_before_a_cell_is_drawn(server,
     outcome, counting = run(server, prompt)
     assert outcome.status == "error" and not counting.ran["KSampler"]
     assert "pose-xl.safetensors is for SDXL" in outcome.error["exception_message"]
+
+
+def test_a_variants_weights_are_let_go_before_the_next_ones_are_loaded(server, graph):
+    """Memory freed only while the next are loaded is too often no place for them."""
+    prompt = graph("loaded", Likeness_Matrix={**SMALL["Likeness_Matrix"], "seed": 12})
+    ids = {node["class_type"]: key for key, node in prompt.items()}
+    matrix, file = ids["Likeness_Matrix"], server.home / "loaded.txt"
+    (encode,) = [
+        node
+        for node in prompt.values()
+        if node["class_type"] == "CLIPTextEncode" and node["inputs"]["text"] == [matrix, 1]
+    ]
+    inputs = {"text": [matrix, 1], "file": str(file), "label": [ids["Likeness_LoadAdapter"], 2]}
+    prompt["probe"] = {"class_type": "TestLoaded", "inputs": inputs}
+    encode["inputs"]["text"] = ["probe", 0]
+    assert run(server, prompt)[0].status == "success"
+    counts = [int(line) for line in file.read_text().split()]
+    patched = [0] + [1] * (len(KEYS) - 1)  # rows with a pose have the same texts
+    assert counts == [0] * len(KEYS) + patched * (len(ADAPTERS) - 1)
