@@ -51,13 +51,20 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
     )
 
 
+def _miniature_lora(rank: int) -> Recipe:
+    """All linear layers, as kohya's: attention holds a seventh of the miniature's weights, and a
+    LoRA of that alone learned less and lost more (docs/quality.md).
+    """
+    return _miniature(_lora(rank), 3e-3).changed(method={"targets": "linear"})
+
+
 _PRESETS: dict[str, Callable[[], Recipe]] = {
     "tiny": _tiny,
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
-    "miniature-tiny": partial(_miniature, _tiny(), 1e-4, 2.0),
+    "miniature-tiny": partial(_miniature, _tiny(), 1e-4, 4.0),
     "miniature-standard": partial(_miniature, _standard(), 3e-4, 2.0),
-    **{f"miniature-lora-r{rank}": partial(_miniature, _lora(rank), 3e-3) for rank in RANKS},
+    **{f"miniature-lora-r{rank}": partial(_miniature_lora, rank) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)
 

@@ -17,7 +17,6 @@ from likeness.comparison.prompts import bundled_set
 from likeness.comparison.taught import taught_by
 from likeness.trainers.errors import MissingPackage, RecipeError, RunCancelled
 from likeness.trainers.presets import preset
-from likeness.trainers.recipe import LoRA
 
 BASE = {"name": "base"}
 
@@ -213,7 +212,7 @@ def test_a_stopped_training_ends_the_comparison(files, monkeypatch):
     rows = [{"name": name, "preset": "miniature-lora-r4"} for name in ("a", "b")]
     with pytest.raises(RunCancelled, match="training of a was stopped after 3 of 200 steps"):
         teach(plan(*rows), given, stopped)
-    assert seen == [("a", LoRA(rank=4), given.runs)]
+    assert seen == [("a", preset("miniature-lora-r4").method, given.runs)]
 
 
 def test_the_json_schema_knows_every_field():

@@ -56,6 +56,8 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
     """The train node of one of the setting's trainings."""
     training = setting.trainings[key]
     lora = training.rank is not None
+    widgets = {"precision": "fp16", "optimizer": "auto"}
+    widgets |= ({"targets": "attention"} if lora else {}) | training.widgets
     return node(
         "Likeness_TrainLoRA" if lora else "Likeness_TrainDreamBooth",
         f"Train {key}",
@@ -64,8 +66,8 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
         class_images=shown.class_images["class_images"],
         base_model=setting.base,
         name=key,
-        **({"rank": training.rank, "targets": "attention"} if lora else {}),
-        **{"precision": "fp16", "optimizer": "auto", **training.widgets},
+        **({"rank": training.rank} if lora else {}),
+        **widgets,
     )
 
 

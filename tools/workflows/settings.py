@@ -90,14 +90,17 @@ MINIATURE = Setting(
             _course(1e-4, 200, train_text_encoder=False, **_SMALL),
             resolution=64,
             class_prompt=BOTH,
-            class_weight=2.0,
+            class_weight=4.0,
         ),
         "standard": Training(
             _course(3e-4, 200, **_SMALL), resolution=128, class_prompt=BOTH, class_weight=2.0
         ),
         **{
             f"lora-r{rank}": Training(
-                _course(3e-3, 200, **_SMALL), rank=rank, resolution=128, class_prompt=BOTH
+                _course(3e-3, 200, targets="linear", **_SMALL),
+                rank=rank,
+                resolution=128,
+                class_prompt=BOTH,
             )
             for rank in (1, 4, 8)
         },
