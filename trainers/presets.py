@@ -53,7 +53,7 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
 
 def _miniature_lora(rank: int) -> Recipe:
     """All linear layers, as kohya's: attention holds a seventh of the miniature's weights, and a
-    LoRA of that alone learned less of every person (docs/quality.md).
+    LoRA of that alone learned less (docs/quality.md).
     """
     return _miniature(_lora(rank), 3e-3).changed(method={"targets": "linear"})
 
