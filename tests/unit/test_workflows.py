@@ -208,12 +208,18 @@ def check_model(file, properties):
 # The study's settings
 
 
-@pytest.mark.parametrize(("name", "keys"), STUDY.items())
-def test_a_training_of_the_study_is_its_preset(name, keys, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "keys", "family"),
+    [
+        *((*row, "") for row in STUDY.items()),
+        ("miniature", STUDY["study_everything"], "miniature-"),
+    ],
+)
+def test_a_training_is_its_preset(name, keys, family, monkeypatch):
     recipes = trained(name, monkeypatch)
     assert set(recipes) == set(keys)
     for key, recipe in recipes.items():
-        wanted = preset(key).model_dump(mode="json")
+        wanted = preset(family + key).model_dump(mode="json")
         found = recipe.model_dump(mode="json")
         assert found.pop("name") == key and wanted.pop("name")
         # Previews change nothing, and which attention is used neither.

@@ -17,23 +17,25 @@ class Material:
     class_images: Node
     crops: Node
 
-    def column(self) -> list[Node]:
-        """The nodes, one below the other."""
-        return [self.subject, self.class_images, self.crops]
-
     def group(self, title: str) -> Group:
         """The nodes side by side."""
         return Group(title, [[self.subject], [self.class_images], [self.crops]])
 
 
-def material(setting: Setting, training: Training, title: str = "") -> Material:
-    """Photographs and class images at a training's resolution."""
-    subject = node(
-        "Likeness_Subject",
-        title and f"Subject, {title}",
-        360,
-        folder=setting.photographs,
-        resolution=training.resolution,
+def material(
+    setting: Setting, training: Training, title: str = "", same: Material | None = None
+) -> Material:
+    """Photographs and class images at a training's resolution; `same` has those photographs."""
+    subject = (
+        same.subject
+        if same
+        else node(
+            "Likeness_Subject",
+            title and f"Subject, {title}",
+            360,
+            folder=setting.photographs,
+            resolution=training.resolution,
+        )
     )
     count, steps = setting.class_images
     class_images = node(
@@ -46,8 +48,12 @@ def material(setting: Setting, training: Training, title: str = "") -> Material:
         source="draw with the base model",
         steps=steps,
     )
-    crops = node(
-        "PreviewImage", "The crops, as they are trained", 360, 314, images=subject["crops"]
+    crops = (
+        same.crops
+        if same
+        else node(
+            "PreviewImage", "The crops, as they are trained", 360, 314, images=subject["crops"]
+        )
     )
     return Material(subject, class_images, crops)
 
