@@ -125,11 +125,9 @@ def unload_patched() -> None:
     ComfyUI itself does so only when a model's next clone is loaded, a weight's old memory then too
     often being no place for the new one.
     """
-    loaded = list(comfy.model_management.current_loaded_models)
+    loaded = comfy.model_management.current_loaded_models
     keep = [one for one in loaded if one.model is None or not one.model.patches]
-    if len(keep) < len(loaded):
-        device = comfy.model_management.get_torch_device()
-        comfy.model_management.free_memory(1e30, device, keep)
+    comfy.model_management.free_memory(1e30, comfy.model_management.get_torch_device(), keep)
 
 
 def interrupted() -> bool:
