@@ -22,7 +22,7 @@ demo: $(VENV)/.ready
 	$(RUN) . demo
 
 test: $(VENV)/.ready
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --durations=10
+	$(RUN) -m pytest --numprocesses 2 --dist loadgroup --durations=10
 
 lint: $(VENV)/.ready
 	$(RUN) -m ruff check .

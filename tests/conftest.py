@@ -15,6 +15,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items):
+    """A file's tests stay in one process; all with a ComfyUI of full size in the same one.
+
+    Two such servers and the models compared with them do not fit in 24 GB.
+    """
+    for item in items:
+        full_size = "base_checkpoint" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("full-size" if full_size else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def comfyui():
     """Skips the tests that need a real ComfyUI where there is none."""
