@@ -66,12 +66,36 @@ def given_encoders(given: argparse.Namespace) -> EncoderFiles:
     )
 
 
+def numbered_share(text: str) -> tuple[int, int]:
+    """(K, N) of ``K/N``. Raises argparse.ArgumentTypeError unless K is from 0 to N - 1."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
+    return int(number), int(count)
+
+
+def drawing_command(given: argparse.Namespace) -> list[str]:
+    """The arguments of `likeness` that draw the same plan's cells on the CPU of this machine."""
+    parts = ["compare", str(given.plan), "--device", "cpu", "--output", str(given.output)]
+    for name in ("base", "photos", "class_images", "controlnet"):
+        path = getattr(given, name)
+        parts += [_flag(name), str(path)] if path else []
+    for name in ("tokenizer", "adapter", "adapters", "set"):
+        for value in getattr(given, name):
+            parts += [_flag(name), str(value)]
+    return [*parts, *(["--without-pose"] if given.without_pose else [])]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def command_again(given: argparse.Namespace) -> str:
     """The command that does the same, without the places of this machine."""
     parts = ["likeness", "compare", PLAN]
     for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
         path = getattr(given, name)
-        parts += [f"--{name.replace('_', '-')}", path.resolve().name] if path else []
+        parts += [_flag(name), path.resolve().name] if path else []
     for path in given.tokenizer:
         parts += ["--tokenizer", path.resolve().name]
     for row, path in named_adapters(given.adapter).items():

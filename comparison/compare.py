@@ -6,7 +6,8 @@ Each part is kept as it is finished, so the same call goes on where an earlier o
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,13 +62,15 @@ class Files:
 # Teaching.
 
 
-def teach(
-    plan: PlanFile, files: Files, train_row: Callable[[Row, Recipe, Places], Result]
-) -> list[Taught]:
-    """The adapter of every row; `train_row` trains one, or reuses the finished run.
+# Given the recipes by the names of their rows: each name with its result, in any order.
+TrainRows = Callable[[Mapping[str, Recipe], Places], Generator[tuple[str, Result]]]
+
+
+def teach(plan: PlanFile, files: Files, train_rows: TrainRows) -> list[Taught]:
+    """The adapter of every row; `train_rows` trains those to train, or reuses finished runs.
 
     Raises ComparisonError for what is not given and MissingPackage before anything is trained,
-    RunCancelled for a training that was stopped, and what `train_row` raises.
+    RunCancelled for a training that was stopped, and what `train_rows` raises.
     """
     _check_control(plan, files)
     found = {row.name: find_adapter(row, files) for row in plan.rows}
@@ -81,18 +84,15 @@ def teach(
     recipes = {row.name: recipe for row in todo if (recipe := plan.recipe_of(row))}
     for recipe in recipes.values():
         require_packages(recipe)
-    taught = []
-    for row in plan.rows:
-        if row.name in recipes:
-            result = train_row(row, recipes[row.name], _places(files))
+    with closing(train_rows(recipes, _places(files))) as results:
+        for name, result in results:
             if result.stopped:
                 raise RunCancelled(
-                    f"The training of {row.name} was stopped after {result.steps} of "
+                    f"The training of {name} was stopped after {result.steps} of "
                     f"{result.recipe.schedule.steps} steps; the same command goes on from there."
                 )
-            found[row.name] = result.adapter
-        taught.append(taught_by(row.name, found[row.name], files.runs))
-    return taught
+            found[name] = result.adapter
+    return [taught_by(row.name, found[row.name], files.runs) for row in plan.rows]
 
 
 def find_adapter(row: Row, files: Files) -> Path | None:
@@ -179,14 +179,15 @@ def draw_missing(
     *,
     on_cell: Callable[[Cell], None],
     device: str = "cpu",
+    share: tuple[int, int] = (0, 1),
 ) -> None:
     """Draws the cells that have no file, variant by variant, each kept as soon as it is drawn.
 
-    One model is in memory at a time. `on_cell` is called after each. Raises the errors of files
-    that do not fit.
+    One model is in memory at a time. `on_cell` is called after each. Of a `share` (K, N) only the
+    K-th of every N cells. Raises the errors of files that do not fit.
     """
     adapters = {one.name: one.adapter for one in taught}
-    for variant, cells in _missing(plan, files.output):
+    for variant, cells in _missing(plan, files.output, share):
         model = _Model(plan, variant, adapters[variant.name], files, device)
         for cell, path in cells:
             if not path.is_file():  # unless an equal cell was drawn just now
@@ -196,8 +197,10 @@ def draw_missing(
         release_memory()  # before the next model is loaded
 
 
-def _missing(plan: Plan, output: Path) -> Iterator[tuple[Variant, list[tuple[Cell, Path]]]]:
-    kept = list(zip(plan.cells(), cell_files(plan, output), strict=True))
+def _missing(
+    plan: Plan, output: Path, share: tuple[int, int]
+) -> Iterator[tuple[Variant, list[tuple[Cell, Path]]]]:
+    kept = list(zip(plan.cells(), cell_files(plan, output), strict=True))[share[0] :: share[1]]
     for variant in plan.variants:
         cells = [(c, p) for c, p in kept if c.variant == variant.name and not p.is_file()]
         if cells:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,29 @@ from tqdm import tqdm
 from .. import __version__
 from ..trainers.errors import RecipeError
 from ..trainers.files import write_whole
-from ..trainers.places import Places
-from ..trainers.recipe import Recipe, check_name, explain
-from ..trainers.runs import Result
-from ..trainers.terminal import train_shown
-from .arguments import PLAN, command_again, given_encoders, given_files, given_plan
+from ..trainers.recipe import check_name, explain
+from .arguments import (
+    PLAN,
+    command_again,
+    drawing_command,
+    given_encoders,
+    given_files,
+    given_plan,
+    numbered_share,
+)
 from .compare import Files, bound_plan, cell_files, draw_missing, photographs, teach
 from .encoders import find_encoders
 from .errors import ComparisonError
 from .export import export, find_shared
 from .matrix import Cell, Picture, Plan
-from .plan_file import PlanFile, Row, bundled_plans, find_plan
+from .plan_file import PlanFile, bundled_plans, find_plan
 from .report import Again, Report, write_report
 from .score_table import score_text
 from .scores import Scores, score
 from .study import REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
 from .taught import Taught
+from .teaching import finished_rows, one_by_one, together
+from .together import draw_in_processes, end_with_parent
 
 _COMPARE = """\
 PLAN is a JSON file, or a bundled plan's name (see `likeness plan`). Rows with a recipe are trained,
@@ -99,7 +106,13 @@ def _add_compare(commands: Any) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="of every row's recipe"
     )
     parser.add_argument("--output", type=Path, default=Path("output"))
-    parser.add_argument("--processes", type=int, default=1, help="that train together")
+    together = parser.add_mutually_exclusive_group()
+    together.add_argument("--processes", type=int, default=1, help="that train one row together")
+    together.add_argument(
+        "--at-once", type=int, default=1, metavar="N",
+        help="rows trained and pictures drawn at the same time, on a CPU: for small models",
+    )  # fmt: skip
+    parser.add_argument("--share", type=numbered_share, help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
     _add_encoders(parser)
     parser.set_defaults(run=_compare)
@@ -200,9 +213,12 @@ def _export(given: argparse.Namespace) -> int:
 
 def _compare(given: argparse.Namespace) -> int:
     plan, files = given_plan(given), given_files(given)
-    taught = teach(plan, files, _trainer(given))
+    if given.share:
+        return _draw_share(given, plan, files)
+    _check_at_once(given)
+    taught = teach(plan, files, one_by_one(given) if given.at_once == 1 else together(given))
     drawn = bound_plan(plan, taught, files)
-    _draw_cells(drawn, taught, files, _device(given.device))
+    _draw_cells(given, drawn, taught, files)
     study, _ = write_study(
         files.output, plan.name, drawn, cell_files(drawn, files.output), "png", {}
     )
@@ -212,17 +228,25 @@ def _compare(given: argparse.Namespace) -> int:
     return 0
 
 
-def _trainer(given: argparse.Namespace) -> Callable[[Row, Recipe, Places], Result]:
-    """Trains a row's recipe and shows how it goes."""
-
-    def train_row(row: Row, recipe: Recipe, places: Places) -> Result:
-        print(f"row      {row.name}")
-        return train_shown(recipe, places, processes=given.processes, device=given.device)
-
-    return train_row
+def _check_at_once(given: argparse.Namespace) -> None:
+    if given.at_once < 1:
+        raise ComparisonError("--at-once is at least 1.")
+    if given.at_once > 1 and _device(given.device) != "cpu":
+        raise ComparisonError("--at-once is for CPUs: with a GPU give --device cpu, or leave it.")
 
 
-def _draw_cells(plan: Plan, taught: Sequence[Taught], files: Files, device: str) -> None:
+def _draw_share(given: argparse.Namespace, plan: PlanFile, files: Files) -> int:
+    """What `draw_in_processes` starts: a share of the cells, when all rows are trained."""
+    end_with_parent()
+    taught = teach(plan, files, finished_rows)
+    drawn = bound_plan(plan, taught, files)
+    draw_missing(drawn, taught, files, on_cell=lambda cell: None, share=given.share)
+    return 0
+
+
+def _draw_cells(
+    given: argparse.Namespace, plan: Plan, taught: Sequence[Taught], files: Files
+) -> None:
     """Draws what is missing under a bar of cells done, left and time left."""
     kept = cell_files(plan, files.output)
     done = sum(path.is_file() for path in kept)
@@ -237,7 +261,12 @@ def _draw_cells(plan: Plan, taught: Sequence[Taught], files: Files, device: str)
             bar.update()
 
         try:
-            draw_missing(plan, taught, files, on_cell=show, device=device)
+            if given.at_once == 1:
+                draw_missing(plan, taught, files, on_cell=show, device=_device(given.device))
+            else:
+                draw_in_processes(
+                    drawing_command(given), min(given.at_once, len(kept) - done), kept, bar
+                )
         except KeyboardInterrupt:
             bar.close()
             there = sum(path.is_file() for path in kept)

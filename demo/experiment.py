@@ -7,6 +7,7 @@ the three LoRAs are trained, base and all five draw the six prompts, two of them
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from .encoder import find_judge
 from .subject import FOLDER as PHOTOS
 
 PLAN = "miniature"
+MOST_AT_ONCE = 4  # trainings of 0.7 GB, each of which keeps one core busy
 
 
 def run(output: Path) -> int:
@@ -44,4 +46,5 @@ def _arguments(output: Path) -> list[str]:
         *("compare", PLAN, "--photos", str(PHOTOS), "--output", str(output), "--device", "cpu"),
         *("--base", str(weights.find(weights.CHECKPOINT))),
         *("--controlnet", str(weights.find(weights.CONTROLNET))),
+        *("--at-once", str(min(MOST_AT_ONCE, os.cpu_count() or 1))),
     ]

@@ -43,7 +43,7 @@ class Judge:
     def __call__(self, pictures: NDArray[np.uint8]) -> Opinion:
         """The opinion of RGB pictures, uint8 (n, h, w, 3), as tensors on the CPU."""
         device = next(self.network.parameters()).device
-        given = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+        given = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
         parts = [self.network(p.to(device).float() / 127.5 - 1) for p in given.split(_BATCH)]
         return _joined(parts)
 

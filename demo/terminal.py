@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..comparison.arguments import numbered_share
 from ..trainers.errors import RecipeError
 from ..trainers.files import write_between_marks
 
@@ -66,7 +67,11 @@ def _add_pretrain(commands: Any) -> None:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw"
     )
     parser.add_argument(
-        "--share", type=_share, default=(0, 1), metavar="K/N", help="draw only the K-th of N shares"
+        "--share",
+        type=numbered_share,
+        default=(0, 1),
+        metavar="K/N",
+        help="draw only the K-th of N shares",
     )
     parser.set_defaults(run=_pretrain)
 
@@ -113,13 +118,6 @@ def _add_judge(commands: Any) -> None:
         "--weights", type=Path, metavar="FOLDER", help="another small model's files"
     )
     parser.set_defaults(run=_judge)
-
-
-def _share(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
-    return int(number), int(count)
 
 
 def _demo(given: argparse.Namespace) -> int:

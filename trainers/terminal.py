@@ -139,28 +139,37 @@ def train_shown(recipe: Recipe, places: Places, *, processes: int, device: str) 
     finally:
         interrupts.close()
         screen.close()
-    print_result(result)
+    print(result_text(result))
     return result
 
 
 class Interrupts:
-    """Ctrl-C while a run trains: the first time it is stopped and saved, the second cancelled."""
+    """Ctrl-C while runs train: the first time they are stopped and saved, the second cancelled."""
 
     def __init__(self) -> None:
         self._before: Any = None
+        self._folders: list[RunFolder] = []
+        self.asked = False
 
     def watch(self, folder: RunFolder) -> None:
-        """Begins, for the run in `folder`; nothing is changed outside the main thread."""
-
-        def first(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        """Begins, for the run in `folder`, too."""
+        self._folders.append(folder)
+        if self.asked:
             folder.stop.touch()
-            tqdm.write(
-                "Saving what is learned so far; press Ctrl-C again to cancel.", file=sys.stderr
-            )
+        self.begin()
 
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, first)
+    def begin(self) -> None:
+        """Begins; nothing is changed outside the main thread."""
+        main = threading.current_thread() is threading.main_thread()
+        if main and self._before is None:
+            self._before = signal.signal(signal.SIGINT, self._first)
+
+    def _first(self, number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.asked = True
+        for folder in self._folders:
+            folder.stop.touch()
+        tqdm.write("Saving what is learned so far; press Ctrl-C again to cancel.", file=sys.stderr)
 
     def close(self) -> None:
         """Ctrl-C does again what it did before."""
@@ -168,7 +177,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._before)
 
 
-def print_result(result: Result) -> None:
+def result_text(result: Result) -> str:
     """What a run wrote and how long each stage took."""
     lines = ["An equal run had finished before; nothing was trained." if result.reused else ""]
     if result.stopped:
@@ -186,7 +195,7 @@ def print_result(result: Result) -> None:
     )
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     lines.append(f"time     {times}")
-    print("\n".join(line for line in lines if line))
+    return "\n".join(line for line in lines if line)
 
 
 class Screen:

@@ -126,6 +126,46 @@ def test_ctrl_c_keeps_what_is_drawn(base, tmp_path):
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
 
 
+def test_rows_at_once_are_the_rows_one_by_one(compare, tmp_path):
+    rows = [{"name": "base"}, *({"name": f"r{n}", "preset": f"lora-r{n}"} for n in (1, 4, 8))]
+    compare("--no-scores", rows=rows)
+    output = tmp_path / "output"
+    alone = {path.name: path.read_bytes() for path in output.rglob("cells/*.png")}
+    output.rename(tmp_path / "alone")
+    said = compare("--no-scores", "--at-once", "2", rows=rows).stdout
+    assert all(f"row      r{n}\nadapter " in said for n in (1, 4, 8))
+    assert {path.name: path.read_bytes() for path in output.rglob("cells/*.png")} == alone
+    assert len(alone) == 32
+    again = compare("--no-scores", "--at-once", "2", rows=rows).stdout
+    assert again.count("nothing was trained") == 3 and "nothing was drawn" in again
+
+
+def test_ctrl_c_saves_all_rows_that_train_at_once(base, photos, tmp_path):
+    slow = {**SMALL, "schedule": {"steps": 4000}}
+    rows = [{"name": f"r{n}", "preset": f"lora-r{n}"} for n in (1, 4, 8)]
+    plan = write_plan(tmp_path, rows=rows, changes=slow)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT), "compare", str(plan), "--base", str(base), "--device", "cpu",
+         "--photos", str(photos), "--at-once", "2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen,
+    )  # fmt: skip
+    events = tmp_path / "output" / "likeness" / "runs"
+    deadline = time.monotonic() + 120
+    while training(events) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "Saving what is learned so far" in errors and "stopped after" in errors
+    assert process.returncode == 1
+    assert len(list(events.iterdir())) == 2, "the third row was not begun"
+    assert len(list(events.glob("*/checkpoints/*"))) == 2, "both rows are saved"
+
+
+def training(runs):
+    """How many runs have begun to train."""
+    return sum('"step"' in path.read_text() for path in runs.glob("*/events.jsonl"))
+
+
 def test_rows_with_poses_need_a_controlnet_and_draw_with_it(compare, base, tmp_path):
     from diffusers import ControlNetModel
     from likeness.trainers.base_model import load_base

@@ -168,8 +168,9 @@ def test_adapters_are_taken_as_given_or_found_by_their_name(files, tmp_path):
         find_adapter(Row(name="r"), gone)
 
 
-def never(row, recipe, places):
-    raise AssertionError("nothing is to be trained")
+def never(recipes, places):
+    assert not recipes, "nothing is to be trained"
+    yield from ()
 
 
 def test_rows_to_train_need_photographs(files):
@@ -205,9 +206,10 @@ def test_a_stopped_training_ends_the_comparison(files, monkeypatch):
     given = Files(files.base, files.output, photos=files.output)
     seen = []
 
-    def stopped(row, recipe, places):
-        seen.append((row.name, recipe.method, places.runs))
-        return SimpleNamespace(stopped=True, steps=3, recipe=recipe)
+    def stopped(recipes, places):
+        for name, recipe in recipes.items():
+            seen.append((name, recipe.method, places.runs))
+            yield name, SimpleNamespace(stopped=True, steps=3, recipe=recipe)
 
     rows = [{"name": name, "preset": "miniature-lora-r4"} for name in ("a", "b")]
     with pytest.raises(RunCancelled, match="training of a was stopped after 3 of 200 steps"):

@@ -1,0 +1,112 @@
+"""Rows that are trained at the same time, and pictures that are drawn at the same time, on a CPU.
+
+A small model, such as the miniature, keeps one core busy. Each training is in a process of its own
+anyway; for drawing the same command is started again for a share of the cells.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from tqdm import tqdm
+
+from ..trainers.errors import RunCancelled
+from ..trainers.job import PACKAGE, POLL_SECONDS, waiting_briefly
+from .errors import ComparisonError
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+_LAST_WORDS = 2000  # characters of a process that failed
+
+
+def in_threads(
+    work: Callable[[str, _Given, Callable[[], bool]], _Made],
+    given: Mapping[str, _Given],
+    at_once: int,
+) -> Iterator[tuple[str, _Made]]:
+    """Calls ``work(name, given, cancelled)``, `at_once` at a time; yields names and results.
+
+    They come as they are finished. Where one fails, or no more are asked for, `cancelled()` is
+    true from then on and those that have not begun never do; after all have ended the error is
+    raised.
+    """
+    end = threading.Event()
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        names = {pool.submit(work, name, one, end.is_set): name for name, one in given.items()}
+        for future in as_completed(names):
+            yield names[future], future.result()
+    finally:
+        end.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def draw_in_processes(
+    command: Sequence[str], processes: int, pictures: Sequence[Path], bar: tqdm[Any]
+) -> None:
+    """Runs ``likeness <command> --share K/N`` for each K until all have ended.
+
+    `bar` counts the `pictures` that are there. The processes end when this one does. Raises
+    ComparisonError with the last words of one that failed.
+    """
+    environment = {**waiting_briefly(os.environ), "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryFile("w+b") as said:
+        started = [
+            subprocess.Popen(
+                [sys.executable, str(PACKAGE), *command, "--share", f"{number}/{processes}"],
+                stdin=subprocess.PIPE,  # closes when this process ends
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+            for number in range(processes)
+        ]
+        try:
+            _wait(started, pictures, bar)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+                if process.stdin:
+                    process.stdin.close()
+        if any(process.returncode for process in started):
+            raise ComparisonError(f"Drawing failed.\n{_last_words(said)}")
+
+
+def _wait(
+    started: Sequence[subprocess.Popen[bytes]], pictures: Sequence[Path], bar: tqdm[Any]
+) -> None:
+    running = True
+    while running:
+        codes = [process.poll() for process in started]
+        running = None in codes and not any(codes)
+        bar.update(sum(path.is_file() for path in pictures) - bar.n)
+        if running:
+            time.sleep(POLL_SECONDS)
+
+
+def _last_words(said: IO[bytes]) -> str:
+    said.seek(0, os.SEEK_END)
+    said.seek(max(0, said.tell() - _LAST_WORDS))
+    return said.read().decode("utf-8", "replace").strip()
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as its standard input closes, which its parent holds open."""
+
+    def wait() -> None:
+        # Unbuffered: Python's exit would wait for the lock of a buffered reader.
+        while os.read(sys.stdin.fileno(), 1):
+            continue
+        os._exit(RunCancelled.exit_code)
+
+    threading.Thread(target=wait, daemon=True).start()

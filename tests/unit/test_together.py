@@ -1,0 +1,155 @@
+"""Rows trained, and pictures drawn, at the same time."""
+
+import argparse
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+from likeness.comparison import teaching, together
+from likeness.comparison.arguments import drawing_command, numbered_share
+from likeness.comparison.errors import ComparisonError
+from likeness.comparison.terminal import add_commands
+from likeness.comparison.together import draw_in_processes, in_threads
+from likeness.trainers.errors import RunCancelled
+from likeness.trainers.events import Event
+from likeness.trainers.presets import preset
+from tqdm import tqdm
+
+
+def test_as_many_work_at_the_same_time_as_asked():
+    both, most = threading.Barrier(2, timeout=5), []
+
+    def work(name, given, cancelled):
+        both.wait()  # breaks unless two are here
+        most.append(sum(t.name.startswith("ThreadPool") for t in threading.enumerate()))
+        return given * 2
+
+    made = dict(in_threads(work, {"a": 1, "b": 2, "c": 3, "d": 4}, 2))
+    assert made == {"a": 2, "b": 4, "c": 6, "d": 8}
+    assert max(most) == 2
+
+
+def test_a_failure_cancels_what_works_and_begins_nothing_more():
+    begun, told = [], threading.Event()
+
+    def work(name, given, cancelled):
+        begun.append(name)
+        if name == "bad":
+            raise RunCancelled("no")
+        while not cancelled():
+            told.wait(0.01)
+
+    with pytest.raises(RunCancelled, match="no"):
+        list(in_threads(work, dict.fromkeys(("long", "bad"), None), 2))
+    begun.clear()
+    with pytest.raises(RunCancelled):
+        list(in_threads(work, dict.fromkeys(("bad", "later", "never"), None), 1))
+    assert "never" not in begun
+
+
+SCRIPT = """
+import pathlib, sys
+folder, share, number = sys.argv[1], *sys.argv[2:]
+assert share == "--share"
+if folder == "fail":
+    sys.exit("the disk is full")
+k, n = map(int, number.split("/"))
+for index in range(k, 5, n):
+    pathlib.Path(folder, f"{index}.png").write_bytes(b"x")
+"""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    monkeypatch.setattr(together, "PACKAGE", path)
+
+
+def test_processes_draw_a_share_each(script, tmp_path):
+    pictures = [tmp_path / f"{index}.png" for index in range(5)]
+    with tqdm(total=5, disable=None, file=sys.stderr) as bar:
+        draw_in_processes([str(tmp_path)], 2, pictures, bar)
+    assert all(path.is_file() for path in pictures)
+
+
+def test_a_process_that_fails_says_why(script):
+    with tqdm(total=1) as bar, pytest.raises(ComparisonError, match="the disk is full"):
+        draw_in_processes(["fail"], 2, [], bar)
+
+
+def given(*arguments):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    return parser.parse_args(["compare", *arguments])
+
+
+def test_the_command_that_draws_asks_for_the_same_plan_and_files():
+    asked = given(
+        "study", "--base", "b", "--photos", "p", "--controlnet", "c", "--tokenizer", "t",
+        "--adapter", "r4=x", "--adapters", "f", "--set", "seed=3", "--output", "o",
+        "--without-pose", "--at-once", "3", "--no-scores",
+    )  # fmt: skip
+    drawn = given(*drawing_command(asked)[1:], "--share", "1/3")
+    same = ("plan", "base", "photos", "class_images", "controlnet", "tokenizer", "adapter",
+            "adapters", "set", "output", "without_pose")  # fmt: skip
+    assert {name: getattr(drawn, name) for name in same} == {
+        name: getattr(asked, name) for name in same
+    }
+    assert drawn.share == (1, 3) and drawn.device == "cpu"
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "a/3", "-1/2", "0/0"])
+def test_a_wrong_share_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        numbered_share(text)
+
+
+@pytest.mark.parametrize("number", ["0", "-2"])
+def test_at_once_is_at_least_one(number):
+    asked = given("study", "--base", "b", "--device", "cpu", "--at-once", number)
+    with pytest.raises(ComparisonError, match="at least 1"):
+        asked.run(asked)
+
+
+def test_rows_at_once_are_not_for_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    asked = given("study", "--base", "b", "--at-once", "2")
+    with pytest.raises(ComparisonError, match="--device cpu"):
+        asked.run(asked)
+
+
+def result(steps=200):
+    return SimpleNamespace(
+        steps=steps, adapter="a.safetensors", folder="run", reused=False, stopped=False, losses=[],
+        precision="fp32", peak_memory=0, seconds={},
+    )  # fmt: skip
+
+
+def test_one_bar_shows_all_rows(capsys):
+    recipes = {name: preset(f"miniature-{name}") for name in ("tiny", "lora-r1")}
+    screen = teaching.RowsScreen(recipes)
+    screen.show("tiny", Event("stage", 0.0, {"name": "encode", "done": 3, "total": 9}))
+    screen.show("lora-r1", Event("step", 0.0, {"step": 40, "total": 200}))
+    screen.show("tiny", Event("notice", 0.0, {"text": "careful"}))
+    bar = screen._bar
+    assert bar.n == 40 and bar.total == 400
+    assert bar.postfix == "tiny encode 3/9, lora-r1 40/200"
+    screen.end("lora-r1", result())
+    assert bar.n == 200 and bar.postfix == "tiny encode 3/9"
+    screen.close()
+    said = capsys.readouterr().out
+    assert "tiny: careful" in said and "row      lora-r1\nadapter  a.safetensors" in said
+
+
+def test_rows_are_not_begun_after_ctrl_c(monkeypatch):
+    class Asked(teaching.Interrupts):
+        def begin(self):
+            self.asked = True
+
+    monkeypatch.setattr(teaching, "Interrupts", Asked)
+    monkeypatch.setattr(teaching, "train", lambda *args, **more: pytest.fail("begun"))
+    rows = teaching.together(SimpleNamespace(at_once=2))
+    with pytest.raises(RunCancelled, match="was not begun"):
+        list(rows({"tiny": preset("miniature-tiny")}, None))
