@@ -32,7 +32,7 @@ def one_by_one(given: argparse.Namespace) -> TrainRows:
     return train_rows
 
 
-def together(given: argparse.Namespace) -> TrainRows:
+def several_at_once(given: argparse.Namespace) -> TrainRows:
     """Trains `given.at_once` rows at a time on the CPU, under one bar of all their steps."""
 
     def train_rows(recipes: Mapping[str, Recipe], places: Places) -> Results:

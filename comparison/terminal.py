@@ -35,7 +35,7 @@ from .score_table import score_text
 from .scores import Scores, score
 from .study import REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
 from .taught import Taught
-from .teaching import finished_rows, one_by_one, together
+from .teaching import finished_rows, one_by_one, several_at_once
 from .together import draw_in_processes, end_with_parent
 
 _COMPARE = """\
@@ -216,7 +216,7 @@ def _compare(given: argparse.Namespace) -> int:
     if given.share:
         return _draw_share(given, plan, files)
     _check_at_once(given)
-    taught = teach(plan, files, one_by_one(given) if given.at_once == 1 else together(given))
+    taught = teach(plan, files, one_by_one(given) if given.at_once == 1 else several_at_once(given))
     drawn = bound_plan(plan, taught, files)
     _draw_cells(given, drawn, taught, files)
     study, _ = write_study(

@@ -150,6 +150,6 @@ def test_rows_are_not_begun_after_ctrl_c(monkeypatch):
 
     monkeypatch.setattr(teaching, "Interrupts", Asked)
     monkeypatch.setattr(teaching, "train", lambda *args, **more: pytest.fail("begun"))
-    rows = teaching.together(SimpleNamespace(at_once=2))
+    rows = teaching.several_at_once(SimpleNamespace(at_once=2))
     with pytest.raises(RunCancelled, match="was not begun"):
         list(rows({"tiny": preset("miniature-tiny")}, None))
