@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..trainers.memory import trim_heap
+from ..trainers.memory import keep_apart, trim_heap
 from .cells import CellGraph, Key, Values, copy_nodes, shared_links
 from .host import (
     Progress,
@@ -196,8 +196,10 @@ class KeepCell(io.ComfyNode):
         path, image = job.files[job.missing[number]], picture_of(picture)
         WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
         forget_progress(job.node_id)
-        if number + 1 < len(job.missing) and _variant(job, number + 1) != _variant(job, number):
+        last = number + 1 < len(job.missing) and _variant(job, number + 1) != _variant(job, number)
+        if last:
             unload_patched()
+        keep_apart(last)  # the weights of the next variant
         trim_heap()  # else the freed weights of earlier variants add up
         left = len(job.missing) - number - 1
         progress = Progress(job.node_id)

@@ -59,14 +59,30 @@ def trim_heap() -> None:
     Does nothing where that library is not glibc: see malloc_trim(3). With weights coming and going
     in other sizes, what glibc keeps grows to the size of a model.
     """
-    trim = _malloc_trim()
+    trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
+def keep_apart(yes: bool) -> None:
+    """From now on blocks from 1 MB on are, or are no longer, kept apart from the heap.
+
+    Apart, each goes back to the system as soon as it is freed, and leaves no gap that the next
+    model's weights do not fit into; to get one costs more. Otherwise glibc keeps only those from
+    32 MB apart, to which it comes by itself as blocks are freed: M_MMAP_THRESHOLD in mallopt(3).
+    """
+    option = _of_glibc("mallopt")
+    if option is not None and _of_glibc("malloc_trim") is not None:
+        option(_MMAP_THRESHOLD, _APART if yes else _APART_AT_MOST)
+
+
+_MMAP_THRESHOLD = -3
+_APART, _APART_AT_MOST = 1 << 20, 32 << 20
+
+
 @cache
-def _malloc_trim() -> Any:
+def _of_glibc(name: str) -> Any:
     try:
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another C library; on Windows, no name for it
         return None

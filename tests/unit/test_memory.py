@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 from likeness.trainers import memory
-from likeness.trainers.memory import is_out_of_memory, trim_heap
+from likeness.trainers.memory import is_out_of_memory, keep_apart, trim_heap
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,34 @@ def test_freed_memory_goes_back_to_the_system():
     assert held - process.memory_info().rss > 40_000_000 and blocks[0]
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
+def test_blocks_kept_apart_go_back_at_once():
+    process = psutil.Process()
+
+    def given_back():
+        """Bytes that the system has back as soon as every second block of 4 MB is freed."""
+        blocks = [torch.ones(1 << 20) for _ in range(40)]
+        held = process.memory_info().rss
+        blocks[1::2] = [torch.ones(1)] * 20
+        return held - process.memory_info().rss
+
+    try:
+        keep_apart(False)
+        assert given_back() < 20_000_000
+        keep_apart(True)
+        assert given_back() > 70_000_000
+    finally:
+        keep_apart(False)
+
+
 def test_nothing_happens_without_glibc(monkeypatch):
     def none(name):
         raise TypeError("expected str")  # as on Windows
 
     monkeypatch.setattr(memory.ctypes, "CDLL", none)
-    memory._malloc_trim.cache_clear()
+    memory._of_glibc.cache_clear()
     try:
         trim_heap()
+        keep_apart(True)
     finally:
-        memory._malloc_trim.cache_clear()
+        memory._of_glibc.cache_clear()
