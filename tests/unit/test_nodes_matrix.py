@@ -359,6 +359,29 @@ def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_pa
     writer.wait()
 
 
+def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch, tmp_path):
+    cells, did = nodes.draw_cells, []
+    monkeypatch.setattr(cells, "unload_patched", lambda: did.append("unloaded"))
+    monkeypatch.setattr(cells, "keep_apart", did.append)
+    monkeypatch.setattr(cells, "forget_progress", lambda node_id: None)
+    silent = SimpleNamespace(show=lambda *shown: None, say=lambda text: None)
+    monkeypatch.setattr(cells, "Progress", lambda node_id: silent)
+    adapters = ("one", "one", "one", "two")
+    job = SimpleNamespace(
+        files=[tmp_path / f"{number}.png" for number in range(4)],
+        missing=[0, 2, 3],
+        values=[(adapter, *["same"] * 8) for adapter in adapters],
+        news=SimpleNamespace(drawn=lambda cell: None),
+        node_id="m",
+        started=0.0,
+    )
+    for number in range(3):
+        cells.KeepCell.execute(torch.zeros(1, 8, 8, 3), job, number)
+    cells.WRITER.wait()
+    assert did == [False, "unloaded", True, False]
+    assert [path.exists() for path in job.files] == [True, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("state", "line"),
     [
