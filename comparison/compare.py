@@ -63,7 +63,7 @@ class Files:
 
 
 # Given the recipes by the names of their rows: each name with its result, in any order.
-TrainRows = Callable[[Mapping[str, Recipe], Places], Generator[tuple[str, Result]]]
+TrainRows = Callable[[Mapping[str, Recipe], Places], Generator[tuple[str, Result], None, None]]
 
 
 def teach(plan: PlanFile, files: Files, train_rows: TrainRows) -> list[Taught]:

@@ -18,7 +18,7 @@ from ..trainers.terminal import Interrupts, result_text, train_shown
 from .compare import TrainRows
 from .together import in_threads
 
-Results = Generator[tuple[str, Result]]
+Results = Generator[tuple[str, Result], None, None]
 
 
 def one_by_one(given: argparse.Namespace) -> TrainRows:
