@@ -41,24 +41,12 @@ def test_freed_memory_goes_back_to_the_system():
     assert held - process.memory_info().rss > 40_000_000 and blocks[0]
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
-def test_blocks_kept_apart_go_back_at_once():
-    process = psutil.Process()
-
-    def given_back():
-        """Bytes that the system has back as soon as every second block of 4 MB is freed."""
-        blocks = [torch.ones(1 << 20) for _ in range(40)]
-        held = process.memory_info().rss
-        blocks[1::2] = [torch.ones(1)] * 20
-        return held - process.memory_info().rss
-
-    try:
-        keep_apart(False)
-        assert given_back() < 20_000_000
-        keep_apart(True)
-        assert given_back() > 70_000_000
-    finally:
-        keep_apart(False)
+def test_blocks_are_kept_apart_from_1_mb_on_and_else_from_32(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "_of_glibc", lambda name: lambda *given: asked.append(given))
+    keep_apart(True)
+    keep_apart(False)
+    assert asked == [(-3, 1 << 20), (-3, 32 << 20)]
 
 
 def test_nothing_happens_without_glibc(monkeypatch):
