@@ -72,7 +72,7 @@ class RowsScreen:
         self._doing: dict[str, str] = {}
         self._lock = threading.Lock()
         total = sum(recipe.schedule.steps for recipe in recipes.values())
-        self._bar = tqdm(total=total, desc="train", unit="step") if recipes else None
+        self._bar = tqdm(total=total, desc="train", unit="step", disable=not recipes)
 
     def show(self, name: str, event: Event) -> None:
         """Shows an event of a row."""
@@ -94,12 +94,10 @@ class RowsScreen:
             self._doing[name] = doing
             if steps is not None:
                 self._steps[name] = steps
-            if self._bar is not None:
-                shown = [f"{row} {what}" for row, what in self._doing.items() if what]
-                self._bar.set_postfix_str(", ".join(shown), refresh=False)
-                self._bar.update(sum(self._steps.values()) - self._bar.n)
+            shown = [f"{row} {what}" for row, what in self._doing.items() if what]
+            self._bar.set_postfix_str(", ".join(shown), refresh=False)
+            self._bar.update(sum(self._steps.values()) - self._bar.n)
 
     def close(self) -> None:
         """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

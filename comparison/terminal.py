@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .. import __version__
-from ..trainers.errors import RecipeError
+from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.recipe import check_name, explain
 from .arguments import (
@@ -36,7 +37,7 @@ from .scores import Scores, score
 from .study import REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
 from .taught import Taught
 from .teaching import finished_rows, one_by_one, several_at_once
-from .together import draw_in_processes, end_with_parent
+from .together import draw_in_processes
 
 _COMPARE = """\
 PLAN is a JSON file, or a bundled plan's name (see `likeness plan`). Rows with a recipe are trained,
@@ -237,7 +238,9 @@ def _check_at_once(given: argparse.Namespace) -> None:
 
 def _draw_share(given: argparse.Namespace, plan: PlanFile, files: Files) -> int:
     """What `draw_in_processes` starts: a share of the cells, when all rows are trained."""
-    end_with_parent()
+    from ..trainers.stop import when_parent_ends  # imports torch, which only this needs so early
+
+    when_parent_ends(lambda: os._exit(RunCancelled.exit_code))
     taught = teach(plan, files, finished_rows)
     drawn = bound_plan(plan, taught, files)
     draw_missing(drawn, taught, files, on_cell=lambda cell: None, share=given.share)

@@ -15,17 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ..trainers.errors import RunCancelled
-from ..trainers.job import PACKAGE, POLL_SECONDS, waiting_briefly
+from ..trainers.job import PACKAGE, POLL_SECONDS, log_tail, waiting_briefly
 from .errors import ComparisonError
 
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
-_LAST_WORDS = 2000  # characters of a process that failed
 
 
 def in_threads(
@@ -59,12 +57,12 @@ def draw_in_processes(
     ComparisonError with the last words of one that failed.
     """
     environment = {**waiting_briefly(os.environ), "PYTHONUNBUFFERED": "1"}
-    with tempfile.TemporaryFile("w+b") as said:
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log.txt"), "wb") as log:
         started = [
             subprocess.Popen(
                 [sys.executable, str(PACKAGE), *command, "--share", f"{number}/{processes}"],
                 stdin=subprocess.PIPE,  # closes when this process ends
-                stdout=said,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
@@ -79,7 +77,7 @@ def draw_in_processes(
                 if process.stdin:
                     process.stdin.close()
         if any(process.returncode for process in started):
-            raise ComparisonError(f"Drawing failed.\n{_last_words(said)}")
+            raise ComparisonError(f"Drawing failed.\n{log_tail(Path(log.name))}")
 
 
 def _wait(
@@ -92,21 +90,3 @@ def _wait(
         bar.update(sum(path.is_file() for path in pictures) - bar.n)
         if running:
             time.sleep(POLL_SECONDS)
-
-
-def _last_words(said: IO[bytes]) -> str:
-    said.seek(0, os.SEEK_END)
-    said.seek(max(0, said.tell() - _LAST_WORDS))
-    return said.read().decode("utf-8", "replace").strip()
-
-
-def end_with_parent() -> None:
-    """Ends this process as soon as its standard input closes, which its parent holds open."""
-
-    def wait() -> None:
-        # Unbuffered: Python's exit would wait for the lock of a buffered reader.
-        while os.read(sys.stdin.fileno(), 1):
-            continue
-        os._exit(RunCancelled.exit_code)
-
-    threading.Thread(target=wait, daemon=True).start()

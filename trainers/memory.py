@@ -9,6 +9,9 @@ from typing import Any
 
 from .recipe import DreamBooth, Recipe
 
+_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_APART, _APART_AT_MOST = 1 << 20, 32 << 20  # bytes
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library says that the GPU or the machine has no memory left."""
@@ -65,19 +68,15 @@ def trim_heap() -> None:
 
 
 def keep_apart(yes: bool) -> None:
-    """From now on blocks from 1 MB on are, or are no longer, kept apart from the heap.
+    """Sets whether blocks from 1 MB on that find no gap in glibc's heap get memory of their own.
 
-    Apart, each goes back to the system as soon as it is freed, and leaves no gap that the next
-    model's weights do not fit into; to get one costs more. Otherwise glibc keeps only those from
-    32 MB apart, to which it comes by itself as blocks are freed: M_MMAP_THRESHOLD in mallopt(3).
+    That goes back to the system as soon as it is freed, and leaves no gap that the next model's
+    weights do not fit into; to get it costs more. Otherwise only blocks from 32 MB have it, to
+    which glibc comes by itself as blocks are freed: M_MMAP_THRESHOLD in mallopt(3).
     """
-    option = _of_glibc("mallopt")
+    option = _of_glibc("mallopt")  # Android's C library has one too, with other numbers
     if option is not None and _of_glibc("malloc_trim") is not None:
         option(_MMAP_THRESHOLD, _APART if yes else _APART_AT_MOST)
-
-
-_MMAP_THRESHOLD = -3
-_APART, _APART_AT_MOST = 1 << 20, 32 << 20
 
 
 @cache

@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +24,18 @@ class Ask(IntEnum):
     CHECKPOINT = 1  # save the state and go on
     SAVE = 2  # save the state and the adapter, and end
     LEAVE = 3  # save the state and end
+
+
+def when_parent_ends(call: Callable[[], Any]) -> None:
+    """Calls it in a thread once standard input closes, whose other end the parent holds open."""
+
+    def wait() -> None:
+        # Unbuffered: Python's exit would wait for the lock of a buffered reader.
+        while os.read(sys.stdin.fileno(), 1):
+            continue
+        call()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class StopSignal:
@@ -40,17 +54,11 @@ class StopSignal:
         self._flag = flag
         self._leaving = threading.Event()
         if follow_parent:
-            threading.Thread(target=self._wait_for_parent, daemon=True).start()
+            when_parent_ends(self._leaving.set)
 
     def leave_on_sigterm(self) -> None:
         """From now on SIGTERM asks to leave. Call from the main thread."""
         signal.signal(signal.SIGTERM, lambda number, frame: self._leaving.set())
-
-    def _wait_for_parent(self) -> None:
-        # Unbuffered: Python's exit would wait for the lock of a buffered reader.
-        while os.read(sys.stdin.fileno(), 1):
-            continue
-        self._leaving.set()
 
     def here(self) -> Ask:
         """What this process was asked; other processes of the run may not know of it."""

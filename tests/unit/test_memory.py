@@ -1,12 +1,17 @@
 """Which errors say that memory is short, and what is given back."""
 
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from likeness.trainers import memory
 from likeness.trainers.memory import is_out_of_memory, keep_apart, trim_heap
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,27 @@ def test_freed_memory_goes_back_to_the_system():
     held = process.memory_info().rss
     trim_heap()
     assert held - process.memory_info().rss > 40_000_000 and blocks[0]
+
+
+HELD = """
+import runpy, sys
+runpy.run_path(sys.argv[1], run_name="likeness_main")["load_package"]()
+import psutil
+from likeness.trainers.memory import keep_apart
+keep_apart(sys.argv[2] == "apart")
+blocks = [b"x" * (4 << 20) for _ in range(40)]
+held = psutil.Process().memory_info().rss
+blocks[1::2] = [b""] * 20
+print(held - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
+@pytest.mark.parametrize(("how", "least", "most"), [("apart", 7e7, 1e8), ("together", 0, 2e7)])
+def test_blocks_kept_apart_go_back_at_once(how, least, most):
+    # In a process of its own: blocks that fit into gaps of an older heap are put there.
+    command = [sys.executable, "-c", HELD, str(ROOT / "__main__.py"), how]
+    assert least <= int(subprocess.check_output(command)) < most
 
 
 def test_blocks_are_kept_apart_from_1_mb_on_and_else_from_32(monkeypatch):
