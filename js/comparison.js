@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { follow, nodeOfId, recall } from "./lib/board.js";
+import { follow, isLoaded, nodeOfId, recall } from "./lib/board.js";
 import { CellGrid } from "./lib/cell_grid.js";
 import {
   addDrawn,
@@ -133,7 +133,7 @@ async function read(name) {
 }
 
 api.addEventListener("likeness.cells", ({ detail }) => {
-  panels.get(nodeOfId(detail.node))?.drawn(detail);
+  if (isLoaded(detail.workflow)) panels.get(nodeOfId(detail.node))?.drawn(detail);
 });
 
 app.registerExtension({

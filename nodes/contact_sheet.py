@@ -14,7 +14,7 @@ from ..trainers.recipe import check_name
 from .board import pin
 from .cells import digests_of, read_cell_graph
 from .control import check_controls
-from .draw_cells import WRITER, Job, draw_cells, finished, shown, written
+from .draw_cells import WRITER, Job, draw_cells, files_gone, finished, shown, written
 from .host import (
     ADVANCED,
     Progress,
@@ -88,6 +88,7 @@ class ContactSheet(io.ComfyNode):
             ],
             is_output_node=True,
             enable_expand=True,
+            not_idempotent=True,
         )
 
     @classmethod
@@ -100,9 +101,15 @@ class ContactSheet(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, redraw: str | None = None, **_: Any) -> str:
-        """Changes at each queue while there are cells to draw again."""
-        return str(time.time_ns()) if (redraw or "").strip() else ""
+    def fingerprint_inputs(
+        cls, name: str | None = None, redraw: str | None = None, **_: Any
+    ) -> str:
+        """Changes at each queue while there are cells to draw again, or files are gone.
+
+        None stands for what comes by a wire.
+        """
+        again = redraw is None or redraw.strip() or files_gone(name)
+        return str(time.time_ns()) if again else ""
 
     @classmethod
     def check_lazy_status(cls, **_: Any) -> list[str]:
@@ -154,7 +161,7 @@ def make_job(
         suffix=suffix,
         text=workflow_text(hidden) if with_metadata() else {},
         started=time.time(),
-        news=CellNews(str(hidden.unique_id), study_folder(output, name), matrix.plan, files),
+        news=CellNews(hidden, study_folder(output, name), matrix.plan, files),
     )
 
 

@@ -39,6 +39,7 @@ from .study import CellWriter, Study, picture_of, write_study
 from .viewer import CellNews, write_view
 
 WRITER = CellWriter()
+_given: dict[str, tuple[Path, ...]] = {}  # files of the comparisons that were given out, by name
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,7 @@ def finished(job: Job) -> io.NodeOutput:
     WRITER.wait()
     job.news.flush()
     study, sheet = written(job)
+    _given[job.name] = (study.sheet, *job.files)
     job.news.finished()
     image = torch.from_numpy(np.array(sheet)).float()[None] / 255
     drawn = len(job.missing)
@@ -257,6 +259,12 @@ def finished(job: Job) -> io.NodeOutput:
         f"{len(job.files)} cells: {drawn} drawn now, {len(job.files) - drawn} found"
     )
     return io.NodeOutput(image, study, ui=shown(study))
+
+
+def files_gone(name: str | None) -> bool:
+    """Whether a file was deleted of a comparison that was given out; None: of any."""
+    names = _given if name is None else {name} & set(_given)
+    return any(not path.is_file() for one in names for path in _given[one])
 
 
 def written(job: Job) -> tuple[Study, Image.Image]:

@@ -100,7 +100,7 @@ def _diffusers_folder(name: str) -> Path | None:
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
         path = root / name
         below = path.is_relative_to(root) and ".." not in path.parts
-        if below and (path / DIFFUSERS_INDEX).is_file():
+        if below and os.path.isfile(path / DIFFUSERS_INDEX):  # False for names that are too long
             return path
     return None
 
@@ -196,7 +196,8 @@ class Progress:
         if isinstance(picture, Path):
             with Image.open(picture) as image:
                 picture = image.convert("RGB")
-        preview = None if picture is None else ("JPEG", picture, PREVIEW_PIXELS)
+        # Without an alpha channel, which JPEG has not: ComfyUI's sender would die of it.
+        preview = None if picture is None else ("JPEG", picture.convert("RGB"), PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 
     def say(self, text: str) -> None:
@@ -303,13 +304,17 @@ def models_folder() -> Path:
 
 
 def files_named(text: str) -> list[Path]:
-    """What a widget's text names: models of any kind, diffusers folders, files of the input."""
+    """What a widget's text names: models of any kind, diffusers folders, files of the input, and
+    files by their whole path.
+    """
     if not re.fullmatch(r"[^\n\0]{1,250}", text):
         return []
     if folder := _diffusers_folder(text):
         return [folder]
     if not re.fullmatch(r".+\.\w{1,12}( \[\w+\])?", text):
         return []
+    if os.path.isabs(text) or os.path.splitdrive(text)[0]:
+        return [Path(text)] if os.path.isfile(text) else []
     kinds = folder_paths.folder_names_and_paths
     models = (folder_paths.get_full_path(kind, text) for kind in kinds if kind != "custom_nodes")
     found = {Path(path) for path in models if path is not None}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.matrix import Cell, Control, Picture, Plan, Variant, plan
 from ..comparison.poses import Pose, fit_pose
@@ -17,7 +18,7 @@ from .board import pin
 from .cells import Values
 from .host import blocked, io, output_folder
 from .load_adapter import adapter_fingerprint, find_adapter
-from .rows import BASE, SOCKETS, adapter_lines, labelled, posed_labels, with_connected
+from .rows import BASE, SOCKETS, adapter_lines, check_rows, labelled, posed_labels, with_connected
 from .sockets import MatrixType, PosesType, PromptsType
 from .study import cache_folder
 from .widgets import number, seed, side, whole
@@ -26,6 +27,8 @@ from .widgets import number, seed, side, whole
 ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)
 # Those that are the same all along a variant's rows.
 OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT})
+
+ABSENT = object()  # an input without a wire
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,37 @@ class Matrix(io.ComfyNode):
             inputs=[*_axes(), *_picture(), *_connected()],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            not_idempotent=True,  # the plan names its node: an equal node has another
         )
 
     @classmethod
-    def validate_inputs(cls, adapters: str | None = None) -> bool | str:
-        """Whether the adapters that are written down are there, before the queue starts."""
+    def validate_inputs(
+        cls,
+        adapters: str | None = None,
+        pose_rows: str | None = None,
+        adapter_1: Any = ABSENT,
+        adapter_2: Any = ABSENT,
+        adapter_3: Any = ABSENT,
+        adapter_4: Any = ABSENT,
+        adapter_5: Any = ABSENT,
+        adapter_6: Any = ABSENT,
+        adapter_7: Any = ABSENT,
+        adapter_8: Any = ABSENT,
+    ) -> bool | str:
+        """Whether the rows can be drawn, before the queue starts and anything is trained.
+
+        None stands for what comes by a wire.
+        """
+        sockets = (
+            *(adapter_1, adapter_2, adapter_3, adapter_4),
+            *(adapter_5, adapter_6, adapter_7, adapter_8),
+        )
         try:
             for _, name in adapter_lines(adapters or ""):
                 _path_of(name)
+            if adapters is not None:
+                wired = [key for key, value in zip(SOCKETS, sockets) if value is not ABSENT]
+                check_rows(adapters, wired, pose_rows or "")
         except LikenessError as error:
             return str(error)
         return True
@@ -113,7 +139,9 @@ class Matrix(io.ComfyNode):
         **connected: Any,
     ) -> io.NodeOutput:
         """The plan; the cell's own outputs block whatever is run outside of a Contact Sheet."""
-        files = {key: str(connected[key]) for key in SOCKETS if connected.get(key) is not None}
+        files = {
+            key: _name(key, connected[key]) for key in SOCKETS if connected.get(key) is not None
+        }
         rows = labelled(with_connected(adapter_lines(adapters), files))
         posed = posed_labels(pose_rows, (label for label, _ in rows))
         matrix = plan(
@@ -134,6 +162,16 @@ class Matrix(io.ComfyNode):
 def chosen_by_seed(matrix: Plan) -> dict[str, str]:
     """The pose of each column that has one, for the pose picker."""
     return {cell.key: cell.pose for cell in matrix.cells() if cell.pose is not None}
+
+
+def _name(socket: str, value: Any) -> str:
+    """A connected adapter. Raises ComparisonError for what is no name."""
+    if isinstance(value, str):
+        return value
+    raise ComparisonError(
+        f"What comes to the Matrix' {socket} is no file's name: is the train node there bypassed? "
+        "Connect its adapter, or take its line out of adapters and of pose_rows."
+    )
 
 
 def _path_of(name: str) -> Path | None:

@@ -42,6 +42,17 @@ def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[R
     return rows + [("", name) for socket, name in connected.items() if socket not in named_here]
 
 
+def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:
+    """Raises ComparisonError for what is wrong whatever the connected files are called.
+
+    `connected` are sockets. A row without a label gets its file's name, so that `pose_rows` can
+    be checked only where each connected file's row has one.
+    """
+    rows = with_connected(adapter_lines(text), {socket: socket for socket in connected})
+    if all(label or name not in SOCKETS for label, name in rows):
+        posed_labels(pose_rows, (label for label, _ in labelled(rows)))
+
+
 def labelled(rows: Iterable[Row]) -> list[Row]:
     """The rows with a label for each, from its file's name unless given.
 

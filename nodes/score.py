@@ -35,6 +35,7 @@ from .host import (
     tokenizer_folder,
     with_metadata,
 )
+from .names import file_fingerprint
 from .runs import runs_folder
 from .sockets import StudyType, SubjectType
 from .study import Study, cache_folder
@@ -86,6 +87,7 @@ class Score(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
+            not_idempotent=True,
         )
 
     @classmethod
@@ -103,6 +105,12 @@ class Score(io.ComfyNode):
         except LikenessError as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        """Changes when an encoder's file is added, replaced or taken away."""
+        files = [model_path(kind, name) for kind in (IMAGES, TEXTS) for name in model_names(kind)]
+        return repr([(str(path), file_fingerprint(path)) for path in files])
 
     @classmethod
     def execute(

@@ -47,12 +47,17 @@ def chosen_cells(plan: Plan, text: str) -> set[int]:
 
 
 def picture_of(images: torch.Tensor) -> Image.Image:
-    """The picture of an IMAGE (1, H, W, 3) in [0, 1]. Raises ComparisonError for several."""
+    """The picture of an IMAGE (1, H, W, 3 or 4) in [0, 1].
+
+    Raises ComparisonError for several, and for other channels than RGB or RGBA.
+    """
     if images.ndim != 4 or len(images) != 1:
         raise ComparisonError(
             f"The graph draws {len(images)} pictures for a cell, and one is needed: set its "
             "batch size to 1. For several pictures of a prompt, raise the Matrix' draws."
         )
+    if images.shape[-1] not in (3, 4):
+        raise ComparisonError(f"A cell's picture has {images.shape[-1]} channels: 3 are needed.")
     pixels = np.nan_to_num(images[0].float().cpu().numpy() * 255).clip(0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
 

@@ -36,6 +36,7 @@ class TrainDreamBooth(io.ComfyNode):
             ),
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            not_idempotent=True,  # each node shows its run
             inputs=[*material_inputs(), *course_inputs(learning_rate=2e-6)],
             outputs=[*adapter_outputs(), *record_outputs()],
         )

@@ -40,6 +40,7 @@ class TrainLoRA(io.ComfyNode):
             ),
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            not_idempotent=True,  # each node shows its run
             inputs=[
                 *material_inputs(),
                 whole(

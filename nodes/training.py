@@ -149,15 +149,18 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
 # Runs that were asked to stop and save. ComfyUI would keep what they gave for the result and not
 # ask again: queued again, they go on.
 _stopped: list[Path] = []
+_given: set[Path] = set()  # adapters that were given out: deleted, they are trained again
 
 
 def fingerprint(base_model: str | None) -> str:
-    """Changes when the base model's file is replaced, and after a run was stopped."""
+    """Changes when the base model's file is replaced, after a run was stopped, and when an adapter
+    was deleted. None is a connected base model.
+    """
     try:
-        file = file_fingerprint(host.model_path("checkpoints", base_model or ""))
+        file = file_fingerprint(host.model_path("checkpoints", base_model)) if base_model else ""
     except LikenessError as error:
-        return str(error)
-    return f"{file} {len(_stopped)}"
+        file = str(error)
+    return f"{file} {len(_stopped)} {sum(not path.is_file() for path in _given)}"
 
 
 def learn(
@@ -205,6 +208,7 @@ def run(
             device=host.training_device(),
         )
         follower.pin(result.folder)
+        _given.add(result.adapter)
         if result.stopped:
             _stopped.append(result.folder)
         return result

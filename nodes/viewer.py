@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..comparison.matrix import Plan
 from ..trainers.files import write_whole
+from .board import workflow_of
 from .encode import webp
 from .host import tell_browser
 from .news import News
@@ -79,13 +80,14 @@ class CellNews:
     """Tells viewers which cells of a running comparison are there.
 
     Args:
-        node_id: the Contact Sheet.
+        hidden: the Contact Sheet's hidden inputs, with `unique_id` and `extra_pnginfo`.
         folder: the comparison's.
         plan, pictures: as `write_view` takes them.
     """
 
-    def __init__(self, node_id: str, folder: Path, plan: Plan, pictures: Sequence[Path]) -> None:
-        self._node_id, self._folder = node_id, folder
+    def __init__(self, hidden: Any, folder: Path, plan: Plan, pictures: Sequence[Path]) -> None:
+        self._to = {"node": str(hidden.unique_id), "workflow": workflow_of(hidden)}
+        self._folder = folder
         self._plan, self._pictures = plan, pictures
         self._news = News(self._send)
 
@@ -107,5 +109,5 @@ class CellNews:
         self._tell(drawn, False)
 
     def _tell(self, drawn: dict[str, Any], finished: bool) -> None:
-        message = {"node": self._node_id, "name": self._folder.name}
-        tell_browser(EVENT, {**message, "drawn": drawn, "finished": finished})
+        message = {"name": self._folder.name, "drawn": drawn, "finished": finished}
+        tell_browser(EVENT, self._to | message)

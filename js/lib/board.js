@@ -16,7 +16,12 @@ export function follow(node, kind, then) {
 }
 
 function hear({ detail: { workflow, node, kind, value } }) {
-  if (!workflow || workflow === workflowId()) show(node, { [kind]: value });
+  if (isLoaded(workflow)) show(node, { [kind]: value });
+}
+
+/** Whether news of a workflow is for this tab; one that was queued without an id may be. */
+export function isLoaded(workflow) {
+  return !workflow || workflow === workflowId();
 }
 
 /** Asks what the loaded workflow's nodes show; many calls in a row ask once. */

@@ -37,7 +37,7 @@ export class CellGrid {
     this.sheet = h("div", { class: "lk-grid-sheet" }, this.head);
     this.element = h(
       "div",
-      { class: "lk-grid", role: "grid", dataset: { captureWheel: "true" } },
+      { class: "lk-grid", role: "grid", tabindex: "-1", dataset: { captureWheel: "true" } },
       this.sheet,
     );
     this.element.addEventListener("scroll", () => this.#later(), { passive: true });
@@ -63,35 +63,34 @@ export class CellGrid {
   /** Draws cells anew whose picture has come or changed. */
   refresh(indices) {
     const across = this.#comparison.columns.length;
-    for (const index of indices) {
-      const row = this.#rows.get(Math.floor(index / across));
-      row?.cells.get(index % across)?.remove();
-      row?.cells.delete(index % across);
-    }
-    this.#later();
+    this.#keepFocus(() => {
+      for (const index of indices) {
+        const row = this.#rows.get(Math.floor(index / across));
+        row?.cells.get(index % across)?.remove();
+        row?.cells.delete(index % across);
+      }
+      this.#render();
+    });
   }
 
   /** Shows a measure's values in the cells; null: none. */
   score(measure) {
     this.#measure = measure;
     this.#measured();
-    this.#clear();
-    this.#layOut();
+    this.#anew();
   }
 
   /** Marks cells with a letter: {index: "A"}. */
   mark(marks) {
     this.#marks = new Map(Object.entries(marks).map(([index, letter]) => [Number(index), letter]));
-    this.#clear();
-    this.#layOut();
+    this.#anew();
   }
 
   /** Sets the width of a cell in pixels. */
   resize(width) {
     if (this.width === width) return;
     this.width = width;
-    this.#clear();
-    this.#layOut();
+    this.#anew();
   }
 
   /** Puts the keyboard's focus on a cell, and scrolls there. */
@@ -109,8 +108,24 @@ export class CellGrid {
     const down = ((clientHeight - TALL_HEAD) / rows.length - GAP) * aspect;
     const { least, most } = this.fit;
     this.width = Math.floor(Math.max(least, Math.min(most, across, down)));
-    this.#clear();
-    this.#layOut();
+    this.#anew();
+  }
+
+  #anew() {
+    this.#keepFocus(() => {
+      this.#clear();
+      this.#layOut();
+    });
+  }
+
+  /** The focus of a cell that `change` removes stays in the grid, or no key would be heard. */
+  #keepFocus(change) {
+    const inside = this.sheet.contains(document.activeElement);
+    change();
+    if (!inside || this.sheet.contains(document.activeElement)) return;
+    const { row, column } = this.#active;
+    const cell = this.#rows.get(row)?.cells.get(column);
+    (cell ?? this.element).focus({ preventScroll: true });
   }
 
   #measured() {
@@ -153,7 +168,9 @@ export class CellGrid {
   }
 
   #later() {
-    if (!this.#frame) this.#frame = requestAnimationFrame(() => this.#render());
+    if (!this.#frame) {
+      this.#frame = requestAnimationFrame(() => this.#keepFocus(() => this.#render()));
+    }
   }
 
   #render() {

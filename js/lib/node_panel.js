@@ -70,10 +70,14 @@ export function onReady(node, then) {
   };
 }
 
-/** The node at the other end of an input's wire, or undefined. */
+/** The node at the other end of an input's wire, behind reroutes; undefined if there is none. */
 export function sourceOf(node, name) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
-  return slot < 0 ? undefined : (node.getInputNode?.(slot) ?? undefined);
+  let source = slot < 0 ? null : node.getInputNode?.(slot);
+  for (let wires = 0; source?.isVirtualNode && wires < 100; wires++) {
+    source = source.getInputNode?.(0);
+  }
+  return source ?? undefined;
 }
 
 /** Hides a widget that a panel replaces; its value is saved and queued as before. */

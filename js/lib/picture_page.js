@@ -67,12 +67,14 @@ export class PicturePage {
     const [a, b] = [left, right].map((index) => cellOf(this.#comparison, index));
     this.stage.pair(this.#pictureOf(a), this.#pictureOf(b));
     const swap = () => this.pair(right, left);
+    const used = this.ends.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
     this.ends.replaceChildren(
       cellPicker("A", this.#comparison, a, (index) => this.pair(index, right)),
       button({ label: "Swap A and B", symbol: "swap", kind: "plain", click: swap }),
       cellPicker("B", this.#comparison, b, (index) => this.pair(left, index)),
     );
     show(this.ends, true);
+    if (used) this.ends.querySelector(`[aria-label="${used}"]`)?.focus({ preventScroll: true });
     // prettier-ignore
     this.#showAround([a, b], new Map([[right, "B"], [left, "A"]]));
   }

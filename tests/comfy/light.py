@@ -47,6 +47,12 @@ class Draw:
         colour = hashlib.sha256(f"{positive} {seed}".encode()).digest()[:3]
         return (torch.tensor([*colour]).float().expand(1, height, width, 3) / 255,)
 
+class Alpha:
+    INPUT_TYPES = lambda: {"required": {"image": ("IMAGE",)}}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "tests"
+    def run(self, image):
+        return (torch.cat([image, torch.full_like(image[..., :1], 0.5)], -1),)
+
 class Keypoints:
     INPUT_TYPES = lambda: {"required": {"text": ("STRING", {})}}
     RETURN_TYPES, FUNCTION, CATEGORY = ("POSE_KEYPOINT",), "run", "tests"
@@ -54,7 +60,7 @@ class Keypoints:
         return (json.loads(text),)
 
 NODE_CLASS_MAPPINGS = dict(
-    TestLoad=Load, TestEncode=Encode, TestDraw=Draw, TestKeypoints=Keypoints
+    TestLoad=Load, TestEncode=Encode, TestDraw=Draw, TestAlpha=Alpha, TestKeypoints=Keypoints
 )
 """
 
@@ -105,6 +111,18 @@ def graph(name, prompts=PROMPTS, adapters=ADAPTERS, seconds=0.0, redraw="", **ma
             single_pictures="png",
             redraw=redraw,
         ),
+    }
+
+
+def renamed(prompt, prefix):
+    """The same nodes under other ids, as a copied group has them."""
+
+    def link(value):
+        return [prefix + value[0], value[1]] if isinstance(value, list) else value
+
+    return {
+        prefix + key: node(one["class_type"], **{k: link(v) for k, v in one["inputs"].items()})
+        for key, one in prompt.items()
     }
 
 

@@ -7,12 +7,13 @@ import runpy
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
 
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
 PROMPTS, ADAPTERS = LIGHT["PROMPTS"], LIGHT["ADAPTERS"]
-graph, node = LIGHT["graph"], LIGHT["node"]
+graph, node, renamed = LIGHT["graph"], LIGHT["node"], LIGHT["renamed"]
 
 
 @pytest.fixture
@@ -119,6 +120,54 @@ def cancel_at(server, line):
             server.post("/interrupt", {})
 
     return listen
+
+
+def test_a_copied_group_draws_its_own_sheet(server, drawn):
+    one, other = graph("copied"), renamed(graph("copied"), "1")
+    other["17"]["inputs"]["name"] = "copy"
+    other["16"]["inputs"]["seconds"] = 0.001
+    outcome = server.run(one | other)
+    assert outcome.status == "success", outcome.error
+    assert len(drawn()) == 18
+
+
+def test_nodes_that_got_other_ids_draw_as_before(server, drawn):
+    assert server.run(graph("moved")).status == "success"
+    drawn()
+    moved = renamed(graph("moved", seconds=0.001), "12:")  # as inside of a subgraph
+    outcome = server.run(moved)
+    assert outcome.status == "success", outcome.error
+    assert len(drawn()) == 9
+
+
+def test_a_deleted_cell_is_drawn_again(server, drawn):
+    assert server.run(graph("deleted")).status == "success"
+    drawn()
+    assert server.run(graph("deleted")).status == "success"
+    assert drawn("all") == []
+    newest = max(cells(server), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    assert server.run(graph("deleted")).status == "success"
+    assert len(drawn()) == 1 and newest.is_file()
+
+
+def test_pictures_with_alpha_are_kept_with_it_and_shown(server, drawn):
+    prompt = graph("alpha", prompts=PROMPTS[:1])
+    prompt["8"] = node("TestAlpha", image=["6", 0])
+    prompt["7"]["inputs"]["picture"] = ["8", 0]
+    outcome = server.run(prompt)
+    assert outcome.status == "success", outcome.error
+    assert outcome.previews >= 3 and len(drawn()) == 3
+    newest = max(cells(server), key=lambda path: path.stat().st_mtime_ns)
+    with Image.open(newest) as picture:
+        assert picture.mode == "RGBA"
+    assert server.run(graph("after")).status == "success", "the server lives on"
+
+
+def test_a_widget_with_a_long_text_is_no_file(server, drawn):
+    text = "é" * 130 + ".png"  # fewer characters than a name may have, and more bytes
+    outcome = server.run(graph("long", prompts=(f"x = {text}",), adapters=("base",)))
+    assert outcome.status == "success", outcome.error
 
 
 def test_a_changed_prompt_draws_its_column_only(server, drawn):

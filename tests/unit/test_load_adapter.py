@@ -71,6 +71,14 @@ def test_no_other_folder_is_followed(nodes, tmp_path, name):
         nodes.load_adapter.find_adapter(name)
 
 
+def test_files_by_their_whole_path_and_texts_that_are_too_long_for_names(nodes, tmp_path):
+    picture = tmp_path / "pose.png"
+    picture.write_bytes(b"1")
+    assert nodes.host.files_named(str(picture)) == [picture]
+    assert nodes.host.files_named(str(tmp_path / "none.png")) == []
+    assert nodes.host.files_named("é" * 130) == nodes.host.files_named("戴墨镜" * 30) == []
+
+
 def test_a_name_in_two_places_is_refused(nodes, tmp_path):
     for kind in ("loras", "checkpoints"):
         save_file({"a": torch.zeros(1)}, tmp_path / kind / "a.safetensors")

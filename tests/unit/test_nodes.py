@@ -389,9 +389,15 @@ def test_a_run_that_was_stopped_and_saved_goes_on_when_queued_again(
         training.run(Recipe(), "base.safetensors", source, None, hidden)
         return nodes.train_lora.TrainLoRA.fingerprint_inputs(base_model="base.safetensors")
 
+    result.adapter.parent.mkdir(exist_ok=True)
+    result.adapter.write_bytes(b"")
     finished = asked_after()
     stopped = asked_after(stopped=True)
     assert stopped != finished and asked_after() == stopped
+    result.adapter.unlink()
+    asked = nodes.train_lora.TrainLoRA.fingerprint_inputs
+    assert asked(base_model="base.safetensors") != stopped, "a deleted adapter is trained again"
+    assert asked(base_model=None) != stopped
 
 
 # Adapters

@@ -281,13 +281,30 @@ def test_a_cell_has_its_values_in_the_order_of_the_outputs(nodes):
 
 def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
     check = nodes.matrix.Matrix.validate_inputs
-    assert check("base\none.safetensors\nr4 = adapter_1") is True
+    assert check("base\none.safetensors\nr4 = adapter_1", adapter_1=None) is True
     assert "nobody.safetensors" in check("base\nnobody.safetensors")
     mark = nodes.matrix.Matrix.fingerprint_inputs
     before = mark("one.safetensors")
     assert before == mark("x = one.safetensors")
     (tmp_path / "loras" / "one.safetensors").write_bytes(b"trained again")
     assert mark("one.safetensors") != before
+
+
+def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
+    check = nodes.matrix.Matrix.validate_inputs
+    rows = "base\nr1 = adapter_1\nr4 = adapter_2"
+    assert check(rows, "r1", adapter_1=None, adapter_2=None) is True
+    assert "row 'r4' stands for what is connected to adapter_2" in check(rows, "", adapter_1=None)
+    assert "there is no row 'r4'" in check("base\nr1 = adapter_1", "r4", adapter_1=None)
+    assert "The Matrix has no adapters" in check("", "")
+    # The file's name, which will be the row's, is not known yet.
+    assert check("base", "anna-lora-4f2a", adapter_3=None) is True
+    assert check(None, "anything") is True
+
+
+def test_a_bypassed_train_node_gives_no_adapter(nodes):
+    with pytest.raises(ComparisonError, match="adapter_3 is no file's name: .* bypassed"):
+        run_matrix(nodes, adapter_3=object())
 
 
 # Its files

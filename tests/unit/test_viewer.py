@@ -6,6 +6,7 @@ import importlib
 import json
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from likeness.comparison.matrix import Variant, plan
@@ -93,11 +94,13 @@ def test_viewers_hear_of_each_cell_and_later_ones_read_the_file(
     sent = []
     monkeypatch.setattr(viewer, "tell_browser", lambda event, data: sent.append((event, data)))
     folder = tmp_path / "likeness" / "comparisons" / "x"
-    told = viewer.CellNews("12", folder, small_plan, cells)
+    hidden = SimpleNamespace(unique_id="12", extra_pnginfo={"workflow": {"id": "w"}})
+    told = viewer.CellNews(hidden, folder, small_plan, cells)
     Image.new("RGB", (8, 8)).save(cells[2])
     told.drawn(2)
     ((event, data),) = sent
     assert event == "likeness.cells" and data["node"] == "12" and data["name"] == "x"
+    assert data["workflow"] == "w"
     assert list(data["drawn"]) == ["2"] and data["drawn"]["2"] == viewer.drawn_at(cells[2]) > 0
     view = json.loads((folder / "viewer.json").read_text())
     assert [at > 0 for at in view["drawn"]] == [True, True, True, False]
@@ -106,4 +109,6 @@ def test_viewers_hear_of_each_cell_and_later_ones_read_the_file(
     told.flush()
     assert list(sent[-1][1]["drawn"]) == ["1"]
     told.finished()
-    assert sent[-1][1] == {"node": "12", "name": "x", "drawn": {}, "finished": True}
+    assert sent[-1][1] == {
+        "node": "12", "workflow": "w", "name": "x", "drawn": {}, "finished": True,
+    }  # fmt: skip

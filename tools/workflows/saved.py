@@ -5,7 +5,6 @@ Names, types and order of sockets and widgets are those of the stored schemas in
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,7 +28,6 @@ def saved(page: Page) -> dict[str, Any]:
     places, groups = layout(page)
     order = _order(nodes)
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-likeness/{page.name}")),
         "revision": 0,
         "last_node_id": len(nodes),
         "last_link_id": len(links),
