@@ -80,7 +80,9 @@ def load_base(
     unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
     tokenizer = _fitting(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
-    return BaseModel(unet.eval(), vae.eval(), text_encoder.eval(), tokenizer, chosen)
+    # Buffers that no file has, such as the positions of the text encoder, are not there yet.
+    unet, vae, text_encoder = (part.to(device).eval() for part in (unet, vae, text_encoder))
+    return BaseModel(unet, vae, text_encoder, tokenizer, chosen)
 
 
 def _fitting(folders: Sequence[Path], vocabulary: int, base: Path) -> CLIPTokenizer:

@@ -92,6 +92,15 @@ def test_all_parts_have_the_dtype_and_can_learn(checkpoint, dtype):
         assert not any(b.is_meta for b in getattr(model, part).buffers())
 
 
+def test_everything_is_put_on_the_device(checkpoint):
+    """Also what no file has: on a GPU a text encoder whose positions stay behind fails at once."""
+    model = load_base(checkpoint, device="meta")
+    for part in PARTS:
+        module = getattr(model, part)
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            assert tensor.device.type == "meta", f"{part}.{name}"
+
+
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_a_saved_file_has_every_tensor_and_loads_back_equal(model, tensors, tmp_path, dtype):
     saved = load_file(save(model, tmp_path / "a.safetensors", dtype=dtype, metadata={"a": "b"}))
