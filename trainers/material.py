@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from .base_model import BaseModel
+from .files import make_folder
 from .latents import encode_images
 from .photo_file import class_photos, subject_photos
 from .places import Places
 from .prior import (
     draw_class_images,
     drawn_class_images,
+    missing,
     prior_folder,
     prior_key,
 )
@@ -47,20 +51,50 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     run.stop.check()
     if prior is None or prior.source == "teacher" or prior.images is not None:
         return
-    draw_class_images(
-        base,
-        prior,
-        recipe.class_prompts(),
-        drawn_folder(recipe, run.places, prior),
-        device=accelerator.device,
-        size=recipe.subject.resolution,
-        clip_skip=recipe.text_encoder.clip_skip,
-        progress=lambda done, total: run.progress("class images", done, total),
-        interrupted=lambda: bool(run.stop.here()),
-        notice=run.note,
-        ranks=(accelerator.process_index, accelerator.num_processes),
-    )
+    folder = drawn_folder(recipe, run.places, prior)
+    with _turn_to_draw(run, folder, prior.count):
+        draw_class_images(
+            base,
+            prior,
+            recipe.class_prompts(),
+            folder,
+            device=accelerator.device,
+            size=recipe.subject.resolution,
+            clip_skip=recipe.text_encoder.clip_skip,
+            progress=lambda done, total: run.progress("class images", done, total),
+            interrupted=lambda: bool(run.stop.here()),
+            notice=run.note,
+            graphs=recipe.compute.graphs,
+            ranks=(accelerator.process_index, accelerator.num_processes),
+        )
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[None]:
+    """Waits while another run draws the same set, and shows how far that is.
+
+    Runs of several processes do not: those that wait for the main one would give it up. They and
+    the others then draw side by side, and the first to finish an image keeps it.
+    """
+    lock = FileLock(folder / ".lock")
+    if run.accelerator.num_processes > 1 or not missing(folder, count):
+        yield
+        return
+    make_folder(folder)
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            run.progress("class images", count - len(missing(folder, count)), count)
+            run.stop.check()
+        except (OSError, NotImplementedError):  # a file system without locks
+            break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)

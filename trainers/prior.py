@@ -1,7 +1,9 @@
 """Class images for prior preservation: drawn by the base model once, shared by all runs.
 
-Image i of a set depends on the set's key and on i alone, so drawing can stop at any image, go on
-later, be shared out over processes, and a larger set begins with the smaller one.
+Image i of a set depends on the set's key and on i alone, but for the rounding of the device and
+precision of the run that was first to need it. So drawing can stop at any image, go on later, be
+shared out over processes, and a larger set begins with the smaller one. An image that is there is
+never written again: another run may have read it.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from .errors import OutOfSpace, SubjectError
 from .files import is_full, write_whole
 from .graphs import recorded_unet
 from .memory import is_out_of_memory
-from .recipe import Prior, Subject
+from .recipe import Prior
 from .sampler import Scheduler, Solver, decode, noise_for, sample, sigmas_for
-from .subject import Photo, PhotoSet, read_subject
+from .subject import Photo
 from .text import encode_text, tokenize
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def draw_class_images(
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
     notice: Callable[[str], None] | None = None,
+    graphs: bool = True,
     ranks: tuple[int, int] = (0, 1),
 ) -> None:
     """Draws those of the first `prior.count` images of `size` x `size` that `folder` lacks.
@@ -112,10 +115,10 @@ def draw_class_images(
     (rank, processes): rank k takes each image, on a CPU each block, whose number is k modulo
     processes. `progress(done, total)` counts this rank's images. On a GPU the UNet works in fp16
     whatever the recipe's precision, since the set is shared, `batch` images at a time (None: as
-    many as the memory allows) and half as many where it does not; `notice(text)` says that its
-    steps are not recorded as CUDA graphs. On the CPU small images are drawn in blocks of a fixed
-    size, a block by one rank, so that rounding is the same however drawing is parted. Raises
-    OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
+    many as the memory allows) and half as many where it does not, with `graphs` in CUDA graphs;
+    `notice(text)` says that its steps could not be recorded. On the CPU small images are drawn in
+    blocks of a fixed size, a block by one rank, so that rounding is the same however drawing is
+    parted. Raises OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
     """
     rank, world = ranks
     cuda = device.type == "cuda"
@@ -133,11 +136,15 @@ def draw_class_images(
         at_once = batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
     tell_notice = notice or (lambda text: None)
     artist = _Artist(base, base.unet, prior, prompts, size, clip_skip, device, interrupted)
-    if cuda:
+    if cuda and graphs:
         artist.unet = recorded_unet(base.unet, tell_notice)
     with _Writer(behind=cuda) as writer:
         while todo:
             first = todo[0] - todo[0] % block
+            if _is_whole(image_path(folder, todo[0])):  # another run draws the same set
+                todo = todo[1:]
+                tell(total - len(todo), total)
+                continue
             whole = todo[:at_once] if cuda else list(range(first, first + block))
             part, pictures = [index for index in whole if index in todo], None
             try:
@@ -233,7 +240,7 @@ class _Writer:
         """Raises OutOfSpace, also for images given before."""
         self._settle()
         self._pending = [
-            self._pool.submit(lambda path, picture: _write(path, _png(picture)), path, picture)
+            self._pool.submit(_write_missing, path, picture)
             for path, picture in zip(
                 (image_path(folder, index) for index in indices), pictures, strict=True
             )
@@ -263,15 +270,6 @@ def _drawn(path: Path, size: int) -> Photo:
     return Photo(path, digest, size, size, (0, 0, size, size), (size, size))
 
 
-def read_class_images(folder: Path, resolution: int) -> PhotoSet:
-    """The user's own class images, cropped to squares of `resolution` at the centre.
-
-    They are read as photographs are, and stay square where those use aspect-ratio buckets.
-    Raises SubjectError.
-    """
-    return read_subject(folder, Subject(resolution=resolution))
-
-
 def _description(prior: Prior, prompts: Sequence[str], size: int) -> dict[str, Any]:
     """What is drawn and how, as `prompt.json` beside the images tells it."""
     return {
@@ -289,6 +287,11 @@ def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _write_missing(path: Path, picture: np.ndarray) -> None:
+    if not _is_whole(path):
+        _write(path, _png(picture))
 
 
 def _check_space(folder: Path, need: int) -> None:

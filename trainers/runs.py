@@ -196,7 +196,7 @@ def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
             "The recipe was made with a set of class images of its own (prior.images): "
             "give their folder, or set prior.images to null to have them drawn."
         )
-    # As prior.read_class_images reads them; that room needs torch.
+    # As photographs are read, but square where those use aspect-ratio buckets.
     images = read_subject(places.class_images, Subject(resolution=recipe.subject.resolution))
     named = recipe.prior.images if recipe.prior else None
     _same("set of class images", named, images.digest)

@@ -18,7 +18,6 @@ from likeness.trainers.prior import (
     missing,
     prior_folder,
     prior_key,
-    read_class_images,
 )
 from likeness.trainers.recipe import Prior
 from likeness.trainers.subject import load_pixels
@@ -58,6 +57,24 @@ def test_several_prompts_are_drawn_in_turn(base, tmp_path):
         np.testing.assert_allclose(picture, each[index % 2][index], atol=1)
     about = json.loads((tmp_path / "both" / "prompt.json").read_text())
     assert about["prompt"] == "a photo of man\na man in the kitchen"
+
+
+def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monkeypatch):
+    folder, real = tmp_path / "set", module._Artist.draw
+
+    def slowly(artist, indices):
+        pictures = real(artist, indices)
+        if not image_path(folder, 2).exists():  # the other run is here, and further
+            for index in (2, 9):
+                Image.new("RGB", (SIZE, SIZE), "red").save(image_path(folder, index))
+        return pictures
+
+    monkeypatch.setattr(module._Artist, "draw", slowly)
+    draw(base, folder, 10)
+    drawn = images(folder, 10)
+    assert [bool((picture == (255, 0, 0)).all()) for picture in drawn] == [
+        index in (2, 9) for index in range(10)
+    ]
 
 
 KEY = {"prior": Prior(), "prompts": ["a photo of man"], "base_digest": "b", "size": 512}
@@ -183,15 +200,6 @@ def test_drawn_images_are_read_in_their_order(base, tmp_path):
     assert missing(tmp_path, 1) == []
     with pytest.raises(SubjectError, match=r"000000\.png: .* damaged"):
         load_pixels(drawn_class_images(tmp_path, 1, SIZE)[0])
-
-
-def test_own_class_images_become_squares(tmp_path):
-    Image.new("RGB", (90, 120), "red").save(tmp_path / "a.jpg")
-    Image.new("RGB", (70, 30), "red").save(tmp_path / "b.jpg")
-    own = read_class_images(tmp_path, 64)
-    assert [photo.size for photo in own.photos] == [(64, 64)]
-    assert [item.name for item in own.refused] == ["b.jpg"]
-    assert len(own.digest) == 64
 
 
 def test_where_memory_is_short_fewer_are_drawn_at_once(base, tmp_path, monkeypatch):
