@@ -66,14 +66,6 @@ def given_encoders(given: argparse.Namespace) -> EncoderFiles:
     )
 
 
-def numbered_share(text: str) -> tuple[int, int]:
-    """(K, N) of ``K/N``. Raises argparse.ArgumentTypeError unless K is from 0 to N - 1."""
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
-    return int(number), int(count)
-
-
 def drawing_command(given: argparse.Namespace) -> list[str]:
     """The arguments of `likeness` that draw the same plan's cells on the CPU of this machine."""
     parts = ["compare", str(given.plan), "--device", "cpu", "--output", str(given.output)]

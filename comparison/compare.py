@@ -6,7 +6,7 @@ Each part is kept as it is finished, so the same call goes on where an earlier o
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,15 +179,15 @@ def draw_missing(
     *,
     on_cell: Callable[[Cell], None],
     device: str = "cpu",
-    share: tuple[int, int] = (0, 1),
+    only: Collection[int] | None = None,
 ) -> None:
     """Draws the cells that have no file, variant by variant, each kept as soon as it is drawn.
 
-    One model is in memory at a time. `on_cell` is called after each. Of a `share` (K, N) only the
-    K-th of every N cells. Raises the errors of files that do not fit.
+    One model is in memory at a time. `on_cell` is called after each. `only` are the numbers of the
+    cells to draw, in the plan's order; None: all. Raises the errors of files that do not fit.
     """
     adapters = {one.name: one.adapter for one in taught}
-    for variant, cells in _missing(plan, files.output, share):
+    for variant, cells in _missing(plan, files.output, only):
         model = _Model(plan, variant, adapters[variant.name], files, device)
         for cell, path in cells:
             if not path.is_file():  # unless an equal cell was drawn just now
@@ -198,9 +198,13 @@ def draw_missing(
 
 
 def _missing(
-    plan: Plan, output: Path, share: tuple[int, int]
+    plan: Plan, output: Path, only: Collection[int] | None
 ) -> Iterator[tuple[Variant, list[tuple[Cell, Path]]]]:
-    kept = list(zip(plan.cells(), cell_files(plan, output), strict=True))[share[0] :: share[1]]
+    kept = [
+        pair
+        for number, pair in enumerate(zip(plan.cells(), cell_files(plan, output), strict=True))
+        if only is None or number in only
+    ]
     for variant in plan.variants:
         cells = [(c, p) for c, p in kept if c.variant == variant.name and not p.is_file()]
         if cells:

@@ -22,6 +22,7 @@ from PIL import Image
 from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata, strip_prompts
 from ..trainers.base_file import digest_of
 from ..trainers.errors import AdapterError
+from ..trainers.files import replace
 from ..trainers.recipe import Recipe
 from ..trainers.runs import RunFolder
 from ..trainers.subject import read_subject
@@ -117,7 +118,7 @@ def export(
     try:
         with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
             names = _fill(_Archive(archive), shared, workflow, photographs, prompts)
-        os.replace(partial, target)
+        replace(partial, target)
     except OSError as error:
         raise ComparisonError(f"{target} cannot be written: {error.strerror}.") from error
     finally:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Mapping
 
 from tqdm import tqdm
 
-from ..trainers.errors import RunCancelled
 from ..trainers.events import Event
 from ..trainers.job import train
 from ..trainers.places import Places
@@ -39,8 +38,6 @@ def several_at_once(given: argparse.Namespace) -> TrainRows:
         interrupts, screen = Interrupts(), RowsScreen(recipes)
 
         def train_row(name: str, recipe: Recipe, cancelled: Callable[[], bool]) -> Result:
-            if interrupts.asked:
-                raise RunCancelled(f"{name} was not begun; the same command goes on.")
             result = train(
                 recipe, places, on_event=lambda event: screen.show(name, event),
                 interrupted=cancelled, before_start=interrupts.watch, device="cpu",
@@ -49,8 +46,13 @@ def several_at_once(given: argparse.Namespace) -> TrainRows:
             return result
 
         interrupts.begin()
+        rows: dict[str, list[str]] = {}  # those with equal recipes are one run
+        for name, recipe in recipes.items():
+            rows.setdefault(recipe.digest(), []).append(name)
+        first = {names[0]: recipes[names[0]] for names in rows.values()}
         try:
-            yield from in_threads(train_row, recipes, given.at_once)
+            for name, result in in_threads(train_row, first, given.at_once):
+                yield from ((row, result) for row in rows[recipes[name].digest()])
         finally:
             interrupts.close()
             screen.close()

@@ -23,7 +23,6 @@ from .arguments import (
     given_encoders,
     given_files,
     given_plan,
-    numbered_share,
 )
 from .compare import Files, bound_plan, cell_files, draw_missing, photographs, teach
 from .encoders import find_encoders
@@ -113,7 +112,7 @@ def _add_compare(commands: Any) -> None:
         "--at-once", type=int, default=1, metavar="N",
         help="rows trained and pictures drawn at the same time, on a CPU: for small models",
     )  # fmt: skip
-    parser.add_argument("--share", type=numbered_share, help=argparse.SUPPRESS)
+    parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
     _add_encoders(parser)
     parser.set_defaults(run=_compare)
@@ -214,8 +213,8 @@ def _export(given: argparse.Namespace) -> int:
 
 def _compare(given: argparse.Namespace) -> int:
     plan, files = given_plan(given), given_files(given)
-    if given.share:
-        return _draw_share(given, plan, files)
+    if given.cells:
+        return _draw_part(given, plan, files)
     _check_at_once(given)
     taught = teach(plan, files, one_by_one(given) if given.at_once == 1 else several_at_once(given))
     drawn = bound_plan(plan, taught, files)
@@ -236,14 +235,15 @@ def _check_at_once(given: argparse.Namespace) -> None:
         raise ComparisonError("--at-once is for CPUs: with a GPU give --device cpu, or leave it.")
 
 
-def _draw_share(given: argparse.Namespace, plan: PlanFile, files: Files) -> int:
-    """What `draw_in_processes` starts: a share of the cells, when all rows are trained."""
+def _draw_part(given: argparse.Namespace, plan: PlanFile, files: Files) -> int:
+    """What `draw_in_processes` starts: some of the cells, when all rows are trained."""
     from ..trainers.stop import when_parent_ends  # imports torch, which only this needs so early
 
     when_parent_ends(lambda: os._exit(RunCancelled.exit_code))
     taught = teach(plan, files, finished_rows)
     drawn = bound_plan(plan, taught, files)
-    draw_missing(drawn, taught, files, on_cell=lambda cell: None, share=given.share)
+    only = frozenset(json.loads(given.cells.read_bytes()))
+    draw_missing(drawn, taught, files, on_cell=lambda cell: None, only=only)
     return 0
 
 
@@ -252,7 +252,8 @@ def _draw_cells(
 ) -> None:
     """Draws what is missing under a bar of cells done, left and time left."""
     kept = cell_files(plan, files.output)
-    done = sum(path.is_file() for path in kept)
+    missing = [number for number, path in enumerate(kept) if not path.is_file()]
+    done = len(kept) - len(missing)
     if done == len(kept):
         print(f"cells    all {done} are there; nothing was drawn")
         return
@@ -267,9 +268,7 @@ def _draw_cells(
             if given.at_once == 1:
                 draw_missing(plan, taught, files, on_cell=show, device=_device(given.device))
             else:
-                draw_in_processes(
-                    drawing_command(given), min(given.at_once, len(kept) - done), kept, bar
-                )
+                draw_in_processes(drawing_command(given), missing, given.at_once, kept, bar)
         except KeyboardInterrupt:
             bar.close()
             there = sum(path.is_file() for path in kept)

@@ -6,9 +6,9 @@ anyway; for drawing the same command is started again for a share of the cells.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ..trainers.job import PACKAGE, POLL_SECONDS, log_tail, waiting_briefly
+from ..trainers.job import PACKAGE, POLL_SECONDS, log_tail, python, waiting_briefly
 from .errors import ComparisonError
 
 _Given = TypeVar("_Given")
@@ -49,24 +49,32 @@ def in_threads(
 
 
 def draw_in_processes(
-    command: Sequence[str], processes: int, pictures: Sequence[Path], bar: tqdm[Any]
+    command: Sequence[str],
+    missing: Sequence[int],
+    processes: int,
+    pictures: Sequence[Path],
+    bar: tqdm[Any],
 ) -> None:
-    """Runs ``likeness <command> --share K/N`` for each K until all have ended.
+    """Deals the cells `missing` out to processes that run ``likeness <command> --cells FILE``.
 
     `bar` counts the `pictures` that are there. The processes end when this one does. Raises
     ComparisonError with the last words of one that failed.
     """
+    parts = [part for first in range(processes) if (part := missing[first::processes])]
     environment = {**waiting_briefly(os.environ), "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log.txt"), "wb") as log:
+        files = [Path(folder, f"{number}.json") for number in range(len(parts))]
+        for file, part in zip(files, parts, strict=True):
+            file.write_text(json.dumps(list(part)))
         started = [
             subprocess.Popen(
-                [sys.executable, str(PACKAGE), *command, "--share", f"{number}/{processes}"],
+                [*python(), str(PACKAGE), *command, "--cells", str(file)],
                 stdin=subprocess.PIPE,  # closes when this process ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
-            for number in range(processes)
+            for file in files
         ]
         try:
             _wait(started, pictures, bar)

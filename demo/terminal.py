@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..comparison.arguments import numbered_share
 from ..trainers.errors import RecipeError
 from ..trainers.files import write_between_marks
 
@@ -191,3 +190,11 @@ def _judge(given: argparse.Namespace) -> int:
     if given.write:
         write_between_marks(given.write, "judges", text)
     return 0
+
+
+def numbered_share(text: str) -> tuple[int, int]:
+    """(K, N) of ``K/N``. Raises argparse.ArgumentTypeError unless K is from 0 to N - 1."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
+    return int(number), int(count)

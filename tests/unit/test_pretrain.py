@@ -1,3 +1,4 @@
+import argparse
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, with_latents
 from likeness.demo.pretrain_loop import Course, Task, _gradients, train
 from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
+from likeness.demo.terminal import numbered_share
 from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers.errors import BaseModelError, CheckpointError, RunFailed
 from likeness.trainers.text import tokenize
@@ -381,3 +383,9 @@ def test_unpacked_weights_are_packed_to_the_same_files(tmp_path):
         assert weights.digest(weights.find(name, tmp_path / "weights")) == weights.digest(
             weights.find(name)
         )
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "a/3", "-1/2", "0/0"])
+def test_a_wrong_share_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        numbered_share(text)

@@ -3,17 +3,19 @@
 import argparse
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from likeness.comparison import teaching, together
-from likeness.comparison.arguments import drawing_command, numbered_share
+from likeness.comparison.arguments import drawing_command
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.terminal import add_commands
 from likeness.comparison.together import draw_in_processes, in_threads
 from likeness.trainers.errors import RunCancelled
 from likeness.trainers.events import Event
 from likeness.trainers.presets import preset
+from likeness.trainers.runs import RunFolder
 from tqdm import tqdm
 
 
@@ -49,13 +51,14 @@ def test_a_failure_cancels_what_works_and_begins_nothing_more():
 
 
 SCRIPT = """
-import pathlib, sys
-folder, share, number = sys.argv[1], *sys.argv[2:]
-assert share == "--share"
+import json, pathlib, sys
+folder, cells, file = sys.argv[1:]
+assert cells == "--cells"
 if folder == "fail":
     sys.exit("the disk is full")
-k, n = map(int, number.split("/"))
-for index in range(k, 5, n):
+numbers = json.loads(pathlib.Path(file).read_text())
+pathlib.Path(folder, f"{numbers[0]}.txt").write_text(str(len(numbers)))
+for index in numbers:
     pathlib.Path(folder, f"{index}.png").write_bytes(b"x")
 """
 
@@ -67,16 +70,24 @@ def script(tmp_path, monkeypatch):
     monkeypatch.setattr(together, "PACKAGE", path)
 
 
-def test_processes_draw_a_share_each(script, tmp_path):
-    pictures = [tmp_path / f"{index}.png" for index in range(5)]
-    with tqdm(total=5, disable=None, file=sys.stderr) as bar:
-        draw_in_processes([str(tmp_path)], 2, pictures, bar)
-    assert all(path.is_file() for path in pictures)
+def test_what_is_missing_is_dealt_out_to_the_processes(script, tmp_path):
+    pictures = [tmp_path / f"{index}.png" for index in range(8)]
+    missing = [1, 3, 5, 7]  # what a second draw of each prompt adds
+    with tqdm(total=8, disable=None, file=sys.stderr) as bar:
+        draw_in_processes([str(tmp_path)], missing, 2, pictures, bar)
+    assert [path.is_file() for path in pictures] == [False, True] * 4
+    assert [path.read_text() for path in sorted(tmp_path.glob("*.txt"))] == ["2", "2"]
+
+
+def test_no_more_processes_are_started_than_there_are_cells(script, tmp_path):
+    with tqdm(total=1) as bar:
+        draw_in_processes([str(tmp_path)], [0], 4, [tmp_path / "0.png"], bar)
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["0.txt"]
 
 
 def test_a_process_that_fails_says_why(script):
     with tqdm(total=1) as bar, pytest.raises(ComparisonError, match="the disk is full"):
-        draw_in_processes(["fail"], 2, [], bar)
+        draw_in_processes(["fail"], [0, 1], 2, [], bar)
 
 
 def given(*arguments):
@@ -91,19 +102,13 @@ def test_the_command_that_draws_asks_for_the_same_plan_and_files():
         "--adapter", "r4=x", "--adapters", "f", "--set", "seed=3", "--output", "o",
         "--without-pose", "--at-once", "3", "--no-scores",
     )  # fmt: skip
-    drawn = given(*drawing_command(asked)[1:], "--share", "1/3")
+    drawn = given(*drawing_command(asked)[1:], "--cells", "1.json")
     same = ("plan", "base", "photos", "class_images", "controlnet", "tokenizer", "adapter",
             "adapters", "set", "output", "without_pose")  # fmt: skip
     assert {name: getattr(drawn, name) for name in same} == {
         name: getattr(asked, name) for name in same
     }
-    assert drawn.share == (1, 3) and drawn.device == "cpu"
-
-
-@pytest.mark.parametrize("text", ["2/2", "1", "a/3", "-1/2", "0/0"])
-def test_a_wrong_share_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        numbered_share(text)
+    assert drawn.cells == Path("1.json") and drawn.device == "cpu"
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])
@@ -143,13 +148,28 @@ def test_one_bar_shows_all_rows(capsys):
     assert "tiny: careful" in said and "row      lora-r1\nadapter  a.safetensors" in said
 
 
-def test_rows_are_not_begun_after_ctrl_c(monkeypatch):
+def test_rows_are_not_begun_after_ctrl_c(monkeypatch, tmp_path):
     class Asked(teaching.Interrupts):
         def begin(self):
             self.asked = True
 
     monkeypatch.setattr(teaching, "Interrupts", Asked)
-    monkeypatch.setattr(teaching, "train", lambda *args, **more: pytest.fail("begun"))
+    folder = RunFolder(tmp_path)
+    monkeypatch.setattr(teaching, "train", lambda *_, before_start, **__: before_start(folder))
     rows = teaching.several_at_once(SimpleNamespace(at_once=2))
     with pytest.raises(RunCancelled, match="was not begun"):
         list(rows({"tiny": preset("miniature-tiny")}, None))
+
+
+def test_rows_of_one_recipe_are_one_training(monkeypatch, capsys):
+    begun = []
+
+    def train(recipe, places, **_):
+        begun.append(recipe.name)
+        return result()
+
+    monkeypatch.setattr(teaching, "train", train)
+    r1, r4 = (preset(f"miniature-lora-{rank}") for rank in ("r1", "r4"))
+    rows = teaching.several_at_once(SimpleNamespace(at_once=2))
+    trained = list(rows({"half": r4, "other": r1, "full": r4}, None))
+    assert len(begun) == 2 and sorted(name for name, _ in trained) == ["full", "half", "other"]
