@@ -11,13 +11,29 @@ import os
 import re
 import secrets
 import shutil
+import time
 from pathlib import Path
 
+_PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Rust's messages: "No space left on device (os error 28)"; 112 and 39 are Windows' codes.
 _FULL_TEXT = re.compile(r"os error (28|122|112|39)\b|no space left", re.IGNORECASE)
 # What file systems answer that have no way to sync a folder.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF}
+
+
+def replace(source: Path, target: Path) -> None:
+    """`os.replace`. On Windows it waits up to two seconds for other programs, such as a virus
+    scanner, that have one of the two open. Raises OSError.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
 
 
 def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
@@ -33,7 +49,7 @@ def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     if lasting:
@@ -87,8 +103,8 @@ def move_folder(partial: Path, target: Path) -> None:
     sync_folder(partial)
     aside = _aside(target)
     if target.exists():
-        os.replace(target, aside)
-    os.replace(partial, target)
+        replace(target, aside)
+    replace(partial, target)
     sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -96,7 +112,7 @@ def move_folder(partial: Path, target: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that it is never seen half: its name goes first."""
     aside = _aside(folder)
-    os.replace(folder, aside)
+    replace(folder, aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 

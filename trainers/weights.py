@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import BaseModelError, OutOfSpace, RunFailed
-from .files import sync_folder
+from .files import replace, sync_folder
 
 _NAMES = {torch.float16: "F16", torch.float32: "F32"}
 _MARGIN = 16 << 20  # bytes left free on the disk
@@ -77,7 +77,7 @@ def write_weights(
             file.flush()
             os.fsync(file.fileno())
         _compare(partial, tensors, dtype)
-        os.replace(partial, path)
+        replace(partial, path)
         sync_folder(path.parent)
     except OSError as error:
         _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free)

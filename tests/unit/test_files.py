@@ -36,6 +36,24 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_file_that_another_program_has_open_is_replaced_when_it_is_let_go(tmp_path, monkeypatch):
+    held, real = [1, 2, 3], os.replace
+
+    def replace(source, target):
+        if held:
+            held.pop()
+            raise PermissionError(13, "in use")
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    with pytest.raises(PermissionError):
+        files.write_whole(tmp_path / "a", "1")  # elsewhere than on Windows it will not change
+    monkeypatch.setattr(files, "_PATIENCE", 5.0)
+    files.write_whole(tmp_path / "a", "2")
+    assert (tmp_path / "a").read_text() == "2" and not held
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_folder_takes_the_place_of_another_whole(tmp_path):
     for name in ("partial", "target"):
         (tmp_path / name).mkdir()
