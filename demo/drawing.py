@@ -20,7 +20,7 @@ from ..trainers.errors import MissingPackage
 try:
     import aggdraw
 except ImportError as error:
-    raise MissingPackage("aggdraw", "demo", "Drawing the miniature's world") from error
+    raise MissingPackage("aggdraw", "Drawing the miniature's world") from error
 
 Colour = tuple[int, int, int]
 Array = NDArray[np.float64]

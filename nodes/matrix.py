@@ -108,7 +108,9 @@ class Matrix(io.ComfyNode):
             for _, name in adapter_lines(adapters or ""):
                 _path_of(name)
             if adapters is not None:
-                wired = [key for key, value in zip(SOCKETS, sockets) if value is not ABSENT]
+                wired = [
+                    key for key, value in zip(SOCKETS, sockets, strict=True) if value is not ABSENT
+                ]
                 check_rows(adapters, wired, pose_rows or "")
         except LikenessError as error:
             return str(error)

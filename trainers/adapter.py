@@ -26,7 +26,7 @@ from .adapter_names import (
     normalise,
 )
 from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
-from .files import is_full, sync_folder
+from .files import is_full, replace, sync_folder
 from .recipe import LoRA, Recipe, recipe_from_json
 from .tensor_file import MEGABYTE, Header, read_header, serialise
 
@@ -64,7 +64,7 @@ def save_adapter(
     try:
         _write(partial, content)
         _compare(partial, stored)
-        os.replace(partial, path)
+        replace(partial, path)
         sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
@@ -124,12 +124,13 @@ def _compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def metadata_for(
-    recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon"
-) -> dict[str, str]:
+    recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon",
+    precision: str | None = None,
+) -> dict[str, str]:  # fmt: skip
     """The metadata of a result after `steps` optimizer steps, with one loss for each.
 
-    `prediction` is the base model's, ``epsilon`` or ``v_prediction``. No path, user or time of
-    day is in it: the same run gives the same file.
+    `prediction` is the base model's, ``epsilon`` or ``v_prediction``; `precision` the one computed
+    in. No path, user or time of day is in it: the same run gives the same file.
     """
     subject = recipe.subject
     metadata = {
@@ -149,7 +150,8 @@ def metadata_for(
             "modelspec.architecture": "stable-diffusion-v1/lora",
             "modelspec.implementation": "diffusers",
         }
-        return metadata | _kohya_metadata(recipe, recipe.method, steps)
+        computed = precision or recipe.compute.precision
+        return metadata | _kohya_metadata(recipe, recipe.method, steps, computed)
     return metadata | {
         "modelspec.architecture": "stable-diffusion-v1",
         "modelspec.implementation": "https://github.com/CompVis/stable-diffusion",
@@ -162,7 +164,7 @@ def late_loss(losses: Sequence[float]) -> float:
     return sum(tail) / len(tail)
 
 
-def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int) -> dict[str, str]:
+def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) -> dict[str, str]:
     """The ``ss_`` keys of kohya's sd-scripts that its readers show or search by."""
     rate = recipe.optimizer.learning_rate
     text = recipe.text_encoder
@@ -183,7 +185,7 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int) -> dict[str, str]:
         "ss_steps": steps,
         "ss_max_train_steps": recipe.schedule.steps,
         "ss_gradient_accumulation_steps": recipe.schedule.accumulation,
-        "ss_mixed_precision": recipe.compute.precision,
+        "ss_mixed_precision": {"fp32": "no"}.get(precision, precision),
         "ss_resolution": f"({recipe.subject.resolution}, {recipe.subject.resolution})",
         "ss_enable_bucket": recipe.subject.buckets,
         "ss_clip_skip": recipe.text_encoder.clip_skip,

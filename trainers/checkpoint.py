@@ -207,7 +207,8 @@ def _optimizer_of(
         # torch keeps the step count on the CPU unless the optimizer is fused.
         on_cpu = value.ndim == 0 and not state.optimizer.param_groups[0].get("fused")
         device = "cpu" if on_cpu else parameter.device
-        restored.setdefault(parameter, {})[entry] = value.to(device)
+        # Copied: a mapped file that was removed keeps its room on the disk.
+        restored.setdefault(parameter, {})[entry] = value.to(device, copy=True)
     return restored
 
 

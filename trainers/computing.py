@@ -21,6 +21,7 @@ from .in_backward import UpdateInBackward
 from .packages import eight_bit_lack
 from .recipe import LoRA, Recipe
 from .run import Run, has_bf16
+from .runs import continued
 from .step import Compute, Learner, gradients
 from .tiers import Size, Tier
 
@@ -36,23 +37,29 @@ def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
 
 
 def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) -> Tier:
-    """The tier that the run took before, else the fastest that fits; it is kept with the run.
+    """The tier that the run took before, or the one that it continues; else the fastest that fits.
 
-    Raises RecipeError for a tier of the recipe's that is not for it.
+    It is kept with the run. Raises RecipeError for a tier of the recipe's that is not for it.
     """
     choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
-    before = tiers.stored(run.folder.tier_file)
-    if before in choice:
-        run.tier = before
-        return before
-    size = size_of(run.recipe, base, parameters)
-    tier, note = tiers.choose(choice, run.recipe, run.precision, size, free_memory(run.accelerator))
+    tier, note = tiers.stored(run.folder.tier_file) or _tier_before(run), None
+    if tier is None or tier not in choice:
+        size = size_of(run.recipe, base, parameters)
+        free = free_memory(run.accelerator)
+        tier, note = tiers.choose(choice, run.recipe, run.precision, size, free)
     if note:
         run.note(note)
     if run.accelerator.is_main_process:
         tiers.store(run.folder.tier_file, tier)
     run.tier = tier
     return tier
+
+
+def _tier_before(run: Run) -> Tier | None:
+    """The tier of the run that this one continues: its state may fit no other tier's optimizer."""
+    if run.recipe.continues is None:
+        return None
+    return tiers.stored(continued(run.recipe, run.places).tier_file)
 
 
 def size_of(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> Size:

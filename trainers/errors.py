@@ -44,19 +44,16 @@ class MissingPackage(LikenessError):
 
     Args:
         package: its name on the package index.
-        extra: the extra of this project that installs it.
         why: what asked for it, e.g. ``"8-bit Adam"``.
         lack: what is wrong with it, as the end of a sentence.
     """
 
-    def __init__(self, package: str, extra: str, why: str, lack: str = ABSENT) -> None:
+    def __init__(self, package: str, why: str, lack: str = ABSENT) -> None:
         super().__init__(
-            f"{why} needs the package {package}, which {lack}. Install it with: "
-            f'pip install --upgrade "comfyui-likeness[{extra}]" '
-            f"(or: pip install --upgrade {package})."
+            f"{why} needs the package {package}, which {lack}. Install it into the Python that "
+            f"runs this: pip install --upgrade {package}"
         )
         self.package = package
-        self.extra = extra
 
 
 class OutOfSpace(LikenessError):

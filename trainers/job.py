@@ -30,6 +30,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
 LEAVE_SECONDS = 1.25  # for a last checkpoint when a run is cancelled
 KILL_SECONDS = 2.0
+_CLOCK_SECONDS = 0.1  # a file's time may be a little before the clock's
 
 OnEvent = Callable[[Event], None]
 
@@ -41,19 +42,30 @@ class Job:
         folder: a prepared run.
         processes: how many processes train together, each on its own GPU or all on the CPU.
         device: "auto", or "cpu" to leave a GPU alone.
+        since: the moment (`time.time()`) from which a stop flag is meant for this process.
     """
 
-    def __init__(self, folder: RunFolder, *, processes: int = 1, device: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        processes: int = 1,
+        device: str = "auto",
+        since: float | None = None,
+    ) -> None:
         self.folder = folder
         self._reader = EventReader(folder.events, skip_old=True)
         environment = _with_own_allocator(dict(os.environ))
         environment |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        if sys.flags.no_user_site:  # for what torch.distributed.run starts
+            environment["PYTHONNOUSERSITE"] = "1"
         environment = waiting_briefly(environment)
         if device == "cpu":
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+        meant = [] if since is None else ["--since", repr(since)]
         with open(folder.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*_command(processes), str(folder.path), "--follow-parent"],
+                [*_command(processes), str(folder.path), "--follow-parent", *meant],
                 stdin=subprocess.PIPE,  # closes when this process ends: the run then ends too
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -150,11 +162,18 @@ def waiting_briefly(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 
+def python() -> list[str]:
+    """This interpreter, as it was started: ComfyUI's portable build keeps the user's own packages
+    out by ``-s``, and another torch must not come in here.
+    """
+    return [sys.executable, *(["-s"] if sys.flags.no_user_site else [])]
+
+
 def _command(processes: int) -> list[str]:
     if processes == 1:
-        return [sys.executable, str(PACKAGE), "run"]
+        return [*python(), str(PACKAGE), "run"]
     # What `accelerate launch` itself starts on one machine; it has no launcher for CPUs alone.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch = [*python(), "-m", "torch.distributed.run", "--standalone"]
     return [*launch, f"--nproc_per_node={processes}", str(PACKAGE), "run"]
 
 
@@ -182,9 +201,10 @@ def train(
     result = folder.finished()
     if result is not None:
         return replace(result, reused=True)
+    since = time.time() - _CLOCK_SECONDS
     if before_start is not None:
         before_start(folder)
-    job = Job(folder, processes=processes, device=device)
+    job = Job(folder, processes=processes, device=device, since=since)
     try:
         failure = _follow(job, on_event, interrupted)
     finally:

@@ -11,8 +11,8 @@ from .errors import ABSENT, MissingPackage
 from .recipe import Recipe
 
 _OPTIMIZERS = {
-    "adamw8bit": ("bitsandbytes", "cuda", "8-bit Adam"),
-    "prodigy": ("prodigyopt", "prodigy", "The Prodigy optimizer"),
+    "adamw8bit": ("bitsandbytes", "8-bit Adam"),
+    "prodigy": ("prodigyopt", "The Prodigy optimizer"),
 }
 _EIGHT_BIT_ON_CPU = Version("0.50")  # older ones fail at import there, or at the first step
 
@@ -35,15 +35,15 @@ def eight_bit_lack() -> str | None:
 
 
 def require_packages(recipe: Recipe) -> None:
-    """Raises MissingPackage for the first one absent or too old; it names the extra to install."""
+    """Raises MissingPackage for the first one absent or too old."""
     needs = []
     if recipe.optimizer.name in _OPTIMIZERS:
         needs.append(_OPTIMIZERS[recipe.optimizer.name])
     if recipe.compute.attention == "xformers":
-        needs.append(("xformers", "cuda", "xformers attention"))
+        needs.append(("xformers", "xformers attention"))
     if recipe.subject.crop == "face":
-        needs.append(("dlib", "scores", "The face crop"))
-    for package, extra, why in needs:
+        needs.append(("dlib", "The face crop"))
+    for package, why in needs:
         absent = None if find_spec(package) else ABSENT
         if lack := eight_bit_lack() if package == "bitsandbytes" else absent:
-            raise MissingPackage("dlib-bin" if package == "dlib" else package, extra, why, lack)
+            raise MissingPackage("dlib-bin" if package == "dlib" else package, why, lack)

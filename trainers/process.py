@@ -31,9 +31,10 @@ LOCK_SECONDS = 1.0  # another process may hold the lock for a moment, only to as
 _log = logging.getLogger(__name__)
 
 
-def run_process(path: Path, *, follow_parent: bool) -> int:
+def run_process(path: Path, *, follow_parent: bool, since: float | None = None) -> int:
     """Trains the prepared run in `path`; returns the exit code.
 
+    A stop flag from before `since` (seconds since 1970; None: now) was meant for another process.
     Everything that goes wrong is said as an event `failed`, with the traceback in the log.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
@@ -43,7 +44,7 @@ def run_process(path: Path, *, follow_parent: bool) -> int:
     accelerator = Accelerator(mixed_precision="no")
     try:
         main = accelerator.is_main_process
-        with locked(folder, start, main=main), _events(folder, accelerator) as emit:
+        with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
             return _told(folder, accelerator, emit, follow_parent, start)
     except LikenessError as error:
         # Not an event: another process has the lock, or the disk has no room for one.

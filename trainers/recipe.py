@@ -178,8 +178,11 @@ def recipe_from_data(data: Any) -> Recipe:
         raise RecipeError(explain(error, "recipe")) from None
 
 
-def recipe_from_json(text: str) -> Recipe:
-    """Recipe of JSON text. Raises RecipeError."""
+def recipe_from_json(text: str | bytes) -> Recipe:
+    """Recipe of JSON text, or of a file's bytes in UTF-8 or UTF-16, as PowerShell writes them.
+
+    Raises RecipeError.
+    """
     try:
         return recipe_from_data(json.loads(text))
     except (ValueError, RecursionError) as error:
@@ -189,8 +192,8 @@ def recipe_from_json(text: str) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Recipe of a JSON file. Raises RecipeError."""
     try:
-        return recipe_from_json(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return recipe_from_json(Path(path).read_bytes())
+    except OSError as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
 
 

@@ -30,7 +30,10 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
     if not run.accelerator.is_main_process:
         return folder / f"{name}.safetensors"
     make_folder(folder)
-    metadata = metadata_for(recipe, steps=steps, losses=run.losses, prediction=base.prediction)
+    metadata = metadata_for(
+        recipe, steps=steps, losses=run.losses, prediction=base.prediction,
+        precision=run.precision,
+    )  # fmt: skip
     for number in itertools.count(1):
         path = folder / (f"{name}-{number}.safetensors" if number > 1 else f"{name}.safetensors")
         with suppress(NameTaken):

@@ -233,7 +233,7 @@ def face_finder() -> FaceFinder:
     try:
         import dlib
     except ImportError:
-        raise MissingPackage("dlib-bin", "scores", "The face crop") from None
+        raise MissingPackage("dlib-bin", "The face crop") from None
     detector: Any = dlib.get_frontal_face_detector()
 
     def find(image: Image.Image) -> Box | None:

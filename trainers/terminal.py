@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
-from .errors import RecipeError
+from .errors import RecipeError, RunCancelled
 from .events import Event
 from .job import train
 from .places import Places
@@ -40,6 +40,9 @@ def add_commands(commands: Any) -> None:
     process.add_argument("folder", type=Path)
     process.add_argument(
         "--follow-parent", action="store_true", help="stop and save when standard input closes"
+    )
+    process.add_argument(
+        "--since", type=float, help="heed a stop flag from this moment on (seconds since 1970)"
     )
     process.set_defaults(run=_run)
 
@@ -152,10 +155,10 @@ class Interrupts:
         self.asked = False
 
     def watch(self, folder: RunFolder) -> None:
-        """Begins, for the run in `folder`, too."""
-        self._folders.append(folder)
+        """Begins, for the run in `folder`, too. Raises RunCancelled after a Ctrl-C."""
+        self._folders.append(folder)  # before it is asked: the flag is set, or it is seen here
         if self.asked:
-            folder.stop.touch()
+            raise RunCancelled(f"{folder.path.name} was not begun; the same command goes on.")
         self.begin()
 
     def begin(self) -> None:
@@ -255,7 +258,7 @@ def _schema(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace) -> int:
     from .process import run_process
 
-    code = run_process(given.folder, follow_parent=given.follow_parent)
+    code = run_process(given.folder, follow_parent=given.follow_parent, since=given.since)
     if os.environ.get("WORLD_SIZE", "1") == "1":
         # All is on the disk; torch's own end takes seconds, and somebody waits for this process.
         sys.stdout.flush()

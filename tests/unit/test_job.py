@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -57,6 +58,14 @@ def test_waiting_threads_of_a_run_soon_sleep(tmp_path, monkeypatch, set_by_the_u
     run._process.wait(60)
     run.end()
     assert run.folder.log.read_text().split() == given
+
+
+@pytest.mark.parametrize(("alone", "flags"), [(True, ["-s"]), (False, [])])
+def test_a_run_sees_no_packages_that_comfyui_does_not(monkeypatch, alone, flags):
+    """The portable build starts with -s: another torch may lie in the user's own packages."""
+    system = SimpleNamespace(executable="python.exe", flags=SimpleNamespace(no_user_site=alone))
+    monkeypatch.setattr(job, "sys", system)
+    assert job.python() == ["python.exe", *flags]
 
 
 def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):

@@ -303,7 +303,7 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
 
 
 def test_a_bypassed_train_node_gives_no_adapter(nodes):
-    with pytest.raises(ComparisonError, match="adapter_3 is no file's name: .* bypassed"):
+    with pytest.raises(ComparisonError, match="adapter_3 is no file's name"):
         run_matrix(nodes, adapter_3=object())
 
 

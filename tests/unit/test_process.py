@@ -64,6 +64,29 @@ def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):
     assert not folder.stop.exists()  # it was obeyed, or came too late
 
 
+def test_a_ctrl_c_while_the_process_starts_is_meant_for_it(folder, monkeypatch):
+    given = {}
+
+    class Job:
+        def __init__(self, folder, **options):
+            given.update(options)
+            raise RunFailed("enough")
+
+    monkeypatch.setattr(job, "prepare", lambda recipe, places: folder)
+    monkeypatch.setattr(job, "Job", Job)
+    with pytest.raises(RunFailed):
+        job.train(None, None, on_event=print, before_start=lambda run: run.stop.touch())
+    with process.locked(folder, given["since"]):
+        assert folder.stop.exists()
+
+
+def test_after_a_ctrl_c_no_other_run_begins(folder):
+    interrupts = Interrupts()
+    interrupts.asked = True
+    with pytest.raises(RunCancelled, match="not begun"):
+        interrupts.watch(folder)
+
+
 def test_what_a_run_is_asked(folder):
     stop = StopSignal(folder.stop)
     assert stop.asked(ALONE) is Ask.NOTHING

@@ -109,10 +109,17 @@ def test_broken_json_is_a_recipe_error(text):
         recipe_from_json(text)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_recipe_is_read_as_windows_writes_it(tmp_path, encoding):
+    path, recipe = tmp_path / "recipe.json", preset("lora-r4").changed(subject={"token": "sks"})
+    path.write_text(recipe.to_json(), encoding=encoding)
+    assert read_recipe(path) == recipe
+
+
 def test_a_file_that_is_not_text_is_a_recipe_error(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecipeError, match="cannot be read"):
+    with pytest.raises(RecipeError, match="not valid JSON"):
         read_recipe(path)
 
 

@@ -87,17 +87,17 @@ def test_own_class_images_are_part_of_the_digest(places, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parts", "extra"),
+    ("parts", "package"),
     [
-        ({"optimizer": {"name": "adamw8bit"}}, "cuda"),
-        ({"compute": {"attention": "xformers"}}, "cuda"),
-        ({"optimizer": {"name": "prodigy"}}, "prodigy"),
-        ({"subject": {"crop": "face"}}, "scores"),
+        ({"optimizer": {"name": "adamw8bit"}}, "bitsandbytes"),
+        ({"compute": {"attention": "xformers"}}, "xformers"),
+        ({"optimizer": {"name": "prodigy"}}, "prodigyopt"),
+        ({"subject": {"crop": "face"}}, "dlib-bin"),
     ],
 )
-def test_a_missing_package_names_the_extra_to_install(places, monkeypatch, parts, extra):
+def test_a_missing_package_is_named_as_it_is_installed(places, monkeypatch, parts, package):
     monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
-    with pytest.raises(MissingPackage, match=rf"\[{extra}\]"):
+    with pytest.raises(MissingPackage, match=rf"pip install --upgrade {package}$"):
         prepare(recipe(**parts), places)
     assert not places.runs.exists()
 
