@@ -12,21 +12,18 @@ from .compare import Files
 from .encoders import EncoderFiles
 from .errors import ComparisonError
 from .plan_file import PlanFile, find_plan, with_adapters, with_recipes, without_pose
-from .study import cache_folder
-
-PLAN = "plan.json"
+from .study import AGAIN_FILE, cache_folder
 
 
 def given_plan(given: argparse.Namespace) -> PlanFile:
     """The plan with the changes that the command line asks for. Raises ComparisonError."""
     plan = find_plan(given.plan)
-    if given.without_pose:
-        plan = without_pose(plan)
     if given.set:
         plan = with_recipes(plan, lambda recipe: with_settings(recipe, given.set))
-    return with_adapters(
+    plan = with_adapters(
         plan, {row: path.name for row, path in named_adapters(given.adapter).items()}
     )
+    return without_pose(plan) if given.without_pose else plan
 
 
 def named_adapters(adapters: Sequence[str]) -> dict[str, Path]:
@@ -66,6 +63,17 @@ def given_encoders(given: argparse.Namespace) -> EncoderFiles:
     )
 
 
+def check_encoders(given: argparse.Namespace) -> None:
+    """Raises ComparisonError for files that are not there, before hours of training."""
+    for flag, path in (
+        ("--clip", given.clip), ("--clip-text", given.clip_text), ("--dino", given.dino),
+    ):  # fmt: skip
+        if path is not None and not path.exists():
+            raise ComparisonError(f"{flag}: there is no {path}.")
+    if given.clip_text and not given.clip:
+        raise ComparisonError("--clip-text is the text encoder of --clip, which is missing.")
+
+
 def drawing_command(given: argparse.Namespace) -> list[str]:
     """The arguments of `likeness` that draw the same plan's cells on the CPU of this machine."""
     parts = ["compare", str(given.plan), "--device", "cpu", "--output", str(given.output)]
@@ -84,12 +92,13 @@ def _flag(name: str) -> str:
 
 def command_again(given: argparse.Namespace) -> str:
     """The command that does the same, without the places of this machine."""
-    parts = ["likeness", "compare", PLAN]
+    parts = ["likeness", "compare", AGAIN_FILE]
     for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
         path = getattr(given, name)
         parts += [_flag(name), path.resolve().name] if path else []
-    for path in given.tokenizer:
-        parts += ["--tokenizer", path.resolve().name]
+    for name in ("tokenizer", "adapters"):
+        for path in getattr(given, name):
+            parts += [_flag(name), path.resolve().name]
     for row, path in named_adapters(given.adapter).items():
         parts += ["--adapter", f"{row}={path.name}"]
     return shlex.join(parts)

@@ -149,7 +149,8 @@ def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
 
     control = None if files.controlnet is None else _control_file(files.controlnet)
     adapters = {one.name: digest(one.adapter) for one in taught}
-    return plan.matrix(adapters, digest(files.base), digest(control))
+    skips = {one.name: one.recipe.text_encoder.clip_skip for one in taught if one.recipe}
+    return plan.matrix(adapters, digest(files.base), digest(control), skips)
 
 
 def _check_control(plan: PlanFile, files: Files) -> None:
@@ -248,6 +249,7 @@ class _Model:
             steps=picture.steps,
             guidance=picture.guidance,
             seed=cell.seed,
+            clip_skip=self._plan.variant_of(cell).clip_skip,
             control=self._residuals(cell),
         )[0]
 

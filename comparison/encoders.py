@@ -135,9 +135,9 @@ def _own(files: EncoderFiles, device: str, picture: Picture) -> list[Callable[[]
     def clip() -> Encoder:
         if files.clip_image is None:
             raise MissingEncoder(
-                "CLIP is left out: put a CLIP image encoder into models/clip_vision and its text "
-                "encoder into models/text_encoders, or name a local folder of openai/clip-vit-"
-                "large-patch14."
+                "CLIP is left out. In ComfyUI, put a CLIP image encoder into models/clip_vision "
+                "and its text encoder into models/text_encoders; in the terminal, name a local "
+                "folder of openai/clip-vit-large-patch14 with --clip."
             )
         from .clip import load_clip
 
@@ -146,8 +146,9 @@ def _own(files: EncoderFiles, device: str, picture: Picture) -> list[Callable[[]
     def dino() -> Encoder:
         if files.dino is None:
             raise MissingEncoder(
-                "DINOv2 is left out: put a folder of facebook/dinov2-base (config.json and "
-                "model.safetensors) into models/clip_vision, or name a local one."
+                "DINOv2 is left out. In ComfyUI, put a folder of facebook/dinov2-base (config.json "
+                "and model.safetensors) into models/clip_vision; in the terminal, name one with "
+                "--dino."
             )
         from .dino import load_dino
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 4000
-_LEVEL = 95  # per cent
+_SMALL_T = (12.706, 4.303, 3.182, 2.776)  # Student's t at 0.975 for 1 to 4 degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def decimals(value: float) -> str:
 
 
 def estimate(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate | None:
-    """The mean of values (n,) and its percentile interval (Efron 1979); None without a value.
+    """The mean of values (n,) and its interval by the bootstrap (`middle`); None without a value.
 
     Whole groups are drawn with replacement, because the pictures of one prompt are not
     independent; of a single group, its values. The same values give the same interval.
@@ -63,10 +65,33 @@ def _interval(
     if len(sums) < 2:
         return None, None
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    margin = (100 - _LEVEL) / 2
+    low, high = middle(sums[drawn].sum(1) / counts[drawn].sum(1), len(sums))
+    return low, high
+
+
+def middle(means: NDArray[np.float64], groups: int) -> tuple[float, float]:
+    """The 95 % interval of a mean from its bootstrap over `groups`, at least 2.
+
+    The percentiles are those of Hesterberg (The American Statistician 69, 2015, section 3.2), wider
+    than 2.5 and 97.5: of few groups these hold the mean far less often than they say.
+    """
+    ratio = math.sqrt(groups / (groups - 1))
+    margin = 100 * NormalDist().cdf(-ratio * _student(groups - 1))
     low, high = np.percentile(means, [margin, 100 - margin])
     return float(low), float(high)
+
+
+def _student(freedom: int) -> float:
+    """Student's t at 0.975; from 5 degrees of freedom by Abramowitz and Stegun, 26.7.5."""
+    if freedom <= len(_SMALL_T):
+        return _SMALL_T[freedom - 1]
+    z = NormalDist().inv_cdf(0.975)
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
 
 
 def mean_or_nan(values: NDArray[np.float64]) -> float:

@@ -31,12 +31,14 @@ from .errors import ComparisonError
 from .matrix import read_plan
 from .reading import read_json
 from .sheet import sheet_png
-from .study import PLAN_FILE, REPORT_FILE, SCORES_FILE, newest_sheet
+from .study import AGAIN_FILE, PLAN_FILE, REPORT_FILE, SCORES_FILE, newest_sheet
 
 _TIME = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
+# A text that is an absolute path, and nothing else.
+_PATH = re.compile(r"(?:file://)?(?:~?/[^/\n]+/|[A-Za-z]:[\\/]|\\\\)[^\n\"'<>|]*")
 # Folders at the front of an absolute path, but not a web address.
 _FOLDERS = re.compile(
-    r"(?<![\w.:/\\~])(?:~?/(?:[^\s/\"'<>|]+/+)+|[A-Za-z]:[\\/]+(?:[^\\/\"'<>|\n]+[\\/]+)*|"
+    r"(?<![\w.:/\\~])(?:(?:file://)?~?/(?:[^\s/\"'<>|]+/+)+|[A-Za-z]:[\\/]+(?:[^\\/\"'<>|\n]+[\\/]+)*|"
     r"\\\\+(?:[^\\/\"'<>|\n]+[\\/]+)+)"
 )
 
@@ -227,7 +229,7 @@ def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[st
     """(name, bytes) of plan, sheet, report, scores and workflow, as far as they are there."""
     saved = None if workflow is None else read_json(workflow)
     if folder is not None:
-        for name in (PLAN_FILE, SCORES_FILE, REPORT_FILE):
+        for name in (PLAN_FILE, AGAIN_FILE, SCORES_FILE, REPORT_FILE):
             if (folder / name).is_file():
                 yield name, (folder / name).read_bytes()
         if (sheet := newest_sheet(folder)) is not None:
@@ -256,7 +258,12 @@ def _parsed(text: str) -> Any:
 
 
 def without_folders(text: str) -> str:
-    """The text with each absolute path cut down to its last name."""
+    """The text with each absolute path cut down to its last name.
+
+    In a text that is a path, folders may have blanks in their names.
+    """
+    if _PATH.fullmatch(text):
+        return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
     return _FOLDERS.sub("", text)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -30,14 +30,17 @@ class Variant(Part):
     """One way of teaching: a name for its rows, and what is put on the base.
 
     `adapter` is the digest of a LoRA or a full fine-tune, None the untouched base. `with_pose`
-    None: as the plan says.
+    None: as the plan says. `clip_skip` is that of the adapter's training.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"clip_skip"})
 
     name: Name
     adapter: Digest | None = None
     strength_unet: Strength = 1.0
     strength_text: Strength = 1.0
     with_pose: WithPose | None = None
+    clip_skip: int = Field(1, ge=1, le=12)
 
 
 class Picture(Part):
@@ -184,6 +187,7 @@ class Plan(Part):
             "seed": cell.seed,
             "picture": self.picture.model_dump(),
             "pose": pose and [pose.aspect, pose.people, self.control.model_dump()],
+            **({"clip_skip": taught.clip_skip} if taught and taught.clip_skip > 1 else {}),
         }
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator
 
+from ..trainers.errors import RecipeError
 from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, explain
 from .errors import ComparisonError
@@ -95,19 +96,25 @@ class PlanFile(Part):
     def recipe_of(self, row: Row) -> Recipe | None:
         """The recipe that a row is trained by, None where there is nothing to train.
 
-        Raises RecipeError that names the wrong field.
+        Raises RecipeError that names the wrong field, also for another token or class word than
+        the plan's.
         """
         if row.recipe is None and row.preset is None:
             return None
         words = {"token": self.token, "class_word": self.class_word}
         if row.recipe is not None:
-            return row.recipe.changed(subject=words)
-        return (
-            preset(row.preset or "")
-            .changed(**self.changes)
-            .changed(**row.changes)
-            .changed(subject=words)
-        )
+            chosen = row.recipe
+            said = [chosen.subject.model_dump(exclude_unset=True)]
+        else:
+            said = [changes.get("subject", {}) for changes in (self.changes, row.changes)]
+            chosen = preset(row.preset or "").changed(**self.changes).changed(**row.changes)
+        for field, word in words.items():
+            for other in [one[field] for one in said if one.get(field, word) != word]:
+                raise RecipeError(
+                    f"The recipe of the row {row.name} has the {field} {other!r} and the plan "
+                    f"{word!r}: prompts and recipes are filled in alike, so set the plan's {field}."
+                )
+        return chosen.changed(subject=words)
 
     def prompt_set(self) -> PromptSet:
         """The prompts, filled in. Raises ComparisonError."""
@@ -121,8 +128,11 @@ class PlanFile(Part):
         adapters: Mapping[str, str | None],
         base: str | None = None,
         control: str | None = None,
+        clip_skips: Mapping[str, int] | None = None,
     ) -> Plan:
         """The plan of digests: `adapters` by row (None: the base), `base`, and the ControlNet's.
+
+        `clip_skips` are those of the adapters' trainings, by row, where they are known.
 
         Raises ComparisonError.
         """
@@ -133,6 +143,7 @@ class PlanFile(Part):
                 strength_unet=row.strength_unet,
                 strength_text=row.strength_text,
                 with_pose=row.with_pose,
+                clip_skip=(clip_skips or {}).get(row.name, 1),
             )
             for row in self.rows
         ]
@@ -161,7 +172,9 @@ def without_pose(plan: PlanFile) -> PlanFile:
         for row in plan.rows
         if (row.with_pose or plan.with_pose) != "with"
     ]
-    return _changed(plan, rows=rows)
+    if not rows:
+        raise ComparisonError("All rows of the plan are drawn with poses: without them none stays.")
+    return _changed(plan, rows=rows, with_pose="without")
 
 
 def with_adapters(plan: PlanFile, files: Mapping[str, str]) -> PlanFile:

@@ -66,15 +66,16 @@ def draw(
     steps: int = 35,
     guidance: float = 7.5,
     seed: int = 0,
+    clip_skip: int = 1,
     control: Control | None = None,
 ) -> list[np.ndarray]:
     """One picture (height, width, 3) uint8 for each prompt, all from the same noise.
 
-    `control` is a ControlNet's part, for all of them.
+    `clip_skip` as in a recipe's text encoder. `control` is a ControlNet's part, for all of them.
     """
     device = model.unet.device
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(device)
-    context = encode_text(model.text_encoder, ids)  # (p + 1, 77, d)
+    context = encode_text(model.text_encoder, ids, clip_skip)  # (p + 1, 77, d)
     noise = noise_for([seed], height, width)
     pictures = []
     for row in context[:-1]:

@@ -17,6 +17,7 @@ from .sheet import Label, contact_sheet, write_sheet
 
 # In the folder of a comparison.
 PLAN_FILE, SCORES_FILE, REPORT_FILE = "plan.json", "scores.json", "report.html"
+AGAIN_FILE = "comparison-plan.json"  # for `likeness compare`; PLAN_FILE is of digests
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .. import __version__
+from ..trainers.adapter import read_metadata
 from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.recipe import check_name, explain
 from .arguments import (
-    PLAN,
+    check_encoders,
     command_again,
     drawing_command,
     given_encoders,
@@ -33,7 +34,7 @@ from .plan_file import PlanFile, bundled_plans, find_plan
 from .report import Again, Report, write_report
 from .score_table import score_text
 from .scores import Scores, score
-from .study import REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
+from .study import AGAIN_FILE, REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
 from .taught import Taught
 from .teaching import finished_rows, one_by_one, several_at_once
 from .together import draw_in_processes
@@ -76,6 +77,10 @@ def _add_draw(commands: Any) -> None:
     draw.add_argument("--steps", type=int, default=35)
     draw.add_argument("--guidance", type=float, default=7.5)
     draw.add_argument("--seed", type=int, default=0)
+    draw.add_argument(
+        "--clip-skip", type=int, help="2: the text encoder's last layer but one "
+        "(default: as the adapter was trained)",
+    )  # fmt: skip
     draw.add_argument("--device", default="cpu")
     draw.add_argument("--name", default="picture", help="files are <output>/<name>-0.png, …")
     draw.add_argument("--output", type=Path, default=Path("output"))
@@ -131,6 +136,7 @@ def _draw(given: argparse.Namespace) -> int:
 
     from .sample import draw, load_with_adapter
 
+    skip = _clip_skip(given)
     model = load_with_adapter(
         given.base,
         given.adapter,
@@ -139,14 +145,27 @@ def _draw(given: argparse.Namespace) -> int:
         device=given.device,
     )
     pictures = draw(
-        model, given.prompt, negative=given.negative, seed=given.seed, **picture.model_dump()
-    )
+        model, given.prompt, negative=given.negative, seed=given.seed, clip_skip=skip,
+        **picture.model_dump(),
+    )  # fmt: skip
     given.output.mkdir(parents=True, exist_ok=True)
     for index, pixels in enumerate(pictures):
         path = given.output / f"{given.name}-{index}.png"
         Image.fromarray(pixels).save(path)
         print(path)
     return 0
+
+
+def _clip_skip(given: argparse.Namespace) -> int:
+    """Of `likeness draw`: as asked, else as in the adapter's recipe. Raises RecipeError."""
+    if given.clip_skip is not None:
+        if not 1 <= given.clip_skip <= 12:
+            raise RecipeError("--clip-skip is from 1 to 12.")
+        return int(given.clip_skip)
+    if given.adapter is None or given.adapter.is_dir():
+        return 1
+    recipe = read_metadata(given.adapter).recipe
+    return recipe.text_encoder.clip_skip if recipe else 1
 
 
 def _given_picture(given: argparse.Namespace) -> Picture:
@@ -216,6 +235,7 @@ def _compare(given: argparse.Namespace) -> int:
     if given.cells:
         return _draw_part(given, plan, files)
     _check_at_once(given)
+    check_encoders(given)
     taught = teach(plan, files, one_by_one(given) if given.at_once == 1 else several_at_once(given))
     drawn = bound_plan(plan, taught, files)
     _draw_cells(given, drawn, taught, files)
@@ -311,8 +331,9 @@ def _write_report(
 ) -> None:
     again = [
         Again("From the terminal", command_again(given)),
-        Again("Its plan", plan.to_json(), PLAN),
+        Again("Its plan", plan.to_json(), AGAIN_FILE),
     ]
+    write_whole(study.folder / AGAIN_FILE, plan.to_json())
     path = study.folder / REPORT_FILE
     write_report(
         path, Report(plan.name, study.plan, study.pictures, taught, scores, again, __version__)

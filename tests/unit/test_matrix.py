@@ -117,6 +117,18 @@ def test_all_that_decides_a_picture_is_in_its_digest(change):
     assert not set(before.values()) & set(after.values())
 
 
+def test_clip_skip_is_part_of_a_digest_where_there_is_one():
+    prompts = prompt_set_from_text("a = on the beach")
+    digest = "0" * 64
+
+    def one(**fields):
+        made = plan([Variant(name="r4", adapter=digest, **fields)], prompts)
+        return made.digest_of(made.cells()[0])
+
+    assert one() == one(clip_skip=1) != one(clip_skip=2)
+    assert "clip_skip" not in Variant(name="r4").model_dump_json()
+
+
 def test_controlnet_has_no_part_in_pictures_without_a_pose():
     before = plan([R1], STUDY, control=Control(strength=1.0))
     after = plan([R1], STUDY, yoga_poses(), control=Control(strength=0.5))

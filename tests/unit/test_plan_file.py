@@ -91,6 +91,22 @@ def test_a_wrong_plan_names_what_is_wrong(data, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"changes": {"subject": {"token": "ohwx"}}},
+        {"rows": [{"name": "r4", "preset": "lora-r4", "changes": {"subject": {"token": "ohwx"}}}]},
+        {"rows": [{"name": "r4", "recipe": {"subject": {"token": "ohwx"}}}]},
+    ],
+)
+def test_another_token_than_the_plans_is_said_and_not_overridden(fields):
+    rows = {"rows": [{"name": "r4", "preset": "lora-r4"}]}
+    with pytest.raises(RecipeError, match="token 'ohwx' and the plan 'sks'"):
+        plan_file_from_data({**rows, **fields})
+    same = plan_file_from_data({**rows, **fields, "token": "ohwx"})
+    assert same.recipe_of(same.rows[0]).subject.token == "ohwx"
+
+
 def test_ten_thousand_prompts_are_refused_by_number():
     prompts = [{"key": f"p{number}", "text": "a man"} for number in range(10_000)]
     with pytest.raises(ComparisonError, match="at most 1000"):
@@ -137,6 +153,15 @@ def test_rows_are_left_out_and_added():
 
 
 # From rows to adapters
+
+
+def test_without_poses_no_row_has_one_and_one_must_stay():
+    both = plan_file_from_data({"rows": [{"name": "base"}], "with_pose": "both"})
+    plain = without_pose(with_adapters(both, {"new": "x.safetensors"}))
+    assert plain.matrix({}).rows() == ("base", "new")
+    posed = plan_file_from_data({"rows": [{"name": "base"}], "with_pose": "with"})
+    with pytest.raises(ComparisonError, match="All rows of the plan are drawn with poses"):
+        without_pose(posed)
 
 
 def test_an_adapter_may_have_any_name_that_a_file_can_have():

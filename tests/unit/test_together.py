@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from likeness.comparison import teaching, together
-from likeness.comparison.arguments import drawing_command
+from likeness.comparison.arguments import command_again, drawing_command
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.terminal import add_commands
 from likeness.comparison.together import draw_in_processes, in_threads
@@ -123,6 +123,20 @@ def test_rows_at_once_are_not_for_a_gpu(monkeypatch):
     asked = given("study", "--base", "b", "--at-once", "2")
     with pytest.raises(ComparisonError, match="--device cpu"):
         asked.run(asked)
+
+
+def test_encoders_that_are_not_there_are_said_before_anything_is_trained(tmp_path):
+    asked = given("study", "--base", "b", "--device", "cpu", "--clip", str(tmp_path / "clip"))
+    with pytest.raises(ComparisonError, match="--clip: there is no"):
+        asked.run(asked)
+    asked = given("study", "--base", "b", "--device", "cpu", "--clip-text", str(tmp_path))
+    with pytest.raises(ComparisonError, match="the text encoder of --clip, which is missing"):
+        asked.run(asked)
+
+
+def test_the_command_to_repeat_names_another_file_than_the_plan_of_digests():
+    again = command_again(given("study", "--base", "b.st", "--adapters", "/x/mine"))
+    assert again == ("likeness compare comparison-plan.json --base b.st --adapters mine")
 
 
 def result(steps=200):
