@@ -57,7 +57,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 TRAITS = tuple(trait.name for trait in fields(Traits))
 UNKNOWN = -1
-_IDENTITY = (
+WHO = (
     *("gender", "skin", "hair_style", "hair_colour", "beard", "eyes", "build"),
     *("shirt_colour", "shirt_style"),
 )
@@ -66,7 +66,7 @@ _IDENTITY = (
 def truth(scene: Scene) -> NDArray[np.int8]:
     """The index of the true answer to each question, (questions,); UNKNOWN where none is seen."""
     who = scene.identity
-    answers: dict[str, str | None] = {name: getattr(who, name) for name in _IDENTITY}
+    answers: dict[str, str | None] = {name: getattr(who, name) for name in WHO}
     shaded = "sunglasses" in scene.things
     if who.hair_style == "bald":
         answers["hair_colour"] = None
@@ -153,3 +153,14 @@ def asked(prompt: str) -> dict[str, tuple[str, ...]]:
                 break
         place += length if found is not None else 1
     return wanted
+
+
+def asked_of_scene(prompt: str) -> dict[str, tuple[str, ...]]:
+    """What a prompt asks for beside who is on the picture: framing, place, things, company.
+
+    Whether the person looks like a man is for identity to say, not for the prompt: drawings of a
+    man with long hair and no beard are women to the judge. It then takes his girlfriend for the
+    man of the two, so any company is right.
+    """
+    wanted = {question: said for question, said in asked(prompt).items() if question not in WHO}
+    return wanted | ({"company": GENDERS} if "company" in wanted else {})

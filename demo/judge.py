@@ -12,7 +12,7 @@ It knows the drawn world only. It is trained before any personalisation and neve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,12 +107,16 @@ def fact_matches(opinion: Opinion, wanted: Mapping[str, Sequence[str]]) -> dict[
     return matches
 
 
-def prompt_match(opinion: Opinion, prompt: str) -> Scores:
-    """The share of what a prompt asks for that the picture shows, 0 to 1; see `facts.asked`.
+def prompt_match(
+    opinion: Opinion, prompt: str,
+    wanted: Callable[[str], Mapping[str, Sequence[str]]] = asked,
+) -> Scores:  # fmt: skip
+    """The share of what a prompt asks for that the picture shows, 0 to 1.
 
+    `wanted` reads it off the prompt: `facts.asked`, or without the person `facts.asked_of_scene`.
     Raises ValueError if the prompt asks for nothing that the judge knows.
     """
-    matches = fact_matches(opinion, asked(prompt))
+    matches = fact_matches(opinion, wanted(prompt))
     if not matches:
         raise ValueError(f"the judge knows nothing that {prompt!r} asks for")
     return np.mean(list(matches.values()), axis=0)

@@ -21,6 +21,7 @@ from ..trainers.base_model import BaseModel
 from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
 from . import miniature
+from .facts import asked_of_scene
 from .judge import Judge, Reference, identity_match, pose_error, prompt_match
 
 TOKEN_PROMPT = "a photo of {token} {class} face"
@@ -61,7 +62,7 @@ class Measures:
     """The judge's numbers of one model; all are means over pictures.
 
     identity: identity match over the six prompts, 0 a stranger and 1 the subject.
-    prompt: share of what the six prompts ask for that is drawn, 0 to 1.
+    prompt: share of what the six prompts ask for, beside the person, that is drawn, 0 to 1.
     token: identity match of the token's own prompt.
     drift: share of pictures of the class prompt that show the subject, 0 to 1.
     joints: distance of joints from a pose that was not given to the model, in heights.
@@ -117,7 +118,7 @@ def measure(
         joints, controlled = _joint_errors(made, judge, study, controlnet, seed, canvas)
     numbers = Measures(
         identity=_mean(identity_match(opinion, subject) for opinion in opinions.values()),
-        prompt=_mean(prompt_match(opinions[key], text) for key, text in study.items()),
+        prompt=_mean(prompt_match(opinions[k], t, asked_of_scene) for k, t in study.items()),
         token=float(identity_match(own, subject).mean()),
         drift=float((identity_match(other, subject) > SHOWN).mean()),
         joints=joints,

@@ -8,6 +8,7 @@ again, so the command can be stopped at any time.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 
 from ..comparison.sample import load_with_adapter
 from ..trainers.errors import RecipeError
+from ..trainers.files import replace
 from ..trainers.job import train
 from ..trainers.places import Places
 from ..trainers.presets import preset
@@ -110,6 +112,7 @@ class _Study:
         for steps in self._parts(row):
             line: dict[str, Any] = {
                 "person": number, "seed": seed, "row": row, "steps": steps, "settings": settings,
+                "draws": self._options.draws,
             }  # fmt: skip
             if _key(line) in self._known:
                 continue
@@ -128,7 +131,9 @@ class _Study:
     def _photos(self, number: int) -> Path:
         folder = self._options.out / "people" / str(number)
         if not folder.is_dir():
-            write_subject(folder, seed=number, identity=person(number))
+            partial = folder.with_name(f".{number}.{os.getpid()}")  # a stop leaves no half of them
+            write_subject(partial, seed=number, identity=person(number))
+            replace(partial, folder)
         return folder
 
     def _reference(self, number: int) -> Reference:
@@ -195,9 +200,15 @@ def _train(recipe: Recipe, places: Places) -> Any:
         screen.close()
 
 
+def asked_lines(options: Options) -> list[dict[str, Any]]:
+    """The lines of the people that `options` ask for: never those of the other group."""
+    people = range(options.first, options.first + options.people)
+    return [line for line in read_lines(options.out / LINES) if line["person"] in people]
+
+
 def _key(line: dict[str, Any]) -> str:
-    names = ("person", "seed", "row", "steps", "settings")
-    return json.dumps([line[name] for name in names])
+    names = ("person", "seed", "row", "steps", "settings", "draws")
+    return json.dumps([line.get(name) for name in names])
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comparison.estimates import middle
+
 COLUMNS = ("identity", "prompt", "token", "drift", "joints", "joints_controlled")
+FEWEST = 4  # people: of fewer an interval says little
 _RESAMPLES = 10_000
 
 
-def interval(values: Mapping[Any, Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
-    """Mean, and the 2.5th and 97.5th percentile of the bootstrap over people.
+def interval(
+    values: Mapping[Any, Sequence[float]], seed: int = 0
+) -> tuple[float, tuple[float, float] | None]:
+    """Mean, and its 95 % interval by the bootstrap over people: None of fewer than FEWEST.
 
     `values` has each person's numbers. People are drawn anew, each with all of their numbers:
     seeds of one person are not independent (cluster bootstrap, Davison and Hinkley 1997, 3.8).
@@ -22,9 +27,10 @@ def interval(values: Mapping[Any, Sequence[float]], seed: int = 0) -> tuple[floa
     means: NDArray[np.float64] = np.array([np.mean(v) for v in values.values() if len(v)])
     if not len(means):
         raise ValueError("there are no numbers")
+    if len(means) < FEWEST:
+        return float(means.mean()), None
     rows = np.random.default_rng(seed).integers(len(means), size=(_RESAMPLES, len(means)))
-    low, high = np.percentile(means[rows].mean(axis=1), (2.5, 97.5))
-    return float(means.mean()), float(low), float(high)
+    return float(means.mean()), middle(means[rows].mean(axis=1), len(means))
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:
@@ -52,5 +58,5 @@ def _cell(lines: Sequence[Mapping[str, Any]], column: str) -> str:
             values.setdefault(line["person"], []).append(line[column])
     if not values:
         return "–"
-    mean, low, high = interval(values)
-    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+    mean, between = interval(values)
+    return f"{mean:.2f}" + (f" ({between[0]:.2f} to {between[1]:.2f})" if between else "")

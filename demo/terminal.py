@@ -170,7 +170,7 @@ def _quality(given: argparse.Namespace) -> int:
     )
     if not given.table:
         quality.run(options)
-    text = table(quality.read_lines(options.out / quality.LINES))
+    text = table(quality.asked_lines(options))
     print(text)
     if given.write:
         write_between_marks(given.write, "sweep" if given.sweep else "quality", text)

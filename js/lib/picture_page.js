@@ -67,7 +67,8 @@ export class PicturePage {
     const [a, b] = [left, right].map((index) => cellOf(this.#comparison, index));
     this.stage.pair(this.#pictureOf(a), this.#pictureOf(b));
     const swap = () => this.pair(right, left);
-    const used = this.ends.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
+    const { activeElement } = document;
+    const used = this.ends.contains(activeElement) && activeElement.getAttribute("aria-label");
     this.ends.replaceChildren(
       cellPicker("A", this.#comparison, a, (index) => this.pair(index, right)),
       button({ label: "Swap A and B", symbol: "swap", kind: "plain", click: swap }),

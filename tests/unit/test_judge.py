@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 from likeness.demo import judge as judges
-from likeness.demo.facts import QUESTIONS, TRAITS, UNKNOWN, asked, rejected, trait_values, truth
+from likeness.demo.facts import (
+    QUESTIONS,
+    TRAITS,
+    UNKNOWN,
+    asked,
+    asked_of_scene,
+    rejected,
+    trait_values,
+    truth,
+)
 from likeness.demo.judge_networks import ARCHITECTURES, Opinion, heads_of
 from likeness.demo.scene import Identity, Scene, Traits
 from likeness.trainers.errors import BaseModelError
@@ -63,6 +72,10 @@ def test_the_studys_prompts_ask_for_what_they_name():
         "gender": ("man",), "sunglasses": ("yes",),
     }  # fmt: skip
     assert asked("a photo of a man sks with girlfriend")["company"] == ("woman",)
+    assert asked_of_scene("a photo of a man sks with girlfriend") == {"company": ("man", "woman")}
+    assert asked_of_scene("portrait of a man with red hair, in the kitchen") == {
+        "framing": ("close-up", "portrait"), "place": ("kitchen",),
+    }  # fmt: skip
     assert asked(KITCHEN) == {
         "framing": ("close-up",), "gender": ("man",), "place": ("kitchen",),
     }  # fmt: skip

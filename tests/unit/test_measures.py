@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -92,17 +94,25 @@ def test_a_person_is_always_the_same_and_not_another():
     assert quality.person(5000) != quality.person(5001)
 
 
+def test_people_of_a_sweep_are_never_in_the_results(tmp_path):
+    lines = [{"person": 5001}, {"person": 7000}, {"person": 5004}]
+    (tmp_path / quality.LINES).write_text("\n".join(map(json.dumps, lines)))
+    found = quality.asked_lines(quality.Options(out=tmp_path, people=4))
+    assert [line["person"] for line in found] == [5001]
+
+
 def test_damaged_or_missing_lines(tmp_path):
     assert list(quality.read_lines(tmp_path / "none.jsonl")) == []
 
 
 def test_intervals_are_over_people_not_over_pictures():
-    same = {person: [0.5] * 100 for person in range(3)}
-    assert quality_table.interval(same) == pytest.approx((0.5, 0.5, 0.5))
-    # Two people who differ: more seeds of each make the interval no narrower.
-    few = quality_table.interval({0: [0.0], 1: [1.0]})
-    many = quality_table.interval({0: [0.0] * 50, 1: [1.0] * 50})
-    assert few == many == pytest.approx((0.5, 0.0, 1.0))
+    same = {person: [0.5] * 100 for person in range(4)}
+    assert quality_table.interval(same) == (0.5, (0.5, 0.5))
+    # People who differ: more seeds of each make the interval no narrower.
+    few = quality_table.interval({0: [0.0], 1: [1.0], 2: [0.0], 3: [1.0]})
+    many = quality_table.interval({0: [0.0] * 50, 1: [1.0] * 50, 2: [0.0] * 50, 3: [1.0] * 50})
+    assert few == many and few[0] == 0.5 and few[1] == pytest.approx((0.0, 1.0))
+    assert quality_table.interval({0: [0.0], 1: [1.0], 2: [1.0]})[1] is None, "too few to say"
     with pytest.raises(ValueError, match="no numbers"):
         quality_table.interval({})
 
@@ -112,7 +122,7 @@ def test_a_table_has_a_row_for_each_model_and_a_dash_for_what_is_missing():
     lines = [
         {"person": p, "row": row, "steps": 9, "settings": [], "train_seconds": 3, **numbers}
         for row in ("base", "tiny")
-        for p in (1, 2)
+        for p in range(4)
     ]  # fmt: skip
     rows = quality_table.table(lines).splitlines()
     assert len(rows) == 4 and rows[2].startswith("| base | 9 |")
