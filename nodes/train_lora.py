@@ -126,7 +126,11 @@ def _lora_inputs() -> list[io.Input]:
             extra_dict=ADVANCED,
             tooltip="Adapted layers: attention, all linear ones, or convolutions too.",
         ),
-        switch("dora", "Weight-decomposed LoRA (arXiv:2402.09353).", advanced=True),
+        switch(
+            "dora",
+            "Weight-decomposed LoRA (arXiv:2402.09353), for ComfyUI and Forge.",
+            advanced=True,
+        ),
         switch(
             "rank_stabilised",
             "Scale by the square root of the rank (arXiv:2312.03732).",

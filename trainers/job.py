@@ -217,19 +217,25 @@ def train(
 
 def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None) -> str | None:
     """Passes events on until the process ends; returns the message of a failure."""
-    failure = None
+    failure: Event | None = None
     running = True
     while running:
         running = job.exit_code() is None
         for event in job.new_events():
-            if event.kind == "failed":
-                failure = _failure_text(event, job.folder)
+            # Of several processes others fail when one has: the first that is meant to be read.
+            if event.kind == "failed" and (failure is None or _says_more(event, failure)):
+                failure = event
             on_event(event)
         if running:
             if interrupted is not None and interrupted():
                 raise RunCancelled("The run was cancelled; it goes on from its last checkpoint.")
             time.sleep(POLL_SECONDS)
-    return failure
+    return None if failure is None else _failure_text(failure, job.folder)
+
+
+def _says_more(event: Event, before: Event) -> bool:
+    """Of several processes others fail when one has: the first counts that is meant to be read."""
+    return bool(event.data["expected"] and not before.data["expected"])
 
 
 def _failure_text(event: Event, folder: RunFolder) -> str:

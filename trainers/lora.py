@@ -190,7 +190,7 @@ def _delta(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
 
 
 def _dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
-    """`magnitude` (out values) for readers that divide by ‖W‖, where peft divides by ‖W + ΔW‖."""
+    """`magnitude` (out values) for ComfyUI, which divides by ‖W‖ where peft divides by ‖W + ΔW‖."""
     norms = _row_norms(weight)
     return magnitude.float().view_as(norms) * norms / _row_norms(weight + delta)
 

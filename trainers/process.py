@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,12 @@ def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[No
 
 @contextmanager
 def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
-    """Writes events, by the main process only. Raises OutOfSpace on a full disk."""
+    """Writes events: of processes beside the main one only what went wrong.
+
+    Raises OutOfSpace on a full disk.
+    """
     if not accelerator.is_main_process:
-        yield _silent
+        yield partial(_failure_alone, folder)
         return
     try:
         writer = EventWriter(folder.events)
@@ -130,8 +134,14 @@ def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
         raise known from error
 
 
-def _silent(kind: str, **data: Any) -> None:
-    """What processes other than the main one say."""
+def _failure_alone(folder: RunFolder, kind: str, **data: Any) -> None:
+    """What processes other than the main one say: their failure, which ends it, too."""
+    if kind == "failed":
+        writer = EventWriter(folder.events)
+        try:
+            writer.emit(kind, **data)
+        finally:
+            writer.close()
 
 
 class Unexpected(LikenessError):

@@ -17,6 +17,7 @@ from likeness.trainers.errors import (
     RunFailed,
     SubjectError,
 )
+from likeness.trainers.events import EventReader
 from likeness.trainers.recipe import DreamBooth, Recipe
 from likeness.trainers.runs import RunFolder
 from likeness.trainers.stop import Ask, StopSignal
@@ -85,6 +86,22 @@ def test_after_a_ctrl_c_no_other_run_begins(folder):
     interrupts.asked = True
     with pytest.raises(RunCancelled, match="not begun"):
         interrupts.watch(folder)
+
+
+def test_what_went_wrong_beside_the_main_process_is_told(folder):
+    other = SimpleNamespace(is_main_process=False)
+    with process._events(folder, other) as emit:
+        emit("step", step=1)
+        assert not folder.events.exists()
+        emit("failed", message="GPU 1 is full", expected=True)
+    with process._events(folder, SimpleNamespace(is_main_process=True)) as emit:
+        emit("failed", message="connection closed by peer", expected=False)
+    codes = iter([None, 1, 1])
+    reader = EventReader(folder.events)
+    ended = SimpleNamespace(
+        folder=folder, exit_code=lambda: next(codes), new_events=reader.new_events
+    )
+    assert "GPU 1 is full" in job._follow(ended, lambda event: None, None)
 
 
 def test_what_a_run_is_asked(folder):
