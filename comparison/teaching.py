@@ -38,6 +38,7 @@ def several_at_once(given: argparse.Namespace) -> TrainRows:
         interrupts, screen = Interrupts(), RowsScreen(recipes)
 
         def train_row(name: str, recipe: Recipe, cancelled: Callable[[], bool]) -> Result:
+            interrupts.check(name)  # before its folder is made
             result = train(
                 recipe, places, on_event=lambda event: screen.show(name, event),
                 interrupted=cancelled, before_start=interrupts.watch, device="cpu",

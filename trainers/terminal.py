@@ -157,9 +157,13 @@ class Interrupts:
     def watch(self, folder: RunFolder) -> None:
         """Begins, for the run in `folder`, too. Raises RunCancelled after a Ctrl-C."""
         self._folders.append(folder)  # before it is asked: the flag is set, or it is seen here
-        if self.asked:
-            raise RunCancelled(f"{folder.path.name} was not begun; the same command goes on.")
+        self.check(folder.path.name)
         self.begin()
+
+    def check(self, name: str) -> None:
+        """Raises RunCancelled after a Ctrl-C: what is called `name` is not begun."""
+        if self.asked:
+            raise RunCancelled(f"{name} was not begun; the same command goes on.")
 
     def begin(self) -> None:
         """Begins; nothing is changed outside the main thread."""

@@ -89,3 +89,45 @@ def test_the_last_cell_is_reached_by_keys(editor, viewer):
     for key in ("End", "PageDown", "PageDown"):
         editor.page.keyboard.press(key)
     assert editor.page.evaluate("() => document.activeElement.dataset.index") == "95"
+
+
+FOCUS = (
+    "() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.className"
+)
+
+
+def test_the_keyboard_stays_in_the_viewer_when_cells_are_made_anew(editor, viewer, expect):
+    page = editor.page
+    page.keyboard.press("ArrowRight")
+    cell = page.evaluate(FOCUS)
+    assert cell.startswith("model-0, prompt-1")
+    page.keyboard.press("c")  # marks are drawn anew, and with them the cell
+    assert page.evaluate(FOCUS) == cell
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog h2")).to_have_text("model-0 | model-1")
+
+
+def test_a_list_of_the_page_keeps_the_focus_when_another_cell_is_chosen(editor, viewer, expect):
+    page = editor.page
+    page.locator("dialog [data-index='0']").click(modifiers=["Shift"])
+    page.locator("dialog [data-index='12']").click()
+    chosen = page.get_by_label("Model of B")
+    chosen.focus()
+    for name in ("model-2", "model-3"):
+        page.keyboard.press("ArrowDown")
+        expect(page.locator("dialog h2")).to_have_text(f"model-0 | {name}")
+        assert page.evaluate(FOCUS) == "Model of B"
+    page.get_by_label("Swap A and B").click()
+    page.keyboard.press("x")
+    expect(page.locator("dialog h2")).to_have_text("model-0 | model-3")
+
+
+def test_the_wheel_takes_the_focused_cell_away_and_keys_still_work(editor, viewer):
+    page = editor.page
+    page.keyboard.press("ArrowRight")
+    page.evaluate("() => document.querySelector('dialog .lk-grid').scrollTo(0, 1e6)")
+    page.wait_for_function("() => document.activeElement.classList.contains('lk-grid')")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(FOCUS).startswith("model-0, prompt-2")

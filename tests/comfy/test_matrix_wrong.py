@@ -37,6 +37,10 @@ def test_a_graph_that_cannot_be_drawn_says_why(server):
 def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
     missing = graph("missing", adapters=("base", "nobody.safetensors"))
     assert "There is no LoRA or checkpoint 'nobody.safetensors'" in server.refused(missing)
+    nothing = graph("nothing", adapters=("base", "r4 = adapter_2"))
+    assert "row 'r4' stands for what is connected to adapter_2" in server.refused(nothing)
+    unknown = graph("unknown", adapters=("base",), with_pose="with", pose_rows="r4")
+    assert "there is no row 'r4'" in server.refused(unknown)
     path = graph("../out")
     assert "holds no path" in server.refused(path)
     for lines, said in (

@@ -75,7 +75,7 @@ def test_rows_are_trained_drawn_and_reported_once(compare, likeness, base, tmp_p
 
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert report.count("data:image/jpeg") == 16
-    assert "LoRA of rank 1" in report and "likeness compare plan.json" in report
+    assert "LoRA of rank 1" in report and "likeness compare comparison-plan.json" in report
     assert "😀 مرحبا &lt;b&gt;" in report and "<b>long" not in report
     assert str(tmp_path) not in report and str(base.parent) not in report
     assert not re.search(r"(src|href)=\"(?!data:)", report)
