@@ -198,11 +198,12 @@ class KeepCell(io.ComfyNode):
         WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
         forget_progress(job.node_id)
         last = number + 1 < len(job.missing) and _variant(job, number + 1) != _variant(job, number)
+        left = len(job.missing) - number - 1
         if last:
             unload_patched()
         keep_apart(last)  # the weights of the next variant
-        trim_heap()  # else the freed weights of earlier variants add up
-        left = len(job.missing) - number - 1
+        if last or not left:  # not after each cell: the next one would ask for the same pages again
+            trim_heap()  # else the freed weights of earlier variants add up
         progress = Progress(job.node_id)
         progress.show(len(job.files) - left, len(job.files), image)
         progress.say(progress_line(len(job.files), number + 1, left, time.time() - job.started))

@@ -380,6 +380,7 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
     cells, did = nodes.draw_cells, []
     monkeypatch.setattr(cells, "unload_patched", lambda: did.append("unloaded"))
     monkeypatch.setattr(cells, "keep_apart", did.append)
+    monkeypatch.setattr(cells, "trim_heap", lambda: did.append("trimmed"))
     monkeypatch.setattr(cells, "forget_progress", lambda node_id: None)
     silent = SimpleNamespace(show=lambda *shown: None, say=lambda text: None)
     monkeypatch.setattr(cells, "Progress", lambda node_id: silent)
@@ -395,7 +396,7 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
     for number in range(3):
         cells.KeepCell.execute(torch.zeros(1, 8, 8, 3), job, number)
     cells.WRITER.wait()
-    assert did == [False, "unloaded", True, False]
+    assert did == [False, "unloaded", True, "trimmed", False, "trimmed"]
     assert [path.exists() for path in job.files] == [True, False, True, True]
 
 
