@@ -3,11 +3,14 @@
 import errno
 import json
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from likeness.demo.random_model import write_random_model
+from likeness.trainers import material
 from likeness.trainers import prior as module
 from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
@@ -273,3 +276,36 @@ def test_images_at_once_follow_the_memory():
     assert module.images_at_once(0, 512) == 1
     assert module.images_at_once(8 << 30, 512) == 8
     assert module.images_at_once(8 << 30, 256) == module.images_at_once(80 << 30, 512) == 16
+
+
+def test_a_run_waits_while_another_draws_the_same_set(tmp_path):
+    folder, told = tmp_path / "set", []
+    folder.mkdir()
+    other = FileLock(folder / ".lock", thread_local=False)
+    other.acquire()
+
+    def progress(*at):  # the other run draws one more, and is done
+        told.append(at)
+        Image.new("RGB", (SIZE, SIZE)).save(image_path(folder, 0))
+        other.release()
+
+    one = SimpleNamespace(num_processes=1)
+    stop = SimpleNamespace(check=lambda: None)
+    run = SimpleNamespace(accelerator=one, progress=progress, stop=stop)
+    with material._turn_to_draw(run, folder, 2):
+        assert told == [("class images", 0, 2)] and missing(folder, 2) == [1]
+        with pytest.raises(Timeout):
+            FileLock(folder / ".lock").acquire(timeout=0)
+    FileLock(folder / ".lock").acquire(timeout=0)
+
+
+def test_a_run_that_waits_can_be_stopped(tmp_path):
+    def check():
+        raise RunCancelled("stop")
+
+    stop, one = SimpleNamespace(check=check), SimpleNamespace(num_processes=1)
+    run = SimpleNamespace(accelerator=one, progress=lambda *at: None, stop=stop)
+    (tmp_path / "set").mkdir()
+    with FileLock(tmp_path / "set" / ".lock"), pytest.raises(RunCancelled):  # noqa: SIM117
+        with material._turn_to_draw(run, tmp_path / "set", 2):
+            pytest.fail("drew beside the other run")

@@ -17,6 +17,7 @@ from likeness.terminal import main
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**64)], "--seed"),
         (["--name", "../x"], "--name"),
+        (["--clip-skip", "13"], "--clip-skip"),
     ],
 )
 def test_a_wrong_value_of_draw_is_one_clear_error(capsys, arguments, says):
