@@ -30,7 +30,6 @@ PACKAGE = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
 LEAVE_SECONDS = 1.25  # for a last checkpoint when a run is cancelled
 KILL_SECONDS = 2.0
-_CLOCK_SECONDS = 0.1  # a file's time may be a little before the clock's
 
 OnEvent = Callable[[Event], None]
 
@@ -42,7 +41,8 @@ class Job:
         folder: a prepared run.
         processes: how many processes train together, each on its own GPU or all on the CPU.
         device: "auto", or "cpu" to leave a GPU alone.
-        since: the moment (`time.time()`) from which a stop flag is meant for this process.
+        since: the moment (a time of the run's file system) from which a stop flag is meant for
+            this process.
     """
 
     def __init__(
@@ -201,7 +201,8 @@ def train(
     result = folder.finished()
     if result is not None:
         return replace(result, reused=True)
-    since = time.time() - _CLOCK_SECONDS
+    folder.log.touch()
+    since = folder.log.stat().st_mtime  # a stop flag's time comes from the same clock
     if before_start is not None:
         before_start(folder)
     job = Job(folder, processes=processes, device=device, since=since)
