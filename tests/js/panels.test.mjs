@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { sourceOf } from "../../js/lib/node_panel.js";
 import { cropPlace, isWhole, marksOf, photosOf, sizesOf, summary } from "../../js/lib/photos.js";
 import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "../../js/lib/poses.js";
 
@@ -101,4 +102,21 @@ test("the columns that got a pose", () => {
     lotus: ["rain"],
   });
   assert.deepEqual(columnsOf(null), {});
+});
+
+test("a wire's source is found behind reroutes, also where they go round in a circle", () => {
+  const node = (source, more = {}) => ({
+    inputs: [{ name: "first" }, { name: "poses" }],
+    getInputNode: (slot) => (slot === 1 || more.isVirtualNode ? source : null),
+    ...more,
+  });
+  const reroute = (source) => node(source, { isVirtualNode: true });
+  const poses = { comfyClass: "Likeness_PoseSet" };
+  assert.equal(sourceOf(node(reroute(reroute(poses))), "poses"), poses);
+  assert.equal(sourceOf(node(reroute(null)), "poses"), undefined);
+  assert.equal(sourceOf(node(poses), "first"), undefined);
+  assert.equal(sourceOf(node(poses), "gone"), undefined);
+  const circle = reroute(null);
+  circle.getInputNode = () => circle;
+  assert.equal(sourceOf(node(circle), "poses"), circle);
 });

@@ -68,6 +68,19 @@ def test_a_run_sees_no_packages_that_comfyui_does_not(monkeypatch, alone, flags)
     assert job.python() == ["python.exe", *flags]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_nor_do_the_processes_that_torchrun_starts(tmp_path, monkeypatch, alone):
+    flags = SimpleNamespace(no_user_site=alone)
+    monkeypatch.setattr(job, "sys", SimpleNamespace(executable=sys.executable, flags=flags))
+    monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+    tell = "import sys; print(sys.flags.no_user_site)"
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
+    run = job.Job(RunFolder(tmp_path), processes=2)
+    run._process.wait(60)
+    run.end()
+    assert run.folder.log.read_text().split() == [str(int(alone))]
+
+
 def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", LAUNCHER])
     monkeypatch.setattr(job, "LEAVE_SECONDS", 0.1)

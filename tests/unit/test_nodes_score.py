@@ -177,3 +177,15 @@ def test_a_damaged_picture_is_named(node, study, monkeypatch):
     study.pictures[0].write_bytes(b"no picture")
     with pytest.raises(LikenessError, match=r"10\.png cannot be scored"):
         run(node, study)
+
+
+def test_scores_are_computed_again_when_an_encoder_was_installed_or_replaced(node, tmp_path):
+    seen = [node.Score.fingerprint_inputs()]
+    images = tmp_path / "models" / "clip_vision"
+    images.mkdir(parents=True)
+    for content in (b"one", b"another"):
+        (images / "clip.safetensors").write_bytes(content)
+        seen.append(node.Score.fingerprint_inputs(clip_image="auto"))
+    (images / "clip.safetensors").unlink()
+    assert node.Score.fingerprint_inputs() == seen[0]
+    assert len(set(seen)) == 3

@@ -2,9 +2,14 @@ import errno
 import logging
 
 import pytest
+import torch
+from likeness.comparison import sample
 from likeness.comparison import terminal as comparison
 from likeness.comparison.errors import ComparisonError
 from likeness.terminal import main
+from likeness.trainers.adapter import metadata_for
+from likeness.trainers.presets import preset
+from safetensors.torch import save_file
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,20 @@ def test_a_wrong_value_of_draw_is_one_clear_error(capsys, arguments, says):
     assert main(["draw", "a dog", "--base", "gone.safetensors", *arguments]) == 1
     said = capsys.readouterr().err
     assert says in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [([], 2), (["--clip-skip", "1"], 1)])
+def test_draw_takes_clip_skip_from_the_adapters_recipe(tmp_path, monkeypatch, asked, drawn):
+    given = {}
+    monkeypatch.setattr(sample, "load_with_adapter", lambda *a, **k: None)
+    monkeypatch.setattr(sample, "draw", lambda model, prompt, **k: given.update(k) or [])
+    recipe = preset("lora-r4").changed(text_encoder={"clip_skip": 2})
+    adapter = tmp_path / "a.safetensors"
+    metadata = metadata_for(recipe, steps=1, losses=[])
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(4, 8)}, adapter, metadata)
+    words = ["draw", "a dog", "--base", "gone.safetensors", "--adapter", str(adapter)]
+    assert main([*words, "--output", str(tmp_path), *asked]) == 0
+    assert given["clip_skip"] == drawn
 
 
 def test_a_full_disk_is_told_without_a_traceback(capsys, monkeypatch):
