@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from .recipe import Prior, Recipe
 from .run import Run
 from .samples import Material, Shown
 from .subject import Photo, load_pixels, split_holdout
+
+_LOOK_SECONDS = 0.5  # between looks at what another run has drawn
 
 
 def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
@@ -52,7 +55,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     if prior is None or prior.source == "teacher" or prior.images is not None:
         return
     folder = drawn_folder(recipe, run.places, prior)
-    with _turn_to_draw(run, folder, prior.count):
+    with _turn_to_draw(run, folder, prior.count) as backwards:
         draw_class_images(
             base,
             prior,
@@ -66,35 +69,51 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
             notice=run.note,
             graphs=recipe.compute.graphs,
             ranks=(accelerator.process_index, accelerator.num_processes),
+            backwards=backwards,
         )
     accelerator.wait_for_everyone()
 
 
 @contextmanager
-def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[None]:
-    """Waits while another run draws the same set, and shows how far that is.
+def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[bool]:
+    """Waits while other runs draw the same set, and shows how far they are.
 
-    Runs of several processes do not: those that wait for the main one would give it up. They and
-    the others then draw side by side, and the first to finish an image keeps it.
+    Gives whether to begin with the last image. On a GPU one run draws a set. On a CPU two do, for
+    each may have a core to itself, and meet in the middle. Runs of several processes do not wait:
+    those that wait for the main one would give it up. They and the others then draw side by side,
+    and the first to finish an image keeps it.
     """
-    lock = FileLock(folder / ".lock")
     if run.accelerator.num_processes > 1 or not missing(folder, count):
-        yield
+        yield False
         return
     make_folder(folder)
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
+    ends = [FileLock(folder / ".lock"), FileLock(folder / ".lock-last")]
+    if run.accelerator.device.type != "cpu":
+        ends.pop()
+    mine = None
+    try:
+        while missing(folder, count):
+            try:
+                mine = next(filter(_acquired, ends), None)
+            except (OSError, NotImplementedError):  # a file system without locks
+                break
+            if mine is not None:
+                break
             run.progress("class images", count - len(missing(folder, count)), count)
             run.stop.check()
-        except (OSError, NotImplementedError):  # a file system without locks
-            break
-    try:
-        yield
+            time.sleep(_LOOK_SECONDS)
+        yield mine is not None and mine is not ends[0]
     finally:
-        lock.release()
+        if mine is not None:
+            mine.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -108,22 +108,26 @@ def draw_class_images(
     notice: Callable[[str], None] | None = None,
     graphs: bool = True,
     ranks: tuple[int, int] = (0, 1),
+    backwards: bool = False,
 ) -> None:
     """Draws those of the first `prior.count` images of `size` x `size` that `folder` lacks.
 
     Image i shows prompt i modulo their number. The base's parts lie on `device`. `ranks` is
     (rank, processes): rank k takes each image, on a CPU each block, whose number is k modulo
-    processes. `progress(done, total)` counts this rank's images. On a GPU the UNet works in fp16
-    whatever the recipe's precision, since the set is shared, `batch` images at a time (None: as
-    many as the memory allows) and half as many where it does not, with `graphs` in CUDA graphs;
-    `notice(text)` says that its steps could not be recorded. On the CPU small images are drawn in
-    blocks of a fixed size, a block by one rank, so that rounding is the same however drawing is
-    parted. Raises OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
+    processes, the last ones first if `backwards`. `progress(done, total)` counts this rank's
+    images. On a GPU the UNet works in fp16 whatever the recipe's precision, since the set is
+    shared, `batch` images at a time (None: as many as the memory allows) and half as many where it
+    does not, with `graphs` in CUDA graphs; `notice(text)` says that its steps could not be
+    recorded. On the CPU small images are drawn in blocks of a fixed size, a block by one rank, so
+    that rounding is the same however drawing is parted. Raises OutOfSpace, and RunCancelled when
+    `interrupted()` is true; what is drawn stays.
     """
     rank, world = ranks
     cuda = device.type == "cuda"
     block = 1 if cuda else _block(size)
     todo = [index for index in missing(folder, prior.count) if index // block % world == rank]
+    if backwards:
+        todo.reverse()
     total = sum(index // block % world == rank for index in range(prior.count))
     tell = progress or (lambda done, total: None)
     tell(total - len(todo), total)

@@ -278,7 +278,19 @@ def test_images_at_once_follow_the_memory():
     assert module.images_at_once(8 << 30, 256) == module.images_at_once(80 << 30, 512) == 16
 
 
-def test_a_run_waits_while_another_draws_the_same_set(tmp_path):
+def run_on(device, **parts):
+    one = SimpleNamespace(num_processes=1, device=torch.device(device))
+    stop = SimpleNamespace(check=lambda: None)
+    return SimpleNamespace(**{"accelerator": one, "stop": stop, **parts})
+
+
+def save(folder, *numbers):
+    for number in numbers:
+        Image.new("RGB", (SIZE, SIZE)).save(image_path(folder, number))
+
+
+def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(material, "_LOOK_SECONDS", 0)
     folder, told = tmp_path / "set", []
     folder.mkdir()
     other = FileLock(folder / ".lock", thread_local=False)
@@ -286,25 +298,52 @@ def test_a_run_waits_while_another_draws_the_same_set(tmp_path):
 
     def progress(*at):  # the other run draws one more, and is done
         told.append(at)
-        Image.new("RGB", (SIZE, SIZE)).save(image_path(folder, 0))
+        save(folder, 0)
         other.release()
 
-    one = SimpleNamespace(num_processes=1)
-    stop = SimpleNamespace(check=lambda: None)
-    run = SimpleNamespace(accelerator=one, progress=progress, stop=stop)
-    with material._turn_to_draw(run, folder, 2):
-        assert told == [("class images", 0, 2)] and missing(folder, 2) == [1]
+    with material._turn_to_draw(run_on("cuda", progress=progress), folder, 2) as backwards:
+        assert told == [("class images", 0, 2)] and missing(folder, 2) == [1] and not backwards
         with pytest.raises(Timeout):
             FileLock(folder / ".lock").acquire(timeout=0)
     FileLock(folder / ".lock").acquire(timeout=0)
+
+
+def test_a_run_that_needs_fewer_goes_on_while_the_other_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(material, "_LOOK_SECONDS", 0)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    run = run_on("cuda", progress=lambda *at: save(folder, 0, 1))
+    with FileLock(folder / ".lock"), material._turn_to_draw(run, folder, 2):
+        assert not missing(folder, 2)
+
+
+def test_on_a_cpu_a_second_run_draws_from_the_end_on(tmp_path, base):
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    draw(base, whole, 10)
+    shared.mkdir()
+    drawn = []
+
+    def step(done, total):
+        drawn.append(missing(shared, 10))
+
+    with (
+        FileLock(shared / ".lock"),
+        material._turn_to_draw(run_on("cpu"), shared, 10) as backwards,
+    ):
+        assert backwards
+        draw(base, shared, 10, progress=step, backwards=backwards)
+    block = module._block(SIZE)
+    assert block > 1 and drawn[1] == list(range(10 - 10 % block))  # the last block came first
+    assert drawn[-1] == []
+    for index in range(10):
+        assert image_path(shared, index).read_bytes() == image_path(whole, index).read_bytes()
 
 
 def test_a_run_that_waits_can_be_stopped(tmp_path):
     def check():
         raise RunCancelled("stop")
 
-    stop, one = SimpleNamespace(check=check), SimpleNamespace(num_processes=1)
-    run = SimpleNamespace(accelerator=one, progress=lambda *at: None, stop=stop)
+    run = run_on("cuda", progress=lambda *at: None, stop=SimpleNamespace(check=check))
     (tmp_path / "set").mkdir()
     with FileLock(tmp_path / "set" / ".lock"), pytest.raises(RunCancelled):  # noqa: SIM117
         with material._turn_to_draw(run, tmp_path / "set", 2):
