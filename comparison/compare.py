@@ -218,12 +218,11 @@ class _Model:
     def __init__(
         self, plan: Plan, variant: Variant, adapter: Path | None, files: Files, device: str
     ) -> None:
-        import torch
 
-        from .sample import load_with_adapter
+        from .sample import dtype_on, load_with_adapter
 
         self._plan, self._files, self._device = plan, files, device
-        self._dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        self._dtype = dtype_on(device)
         self._control: Any = None
         self._model: BaseModel = load_with_adapter(
             files.base,

@@ -109,7 +109,8 @@ def export(
     Args:
         workflow: a saved graph of ComfyUI; None takes the one in the comparison's sheet.
         photographs: put the training photographs in too, byte for byte.
-        prompts: leave out, if false, all words that the user wrote: the comparison shows them.
+        prompts: leave out, if false, all words that the user wrote: the comparison shows them, and
+            captions are such.
 
     Raises LikenessError, and ComparisonError if `target` exists.
     """
@@ -136,7 +137,7 @@ def _fill(
         for name, data in _comparison(shared.comparison, workflow):
             archive.add(name, data)
     if photographs:
-        for name, data in _photographs(shared.run):
+        for name, data in _photographs(shared.run, captions=prompts):
             archive.add(name, data)
     contents = {"version": 1, "prompts": prompts, "sha256": dict(archive.digests)}
     archive.add("contents.json", json.dumps(contents, indent=1).encode())
@@ -281,8 +282,8 @@ def without_folders_within(value: Any) -> Any:
 # The photographs.
 
 
-def _photographs(run: RunFolder | None) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the photographs of a run, numbered, with their captions."""
+def _photographs(run: RunFolder | None, *, captions: bool) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the photographs of a run, numbered, and of their captions."""
     if run is None:
         raise ComparisonError(
             "The photographs are not known: the run's folder is not beside the adapter. "
@@ -292,5 +293,5 @@ def _photographs(run: RunFolder | None) -> Iterator[tuple[str, bytes]]:
     for number, photo in enumerate(read_subject(run.places().photos, recipe.subject).photos, 1):
         name = f"photographs/{number:02d}"
         yield f"{name}{photo.path.suffix.lower()}", photo.path.read_bytes()
-        if photo.caption is not None:
+        if captions and photo.caption is not None:
             yield f"{name}.txt", photo.caption.encode()

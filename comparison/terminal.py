@@ -81,7 +81,7 @@ def _add_draw(commands: Any) -> None:
         "--clip-skip", type=int, help="2: the text encoder's last layer but one "
         "(default: as the adapter was trained)",
     )  # fmt: skip
-    draw.add_argument("--device", default="cpu")
+    draw.add_argument("--device", choices=("auto", "cpu"), default="auto")
     draw.add_argument("--name", default="picture", help="files are <output>/<name>-0.png, …")
     draw.add_argument("--output", type=Path, default=Path("output"))
     draw.set_defaults(run=_draw)
@@ -134,15 +134,16 @@ def _draw(given: argparse.Namespace) -> int:
     picture = _given_picture(given)
     from PIL import Image
 
-    from .sample import draw, load_with_adapter
+    from .sample import draw, dtype_on, load_with_adapter
 
-    skip = _clip_skip(given)
+    skip, device = _clip_skip(given), _device(given.device)
     model = load_with_adapter(
         given.base,
         given.adapter,
         tokenizers=given.tokenizer,
         strength=given.strength,
-        device=given.device,
+        device=device,
+        dtype=dtype_on(device),
     )
     pictures = draw(
         model, given.prompt, negative=given.negative, seed=given.seed, clip_skip=skip,

@@ -1,4 +1,5 @@
-"""What the panels in the browser ask of the server. All but "stop and save" only reads."""
+"""What the panels in the browser ask of the server. All but "stop and save" only reads
+what is the user's; small copies of photographs go to ComfyUI's temp folder."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
     prompts = "a photo of {class} face\na photo of a {class}"
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},
-        prior={"count": 24, "prompt": prompts, "weight": weight},
+        prior={"count": 192, "prompt": prompts, "weight": weight},
         schedule={"steps": 200, "batch": 4},
         optimizer={"name": "adamw", "learning_rate": rate},
         compute={"precision": "fp32", "attention": "sdpa"},

@@ -230,7 +230,7 @@ class Previews(Part):
 
 
 class Saving(Part):
-    """`every` steps between checkpoints (0: only the last); `keep` the newest ones."""
+    """`every` steps between checkpoints (0: about every five minutes); `keep` the newest ones."""
 
     every: int = Field(0, ge=0)
     keep: int = Field(1, ge=1, le=1000)

@@ -18,7 +18,7 @@ from .errors import RecipeError, RunCancelled
 from .events import Event
 from .job import train
 from .places import Places
-from .presets import preset
+from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
 from .runs import Result, RunFolder
 
@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
     inspect.add_argument("--json", action="store_true", help="print only the recipe, as JSON")
     inspect.set_defaults(run=_inspect)
     recipe = commands.add_parser("recipe", help="print the recipe of a preset, to edit")
-    recipe.add_argument("preset", help="tiny, standard, lora-r1, lora-r4 or lora-r8")
+    recipe.add_argument("preset", help=", ".join(PRESETS))
     recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     recipe.set_defaults(run=_recipe)
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")

@@ -134,9 +134,11 @@ def test_photographs_travel_only_when_asked(adapter, tmp_path):
     photos.mkdir()
     for number in range(2):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(photos / f"Anna at home {number}.png")
+        (photos / f"Anna at home {number}.txt").write_text("Anna at home")
     folder = tmp_path / "output" / "likeness" / "runs" / RECIPE.run_name()
     folder.mkdir(parents=True)
-    (folder / "recipe.json").write_text(RECIPE.to_json())
+    captioned = RECIPE.changed(subject={"captions": True})
+    (folder / "recipe.json").write_text(captioned.to_json())
     nowhere = dict.fromkeys(("base", "runs", "loras", "checkpoints", "cache"), tmp_path)
     places = Places(photos=photos, **nowhere)
     (folder / "places.json").write_text(places.model_dump_json())
@@ -147,8 +149,11 @@ def test_photographs_travel_only_when_asked(adapter, tmp_path):
     assert {"photographs/01.png", "photographs/02.png"} < set(names)
     sent = opened(tmp_path / "b.zip")
     assert {sent["photographs/01.png"], sent["photographs/02.png"]} == {
-        path.read_bytes() for path in photos.iterdir()
+        path.read_bytes() for path in photos.glob("*.png")
     }
+    assert sent["photographs/01.txt"] == b"Anna at home"
+    names = export(tmp_path / "w.zip", shared, photographs=True, prompts=False)
+    assert {"photographs/01.png"} < set(names) and "photographs/01.txt" not in names
     with pytest.raises(ComparisonError, match="Name the run folder"):
         export(tmp_path / "c.zip", Shared(adapter, None, None), photographs=True)
     assert not list(tmp_path.glob("*c.zip*")), "no half file"
