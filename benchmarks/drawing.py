@@ -29,7 +29,7 @@ def our_class_images(task: Task) -> None:
     """As a run draws what its cache lacks."""
     import torch
     from likeness.trainers.base_model import load_base
-    from likeness.trainers.cpu import use_matrix_products
+    from likeness.trainers.cpu import fit_threads, use_matrix_products
     from likeness.trainers.prior import draw_class_images
     from likeness.trainers.recipe import Prior
 
@@ -37,6 +37,7 @@ def our_class_images(task: Task) -> None:
     base = load_base(Path(task["model"]), device=device)
     if device.type == "cpu":
         use_matrix_products(base.unet)  # as `loop.load`
+        fit_threads(base.unet)
     drawn(0)
     done = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ def draw(way: str, task: Mapping[str, Any], folder: Path, device: str) -> Measur
     """One run of one side; its pictures are removed."""
     with room(folder) as place:
         (place / "task.json").write_text(json.dumps({**task, "output": str(place / "pictures")}))
-        command = Command([str(SCRIPT), way, str(place / "task.json")])
+        # Only trainings have a process of their own, and draw class images in it.
+        command = Command(
+            [str(SCRIPT), way, str(place / "task.json")], ours=way == "our_class_images"
+        )
         return measure(command, place, cpu=device == "cpu")
 
 
@@ -45,21 +49,26 @@ def a_picture(run: Measured) -> float:
     return (run.moments[-1] - run.moments[0]) / run.drawn
 
 
+def whole(rounds: Sequence[Measured]) -> list[Measured]:
+    """Those that drew to their end."""
+    return [run for run in rounds if a_picture(run) and not run.error]
+
+
 def table(results: Mapping[str, Sequence[Measured]]) -> str:
     """A row for each side; the first is ours."""
     ours = _median(next(iter(results.values())))
     rows = []
     for number, (side, rounds) in enumerate(results.items()):
-        seconds = [a_picture(run) for run in rounds if a_picture(run)]
-        if not seconds:
+        drawn = whole(rounds)
+        if not drawn:
             rows.append([side, "", not_measured(rounds)])
             continue
-        done = next(run for run in rounds if a_picture(run))
+        done = drawn[0]
         rows.append(
             [
                 side,
                 str(done.drawn),
-                spread(seconds),
+                spread([a_picture(run) for run in drawn]),
                 ratio(_median(rounds), ours) if number else "-",
                 f"{done.moments[0]:.1f}",
                 f"{done.moments[1]:.1f}",
@@ -70,5 +79,5 @@ def table(results: Mapping[str, Sequence[Measured]]) -> str:
 
 
 def _median(rounds: Sequence[Measured]) -> float:
-    seconds = sorted(a_picture(run) for run in rounds if a_picture(run))
-    return seconds[len(seconds) // 2] if seconds else 0.0
+    seconds = [a_picture(run) for run in whole(rounds)]
+    return statistics.median(seconds) if seconds else 0.0

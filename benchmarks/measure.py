@@ -27,6 +27,7 @@ class Command:
 
     arguments: Sequence[str]
     python: str = sys.executable
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Measured:
 def measure(command: Command, folder: Path, *, cpu: bool) -> Measured:
     """Runs `child.py` in `folder`, offline; an error in it is part of the result."""
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
-    if command.arguments[0] == "likeness":
+    if command.ours:
         environment = waiting_briefly(environment)  # as `job` starts runs
     if cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}

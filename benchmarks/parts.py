@@ -128,10 +128,11 @@ def row(
     name: str, part: Part, with_it: Sequence[Measured], without: Sequence[Measured]
 ) -> list[str]:
     """A line of the table."""
-    for rounds in (with_it, without):
-        if len(intervals(rounds)) < 2:
+    whole = [[one for one in rounds if not one.error] for rounds in (with_it, without)]
+    for rounds, ended in zip((with_it, without), whole, strict=True):
+        if len(intervals(ended)) < 2:
             return [name, part.case, not_measured(rounds)]
-    sides = (with_it, without)
+    sides = with_it, without = whole
     firsts = [f"{statistics.median(one.first for one in rounds):.1f}" for rounds in sides]
     memory = [gigabytes(max(one.memory for one in rounds)) for rounds in sides]
     steps = [spread(intervals(rounds)) for rounds in sides]

@@ -53,7 +53,7 @@ def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[
 def row(name: str, batch: int, runs: list[Measured], product: float) -> list[str]:
     """A line of the table; a step sees a class image with each photograph."""
     counted, timed = runs
-    if not counted.flops or len(intervals([timed])) < 2:
+    if counted.error or timed.error or not counted.flops or len(intervals([timed])) < 2:
         return [name, str(2 * batch), not_measured(runs)]
     step = median_step([timed])
     rate = counted.flops / step

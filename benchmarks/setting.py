@@ -85,4 +85,5 @@ def our_command(
     }
     (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
     (folder / "places.json").write_text(Places(**paths | places).model_dump_json())
-    return Command(["likeness", str(folder / "recipe.json"), str(folder / "places.json"), *options])
+    files = [str(folder / "recipe.json"), str(folder / "places.json")]
+    return Command(["likeness", *files, *options], ours=True)

@@ -110,7 +110,7 @@ def open_viewer(editor: Editor, width: int) -> None:
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     editor.page.get_by_label("Size of the pictures").fill(str(width))
     editor.page.locator("dialog .lk-cell img").first.wait_for()
-    editor.page.wait_for_load_state("networkidle")
+    editor.settle()
 
 
 def look(editor: Editor) -> Look:
@@ -139,7 +139,7 @@ def scroll(address: str, width: int) -> tuple[Scroll, str]:
         open_viewer(editor, width)
         before = look(editor)
         frames, loaded = wheel_down(editor)
-        editor.page.wait_for_load_state("networkidle")
+        editor.settle()
         return Scroll(width, frames, loaded, before, look(editor)), version(editor.page)
 
 

@@ -39,9 +39,14 @@ def several_at_once(given: argparse.Namespace) -> TrainRows:
 
         def train_row(name: str, recipe: Recipe, cancelled: Callable[[], bool]) -> Result:
             interrupts.check(name)  # before its folder is made
+
+            def ended() -> bool:
+                """After one Ctrl-C a row ends by itself, when it is saved."""
+                return cancelled() and (interrupts.cancelled or not interrupts.asked)
+
             result = train(
                 recipe, places, on_event=lambda event: screen.show(name, event),
-                interrupted=cancelled, before_start=interrupts.watch, device="cpu",
+                interrupted=ended, before_start=interrupts.watch, device="cpu",
             )  # fmt: skip
             screen.end(name, result)
             return result

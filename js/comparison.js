@@ -26,6 +26,8 @@ let viewer = null;
 class ComparisonPanel {
   #comparison = null;
   #scores = [];
+  #asked = 0;
+  #loading = false;
 
   constructor() {
     this.count = h("span", { class: "lk-count", role: "status" });
@@ -48,21 +50,31 @@ class ComparisonPanel {
 
   /** Reads the comparison of a name from ComfyUI's output folder. */
   async load(name) {
+    const asked = ++this.#asked;
+    this.#loading = true;
+    const found = await read(name).catch((error) => ({ error }));
+    if (asked !== this.#asked) return;
+    this.#loading = false;
     try {
-      const { view, scores } = await read(name);
-      if (view === null) return this.#empty(GONE);
-      const comparison = comparisonOf(view, name);
-      this.#scores = scoresOf(scores, comparison);
-      if (isSame(comparison, this.#comparison)) this.#renew(comparison);
-      else this.#replace(comparison);
+      this.#show(name, found);
     } catch (error) {
       this.#empty(error.message);
     }
   }
 
+  #show(name, { view, scores, error }) {
+    if (error) throw error;
+    if (view === null) return this.#empty(GONE);
+    const comparison = comparisonOf(view, name);
+    this.#scores = scoresOf(scores, comparison);
+    if (isSame(comparison, this.#comparison)) this.#renew(comparison);
+    else this.#replace(comparison);
+  }
+
   /** Shows cells that were just drawn, or all when it is finished. */
   drawn({ name, drawn, finished }) {
-    if (finished || this.#comparison?.name !== name) this.load(name);
+    // What is being read may be older than this news.
+    if (finished || this.#loading || this.#comparison?.name !== name) this.load(name);
     else this.#refresh(addDrawn(this.#comparison, drawn));
   }
 
@@ -96,6 +108,7 @@ class ComparisonPanel {
 
   async #open(index) {
     await this.#readScores();
+    if (this.#comparison === null) return; // its files have gone meanwhile
     viewer ??= new Viewer(address);
     viewer.open(this.#comparison, this.#scores, index);
   }

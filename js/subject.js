@@ -58,6 +58,7 @@ class SubjectPanel {
   }
 
   async read() {
+    const asked = ++this.#asked;
     const values = Object.fromEntries(
       WIDGETS.map((name) => [name, widgetOf(this.node, name)?.value]),
     );
@@ -69,7 +70,6 @@ class SubjectPanel {
       return this.#say(
         "There is no folder with photographs. Make one in ComfyUI's input folder and press R.",
       );
-    const asked = ++this.#asked;
     if (!this.#view.photos.length) this.#say("Reading the photographs …");
     const view = await this.#ask(values);
     if (asked !== this.#asked) return;
@@ -229,6 +229,11 @@ app.registerExtension({
         };
     }
     onReady(node, () => panel.later());
+    const before = node.onConnectionsChange;
+    node.onConnectionsChange = function () {
+      before?.apply(this, arguments);
+      panel.later();
+    };
     panel.later();
   },
 });

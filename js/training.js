@@ -162,13 +162,15 @@ class TrainingPanel {
   async #stopAndSave() {
     this.save.disabled = true;
     say(this.note, "Saving after this step …");
-    const answer = await api.fetchApi(
-      `/likeness/runs/${encodeURIComponent(this.#reader.run)}/stop`,
-      { method: "POST" },
-    );
-    this.save.disabled = false;
-    if (!answer.ok)
-      say(this.note, `The run could not be stopped: ${answer.status} ${answer.statusText}`);
+    const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/stop`;
+    try {
+      const answer = await api.fetchApi(route, { method: "POST" });
+      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+    } catch (error) {
+      say(this.note, `The run could not be stopped: ${error.message}`);
+    } finally {
+      this.save.disabled = false;
+    }
   }
 
   /** Asks for a second click, because a cancelled run is not saved as an adapter. */

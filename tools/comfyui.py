@@ -94,7 +94,7 @@ class Server:
             try:
                 self.get("/system_stats")
                 return
-            except (urllib.error.URLError, ConnectionError):
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.3)
         self.stop()
         raise NoComfyUI(f"ComfyUI did not start:\n{self.log()[-4000:]}")

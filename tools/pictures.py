@@ -84,7 +84,6 @@ def draw_templates(editor: Editor) -> None:
     dialog.get_by_text(PACK).first.click()
     dialog.get_by_text("miniature", exact=True).first.wait_for()
     dialog.locator("img").first.wait_for()
-    editor.page.wait_for_load_state("networkidle")
     editor.settle()
     save(picture_of(dialog.screenshot()), DOCS / "templates.jpg")
     editor.page.keyboard.press("Escape")

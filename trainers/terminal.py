@@ -152,7 +152,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._before: Any = None
         self._folders: list[RunFolder] = []
-        self.asked = False
+        self.asked = self.cancelled = False
 
     def watch(self, folder: RunFolder) -> None:
         """Begins, for the run in `folder`, too. Raises RunCancelled after a Ctrl-C."""
@@ -172,11 +172,16 @@ class Interrupts:
             self._before = signal.signal(signal.SIGINT, self._first)
 
     def _first(self, number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, self._second)
         self.asked = True
         for folder in self._folders:
             folder.stop.touch()
         tqdm.write("Saving what is learned so far; press Ctrl-C again to cancel.", file=sys.stderr)
+
+    def _second(self, number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.cancelled = True
+        raise KeyboardInterrupt
 
     def close(self) -> None:
         """Ctrl-C does again what it did before."""

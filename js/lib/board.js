@@ -28,11 +28,12 @@ export function isLoaded(workflow) {
 export function recall() {
   asking ??= Promise.resolve().then(async () => {
     asking = null;
-    const answer = await api.fetchApi(
-      `/likeness/board?workflow=${encodeURIComponent(workflowId())}`,
-    );
+    const asked = workflowId();
+    const answer = await api.fetchApi(`/likeness/board?workflow=${encodeURIComponent(asked)}`);
     if (!answer.ok) return;
-    for (const [id, kinds] of Object.entries(await answer.json())) show(id, kinds);
+    const shown = await answer.json();
+    if (asked !== workflowId()) return; // another tab has come to the front
+    for (const [id, kinds] of Object.entries(shown)) show(id, kinds);
   });
   return asking;
 }

@@ -2,7 +2,6 @@
 // A panel shows both at a better place.
 
 import { api } from "../../../scripts/api.js";
-import { app } from "../../../scripts/app.js";
 import { nodeOfId } from "./board.js";
 import { hideWidget, widgetOf } from "./node_panel.js";
 
@@ -25,9 +24,6 @@ function listen() {
     const node = nodeOfId(detail.nodeId);
     said.get(node)?.(detail.text);
     if (said.has(node)) afterCore(() => hideText(node));
-  });
-  api.addEventListener("b_preview_with_metadata", ({ detail: { displayNodeId: id } }) => {
-    if (said.has(nodeOfId(id))) afterCore(() => delete app.nodePreviewImages?.[id]);
   });
 }
 

@@ -59,6 +59,8 @@ export class LossChart {
     };
     const [, prior] = this.#lines;
     prior.button.hidden = !values("prior").some(Number.isFinite);
+    // Points are halved when they are many, and a resumed run has fewer.
+    this.#hovered = Math.min(this.#hovered, this.#series.points.length - 1);
     this.#draw();
   }
 

@@ -55,7 +55,7 @@ export class RunReader {
     for (let more = true; more && !this.stopped;) {
       const before = this.#next;
       const answer = await this.#ask();
-      if (answer === null) return;
+      if (answer === null || this.stopped) return;
       addEvents(this.state, answer.events);
       this.#next = answer.next;
       more = answer.next > before;
@@ -82,7 +82,7 @@ export class RunReader {
       // The server restarts, or the network is away: the next try may succeed.
       return null;
     }
-    this.told(this.state);
+    if (!this.stopped) this.told(this.state);
     return null;
   }
 }

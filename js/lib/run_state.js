@@ -63,6 +63,8 @@ const HANDLERS = {
     // Also after "failed" or "stopped": an attempt appends to the events of the one before.
     run.status = "running";
     run.message = "";
+    run.seconds = null;
+    run.saved = null;
     run.stage = { name: textOf(name), done: numberOr(done, 0), total: numberOr(total, 0) };
   },
 

@@ -53,7 +53,7 @@ def viewer(editor, large, show):
     editor.tell("likeness.board", board)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     editor.page.locator("dialog .lk-cell img").first.wait_for()
-    editor.page.wait_for_load_state("networkidle")
+    editor.settle()
     return asked
 
 
@@ -71,7 +71,7 @@ def heap(page):
 def test_pictures_are_loaded_when_they_are_scrolled_to(editor, viewer):
     assert 0 < len(thumbnails(viewer)) <= MOST_IMAGES
     assert editor.page.evaluate(SCROLL) <= MOST_IMAGES
-    editor.page.wait_for_load_state("networkidle")
+    editor.settle()
     assert len(thumbnails(viewer)) == len(ROWS) * len(COLUMNS)
     whole = [address for address in viewer if "cells" in address and ".png" in address]
     assert not whole, "a grid shows small copies"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +118,10 @@ def drawn(light_server):
 
 
 def put_photographs(folder: Path) -> None:
-    """Real photographs where they are at hand, else drawn ones of other sizes."""
-    real = ROOT.parent / "shared" / "data" / "subjects" / "dog"
-    folder.mkdir()
-    if real.is_dir():
-        for photo in sorted(real.iterdir())[:3]:
-            shutil.copy(photo, folder)
-        return
+    """Pictures of three sizes."""
     from PIL import Image
 
+    folder.mkdir()
     for number, size in enumerate([(300, 400), (400, 300), (333, 555)]):
         Image.effect_noise(size, 40 + 10 * number).convert("RGB").save(folder / f"{number}.jpg")
 

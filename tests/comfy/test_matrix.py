@@ -78,23 +78,26 @@ def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
 
 def test_after_a_cancel_and_after_a_restart_exactly_the_others_are_drawn(server, drawn):
     everything, before = encoded("cancelled"), len(cells(server))
-    slow = graph("cancelled", seconds=0.5)
+    slow = graph("cancelled", seconds=1.0)
 
     assert server.run(slow, cancel_at(server, "3 of 9 cells done")).status == "interrupted"
-    assert len(cells(server)) - before == 3
-    # A node that runs is not stopped midway: a fourth may have been drawn and not kept.
-    assert first_words(drawn) in (everything[:3], everything[:4])
+    kept = len(cells(server)) - before
+    assert kept in (3, 4)  # a fourth may have been done before the queue was told
+    # A node that runs is not stopped midway: one more may have been drawn and not kept.
+    assert first_words(drawn) in (everything[:kept], everything[: kept + 1])
 
     assert server.run(slow, cancel_at(server, "6 of 9 cells done")).status == "interrupted"
-    assert len(cells(server)) - before == 6
-    assert first_words(drawn) in (everything[3:6], everything[3:7])
+    more = len(cells(server)) - before
+    assert more in (6, 7)
+    assert first_words(drawn) in (everything[kept:more], everything[kept : more + 1])
 
     server.stop()
     server.start()
     said = []
     assert server.run(slow, said.append).status == "success"
-    assert first_words(drawn) == everything[6:]
-    assert any(b"9 cells: 3 drawn now, 6 found" in text for text in said if type(text) is bytes)
+    assert first_words(drawn) == everything[more:]
+    line = f"9 cells: {9 - more} drawn now, {more} found".encode()
+    assert any(line in text for text in said if type(text) is bytes)
 
     server.stop()
     server.start()
@@ -104,7 +107,7 @@ def test_after_a_cancel_and_after_a_restart_exactly_the_others_are_drawn(server,
 
 def cells(server):
     """The cells on disk."""
-    return list((server.home / "output" / "likeness" / "cells").glob("*"))
+    return list((server.home / "output" / "likeness" / "cells").glob("*.png"))
 
 
 def first_words(drawn):

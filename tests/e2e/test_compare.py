@@ -99,22 +99,31 @@ def listen():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def interrupted(process, when):
+    """What the process says that gets a Ctrl-C as soon as `when()`."""
+    try:
+        deadline = time.monotonic() + 300
+        while not when() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        return process.communicate(timeout=120)
+    finally:
+        process.kill()
+
+
 def test_ctrl_c_keeps_what_is_drawn(base, tmp_path):
     plan = write_plan(tmp_path, rows=[{"name": "base"}], draws=10, picture={
-        "width": 64, "height": 64, "steps": 10,
+        "width": 64, "height": 64, "steps": 20,
     })  # fmt: skip
-    command = [sys.executable, str(ROOT), "compare", str(plan), "--base", str(base), "--no-scores"]
+    command = [sys.executable, str(ROOT), "compare", str(plan), "--base", str(base), "--no-scores",
+               "--device", "cpu"]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         preexec_fn=listen,
     )  # fmt: skip
     cells = tmp_path / "output" / "likeness" / "cells"
-    deadline = time.monotonic() + 120
-    while len(list(cells.glob("*.png"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = interrupted(process, lambda: len(list(cells.glob("*.png"))) >= 3)
     kept = written(tmp_path, "cells/*.png")
     assert process.returncode == 130 and 3 <= len(kept) < 40
     assert f"{len(kept)} of 40 cells are kept" in said
@@ -150,11 +159,7 @@ def test_ctrl_c_saves_all_rows_that_train_at_once(base, photos, tmp_path):
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen,
     )  # fmt: skip
     events = tmp_path / "output" / "likeness" / "runs"
-    deadline = time.monotonic() + 120
-    while training(events) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = interrupted(process, lambda: training(events) >= 2)
     assert "Saving what is learned so far" in errors and "stopped after" in errors
     assert process.returncode == 1
     assert len(list(events.iterdir())) == 2, "the third row was not begun"

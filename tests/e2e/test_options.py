@@ -96,17 +96,20 @@ def test_the_text_encoders_own_rate_is_used(run):
     same, slow = run(steps=2)[0], run(steps=2, text_encoder={"learning_rate": 1e-9})[0]
     assert differ(tensors(same), tensors(slow), "lora_te_")
 
-    def size(result):
-        ups = [t for k, t in tensors(result).items() if "lora_te_" in k and "up" in k]
-        return torch.cat([t.flatten() for t in ups]).abs().max()
-
-    assert size(slow) < 1e-7 < size(same)
+    assert size(slow, "lora_te_") < 1e-7 < size(same, "lora_te_")
 
 
 def test_clipping_bounds_the_step(run):
     clipped, _ = run(steps=2, optimizer={"clip_norm": 1e-12})
     free, _ = run(steps=2, optimizer={"clip_norm": None})
-    assert differ(tensors(clipped), tensors(free), "lora_unet_")
+    # Adam divides by the gradients' size, but for its epsilon of 1e-8: so small, they move little.
+    assert size(clipped, "lora_unet_") < 0.1 * size(free, "lora_unet_")
+
+
+def size(result, part):
+    """The largest change of the LoRA's upper halves, which begin at 0."""
+    ups = [t for k, t in tensors(result).items() if part in k and k.endswith("lora_up.weight")]
+    return torch.cat([t.flatten() for t in ups]).abs().max()
 
 
 def test_averaged_weights_are_saved(run):
@@ -163,11 +166,14 @@ def test_captions_take_the_place_of_the_prompt(run, photos):
     assert captioned.losses[0] != plain.losses[0]
 
 
-def test_buckets_keep_the_aspect(run, photos):
+def test_buckets_keep_the_aspect(run, photos, tmp_path):
     for i, size in enumerate([(64, 128), (128, 64)]):
         Image.effect_noise(size, 90).convert("RGB").save(photos / f"wide{i}.png")
     result, _ = run(subject={"buckets": True}, schedule={"batch": 5})
     assert all(loss > 0 for loss in result.losses)
+    files = (tmp_path / "cache" / "latents").rglob("*.safetensors")
+    sizes = {tensor.shape[-2:] for file in files for tensor in load_file(file).values()}
+    assert any(h > w for h, w in sizes) and any(w > h for h, w in sizes)
 
 
 def test_validation_and_flips(run):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import psutil
 import torch
 from likeness.trainers import loop, runs
 from likeness.trainers.errors import OutOfSpace, RunBusy
-from likeness.trainers.job import log_tail, train
+from likeness.trainers.job import _lives, log_tail, train
 from likeness.trainers.runs import prepare
 
 from .kills import tree_of
@@ -36,7 +37,7 @@ from .trials import (
     wait_for_any,
 )
 
-CANCEL_SECONDS = 2.0
+CANCEL_SECONDS = 10.0  # on a busy machine; the table has the longest one
 NOTICED_STEPS = 10
 
 
@@ -79,17 +80,12 @@ def cancelled(bench: Bench, processes: int) -> float:
 
 
 def _children() -> set[psutil.Process]:
-    return {
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE
-    }
+    return {child for child in psutil.Process().children(recursive=True) if _lives(child)}
 
 
 _PARENT = """
 import runpy, sys, time
 from pathlib import Path
-from unittest import mock
 runpy.run_path(sys.argv[1] + "/__main__.py", run_name="parent")["load_package"]()
 from likeness.trainers.job import Job
 from likeness.trainers.runs import RunFolder
@@ -245,7 +241,14 @@ def shared_caches(bench: Bench, expected: Unbroken) -> None:
 
 def can_mount() -> bool:
     """Whether this process may mount a file system of a few megabytes."""
-    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount") is not None
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:  # root of a container may not
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+    return True
 
 
 def full_disk(bench: Bench, expected: Unbroken) -> str:

@@ -181,3 +181,32 @@ test("a run that has said nothing yet is waited for", async () => {
   assert.equal(reader.working, true);
   reader.stop();
 });
+
+test("a reader that is stopped while the server answers says no more", async () => {
+  for (const answer of [{ events: [step(1)], next: 100, working: true }, 404]) {
+    const told = [];
+    const { fetchApi } = server([answer]);
+    const reader = new RunReader(
+      "x",
+      async (path) => {
+        const found = await fetchApi(path);
+        reader.stop(); // another run is followed now
+        return found;
+      },
+      (state) => told.push(state.status),
+    );
+    await reader.read();
+    assert.deepEqual(told, []);
+  }
+});
+
+test("a stopped run that goes on has neither the time nor the file of before", () => {
+  const run = runOf(
+    step(5),
+    event("saved", { path: "/x/old.safetensors" }),
+    event("stopped", { step: 5 }),
+    event("finished", { seconds: 9 }),
+    event("stage", { name: "load", done: 0, total: 0 }),
+  );
+  assert.deepEqual([run.status, run.saved, run.seconds], ["running", null, null]);
+});

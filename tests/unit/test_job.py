@@ -88,9 +88,8 @@ def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeyp
     deadline = time.monotonic() + 60
     while len(run._others()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    workers, asked = run._others(), time.monotonic()
+    workers = run._others()
     run.end()
-    assert time.monotonic() - asked < job.LEAVE_SECONDS + job.KILL_SECONDS
     assert len(workers) == 2 and run.exit_code() is not None
     left = [one for one in workers if one.is_running()]
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in left)

@@ -151,6 +151,7 @@ def test_the_first_ctrl_c_stops_and_saves_and_the_second_cancels(folder, capsys)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
+        assert interrupts.cancelled
     finally:
         interrupts.close()
     assert signal.getsignal(signal.SIGINT) is before

@@ -65,6 +65,9 @@ def test_requirements_are_lower_bounds_and_never_torch():
         assert re.fullmatch(r"[A-Za-z0-9_-]+>=[\d.]+", line), line
         assert not re.match(r"torch|xformers|triton|nvidia", line), line
     assert wanted == sorted(wanted)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert re.findall(r'"([^"]+)",', block) == wanted
 
 
 def test_no_bitsandbytes_is_allowed_that_cannot_step_on_a_cpu():

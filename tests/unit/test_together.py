@@ -175,6 +175,31 @@ def test_rows_are_not_begun_after_ctrl_c(monkeypatch, tmp_path):
         list(rows({"tiny": preset("miniature-tiny")}, None))
 
 
+@pytest.mark.parametrize(
+    ("asked", "cancelled", "ends"), [(False, False, True), (True, False, False), (True, True, True)]
+)
+def test_after_one_ctrl_c_a_row_that_is_being_saved_is_not_cancelled(
+    monkeypatch, asked, cancelled, ends
+):
+    """Also when another row has ended, which cancels the others but for that."""
+    interrupts, seen = teaching.Interrupts(), []
+    monkeypatch.setattr(teaching, "Interrupts", lambda: interrupts)
+    monkeypatch.setattr(
+        teaching, "in_threads",
+        lambda work, given, at_once: [(n, work(n, one, lambda: True)) for n, one in given.items()],
+    )  # fmt: skip
+
+    def train(recipe, places, *, interrupted, **_):
+        interrupts.asked, interrupts.cancelled = asked, cancelled
+        seen.append(interrupted())
+        return result()
+
+    monkeypatch.setattr(teaching, "train", train)
+    rows = teaching.several_at_once(SimpleNamespace(at_once=2))
+    list(rows({"tiny": preset("miniature-tiny")}, None))
+    assert seen == [ends]
+
+
 def test_rows_of_one_recipe_are_one_training(monkeypatch, capsys):
     begun = []
 

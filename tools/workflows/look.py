@@ -91,7 +91,6 @@ def photograph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
     editor.page.set_viewport_size({"width": width, "height": height})
     editor.page.wait_for_timeout(500)  # the canvas takes the new size
     editor.look_at(box)
-    editor.page.wait_for_load_state("networkidle")
     editor.settle()
     picture = Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB")
     check_drawn(picture, box, graph, editor.page.evaluate(COLOURS))
