@@ -63,7 +63,7 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
     "miniature-tiny": partial(_miniature, _tiny(), 1e-4, 4.0),
-    "miniature-standard": partial(_miniature, _standard(), 3e-4, 2.0),
+    "miniature-standard": partial(_miniature, _standard(), 3e-4),
     **{f"miniature-lora-r{rank}": partial(_miniature_lora, rank) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)

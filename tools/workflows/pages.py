@@ -55,35 +55,31 @@ def _one(name: str, key: str, posed: bool = False) -> Page:
 
 def _everything(name: str, setting: Setting) -> Page:
     """All trainings, and one sheet of them all."""
-    shown: dict[int, dict[float, Material]] = {}  # by resolution and the class images' weight
+    shown: dict[int, Material] = {}  # by resolution
     for training in setting.trainings.values():
-        found = shown.setdefault(training.resolution, {})
-        if training.class_weight not in found:
-            same, title = next(iter(found.values()), None), f"{training.resolution} pixels"
-            title += f", weight {training.class_weight:g}" if same else ""
-            found[training.class_weight] = material(setting, training, title, same)
+        if training.resolution not in shown:
+            title = f"{training.resolution} pixels"
+            shown[training.resolution] = material(setting, training, title)
     trains = {
-        key: trainer(setting, key, shown[training.resolution][training.class_weight])
+        key: trainer(setting, key, shown[training.resolution])
         for key, training in setting.trainings.items()
     }
-    first = {resolution: next(iter(found.values())) for resolution, found in shown.items()}
     groups = comparison(
         setting,
         name.replace("_", "-"),
         3,
         posed=True,
-        subject=first[setting.trainings["standard"].resolution].subject,
+        subject=shown[setting.trainings["standard"].resolution].subject,
         pose_rows="\n".join(POSED),
         **rows_of(trains),
     )
     dreambooth = [train for train in trains.values() if "DreamBooth" in train.kind]
     loras = [train for train in trains.values() if train not in dreambooth]
-    photographs = [
-        [first[key].subject, *(part.class_images for part in found.values()), first[key].crops]
-        for key, found in shown.items()
-    ]
     learning = [
-        Group("1 · Photographs", photographs),
+        Group(
+            "1 · Photographs",
+            [[part.subject, part.class_images, part.crops] for part in shown.values()],
+        ),
         Group("2 · Train all weights: DreamBooth", [[n, *records(n)] for n in dreambooth]),
         Group("2 · Train a small addition: LoRA", [[n, *records(n)] for n in loras]),
     ]

@@ -22,20 +22,14 @@ class Material:
         return Group(title, [[self.subject], [self.class_images], [self.crops]])
 
 
-def material(
-    setting: Setting, training: Training, title: str = "", same: Material | None = None
-) -> Material:
-    """Photographs and class images at a training's resolution; `same` has those photographs."""
-    subject = (
-        same.subject
-        if same
-        else node(
-            "Likeness_Subject",
-            title and f"Subject, {title}",
-            360,
-            folder=setting.photographs,
-            resolution=training.resolution,
-        )
+def material(setting: Setting, training: Training, title: str = "") -> Material:
+    """Photographs and class images at a training's resolution."""
+    subject = node(
+        "Likeness_Subject",
+        title and f"Subject, {title}",
+        360,
+        folder=setting.photographs,
+        resolution=training.resolution,
     )
     count, steps = setting.class_images
     class_images = node(
@@ -48,12 +42,8 @@ def material(
         source="draw with the base model",
         steps=steps,
     )
-    crops = (
-        same.crops
-        if same
-        else node(
-            "PreviewImage", "The crops, as they are trained", 360, 314, images=subject["crops"]
-        )
+    crops = node(
+        "PreviewImage", "The crops, as they are trained", 360, 314, images=subject["crops"]
     )
     return Material(subject, class_images, crops)
 

@@ -92,9 +92,7 @@ MINIATURE = Setting(
             class_prompt=BOTH,
             class_weight=4.0,
         ),
-        "standard": Training(
-            _course(3e-4, 200, **_SMALL), resolution=128, class_prompt=BOTH, class_weight=2.0
-        ),
+        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128, class_prompt=BOTH),
         **{
             f"lora-r{rank}": Training(
                 _course(3e-3, 200, targets="linear", **_SMALL),
