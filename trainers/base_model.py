@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from . import base_file, ldm_names
 from .base_file import BaseFile
 from .errors import BaseModelError, NameTaken
+from .memory import is_out_of_memory
 from .tokenizer import find_tokenizers, load_tokenizer
 from .weights import holds, read_weights, write_weights
 
@@ -159,6 +160,8 @@ def _built(what: str, build: Callable[[], Part]) -> Part:
     except KeyError as error:
         raise BaseModelError(f"The {what} is incomplete: it lacks {error.args[0]}.") from error
     except _UNFIT as error:
+        if is_out_of_memory(error):
+            raise
         raise BaseModelError(f"The {what} cannot be loaded: {error}") from error
 
 

@@ -18,12 +18,16 @@ from .checkpoint import State
 from .cpu import attention_in_fp32_again
 from .graphs import CudaRecorder, recorded_gradients
 from .in_backward import UpdateInBackward
+from .memory import is_out_of_memory
+from .optimizers import eight_bit_fault
 from .packages import eight_bit_lack
 from .recipe import LoRA, Recipe
 from .run import Run, has_bf16
 from .runs import continued
 from .step import Compute, Learner, gradients
 from .tiers import Size, Tier
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
@@ -32,8 +36,13 @@ def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
         precision=precision,
         has_bf16=has_bf16(accelerator.device),
         processes=accelerator.num_processes,
-        bitsandbytes=eight_bit_lack() is None,
+        bitsandbytes=eight_bit_works(accelerator.device),
     )
+
+
+def eight_bit_works(device: torch.device) -> bool:
+    """Whether 8-bit Adam is there and computes."""
+    return eight_bit_lack() is None and eight_bit_fault(device) is None
 
 
 def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) -> Tier:
@@ -107,6 +116,30 @@ def fall(run: Run) -> bool:
         f"{lower.name!r}: {lower.about}."
     )
     return True
+
+
+def use_xformers(run: Run, base: BaseModel) -> None:
+    """Attention by xformers in the UNet, or a note where that does not work."""
+    if run.accelerator.device.type != "cuda":
+        run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
+        return
+    try:
+        try_xformers(DTYPES[run.precision], run.accelerator.device)
+        base.unet.enable_xformers_memory_efficient_attention()
+    except (ImportError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        # One that was built for another PyTorch or for other GPUs.
+        run.note(f"xformers attention does not work here; PyTorch's own is used. ({error!r:.200})")
+
+
+def try_xformers(dtype: torch.dtype, device: torch.device) -> None:
+    """Attends as SD 1.5 does, forward and backward; raises what xformers raises."""
+    from xformers.ops import memory_efficient_attention
+
+    for width in (40, 80, 160):  # of a head
+        states = torch.zeros(1, 64, 2, width, device=device, dtype=dtype, requires_grad=True)
+        memory_efficient_attention(states, states, states).sum().backward()
 
 
 def checkpoint_activations(base: BaseModel, recipe: Recipe) -> None:

@@ -16,20 +16,29 @@ from . import checkpoint, draws, dreambooth, lora
 from .averaging import average_weights, averaged
 from .base_model import BaseModel, load_base
 from .computing import (
+    DTYPES,
     checkpoint_activations,
     chosen_tier,
     compute_of,
     fall,
     recordable,
+    use_xformers,
 )
 from .cpu import fit_threads, use_matrix_products
-from .errors import CheckpointError, Diverged
+from .errors import CheckpointError, Diverged, RunFailed
 from .events import Emit
 from .health import advice
 from .material import draw_missing_class_images, gather, written_prompts
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
-from .optimizers import build_optimizer, parameter_groups, rate_factor, set_rates, slow_on_cpu
+from .optimizers import (
+    build_optimizer,
+    eight_bit_fault,
+    parameter_groups,
+    rate_factor,
+    set_rates,
+    slow_on_cpu,
+)
 from .previews import draw_previews, previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
@@ -43,8 +52,6 @@ from .teacher import teacher_of
 from .text import cut_prompts, tokenize
 from .tiers import Tier
 from .tokenizer import NEVER_SEEN, unknown_words
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
@@ -102,26 +109,17 @@ def load(run: Run) -> BaseModel:
     )
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
+    fault = eight_bit_fault(device) if recipe.optimizer.name == "adamw8bit" else None
+    if fault is not None:  # before class images are drawn
+        raise RunFailed(
+            f"8-bit Adam (bitsandbytes) does not work here: {fault}. Choose the optimizer adamw."
+        )
     if device.type == "cpu":
         use_matrix_products(base.unet)
         fit_threads(base.unet)
     if recipe.compute.attention == "xformers":
         use_xformers(run, base)
     return base
-
-
-def use_xformers(run: Run, base: BaseModel) -> None:
-    """Attention by xformers in the UNet, or a note where that does not work."""
-    if run.accelerator.device.type != "cuda":
-        run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
-        return
-    try:
-        base.unet.enable_xformers_memory_efficient_attention()  # tries it
-    except (ImportError, RuntimeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        # One that was built for another PyTorch or for other GPUs.
-        run.note(f"xformers attention does not work here; PyTorch's own is used. ({error!r:.200})")
 
 
 def note_prompts(run: Run, base: BaseModel) -> None:
@@ -200,7 +198,10 @@ def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoi
     optimizer = build_optimizer(recipe.optimizer.model_copy(update={"name": kind}), groups)
     scaler = torch.amp.GradScaler(device, enabled=run.precision == "fp16")
     decay = recipe.objective.ema_decay
-    average = EMAModel(list(parameters.values()), decay=decay) if decay else None
+    # All at once copies what it averages: not for whole models.
+    together = isinstance(recipe.method, LoRA)
+    weights = list(parameters.values())
+    average = EMAModel(weights, decay=decay, foreach=together) if decay else None
     return checkpoint.State(parameters, optimizer, scaler, average)
 
 

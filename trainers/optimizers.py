@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -24,14 +25,31 @@ def build_optimizer(
         "weight_decay": spec.weight_decay,
     }
     if spec.name == "adamw8bit":
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim import AdamW8bit, optimizer
 
+        # It waits for the GPU after each weight, for states that are paged to the host. These are
+        # not, and its kernels follow each other on the default stream.
+        optimizer.sync_gpu = lambda tensor: None
         return AdamW8bit(groups, **common)
     if spec.name == "prodigy":
         from prodigyopt import Prodigy
 
         return Prodigy(groups, **common, safeguard_warmup=True, use_bias_correction=True)
     return torch.optim.AdamW(groups, **common, fused=True)
+
+
+@cache
+def eight_bit_fault(device: torch.device) -> str | None:
+    """Why an update of 8-bit Adam fails on a device, as bitsandbytes without its kernels does."""
+    from bitsandbytes.optim import AdamW8bit
+
+    weights = Parameter(torch.zeros(8192, device=device))  # from 4,096 on it is in 8 bits
+    weights.grad = torch.zeros_like(weights)
+    try:
+        AdamW8bit([weights]).step()
+    except Exception as error:  # noqa: BLE001  of a native library that may lack
+        return f"{error!r:.200}"
+    return None
 
 
 SLOW_IN_8_BITS = 50_000_000  # weights: about a second an update

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import draws
-from .errors import OutOfSpace, SubjectError
+from .errors import OutOfSpace, RunFailed, SubjectError
 from .files import is_full, write_whole
 from .graphs import recorded_unet
 from .memory import is_out_of_memory
@@ -139,30 +139,39 @@ def draw_class_images(
     if cuda:
         at_once = batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
     tell_notice = notice or (lambda text: None)
-    artist = _Artist(base, base.unet, prior, prompts, size, clip_skip, device, interrupted)
+    artist = _Artist(
+        base, base.unet, prior, prompts, size, clip_skip, device, interrupted, tell_notice
+    )
     if cuda and graphs:
         artist.unet = recorded_unet(base.unet, tell_notice)
-    with _Writer(behind=cuda) as writer:
-        while todo:
-            first = todo[0] - todo[0] % block
-            if _is_whole(image_path(folder, todo[0])):  # another run draws the same set
-                todo = todo[1:]
+    dtype = base.unet.dtype
+    try:
+        with _Writer(behind=cuda) as writer:
+            while todo:
+                first = todo[0] - todo[0] % block
+                if _is_whole(image_path(folder, todo[0])):  # another run draws the same set
+                    todo = todo[1:]
+                    tell(total - len(todo), total)
+                    continue
+                whole = todo[:at_once] if cuda else list(range(first, first + block))
+                part, pictures = [index for index in whole if index in todo], None
+                try:
+                    pictures = artist.draw(whole)
+                except RuntimeError as error:
+                    if at_once == 1 or not is_out_of_memory(error):
+                        raise
+                if pictures is None:  # here the error, whose traceback holds its tensors, is gone
+                    at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
+                    torch.cuda.empty_cache()
+                    if graphs and not artist.exact:
+                        artist.unet = recorded_unet(base.unet, tell_notice)
+                    continue
+                writer.write(folder, part, pictures[[whole.index(index) for index in part]])
+                todo = todo[len(part) :]
                 tell(total - len(todo), total)
-                continue
-            whole = todo[:at_once] if cuda else list(range(first, first + block))
-            part, pictures = [index for index in whole if index in todo], None
-            try:
-                pictures = artist.draw(whole)
-            except RuntimeError as error:
-                if at_once == 1 or not is_out_of_memory(error):
-                    raise
-            if pictures is None:  # here the error, whose traceback holds its tensors, is gone
-                at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
-                torch.cuda.empty_cache()
-                continue
-            writer.write(folder, part, pictures[[whole.index(index) for index in part]])
-            todo = todo[len(part) :]
-            tell(total - len(todo), total)
+    finally:
+        if artist.exact:
+            base.unet.to(dtype)
 
 
 def _block(size: int) -> int:
@@ -192,6 +201,8 @@ class _Artist:
     clip_skip: int
     device: torch.device
     interrupted: Callable[[], bool] | None
+    notice: Callable[[str], None]
+    exact: bool = False  # in fp32 on a GPU, too
 
     @cached_property
     def texts(self) -> tuple[Tensor, Tensor]:
@@ -204,13 +215,26 @@ class _Artist:
 
     def draw(self, indices: Sequence[int]) -> np.ndarray:
         """The images of these numbers, (n, size, size, 3) uint8."""
+        latents = self._latents(indices)
+        if not self.exact and self.device.type == "cuda" and not _finite(latents):
+            self.exact, self.unet = True, self.base.unet.float()
+            self.notice("In fp16 this base draws wrong numbers here; class images come in fp32.")
+            latents = self._latents(indices)
+        if not _finite(latents):
+            raise RunFailed(
+                "The base model draws no pictures but wrong numbers (NaN or infinite): no class "
+                "images were kept. Is its file damaged?"
+            )
+        return decode(self.base.vae, latents, batch=max(1, len(indices) // 4))
+
+    def _latents(self, indices: Sequence[int]) -> Tensor:
         positive, negative = self.texts
         seeds = [draws.derive(self.prior.seed, "class image", index) for index in indices]
-        half = nullcontext()
-        if self.device.type == "cuda" and self.unet is self.base.unet:
+        half, cuda = nullcontext(), self.device.type == "cuda"
+        if cuda and not self.exact and self.unet is self.base.unet:
             half = torch.autocast("cuda", torch.float16)  # a recorded one has its own
         with half:
-            latents = sample(
+            return sample(
                 self.unet,
                 positive[[index % len(positive) for index in indices]],
                 negative,
@@ -220,8 +244,12 @@ class _Artist:
                 solver=SOLVER,
                 prediction=self.base.prediction,
                 interrupted=self.interrupted,
+                dtype=torch.float32 if cuda else None,  # autocast has its own
             )
-        return decode(self.base.vae, latents, batch=max(1, len(indices) // 4))
+
+
+def _finite(latents: Tensor) -> bool:
+    return bool(torch.isfinite(latents).all())
 
 
 class _Writer:

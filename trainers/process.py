@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,7 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     folder, start = RunFolder(path.absolute()), time.time()
-    from accelerate import Accelerator  # seconds: after the first checks
-
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = _accelerator()
     try:
         main = accelerator.is_main_process
         with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
@@ -51,6 +51,19 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
         # Not an event: another process has the lock, or the disk has no room for one.
         _log.error("%s", error)
         return error.exit_code
+
+
+def _accelerator() -> Any:
+    """Accelerate's view of this process, among others if it was started so."""
+    from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate.utils import check_cuda_p2p_ib_support
+
+    if not check_cuda_p2p_ib_support():  # RTX 40: else it raises; `accelerate launch` does so too
+        os.environ.setdefault("NCCL_P2P_DISABLE", "1")
+        os.environ.setdefault("NCCL_IB_DISABLE", "1")
+    # A process may wait for another one's share of class images.
+    waiting = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    return Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
 
 
 def _told(

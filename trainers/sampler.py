@@ -93,19 +93,21 @@ def sample(
     solver: Solver = "euler",
     prediction: str = "epsilon",
     on_step: Callable[[int, int], None] | None = None,
+    dtype: torch.dtype | None = None,
     interrupted: Callable[[], bool] | None = None,
     control: Control | None = None,
 ) -> Tensor:
     """Latents (n, 4, h, w) as the UNet sees them (scaled), fp32 on the UNet's device.
 
-    The prompt and the negative prompt go through the UNet in one call a step, in the UNet's
-    dtype; `guidance` 1 leaves the negative out. `prediction` is ``epsilon`` or ``v_prediction``.
+    The prompt and the negative prompt go through the UNet in one call a step, in `dtype`
+    (None: the UNet's); `guidance` 1 leaves the negative out. `prediction` is ``epsilon`` or
+    ``v_prediction``.
     `on_step(done, steps)` follows each call. Raises RunCancelled when `interrupted()` is true
     before a call, and ValueError for another prediction.
     """
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(f"unknown prediction {prediction!r}: choose epsilon or v_prediction")
-    predict = _guided(unet, positive, negative, guidance, control)
+    predict = _guided(unet, positive, negative, guidance, control, dtype or unet.dtype)
     sigmas = sigmas.float().cpu()  # scalars on the host: a GPU is never waited for
     timesteps = timesteps_for(sigmas[:-1]).to(unet.device)
 
@@ -132,15 +134,20 @@ def _first_scale(sigma: Tensor) -> Tensor:
 
 
 def _guided(
-    unet: Any, positive: Tensor, negative: Tensor, guidance: float, control: Control | None
+    unet: Any,
+    positive: Tensor,
+    negative: Tensor,
+    guidance: float,
+    control: Control | None,
+    dtype: torch.dtype,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The UNet's output under classifier-free guidance (arXiv:2207.12598), as f(x, timestep)."""
     alone = math.isclose(guidance, 1.0)
     parts = [positive] if alone else [positive, negative.expand_as(positive)]
-    states = torch.cat(parts).to(unet.device, unet.dtype)  # (n or 2n, 77, d)
+    states = torch.cat(parts).to(unet.device, dtype)  # (n or 2n, 77, d)
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
-        x = torch.cat([x] * len(parts)).to(unet.dtype)
+        x = torch.cat([x] * len(parts)).to(dtype)
         down, middle = control(x, timestep, states) if control is not None else (None, None)
         output: Tensor = unet(
             x,

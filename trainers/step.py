@@ -86,7 +86,9 @@ class Learner:
             yield
             return
         attention = attention_in_fp32() if self.device.type == "cpu" else nullcontext()
-        with torch.autocast(self.device.type, self.autocast_dtype), attention:
+        # Its cache would keep a copy of every weight through the forward pass, for no second use.
+        cast = torch.autocast(self.device.type, self.autocast_dtype, cache_enabled=False)
+        with cast, attention:
             yield
 
 

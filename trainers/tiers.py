@@ -123,9 +123,10 @@ def by_name(name: str) -> Tier:
 
 
 # Bytes that a micro-batch of SD 1.5 keeps for the backward pass, for each pixel of its latents
-# (64 a side at 512 pixels), in 16 bits: counted with saved_tensors_hooks on diffusers 0.42.
-_KEPT = 230_000
-_KEPT_CHECKPOINTED = 40_000 + 60_000  # the blocks' inputs, and the largest block once more
+# (64 a side at 512 pixels): counted with saved_tensors_hooks on diffusers 0.42, for 16 bits with
+# CUDA's autocast, which normalises in fp32.
+_KEPT = 300_000
+_KEPT_CHECKPOINTED = 40_000 + 80_000  # the blocks' inputs, and the largest block once more
 _KEPT_PROMPT = 50_000_000
 _SD15_UNET = 860_000_000
 _STATE = {"adamw": 8, "adamw8bit": 2, "prodigy": 16}  # bytes of optimizer state a value

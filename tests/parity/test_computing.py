@@ -8,6 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from likeness.trainers import computing, loop
+from likeness.trainers.errors import RunFailed
+from likeness.trainers.optimizers import eight_bit_fault
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
@@ -190,17 +192,32 @@ def test_a_model_that_does_not_load_for_want_of_memory_changes_no_tier(places, m
 
 
 @pytest.mark.parametrize("error", [NotImplementedError("no operator"), ImportError("libcudart")])
-def test_xformers_that_does_not_work_here_ends_no_run(error):
-    class UNet:
-        def enable_xformers_memory_efficient_attention(self):
-            raise error
+def test_xformers_that_does_not_work_here_ends_no_run(error, monkeypatch):
+    def fail(dtype, device):
+        assert dtype is torch.float16
+        raise error
 
+    monkeypatch.setattr(computing, "try_xformers", fail)
     told = []
     run = SimpleNamespace(
-        accelerator=SimpleNamespace(device=torch.device("cuda")), note=told.append
+        accelerator=SimpleNamespace(device=torch.device("cuda")),
+        note=told.append,
+        precision="fp16",
     )
-    loop.use_xformers(run, SimpleNamespace(unet=UNet()))
+    computing.use_xformers(run, SimpleNamespace(unet=None))
     assert len(told) == 1 and "PyTorch's own" in told[0] and str(error) in told[0]
+
+
+def test_8_bit_adam_without_its_kernels_ends_a_run_before_anything_is_drawn(places, monkeypatch):
+    monkeypatch.setattr(loop, "eight_bit_fault", lambda device: "RuntimeError('no binary')")
+    monkeypatch.setattr(loop, "draw_missing_class_images", lambda *a: pytest.fail("drawn"))
+    with pytest.raises(RunFailed, match="no binary"):
+        trained(recipe("lora", name="broken", optimizer={"name": "adamw8bit"}), places)
+
+
+def test_8_bit_adam_works_here():
+    pytest.importorskip("bitsandbytes")
+    assert eight_bit_fault(torch.device("cpu")) is None
 
 
 def test_a_tier_named_in_the_recipe_is_not_left(places, monkeypatch):

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
         MemoryError(),
     ],
 )
