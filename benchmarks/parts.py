@@ -51,6 +51,7 @@ def compute(**fields: Any) -> Changes:
 
 
 _ADAMW = {"optimizer": {"name": "adamw"}}
+_ADAMW8BIT = {"optimizer": {"name": "adamw8bit"}}
 PARTS = {
     "latents encoded once": Part("lora", Way(patch="latents_anew")),
     "latents kept for later runs": Part("lora", Way(cold=True)),
@@ -59,7 +60,7 @@ PARTS = {
     ),
     "photograph and class image in one batch": Part("lora", Way(patch="one_kind_a_batch")),
     "fused AdamW": Part("lora", Way(_ADAMW, "plain_adamw"), Way(_ADAMW)),
-    "8-bit Adam": Part("dreambooth", Way(_ADAMW), Way({"optimizer": {"name": "adamw8bit"}})),
+    "8-bit Adam": Part("dreambooth", Way(_ADAMW), Way(_ADAMW8BIT)),
     "bf16": Part("lora", Way(compute(precision="fp32")), Way(compute(precision="bf16"))),
     "gradient checkpointing": Part(
         "dreambooth", Way(compute(memory="full")), Way(compute(memory="checkpointing"))
@@ -77,6 +78,9 @@ PARTS = {
         Way(compute(precision="bf16"), "attention_as_it_comes"),
         Way(compute(precision="bf16")),
         device="cpu",
+    ),
+    "8-bit Adam that does not wait for the GPU after each weight": Part(
+        "lora", Way(_ADAMW8BIT, "waits_after_each_weight"), Way(_ADAMW8BIT), device="cuda"
     ),
     "CUDA graphs": Part("lora", Way(compute(graphs=False)), device="cuda"),
     "xformers' attention": Part("lora", Way(), Way(compute(attention="xformers")), device="cuda"),

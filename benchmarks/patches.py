@@ -55,6 +55,21 @@ def one_kind_a_batch() -> None:
     loop.step_samples = apart
 
 
+def waits_after_each_weight() -> None:
+    """8-bit Adam waits for the GPU as bitsandbytes has it."""
+    from bitsandbytes.optim import optimizer
+    from likeness.trainers import loop
+
+    build, wait = loop.build_optimizer, optimizer.sync_gpu
+
+    def built(*given: Any) -> Any:
+        made = build(*given)
+        optimizer.sync_gpu = wait
+        return made
+
+    loop.build_optimizer = built
+
+
 def plain_convolutions() -> None:
     """Small convolutions on a CPU are PyTorch's own."""
     from likeness.trainers import loop
@@ -121,6 +136,7 @@ PATCHES: dict[str, Callable[[], None]] = {
         latents_anew,
         prompts_anew,
         one_kind_a_batch,
+        waits_after_each_weight,
         plain_convolutions,
         attention_as_it_comes,
         plain_adamw,
