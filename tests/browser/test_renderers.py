@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import pytest
 from likeness.tools.editor import EMPTY
 from likeness.tools.material import event, step, write_run
 from likeness.tools.reduced import load_reduced
+from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+# A preview as core shows it when one has come from the server; how many of them a node has.
+PREVIEW = """
+async (id) => {
+    const blob = await (await fetch("data:image/png;base64,%s")).blob()
+    const detail = { blob, nodeId: id, displayNodeId: id, parentNodeId: id, realNodeId: id }
+    comfyAPI.api.api.dispatchCustomEvent("b_preview_with_metadata", { ...detail, jobId: "1" })
+    app.canvas.draw(true, true)
+}
+"""
+PREVIEWS = """
+(id) => {
+    const drawn = app.graph.getNodeById(Number(id)).imgs?.length ?? 0
+    const shown = [...document.querySelectorAll(`[data-node-id="${id}"] img[src^="blob:"]`)]
+    return drawn + shown.filter((image) => image.checkVisibility()).length
+}
+"""
 
 PANELS = {
     "Likeness_Subject": ".lk-subject",
@@ -85,6 +106,26 @@ def test_the_photographs_are_shown_as_they_are_trained(loaded, show):
         "all => all.map((one) => [one.getAttribute('width'), one.getAttribute('height')])"
     )
     assert sizes == [["64", "64"]] * 15
+
+
+def test_a_panel_takes_the_place_of_cores_preview(loaded, show, wait_for):
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(content, "PNG")
+    preview = PREVIEW % base64.b64encode(content.getvalue()).decode()
+
+    def previews(kind):
+        return loaded.page.evaluate(PREVIEWS, str(loaded.number_of(kind)))
+
+    for kind in ("Likeness_TrainLoRA", "Likeness_ContactSheet", "KSampler"):
+        show(loaded, loaded.number_of(kind))
+        loaded.page.evaluate(preview, str(loaded.number_of(kind)))
+    wait_for(loaded, lambda: previews("KSampler") == 1)
+    for kind in ("Likeness_TrainLoRA", "Likeness_ContactSheet"):
+        show(loaded, loaded.number_of(kind))
+        loaded.page.wait_for_timeout(500)
+        assert previews(kind) == 0
+        panel = loaded.page.locator(f"{PANELS[kind]}:visible").first
+        assert panel.bounding_box()["height"] > 50
 
 
 def test_the_poses_of_a_new_node_are_side_by_side(loaded, show, expect):
