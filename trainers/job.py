@@ -177,6 +177,17 @@ def _command(processes: int) -> list[str]:
     return [*launch, f"--nproc_per_node={processes}", str(PACKAGE), "run"]
 
 
+def _check_gpus(processes: int) -> None:
+    """Raises RunFailed if not each process has a GPU of its own, where there are any."""
+    from torch import cuda  # seconds, which only several processes cost
+
+    if cuda.is_available() and processes > cuda.device_count():
+        raise RunFailed(
+            f"{processes} processes were asked for, but there are only {cuda.device_count()} GPUs: "
+            "each process needs one of its own. Ask for fewer, or for the CPU."
+        )
+
+
 def train(
     recipe: Recipe,
     places: Places,
@@ -197,6 +208,8 @@ def train(
     Raises RunBusy if another process trains the run, OutOfSpace, RunFailed with the cause and the
     log's path, or the LikenessError of bad input.
     """
+    if processes > 1 and device != "cpu":
+        _check_gpus(processes)
     folder = prepare(recipe, places)
     result = folder.finished()
     if result is not None:

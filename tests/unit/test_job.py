@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from likeness.trainers import job
+from likeness.trainers.errors import RunFailed
 from likeness.trainers.runs import RunFolder
 
 # Two processes that heed nothing, each with a group of its own as torch.distributed.run's have.
@@ -79,6 +81,19 @@ def test_nor_do_the_processes_that_torchrun_starts(tmp_path, monkeypatch, alone)
     run._process.wait(60)
     run.end()
     assert run.folder.log.read_text().split() == [str(int(alone))]
+
+
+@pytest.mark.parametrize(("device", "refused"), [("auto", True), ("cpu", False)])
+def test_more_processes_than_gpus_are_refused_with_the_count(monkeypatch, device, refused):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(job, "prepare", lambda recipe, places: pytest.fail("prepared"))
+    if refused:
+        with pytest.raises(RunFailed, match="only 2 GPUs"):
+            job.train(None, None, on_event=print, processes=3, device=device)
+    else:
+        with pytest.raises(pytest.fail.Exception, match="prepared"):
+            job.train(None, None, on_event=print, processes=3, device=device)
 
 
 def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):
