@@ -218,7 +218,6 @@ class _Model:
     def __init__(
         self, plan: Plan, variant: Variant, adapter: Path | None, files: Files, device: str
     ) -> None:
-
         from .sample import dtype_on, load_with_adapter
 
         self._plan, self._files, self._device = plan, files, device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,13 @@ def _config(shapes: ldm_names.Shapes) -> dict[str, Any]:
 def control_of(model: ControlNetModel, hint: Image.Image, strength: float) -> Control:
     """The residuals of a ControlNet for one picture of a pose, RGB and of the picture's size."""
     pixels = torch.from_numpy(np.array(hint)).float().permute(2, 0, 1)[None] / 255
-    on_device: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # copied once, not at each step
+
+    @cache  # copied once, not at each step
+    def picture(device: torch.device, dtype: torch.dtype) -> Tensor:
+        return pixels.to(device, dtype)
 
     def residuals(x: Tensor, timestep: Tensor, states: Tensor) -> tuple[list[Tensor], Tensor]:
-        key = (x.device, x.dtype)
-        if key not in on_device:
-            on_device[key] = pixels.to(x)
-        given = on_device[key].expand(len(x), -1, -1, -1)
+        given = picture(x.device, x.dtype).expand(len(x), -1, -1, -1)
         down, middle = model(
             x, timestep, states, given, conditioning_scale=strength, return_dict=False
         )

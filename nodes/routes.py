@@ -1,5 +1,7 @@
-"""What the panels in the browser ask of the server. All but "stop and save" only reads
-what is the user's; small copies of photographs go to ComfyUI's temp folder."""
+"""What the panels in the browser ask of the server.
+
+All but "stop and save" only reads; small copies of photographs go to ComfyUI's temp folder.
+"""
 
 from __future__ import annotations
 

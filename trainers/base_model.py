@@ -155,8 +155,6 @@ def _built(what: str, build: Callable[[], Part]) -> Part:
     """What `build` returns; any sign of unfit tensors becomes an error that says where."""
     try:
         return build()
-    except torch.OutOfMemoryError:
-        raise
     except KeyError as error:
         raise BaseModelError(f"The {what} is incomplete: it lacks {error.args[0]}.") from error
     except _UNFIT as error:

@@ -90,22 +90,30 @@ def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[bool]:
     ends = [FileLock(folder / ".lock"), FileLock(folder / ".lock-last")]
     if run.accelerator.device.type != "cpu":
         ends.pop()
-    mine = None
+    lock = _waited_for(ends, run, folder, count)
     try:
-        while missing(folder, count):
-            try:
-                mine = next(filter(_acquired, ends), None)
-            except (OSError, NotImplementedError):  # a file system without locks
-                break
-            if mine is not None:
-                break
-            run.progress("class images", count - len(missing(folder, count)), count)
-            run.stop.check()
-            time.sleep(_LOOK_SECONDS)
-        yield mine is not None and mine is not ends[0]
+        yield lock is not None and lock is not ends[0]
     finally:
-        if mine is not None:
-            mine.release()
+        if lock is not None:
+            lock.release()
+
+
+def _waited_for(locks: Sequence[FileLock], run: Run, folder: Path, count: int) -> FileLock | None:
+    """The first lock that is free; None if all images are there, or the file system has no locks.
+
+    Raises RunCancelled as soon as the run is asked to end.
+    """
+    while left := missing(folder, count):
+        try:
+            lock = next(filter(_acquired, locks), None)
+        except (OSError, NotImplementedError):
+            return None
+        if lock is not None:
+            return lock
+        run.progress("class images", count - len(left), count)
+        run.stop.check()
+        time.sleep(_LOOK_SECONDS)
+    return None
 
 
 def _acquired(lock: FileLock) -> bool:

@@ -9,6 +9,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch.nn import Parameter
 
+from .memory import is_out_of_memory
 from .recipe import Optimizer, Recipe, Schedule
 
 
@@ -41,13 +42,15 @@ def build_optimizer(
 @cache
 def eight_bit_fault(device: torch.device) -> str | None:
     """Why an update of 8-bit Adam fails on a device, as bitsandbytes without its kernels does."""
-    from bitsandbytes.optim import AdamW8bit
-
     weights = Parameter(torch.zeros(8192, device=device))  # from 4,096 on it is in 8 bits
     weights.grad = torch.zeros_like(weights)
     try:
+        from bitsandbytes.optim import AdamW8bit
+
         AdamW8bit([weights]).step()
-    except Exception as error:  # noqa: BLE001  of a native library that may lack
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return f"{error!r:.200}"
     return None
 

@@ -144,34 +144,29 @@ def draw_class_images(
     )
     if cuda and graphs:
         artist.unet = recorded_unet(base.unet, tell_notice)
-    dtype = base.unet.dtype
-    try:
-        with _Writer(behind=cuda) as writer:
-            while todo:
-                first = todo[0] - todo[0] % block
-                if _is_whole(image_path(folder, todo[0])):  # another run draws the same set
-                    todo = todo[1:]
-                    tell(total - len(todo), total)
-                    continue
-                whole = todo[:at_once] if cuda else list(range(first, first + block))
-                part, pictures = [index for index in whole if index in todo], None
-                try:
-                    pictures = artist.draw(whole)
-                except RuntimeError as error:
-                    if at_once == 1 or not is_out_of_memory(error):
-                        raise
-                if pictures is None:  # here the error, whose traceback holds its tensors, is gone
-                    at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
-                    torch.cuda.empty_cache()
-                    if graphs and not artist.exact:
-                        artist.unet = recorded_unet(base.unet, tell_notice)
-                    continue
-                writer.write(folder, part, pictures[[whole.index(index) for index in part]])
-                todo = todo[len(part) :]
+    with artist, _Writer(behind=cuda) as writer:
+        while todo:
+            first = todo[0] - todo[0] % block
+            if _is_whole(image_path(folder, todo[0])):  # another run draws the same set
+                todo = todo[1:]
                 tell(total - len(todo), total)
-    finally:
-        if artist.exact:
-            base.unet.to(dtype)
+                continue
+            whole = todo[:at_once] if cuda else list(range(first, first + block))
+            part, pictures = [index for index in whole if index in todo], None
+            try:
+                pictures = artist.draw(whole)
+            except RuntimeError as error:
+                if at_once == 1 or not is_out_of_memory(error):
+                    raise
+            if pictures is None:  # here the error, whose traceback holds its tensors, is gone
+                at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
+                torch.cuda.empty_cache()
+                if graphs and not artist.exact:
+                    artist.unet = recorded_unet(base.unet, tell_notice)
+                continue
+            writer.write(folder, part, pictures[[whole.index(index) for index in part]])
+            todo = todo[len(part) :]
+            tell(total - len(todo), total)
 
 
 def _block(size: int) -> int:
@@ -204,6 +199,14 @@ class _Artist:
     notice: Callable[[str], None]
     exact: bool = False  # in fp32 on a GPU, too
 
+    def __enter__(self) -> _Artist:
+        self._dtype = self.base.unet.dtype
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.exact:
+            self.base.unet.to(self._dtype)
+
     @cached_property
     def texts(self) -> tuple[Tensor, Tensor]:
         """Embeddings of the p prompts and of the negative one, (p, 77, d) and (1, 77, d)."""
@@ -222,8 +225,8 @@ class _Artist:
             latents = self._latents(indices)
         if not _finite(latents):
             raise RunFailed(
-                "The base model draws no pictures but wrong numbers (NaN or infinite): no class "
-                "images were kept. Is its file damaged?"
+                "The base model draws wrong numbers (NaN or infinite) in place of class images. "
+                "Is its file damaged?"
             )
         return decode(self.base.vae, latents, batch=max(1, len(indices) // 4))
 

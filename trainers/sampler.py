@@ -101,9 +101,8 @@ def sample(
 
     The prompt and the negative prompt go through the UNet in one call a step, in `dtype`
     (None: the UNet's); `guidance` 1 leaves the negative out. `prediction` is ``epsilon`` or
-    ``v_prediction``.
-    `on_step(done, steps)` follows each call. Raises RunCancelled when `interrupted()` is true
-    before a call, and ValueError for another prediction.
+    ``v_prediction``. `on_step(done, steps)` follows each call. Raises RunCancelled when
+    `interrupted()` is true before a call, and ValueError for another prediction.
     """
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(f"unknown prediction {prediction!r}: choose epsilon or v_prediction")

@@ -85,7 +85,7 @@ def refused(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
     if tier.eight_bit and recipe.optimizer.name == "prodigy":
         return "Prodigy needs all gradients together, in fp32"
     if tier.eight_bit and not machine.bitsandbytes:
-        return "the package bitsandbytes is not installed, or too old for this machine"
+        return "8-bit Adam (bitsandbytes) is not installed, or does not work on this machine"
     if tier is EIGHT_BIT and recipe.optimizer.name == "adamw8bit":
         return "the recipe's optimizer is in 8 bits already: choose checkpointing"
     if not tier.in_backward:

@@ -74,3 +74,21 @@ def test_a_run_says_that_8_bit_adam_is_slow_on_a_cpu():
     assert slow_on_cpu(eight_bit, 983_000_000, "cuda") is None
     assert slow_on_cpu(eight_bit, 1_000_000, "cpu") is None  # a LoRA
     assert slow_on_cpu(Optimizer(name="adamw"), 983_000_000, "cpu") is None
+
+
+def test_8_bit_adam_does_not_wait_for_the_gpu_after_each_weight(monkeypatch):
+    """bitsandbytes does, though only states that are paged to the host need it."""
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.optim import AdamW8bit
+    from bitsandbytes.optim import optimizer as steps
+
+    waits = []
+    monkeypatch.setattr(steps, "sync_gpu", waits.append)
+    weights = torch.nn.Parameter(torch.zeros(8192))
+    weights.grad = torch.ones_like(weights)
+    AdamW8bit([weights]).step()
+    assert waits, "bitsandbytes waits by another name, or no more"
+    waits.clear()
+    groups = [{"params": [weights], "lr": 1e-3}]
+    build_optimizer(Optimizer(name="adamw8bit"), groups).step()
+    assert not waits

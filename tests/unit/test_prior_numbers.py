@@ -1,5 +1,6 @@
 """Class images of a base that draws wrong numbers."""
 
+import numpy as np
 import pytest
 import torch
 from likeness.trainers import prior as module
@@ -9,33 +10,53 @@ from likeness.trainers.recipe import Prior
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
+class UNet(torch.nn.Linear):
+    """Overflows in fp16."""
+
+    @property
+    def dtype(self):
+        return self.weight.dtype
+
+
 class Base:
-    """A UNet that overflows in fp16."""
-
-    def __init__(self, dtype):
-        self.unet, self.vae = torch.nn.Linear(2, 2, dtype=dtype), None
+    def __init__(self):
+        self.unet, self.vae = UNet(2, 2, dtype=torch.float16), None
 
 
-def artist_of(base, device, monkeypatch, told=None):
+@pytest.fixture
+def draw(monkeypatch, tmp_path):
+    """Draws three class images on a device; the base, what was told, and the files."""
+
     def latents(artist, indices):
         finite = artist.unet.weight.dtype is torch.float32
         return torch.full((len(indices), 4, 8, 8), 0.5 if finite else float("nan"))
 
+    def grey(vae, latents, batch):
+        return np.full((len(latents), 64, 64, 3), 128, np.uint8)
+
     monkeypatch.setattr(module._Artist, "_latents", latents)
-    monkeypatch.setattr(module, "decode", lambda vae, latents, batch: latents)
-    notice = (told if told is not None else []).append
-    return module._Artist(base, base.unet, Prior(), ["a man"], 64, 1, device, None, notice)
+    monkeypatch.setattr(module, "decode", grey)
+    base, told = Base(), []
+
+    def run(device):
+        module.draw_class_images(
+            base, Prior(count=3), ["a man"], tmp_path, device=device, size=64, batch=2,
+            notice=told.append, graphs=False,
+        )  # fmt: skip
+        return base, told
+
+    run.folder = tmp_path
+    return run
 
 
-def test_what_overflows_in_fp16_is_drawn_in_fp32_and_said_once(monkeypatch):
-    told, base = [], Base(torch.float16)
-    artist = artist_of(base, CUDA, monkeypatch, told)
-    for indices in ([0, 1], [2]):
-        assert torch.isfinite(artist.draw(indices)).all()
-    assert len(told) == 1 and "fp32" in told[0] and artist.exact
+def test_what_overflows_in_fp16_is_drawn_in_fp32_and_said_once(draw):
+    base, told = draw(CUDA)
+    assert module.missing(draw.folder, 3) == []
+    assert len(told) == 1 and "fp32" in told[0]
+    assert base.unet.dtype is torch.float16, "the training has the weights as they were loaded"
 
 
-def test_a_base_of_wrong_numbers_is_an_error_and_no_black_picture(monkeypatch):
-    artist = artist_of(Base(torch.float16), CPU, monkeypatch)
+def test_a_base_of_wrong_numbers_is_an_error_and_no_black_picture(draw):
     with pytest.raises(RunFailed, match="wrong numbers"):
-        artist.draw([0])
+        draw(CPU)
+    assert module.missing(draw.folder, 3) == [0, 1, 2]
