@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..trainers import ldm_names
 from ..trainers.base_file import read_config
+from ..trainers.cpu import use_matrix_products
 from ..trainers.errors import BaseModelError, LikenessError
 from ..trainers.sampler import Control
 from ..trainers.weights import read_weights
@@ -47,6 +48,8 @@ def load_controlnet(
                 f"{path.name} is a ControlNet of another family: its {key} is {theirs}, the base "
                 f"model's is {ours}. Choose one that was made for this base's family."
             )
+    if device == "cpu":
+        use_matrix_products(model)
     # diffusers' own `to` warns of an empty list of modules that should stay in fp32.
     return nn.Module.to(model.eval(), device, dtype)
 

@@ -69,9 +69,10 @@ class CudaRecorder:
 def _undone_if_it_fails(pool: Any) -> Iterator[None]:
     """Mends what PyTorch leaves where the end of a recording raises an error.
 
-    The recording's stream stays the current one. And, before PyTorch's pull request 180395, the
-    allocator takes the recording for going on: it then gives back none of the memory that it
-    keeps, not even where there is no other, and `empty_cache` raises.
+    The recording's stream stays the current one, and the generator of random numbers waits for a
+    replay and refuses all others. And, before PyTorch's pull request 180395, the allocator takes
+    the recording for going on: it then gives back none of the memory that it keeps, not even where
+    there is no other, and `empty_cache` raises.
     """
     names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # the older one
     ends = [getattr(torch._C, name) for name in names if hasattr(torch._C, name)]
@@ -84,7 +85,16 @@ def _undone_if_it_fails(pool: Any) -> Iterator[None]:
                 for end in ends[:1]:
                     end(device, pool)
                     torch._C._cuda_releasePool(device, pool)
+            with suppress(RuntimeError):
+                _free_generator(device)
             raise
+
+
+def _free_generator(device: int) -> None:
+    """Puts a new state, at the same place of the same sequence, in place of the generator's."""
+    generator, free = torch.cuda.default_generators[device], torch.Generator(f"cuda:{device}")
+    free.set_state(generator.get_state())
+    generator.graphsafe_set_state(free)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_a_step_does_not_wait_for_the_gpu(places, gpu, precision, monkeypatch):
     trained(recipe("lora", compute={"precision": precision}, attempt=1), places, gpu)
 
 
-def test_work_that_cannot_be_recorded_leaves_stream_and_allocator_whole():
+def test_work_that_cannot_be_recorded_leaves_stream_allocator_and_generator_whole():
     def work(inputs, setting):
         return inputs[0] * (2 if inputs[0].sum().item() > 0 else 0)  # reads from the GPU
 
@@ -94,6 +94,10 @@ def test_work_that_cannot_be_recorded_leaves_stream_and_allocator_whole():
     torch.cuda.empty_cache()  # raises where the allocator still waits for the recording's end
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+    torch.manual_seed(3)
+    wanted = torch.rand(8, device="cuda")  # raises where it still waits for a replay
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(8, device="cuda"), wanted)
 
 
 def test_a_recorded_unet_that_is_done_with_gives_its_memory_back():

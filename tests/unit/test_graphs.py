@@ -69,6 +69,22 @@ def test_what_cannot_be_recorded_is_computed_plainly_and_told_once(notes):
     assert "CUDA graphs are not used" in notes[0] and "stream is capturing" in notes[0]
 
 
+class Generator:
+    """A generator whose state can only be replaced: a failed recording has locked it."""
+
+    def __init__(self, name):
+        self.state = (name,)
+
+    def get_state(self):
+        return f"where {self.state[0]} is"
+
+    def set_state(self, place):
+        self.state = (self.state[0], place)
+
+    def graphsafe_set_state(self, other):
+        self.state = other.state
+
+
 class Gpu:
     """Stands for what `CudaRecorder` asks of torch.cuda; `end` ends a capture, or raises."""
 
@@ -110,6 +126,8 @@ class Gpu:
         }
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
+        monkeypatch.setattr(torch.cuda, "default_generators", (Generator("old"),))
+        monkeypatch.setattr(torch, "Generator", Generator)
         ends = lambda *given: self.ended.append(given)  # noqa: E731
         releases = lambda *given: self.released.append(given)  # noqa: E731
         monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
@@ -137,6 +155,7 @@ def test_a_recording_that_fails_leaves_stream_and_allocator_as_they_were(notes, 
     assert calls == ["default", *["side"] * (WARM_UP + 1), "default", "default"]
     assert gpu.ended == gpu.released == [(0, (0, 7))]
     assert len(notes) == 1 and "not permitted when stream is capturing" in notes[0]
+    assert torch.cuda.default_generators[0].state == ("cuda:0", "where old is")
 
 
 def test_a_recording_that_is_made_touches_no_allocator(notes, monkeypatch):
@@ -146,6 +165,7 @@ def test_a_recording_that_is_made_touches_no_allocator(notes, monkeypatch):
     _, recorded = graphs.CudaRecorder().record(lambda: output)
     assert recorded is output
     assert gpu.now == "default" and not gpu.ended and not gpu.released
+    assert torch.cuda.default_generators[0].state == ("old",)
 
 
 def test_after_a_warm_up_that_fails_the_plain_call_waits_for_it(notes, monkeypatch):
