@@ -29,15 +29,14 @@ def our_class_images(task: Task) -> None:
     """As a run draws what its cache lacks."""
     import torch
     from likeness.trainers.base_model import load_base
-    from likeness.trainers.cpu import fit_threads, use_matrix_products
+    from likeness.trainers.cpu import fit_to_cpu
     from likeness.trainers.prior import draw_class_images
     from likeness.trainers.recipe import Prior
 
     device = torch.device(task["device"])
     base = load_base(Path(task["model"]), device=device)
     if device.type == "cpu":
-        use_matrix_products(base.unet)  # as `loop.load`
-        fit_threads(base.unet)
+        fit_to_cpu(base.unet)  # as `loop.load`
     drawn(0)
     done = 0
 

@@ -73,6 +73,9 @@ PARTS = {
     "small convolutions as matrix products": Part(
         "lora", Way(patch="plain_convolutions"), device="cpu"
     ),
+    "those products of few pixels by the weights as they lie": Part(
+        "lora", Way(patch="weights_turned_round"), device="cpu"
+    ),
     "attention in fp32, in a bf16 run": Part(
         "lora",
         Way(compute(precision="bf16"), "attention_as_it_comes"),

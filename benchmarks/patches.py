@@ -72,9 +72,16 @@ def waits_after_each_weight() -> None:
 
 def plain_convolutions() -> None:
     """Small convolutions on a CPU are PyTorch's own."""
-    from likeness.trainers import loop
+    from likeness.trainers import cpu
 
-    loop.use_matrix_products = lambda model: None
+    cpu.use_matrix_products = lambda model: None
+
+
+def weights_turned_round() -> None:
+    """Products of few pixels multiply by turned weights in the backward pass."""
+    from likeness.trainers import cpu
+
+    cpu.FEW_PIXELS = 0
 
 
 def attention_as_it_comes() -> None:
@@ -138,6 +145,7 @@ PATCHES: dict[str, Callable[[], None]] = {
         one_kind_a_batch,
         waits_after_each_weight,
         plain_convolutions,
+        weights_turned_round,
         attention_as_it_comes,
         plain_adamw,
         channels_last,

@@ -12,7 +12,7 @@ from ..trainers import lora
 from ..trainers.adapter import load_adapter
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
-from ..trainers.cpu import fit_threads, use_matrix_products
+from ..trainers.cpu import fit_to_cpu
 from ..trainers.errors import BaseModelError
 from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
@@ -36,8 +36,7 @@ def load_with_adapter(
     """
     model = load_base(base, tokenizers, dtype=dtype, device=device)
     if device == "cpu":
-        fit_threads(model.unet)
-        use_matrix_products(model.unet)
+        fit_to_cpu(model.unet)
     strengths = (strength, strength if strength_text is None else strength_text)
     if adapter is None:
         return model

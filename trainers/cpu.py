@@ -23,6 +23,12 @@ FEW_PIXELS = 16
 SMALL = 50_000_000  # parameters of a UNet
 
 
+def fit_to_cpu(unet: nn.Module) -> None:
+    """Prepares a UNet that a CPU computes, and this process; its tensors and their names stay."""
+    fit_threads(unet)
+    use_matrix_products(unet)
+
+
 def fit_threads(unet: nn.Module) -> None:
     """One thread of this process for a small model, such as the miniature.
 

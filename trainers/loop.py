@@ -24,7 +24,7 @@ from .computing import (
     recordable,
     use_xformers,
 )
-from .cpu import fit_threads, use_matrix_products
+from .cpu import fit_to_cpu
 from .errors import CheckpointError, Diverged, RunFailed
 from .events import Emit
 from .health import advice
@@ -115,8 +115,7 @@ def load(run: Run) -> BaseModel:
             f"8-bit Adam (bitsandbytes) does not work here: {fault}. Choose the optimizer adamw."
         )
     if device.type == "cpu":
-        use_matrix_products(base.unet)
-        fit_threads(base.unet)
+        fit_to_cpu(base.unet)
     if recipe.compute.attention == "xformers":
         use_xformers(run, base)
     return base

@@ -6,6 +6,7 @@ from diffusers import ControlNetModel
 from likeness.comparison import sample
 from likeness.comparison.controlnet import load_controlnet
 from likeness.demo.random_model import write_random_model
+from likeness.trainers import cpu
 from likeness.trainers.cpu import MatrixConv2d
 
 
@@ -23,7 +24,7 @@ def test_pictures_on_a_cpu_took_longer_than_with_a_pipeline(base, monkeypatch):
     """Trainings had matrix products in place of small convolutions, and drawings had not."""
     fast = sample.load_with_adapter(*base)
     assert products(fast.unet) > 0
-    monkeypatch.setattr(sample, "use_matrix_products", lambda model: None)
+    monkeypatch.setattr(cpu, "use_matrix_products", lambda model: None)
     plain = sample.load_with_adapter(*base)
     assert products(plain.unet) == 0
     asked = {"width": 64, "height": 64, "steps": 2}
