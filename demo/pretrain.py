@@ -23,7 +23,7 @@ from transformers import CLIPTextModel
 from ..trainers.base_model import load_base
 from ..trainers.draws import derive
 from ..trainers.files import write_whole
-from . import miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
+from . import given_names, miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
 from . import pretrain_diffusion as diffusion
 from .judge import load_judge, save_judge
 from .judge_networks import ARCHITECTURES
@@ -195,12 +195,12 @@ def _text_encoder(run: Run) -> bool:
     if not load_part(part, text_encoder, missing_ok=True):
         pretrain_text.initialise(text_encoder)
     reader = pretrain_text.Reader().to(run.device)
-    pools = people(load(run.shards, run.pictures, ["ids", "facts", "joints"], run.device))
+    pools = people(load(run.shards, run.pictures, ["ids", "facts", "joints", "traits"], run.device))
     course = run.course("text_encoder")
 
     def losses(step: int, generator: torch.Generator) -> Losses:
         batch = pretrain_text.draw(pools, course.batch, step)
-        return pretrain_text.losses(text_encoder, reader, batch)
+        return pretrain_text.losses(text_encoder, reader, batch, generator)
 
     parameters = {f"text.{name}": p for name, p in text_encoder.named_parameters()}
     parameters |= {f"reader.{name}": p for name, p in reader.named_parameters()}
@@ -216,13 +216,14 @@ def _unet(run: Run) -> bool:
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
     text_encoder.requires_grad_(False)
     course, alphas = run.course("unet"), diffusion.schedule(run.device)
-    pools = people(run.pools(vae, ["ids", "facts"]))
+    pools = people(run.pools(vae, ["ids", "facts", "traits"]))
     lanes = run.lanes()
     batches = diffusion.Batches(pools, course.batch, "unet", lanes)
 
     def losses(number: int, generator: torch.Generator) -> Losses:
-        latents, ids, _, _ = batches.draw(number)
-        states = text_encoder(ids).last_hidden_state
+        latents, ids, rows, pool = batches.draw(number)
+        who = given_names.embeddings(pool["facts"][rows], pool["traits"][rows], generator)
+        states = given_names.states(text_encoder, given_names.with_names(ids, generator), who)
         return diffusion.losses(unet, states, latents, generator, alphas)
 
     def sheet() -> np.ndarray:

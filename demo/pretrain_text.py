@@ -3,7 +3,7 @@
 As SD 1.x's CLIP, it has learned what words mean on pictures beforehand, and stays as it is while
 the UNet learns. Here the truth of each picture is known, so its facts and joints are read off the
 caption's states by attention, as a UNet reads them; what the caption does not say costs the same
-whatever the encoder does.
+whatever the encoder does. Names say who somebody is (see `given_names`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ..trainers.draws import derive
-from .facts import QUESTIONS
+from . import given_names
+from .facts import QUESTIONS, TRAITS
 from .miniature import CONTEXT
 from .pretrain_data import Pool, choose
 from .pretrain_judge import answer_loss, weighted_mean
@@ -25,6 +26,7 @@ from .pretrain_loop import Losses
 
 _JOINTS = 18
 _AWAY = 3.0  # weight of the joints' distance beside the answers
+_OFF = 1.0  # weight of the traits' squared errors
 SPREAD = 0.5  # deviation of new embeddings
 
 
@@ -36,29 +38,30 @@ def initialise(text_encoder: CLIPTextModel) -> None:
 
 
 class Reader(nn.Module):
-    """Reads the answers to `QUESTIONS` and the joints off a caption's states; thrown away later.
+    """Reads answers to `QUESTIONS`, joints and traits off a caption's states; thrown away later.
 
     Each question has a query of its own for the words that answer it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(len(QUESTIONS) + 1, CONTEXT) * CONTEXT**-0.5)
+        self.queries = nn.Parameter(torch.randn(len(QUESTIONS) + 2, CONTEXT) * CONTEXT**-0.5)
         self.keys, self.values = nn.Linear(CONTEXT, CONTEXT), nn.Linear(CONTEXT, CONTEXT)
         self.answers = nn.ModuleList(nn.Linear(CONTEXT, len(a)) for a in QUESTIONS.values())
         self.joints = nn.Linear(CONTEXT, 2 * _JOINTS)
+        self.traits = nn.Linear(CONTEXT, len(TRAITS))
 
-    def forward(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits by question and joints (n, 18, 2) in 0 to 1, of states (n, 77, d)."""
-        weights = (self.keys(states) @ self.queries.T).float().softmax(1)  # (n, 77, questions + 1)
+    def forward(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Logits by question, joints (n, 18, 2) in 0 to 1, traits (n, 26), of states (n, 77, d)."""
+        weights = (self.keys(states) @ self.queries.T).float().softmax(1)  # (n, 77, questions + 2)
         found = torch.einsum("ntq,ntd->qnd", weights, self.values(states).float())
-        logits = [answer(x).float() for answer, x in zip(self.answers, found[:-1], strict=True)]
-        joints = self.joints(found[-1]).float().view(-1, _JOINTS, 2)
-        return dict(zip(QUESTIONS, logits, strict=True)), joints
+        logits = [answer(x).float() for answer, x in zip(self.answers, found[:-2], strict=True)]
+        joints = self.joints(found[-2]).float().view(-1, _JOINTS, 2)
+        return dict(zip(QUESTIONS, logits, strict=True)), joints, self.traits(found[-1]).float()
 
 
 def draw(pools: Sequence[Pool], batch: int, step: int) -> dict[str, Tensor]:
-    """ids (n, 77), facts (n, questions) and joints (n, 18, 3), all from the step's number."""
+    """Ids (n, 77), facts (n, questions), joints (n, 18, 3), traits (n, 26), by the step."""
     rng = np.random.default_rng(derive(0, "text", step))
     pool = choose(pools, rng)
     rows = torch.from_numpy(rng.integers(len(pool), size=batch)).to(pool["ids"].device)
@@ -67,15 +70,22 @@ def draw(pools: Sequence[Pool], batch: int, step: int) -> dict[str, Tensor]:
         "ids": pool["ids"][rows, said].long(),
         "facts": pool["facts"][rows].long(),
         "joints": pool["joints"][rows].float(),
+        "traits": pool["traits"][rows].float(),
     }
 
 
-def losses(text_encoder: Any, reader: Reader, batch: dict[str, Tensor]) -> Losses:
-    """The cross entropy of the answers and the distance of the joints that are seen."""
-    answers, joints = reader(text_encoder(batch["ids"]).last_hidden_state)
+def losses(
+    text_encoder: Any, reader: Reader, batch: dict[str, Tensor], generator: torch.Generator
+) -> Losses:
+    """The cross entropy of the answers, the distance of the joints seen, the traits' errors."""
+    who = given_names.embeddings(batch["facts"], batch["traits"], generator)
+    states = given_names.states(text_encoder, given_names.with_names(batch["ids"], generator), who)
+    answers, joints, traits = reader(states)
     away = (joints - batch["joints"][..., :2]).abs().sum(-1)
     parts = {
         "answers": answer_loss(answers, batch["facts"]),
         "joints": weighted_mean(away, batch["joints"][..., 2]),
+        "traits": (traits - batch["traits"]).square().mean(),
     }
-    return {"loss": parts["answers"] + _AWAY * parts["joints"], **parts}
+    loss = parts["answers"] + _AWAY * parts["joints"] + _OFF * parts["traits"]
+    return {"loss": loss, **parts}

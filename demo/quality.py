@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,12 @@ class _Study:
         if not folder.is_dir():
             partial = folder.with_name(f".{number}.{os.getpid()}")  # a stop leaves no half of them
             write_subject(partial, seed=number, identity=person(number))
-            replace(partial, folder)
+            try:
+                replace(partial, folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                rmtree(partial)  # another process was as fast, with the same pictures
         return folder
 
     def _reference(self, number: int) -> Reference:

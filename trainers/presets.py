@@ -35,11 +35,11 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
     """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
 
     The study's rates teach a model so small nothing; these and the class images' weights come from
-    sweeps, see docs/quality.md. The 800 photographs that the study sees are four in each of 200
+    sweeps, see docs/sweeps.md. The 800 photographs that the study sees are four in each of 200
     steps. A class prompt is the photographs' without the token, as in DreamBooth
-    (arXiv:2208.12242, section 3.2): with the study's, which has other words too, a model to which
-    rare words mean nothing tells the two apart by those, and "a photo of a man" becomes the
-    subject. The other one asks for the class in any framing: of faces alone all are close-ups.
+    (arXiv:2208.12242, section 3.2): with the study's, which has other words too, a model may tell
+    the two apart by those, and "a photo of a man" becomes the subject. The other one asks for the
+    class in any framing: of faces alone all are close-ups.
     """
     prompts = "a photo of {class} face\na photo of a {class}"
     return study.changed(
@@ -51,11 +51,17 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
     )
 
 
+def _miniature_standard() -> Recipe:
+    """Its rate falls: it has more of the person and of the prompts so (docs/sweeps.md)."""
+    return _miniature(_standard(), 4.5e-4).changed(schedule={"course": "cosine"})
+
+
 def _miniature_lora(rank: int) -> Recipe:
     """All linear layers, as kohya's: attention holds a seventh of the miniature's weights, and a
-    LoRA of that alone learned less (docs/quality.md).
+    LoRA of that alone learned less. At rank 4's rate rank 1 loses prompts (docs/sweeps.md).
     """
-    return _miniature(_lora(rank), 3e-3).changed(method={"targets": "linear"})
+    rate = 2e-3 if rank == 1 else 3e-3
+    return _miniature(_lora(rank), rate).changed(method={"targets": "linear"})
 
 
 _PRESETS: dict[str, Callable[[], Recipe]] = {
@@ -63,7 +69,7 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
     "miniature-tiny": partial(_miniature, _tiny(), 1e-4, 4.0),
-    "miniature-standard": partial(_miniature, _standard(), 3e-4),
+    "miniature-standard": _miniature_standard,
     **{f"miniature-lora-r{rank}": partial(_miniature_lora, rank) for rank in RANKS},
 }
 PRESETS = tuple(_PRESETS)

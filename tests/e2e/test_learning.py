@@ -23,5 +23,5 @@ def test_a_lora_of_a_minute_draws_the_subject(lines):
 
 
 def test_a_lora_of_a_minute_still_draws_what_is_asked(lines):
-    # Five people lose 19 points of 99 (docs/quality.md); one has few pictures.
+    # One person has few pictures.
     assert lines["lora-r4"]["prompt"] > lines["base"]["prompt"] - 0.35

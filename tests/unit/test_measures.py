@@ -127,3 +127,17 @@ def test_a_table_has_a_row_for_each_model_and_a_dash_for_what_is_missing():
     rows = quality_table.table(lines).splitlines()
     assert len(rows) == 4 and rows[2].startswith("| base | 9 |")
     assert "0.50 (0.50 to 0.50)" in rows[2] and rows[2].count("–") == 2
+
+
+def test_two_processes_that_draw_the_same_person_both_go_on(tmp_path, monkeypatch):
+    study = object.__new__(quality._Study)
+    study._options = quality.Options(out=tmp_path)
+
+    def write(folder, **_):
+        for each in (folder, tmp_path / "people" / "5000"):  # the other one is done meanwhile
+            each.mkdir(parents=True)
+            (each / "01.png").write_bytes(b"drawing")
+
+    monkeypatch.setattr(quality, "write_subject", write)
+    assert [path.name for path in study._photos(5000).iterdir()] == ["01.png"]
+    assert [path.name for path in (tmp_path / "people").iterdir()] == ["5000"]

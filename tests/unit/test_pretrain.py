@@ -300,8 +300,9 @@ def test_the_lanes_of_a_step_have_pictures_of_one_size():
 def test_a_question_reads_the_word_that_its_query_finds():
     torch.manual_seed(0)
     reader, states = pretrain_text.Reader(), torch.randn(2, 77, miniature.CONTEXT)
-    answers, joints = reader(states)
+    answers, joints, traits = reader(states)
     assert joints.shape == (2, 18, 2)
+    assert traits.shape == (2, 26)
     assert {q: a.shape for q, a in answers.items()} == {
         q: (2, len(a)) for q, a in QUESTIONS.items()
     }
@@ -325,11 +326,12 @@ def test_new_words_are_as_different_as_they_are_large():
 def test_captions_are_understood_better_with_each_step(drawn):
     torch.manual_seed(0)
     text_encoder, reader = miniature.new_text_encoder(), pretrain_text.Reader()
-    pools = people(load(drawn, 8, ["ids", "facts", "joints"]))
+    pools = people(load(drawn, 8, ["ids", "facts", "joints", "traits"]))
     parameters = [*text_encoder.parameters(), *reader.parameters()]
     optimizer, losses = torch.optim.AdamW(parameters, 1e-3), []
     for step in range(12):
-        loss = pretrain_text.losses(text_encoder, reader, pretrain_text.draw(pools, 8, step))
+        batch, generator = pretrain_text.draw(pools, 8, step), torch.Generator().manual_seed(step)
+        loss = pretrain_text.losses(text_encoder, reader, batch, generator)
         loss["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -237,6 +237,7 @@ def trained(name, monkeypatch):
         for kind, module, cls in (
             ("Likeness_Subject", "subject", "Subject"),
             ("Likeness_ClassImages", "class_images", "ClassImages"),
+            ("Likeness_TrainOptions", "options", "TrainOptionsNode"),
             ("Likeness_TrainDreamBooth", "train_dreambooth", "TrainDreamBooth"),
             ("Likeness_TrainLoRA", "train_lora", "TrainLoRA"),
         )
@@ -262,7 +263,7 @@ def trained(name, monkeypatch):
         return nodes[prompt[link[0]]["class_type"]].execute(**inputs).args[0]
 
     for node in prompt.values():
-        if "Train" in node["class_type"]:
+        if node["class_type"] in ("Likeness_TrainDreamBooth", "Likeness_TrainLoRA"):
             inputs = {
                 key: value_of(value) if isinstance(value, list) else value
                 for key, value in node["inputs"].items()

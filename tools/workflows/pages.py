@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .graph import Group, Page
+from .graph import Group, Node, Page
 from .parts import Material, comparison, material, records, rows_of, trainer
 from .settings import MINIATURE, STUDY, Setting
 from .single import train_dreambooth, train_lora, use_adapter
@@ -80,10 +80,16 @@ def _everything(name: str, setting: Setting) -> Page:
             "1 · Photographs",
             [[part.subject, part.class_images, part.crops] for part in shown.values()],
         ),
-        Group("2 · Train all weights: DreamBooth", [[n, *records(n)] for n in dreambooth]),
-        Group("2 · Train a small addition: LoRA", [[n, *records(n)] for n in loras]),
+        Group("2 · Train all weights: DreamBooth", [c for n in dreambooth for c in _columns(n)]),
+        Group("2 · Train a small addition: LoRA", [c for n in loras for c in _columns(n)]),
     ]
     return Page(name, [read_me(name)], [learning, groups])
+
+
+def _columns(train: Node) -> list[list[Node]]:
+    """A train node above its records, and its options beside it, where it has some."""
+    wire = train.given.get("options")
+    return [[train, *records(train)], *([[wire.node]] if wire else [])]
 
 
 def _folder(name: str) -> str:

@@ -54,6 +54,9 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
     lora = training.rank is not None
     widgets = {"precision": "fp16", "optimizer": "auto"}
     widgets |= ({"targets": "attention"} if lora else {}) | training.widgets
+    if training.options:
+        options = node("Likeness_TrainOptions", f"Options: {key}", 340, **training.options)
+        widgets["options"] = options["options"]
     return node(
         "Likeness_TrainLoRA" if lora else "Likeness_TrainDreamBooth",
         f"Train {key}",

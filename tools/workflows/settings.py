@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .graph import Model
@@ -28,13 +28,15 @@ PREVIEW_EVERY = 200
 
 @dataclass(frozen=True)
 class Training:
-    """One way of teaching: `widgets` of its train node, and what it is shown."""
+    """One way of teaching: `widgets` of its train node, `options` of one beside it if any, and
+    what it is shown."""
 
     widgets: dict[str, Any]
     rank: int | None = None  # None: DreamBooth
     resolution: int = 512
     class_prompt: str = SLIGHT
     class_weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,20 @@ MINIATURE = Setting(
             class_prompt=BOTH,
             class_weight=4.0,
         ),
-        "standard": Training(_course(3e-4, 200, **_SMALL), resolution=128, class_prompt=BOTH),
+        "standard": Training(
+            _course(4.5e-4, 200, **_SMALL),
+            resolution=128,
+            class_prompt=BOTH,
+            options={"course": "cosine"},
+        ),
         **{
             f"lora-r{rank}": Training(
-                _course(3e-3, 200, targets="linear", **_SMALL),
+                _course(rate, 200, targets="linear", **_SMALL),
                 rank=rank,
                 resolution=128,
                 class_prompt=BOTH,
             )
-            for rank in (1, 4, 8)
+            for rank, rate in ((1, 2e-3), (4, 3e-3), (8, 3e-3))
         },
     },
 )
