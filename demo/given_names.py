@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .facts import QUESTIONS, TRAITS, WHO
+from .facts import QUESTIONS, TRAITS, WHO, trait_values, truth
 from .miniature import CONTEXT
+from .scene import Identity, Scene
 from .words import NONSENSE, TOKEN, WORDS
 
 NAMED = 0.5  # share of the captions with a name
@@ -91,3 +92,11 @@ def states(text_encoder: Any, ids: Tensor, names: Tensor) -> Tensor:
         finally:
             hook.remove()
     return found
+
+
+@torch.no_grad()
+def name(text_encoder: Any, who: Identity) -> None:
+    """Makes the rare token the name of a person."""
+    facts, traits = truth(Scene(who))[None], trait_values(who)[None]
+    meaning = embeddings(torch.from_numpy(facts), torch.from_numpy(traits))[0]
+    text_encoder.get_input_embeddings().weight[_NAME] = meaning

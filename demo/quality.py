@@ -27,7 +27,7 @@ from ..trainers.presets import preset
 from ..trainers.recipe import Recipe
 from ..trainers.runs import RunFolder
 from ..trainers.terminal import Screen, with_settings
-from . import miniature, weights
+from . import given_names, miniature, weights
 from .casting import random_identity
 from .judge import Judge, Reference, load_judge, reference_for
 from .measures import Canvas, Measures, Pictures, measure
@@ -36,7 +36,9 @@ from .scene import Identity
 from .subject import write_subject
 
 BASE = "base"
-ROWS = (BASE, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard")
+NAMED = "named"  # the base, to which the token means the person: what a word alone can say
+_UNTAUGHT = (BASE, NAMED)
+ROWS = (*_UNTAUGHT, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard")
 # The sweep's people are other ones than those whose results are published.
 PEOPLE = {"quality": 5000, "sweep": 7000}
 _BARE = "-no-prior"
@@ -109,7 +111,7 @@ class _Study:
 
     def measure(self, number: int, seed: int, row: str) -> None:
         """Trains and measures one row of a person and seed."""
-        settings = list(self._options.settings) if row != BASE else []
+        settings = list(self._options.settings) if row not in _UNTAUGHT else []
         for steps in self._parts(row):
             line: dict[str, Any] = {
                 "person": number, "seed": seed, "row": row, "steps": steps, "settings": settings,
@@ -125,7 +127,7 @@ class _Study:
             self._options.say(json.dumps(line))
 
     def _parts(self, row: str) -> Sequence[int]:
-        if row == BASE:
+        if row in _UNTAUGHT:
             return (0,)
         return self._options.steps or (_recipe(row, self._options.settings).schedule.steps,)
 
@@ -151,7 +153,7 @@ class _Study:
 
     def _adapter(self, number: int, seed: int, row: str, steps: int) -> tuple[Path | None, float]:
         """The adapter after `steps`, going on from the part before, and the seconds of training."""
-        if row == BASE:
+        if row in _UNTAUGHT:
             return None, 0.0
         out = self._options.out
         places = Places(
@@ -174,6 +176,8 @@ class _Study:
         self, number: int, seed: int, row: str, steps: int, adapter: Path | None
     ) -> Measures:
         model = load_with_adapter(self._base, adapter)
+        if row == NAMED:
+            given_names.name(model.text_encoder, person(number))
         numbers, pictures = measure(
             model, self._judge, self._reference(number), controlnet=self._controlnet,
             draws=self._options.draws, seed=seed,
@@ -190,7 +194,7 @@ def _recipe(row: str, settings: Sequence[str]) -> Recipe:
     if row.removesuffix(_BARE) not in ROWS:
         raise RecipeError(f"There is no row {row!r}; the rows are {', '.join(ROWS)}, and those "
                           f"with {_BARE} behind them.")  # fmt: skip
-    if row == BASE:
+    if row in _UNTAUGHT:
         return preset("miniature-standard")
     recipe = preset(f"miniature-{row.removesuffix(_BARE)}")
     if row.endswith(_BARE):

@@ -2,8 +2,8 @@ import threading
 
 import pytest
 import torch
-from likeness.demo import given_names, miniature
-from likeness.demo.facts import QUESTIONS, TRAITS, UNKNOWN
+from likeness.demo import given_names, miniature, quality
+from likeness.demo.facts import QUESTIONS, TRAITS, UNKNOWN, trait_values
 from likeness.demo.pretrain_data import token_ids
 from likeness.demo.words import TOKEN, WORDS
 
@@ -109,3 +109,16 @@ def test_each_caption_is_given_its_own_name_in_every_thread():
     assert all(torch.equal(states, expected) for states in found[1::2])
     assert all(not torch.allclose(states[0], expected[0]) for states in found[0::2])
     assert torch.equal(found[0][1], plain[1])  # a caption without a name
+
+
+def test_the_token_is_made_the_name_of_a_person():
+    text_encoder = miniature.new_text_encoder()
+    table = text_encoder.get_input_embeddings().weight
+    before, who = table.detach().clone(), quality.person(5000)
+    given_names.name(text_encoder, who)
+    read = table[NAME] @ given_names.directions().T / given_names.SIZE
+    traits = torch.from_numpy(trait_values(who))
+    assert torch.allclose(read[-len(TRAITS) :], traits, atol=1e-5)
+    assert read[: len(QUESTIONS["skin"])].argmax() == QUESTIONS["skin"].index(who.skin)
+    assert torch.equal(table[:NAME], before[:NAME])
+    assert torch.equal(table[NAME + 1 :], before[NAME + 1 :])

@@ -80,7 +80,7 @@ def test_without_a_controlnet_there_are_no_joint_errors(model):
 
 @pytest.mark.parametrize("row", ["huge", "lora-r4-no-priors", "", "-no-prior"])
 def test_a_wrong_row_is_named_with_the_right_ones(row):
-    with pytest.raises(RecipeError, match="the rows are base, tiny"):
+    with pytest.raises(RecipeError, match="the rows are base, named, tiny"):
         quality._recipe(row, [])
 
 
