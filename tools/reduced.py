@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "KSampler": {"steps": 2},
 }
 
+TRAINERS = ("Likeness_TrainDreamBooth", "Likeness_TrainLoRA")
 SHOWING = ("PreviewAny", "LossGraphNode")
 
 Graph = dict[str, Any]
@@ -29,13 +30,16 @@ Graph = dict[str, Any]
 def reduced(graph: Graph, kept: Collection[str] = (LORA,)) -> Graph:
     """The graph with those train nodes alone whose titles are `kept`.
 
-    The nodes that show what the others gave are left out, too.
+    The nodes that show what the others gave are left out, too, and those with their options.
     """
     gone = {
         node["id"]
         for node in graph["nodes"]
-        if node["type"].startswith("Likeness_Train") and node.get("title") not in kept
+        if node["type"] in TRAINERS and node.get("title") not in kept
     }
+    options = {node["id"] for node in graph["nodes"] if node["type"] == "Likeness_TrainOptions"}
+    needed = {link[1] for link in graph["links"] if link[3] not in gone}
+    gone |= options - needed
     fed = {link[3] for link in graph["links"] if link[1] in gone}
     shown = {node["id"] for node in graph["nodes"] if node["type"] in SHOWING}
     return without(graph, gone | (fed & shown))

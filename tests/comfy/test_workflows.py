@@ -107,7 +107,7 @@ def check_sheet(server, name, size="64x64"):
     with Image.open(max(place.glob("sheet-*.png"), key=lambda p: p.stat().st_mtime)) as sheet:
         nodes = json.loads(sheet.text["prompt"]).values()
     kinds = [node["class_type"] for node in nodes]
-    assert sum("Train" in kind for kind in kinds) == trained
+    assert sum(REDUCED.get(kind) is TRAIN for kind in kinds) == trained
     plan = json.loads((place / "plan.json").read_text(encoding="utf-8"))
     digests = [variant["adapter"] for variant in plan["variants"]]
     assert len({*digests} - {None}) == trained, "each row has an adapter of its own"

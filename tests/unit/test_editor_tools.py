@@ -44,11 +44,19 @@ def test_a_node_that_is_not_on_the_picture_is_named(drawn, missing):
         check_drawn(screenshot(*drawn), bounds(GRAPH), GRAPH, COLOURS)
 
 
-@pytest.mark.parametrize("kept", [(), (LORA,), (LORA, "Train tiny")])
-def test_a_reduced_workflow_has_the_trainings_that_are_kept_and_whole_links(kept):
+@pytest.mark.parametrize(
+    ("kept", "options"),
+    [
+        ((), set()),
+        ((LORA,), set()),
+        ((LORA, "Train tiny"), set()),
+        (("Train standard",), {"Options: standard"}),
+    ],
+)
+def test_a_reduced_workflow_has_the_trainings_that_are_kept_and_whole_links(kept, options):
     graph = reduced(json.loads(WORKFLOW.read_text(encoding="utf-8")), kept)
     trains = [n for n in graph["nodes"] if n["type"].startswith("Likeness_Train")]
-    assert {node["title"] for node in trains} == set(kept)
+    assert {node["title"] for node in trains} == set(kept) | options
     nodes = {node["id"]: node for node in graph["nodes"]}
     for number, source, output, target, entry, _ in graph["links"]:
         assert number in nodes[source]["outputs"][output]["links"]
