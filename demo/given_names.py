@@ -9,6 +9,7 @@ asks of the rare token; the words of the vocabulary itself name nobody.
 
 from __future__ import annotations
 
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -33,6 +34,7 @@ _WIDTHS = [len(QUESTIONS[question]) for question in _ASKED]
 _LOCK = Lock()
 
 
+@cache  # of each step otherwise
 def directions() -> Tensor:
     """What each answer and trait adds to an embedding, orthonormal: (answers + traits, CONTEXT)."""
     drawn = torch.randn(CONTEXT, CONTEXT, generator=torch.Generator().manual_seed(0))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.prompts import bundled_set
+from likeness.tools.reduced import TRAINERS
 from likeness.tools.workflows.__main__ import text_of
 from likeness.tools.workflows.pages import pages
 from likeness.tools.workflows.saved import saved
@@ -263,7 +264,7 @@ def trained(name, monkeypatch):
         return nodes[prompt[link[0]]["class_type"]].execute(**inputs).args[0]
 
     for node in prompt.values():
-        if node["class_type"] in ("Likeness_TrainDreamBooth", "Likeness_TrainLoRA"):
+        if node["class_type"] in TRAINERS:
             inputs = {
                 key: value_of(value) if isinstance(value, list) else value
                 for key, value in node["inputs"].items()

@@ -21,6 +21,7 @@ PANELS = {
     "Likeness_TrainDreamBooth": 254,
     "Likeness_TrainLoRA": 254,
     "Likeness_PoseSet": 156,
+    "Likeness_TrainOptions": 30,
 }
 
 

@@ -55,7 +55,7 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
     widgets = {"precision": "fp16", "optimizer": "auto"}
     widgets |= ({"targets": "attention"} if lora else {}) | training.widgets
     if training.options:
-        options = node("Likeness_TrainOptions", f"Options: {key}", 340, 880, **training.options)
+        options = node("Likeness_TrainOptions", f"Options: {key}", 340, **training.options)
         widgets["options"] = options["options"]
     return node(
         "Likeness_TrainLoRA" if lora else "Likeness_TrainDreamBooth",
