@@ -34,7 +34,7 @@ _WIDTHS = [len(QUESTIONS[question]) for question in _ASKED]
 _LOCK = Lock()
 
 
-@cache  # of each step otherwise
+@cache  # every step asks
 def directions() -> Tensor:
     """What each answer and trait adds to an embedding, orthonormal: (answers + traits, CONTEXT)."""
     drawn = torch.randn(CONTEXT, CONTEXT, generator=torch.Generator().manual_seed(0))

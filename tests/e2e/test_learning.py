@@ -19,9 +19,9 @@ def lines(tmp_path_factory):
 
 def test_a_lora_of_a_minute_draws_the_subject(lines):
     base, lora = lines["base"], lines["lora-r4"]
-    assert lora["identity"] > base["identity"] + 0.2
+    assert lora["identity"] > base["identity"] + 0.3
 
 
 def test_a_lora_of_a_minute_still_draws_what_is_asked(lines):
     # One person has few pictures.
-    assert lines["lora-r4"]["prompt"] > lines["base"]["prompt"] - 0.35
+    assert lines["lora-r4"]["prompt"] > lines["base"]["prompt"] - 0.2
