@@ -96,6 +96,14 @@ def states(text_encoder: Any, ids: Tensor, names: Tensor) -> Tensor:
     return found
 
 
+def told(
+    text_encoder: Any, ids: Tensor, facts: Tensor, traits: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The states (n, 77, d) of captions of people with these facts and traits, half with a name."""
+    who = embeddings(facts, traits, generator)
+    return states(text_encoder, with_names(ids, generator), who)
+
+
 @torch.no_grad()
 def name(text_encoder: Any, who: Identity) -> None:
     """Makes the rare token the name of a person."""

@@ -117,8 +117,8 @@ def measure(
     if controlnet is not None:
         joints, controlled = _joint_errors(made, judge, study, controlnet, seed, canvas)
     numbers = Measures(
-        identity=_mean(identity_match(opinion, subject) for opinion in opinions.values()),
-        prompt=_mean(prompt_match(opinions[k], t, asked_of_scene) for k, t in study.items()),
+        identity=mean(identity_match(opinion, subject) for opinion in opinions.values()),
+        prompt=mean(prompt_match(opinions[k], t, asked_of_scene) for k, t in study.items()),
         token=float(identity_match(own, subject).mean()),
         drift=float((identity_match(other, subject) > SHOWN).mean()),
         joints=joints,
@@ -127,7 +127,8 @@ def measure(
     return numbers, np.stack([pictures[0] for pictures in drawn.values()])
 
 
-def _mean(values: Any) -> float:
+def mean(values: Any) -> float:
+    """Of all numbers of several arrays."""
     return float(np.concatenate(list(values)).mean())
 
 

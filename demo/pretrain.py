@@ -23,8 +23,9 @@ from transformers import CLIPTextModel
 from ..trainers.base_model import load_base
 from ..trainers.draws import derive
 from ..trainers.files import write_whole
-from . import given_names, miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
+from . import miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
 from . import pretrain_diffusion as diffusion
+from .given_names import told
 from .judge import load_judge, save_judge
 from .judge_networks import ARCHITECTURES
 from .pretrain_data import Pool, bodies, choose, load, people, with_latents
@@ -222,8 +223,7 @@ def _unet(run: Run) -> bool:
 
     def losses(number: int, generator: torch.Generator) -> Losses:
         latents, ids, rows, pool = batches.draw(number)
-        who = given_names.embeddings(pool["facts"][rows], pool["traits"][rows], generator)
-        states = given_names.states(text_encoder, given_names.with_names(ids, generator), who)
+        states = told(text_encoder, ids, pool["facts"][rows], pool["traits"][rows], generator)
         return diffusion.losses(unet, states, latents, generator, alphas)
 
     def sheet() -> np.ndarray:
@@ -245,13 +245,14 @@ def _controlnet(run: Run) -> bool:
         frozen.requires_grad_(False)
     controlnet.set_attn_processor(AttnProcessor())
     course, alphas = run.course("controlnet"), diffusion.schedule(run.device)
-    pools = bodies(people(run.pools(vae, ["ids", "facts", "joints"])))
+    pools = bodies(people(run.pools(vae, ["ids", "facts", "traits", "joints"])))
     lanes = run.lanes()
     batches = diffusion.Batches(pools, course.batch, "controlnet", lanes)
 
     def losses(number: int, generator: torch.Generator) -> Losses:
         latents, ids, rows, pool = batches.draw(number)
-        states = text_encoder(beside_skeletons(ids, generator)).last_hidden_state
+        ids = beside_skeletons(ids, generator)
+        states = told(text_encoder, ids, pool["facts"][rows], pool["traits"][rows], generator)
         width, height = pool.size.width, pool.size.height
         hints = diffusion.random_hints(pool["joints"][rows], width, height, generator)
         control = miniature.control(controlnet, hints)
@@ -264,15 +265,10 @@ def _controlnet(run: Run) -> bool:
         radius = torch.full((len(whole),), 1.5, device=run.device)
         hints = draw_hints(joints[whole], size.width, size.height, radius)
         control = miniature.control(controlnet, hints)
+        prompts = diffusion.PROMPTS[: len(whole)]
         drawn = diffusion.draw(
-            unet,
-            text_encoder,
-            vae,
-            diffusion.PROMPTS[: len(whole)],
-            control,
-            size.width,
-            size.height,
-        )
+            unet, text_encoder, vae, prompts, control, size.width, size.height
+        )  # fmt: skip
         columns = min(6, len(whole))
         return np.concatenate([tiled(x, columns) for x in (to_pixels(hints * 2 - 1), drawn)])
 

@@ -78,8 +78,8 @@ def losses(
     text_encoder: Any, reader: Reader, batch: dict[str, Tensor], generator: torch.Generator
 ) -> Losses:
     """The cross entropy of the answers, the distance of the joints seen, the traits' errors."""
-    who = given_names.embeddings(batch["facts"], batch["traits"], generator)
-    states = given_names.states(text_encoder, given_names.with_names(batch["ids"], generator), who)
+    facts, traits = batch["facts"], batch["traits"]
+    states = given_names.told(text_encoder, batch["ids"], facts, traits, generator)
     answers, joints, traits = reader(states)
     away = (joints - batch["joints"][..., :2]).abs().sum(-1)
     parts = {

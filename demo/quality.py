@@ -29,6 +29,7 @@ from ..trainers.runs import RunFolder
 from ..trainers.terminal import Screen, with_settings
 from . import given_names, miniature, weights
 from .casting import random_identity
+from .drawn import measure_drawings
 from .judge import Judge, Reference, load_judge, reference_for
 from .measures import Canvas, Measures, Pictures, measure
 from .pretrain_vae import tiled
@@ -37,8 +38,9 @@ from .subject import write_subject
 
 BASE = "base"
 NAMED = "named"  # the base, to which the token means the person: what a word alone can say
-_UNTAUGHT = (BASE, NAMED)
-ROWS = (*_UNTAUGHT, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard")
+DRAWN = "drawn"  # no model but the world itself, through the VAE: what is best
+_UNTAUGHT = (BASE, NAMED, DRAWN)
+ROWS = (BASE, NAMED, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard", DRAWN)
 # The sweep's people are other ones than those whose results are published.
 PEOPLE = {"quality": 5000, "sweep": 7000}
 _BARE = "-no-prior"
@@ -178,10 +180,15 @@ class _Study:
         model = load_with_adapter(self._base, adapter)
         if row == NAMED:
             given_names.name(model.text_encoder, person(number))
-        numbers, pictures = measure(
-            model, self._judge, self._reference(number), controlnet=self._controlnet,
-            draws=self._options.draws, seed=seed,
-        )  # fmt: skip
+        judge, draws, subject = self._judge, self._options.draws, self._reference(number)
+        if row == DRAWN:
+            numbers, pictures = measure_drawings(
+                person(number), model.vae, judge, subject, draws=draws, seed=seed, canvas=CANVAS
+            )
+        else:
+            numbers, pictures = measure(
+                model, judge, subject, controlnet=self._controlnet, draws=draws, seed=seed
+            )
         folder = self._options.out / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{number}-{seed}-{row}-{steps}.png"

@@ -27,8 +27,8 @@ Draws people that the small model never saw, teaches it each of them by each rec
 study's six prompts, and has the judge measure them. One line a model goes to OUT/quality.jsonl;
 what is there is not measured again. The results are in docs/quality.md.
 
-rows: base, named (the base, told who the token is), tiny, lora-r1, lora-r4, lora-r8, standard; with
--no-prior: without class images.
+rows: base, named (the base, told who the token is), tiny, lora-r1, lora-r4, lora-r8, standard,
+drawn (by no model: drawings of the person, through the VAE); with -no-prior: without class images.
 """
 
 
