@@ -112,7 +112,9 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass === MATRIX) {
-      follow(node, "poses", (chosen) => panels.get(sourceOf(node, "poses"))?.choose(chosen));
+      follow(node, "poses", (chosen, path) =>
+        panels.get(sourceOf(path, "poses"))?.choose(chosen),
+      );
     }
     const widget = node.comfyClass === NODE && widgetOf(node, "poses");
     const { likeness_poses: data } = schemaOf(node, "poses");

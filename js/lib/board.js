@@ -7,7 +7,10 @@ const followers = new WeakMap(); // node -> {kind: then}
 let listening = false;
 let asking = null;
 
-/** Calls `then(value)` for what the server shows on a node, now and later. */
+/**
+ * Calls `then(value, path)` for what the server shows on a node, now and later; `path` is the node
+ * behind the subgraph nodes that it is in.
+ */
 export function follow(node, kind, then) {
   const kinds = followers.get(node) ?? {};
   followers.set(node, { ...kinds, [kind]: then });
@@ -43,17 +46,25 @@ function workflowId() {
 }
 
 function show(id, kinds) {
-  const known = followers.get(nodeOfId(id)) ?? {};
-  for (const [kind, value] of Object.entries(kinds)) known[kind]?.(value);
+  const path = pathOfId(id);
+  const known = followers.get(path?.at(-1)) ?? {};
+  for (const [kind, value] of Object.entries(kinds)) known[kind]?.(value, path);
 }
 
 /** The node that the server calls `id`: "5", or "12:5" for node 5 inside of subgraph node 12. */
 export function nodeOfId(id) {
+  return pathOfId(id)?.at(-1) ?? null;
+}
+
+/** The same node behind the subgraph nodes that it is in; null if there is none. */
+function pathOfId(id) {
   let graph = app.rootGraph ?? app.graph;
-  let node = null;
+  const path = [];
   for (const part of String(id).split(":")) {
-    node = graph?.getNodeById(Number(part)) ?? null;
-    graph = node?.subgraph;
+    const node = graph?.getNodeById(Number(part));
+    if (!node) return null;
+    path.push(node);
+    graph = node.subgraph;
   }
-  return node;
+  return path;
 }

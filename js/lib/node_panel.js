@@ -70,14 +70,39 @@ export function onReady(node, then) {
   };
 }
 
-/** The node at the other end of an input's wire, behind reroutes; undefined if there is none. */
-export function sourceOf(node, name) {
-  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
-  let source = slot < 0 ? null : node.getInputNode?.(slot);
-  for (let wires = 0; source?.isVirtualNode && wires < 100; wires++) {
-    source = source.getInputNode?.(0);
+/**
+ * The node at the other end of an input's wire, behind reroutes and the borders of subgraphs;
+ * undefined if there is none. `path` is the node behind the subgraph nodes that it is in.
+ */
+export function sourceOf(path, name) {
+  const holders = path.slice(0, -1);
+  const node = path.at(-1);
+  let graph = node?.graph;
+  let id = linkOf(node, name);
+  for (let wires = 0; id != null && wires < 100; wires++) {
+    const link = graph?.getLink?.(id);
+    if (!link) return undefined;
+    const source = graph.getNodeById(link.origin_id);
+    if (source?.subgraph) {
+      holders.push(source);
+      graph = source.subgraph;
+      id = graph.outputs?.[link.origin_slot]?.linkIds?.[0];
+    } else if (source?.isVirtualNode) {
+      id = source.inputs?.[0]?.link;
+    } else if (source) {
+      return source;
+    } else {
+      // The wire comes from outside of the subgraph.
+      const holder = holders.pop();
+      id = linkOf(holder, graph.inputs?.[link.origin_slot]?.name);
+      graph = holder?.graph;
+    }
   }
-  return source ?? undefined;
+  return undefined;
+}
+
+function linkOf(node, name) {
+  return node?.inputs?.find((input) => input.name === name)?.link;
 }
 
 /** Hides a widget that a panel replaces; its value is saved and queued as before. */

@@ -104,19 +104,54 @@ test("the columns that got a pose", () => {
   assert.deepEqual(columnsOf(null), {});
 });
 
-test("a wire's source is found behind reroutes, also where they go round in a circle", () => {
-  const node = (source, more = {}) => ({
-    inputs: [{ name: "first" }, { name: "poses" }],
-    getInputNode: (slot) => (slot === 1 || more.isVirtualNode ? source : null),
+/** A graph of nodes by id, and wires [from id, from slot] by their own id. */
+const graphOf = (nodes, wires, more = {}) => {
+  const graph = {
+    getNodeById: (id) => nodes[id] ?? null,
+    getLink: (id) => wires[id] && { origin_id: wires[id][0], origin_slot: wires[id][1] },
     ...more,
-  });
-  const reroute = (source) => node(source, { isVirtualNode: true });
+  };
+  for (const node of Object.values(nodes)) node.graph = graph;
+  return graph;
+};
+const inputs = (link) => [
+  { name: "first", link: null },
+  { name: "poses", link },
+];
+const reroute = (link) => ({ isVirtualNode: true, inputs: [{ name: "", link }] });
+
+test("a wire's source is found behind reroutes, also where they go round in a circle", () => {
   const poses = { comfyClass: "Likeness_PoseSet" };
-  assert.equal(sourceOf(node(reroute(reroute(poses))), "poses"), poses);
-  assert.equal(sourceOf(node(reroute(null)), "poses"), undefined);
-  assert.equal(sourceOf(node(poses), "first"), undefined);
-  assert.equal(sourceOf(node(poses), "gone"), undefined);
-  const circle = reroute(null);
-  circle.getInputNode = () => circle;
-  assert.equal(sourceOf(node(circle), "poses"), circle);
+  const node = { inputs: inputs(1) };
+  const nodes = { 5: node, 6: reroute(2), 7: reroute(3), 8: poses, 9: reroute(null) };
+  graphOf(nodes, { 1: [6, 0], 2: [7, 0], 3: [8, 0], 4: [9, 0], 5: [10, 0] });
+  assert.equal(sourceOf([node], "poses"), poses);
+  assert.equal(sourceOf([node], "first"), undefined);
+  assert.equal(sourceOf([node], "gone"), undefined);
+  node.inputs = inputs(4);
+  assert.equal(sourceOf([node], "poses"), undefined);
+  node.inputs = inputs(5);
+  assert.equal(sourceOf([node], "poses"), undefined, "a wire from nowhere");
+  nodes[7].inputs = [{ name: "", link: 1 }];
+  node.inputs = inputs(1);
+  assert.equal(sourceOf([node], "poses"), undefined, "a circle");
+});
+
+test("a wire's source is found through a subgraph's borders, inwards and outwards", () => {
+  const poses = { comfyClass: "Likeness_PoseSet" };
+  const others = { comfyClass: "Likeness_PoseSet" };
+  const matrix = { inputs: inputs(1) };
+  const inner = graphOf({ 5: matrix }, { 1: [-10, 1] }, { inputs: [{}, { name: "poses" }] });
+  const holder = { subgraph: inner, inputs: inputs(2) };
+  const twin = { subgraph: inner, inputs: inputs(3) };
+  graphOf({ 12: holder, 13: twin, 8: poses, 9: others }, { 2: [8, 0], 3: [9, 0] });
+  assert.equal(sourceOf([holder, matrix], "poses"), poses);
+  assert.equal(sourceOf([twin, matrix], "poses"), others, "each use has its own");
+  assert.equal(sourceOf([matrix], "poses"), undefined);
+
+  const outside = { inputs: inputs(1) };
+  const within = graphOf({ 8: poses }, { 7: [8, 0] }, { outputs: [{}, { linkIds: [7] }] });
+  const box = { subgraph: within, isVirtualNode: true, inputs: [] };
+  graphOf({ 12: box, 14: outside }, { 1: [12, 1] });
+  assert.equal(sourceOf([outside], "poses"), poses);
 });
