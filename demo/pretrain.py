@@ -217,14 +217,15 @@ def _unet(run: Run) -> bool:
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
     text_encoder.requires_grad_(False)
     course, alphas = run.course("unet"), diffusion.schedule(run.device)
-    pools = people(run.pools(vae, ["ids", "facts", "traits"]))
+    pools = people(run.pools(vae, ["ids", "facts", "traits", "joints"]))
     lanes = run.lanes()
     batches = diffusion.Batches(pools, course.batch, "unet", lanes)
 
     def losses(number: int, generator: torch.Generator) -> Losses:
         latents, ids, rows, pool = batches.draw(number)
         states = told(text_encoder, ids, pool["facts"][rows], pool["traits"][rows], generator)
-        return diffusion.losses(unet, states, latents, generator, alphas)
+        where = diffusion.face_weights(pool["joints"][rows], *latents.shape[2:])
+        return diffusion.losses(unet, states, latents, generator, alphas, where=where)
 
     def sheet() -> np.ndarray:
         return tiled(diffusion.draw(unet, text_encoder, vae, diffusion.PROMPTS), 6)

@@ -20,6 +20,7 @@ from .pretrain_loop import Losses
 
 DROPPED = 0.1  # share of captions left empty, for classifier-free guidance (arXiv:2207.12598)
 GAMMA = 5.0  # of the min-SNR weights (arXiv:2303.09556)
+FACE = 5.0  # how much more a face counts than what is around it
 
 # What the sheets show: the study's six prompts, then other words of the language.
 _FINE = "standing, 4K, raw, hrd, hd, high quality, realism, sharp focus"
@@ -76,12 +77,13 @@ def initialise(unet: Any) -> None:
 
 def losses(
     unet: Any, states: Tensor, latents: Tensor, generator: torch.Generator, alphas: Tensor,
-    control: Control | None = None, noisy: bool = False,
+    control: Control | None = None, noisy: bool = False, where: Tensor | None = None,
 ) -> Losses:  # fmt: skip
     """The error of the predicted noise, weighted, and unweighted.
 
     Timesteps are uniform, or with `noisy` as often as they are high. `states` (n, 77, d) are the
-    text's; `alphas` (1000,) the schedule's, on the latents' device.
+    text's; `alphas` (1000,) the schedule's, on the latents' device; `where` (n, 1, h, w) says how
+    much each place counts.
     """
     device = latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)
@@ -95,9 +97,31 @@ def losses(
         x, timesteps, states, down_block_additional_residuals=down,
         mid_block_additional_residual=middle, return_dict=False,
     )[0]  # fmt: skip
-    errors = sample_losses(predicted, noise)  # (n,)
+    plain = sample_losses(predicted, noise).detach().mean()
+    root = 1 if where is None else where.sqrt()
+    errors = sample_losses(root * predicted.float(), root * noise)  # (n,)
     weights = min_snr_weights(timesteps, alphas, GAMMA, "epsilon")
-    return {"loss": (weights * errors).mean(), "noise": errors.detach().mean()}
+    return {"loss": (weights * errors).mean(), "noise": plain}
+
+
+def face_weights(joints: Tensor, height: int, width: int) -> Tensor:
+    """How much each place of pictures counts, (n, 1, height, width), 1 in each one's mean.
+
+    Faces are few pixels of most pictures and most of what tells people apart. A face is a disc
+    as wide as nose and neck are apart: `joints` (n, 18, 3) are x and y in 0 to 1 and 1 if visible.
+    """
+    joints, aspect = joints.float(), width / height
+    nose, neck = joints[:, 0], joints[:, 1]
+    away = torch.where(neck[:, 2:] > 0, neck[:, :2] - nose[:, :2], 1 - nose[:, :2])
+    away[:, 0] *= aspect * (neck[:, 2] > 0)  # a neck below the picture is straight below
+    radius = away.norm(dim=1).clamp(min=1e-3)[:, None, None]  # in heights, as all below
+    x = (torch.arange(width, device=joints.device) + 0.5) / width
+    y = (torch.arange(height, device=joints.device) + 0.5) / height
+    across = (x[None, None, :] - nose[:, 0, None, None]) * aspect
+    down = y[None, :, None] - nose[:, 1, None, None] + 0.25 * radius
+    inside = ((1.15 - torch.hypot(across, down) / radius) / 0.3).clamp(0, 1)
+    weights = 1 + (FACE - 1) * inside * (nose[:, 2, None, None] > 0)
+    return (weights / weights.mean((1, 2), keepdim=True))[:, None]
 
 
 def schedule(device: torch.device) -> Tensor:
