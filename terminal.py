@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
 
 from . import __version__
@@ -44,6 +45,9 @@ def _demo(module: str) -> list[ModuleType]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Errors meant for the user go to stderr, with exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # redirected on Windows, it knows no arrows
+            stream.reconfigure(errors="replace")
     given = build_parser().parse_args(arguments)
     # It warns at import of kernels that nothing here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

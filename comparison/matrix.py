@@ -197,9 +197,10 @@ class Plan(Part):
         row = self.rows()[cell.row]
         return f"{row}/{self.picture.width}x{self.picture.height}/{cell.key}.{suffix}"
 
-    def to_json(self) -> str:
-        """JSON of every field."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    def to_json(self, *, given: bool = False) -> str:
+        """JSON of every field, or of those that were given a value."""
+        data = self.model_dump(mode="json", exclude_unset=given)
+        return json.dumps({"version": self.version} | data, indent=2, ensure_ascii=False)
 
 
 def _column_name(prompt: Prompt, draw: int) -> str:

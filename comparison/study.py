@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from ..trainers.files import write_whole
-from .matrix import Plan
+from .errors import ComparisonError
+from .matrix import Plan, read_plan
 from .sheet import Label, contact_sheet, write_sheet
 
 # In the folder of a comparison.
@@ -59,30 +61,63 @@ def write_study(
     pictures: Sequence[Path],
     suffix: str,
     text: Mapping[str, Any],
+    *,
+    by_graph: bool = False,
 ) -> tuple[Study, Image.Image]:
     """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
 
-    Pictures that are not there yet are empty frames of the sheet. Scores and report of other
-    pictures go away.
+    Pictures that are not there yet are empty frames of the sheet. What the folder has of the
+    former plan goes away: its single pictures, and scores and report of other pictures.
 
     Args:
         pictures: a PNG file for each of the plan's cells.
         suffix: "png" or "jpg".
         text: text chunks of the sheet's PNG.
+        by_graph: whether a user's graph draws the cells; its settings are then not the plan's,
+            whose file leaves out what nobody gave it.
     """
     folder = study_folder(output, name)
+    former, laid_out, redrawn = _laid_out(folder), set[str](), False
     for cell, picture in zip(plan.cells(), pictures, strict=True):
         if picture.is_file():
-            write_whole(folder / plan.file_of(cell, suffix), _encoded(picture, suffix))
-    write_whole(folder / PLAN_FILE, plan.to_json())
+            place, data = plan.file_of(cell, suffix), _encoded(picture, suffix)
+            laid_out.add(place)
+            if _holds(folder / place, data):
+                continue
+            redrawn = redrawn or (folder / place).is_file()
+            write_whole(folder / place, data)
+    for place in former - laid_out:
+        _remove(folder / place)
+    write_whole(folder / PLAN_FILE, plan.to_json(given=by_graph))
     sheet = draw_sheet(plan, pictures)
     digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
     path = folder / f"sheet-{digest.hexdigest()[:12]}.png"
-    if newest_sheet(folder) != path:
+    if redrawn or newest_sheet(folder) != path:
         for name in (SCORES_FILE, REPORT_FILE):
             (folder / name).unlink(missing_ok=True)
     write_sheet(path, sheet, text)
     return Study(plan, folder, tuple(pictures), path), sheet
+
+
+def _laid_out(folder: Path) -> set[str]:
+    """Where the single pictures of the plan are that was written into a folder last."""
+    try:
+        plan = read_plan(folder / PLAN_FILE)
+    except ComparisonError:
+        return set()
+    return {plan.file_of(cell, suffix) for cell in plan.cells() for suffix in ("png", "jpg")}
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _remove(picture: Path) -> None:
+    """Takes a picture away, and its folders where they are empty then."""
+    picture.unlink(missing_ok=True)
+    for folder in (picture.parent, picture.parent.parent):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def newest_sheet(folder: Path) -> Path | None:

@@ -42,6 +42,7 @@ const SURE_SECONDS = 4;
 
 class TrainingPanel {
   #reader = null;
+  #here = false; // whether this ComfyUI trains the run: another process may, and is not interrupted
   #sure = null;
   #height = HEIGHT;
 
@@ -91,6 +92,7 @@ class TrainingPanel {
   /** Follows a run; also one that begins anew in the same folder. */
   follow(run) {
     this.#reader?.stop();
+    this.#here = false;
     this.#reader = new RunReader(
       run,
       (path) => api.fetchApi(path),
@@ -103,6 +105,10 @@ class TrainingPanel {
   /** Tells that the run has gone on, more often than its folder is read. */
   hint({ run, step, total, ended }) {
     if (this.#reader?.run !== run) return;
+    if (this.#here === Boolean(ended)) {
+      this.#here = !ended;
+      this.#showFoot(this.#reader.state);
+    }
     if (ended || !this.#reader.working) this.#reader.read();
     else if (total > 0) this.#showProgress(step, total);
   }
@@ -152,7 +158,7 @@ class TrainingPanel {
     const running = state.status === "running";
     const training = running && state.stage?.name === "train";
     show(this.save, training);
-    show(this.cancel, running);
+    show(this.cancel, running && this.#here);
     const text = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
     say(this.note, text);
     this.note.title = [...state.notices, state.saved].filter(Boolean).join("\n");
@@ -173,11 +179,11 @@ class TrainingPanel {
     }
   }
 
-  /** Asks for a second click, because a cancelled run is not saved as an adapter. */
+  /** Asks for a second click: a cancelled run is kept and can go on, but makes no adapter. */
   #cancel() {
     const label = this.cancel.querySelector("span");
     if (this.#sure === null) {
-      say(label, "Discard this run?");
+      say(label, "Cancel without saving?");
       this.#sure = setTimeout(() => {
         say(label, "Cancel");
         this.#sure = null;

@@ -16,6 +16,7 @@ from ..comparison.errors import ComparisonError
 
 Node = Mapping[str, Any]
 Values = tuple[Any, ...]
+TRAINERS = frozenset({"Likeness_TrainLoRA", "Likeness_TrainDreamBooth"})
 Key = tuple[str, Values]  # a node, and the values it depends on: equal keys, equal results
 
 
@@ -82,6 +83,13 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
         raise ComparisonError(
             "The picture comes from another Matrix than the one connected: wire the Contact "
             "Sheet's picture and matrix from the same one."
+        )
+    trainers = TRAINERS.intersection(str(node["class_type"]) for node in nodes.values())
+    if trainers:
+        raise ComparisonError(
+            f"A {min(trainers)} draws past the Matrix: whether its adapter is another one now "
+            "cannot be seen, and cells of the former one would be taken for this one's. Wire its "
+            "adapter to the Matrix, and the Matrix' adapter to Load Adapter."
         )
     if not depends:
         raise ComparisonError(

@@ -271,7 +271,9 @@ def files_gone(name: str | None) -> bool:
 def written(job: Job) -> tuple[Study, Image.Image]:
     """The comparison's files and its sheet, of the cells that are there."""
     plan = job.matrix.plan
-    study, sheet = write_study(output_folder(), job.name, plan, job.files, job.suffix, job.text)
+    study, sheet = write_study(
+        output_folder(), job.name, plan, job.files, job.suffix, job.text, by_graph=True
+    )
     write_view(study.folder, plan, job.files, study.sheet.name)
     return study, sheet
 

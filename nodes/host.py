@@ -73,6 +73,12 @@ def has_model(kind: str, name: str) -> bool:
     return name in model_names(kind)
 
 
+def models_there(kind: str) -> list[Path]:
+    """The files of a kind. ComfyUI lists links that lead nowhere, too: they are left out."""
+    paths = (folder_paths.get_full_path(kind, name) for name in model_names(kind))
+    return [Path(path) for path in paths if path is not None]
+
+
 def model_path(kind: str, name: str) -> Path:
     """The file of a name that ComfyUI lists: no other name is followed. Raises LikenessError."""
     path = None
@@ -103,6 +109,15 @@ def _diffusers_folder(name: str) -> Path | None:
         if below and os.path.isfile(path / DIFFUSERS_INDEX):  # False for names that are too long
             return path
     return None
+
+
+def _input_files(name: str) -> list[Path]:
+    """The files of a folder below the input folder, [] where there is none of that name."""
+    root = input_folder()
+    path = Path(os.path.normpath(root / name))
+    if path == root or not path.is_relative_to(root) or not os.path.isdir(path):
+        return []
+    return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_file())
 
 
 def add_models(kind: str, folder: Path) -> None:
@@ -293,6 +308,13 @@ def forget_progress(node_id: str) -> None:
         del known[key]
 
 
+def with_clip_skip(clip: Any, skipped: int) -> Any:
+    """A copy of a CLIP that reads its text encoder's layer `skipped` from the end, from 1."""
+    clip = clip.clone()
+    clip.clip_layer(-skipped)
+    return clip
+
+
 def with_metadata() -> bool:
     """Whether pictures may carry the workflow; ComfyUI can be told that they may not."""
     return not args.disable_metadata
@@ -304,13 +326,15 @@ def models_folder() -> Path:
 
 
 def files_named(text: str) -> list[Path]:
-    """What a widget's text names: models of any kind, diffusers folders, files of the input, and
-    files by their whole path.
+    """What a widget's text names: models of any kind, diffusers folders, files of the input, those
+    of a folder in it, and files by their whole path.
     """
     if not re.fullmatch(r"[^\n\0]{1,250}", text):
         return []
     if folder := _diffusers_folder(text):
         return [folder]
+    if files := _input_files(text):
+        return files
     if not re.fullmatch(r".+\.\w{1,12}( \[\w+\])?", text):
         return []
     if os.path.isabs(text) or os.path.splitdrive(text)[0]:

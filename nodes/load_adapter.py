@@ -11,7 +11,7 @@ from ..trainers.adapter import SCORES, AdapterInfo, read_metadata
 from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
-from .host import has_model, io, model_names, model_path
+from .host import has_model, io, model_names, model_path, with_clip_skip
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 
@@ -124,7 +124,16 @@ class LoadAdapter(io.ComfyNode):
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)
         model, clip = apply_adapter(model, clip, path, strengths)
+        skipped = clip_skip_of(path)
+        if skipped > 1 and any(strengths):
+            clip = with_clip_skip(clip, skipped)
         return io.NodeOutput(model, clip, label_of(path, *strengths))
+
+
+def clip_skip_of(path: Path) -> int:
+    """The clip skip that an adapter was trained with: 1 where it does not say."""
+    recipe = None if path.is_dir() else read_metadata(path).recipe
+    return recipe.text_encoder.clip_skip if recipe else 1
 
 
 def adapter_fingerprint(path: Path) -> str:
@@ -151,6 +160,8 @@ def lessons(info: AdapterInfo) -> list[str]:
     kinds = {"lora": f"LoRA of rank {info.rank}", "dora": f"DoRA of rank {info.rank}"}
     said = [kinds.get(info.kind, "full fine-tune")]
     said += [f"{info.steps} steps"] if info.steps is not None else []
+    skipped = info.recipe.text_encoder.clip_skip if info.recipe else 1
+    said += [f"clip skip {skipped}"] if skipped > 1 else []
     said += [f"loss {info.loss:.3g}"] if info.loss is not None else []
     return said + [f"{name} {value:.2f}" for name, value in scores_in(info.metadata).items()]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
-from ..comparison.matrix import Cell, Control, Picture, Plan, Variant, plan
+from ..comparison.matrix import Cell, Plan, plan_from_data
 from ..comparison.poses import Pose, fit_pose
 from ..comparison.prompts import PromptSet
 from ..trainers.base_file import digest_of
@@ -87,6 +87,8 @@ class Matrix(io.ComfyNode):
         cls,
         adapters: str | None = None,
         pose_rows: str | None = None,
+        with_pose: str | None = None,
+        poses: Any = ABSENT,
         adapter_1: Any = ABSENT,
         adapter_2: Any = ABSENT,
         adapter_3: Any = ABSENT,
@@ -112,6 +114,11 @@ class Matrix(io.ComfyNode):
                     key for key, value in zip(SOCKETS, sockets, strict=True) if value is not ABSENT
                 ]
                 check_rows(adapters, wired, pose_rows or "")
+            if with_pose in ("with", "both") and poses is ABSENT:
+                raise ComparisonError(
+                    f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
+                    "or choose 'without'."
+                )
         except LikenessError as error:
             return str(error)
         return True
@@ -146,15 +153,17 @@ class Matrix(io.ComfyNode):
         }
         rows = labelled(with_connected(adapter_lines(adapters), files))
         posed = posed_labels(pose_rows, (label for label, _ in rows))
-        matrix = plan(
-            [_variant(label, name, label in posed) for label, name in rows],
-            prompts,
-            poses or (),
-            seed=seed,
-            with_pose=with_pose,
-            draws=draws,
-            picture=Picture(width=width, height=height),
-            control=Control(strength=control_strength),
+        matrix = plan_from_data(
+            {
+                "variants": tuple(_variant(label, name, label in posed) for label, name in rows),
+                "prompts": prompts,
+                "poses": tuple(poses or ()),
+                "seed": seed,
+                "with_pose": with_pose,
+                "draws": draws,
+                "picture": {"width": width, "height": height},
+                "control": {"strength": control_strength},
+            }
         )
         pin(cls.hidden, "poses", chosen_by_seed(matrix))
         value = CellMatrix(matrix, tuple(name for _, name in rows), str(cls.hidden.unique_id))
@@ -181,8 +190,8 @@ def _path_of(name: str) -> Path | None:
     return None if name in (BASE, *SOCKETS) else find_adapter(name)
 
 
-def _variant(label: str, name: str, posed: bool) -> Variant:
-    return Variant(name=label, adapter=_digest(name), with_pose=None if posed else "without")
+def _variant(label: str, name: str, posed: bool) -> dict[str, Any]:
+    return {"name": label, "adapter": _digest(name), "with_pose": None if posed else "without"}
 
 
 def _digest(name: str) -> str | None:

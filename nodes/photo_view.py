@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..trainers.errors import SubjectError
 from ..trainers.files import write_whole
 from ..trainers.photo_checks import BLURRED, fingerprint, sharpness, twin_of
 from ..trainers.pictures import open_picture, to_srgb
@@ -18,14 +19,23 @@ from ..trainers.subject import Photo, load_pixels, read_subject
 from .encode import webp
 
 WHOLE_SIDE = 640
+MOST = 300  # photographs that are shown; any number is trained
 FOLDER = "likeness"  # below ComfyUI's folder of temporary files
 
 
 def photo_view(folder: Path, spec: Subject, temp: Path) -> dict[str, Any]:
     """JSON of the photographs that a subject node would give, with their marks.
 
-    Their pictures are written below `temp`. Raises SubjectError as `read_subject` does.
+    Their pictures are written below `temp`. Raises SubjectError as `read_subject` does, and for
+    more than MOST files.
     """
+    files = folder.iterdir() if folder.is_dir() else ()
+    count = sum(path.suffix.lower() != ".txt" for path in files)
+    if count > MOST:
+        raise SubjectError(
+            f"The folder has {count:,} files, and at most {MOST} are shown here. All are read when "
+            "the workflow is queued."
+        )
     photos = read_subject(folder, spec)
     looks = [_looked_at(photo, temp) for photo in photos.photos]
     twins = twin_of([print_ for _, print_ in looks])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..comparison.errors import ComparisonError
+from ..trainers.recipe_parts import check_name
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
@@ -49,8 +50,23 @@ def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:
     be checked only where each connected file's row has one.
     """
     rows = with_connected(adapter_lines(text), {socket: socket for socket in connected})
+    _check_labels(label for label, _ in rows if label)
     if all(label or name not in SOCKETS for label, name in rows):
         posed_labels(pose_rows, (label for label, _ in labelled(rows)))
+
+
+def _check_labels(labels: Iterable[str]) -> None:
+    taken: set[str] = set()
+    for label in labels:
+        try:
+            check_name(label)
+        except ValueError as error:
+            raise ComparisonError(
+                f"The Matrix' row {label!r} cannot be called so: {error}."
+            ) from None
+        if label.lower() in taken:
+            raise ComparisonError(f"Two rows are called {label!r}: rename one.")
+        taken.add(label.lower())
 
 
 def labelled(rows: Iterable[Row]) -> list[Row]:

@@ -31,6 +31,7 @@ from .host import (
     io,
     model_names,
     model_path,
+    models_there,
     output_folder,
     tokenizer_folder,
     with_metadata,
@@ -109,7 +110,7 @@ class Score(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
         """Changes when an encoder's file is added, replaced or taken away."""
-        files = [model_path(kind, name) for kind in (IMAGES, TEXTS) for name in model_names(kind)]
+        files = [path for kind in (IMAGES, TEXTS) for path in models_there(kind)]
         return repr([(str(path), file_fingerprint(path)) for path in files])
 
     @classmethod
@@ -148,12 +149,11 @@ def _choice(id: str, kind: str, tooltip: str) -> io.Input:
 
 def encoder_files(clip_image: str, clip_text: str, dinov2: str, face: bool) -> EncoderFiles:
     """The files that the widgets mean. Raises LikenessError for one that is gone."""
-    images = [model_path(IMAGES, name) for name in model_names(IMAGES)]
+    images = models_there(IMAGES)
     image = _chosen(clip_image, IMAGES, first_clip(images))
     text = None
     if image is not None and clip_text != NONE:
-        texts = [model_path(TEXTS, name) for name in model_names(TEXTS)]
-        text = _chosen(clip_text, TEXTS, first_text(texts, image))
+        text = _chosen(clip_text, TEXTS, first_text(models_there(TEXTS), image))
     return EncoderFiles(
         clip_image=image,
         clip_text=text,

@@ -7,7 +7,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
@@ -73,18 +75,36 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
+@dataclass
+class _Strictness:
+    """How many threads ask for it now, and what was set before."""
+
+    lock: Lock = field(default_factory=Lock)
+    inside: int = 0
+    before: bool = False
+
+
+_STRICT = _Strictness()
+
+
 @contextmanager
 def strict() -> Iterator[None]:
     """A cut-off file is an error even where a host told PIL to fill the rest with grey.
 
-    The setting is the whole process's: who reads in threads enters this around all of them.
+    The setting is the whole process's: it is the host's again when the last thread leaves.
     """
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with _STRICT.lock:
+        if not _STRICT.inside:
+            _STRICT.before = ImageFile.LOAD_TRUNCATED_IMAGES
+        _STRICT.inside += 1
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        with _STRICT.lock:
+            _STRICT.inside -= 1
+            if not _STRICT.inside:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _STRICT.before
 
 
 def _check_header(image: Image.Image) -> None:

@@ -31,7 +31,6 @@ def test_a_graph_that_cannot_be_drawn_says_why(server):
     assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
     assert "wired straight" in message(n7={"picture": ["2", 4]})
     assert "from another Matrix" in message(n7={"matrix": ["9", 9]})
-    assert "the plan has none: add poses" in message(n2={"with_pose": "both"})
 
 
 def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
@@ -41,6 +40,10 @@ def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
     assert "row 'r4' stands for what is connected to adapter_2" in server.refused(nothing)
     unknown = graph("unknown", adapters=("base",), with_pose="with", pose_rows="r4")
     assert "there is no row 'r4'" in server.refused(unknown)
+    label = graph("label", adapters=("größe = base",))
+    assert "'größe' cannot be called so" in server.refused(label)
+    bare = graph("bare", adapters=("base",), with_pose="both")
+    assert "the Matrix has no poses" in server.refused(bare)
     path = graph("../out")
     assert "holds no path" in server.refused(path)
     for lines, said in (

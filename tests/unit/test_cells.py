@@ -190,3 +190,12 @@ def test_what_cells_share_is_what_is_not_copied_for_each(cells):
     assert links(lambda kind, name: name != "vae") == [["1", 0], ["1", 1]]
     cells.copy_nodes(graph, CELL, Builder(), copies, {ADAPTER}.issuperset, CELL.__getitem__)
     assert links() == [["1", 0], ["1", 1], ["1", 2], ["c1", 0]]
+
+
+@pytest.mark.parametrize("kind", ["Likeness_TrainLoRA", "Likeness_TrainDreamBooth"])
+def test_an_adapter_that_is_trained_past_the_matrix_is_refused(cells, kind):
+    trained = node("Adapter", model=["1", 0], adapter=["t", 0], strength=1.0)
+    nodes = drawing(**{"2": trained, "t": node(kind, steps=800)})
+    with pytest.raises(ComparisonError, match=f"A {kind} draws past the Matrix"):
+        graph_of(cells, nodes)
+    graph_of(cells, drawing(t=node(kind, steps=800)))  # behind the Matrix, it is none of the cell

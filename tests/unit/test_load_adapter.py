@@ -213,3 +213,36 @@ def test_kinds_of_lora_that_core_knows_are_let_through(nodes):
         {f"{MODULE}.hada_w1_a": (8, 4)},
     ):
         nodes.adapters.check_lora("x", lora, {MODULE: "a"}, weights)
+
+
+def test_what_was_trained_with_a_clip_skip_is_drawn_with_it(nodes, tmp_path, monkeypatch):
+    class Clip:
+        layer = None
+
+        def clone(self):
+            return Clip()
+
+        def clip_layer(self, layer):
+            self.layer = layer
+
+    lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
+    monkeypatch.setattr(nodes.load_adapter, "apply_adapter", lambda model, clip, *_: (model, clip))
+    run, given = nodes.load_adapter.LoadAdapter.execute, Clip()
+    for skipped, layer in ((1, None), (2, -2)):
+        recipe = Recipe(method=LoRA(rank=4), text_encoder={"clip_skip": skipped})
+        metadata = metadata_for(recipe, steps=8, losses=[])
+        saved(tmp_path / "loras" / "anna.safetensors", lora, metadata)
+        _, clip, label = run("model", given, "anna.safetensors", 1.0, 1.0).args
+        assert clip.layer == layer and ("clip skip 2" in label) == (skipped == 2)
+    assert given.layer is None, "the input stays as it is"
+    assert run("model", given, "anna.safetensors", 0.0, 0.0).args[1] is given
+
+
+def test_a_folder_of_the_input_stands_for_its_files(nodes, tmp_path, monkeypatch):
+    photos = tmp_path / "input" / "anna"
+    photos.mkdir(parents=True)
+    (photos / "01.png").write_bytes(b"1")
+    monkeypatch.setattr(nodes.host, "input_folder", lambda: tmp_path / "input")
+    assert nodes.host.files_named("anna") == [photos / "01.png"]
+    for other in ("", ".", "..", "../input/anna/..", "nobody"):
+        assert nodes.host.files_named(other) == []

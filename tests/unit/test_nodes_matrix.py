@@ -297,6 +297,11 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
     assert "row 'r4' stands for what is connected to adapter_2" in check(rows, "", adapter_1=None)
     assert "there is no row 'r4'" in check("base\nr1 = adapter_1", "r4", adapter_1=None)
     assert "The Matrix has no adapters" in check("", "")
+    assert "'größe' cannot be called so" in check("größe = adapter_1", adapter_1=None)
+    assert "Two rows are called 'R4'" in check("r4 = base\nR4 = one.safetensors")
+    assert "the Matrix has no poses" in check("base", with_pose="both")
+    assert check("base", with_pose="both", poses=None) is True
+    assert check("base", with_pose=None) is True
     # The file's name, which will be the row's, is not known yet.
     assert check("base", "anna-lora-4f2a", adapter_3=None) is True
     assert check(None, "anything") is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,3 +190,15 @@ def test_scores_are_computed_again_when_an_encoder_was_installed_or_replaced(nod
     (images / "clip.safetensors").unlink()
     assert node.Score.fingerprint_inputs() == seen[0]
     assert len(set(seen)) == 3
+
+
+def test_a_link_that_leads_nowhere_is_no_encoder(node, tmp_path):
+    folder = tmp_path / "models" / "clip_vision"
+    folder.mkdir(parents=True)
+    full = sys.modules["folder_paths"].get_full_path
+    lost = lambda kind, name: None if name == "lost.safetensors" else full(kind, name)  # noqa: E731
+    sys.modules["folder_paths"].get_full_path = lost
+    (folder / "lost.safetensors").symlink_to(tmp_path / "unplugged" / "lost.safetensors")
+    before = node.Score.fingerprint_inputs()
+    assert node.encoder_files("none", "none", "none", False).clip_image is None
+    assert before == node.Score.fingerprint_inputs()

@@ -155,3 +155,12 @@ def test_no_other_folder_is_read(nodes, tmp_path, name):
     (tmp_path / "output" / "secret").mkdir(parents=True)
     (tmp_path / "output" / "secret" / "viewer.json").write_text("5")
     assert set(nodes.routes.comparison({"name": name})) == {"error"}
+
+
+def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, monkeypatch):
+    monkeypatch.setattr(nodes.photo_view, "MOST", 5)
+    assert "photos" in ask(nodes)
+    (photos / "a.txt").write_text("a caption is no picture")
+    assert "photos" in ask(nodes)
+    (photos / "more.png").write_text("x")
+    assert "has 6 files, and at most 5 are shown here" in ask(nodes)["error"]

@@ -9,6 +9,7 @@ from likeness.comparison.prompts import (
     prompt_set_from_text,
     read_prompt_set,
 )
+from likeness.comparison.reading import read_json
 from likeness.trainers.recipe import check_name
 
 STUDY = {
@@ -194,3 +195,13 @@ def test_bad_files_are_errors_with_their_name(tmp_path, name, data, part):
     with pytest.raises(ComparisonError, match=part) as error:
         read_prompt_set(tmp_path / name)
     assert name in str(error.value)
+
+
+def test_json_is_read_as_powershell_writes_it(tmp_path):
+    path = tmp_path / "plan.json"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text('{"name": "Jürgen"}', encoding=encoding)
+        assert read_json(path) == {"name": "Jürgen"}
+    path.write_bytes(b'{"name": "J\xfcrgen"}')
+    with pytest.raises(ComparisonError, match="is not JSON"):
+        read_json(path)

@@ -1,7 +1,9 @@
 """The files of a comparison that is drawn again with other rows or pictures."""
 
+import json
+
 import pytest
-from likeness.comparison.matrix import Variant, plan
+from likeness.comparison.matrix import Variant, plan, plan_from_data
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.study import newest_sheet, write_study
 from PIL import Image
@@ -38,3 +40,40 @@ def test_scores_and_report_of_other_rows_go_away(tmp_path, pictures):
     (study.folder / "scores.json").write_text("of the first two")
     written(tmp_path, ["base", "two"], pictures[:2])
     assert not (study.folder / "scores.json").exists()
+
+
+def test_single_pictures_of_the_former_plan_go_away_and_others_stay(tmp_path, pictures):
+    study = written(tmp_path, ["base", "one"], pictures[:2])
+    own = study.folder / "one" / "notes.txt"
+    own.write_text("of the user")
+    written(tmp_path, ["base", "two"], [pictures[0], tmp_path / "not drawn yet.png"])
+    assert {p.relative_to(study.folder).as_posix() for p in study.folder.rglob("*/*")} == {
+        "base/768x1024",
+        "base/768x1024/a.png",
+        "one/notes.txt",
+    }
+
+
+def test_a_cell_that_is_not_drawn_yet_has_no_picture_of_other_settings(tmp_path, pictures):
+    study = written(tmp_path, ["base", "one"], pictures[:2])
+    written(tmp_path, ["base", "one"], [tmp_path / "none.png", pictures[1]])
+    assert not (study.folder / "base").exists()
+    assert (study.folder / "one" / "768x1024" / "a.png").is_file()
+
+
+def test_scores_of_a_cell_that_was_drawn_again_go_away(tmp_path, pictures):
+    study = written(tmp_path, ["base", "one"], pictures[:2])
+    (study.folder / "scores.json").write_text("of the first two")
+    Image.new("RGB", (64, 64), "white").save(pictures[1])  # of the same name
+    written(tmp_path, ["base", "one"], pictures[:2])
+    assert not (study.folder / "scores.json").exists()
+
+
+def test_a_plan_that_a_graph_draws_says_only_what_it_was_given():
+    picture, prompts = {"width": 64, "height": 64}, prompt_set_from_text("a = a dog")
+    given = plan_from_data({"variants": ({"name": "x"},), "prompts": prompts, "picture": picture})
+    text = given.to_json(given=True)
+    assert json.loads(text)["picture"] == picture and "guidance" not in text
+    assert json.loads(text)["version"] == 1
+    assert plan_from_data(json.loads(text)) == given
+    assert json.loads(given.to_json())["picture"]["guidance"] == 7.5

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from likeness.trainers import subject
 from likeness.trainers.errors import MissingPackage, SubjectError
+from likeness.trainers.pictures import strict
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import (
     bucket_for,
@@ -416,3 +417,14 @@ def test_real_photographs(name):
     pixels = load_pixels(photos.photos[0])
     assert pixels.shape == (512, 512, 3)
     assert pixels.std() > 20
+
+
+def test_threads_that_read_at_once_leave_the_hosts_setting_as_it_was(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as other packs set it
+    first, second = strict(), strict()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False, "the second still reads"
+    second.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True

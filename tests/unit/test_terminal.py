@@ -1,5 +1,7 @@
 import errno
+import io
 import logging
+import sys
 
 import pytest
 import torch
@@ -67,3 +69,13 @@ def test_bitsandbytes_tells_its_errors_and_not_which_kernels_it_lacks(monkeypatc
     monkeypatch.setattr(comparison, "find_plan", find)
     assert main(["plan", "study"]) == 1
     assert told == {logging.WARNING: False, logging.ERROR: True}
+
+
+def test_a_terminal_that_knows_no_arrows_is_told_the_rest(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert main(["recipe", "lora-r4"]) == 0
+    print("subject \u2191")
+    sys.stdout.flush()
+    assert raw.getvalue().rstrip().endswith(b"subject ?")
