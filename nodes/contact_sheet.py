@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison.errors import ComparisonError
+from ..comparison.matrix import Plan
 from ..trainers.base_file import digest_of
 from ..trainers.recipe import check_name
 from .board import pin
-from .cells import digests_of, read_cell_graph
+from .cells import CellGraph, digests_of, read_cell_graph
 from .control import check_controls
 from .draw_cells import WRITER, Job, draw_cells, files_gone, finished, shown, written
 from .host import (
@@ -25,7 +26,7 @@ from .host import (
     output_folder,
     with_metadata,
 )
-from .matrix import CellMatrix
+from .matrix import ADAPTER_STRENGTH, CellMatrix
 from .sockets import MatrixType, StudyType
 from .study import cache_folder, cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
@@ -140,6 +141,7 @@ def make_job(
     output = output_folder()
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
     check_controls(graph.nodes, model_path)
+    check_strengths(graph, matrix.plan)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
     digests = digests_of(graph, values, file_stamps(cache_folder(output)))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
@@ -163,6 +165,16 @@ def make_job(
         started=time.time(),
         news=CellNews(hidden, study_folder(output, name), matrix.plan, files),
     )
+
+
+def check_strengths(graph: CellGraph, plan: Plan) -> None:
+    """Raises ComparisonError where rows have strengths, and the cell's nodes do not use them."""
+    strong = [variant.name for variant in plan.variants if variant.strength_unet != 1]
+    if strong and ADAPTER_STRENGTH not in graph.uses[graph.picture[0]]:
+        raise ComparisonError(
+            f"The row {strong[0]} has a strength, and nothing uses it: wire the Matrix' "
+            "adapter_strength to strength_model and strength_clip of Load Adapter."
+        )
 
 
 def workflow_text(hidden: Any) -> dict[str, Any]:

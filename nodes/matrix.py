@@ -18,15 +18,25 @@ from .board import pin
 from .cells import Values
 from .host import blocked, io, output_folder
 from .load_adapter import adapter_fingerprint, find_adapter
-from .rows import BASE, SOCKETS, adapter_lines, check_rows, labelled, posed_labels, with_connected
+from .rows import (
+    BASE,
+    SOCKETS,
+    Row,
+    adapter_lines,
+    check_rows,
+    labelled,
+    posed_labels,
+    with_connected,
+)
 from .sockets import MatrixType, PosesType, PromptsType
 from .study import cache_folder
 from .widgets import number, seed, side, whole
 
 # The outputs that stand for a cell, in the order of `CellMatrix.values`.
 ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)
+ADAPTER_STRENGTH = 10  # behind the matrix, for it is younger: saved wires keep their numbers
 # Those that are the same all along a variant's rows.
-OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT})
+OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
 
 ABSENT = object()  # an input without a wire
 
@@ -54,6 +64,8 @@ class CellMatrix:
             self.plan.rows()[cell.row],
             width,
             height,
+            None,  # the matrix itself
+            self.plan.variants[index].strength_unet,
         )
 
 
@@ -107,8 +119,8 @@ class Matrix(io.ComfyNode):
             *(adapter_5, adapter_6, adapter_7, adapter_8),
         )
         try:
-            for _, name in adapter_lines(adapters or ""):
-                _path_of(name)
+            for row in adapter_lines(adapters or ""):
+                _path_of(row.name)
             if adapters is not None:
                 wired = [
                     key for key, value in zip(SOCKETS, sockets, strict=True) if value is not ABSENT
@@ -127,7 +139,7 @@ class Matrix(io.ComfyNode):
     def fingerprint_inputs(cls, adapters: str | None = None, **_: Any) -> str:
         """Changes when a file that is written down is replaced."""
         try:
-            paths = [_path_of(name) for _, name in adapter_lines(adapters or "")]
+            paths = [_path_of(row.name) for row in adapter_lines(adapters or "")]
         except LikenessError as error:
             return str(error)
         return repr([path and adapter_fingerprint(path) for path in paths])
@@ -152,10 +164,10 @@ class Matrix(io.ComfyNode):
             key: _name(key, connected[key]) for key in SOCKETS if connected.get(key) is not None
         }
         rows = labelled(with_connected(adapter_lines(adapters), files))
-        posed = posed_labels(pose_rows, (label for label, _ in rows))
+        posed = posed_labels(pose_rows, (row.label for row in rows))
         matrix = plan_from_data(
             {
-                "variants": tuple(_variant(label, name, label in posed) for label, name in rows),
+                "variants": tuple(_variant(row, row.label in posed) for row in rows),
                 "prompts": prompts,
                 "poses": tuple(poses or ()),
                 "seed": seed,
@@ -166,8 +178,8 @@ class Matrix(io.ComfyNode):
             }
         )
         pin(cls.hidden, "poses", chosen_by_seed(matrix))
-        value = CellMatrix(matrix, tuple(name for _, name in rows), str(cls.hidden.unique_id))
-        return io.NodeOutput(*[blocked()] * 9, value)
+        value = CellMatrix(matrix, tuple(row.name for row in rows), str(cls.hidden.unique_id))
+        return io.NodeOutput(*[blocked()] * 9, value, blocked())
 
 
 def chosen_by_seed(matrix: Plan) -> dict[str, str]:
@@ -190,8 +202,14 @@ def _path_of(name: str) -> Path | None:
     return None if name in (BASE, *SOCKETS) else find_adapter(name)
 
 
-def _variant(label: str, name: str, posed: bool) -> dict[str, Any]:
-    return {"name": label, "adapter": _digest(name), "with_pose": None if posed else "without"}
+def _variant(row: Row, posed: bool) -> dict[str, Any]:
+    return {
+        "name": row.label,
+        "adapter": _digest(row.name),
+        "strength_unet": row.strength,
+        "strength_text": row.strength,
+        "with_pose": None if posed else "without",
+    }
 
 
 def _digest(name: str) -> str | None:
@@ -208,7 +226,8 @@ def _axes() -> list[io.Input]:
             default="base",
             tooltip="The rows: one file of the loras or checkpoints folders (or a folder in "
             "diffusers) a line, or 'base' for the untouched model; 'r4 = anna-lora.safetensors' "
-            "gives a row its name, and so does 'r4 = adapter_1' for what is connected.",
+            "gives a row its name, and so does 'r4 = adapter_1' for what is connected; "
+            "'anna-lora.safetensors @ 0.7' has that strength.",
         ),
         seed("seed", "The first noise of every row: the same all down a column."),
         whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),
@@ -267,4 +286,9 @@ def _outputs() -> list[io.Output]:
         io.Int.Output(id="cell_width", display_name="width"),
         io.Int.Output(id="cell_height", display_name="height"),
         MatrixType.Output(id="matrix", display_name="matrix", tooltip="For Contact Sheet."),
+        io.Float.Output(
+            id="adapter_strength",
+            display_name="adapter_strength",
+            tooltip="For both of Load Adapter's strengths: 1 unless the row says another.",
+        ),
     ]

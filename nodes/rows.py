@@ -5,24 +5,44 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..comparison.errors import ComparisonError
 from ..trainers.recipe_parts import check_name
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
+MOST_STRENGTH = 2.0  # as Load Adapter's
 _KEYED = re.compile(r"(.*?) = (.*)")
+_STRONG = re.compile(r"(.*) @ (-?\d+(?:\.\d+)?)")
 
-Row = tuple[str, str]  # label or "", and a file's name, BASE, or one of SOCKETS
+
+class Row(NamedTuple):
+    """A row's label or "", a file's name, BASE, or one of SOCKETS, and the adapter's strength."""
+
+    label: str
+    name: str
+    strength: float = 1.0
 
 
 def adapter_lines(text: str) -> list[Row]:
-    """The row of each line, ``file`` or ``label = file``; lines with ``#`` are skipped."""
+    """The row of each line, ``file``, ``label = file`` or ``label = file @ 0.7``.
+
+    Lines with ``#`` are skipped. Raises ComparisonError for a strength that cannot be.
+    """
     found = []
     for line in _lines(text):
         match = _KEYED.fullmatch(line)
         label, name = (match[1].strip(), match[2].strip()) if match else ("", line)
-        found.append((label, BASE if name == "base" else name))
+        strong = _STRONG.fullmatch(name)
+        name, strength = (strong[1].strip(), float(strong[2])) if strong else (name, 1.0)
+        name = BASE if name == "base" else name
+        if abs(strength) > MOST_STRENGTH or (name == BASE and strong):
+            raise ComparisonError(
+                f"The Matrix' row {line!r}: a strength is from -{MOST_STRENGTH:g} to "
+                f"{MOST_STRENGTH:g}, and the base has none."
+            )
+        found.append(Row(label, name, strength))
     return found
 
 
@@ -32,15 +52,15 @@ def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[R
     `connected` are files by socket. Raises ComparisonError for a socket that is not connected.
     """
     lines = list(lines)
-    for label, name in lines:
+    for label, name, _ in lines:
         if name in SOCKETS and name not in connected:
             raise ComparisonError(
                 f"The Matrix' row {label or name!r} stands for what is connected to {name}, and "
                 "nothing is: connect a train node's adapter, or take the line out."
             )
-    named_here = {name for _, name in lines}
-    rows = [(label, connected.get(name, name)) for label, name in lines]
-    return rows + [("", name) for socket, name in connected.items() if socket not in named_here]
+    named_here = {row.name for row in lines}
+    rows = [row._replace(name=connected.get(row.name, row.name)) for row in lines]
+    return rows + [Row("", name) for socket, name in connected.items() if socket not in named_here]
 
 
 def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:
@@ -50,9 +70,9 @@ def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:
     be checked only where each connected file's row has one.
     """
     rows = with_connected(adapter_lines(text), {socket: socket for socket in connected})
-    _check_labels(label for label, _ in rows if label)
-    if all(label or name not in SOCKETS for label, name in rows):
-        posed_labels(pose_rows, (label for label, _ in labelled(rows)))
+    _check_labels(row.label for row in rows if row.label)
+    if all(row.label or row.name not in SOCKETS for row in rows):
+        posed_labels(pose_rows, (row.label for row in labelled(rows)))
 
 
 def _check_labels(labels: Iterable[str]) -> None:
@@ -80,18 +100,20 @@ def labelled(rows: Iterable[Row]) -> list[Row]:
             "The Matrix has no adapters: write one a line, such as 'base', or connect a train "
             "node's adapter."
         )
-    taken = {label.lower() for label, _ in rows if label}
+    taken = {row.label.lower() for row in rows if row.label}
     found = []
-    for label, name in rows:
-        label = label or _label_of(name, taken)
+    for row in rows:
+        label = row.label or _label_of(row, taken)
         taken.add(label.lower())
-        found.append((label, name))
+        found.append(row._replace(label=label))
     return found
 
 
-def _label_of(name: str, taken: set[str]) -> str:
-    stem = "base" if name == BASE else Path(name.replace("\\", "/")).stem
-    label = re.sub(r"[^A-Za-z0-9_\-]+", "-", stem)[:56].strip("-_") or "adapter"
+def _label_of(row: Row, taken: set[str]) -> str:
+    stem = "base" if row.name == BASE else Path(row.name.replace("\\", "/")).stem
+    label = re.sub(r"[^A-Za-z0-9_\-]+", "-", stem)[:48].strip("-_") or "adapter"
+    if row.strength != 1:
+        label += f"_{row.strength:g}"
     number = 1
     while (label if number == 1 else f"{label}-{number}").lower() in taken:
         number += 1

@@ -50,6 +50,18 @@ def test_every_cell_is_drawn_in_order_and_each_adapter_is_loaded_once(server, dr
         }
 
 
+def test_an_adapter_at_several_strengths_is_several_rows(server, drawn):
+    rows = ("one.safetensors", "half = one.safetensors @ 0.5")
+    prompt = graph("strong", prompts=PROMPTS[:1], adapters=rows)
+    outcome = server.run(prompt)
+    assert outcome.status == "error"
+    assert "The row half has a strength, and nothing uses it" in outcome.error["exception_message"]
+    prompt["6"]["inputs"]["strength"] = ["2", 10]
+    outcome = server.run(prompt)
+    assert outcome.status == "success", outcome.error
+    assert [line[4] for line in drawn("all") if line[0] == "draw"] == ["1.0", "0.5"]
+
+
 def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
     said, shown = [], []
 

@@ -17,6 +17,7 @@ from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.trainers.errors import AdapterError, LikenessError
+from likeness.trainers.recipe import check_name
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
@@ -39,7 +40,16 @@ def nodes(tmp_path):
             "get_full_path": lambda kind, name: str(loras / name),
         }
     )
-    names = ["detect_pose", "draw_cells", "matrix", "pose_set", "prompt_set", "rows", "study"]
+    names = [
+        "contact_sheet",
+        "detect_pose",
+        "draw_cells",
+        "matrix",
+        "pose_set",
+        "prompt_set",
+        "rows",
+        "study",
+    ]
     yield SimpleNamespace(
         **{name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
     )
@@ -188,9 +198,17 @@ def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path,
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        ("base", [("", "none (base)")]),
-        ("# rows\n\n a.safetensors \n", [("", "a.safetensors")]),
-        ("r4 = x/a.safetensors\nb = base", [("r4", "x/a.safetensors"), ("b", "none (base)")]),
+        ("base", [("", "none (base)", 1)]),
+        ("# rows\n\n a.safetensors \n", [("", "a.safetensors", 1)]),
+        (
+            "r4 = x/a.safetensors\nb = base",
+            [("r4", "x/a.safetensors", 1), ("b", "none (base)", 1)],
+        ),
+        (
+            "r4 = adapter_1 @ 0.7\na @ b.safetensors @ -1",
+            [("r4", "adapter_1", 0.7), ("", "a @ b.safetensors", -1)],
+        ),
+        ("anna@home.safetensors", [("", "anna@home.safetensors", 1)]),
         ("", []),
     ],
 )
@@ -206,9 +224,16 @@ def test_rows_without_a_name_get_one_from_their_file(nodes):
         ("", "фото.safetensors"),
         ("ANNA-r4-3", "x.safetensors"),
         ("", "dogs/anna-r4.safetensors"),
+        ("", "anna.safetensors", 0.7),
+        ("", "anna.safetensors", -1.0),
     ]
-    labels = [label for label, _ in nodes.rows.labelled(lines)]
-    assert labels == ["base", "anna-r4", "anna-r4-2", "adapter", "ANNA-r4-3", "anna-r4-4"]
+    found = nodes.rows.labelled(nodes.rows.Row(*line) for line in lines)
+    labels = [row.label for row in found]
+    assert labels == [
+        *("base", "anna-r4", "anna-r4-2", "adapter", "ANNA-r4-3", "anna-r4-4"),
+        *("anna_0.7", "anna_-1"),
+    ]
+    assert [check_name(label) for label in labels] == labels
     with pytest.raises(ComparisonError, match="no adapters"):
         nodes.rows.labelled([])
 
@@ -217,10 +242,10 @@ def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
     lines = nodes.rows.adapter_lines("base\nr4 = adapter_2\nadapter_3")
     files = {"adapter_1": "a.safetensors", "adapter_2": "b.safetensors", "adapter_3": "c.st"}
     assert nodes.rows.with_connected(lines, files) == [
-        ("", "none (base)"),
-        ("r4", "b.safetensors"),
-        ("", "c.st"),
-        ("", "a.safetensors"),
+        ("", "none (base)", 1),
+        ("r4", "b.safetensors", 1),
+        ("", "c.st", 1),
+        ("", "a.safetensors", 1),
     ]
     with pytest.raises(ComparisonError, match="row 'r4' stands for what is connected to adapter_2"):
         nodes.rows.with_connected(lines, {"adapter_3": "c.st"})
@@ -251,8 +276,8 @@ def run_matrix(nodes, **changes):
         "height": 128,
         **changes,
     }
-    *cell, value = nodes.matrix.Matrix.execute(**inputs).args
-    return value, cell
+    *cell, value, strength = nodes.matrix.Matrix.execute(**inputs).args
+    return value, [*cell, strength]
 
 
 def test_the_matrix_plans_and_blocks_its_own_outputs(nodes):
@@ -260,7 +285,7 @@ def test_the_matrix_plans_and_blocks_its_own_outputs(nodes):
     assert value.plan.rows() == ("base", "one", "two")
     digests = [variant.adapter for variant in value.plan.variants]
     assert digests[0] is None and len({*digests}) == 3
-    assert len(cell) == 9 and {type(output).__name__ for output in cell} == {"Record"}
+    assert len(cell) == 10 and {type(output).__name__ for output in cell} == {"Record"}
     schema = nodes.matrix.Matrix.define_schema()
     assert len(schema.outputs) == len(cell) + 1
     with pytest.raises(AdapterError, match=r"no LoRA or checkpoint 'three\.safetensors'"):
@@ -272,11 +297,28 @@ def test_a_cell_has_its_values_in_the_order_of_the_outputs(nodes):
     cells = value.plan.cells()
     plain, posed = value.values(cells[5]), value.values(cells[7])
     one = ("one.safetensors", "in the rain", "blurry", 7)
-    assert plain == (*one, "", 0.0, "one", 64, 128)
-    assert posed[:4] == one and posed[5:] == (0.8, "one_cnet", 64, 128)
+    assert plain == (*one, "", 0.0, "one", 64, 128, None, 1.0)
+    assert posed[:4] == one and posed[5:] == (0.8, "one_cnet", 64, 128, None, 1.0)
+    ids = [output.id for output in nodes.matrix.Matrix.define_schema().outputs]
+    assert ids[nodes.matrix.ADAPTER_STRENGTH] == "adapter_strength"
     (frame,) = json.loads(posed[nodes.matrix.POSE])
     assert (frame["canvas_width"], frame["canvas_height"]) == (64, 128)
     assert hash(posed) == hash(value.values(cells[7]))
+
+
+def test_one_adapter_at_two_strengths_is_two_rows_of_different_cells(nodes):
+    value, _ = run_matrix(nodes, adapters="one.safetensors\nhalf = one.safetensors @ 0.5")
+    whole, half = (value.plan.cells()[n] for n in (0, 2))
+    assert value.values(half)[nodes.matrix.ADAPTER_STRENGTH] == 0.5
+    assert value.plan.digest_of(whole) != value.plan.digest_of(half)
+    wired, bare = (
+        SimpleNamespace(picture=("9", 0), uses={"9": frozenset({output})})
+        for output in (nodes.matrix.ADAPTER_STRENGTH, nodes.matrix.PROMPT)
+    )
+    nodes.contact_sheet.check_strengths(wired, value.plan)
+    with pytest.raises(ComparisonError, match="The row half has a strength, and nothing uses it"):
+        nodes.contact_sheet.check_strengths(bare, value.plan)
+    nodes.contact_sheet.check_strengths(bare, run_matrix(nodes)[0].plan)
 
 
 def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
@@ -298,6 +340,8 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
     assert "there is no row 'r4'" in check("base\nr1 = adapter_1", "r4", adapter_1=None)
     assert "The Matrix has no adapters" in check("", "")
     assert "'größe' cannot be called so" in check("größe = adapter_1", adapter_1=None)
+    assert "a strength is from -2 to 2, and the base has none" in check("base @ 0.5")
+    assert "a strength is from -2 to 2" in check("r4 = one.safetensors @ 3")
     assert "Two rows are called 'R4'" in check("r4 = base\nR4 = one.safetensors")
     assert "the Matrix has no poses" in check("base", with_pose="both")
     assert check("base", with_pose="both", poses=None) is True
@@ -393,7 +437,7 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
     job = SimpleNamespace(
         files=[tmp_path / f"{number}.png" for number in range(4)],
         missing=[0, 2, 3],
-        values=[(adapter, *["same"] * 8) for adapter in adapters],
+        values=[(adapter, *["same"] * 10) for adapter in adapters],
         news=SimpleNamespace(drawn=lambda cell: None),
         node_id="m",
         started=0.0,

@@ -153,6 +153,8 @@ def _drawing(setting: Setting, plan: Node, posed: bool) -> tuple[Socket, list[li
         model=base["MODEL"],
         clip=base["CLIP"],
         adapter=plan["adapter"],
+        strength_model=plan["adapter_strength"],
+        strength_clip=plan["adapter_strength"],
     )
     size = node("EmptyLatentImage", width=plan["width"], height=plan["height"])
     texts = [
