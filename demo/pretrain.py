@@ -32,7 +32,7 @@ from .pretrain_data import Pool, bodies, choose, load, people, with_latents
 from .pretrain_hints import beside_skeletons
 from .pretrain_hints import hints as draw_hints
 from .pretrain_loop import Course, Losses, Say, Task, train
-from .pretrain_parts import load_part, load_vae, save_part
+from .pretrain_parts import began_trained, load_part, load_vae, save_part
 from .pretrain_shards import draw_missing
 from .pretrain_vae import tiled, to_pixels
 
@@ -163,7 +163,8 @@ def _draw(run: Run) -> bool:
 
 def _vae(run: Run) -> bool:
     part = run.parts / "vae.safetensors"
-    led = 0 if not part.is_file() else pretrain_vae.GUIDED  # a trained one is not led again
+    # A trained one is not led again.
+    led = pretrain_vae.GUIDED if began_trained(run.out / "vae", part) else 0
     vae = load_vae(part) if led else miniature.new_vae(*run.scale.widths)
     if not led:
         pretrain_vae.initialise(vae)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
 from torch.nn import Module
 
+from ..trainers import checkpoint
 from ..trainers.errors import BaseModelError
+from ..trainers.files import write_whole
 from ..trainers.weights import read_weights, write_weights
 from . import miniature
 
@@ -46,3 +49,14 @@ def load_part(path: Path, model: Module, *, missing_ok: bool = False) -> bool:
     except RuntimeError as error:
         raise BaseModelError(f"{path} does not fit this code's {path.stem}: {error}") from None
     return True
+
+
+def began_trained(folder: Path, part: Path) -> bool:
+    """Whether the course of a stage's folder began, or begins now, from a part that was there.
+
+    A part is written on the way, too: so the answer is kept beside the checkpoints.
+    """
+    mark = folder / "began.json"
+    if not mark.is_file() or not checkpoint.found(folder / "checkpoints"):
+        write_whole(mark, json.dumps(part.is_file()))
+    return bool(json.loads(mark.read_text(encoding="utf-8")))

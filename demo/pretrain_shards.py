@@ -146,7 +146,7 @@ def draw_missing(
     share: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = lambda text: None,
 ) -> bool:
-    """Draws the shards that are not there, in `workers` processes; True when all are.
+    """Draws the shards that are not there, in `workers` processes; True when all of the share are.
 
     `until` is a time of `time.monotonic()` after which no shard is begun. `share` (k, n) draws
     only every n-th shard from the k-th on.
@@ -154,30 +154,31 @@ def draw_missing(
     Raises:
         RunFailed: a worker ended with an error.
     """
-    if not missing(folder, pictures):
-        return True
-    if workers > 1:
-        _in_processes(folder, pictures, workers, until)
+    mine = shards(folder, pictures)[share[0] :: share[1]]
+    todo = [shard for shard in mine if not shard[2].is_file()]
+    if workers > 1 and todo:
+        _in_processes(folder, pictures, workers, until, share)
     else:
-        mine = shards(folder, pictures)[share[0] :: share[1]]
-        todo = [shard for shard in mine if not shard[2].is_file()]
         for done, (size, number, path) in enumerate(todo):
             if time.monotonic() > until:
                 break
             draw_shard(path, size, number)
             say(f"{done + 1} of {len(todo)} shards drawn")
-    return not missing(folder, pictures)
+    return all(path.is_file() for _, _, path in mine)
 
 
-def _in_processes(folder: Path, pictures: int, workers: int, until: float) -> None:
+def _in_processes(
+    folder: Path, pictures: int, workers: int, until: float, share: tuple[int, int]
+) -> None:
     """Workers are this same program: they need no state of the parent and no fork."""
     minutes = max(0.0, until - time.monotonic()) / 60
     command = [sys.executable, str(PACKAGE), "demo", "pretrain", "--stage", "draw"]
     command += ["--out", str(folder.parent), "--pictures", str(pictures), "--workers", "1"]
     command += ["--minutes", f"{min(minutes, 1e6):.3f}"]
+    first, every = share
+    parts = [f"{first + every * k}/{every * workers}" for k in range(workers)]
     started = [
-        subprocess.Popen([*command, "--share", f"{k}/{workers}"], stdout=subprocess.DEVNULL)
-        for k in range(workers)
+        subprocess.Popen([*command, "--share", part], stdout=subprocess.DEVNULL) for part in parts
     ]
     codes = [process.wait() for process in started]
     if any(codes):

@@ -25,7 +25,6 @@ from ..trainers.job import train
 from ..trainers.places import Places
 from ..trainers.presets import preset
 from ..trainers.recipe import Recipe
-from ..trainers.runs import RunFolder
 from ..trainers.terminal import Screen, with_settings
 from . import given_names, miniature, weights
 from .casting import random_identity
@@ -52,9 +51,9 @@ CANVAS = Canvas()
 class Options:
     """What the command was asked for.
 
-    `rows` are ROWS, also with ``-no-prior``; `steps` cut each training into parts that are
-    measured one by one (None: the recipe's own number); `settings` are FIELD=VALUE changes of
-    every recipe.
+    `rows` are ROWS, also with ``-no-prior``; `steps` are numbers of steps, each of which is
+    trained anew (None: the recipe's own number), for the rate's course depends on it; `settings`
+    are FIELD=VALUE changes of every recipe.
     """
 
     out: Path
@@ -108,6 +107,11 @@ class _Study:
         self._controlnet = miniature.load_controlnet(
             weights.find(weights.CONTROLNET, options.weights)
         )
+        files = {"base": weights.CHECKPOINT, "judge": weights.JUDGE}
+        self._digests = {
+            name: weights.digest(weights.find(file, options.weights))[:12]
+            for name, file in files.items()
+        }
         self._references: dict[int, Reference] = {}
         self._known = {_key(line) for line in read_lines(self.lines)}
 
@@ -117,7 +121,8 @@ class _Study:
         for steps in self._parts(row):
             line: dict[str, Any] = {
                 "person": number, "seed": seed, "row": row, "steps": steps, "settings": settings,
-                "draws": self._options.draws,
+                "draws": self._options.draws, **self._digests,
+                "recipe": _recipe(row, self._options.settings).digest()[:12],
             }  # fmt: skip
             if _key(line) in self._known:
                 continue
@@ -154,7 +159,7 @@ class _Study:
         return self._references[number]
 
     def _adapter(self, number: int, seed: int, row: str, steps: int) -> tuple[Path | None, float]:
-        """The adapter after `steps`, going on from the part before, and the seconds of training."""
+        """The adapter after `steps`, and the seconds of training."""
         if row in _UNTAUGHT:
             return None, 0.0
         out = self._options.out
@@ -162,17 +167,11 @@ class _Study:
             base=self._base, photos=self._photos(number), runs=out / "runs", loras=out / "loras",
             checkpoints=out / "checkpoints", cache=out / "cache",
         )  # fmt: skip
-        seconds, before = 0.0, None
-        for part in self._parts(row):
-            recipe = _recipe(row, self._options.settings).changed(
-                name=f"p{number}", seed=seed, schedule={"steps": part}, continues=before
-            )
-            result = _train(recipe, places)
-            seconds += sum(result.seconds.values())
-            before = RunFolder(result.folder).recipe().digest()
-            if part >= steps:
-                break
-        return result.adapter, seconds
+        recipe = _recipe(row, self._options.settings).changed(
+            name=f"p{number}", seed=seed, schedule={"steps": steps}
+        )
+        result = _train(recipe, places)
+        return result.adapter, sum(result.seconds.values())
 
     def _numbers(
         self, number: int, seed: int, row: str, steps: int, adapter: Path | None
@@ -224,7 +223,7 @@ def asked_lines(options: Options) -> list[dict[str, Any]]:
 
 
 def _key(line: dict[str, Any]) -> str:
-    names = ("person", "seed", "row", "steps", "settings", "draws")
+    names = ("person", "seed", "row", "steps", "settings", "draws", "base", "judge", "recipe")
     return json.dumps([line.get(name) for name in names])
 
 

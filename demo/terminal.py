@@ -86,7 +86,7 @@ def _add_quality(commands: Any) -> None:
     parser.add_argument("--people", type=int, default=5, help="how many people to learn")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each person")
     parser.add_argument("--sweep", action="store_true", help="people kept apart for choosing rates")
-    parser.add_argument("--steps", type=int, nargs="+", help="measure after each of these steps")
+    parser.add_argument("--steps", type=int, nargs="+", help="numbers of steps, a training of each")
     parser.add_argument("--draws", type=int, default=2, help="pictures of each prompt")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change every recipe"

@@ -123,7 +123,8 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
     """Puts a checkpoint's values into `state`; returns its step and the losses so far.
 
     Raises CheckpointError if it is damaged, or was written under another recipe than `digest` or
-    with another optimizer (in another memory tier); then `state` is as it was.
+    with another optimizer (in another memory tier); then `state` is as it was. A file that cannot
+    be read now, for want of memory or by a fault of the disk, is not damaged: OSError.
     """
     try:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -164,7 +165,7 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
 
 
 # What reading tables of the wrong shape raises.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_DAMAGE = (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def _fits(tensors: dict[str, Tensor], state: State) -> bool:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import tiers
 from .base_model import BaseModel
-from .checkpoint import State
+from .checkpoint import State, found
 from .cpu import attention_in_fp32_again
 from .graphs import CudaRecorder, recorded_gradients
 from .in_backward import UpdateInBackward
@@ -108,12 +108,28 @@ def fall(run: Run) -> bool:
         return False
     choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
     lower = tiers.below(before, choice)
-    if lower is None:
+    if lower is None or _would_begin_anew(run, before, lower):
         return False
     tiers.store(run.folder.tier_file, lower)
     run.note(
         f"Memory tier {before.name!r} ran out of memory; the run starts again in tier "
         f"{lower.name!r}: {lower.about}."
+    )
+    return True
+
+
+def _would_begin_anew(run: Run, before: Tier, lower: Tier) -> bool:
+    """Whether a lower tier's optimizer could not go on from the checkpoint there is; says so."""
+    folders = [run.folder]
+    if run.recipe.continues is not None:
+        folders.append(continued(run.recipe, run.places))
+    same = lower.eight_bit == before.eight_bit or run.recipe.optimizer.name == "adamw8bit"
+    if same or not any(found(folder.checkpoints) for folder in folders):
+        return False
+    run.note(
+        f"Memory tier {lower.name!r} needs less memory, but keeps another optimizer's state than "
+        "the checkpoint that this run goes on from. Give it memory, or remove the run's folder "
+        "to begin anew."
     )
     return True
 

@@ -145,6 +145,10 @@ class Replayed:
         recording.replay()
         return recording.output
 
+    def forget(self) -> None:
+        """Drops all recordings; what comes again is recorded again."""
+        self._recordings.clear()
+
     def _recording_for(self, inputs: Tensors, setting: Hashable) -> _Recording | None:
         key = (setting, *((tuple(value.shape), value.dtype) for value in inputs))
         if key not in self._met:
@@ -213,9 +217,17 @@ def recorded_gradients(
 
     weights = [field.name for field in fields(Batch)].index("weights")
     replayed = Replayed(work, recorder, notice, fixed=fixed, muted=weights)
-    return lambda batch: replayed(
-        batch.tensors(), (batch.priors, learner.prompts.embeddings is not None)
-    )
+    was_frozen = learner.prompts.embeddings is not None
+
+    def compute(batch: Batch) -> Tensor:
+        nonlocal was_frozen
+        frozen = learner.prompts.embeddings is not None
+        if frozen != was_frozen:
+            replayed.forget()  # what was recorded with the text encoder is never asked for again
+            was_frozen = frozen
+        return replayed(batch.tensors(), (batch.priors, frozen))
+
+    return compute
 
 
 class _RecordedUNet:

@@ -220,18 +220,24 @@ def train(
         before_start(folder)
     job = Job(folder, processes=processes, device=device, since=since)
     try:
-        failure = _follow(job, on_event, interrupted)
+        failure, stopped = _follow(job, on_event, interrupted)
     finally:
         job.end()
     result = folder.result()
     if failure is None and result is not None and job.exit_code() == 0:
         return result
-    raise _error_of(job, failure)
+    raise _error_of(job, failure, stopped)
 
 
-def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None) -> str | None:
-    """Passes events on until the process ends; returns the message of a failure."""
+def _follow(
+    job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None
+) -> tuple[str | None, bool]:
+    """Passes events on until the process ends.
+
+    Returns the message of a failure, and whether the run was asked to end and did.
+    """
     failure: Event | None = None
+    stopped = False
     running = True
     while running:
         running = job.exit_code() is None
@@ -239,12 +245,13 @@ def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None)
             # Of several processes others fail when one has: the first that is meant to be read.
             if event.kind == "failed" and (failure is None or _says_more(event, failure)):
                 failure = event
+            stopped = stopped or event.kind == "stopped"
             on_event(event)
         if running:
             if interrupted is not None and interrupted():
                 raise RunCancelled("The run was cancelled; it goes on from its last checkpoint.")
             time.sleep(POLL_SECONDS)
-    return None if failure is None else _failure_text(failure, job.folder)
+    return None if failure is None else _failure_text(failure, job.folder), stopped
 
 
 def _says_more(event: Event, before: Event) -> bool:
@@ -256,7 +263,7 @@ def _failure_text(event: Event, folder: RunFolder) -> str:
     return f"{event.data['message']}\nThe log is {folder.log}"
 
 
-def _error_of(job: Job, failure: str | None) -> LikenessError:
+def _error_of(job: Job, failure: str | None, stopped: bool) -> LikenessError:
     """What to raise for a process without a result, by its last event or its exit code."""
     code, folder = job.exit_code(), job.folder
     if code == OutOfSpace.exit_code:
@@ -266,7 +273,7 @@ def _error_of(job: Job, failure: str | None) -> LikenessError:
         return RunFailed(failure)
     if code == RunBusy.exit_code or folder.is_busy():  # of several processes the code is torch's
         return RunBusy(busy_text(folder))
-    if code == RunCancelled.exit_code:
+    if stopped or code == RunCancelled.exit_code:  # of several processes the code is torch's
         return RunCancelled(f"The run was ended. {log_tail(folder.log, 1)}")
     return RunFailed(_last_words(code, folder))
 

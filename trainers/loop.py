@@ -253,6 +253,7 @@ def learn(run: Run, training: Training, start: int) -> int:
             checkpoints.prove(meter.said)
             if done == recipe.schedule.steps or ask or _due(recipe.saving.every, done):
                 with meter.paused():
+                    checkpoints.prove(meter.said)  # all losses are read now
                     checkpoints.save(done)
         if ask is Ask.LEAVE:
             run.leave(done)

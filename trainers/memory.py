@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
+import re
 from functools import cache
 from typing import Any
 
 from .recipe import DreamBooth, Recipe
 
+# Of Linux and macOS, and of Windows with too small a page file: its words are in its language.
+_SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b")
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _APART, _APART_AT_MOST = 1 << 20, 32 << 20  # bytes
 
@@ -16,8 +20,10 @@ _APART, _APART_AT_MOST = 1 << 20, 32 << 20  # bytes
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library says that the GPU or the machine has no memory left."""
     text = str(error).lower()
+    if getattr(error, "errno", None) == errno.ENOMEM or _SYSTEMS_NUMBER.search(text):
+        return True
     said = (
-        *("out of memory", "can't allocate memory", "not enough memory"),
+        *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
         *("_status_alloc_failed", "_allocation_failed"),  # of cuBLAS, and cuDNN's
         "unable to find an engine",  # cuDNN's, where none has room to work
     )

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -72,6 +72,10 @@ def open_picture(source: Path | io.BytesIO) -> Image.Image:
 
 def _known_formats() -> list[str]:
     Image.init()
+    with suppress(ImportError):  # else known only where another of ComfyUI's packs asks for it
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 

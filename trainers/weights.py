@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import BaseModelError, OutOfSpace, RunFailed
 from .files import replace, sync_folder
+from .memory import is_out_of_memory
 
 _NAMES = {torch.float16: "F16", torch.float32: "F32"}
 _MARGIN = 16 << 20  # bytes left free on the disk
@@ -30,11 +31,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         BaseModelError: the file is damaged, or a pickle of more than weights.
+        OSError, RuntimeError: there is no memory left (`memory.is_out_of_memory`).
     """
     if path.suffix.lower() == ".safetensors":
         try:
             return load_file(str(path))
         except (SafetensorError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
             raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
     try:
         # A zip archive (torch 1.6 and later) can be mapped, older files cannot.
@@ -46,6 +50,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"a file can run code: convert it to .safetensors. ({str(error).splitlines()[0]})"
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
     table = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(table, dict):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.trainers import computing, loop
+from likeness.trainers import checkpoint, computing, loop
 from likeness.trainers.errors import RunFailed
 from likeness.trainers.optimizers import eight_bit_fault
 from likeness.trainers.presets import preset
@@ -239,23 +239,20 @@ def test_a_run_goes_on_in_its_tier(places, monkeypatch):
     assert json.loads((result.folder / "tier.json").read_text())["tier"] == "checkpointing"
 
 
-def test_a_checkpoint_of_another_optimizer_is_not_taken(places, monkeypatch):
-    """A run that fell from 32 to 8 bits starts from its first weights."""
+def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monkeypatch):
+    """In 8 bits it could only begin anew: what was learned is worth more than the tier."""
     whole = recipe(name="changed", saving={"every": 1}, schedule={"steps": 3})
-    real = loop.learn
-
-    def learn(run, training, start):
-        if training.tier.eight_bit:
-            assert start == 0
-            return real(run, training, start)
-        with monkeypatch.context() as patch:
-            patch.setattr(loop, "advance", interrupted(loop.advance))
-            return real(run, training, start)
-
-    monkeypatch.setattr(loop, "learn", learn)
+    folder, said = prepare(whole, places), []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "advance", interrupted(loop.advance))
+        emit = lambda kind, **data: said.append(data.get("text") or "")  # noqa: E731
+        with pytest.raises(torch.OutOfMemoryError):
+            loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
+    assert any("remove the run's folder to begin anew" in text for text in said)
+    assert checkpoint.found(folder.checkpoints)[-1] == 2
     result = trained(whole, places)
-    assert any("belongs to another run, version or optimizer" in note for note in result.notes)
-    assert result.steps == 3
+    assert result.steps == 3 and len(result.losses) == 3
+    same(result, trained(recipe(name="unbroken", schedule={"steps": 3}), places), places.base)
 
 
 def interrupted(advance):

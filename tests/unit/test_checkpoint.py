@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
@@ -154,3 +156,18 @@ def test_a_run_begun_without_a_scaler_goes_on_with_one(tmp_path):
     scaled = state(average=False)
     scaled.scaler = torch.amp.GradScaler("cpu", enabled=True)
     assert checkpoint.load(folder, scaled, DIGEST)[0] == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    folder = checkpoint.save(tmp_path, 3, state(), "d" * 64, losses=[])
+
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "load_file", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            checkpoint.load(folder, state(), "d" * 64)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(folder, state(), "d" * 64)

@@ -306,3 +306,14 @@ def test_a_recorded_unet_draws_the_same_pictures(notes, monkeypatch):
     for count in (2, 3):
         assert torch.equal(drawn(recorded, count), drawn(unet, count))
     assert recorder.recorded == 2 and not notes
+
+
+def test_recordings_that_are_forgotten_make_room_for_others(notes, monkeypatch):
+    monkeypatch.setattr(graphs, "RECORDINGS", 1)
+    recorder = Repeater()
+    double = Replayed(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for setting in (False, False, True, True):
+        if setting and recorder.recorded == 1:
+            double.forget()
+        assert double((torch.ones(1),), setting).tolist() == [2.0]
+    assert (recorder.recorded, notes) == (2, [])

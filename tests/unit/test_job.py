@@ -1,5 +1,6 @@
 """How the processes of a run are ended."""
 
+import json
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import psutil
 import pytest
 import torch
 from likeness.trainers import job
-from likeness.trainers.errors import RunFailed
+from likeness.trainers.errors import RunCancelled, RunFailed
 from likeness.trainers.runs import RunFolder
 
 # Two processes that heed nothing, each with a group of its own as torch.distributed.run's have.
@@ -117,3 +118,14 @@ def test_cancelling_does_not_wait_for_a_dead_process_that_nobody_reaps():
     job._wait_for_end({psutil.Process(child.pid)}, 10)
     assert time.monotonic() - start < 5
     assert child.wait() == 0
+
+
+def test_a_run_of_two_processes_that_was_asked_to_end_is_no_failure(tmp_path, monkeypatch):
+    """torchrun's exit code is 1 whatever its processes' are."""
+    folder = RunFolder(tmp_path)
+    event = json.dumps({"v": 1, "time": 0.0, "kind": "stopped", "step": 0})
+    tell = f"open({str(folder.events)!r}, 'a').write({event!r} + chr(10)); raise SystemExit(1)"
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
+    monkeypatch.setattr(job, "prepare", lambda recipe, places: folder)
+    with pytest.raises(RunCancelled):
+        job.train(None, None, on_event=lambda event: None, processes=2, device="cpu")

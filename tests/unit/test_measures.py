@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,3 +142,33 @@ def test_two_processes_that_draw_the_same_person_both_go_on(tmp_path, monkeypatc
     monkeypatch.setattr(quality, "write_subject", write)
     assert [path.name for path in study._photos(5000).iterdir()] == ["01.png"]
     assert [path.name for path in (tmp_path / "people").iterdir()] == ["5000"]
+
+
+def test_a_line_is_measured_once_and_again_with_other_weights(tmp_path, monkeypatch):
+    numbers = Measures(0.5, 0.8, 0.4, 0.1, 0.3, 0.2)
+    monkeypatch.setattr(quality._Study, "_numbers", lambda *_: numbers)
+    options = quality.Options(tmp_path, rows=("base",), people=2, seeds=1, say=lambda text: None)
+    for _ in range(2):
+        quality.run(options)
+        assert len(list(quality.read_lines(tmp_path / quality.LINES))) == 2
+    find = quality.weights.find
+    found = {name: find(name) for name in quality.weights.FILES}
+    monkeypatch.setattr(quality.weights, "find", lambda name, folder: found[name])
+    monkeypatch.setattr(quality.weights, "digest", lambda path: "f" * 64)
+    quality.run(options)
+    assert len(list(quality.read_lines(tmp_path / quality.LINES))) == 4
+
+
+def test_each_number_of_steps_is_a_training_of_its_own(tmp_path, monkeypatch):
+    """A rate that falls along a course ends with the steps."""
+    asked = []
+
+    def train(recipe, places):
+        asked.append((recipe.schedule.steps, recipe.continues))
+        return SimpleNamespace(adapter=None, seconds={"train": 1.0})
+
+    monkeypatch.setattr(quality, "_train", train)
+    monkeypatch.setattr(quality._Study, "_photos", lambda self, number: tmp_path)
+    monkeypatch.setattr(quality._Study, "_numbers", lambda *_: Measures(*[0.0] * 6))
+    quality.run(quality.Options(tmp_path, rows=("standard",), people=1, seeds=1, steps=(50, 100)))
+    assert asked == [(50, None), (100, None)]

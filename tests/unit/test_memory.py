@@ -1,5 +1,6 @@
 """Which errors say that memory is short, and what is given back."""
 
+import errno
 import platform
 import subprocess
 import sys
@@ -25,13 +26,18 @@ ROOT = Path(__file__).resolve().parents[2]
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
         RuntimeError("GET was unable to find an engine to execute this computation"),
         MemoryError(),
+        OSError(errno.ENOMEM, "Kein Speicher"),
+        OSError("Die Auslagerungsdatei ist zu klein. (os error 1455)"),
+        RuntimeError("unable to mmap 4 bytes: Cannot allocate memory (12)"),
     ],
 )
 def test_lack_of_memory_is_known_whatever_library_says_it(error):
     assert is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("text", ["CUBLAS_STATUS_NOT_INITIALIZED", "an illegal memory access", ""])
+@pytest.mark.parametrize(
+    "text", ["CUBLAS_STATUS_NOT_INITIALIZED", "an illegal memory access", "(os error 121)", ""]
+)
 def test_other_errors_are_not_lack_of_memory(text):
     assert not is_out_of_memory(RuntimeError(text))
 

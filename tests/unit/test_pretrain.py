@@ -25,6 +25,7 @@ from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
 from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, with_latents
 from likeness.demo.pretrain_loop import Course, Task, _gradients, train
+from likeness.demo.pretrain_parts import began_trained
 from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
 from likeness.demo.terminal import numbered_share
 from likeness.demo.tokenizer import write_tokenizer
@@ -391,3 +392,37 @@ def test_unpacked_weights_are_packed_to_the_same_files(tmp_path):
 def test_a_wrong_share_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
         numbered_share(text)
+
+
+def test_workers_draw_only_what_is_of_their_share(tmp_path, monkeypatch):
+    started = []
+
+    class Worker:
+        def __init__(self, command, **_):
+            started.append(command[command.index("--share") + 1])
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(pretrain_shards.subprocess, "Popen", Worker)
+    draw_missing(tmp_path / "shards", 4096, workers=2, until=NEVER, share=(1, 3))
+    assert started == ["1/6", "4/6"]
+
+
+def test_a_share_that_is_drawn_is_done_though_others_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain_shards, "SHARD", 1)
+    monkeypatch.setattr(pretrain_shards, "draw_shard", lambda path, *_: path.write_bytes(b"x"))
+    (tmp_path / "shards").mkdir()
+    assert draw_missing(tmp_path / "shards", 8, workers=1, until=NEVER, share=(0, 2))
+    assert not draw_missing(tmp_path / "shards", 8, workers=1, until=0, share=(1, 2))
+
+
+def test_a_stage_that_goes_on_remembers_what_it_began_from(tmp_path):
+    part, folder = tmp_path / "vae.safetensors", tmp_path / "vae"
+    folder.mkdir()
+    assert not began_trained(folder, part)
+    (folder / "checkpoints" / "step-000010").mkdir(parents=True)
+    (folder / "checkpoints" / "step-000010" / "state.json").write_text("{}")
+    part.write_bytes(b"written on the way")
+    assert not began_trained(folder, part), "the same course"
+    assert began_trained(tmp_path / "another", part)

@@ -113,3 +113,15 @@ def test_a_pickle_of_something_else_is_named(tmp_path):
     torch.save([1, 2], tmp_path / "a.ckpt")
     with pytest.raises(BaseModelError, match="no table of weights"):
         read_weights(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("name", ["base.safetensors", "base.ckpt"])
+def test_a_base_that_memory_has_no_room_for_is_not_called_damaged(tmp_path, monkeypatch, name):
+    def fail(*_, **__):
+        raise OSError("(os error 1455)")
+
+    monkeypatch.setattr(weights, "load_file", fail)
+    monkeypatch.setattr(weights.torch, "load", fail)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(OSError, match="1455"):
+        weights.read_weights(tmp_path / name)
