@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Errors meant for the user go to stderr, with exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # redirected on Windows, it knows no arrows
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="backslashreplace")
     given = build_parser().parse_args(arguments)
     # It warns at import of kernels that nothing here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..trainers.adapter import clip_skip_of
 from ..trainers.base_file import digest_of
 from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
@@ -149,7 +150,7 @@ def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
 
     control = None if files.controlnet is None else _control_file(files.controlnet)
     adapters = {one.name: digest(one.adapter) for one in taught}
-    skips = {one.name: one.recipe.text_encoder.clip_skip for one in taught if one.recipe}
+    skips = {one.name: clip_skip_of(one.adapter) for one in taught if one.adapter}
     return plan.matrix(adapters, digest(files.base), digest(control), skips)
 
 

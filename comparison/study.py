@@ -86,8 +86,10 @@ def write_study(
                 continue
             redrawn = redrawn or (folder / place).is_file()
             write_whole(folder / place, data)
-    for place in former - laid_out:
-        _remove(folder / place)
+    here = {place.lower() for place in laid_out}  # a file system may ignore case
+    for place in former:
+        if place.lower() not in here:
+            _remove(folder / place)
     write_whole(folder / PLAN_FILE, plan.to_json(given=by_graph))
     sheet = draw_sheet(plan, pictures)
     digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())

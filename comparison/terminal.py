@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .. import __version__
-from ..trainers.adapter import read_metadata
+from ..trainers.adapter import clip_skip_of
 from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.recipe import check_name, explain
@@ -163,10 +163,7 @@ def _clip_skip(given: argparse.Namespace) -> int:
         if not 1 <= given.clip_skip <= 12:
             raise RecipeError("--clip-skip is from 1 to 12.")
         return int(given.clip_skip)
-    if given.adapter is None or given.adapter.is_dir():
-        return 1
-    recipe = read_metadata(given.adapter).recipe
-    return recipe.text_encoder.clip_skip if recipe else 1
+    return 1 if given.adapter is None else clip_skip_of(given.adapter)
 
 
 def _given_picture(given: argparse.Namespace) -> Picture:

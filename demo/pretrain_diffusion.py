@@ -108,7 +108,8 @@ def face_weights(joints: Tensor, height: int, width: int) -> Tensor:
     """How much each place of pictures counts, (n, 1, height, width), 1 in each one's mean.
 
     Faces are few pixels of most pictures and most of what tells people apart. A face is a disc
-    as wide as nose and neck are apart: `joints` (n, 18, 3) are x and y in 0 to 1 and 1 if visible.
+    whose radius is the distance of nose and neck: `joints` (n, 18, 3) are x and y in 0 to 1 and 1
+    if visible.
     """
     joints, aspect = joints.float(), width / height
     nose, neck = joints[:, 0], joints[:, 1]

@@ -43,6 +43,7 @@ ROWS = (BASE, NAMED, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard", DRAWN)
 # The sweep's people are other ones than those whose results are published.
 PEOPLE = {"quality": 5000, "sweep": 7000}
 _BARE = "-no-prior"
+_OF = {"base": weights.CHECKPOINT, "judge": weights.JUDGE, "controlnet": weights.CONTROLNET}
 LINES = "quality.jsonl"
 CANVAS = Canvas()
 
@@ -107,11 +108,7 @@ class _Study:
         self._controlnet = miniature.load_controlnet(
             weights.find(weights.CONTROLNET, options.weights)
         )
-        files = {"base": weights.CHECKPOINT, "judge": weights.JUDGE}
-        self._digests = {
-            name: weights.digest(weights.find(file, options.weights))[:12]
-            for name, file in files.items()
-        }
+        self._digests = _digests(options)
         self._references: dict[int, Reference] = {}
         self._known = {_key(line) for line in read_lines(self.lines)}
 
@@ -122,7 +119,7 @@ class _Study:
             line: dict[str, Any] = {
                 "person": number, "seed": seed, "row": row, "steps": steps, "settings": settings,
                 "draws": self._options.draws, **self._digests,
-                "recipe": _recipe(row, self._options.settings).digest()[:12],
+                "recipe": _recipe_digest(row, self._options.settings),
             }  # fmt: skip
             if _key(line) in self._known:
                 continue
@@ -208,6 +205,17 @@ def _recipe(row: str, settings: Sequence[str]) -> Recipe:
     return with_settings(recipe, list(settings))
 
 
+def _recipe_digest(row: str, settings: Sequence[str]) -> str:
+    return _recipe(row, settings).digest()[:12]
+
+
+def _digests(options: Options) -> dict[str, str]:
+    """What the numbers are of, beside the recipe."""
+    return {
+        name: weights.digest(weights.find(file, options.weights))[:12] for name, file in _OF.items()
+    }
+
+
 def _train(recipe: Recipe, places: Places) -> Any:
     screen = Screen()
     try:
@@ -217,13 +225,22 @@ def _train(recipe: Recipe, places: Places) -> Any:
 
 
 def asked_lines(options: Options) -> list[dict[str, Any]]:
-    """The lines of the people that `options` ask for: never those of the other group."""
-    people = range(options.first, options.first + options.people)
-    return [line for line in read_lines(options.out / LINES) if line["person"] in people]
+    """The lines of the people that `options` ask for: never those of the other group.
+
+    Lines of other weights, or of a row's former recipe, are left out.
+    """
+    people, digests = range(options.first, options.first + options.people), _digests(options)
+    return [
+        line
+        for line in read_lines(options.out / LINES)
+        if line["person"] in people
+        and all(line.get(name) == digest for name, digest in digests.items())
+        and line.get("recipe") == _recipe_digest(line["row"], line["settings"])
+    ]
 
 
 def _key(line: dict[str, Any]) -> str:
-    names = ("person", "seed", "row", "steps", "settings", "draws", "base", "judge", "recipe")
+    names = ("person", "seed", "row", "steps", "settings", "draws", "recipe", *_OF)
     return json.dumps([line.get(name) for name in names])
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..trainers.adapter import SCORES, AdapterInfo, read_metadata
+from ..trainers.adapter import SCORES, AdapterInfo, clip_skip_of, read_metadata
 from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
@@ -130,12 +130,6 @@ class LoadAdapter(io.ComfyNode):
         return io.NodeOutput(model, clip, label_of(path, *strengths))
 
 
-def clip_skip_of(path: Path) -> int:
-    """The clip skip that an adapter was trained with: 1 where it does not say."""
-    recipe = None if path.is_dir() else read_metadata(path).recipe
-    return recipe.text_encoder.clip_skip if recipe else 1
-
-
 def adapter_fingerprint(path: Path) -> str:
     """Changes when the file, or one of a folder's models, is replaced."""
     if path.is_dir():
@@ -149,19 +143,18 @@ def label_of(path: Path, on_model: float, on_clip: float) -> str:
     if not on_model == on_clip == 1:
         same = on_model == on_clip
         name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
-    said = [] if path.is_dir() else lessons(read_metadata(path))
+    said = [] if path.is_dir() else lessons(read_metadata(path), clip_skip_of(path))
     return f"{name}: {', '.join(said)}" if said else name
 
 
-def lessons(info: AdapterInfo) -> list[str]:
-    """Kind, rank, steps, loss and scores of a file that was trained by Likeness, else nothing."""
+def lessons(info: AdapterInfo, clip_skip: int) -> list[str]:
+    """Kind, rank, steps, clip skip, loss and scores of a file that Likeness trained; else []."""
     if "likeness.version" not in info.metadata:
         return []
     kinds = {"lora": f"LoRA of rank {info.rank}", "dora": f"DoRA of rank {info.rank}"}
     said = [kinds.get(info.kind, "full fine-tune")]
     said += [f"{info.steps} steps"] if info.steps is not None else []
-    skipped = info.recipe.text_encoder.clip_skip if info.recipe else 1
-    said += [f"clip skip {skipped}"] if skipped > 1 else []
+    said += [f"clip skip {clip_skip}"] if clip_skip > 1 else []
     said += [f"loss {info.loss:.3g}"] if info.loss is not None else []
     return said + [f"{name} {value:.2f}" for name, value in scores_in(info.metadata).items()]
 

@@ -38,6 +38,7 @@ ADAPTER_STRENGTH = 10  # behind the matrix, for it is younger: saved wires keep 
 # Those that are the same all along a variant's rows.
 OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
 
+WITH_POSE = ("without", "with", "both")
 ABSENT = object()  # an input without a wire
 
 
@@ -126,6 +127,8 @@ class Matrix(io.ComfyNode):
                     key for key, value in zip(SOCKETS, sockets, strict=True) if value is not ABSENT
                 ]
                 check_rows(adapters, wired, pose_rows or "")
+            if with_pose not in (None, *WITH_POSE):  # ComfyUI leaves what is named here to us
+                raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(WITH_POSE)}.")
             if with_pose in ("with", "both") and poses is ABSENT:
                 raise ComparisonError(
                     f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
@@ -233,7 +236,7 @@ def _axes() -> list[io.Input]:
         whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),
         io.Combo.Input(
             "with_pose",
-            options=["without", "with", "both"],
+            options=list(WITH_POSE),
             default="without",
             tooltip="Draw each variant without a pose, with one, or both, a row each.",
         ),

@@ -295,6 +295,22 @@ def _recipe_or_none(metadata: Mapping[str, str]) -> Recipe | None:
         return None
 
 
+def clip_skip_of(path: Path) -> int:
+    """The clip skip that an adapter was trained with, 1 where it does not say.
+
+    Also of a file whose prompts were stripped. Raises AdapterError for a damaged one.
+    """
+    if path.is_dir():
+        return 1
+    metadata = _header(path).metadata
+    try:
+        said = json.loads(metadata.get(RECIPE) or metadata.get(STRIPPED) or "{}")
+        skipped = said["text_encoder"]["clip_skip"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return 1
+    return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
+
+
 def recipe_of(path: Path) -> Recipe:
     """The recipe that a file was trained by. Raises AdapterError if it has none."""
     metadata = _header(path).metadata

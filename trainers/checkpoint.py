@@ -8,6 +8,7 @@ and `state.json` (step, digest of the recipe, scalars).
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -143,6 +144,9 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         average_steps = int(document["average_steps"]) if state.average else 0
         scaler = dict(document["scaler"])
     except (*_DAMAGE, SafetensorError) as error:
+        # safetensors calls every file that it cannot open "not found".
+        if isinstance(error, FileNotFoundError) and _all_there(folder, state):
+            raise OSError(f"The checkpoint {folder} cannot be read: {error}") from error
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
     if not belongs:
         raise CheckpointError(
@@ -166,6 +170,12 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
 
 # What reading tables of the wrong shape raises.
 _DAMAGE = (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+def _all_there(folder: Path, state: State) -> bool:
+    names = ["state.json", "weights.safetensors", "optimizer.safetensors"]
+    names += ["average.safetensors"] if state.average else []
+    return all(os.path.lexists(folder / name) for name in names)
 
 
 def _fits(tensors: dict[str, Tensor], state: State) -> bool:

@@ -128,8 +128,8 @@ def _would_begin_anew(run: Run, before: Tier, lower: Tier) -> bool:
         return False
     run.note(
         f"Memory tier {lower.name!r} needs less memory, but keeps another optimizer's state than "
-        "the checkpoint that this run goes on from. Give it memory, or remove the run's folder "
-        "to begin anew."
+        "the checkpoint that this run goes on from. Free some memory to go on, or begin anew with "
+        f"compute.memory {lower.name}."
     )
     return True
 

@@ -30,6 +30,7 @@ _DAMAGE = (
     TypeError,
     EOFError,
     LookupError,
+    RuntimeError,  # of libheif
     ArithmeticError,
     MemoryError,
     struct.error,

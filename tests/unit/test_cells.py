@@ -198,4 +198,5 @@ def test_an_adapter_that_is_trained_past_the_matrix_is_refused(cells, kind):
     nodes = drawing(**{"2": trained, "t": node(kind, steps=800)})
     with pytest.raises(ComparisonError, match=f"A {kind} draws past the Matrix"):
         graph_of(cells, nodes)
-    graph_of(cells, drawing(t=node(kind, steps=800)))  # behind the Matrix, it is none of the cell
+    matrix = node("Matrix", text="base", adapter_1=["t", 0])
+    graph_of(cells, drawing(m=matrix, t=node(kind, steps=800)))  # behind the Matrix

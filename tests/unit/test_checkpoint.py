@@ -1,3 +1,4 @@
+import contextlib
 import errno
 
 import pytest
@@ -169,5 +170,10 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path,
         with pytest.raises(OSError, match="Input/output"):
             checkpoint.load(folder, state(), "d" * 64)
     (folder / "weights.safetensors").unlink()
+    with contextlib.suppress(OSError):  # Windows lets not everybody make links
+        (folder / "weights.safetensors").symlink_to(folder / "weights.safetensors")
+        with pytest.raises(OSError, match="cannot be read"):
+            checkpoint.load(folder, state(), "d" * 64)
+        (folder / "weights.safetensors").unlink()
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.load(folder, state(), "d" * 64)

@@ -3,11 +3,13 @@
 import gc
 import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from likeness.trainers import graphs
 from likeness.trainers.graphs import WARM_UP, Replayed
+from likeness.trainers.samples import Batch
 
 
 class Repeater:
@@ -316,4 +318,21 @@ def test_recordings_that_are_forgotten_make_room_for_others(notes, monkeypatch):
         if setting and recorder.recorded == 1:
             double.forget()
         assert double((torch.ones(1),), setting).tolist() == [2.0]
+    assert (recorder.recorded, notes) == (2, [])
+
+
+def test_what_was_recorded_with_the_text_encoder_makes_room_when_it_stops_learning(
+    notes, monkeypatch
+):
+    monkeypatch.setattr(graphs, "RECORDINGS", 1)
+    monkeypatch.setattr(graphs, "gradients", lambda learner, scaler, batch: batch.weights * 1)
+    learner, recorder = SimpleNamespace(prompts=SimpleNamespace(embeddings=None)), Repeater()
+    compute = graphs.recorded_gradients(learner, None, [], recorder, notes.append)
+    batch = Batch(*(torch.ones(2) for _ in range(6)), priors=1)
+    for _ in range(3):
+        compute(batch)
+    assert recorder.recorded == 1
+    learner.prompts.embeddings = torch.ones(1)
+    for _ in range(3):
+        assert compute(batch).tolist() == [1.0, 1.0]
     assert (recorder.recorded, notes) == (2, [])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers.adapter import metadata_for
+from likeness.trainers.adapter import metadata_for, strip_prompts
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
 from safetensors.torch import save_file
@@ -231,9 +231,10 @@ def test_what_was_trained_with_a_clip_skip_is_drawn_with_it(nodes, tmp_path, mon
     for skipped, layer in ((1, None), (2, -2)):
         recipe = Recipe(method=LoRA(rank=4), text_encoder={"clip_skip": skipped})
         metadata = metadata_for(recipe, steps=8, losses=[])
-        saved(tmp_path / "loras" / "anna.safetensors", lora, metadata)
-        _, clip, label = run("model", given, "anna.safetensors", 1.0, 1.0).args
-        assert clip.layer == layer and ("clip skip 2" in label) == (skipped == 2)
+        for shared in (metadata, strip_prompts(metadata)):
+            saved(tmp_path / "loras" / "anna.safetensors", lora, shared)
+            _, clip, label = run("model", given, "anna.safetensors", 1.0, 1.0).args
+            assert clip.layer == layer and ("clip skip 2" in label) == (skipped == 2)
     assert given.layer is None, "the input stays as it is"
     assert run("model", given, "anna.safetensors", 0.0, 0.0).args[1] is given
 

@@ -95,11 +95,14 @@ def test_a_person_is_always_the_same_and_not_another():
     assert quality.person(5000) != quality.person(5001)
 
 
-def test_people_of_a_sweep_are_never_in_the_results(tmp_path):
-    lines = [{"person": 5001}, {"person": 7000}, {"person": 5004}]
+def test_people_of_a_sweep_and_other_weights_are_never_in_the_results(tmp_path):
+    options = quality.Options(out=tmp_path, people=4)
+    of = {"row": "base", "settings": [], **quality._digests(options)}
+    of["recipe"] = quality._recipe_digest("base", [])
+    lines = [{"person": number, **of} for number in (5001, 7000, 5004)]
+    lines += [{"person": 5002, **of, name: "another"} for name in ("base", "controlnet", "recipe")]
     (tmp_path / quality.LINES).write_text("\n".join(map(json.dumps, lines)))
-    found = quality.asked_lines(quality.Options(out=tmp_path, people=4))
-    assert [line["person"] for line in found] == [5001]
+    assert [line["person"] for line in quality.asked_lines(options)] == [5001]
 
 
 def test_damaged_or_missing_lines(tmp_path):

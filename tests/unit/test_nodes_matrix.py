@@ -346,6 +346,7 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
     assert "the Matrix has no poses" in check("base", with_pose="both")
     assert check("base", with_pose="both", poses=None) is True
     assert check("base", with_pose=None) is True
+    assert "with_pose is 'bothh'" in check("base", with_pose="bothh", poses=None)
     # The file's name, which will be the row's, is not known yet.
     assert check("base", "anna-lora-4f2a", adapter_3=None) is True
     assert check(None, "anything") is True

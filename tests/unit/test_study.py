@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from likeness.comparison import study as comparison_study
 from likeness.comparison.matrix import Variant, plan, plan_from_data
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.study import newest_sheet, write_study
@@ -77,3 +78,11 @@ def test_a_plan_that_a_graph_draws_says_only_what_it_was_given():
     assert json.loads(text)["version"] == 1
     assert plan_from_data(json.loads(text)) == given
     assert json.loads(given.to_json())["picture"]["guidance"] == 7.5
+
+
+def test_a_row_whose_name_changes_only_in_case_keeps_its_pictures(tmp_path, pictures, monkeypatch):
+    removed = []
+    monkeypatch.setattr(comparison_study, "_remove", removed.append)
+    written(tmp_path, ["Base", "one"], pictures[:2])
+    written(tmp_path, ["base", "two"], pictures[:2])
+    assert {path.parent.parent.name for path in removed if path.suffix == ".png"} == {"one"}

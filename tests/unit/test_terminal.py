@@ -78,4 +78,4 @@ def test_a_terminal_that_knows_no_arrows_is_told_the_rest(monkeypatch):
     assert main(["recipe", "lora-r4"]) == 0
     print("subject \u2191")
     sys.stdout.flush()
-    assert raw.getvalue().rstrip().endswith(b"subject ?")
+    assert raw.getvalue().rstrip().endswith(rb"subject \u2191")
