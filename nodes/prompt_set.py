@@ -14,6 +14,7 @@ from .host import io
 from .sockets import PromptsType
 
 OWN = "own text"
+NONE = "-"  # as a negative prompt: no words, also where the set has some
 
 
 class PromptSetNode(io.ComfyNode):
@@ -56,7 +57,7 @@ class PromptSetNode(io.ComfyNode):
                     "negative",
                     multiline=True,
                     default="",
-                    tooltip="Negative prompt of all cells. Empty: the bundled set's own.",
+                    tooltip="Negative prompt of all cells. Empty: the set's own; '-': none.",
                 ),
             ],
             outputs=[
@@ -98,5 +99,6 @@ def read_prompts(name: str, text: str, token: str, class_word: str, negative: st
     """A set with token and class filled in. Raises ComparisonError."""
     chosen = prompt_set_from_text(text) if name == OWN else bundled_set(name)
     if negative.strip():
-        chosen = prompt_set_from_data({**chosen.model_dump(), "negative": negative.strip()})
+        text = "" if negative.strip() == NONE else negative.strip()
+        chosen = prompt_set_from_data({**chosen.model_dump(), "negative": text})
     return chosen.filled(token.strip(), class_word.strip())

@@ -64,6 +64,8 @@ def test_a_prompt_set_is_filled_in_and_its_negative_replaced(nodes):
     assert len(study.prompts) == 6 and negative == study.negative != ""
     assert all("{" not in prompt.text for prompt in study.prompts)
     assert any("sks" in prompt.text for prompt in study.prompts)
+    bare, negative = nodes.prompt_set.PromptSetNode.execute("study", "", "sks", "man", "-").args
+    assert negative == bare.negative == ""
     own, negative = nodes.prompt_set.PromptSetNode.execute(
         "own text", "rain = a {token} {class} in the rain", "", "dog", "blurry"
     ).args
