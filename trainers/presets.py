@@ -68,7 +68,7 @@ _PRESETS: dict[str, Callable[[], Recipe]] = {
     "tiny": _tiny,
     "standard": _standard,
     **{f"lora-r{rank}": partial(_lora, rank) for rank in RANKS},
-    "miniature-tiny": partial(_miniature, _tiny(), 1e-4, 4.0),
+    "miniature-tiny": partial(_miniature, _tiny(), 5e-5, 4.0),
     "miniature-standard": _miniature_standard,
     **{f"miniature-lora-r{rank}": partial(_miniature_lora, rank) for rank in RANKS},
 }

@@ -89,7 +89,7 @@ MINIATURE = Setting(
     guidance=7.5,
     trainings={
         "tiny": Training(
-            _course(1e-4, 200, train_text_encoder=False, **_SMALL),
+            _course(5e-5, 200, train_text_encoder=False, **_SMALL),
             resolution=64,
             class_prompt=BOTH,
             class_weight=4.0,
