@@ -32,12 +32,13 @@ from ..trainers.weights import read_weights
 from .clip_names import transformers_names
 from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
 from .errors import ComparisonError
-from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest
+from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest, whole_model
 
 State = Mapping[str, Tensor]
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_HEADS = {768: 12, 1024: 16, 1280: 16, 1664: 16}  # of ViT-B, L, H and bigG, by width
+# Of ViT-B, L, H, g and bigG, by width.
+_HEADS = {768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 # Widths of OpenAI's image and text encoders, which have the quick GELU.
 _OPENAI, _OPENAI_TEXT = (768, 1024), (512, 768)
 
@@ -158,7 +159,7 @@ def _state(path: Path) -> State:
 def _from_folder(kind: Any, path: Path) -> Any:
     if read_config(path).get("model_type") not in ("clip", kind.config_class.model_type):
         raise ValueError("its config.json is not CLIP's")
-    return kind.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
+    return whole_model(kind, path)
 
 
 def _view(path: Path) -> View:
@@ -177,13 +178,22 @@ def _vision(state: State) -> tuple[CLIPVisionModelWithProjection, View]:
         hidden_size=width,
         intermediate_size=state[layer.format(0)].shape[0],
         num_hidden_layers=sum(layer.format(n) in state for n in range(len(state))),
-        num_attention_heads=_HEADS.get(width, max(1, width // 64)),
+        num_attention_heads=_heads(width),
         image_size=size,
         patch_size=patch,
         projection_dim=state["visual_projection.weight"].shape[0],
         hidden_act="quick_gelu" if width in _OPENAI else "gelu",
     )
     return _filled(CLIPVisionModelWithProjection(config), state), View(size, size, MEAN, STD)
+
+
+def _heads(width: int) -> int:
+    """Raises ValueError for a large encoder that is not known: other heads give other vectors."""
+    if width not in _HEADS and width > min(_HEADS):
+        raise ValueError(
+            f"an image encoder {width} wide is not known: take its transformers folder"
+        )
+    return _HEADS.get(width, max(1, width // 64))
 
 
 def _text(state: State) -> CLIPTextModelWithProjection:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Dinov2Model
 
 from .encoders import Values, Vectors, cosines
-from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest
+from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest, whole_model
 
 _VIEW = View(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's colours
 
@@ -46,6 +46,6 @@ def load_dino(path: Path, cache: Path | None = None, device: str = "cpu") -> Din
     with unfit(f"The folder {path}"):
         if read_config(path).get("model_type") != "dinov2":
             raise ValueError("its config.json is not DINOv2's")
-        model = Dinov2Model.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
+        model = whole_model(Dinov2Model, path)
         view, digest = view_of(path, _VIEW), weights_digest([path], cache)
     return Dino(f"DINOv2 ({path.name})", digest, model.eval().to(device), view)

@@ -11,8 +11,9 @@ from .clip_names import IMAGE_PROJECTION, TEXT_PROJECTION
 
 
 def place_of(file: Path) -> Path:
-    """The transformers folder that a listed weights file belongs to, or else the file itself."""
-    return file.parent if (file.parent / "config.json").is_file() else file
+    """The transformers folder whose weights a listed file is, or else the file itself."""
+    own = file.name == "model.safetensors" and (file.parent / "config.json").is_file()
+    return file.parent if own else file
 
 
 def first_clip(files: Iterable[Path]) -> Path | None:

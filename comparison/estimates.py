@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+FEWEST = 4  # groups
 RESAMPLES = 4000
 _SMALL_T = (12.706, 4.303, 3.182, 2.776)  # Student's t at 0.975 for 1 to 4 degrees of freedom
 
@@ -41,17 +42,21 @@ def decimals(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"
 
 
-def estimate(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate | None:
+def estimate(
+    values: NDArray[np.float64], groups: NDArray[np.int64], *, apart: bool = True
+) -> Estimate | None:
     """The mean of values (n,) and its interval by the bootstrap (`middle`); None without a value.
 
     Whole groups are drawn with replacement, because the pictures of one prompt are not
-    independent; of a single group, its values. The same values give the same interval.
+    independent; of a single group its values, unless they are not `apart`, as those that each
+    pair of pictures has in common. The same values give the same interval; of fewer than FEWEST
+    groups there is none: it would hold the mean far less often than it says.
     """
     known = ~np.isnan(values)
     if not known.any():
         return None
     found, of = values[known], groups[known]
-    if len(set(of.tolist())) == 1:
+    if apart and len(set(of.tolist())) == 1:
         of = np.arange(len(found))
     low, high = _interval(found, of)
     return Estimate(float(found.mean()), low, high, int(known.sum()), len(values))
@@ -62,7 +67,7 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     _, places = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(places, values), np.bincount(places)
-    if len(sums) < 2:
+    if len(sums) < FEWEST:
         return None, None
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
     low, high = middle(sums[drawn].sum(1) / counts[drawn].sum(1), len(sums))

@@ -178,7 +178,7 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
         raise AdapterError(f"{path} {error}. Adapters are whole .safetensors files.") from None
     new = old if prompts else strip_prompts(old)
     own = (RECIPE, STRIPPED)  # hold no paths, and are named by digest
-    new = {key: text if key in own else without_folders(text) for key, text in new.items()}
+    new = {key: text if key in own else _without_folders(text) for key, text in new.items()}
     if scores:
         new[SCORES] = json.dumps(scores)
     with open(path, "rb") as file:
@@ -193,14 +193,29 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
         archive.add("recipe.json", text.encode())
 
 
+def _without_folders(text: str) -> str:
+    parsed = _parsed(text)
+    if isinstance(parsed, dict | list):  # some trainers keep JSON in a text
+        return json.dumps(without_folders_within(parsed), ensure_ascii=False)
+    return without_folders(text)
+
+
 def _scores(shared: Shared) -> dict[str, float]:
-    """The adapter's means in the comparison, which Load Adapter shows: without a pose if it can."""
+    """The adapter's means in the comparison, which Load Adapter shows.
+
+    Of a row at strength 1, without a pose if there is one.
+    """
     if shared.comparison is None or not (shared.comparison / SCORES_FILE).is_file():
         return {}
     plan = read_plan(shared.comparison / PLAN_FILE)
     digest = digest_of(shared.adapter)
-    names = [variant.name for variant in plan.variants if variant.adapter == digest]
-    rows = [row for row, name in enumerate(plan.rows()) if name in names]
+    names = [
+        variant.name
+        for variant in plan.variants
+        if variant.adapter == digest and variant.strength_unet == variant.strength_text == 1
+    ]
+    first = [cell for cell in plan.cells() if cell.column == 0 and cell.variant in names]
+    rows = [cell.row for cell in sorted(first, key=lambda cell: cell.with_pose)]
     found = read_json(shared.comparison / SCORES_FILE)
     return {
         f"{measure['label']} {measure['key'].partition('.')[2]}": round(one["mean"], 4)
@@ -269,13 +284,13 @@ def without_folders(text: str) -> str:
 
 
 def without_folders_within(value: Any) -> Any:
-    """Parsed JSON with `without_folders` done to every text in it."""
+    """Parsed JSON with `without_folders` done to every text in it, and every key."""
     if isinstance(value, str):
         return without_folders(value)
     if isinstance(value, list):
         return [without_folders_within(one) for one in value]
     if isinstance(value, dict):
-        return {key: without_folders_within(one) for key, one in value.items()}
+        return {without_folders(key): without_folders_within(one) for key, one in value.items()}
     return value
 
 
@@ -290,7 +305,13 @@ def _photographs(run: RunFolder | None, *, captions: bool) -> Iterator[tuple[str
             "Name the run folder instead of the adapter."
         )
     recipe: Recipe = run.recipe()
-    for number, photo in enumerate(read_subject(run.places().photos, recipe.subject).photos, 1):
+    found = read_subject(run.places().photos, recipe.subject)
+    if recipe.subject.digest not in (None, found.digest):
+        raise ComparisonError(
+            f"The folder {run.places().photos} does not hold the photographs of the training any "
+            "more, or holds others too: none were put into a zip."
+        )
+    for number, photo in enumerate(found.photos, 1):
         name = f"photographs/{number:02d}"
         yield f"{name}{photo.path.suffix.lower()}", photo.path.read_bytes()
         if captions and photo.caption is not None:

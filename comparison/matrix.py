@@ -101,6 +101,7 @@ class Plan(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         _unlike("rows", self.rows())
+        _unlike("variants", [variant.name for variant in self.variants])
         _unlike("poses", [pose.name for pose in self.poses])
         for prompt in self.prompts.prompts:
             if "{token}" in prompt.text or "{class}" in prompt.text:

@@ -265,7 +265,8 @@ def _rows(plan: Plan, found: _Found) -> tuple[Estimate | None, ...]:
     prompts = np.array([cell.column // plan.draws for cell in plan.cells()])
     rows = np.array([cell.row for cell in plan.cells()])
     here = [(rows == row) & found.asked for row in range(len(plan.rows()))]
-    return tuple(estimate(found.values[cells], prompts[cells]) for cells in here)
+    apart = not found.measure.key.startswith("diversity")
+    return tuple(estimate(found.values[cells], prompts[cells], apart=apart) for cells in here)
 
 
 def _or_none(value: Any) -> float | None:

@@ -91,6 +91,8 @@ def write_study(
         if place.lower() not in here:
             _remove(folder / place)
     write_whole(folder / PLAN_FILE, plan.to_json(given=by_graph))
+    if by_graph:
+        (folder / AGAIN_FILE).unlink(missing_ok=True)  # of a comparison of that name elsewhere
     sheet = draw_sheet(plan, pictures)
     digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
     path = folder / f"sheet-{digest.hexdigest()[:12]}.png"

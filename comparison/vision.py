@@ -74,6 +74,19 @@ def unfit(what: str) -> Iterator[None]:
         raise ComparisonError(f"{what} cannot be used: {error}") from error
 
 
+def whole_model(kind: Any, folder: Path) -> Any:
+    """The model of a transformers folder. Raises KeyError naming a weight that is not there.
+
+    transformers itself fills such a one with random numbers, and goes on.
+    """
+    model, info = kind.from_pretrained(
+        str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    for name in sorted(info["missing_keys"]):
+        raise KeyError(name)
+    return model
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a transformers folder. Raises ComparisonError."""
     return _read(folder / "config.json")

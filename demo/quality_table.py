@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparison.estimates import middle
+from ..comparison.estimates import FEWEST, middle
 
 COLUMNS = ("identity", "prompt", "token", "drift", "joints", "joints_controlled")
-FEWEST = 4  # people: of fewer an interval says little
 _RESAMPLES = 10_000
 
 

@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from likeness.comparison.encoder_files import first_clip, first_text
+from likeness.comparison import clip
+from likeness.comparison.encoder_files import first_clip, first_text, place_of
 from likeness.comparison.encoders import (
     Encoder,
     EncoderFiles,
@@ -303,3 +306,26 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
         encode_files(Counting(), [tmp_path / "x.png"])
     with pytest.raises(ComparisonError, match=r"y\.png cannot be read"):
         encode_files(Counting(), [tmp_path / "y.png"])
+
+
+def test_a_folder_without_a_projection_says_what_it_lacks(clip_folder, tmp_path):
+    """transformers would fill it with random numbers, other ones each time."""
+    state = load_file(clip_folder / "model.safetensors")
+    lame = {key: value for key, value in state.items() if key != "visual_projection.weight"}
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    save_file(lame, tmp_path / "clip" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ComparisonError, match=r"lacks visual_projection\.weight"):
+        only_clip(EncoderFiles(clip_image=tmp_path / "clip", face=False))
+
+
+def test_an_image_encoder_of_an_unknown_large_width_is_refused():
+    assert [clip._heads(width) for width in (384, 768, 1408)] == [6, 12, 16]
+    with pytest.raises(ValueError, match="1536 wide is not known"):
+        clip._heads(1536)
+
+
+def test_a_weights_file_beside_a_config_of_others_is_itself(tmp_path):
+    for name in ("config.json", "model.safetensors", "clip_vision_l.safetensors"):
+        (tmp_path / name).write_text("{}")
+    assert place_of(tmp_path / "model.safetensors") == tmp_path
+    assert place_of(tmp_path / "clip_vision_l.safetensors").name == "clip_vision_l.safetensors"

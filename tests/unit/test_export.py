@@ -21,6 +21,7 @@ from likeness.trainers.adapter import (
 from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import AdapterError
 from likeness.trainers.recipe import LoRA, Recipe, Subject
+from likeness.trainers.subject import read_subject
 from likeness.trainers.tensor_file import read_header
 from PIL import Image
 from safetensors.torch import load_file
@@ -42,6 +43,9 @@ def adapter(tmp_path):
     assert isinstance(RECIPE.method, LoRA)
     metadata = metadata_for(RECIPE, steps=4, losses=[0.1, 0.2])
     metadata["ss_dataset_dirs"] = json.dumps({"/srv/anna/photos/set": {"n": 1}})
+    metadata["ss_datasets"] = json.dumps([{"image_dir": "/home/anna smith/of her"}])
+    metadata["ss_tag_frequency"] = json.dumps({"10_someone": {"in the garden": 3}})
+    metadata["modelspec.description"] = "of her garden"
     save_adapter(path, tensors, metadata, dtype="fp32")
     return path
 
@@ -88,12 +92,14 @@ def test_a_zip_has_all_that_shows_the_adapter_and_no_place(adapter, comparison, 
 
 
 def test_an_adapters_scores_travel_in_it(adapter, comparison, tmp_path):
-    rows = [Variant(name="base"), Variant(name="r4", adapter=digest_of(adapter))]
+    digest = digest_of(adapter)
+    rows = [Variant(name="base"), Variant(name="off", adapter=digest, strength_unet=0)]
+    rows += [Variant(name="r4", adapter=digest)]
     the_plan = plan(rows, prompt_set_from_text("a dog"), yoga_poses(), with_pose="both")
     (comparison / "plan.json").write_text(the_plan.to_json(), encoding="utf-8")
-    means = [None, None, {"mean": 0.61234}, {"mean": 0.5}]
+    means = [None, None, {"mean": 0.1}, {"mean": 0.2}, {"mean": 0.61234}, {"mean": 0.5}]
     measures = [{"key": f"{kind}.clip", "label": f"{kind} match"} for kind in ("subject", "prompt")]
-    table = {"subject.clip": means, "prompt.clip": [None] * 4}
+    table = {"subject.clip": means, "prompt.clip": [None] * 6}
     scores = {"measures": measures, "rows": table}
     (comparison / "scores.json").write_text(json.dumps(scores))
     export(tmp_path / "x.zip", find_shared(adapter))
@@ -111,6 +117,8 @@ def test_without_prompts_no_word_of_the_user_is_in_it(adapter, comparison, tmp_p
     (tmp_path / "out.safetensors").write_bytes(files["Anna-s-r4.safetensors"])
     info = read_metadata(tmp_path / "out.safetensors")
     assert info.rank == 4 and info.recipe is None
+    assert {"ss_network_dim", "ss_seed", "likeness.version"} < set(info.metadata)
+    assert not {"ss_tag_frequency", "modelspec.description"} & set(info.metadata)
     with pytest.raises(AdapterError, match="stripped"):
         recipe_of(tmp_path / "out.safetensors")
     ours, theirs = load_file(adapter), load_file(tmp_path / "out.safetensors")
@@ -152,6 +160,13 @@ def test_photographs_travel_only_when_asked(adapter, tmp_path):
         path.read_bytes() for path in photos.glob("*.png")
     }
     assert sent["photographs/01.txt"] == b"Anna at home"
+    bound = captioned.changed(subject={"digest": read_subject(photos, captioned.subject).digest})
+    (folder / "recipe.json").write_text(bound.to_json())
+    assert export(tmp_path / "d.zip", shared, photographs=True) == names
+    Image.new("RGB", (64, 64), "blue").save(photos / "private.png")
+    with pytest.raises(ComparisonError, match="does not hold the photographs of the training"):
+        export(tmp_path / "p.zip", shared, photographs=True)
+    (photos / "private.png").unlink()
     names = export(tmp_path / "w.zip", shared, photographs=True, prompts=False)
     assert {"photographs/01.png"} < set(names) and "photographs/01.txt" not in names
     with pytest.raises(ComparisonError, match="Name the run folder"):

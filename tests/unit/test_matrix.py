@@ -218,3 +218,9 @@ def test_poses_and_digests_do_not_depend_on_the_process():
     (output,) = outputs
     here = plan([BASE], STUDY, yoga_poses(), seed=5, with_pose="with")
     assert output.split() == [*digests(here).values(), "False"]
+
+
+def test_two_variants_of_one_name_are_refused_though_their_rows_differ():
+    rows = [Variant(name="r4", with_pose="without"), Variant(name="R4", with_pose="with")]
+    with pytest.raises(ComparisonError, match="two variants are called 'R4'"):
+        plan(rows, prompt_set_from_text("a dog"), yoga_poses())

@@ -178,9 +178,9 @@ def test_an_interval_covers_the_mean_as_often_as_it_says(prompts):
 
 
 def test_pictures_of_one_prompt_count_as_one():
-    values = np.repeat([0.1, 0.5, 0.9], 10)
-    apart = estimate(values, np.arange(30))
-    together = estimate(values, np.repeat([0, 1, 2], 10))
+    values = np.repeat([0.1, 0.4, 0.6, 0.9], 10)
+    apart = estimate(values, np.arange(40))
+    together = estimate(values, np.repeat([0, 1, 2, 3], 10))
     assert apart.mean == pytest.approx(together.mean)
     assert together.high - together.low > 2 * (apart.high - apart.low)
 
@@ -193,8 +193,15 @@ def test_the_same_values_have_the_same_interval():
 def test_one_prompt_alone_has_no_interval_and_none_no_estimate():
     assert estimate(np.array([0.5]), np.array([0])) == Estimate(0.5, None, None, 1, 1)
     assert estimate(np.array([math.nan]), np.array([0])) is None
-    draws = estimate(np.array([0.1, 0.2, 0.9]), np.zeros(3, int))
+    draws = estimate(np.array([0.1, 0.2, 0.4, 0.9]), np.zeros(4, int))
     assert draws.low < draws.mean < draws.high
+    pairs = estimate(np.array([0.1, 0.2, 0.4, 0.9]), np.zeros(4, int), apart=False)
+    assert pairs == Estimate(draws.mean, None, None, 4, 4)
+
+
+def test_of_few_prompts_there_is_no_interval():
+    for few in (2, 3):
+        assert estimate(np.arange(few) / 4, np.arange(few)).low is None
 
 
 def test_an_estimate_reads_as_mean_and_interval():

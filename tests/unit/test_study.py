@@ -86,3 +86,15 @@ def test_a_row_whose_name_changes_only_in_case_keeps_its_pictures(tmp_path, pict
     written(tmp_path, ["Base", "one"], pictures[:2])
     written(tmp_path, ["base", "two"], pictures[:2])
     assert {path.parent.parent.name for path in removed if path.suffix == ".png"} == {"one"}
+
+
+def test_the_plan_of_a_terminals_comparison_goes_when_a_graph_draws_one_of_its_name(
+    tmp_path, pictures
+):
+    study = written(tmp_path, ["base", "one"], pictures[:2])
+    again = study.folder / comparison_study.AGAIN_FILE
+    again.write_text("{}")
+    written(tmp_path, ["base", "one"], pictures[:2])
+    assert again.is_file()
+    write_study(tmp_path, "mine", study.plan, pictures[:2], "png", {}, by_graph=True)
+    assert not again.exists()
