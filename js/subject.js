@@ -4,11 +4,12 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { button, h, icon, say, show } from "./lib/dom.js";
 import { openLightbox } from "./lib/lightbox.js";
-import { addPanel, isConnected, onReady, widgetOf } from "./lib/node_panel.js";
+import { addPanel, isConnected, onReady, onRemoved, widgetOf } from "./lib/node_panel.js";
 import { cropPlace, isWhole, marksOf, photosOf, sizesOf, summary } from "./lib/photos.js";
 
 const NODE = "Likeness_Subject";
 const WIDGETS = ["folder", "resolution", "crop", "buckets", "captions"];
+const BUNDLED = "miniature (bundled)"; // no folder of the user's
 const WAIT = 400; // ms after the last change
 
 class SubjectPanel {
@@ -21,8 +22,8 @@ class SubjectPanel {
     this.node = node;
     this.summary = h("span", { class: "lk-count", role: "status" });
     this.toggle = button({
-      text: "Show crops",
-      title: "Show the whole photographs, with what is cut out of them",
+      text: "Whole photographs",
+      title: "Show them whole, dark where they are cut off",
       kind: "plain",
       click: () => this.#toggle(),
     });
@@ -73,8 +74,33 @@ class SubjectPanel {
     if (!this.#view.photos.length) this.#say("Reading the photographs …");
     const view = await this.#ask(values);
     if (asked !== this.#asked) return;
-    if (view.error) this.#say(view.error);
-    else this.#show(view);
+    if (view.error) return this.#say(view.error);
+    const wired = WIDGETS.filter((name) => isConnected(this.node, name));
+    if (wired.length)
+      view.notes.unshift(`By wire: ${wired.join(", ")}. Shown is what the defaults would give.`);
+    this.#show(view);
+  }
+
+  /** Puts files that were dropped on the node into its folder; false where there is none. */
+  async take(files) {
+    const folder = widgetOf(this.node, "folder")?.value;
+    const photos = files.filter((file) => file.type.startsWith("image/"));
+    if (!photos.length || !folder || folder === BUNDLED || isConnected(this.node, "folder"))
+      return false;
+    for (const [n, photo] of photos.entries()) {
+      say(this.summary, `Copying ${n + 1} of ${photos.length} …`);
+      const body = new FormData();
+      body.append("image", photo);
+      body.append("type", "input");
+      body.append("subfolder", folder);
+      const answer = await api.fetchApi("/upload/image", { method: "POST", body });
+      if (!answer.ok) {
+        this.#say(`${photo.name} could not be copied: ${answer.status} ${answer.statusText}.`);
+        return true;
+      }
+    }
+    await this.read();
+    return true;
   }
 
   async #ask({ folder, ...others }) {
@@ -211,12 +237,24 @@ function pair(photo) {
   );
 }
 
+const panels = new Set();
+
 app.registerExtension({
   name: "Likeness.Subject",
+
+  /** R in the editor. */
+  refreshComboInNodes() {
+    for (const panel of panels) panel.later();
+  },
 
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const panel = new SubjectPanel(node);
+    panels.add(panel);
+    node.onDragOver = (event) =>
+      [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
+    node.onDragDrop = (event) => panel.take([...(event.dataTransfer?.files ?? [])]);
+    onRemoved(node, () => panels.delete(panel));
     addPanel(node, "likeness_photos", panel.element, { styles: ["subject"], minHeight: 190 });
     for (const name of WIDGETS) {
       const widget = widgetOf(node, name);

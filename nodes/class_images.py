@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Prior, explain
-from .host import ADVANCED, input_folder, io
-from .names import listing_fingerprint, photo_folder, subfolders
+from .host import ADVANCED, input_folder, io, known_as
+from .names import listing_fingerprint, photo_folder, picture_folders
 from .sockets import PriorType
 from .values import PriorSource
 from .widgets import number, seed, whole
@@ -24,7 +24,7 @@ class ClassImages(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_ClassImages",
             display_name="Class Images (Likeness)",
             category="Likeness",
@@ -53,7 +53,7 @@ class ClassImages(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "source",
-                    options=[DRAWN, TEACHER, *subfolders(input_folder())],
+                    options=[DRAWN, TEACHER, *picture_folders(input_folder())],
                     default=DRAWN,
                     tooltip="Drawn by the base model; none, where what the base predicts on the "
                     "photographs is kept instead; or a folder of your own in ComfyUI's input "
@@ -80,6 +80,7 @@ class ClassImages(io.ComfyNode):
             ],
             outputs=[PriorType.Output(id="class_images", display_name="class_images")],
         )
+        return known_as(schema, "regularization", "reg images", "prior preservation")
 
     @classmethod
     def validate_inputs(cls, prompt: str | None = None, source: str | None = None) -> bool | str:

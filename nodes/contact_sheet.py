@@ -22,6 +22,7 @@ from .host import (
     files_named,
     graph_builder,
     io,
+    known_as,
     model_path,
     output_folder,
     with_metadata,
@@ -31,13 +32,16 @@ from .sockets import MatrixType, StudyType
 from .study import cache_folder, cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
 
+SHEET = "Likeness_ContactSheet"
+_drawn_again = ""  # when cells were last asked for again
+
 
 class ContactSheet(io.ComfyNode):
     """Runs the nodes between a Matrix and itself once for each cell that is not yet drawn."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_ContactSheet",
             display_name="Contact Sheet (Likeness)",
             category="Likeness",
@@ -58,7 +62,8 @@ class ContactSheet(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="comparison",
-                    tooltip="Folder of the results in output/likeness/comparisons.",
+                    tooltip="Folder of the results in output/likeness/comparisons. What is in it "
+                    "is replaced by the next comparison of that name.",
                 ),
                 io.Combo.Input(
                     "single_pictures",
@@ -91,6 +96,7 @@ class ContactSheet(io.ComfyNode):
             enable_expand=True,
             not_idempotent=True,
         )
+        return known_as(schema, "xy plot", "xyz plot", "grid", "image grid", "compare")
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
@@ -109,8 +115,10 @@ class ContactSheet(io.ComfyNode):
 
         None stands for what comes by a wire.
         """
-        again = redraw is None or redraw.strip() or files_gone(name)
-        return str(time.time_ns()) if again else ""
+        global _drawn_again
+        if redraw is None or redraw.strip() or files_gone(name):
+            _drawn_again = str(time.time_ns())
+        return _drawn_again  # not "" afterwards: what ComfyUI keeps from before is of old cells
 
     @classmethod
     def check_lazy_status(cls, **_: Any) -> list[str]:
@@ -126,10 +134,23 @@ class ContactSheet(io.ComfyNode):
             check_name(name)
         except ValueError as error:
             raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
+        check_alone(cls.hidden, name)
         job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw)
         output = expanded(job) if job.missing else finished(job)
         pin(cls.hidden, "comparison", name)
         return output
+
+
+def check_alone(hidden: Any, name: str) -> None:
+    """Raises ComparisonError where another Contact Sheet that is queued has the same name."""
+    for node_id, node in (hidden.prompt or {}).items():
+        other = node.get("inputs", {}).get("name")
+        ours = node.get("class_type") == SHEET and str(node_id) != str(hidden.unique_id)
+        if ours and isinstance(other, str) and other.lower() == name.lower():
+            raise ComparisonError(
+                f"Two Contact Sheets are called {name!r}, and would replace each other's files: "
+                "give one of them another name."
+            )
 
 
 def make_job(

@@ -17,7 +17,7 @@ from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.poses import Pose
 from ..trainers.errors import LikenessError
-from .host import interrupted, io, models_folder
+from .host import interrupted, io, known_as, models_folder
 from .names import folder_inside
 from .pose_set import pose_images
 from .sockets import KeypointsType
@@ -31,7 +31,7 @@ class DetectPose(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_DetectPose",
             display_name="Detect Pose (Likeness)",
             category="Likeness",
@@ -52,6 +52,7 @@ class DetectPose(io.ComfyNode):
                 io.Image.Output(id="preview", display_name="preview"),
             ],
         )
+        return known_as(schema, "openpose", "dwpose", "preprocessor")
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:

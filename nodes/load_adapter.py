@@ -11,7 +11,7 @@ from ..trainers.adapter import SCORES, AdapterInfo, clip_skip_of, read_metadata
 from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
-from .host import has_model, io, model_names, model_path, with_clip_skip
+from .host import has_model, io, known_as, model_names, model_path, with_clip_skip
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 
@@ -56,7 +56,7 @@ class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         strength = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_LoadAdapter",
             display_name="Load Adapter (Likeness)",
             category="Likeness",
@@ -95,6 +95,7 @@ class LoadAdapter(io.ComfyNode):
                 ),
             ],
         )
+        return known_as(schema, "lora loader", "load lora", "checkpoint merge")
 
     @classmethod
     def validate_inputs(cls, adapter: str | None = None) -> bool | str:

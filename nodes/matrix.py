@@ -16,7 +16,7 @@ from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
 from .board import pin
 from .cells import Values
-from .host import blocked, io, output_folder
+from .host import blocked, io, known_as, output_folder
 from .load_adapter import adapter_fingerprint, find_adapter
 from .rows import (
     BASE,
@@ -80,7 +80,7 @@ class Matrix(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_Matrix",
             display_name="Matrix (Likeness)",
             category="Likeness",
@@ -94,6 +94,7 @@ class Matrix(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             not_idempotent=True,  # the plan names its node: an equal node has another
         )
+        return known_as(schema, "xy plot", "xyz plot", "grid", "compare loras", "x/y/z")
 
     @classmethod
     def validate_inputs(

@@ -17,6 +17,11 @@ _DEVICES = re.compile(
 _SEPARATORS = frozenset("/\\∕⁄／⧸＼﹨∖⧵⧹")  # and what looks like one
 _JOINERS = "\u200c\u200d"  # of the letters of a word, in some scripts
 _LONGEST_PART = 255  # bytes, on most file systems
+# Endings of picture files: a hint for lists, what can be read is told by the content.
+PICTURES = frozenset(
+    f".{name}"
+    for name in ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "avif", "heic", "heif")
+)
 _DEEPEST = 16
 
 
@@ -99,6 +104,19 @@ def subfolders(root: Path, depth: int = 2) -> list[str]:
         if depth > 1:
             names += [f"{entry.name}/{name}" for name in subfolders(Path(entry.path), depth - 1)]
     return names
+
+
+def picture_folders(root: Path) -> list[str]:
+    """Those of `subfolders` that hold a picture themselves: core makes others there, too."""
+    return [name for name in subfolders(root) if _holds_picture(root / name)]
+
+
+def _holds_picture(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(Path(entry.name).suffix.lower() in PICTURES for entry in entries)
+    except OSError:
+        return False
 
 
 def listing_fingerprint(folder: Path) -> str:

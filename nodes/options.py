@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..trainers.errors import LikenessError
-from .host import io, output_folder
+from .host import io, known_as, output_folder
 from .option_list import all_options, first_options, later_options
 from .recipes import AUTO, check_packages, chosen_attention
 from .runs import NEW, find_run, run_digest, run_names
@@ -37,7 +37,7 @@ class TrainOptionsNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_TrainOptions",
             display_name="Train Options (Likeness)",
             category="Likeness",
@@ -52,6 +52,7 @@ class TrainOptionsNode(io.ComfyNode):
             ],
             outputs=[OptionsType.Output(id="options", display_name="options")],
         )
+        return known_as(schema, "training settings", "optimizer", "scheduler")
 
     @classmethod
     def validate_inputs(

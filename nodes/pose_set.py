@@ -11,7 +11,7 @@ import torch
 from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import poses_of_keypoints, yoga_poses
 from ..comparison.poses import COLOURS, LIMBS, Pose, draw_pose, fit_pose
-from .host import io
+from .host import io, known_as
 from .sockets import KeypointsType, PosesType
 from .widgets import side
 
@@ -23,7 +23,7 @@ class PoseSet(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_PoseSet",
             display_name="Pose Set (Likeness)",
             category="Likeness",
@@ -58,6 +58,7 @@ class PoseSet(io.ComfyNode):
                 ),
             ],
         )
+        return known_as(schema, "openpose", "poses", "skeleton")
 
     @classmethod
     def validate_inputs(cls, poses: str | None = None) -> bool | str:

@@ -10,7 +10,7 @@ from ..comparison.prompts import (
     prompt_set_from_text,
 )
 from ..trainers.errors import LikenessError
-from .host import io
+from .host import io, known_as
 from .sockets import PromptsType
 
 OWN = "own text"
@@ -22,7 +22,7 @@ class PromptSetNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_PromptSet",
             display_name="Prompt Set (Likeness)",
             category="Likeness",
@@ -65,6 +65,7 @@ class PromptSetNode(io.ComfyNode):
                 io.String.Output(id="negative_prompt", display_name="negative"),
             ],
         )
+        return known_as(schema, "prompts", "prompt list", "batch prompts")
 
     @classmethod
     def validate_inputs(

@@ -29,6 +29,7 @@ from .host import (
     encoder_device,
     interrupted,
     io,
+    known_as,
     model_names,
     model_path,
     models_there,
@@ -52,7 +53,7 @@ class Score(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_Score",
             display_name="Score (Likeness)",
             category="Likeness",
@@ -90,6 +91,7 @@ class Score(io.ComfyNode):
             is_output_node=True,
             not_idempotent=True,
         )
+        return known_as(schema, "evaluate", "clip score", "similarity", "metrics")
 
     @classmethod
     def validate_inputs(

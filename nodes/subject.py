@@ -14,8 +14,8 @@ from ..trainers.recipe import Subject as SubjectSpec
 from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from . import miniature
-from .host import ADVANCED, input_folder, io
-from .names import listing_fingerprint, photo_folder, subfolders
+from .host import ADVANCED, input_folder, io, known_as
+from .names import listing_fingerprint, photo_folder, picture_folders
 from .recipes import check_packages
 from .sockets import SubjectType
 from .values import SubjectSource
@@ -26,7 +26,7 @@ class Subject(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_Subject",
             display_name="Subject (Likeness)",
             category="Likeness",
@@ -83,7 +83,8 @@ class Subject(io.ComfyNode):
                     default=False,
                     optional=True,
                     extra_dict=ADVANCED,
-                    tooltip="Use a .txt file of the same name as the photograph's own prompt.",
+                    tooltip="Use a .txt file of the same name as the photograph's own prompt, "
+                    "with the token, or {token}, in it.",
                 ),
                 io.Boolean.Input(
                     "flip",
@@ -117,6 +118,7 @@ class Subject(io.ComfyNode):
                 ),
             ],
         )
+        return known_as(schema, "dataset", "training images", "photos", "captions")
 
     @classmethod
     def validate_inputs(
@@ -157,7 +159,7 @@ class Subject(io.ComfyNode):
 def folder_names() -> list[str]:
     """The folders to choose from."""
     bundled = [miniature.SUBJECT] if miniature.subject_folder() else []
-    return [*subfolders(input_folder()), *bundled]
+    return [*picture_folders(input_folder()), *bundled]
 
 
 def find_folder(name: str) -> Path:

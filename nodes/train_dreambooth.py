@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import host
-from .host import io
+from .host import io, known_as
 from .training import (
     adapter_name,
     adapter_outputs,
@@ -25,7 +25,7 @@ class TrainDreamBooth(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_TrainDreamBooth",
             display_name="Train DreamBooth (Likeness)",
             category="Likeness",
@@ -40,6 +40,7 @@ class TrainDreamBooth(io.ComfyNode):
             inputs=[*material_inputs(), *course_inputs(learning_rate=2e-6)],
             outputs=[*adapter_outputs(), *record_outputs()],
         )
+        return known_as(schema, "finetune", "fine-tune", "trainer", "full training")
 
     @classmethod
     def validate_inputs(

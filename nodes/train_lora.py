@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import host
-from .host import ADVANCED, io
+from .host import ADVANCED, io, known_as
 from .sockets import LoraModelType
 from .training import (
     adapter_name,
@@ -29,7 +29,7 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="Likeness_TrainLoRA",
             display_name="Train LoRA (Likeness)",
             category="Likeness",
@@ -63,6 +63,7 @@ class TrainLoRA(io.ComfyNode):
                 *record_outputs(),
             ],
         )
+        return known_as(schema, "finetune", "fine-tune", "trainer", "lora training", "dora")
 
     @classmethod
     def validate_inputs(

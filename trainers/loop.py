@@ -28,7 +28,7 @@ from .cpu import fit_to_cpu
 from .errors import CheckpointError, Diverged, RunFailed
 from .events import Emit
 from .health import advice
-from .material import draw_missing_class_images, gather, written_prompts
+from .material import draw_missing_class_images, gather, photo_prompts, written_prompts
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
 from .optimizers import (
@@ -129,6 +129,13 @@ def note_prompts(run: Run, base: BaseModel) -> None:
         run.note(NEVER_SEEN % ", ".join(unknown))
     if cut := cut_prompts(base.tokenizer, prompts):
         run.note(cut)
+    token, taught = run.recipe.subject.token, photo_prompts(run)
+    without = sum(token.lower() not in prompt.lower() for prompt in taught)
+    if without:
+        run.note(
+            f"{without} of {len(taught)} photographs are trained without the token {token!r} in "
+            "their prompt or caption: what they show is not learned for it."
+        )
 
 
 @dataclass(frozen=True)

@@ -189,14 +189,18 @@ def gather(run: Run, base: BaseModel) -> Material:
     return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts))
 
 
+def photo_prompts(run: Run) -> list[str]:
+    """The prompt of each photograph of a run. Raises as `written_prompts`."""
+    photos = subject_photos(run.folder.photos_file, run.recipe, run.places.photos).photos
+    return [_prompt(run.recipe, photo) for photo in photos]
+
+
 def written_prompts(run: Run) -> list[str]:
     """All prompts of a run, each once, also those of class images and previews.
 
     Raises SubjectError if the photographs changed since the recipe was bound.
     """
-    recipe = run.recipe
-    photos = subject_photos(run.folder.photos_file, recipe, run.places.photos).photos
-    prompts = [_prompt(recipe, photo) for photo in photos]
+    recipe, prompts = run.recipe, photo_prompts(run)
     if recipe.prior is not None:
         drawn = recipe.prior.source == "images" and recipe.prior.images is None
         prompts += [*recipe.class_prompts(), recipe.prior.negative if drawn else ""]

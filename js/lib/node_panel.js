@@ -15,7 +15,7 @@ export function addPanel(node, name, content, { styles, minHeight, minWidth = 32
   loadStyle(...styles);
   let height = minHeight;
   const element = h("div", { class: "likeness lk-panel" }, content);
-  keepKeys(element);
+  keepKeys(element, { letters: false });
   const widget = node.addDOMWidget(name, "likeness", element, {
     serialize: false,
     hideOnZoom: false,

@@ -471,3 +471,26 @@ def test_the_inner_nodes_are_in_no_menu_of_new_and_old_comfyui(nodes, monkeypatc
         monkeypatch.setattr(schema, mark, False, raising=False)
     for node in (nodes.draw_cells.DrawCells, nodes.draw_cells.KeepCell, nodes.draw_cells.DrawSheet):
         assert getattr(node.define_schema(), mark) is True
+
+
+def test_two_contact_sheets_of_one_name_are_refused(nodes):
+    def sheet(name):
+        return {"class_type": "Likeness_ContactSheet", "inputs": {"name": name}}
+
+    prompt = {"7": sheet("study"), "12:7": sheet("Study"), "8": sheet(["3", 0])}
+    hidden = SimpleNamespace(prompt=prompt, unique_id="7")
+    with pytest.raises(ComparisonError, match="Two Contact Sheets are called 'study'"):
+        nodes.contact_sheet.check_alone(hidden, "study")
+    prompt["12:7"] = sheet("other")
+    nodes.contact_sheet.check_alone(hidden, "study")
+
+
+def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypatch):
+    mark = nodes.contact_sheet.ContactSheet.fingerprint_inputs
+    monkeypatch.setattr(nodes.contact_sheet, "files_gone", lambda name: False)
+    before = mark(name="study", redraw="")
+    assert mark(name="study", redraw="") == before
+    again = mark(name="study", redraw="r4")
+    assert len({before, again, mark(name="study", redraw="r4")}) == 3
+    after = mark(name="study", redraw="")
+    assert after != before and mark(name="study", redraw="") == after
