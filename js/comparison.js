@@ -72,15 +72,12 @@ class ComparisonPanel {
   }
 
   /** Shows cells that were just drawn, or all when it is finished. */
-  drawn({ name, drawn, finished }) {
+  drawn({ name, drawn, finished, line }) {
     // What is being read may be older than this news.
     if (finished || this.#loading || this.#comparison?.name !== name) this.load(name);
     else this.#refresh(addDrawn(this.#comparison, drawn));
-  }
-
-  /** Shows the server's line: cells done, left, and the time left. */
-  say(text) {
-    say(this.#comparison ? this.count : this.message, text);
+    // Cells done, left, and the time left.
+    if (line) say(this.#comparison ? this.count : this.message, line);
   }
 
   #replace(comparison) {
@@ -156,7 +153,7 @@ app.registerExtension({
     if (node.comfyClass !== NODE) return;
     const panel = new ComparisonPanel();
     panels.set(node, panel);
-    takeOver(node, (text) => panel.say(text));
+    takeOver(node);
     limitHeight(widgetOf(node, "redraw"), 56);
     addPanel(node, "likeness_comparison", panel.element, { styles: ["grid"], minHeight: 240 });
     follow(node, "comparison", (name) => panel.load(name));

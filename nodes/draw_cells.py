@@ -206,7 +206,9 @@ class KeepCell(io.ComfyNode):
             trim_heap()  # else the freed weights of earlier variants add up
         progress = Progress(job.node_id)
         progress.show(len(job.files) - left, len(job.files), image)
-        progress.say(progress_line(len(job.files), number + 1, left, time.time() - job.started))
+        line = progress_line(len(job.files), number + 1, left, time.time() - job.started)
+        progress.say(line)
+        job.news.say(line)
         return io.NodeOutput(path.name)
 
 

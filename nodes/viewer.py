@@ -95,6 +95,10 @@ class CellNews:
         """A cell's file is written."""
         self._news.add({str(index): drawn_at(self._pictures[index])})
 
+    def say(self, line: str) -> None:
+        """A line for the panel; core's own messages do not say of which workflow they are."""
+        self._news.add({"line": line})
+
     def flush(self) -> None:
         """Tells what has not been told."""
         self._news.flush()
@@ -103,11 +107,12 @@ class CellNews:
         """The comparison is whole, with its sheet."""
         self._tell({}, True)
 
-    def _send(self, drawn: dict[str, Any]) -> None:
+    def _send(self, news: dict[str, Any]) -> None:
+        drawn = {index: at for index, at in news.items() if index != "line"}
         # The file is for viewers that open later.
         write_view(self._folder, self._plan, self._pictures, None)
-        self._tell(drawn, False)
+        self._tell(drawn, False, news.get("line", ""))
 
-    def _tell(self, drawn: dict[str, Any], finished: bool) -> None:
-        message = {"name": self._folder.name, "drawn": drawn, "finished": finished}
+    def _tell(self, drawn: dict[str, Any], finished: bool, line: str = "") -> None:
+        message = {"name": self._folder.name, "drawn": drawn, "finished": finished, "line": line}
         tell_browser(EVENT, self._to | message)

@@ -7,14 +7,17 @@ import { hideWidget, widgetOf } from "./node_panel.js";
 
 const TEXT = "$$node-text-preview"; // ComfyUI's name for the widget of that line
 
-const said = new WeakMap(); // node -> what to do with its line
+const taken = new WeakSet();
 let listening = false;
 
-/** Leaves a node's line of text to `then(text)`, and its pictures to its panel. */
-export function takeOver(node, then = () => {}) {
+/**
+ * Leaves a node's line of text and its pictures to its panel. The line is not taken from here:
+ * core does not say of which workflow it is, and another one's node may have the same number.
+ */
+export function takeOver(node) {
   node.hideOutputImages = true; // in the Vue renderer
   node.onDrawBackground = () => {}; // in the classic one
-  said.set(node, then);
+  taken.add(node);
   if (!listening) listen();
   listening = true;
 }
@@ -22,8 +25,7 @@ export function takeOver(node, then = () => {}) {
 function listen() {
   api.addEventListener("progress_text", ({ detail }) => {
     const node = nodeOfId(detail.nodeId);
-    said.get(node)?.(detail.text);
-    if (said.has(node)) afterCore(() => hideText(node));
+    if (taken.has(node)) afterCore(() => hideText(node));
   });
 }
 

@@ -515,7 +515,7 @@ def test_prodigy_with_the_usual_rate_is_refused(nodes):
         "method": {"kind": "lora"}, "name": "x", "steps": 8, "batch": 1, "preview_every": 0,
         "train_text_encoder": True, "precision": "fp32", "optimizer": "prodigy", "seed": 0,
     }  # fmt: skip
-    with pytest.raises(RecipeError, match="nothing would be learned. Set it to 1"):
+    with pytest.raises(RecipeError, match="nothing would be learned"):
         nodes.recipes.build_recipe(Subject(), None, None, learning_rate=1e-4, **given)
     recipe = nodes.recipes.build_recipe(Subject(), None, None, learning_rate=1.0, **given)
     assert recipe.optimizer.learning_rate == 1

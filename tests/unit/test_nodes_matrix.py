@@ -441,7 +441,7 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
         files=[tmp_path / f"{number}.png" for number in range(4)],
         missing=[0, 2, 3],
         values=[(adapter, *["same"] * 10) for adapter in adapters],
-        news=SimpleNamespace(drawn=lambda cell: None),
+        news=SimpleNamespace(drawn=lambda cell: None, say=lambda line: None),
         node_id="m",
         started=0.0,
     )

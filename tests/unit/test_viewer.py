@@ -106,9 +106,11 @@ def test_viewers_hear_of_each_cell_and_later_ones_read_the_file(
     assert [at > 0 for at in view["drawn"]] == [True, True, True, False]
     assert data["finished"] is False
     told.drawn(1)
+    told.say("3 of 4 cells done")
     told.flush()
     assert list(sent[-1][1]["drawn"]) == ["1"]
+    assert sent[-1][1]["line"] == "3 of 4 cells done"
     told.finished()
     assert sent[-1][1] == {
-        "node": "12", "workflow": "w", "name": "x", "drawn": {}, "finished": True,
+        "node": "12", "workflow": "w", "name": "x", "drawn": {}, "finished": True, "line": "",
     }  # fmt: skip
