@@ -19,6 +19,7 @@ from likeness.tools.workflows.__main__ import text_of
 from likeness.tools.workflows.pages import pages
 from likeness.tools.workflows.saved import saved
 from likeness.trainers.presets import preset
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = runpy.run_path(str(ROOT / "tests" / "comfy" / "graphs.py"))
@@ -72,9 +73,11 @@ def test_the_stored_files_are_what_the_builder_writes():
 
 
 @every
-def test_a_workflow_has_a_thumbnail(name):
-    picture = (FOLDER / f"{name}.jpg").read_bytes()
-    assert picture[:3] == b"\xff\xd8\xff" and len(picture) < 200_000
+def test_a_workflow_has_a_thumbnail_and_a_picture_of_its_graph(name):
+    graphs = FOLDER.parent / "docs" / "images" / "graphs"
+    with Image.open(FOLDER / f"{name}.jpg") as card, Image.open(graphs / f"{name}.jpg") as graph:
+        assert card.size == (640, 640)
+        assert graph.width == 1200 > graph.height
 
 
 # Nodes, widgets and links
@@ -298,7 +301,7 @@ def rows(name):
     STUB["install"]()
     module = importlib.import_module("likeness.nodes.rows")
     (matrix,) = kinds(name)["Likeness_Matrix"]
-    labels = [label or "base" for label, _ in module.adapter_lines(matrix["adapters"])]
+    labels = [label or "base" for label, *_ in module.adapter_lines(matrix["adapters"])]
     posed = module.posed_labels(matrix["pose_rows"], labels)
     variants = [
         Variant(name=label, with_pose=matrix["with_pose"] if label in posed else "without")

@@ -1,10 +1,11 @@
-"""Shows the bundled workflows in ComfyUI's own editor, and draws their thumbnails.
+"""Shows the bundled workflows in ComfyUI's own editor, and takes pictures of them.
 
     python -m tools.workflows.look [NAME …]
 
 Starts a ComfyUI with the pack as it is now; needs Playwright and Chromium. Says which nodes
 overlap or are larger than the file says, and whether the editor would save other values; then
-writes `workflows/<name>.jpg`. Fails where the editor does not know a node or does not draw it.
+writes `docs/images/graphs/<name>.jpg`. Fails where the editor does not know a node or does not
+draw it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from .settings import OPENPOSE, SD15
 
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
-WIDTH = 1200  # of a thumbnail
+PICTURES = ROOT / "docs" / "images" / "graphs"
+WIDTH = 1200  # of a picture
 SCALE = 0.75  # of the canvas while it is photographed: letters are still drawn
 MARGIN = 40
 PHOTOS = "my_photos"  # the folder that the workflows name
@@ -114,8 +116,8 @@ def check_drawn(
             raise NotDrawn(f"{name} ({node['id']}) is not on the picture")
 
 
-def draw_thumbnail(editor: Editor, path: Path) -> None:
-    """Writes the thumbnail beside a workflow's file; prints what is wrong with it."""
+def take_picture(editor: Editor, path: Path) -> None:
+    """Writes the picture of a workflow's graph; prints what is wrong with it."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     editor.load(stored)
     if unknown := editor.unknown():
@@ -127,7 +129,7 @@ def draw_thumbnail(editor: Editor, path: Path) -> None:
     picture = photograph(editor, shown)
     height = round(picture.height * WIDTH / picture.width)
     small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    small.save(path.with_suffix(".jpg"), quality=82, optimize=True)
+    small.save(PICTURES / f"{path.stem}.jpg", quality=82, optimize=True)
 
 
 def write_stand_ins(home: Path) -> None:
@@ -157,7 +159,7 @@ def main() -> None:
             editor.page.add_style_tag(content=HIDE)
             for path in paths:
                 if path.stem in (sys.argv[1:] or [path.stem]):
-                    draw_thumbnail(editor, path)
+                    take_picture(editor, path)
         finally:
             server.stop()
 
