@@ -19,12 +19,13 @@ from typing import IO, Any
 
 from PIL import Image
 
-from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata, strip_prompts
+from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata
 from ..trainers.base_file import digest_of
 from ..trainers.errors import AdapterError
 from ..trainers.files import replace
 from ..trainers.recipe import Recipe
 from ..trainers.runs import RunFolder
+from ..trainers.stripped import strip_prompts
 from ..trainers.subject import read_subject
 from ..trainers.tensor_file import read_header
 from .errors import ComparisonError

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Prior, explain
-from .host import ADVANCED, input_folder, io, known_as
+from .host import ADVANCED, input_folder, io
 from .names import listing_fingerprint, photo_folder, picture_folders
 from .sockets import PriorType
 from .values import PriorSource
-from .widgets import number, seed, whole
+from .widgets import known_as, number, seed, whole
 
 DRAWN = "draw with the base model"
 TEACHER = "none: what the base predicts"

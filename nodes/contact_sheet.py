@@ -22,7 +22,6 @@ from .host import (
     files_named,
     graph_builder,
     io,
-    known_as,
     model_path,
     output_folder,
     with_metadata,
@@ -31,6 +30,7 @@ from .matrix import ADAPTER_STRENGTH, CellMatrix
 from .sockets import MatrixType, StudyType
 from .study import cache_folder, cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
+from .widgets import known_as
 
 SHEET = "Likeness_ContactSheet"
 _drawn_again = ""  # when cells were last asked for again

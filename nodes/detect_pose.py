@@ -17,10 +17,11 @@ from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.poses import Pose
 from ..trainers.errors import LikenessError
-from .host import interrupted, io, known_as, models_folder
+from .host import interrupted, io, models_folder
 from .names import folder_inside
 from .pose_set import pose_images
 from .sockets import KeypointsType
+from .widgets import known_as
 
 WEIGHTS = "body_pose_model.pth"
 DETECTION_SIDE = 512  # the shorter side, as controlnet_aux's own call shrinks it

@@ -315,13 +315,6 @@ def with_clip_skip(clip: Any, skipped: int) -> Any:
     return clip
 
 
-def known_as(schema: io.Schema, *words: str) -> io.Schema:
-    """A node that is also found by these words, where ComfyUI knows that (0.11.0 and later)."""
-    if hasattr(schema, "search_aliases"):
-        schema.search_aliases = list(words)
-    return schema
-
-
 def with_metadata() -> bool:
     """Whether pictures may carry the workflow; ComfyUI can be told that they may not."""
     return not args.disable_metadata

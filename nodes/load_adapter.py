@@ -11,9 +11,10 @@ from ..trainers.adapter import SCORES, AdapterInfo, clip_skip_of, read_metadata
 from ..trainers.base_file import PARTS
 from ..trainers.errors import AdapterError, LikenessError
 from .adapters import apply_adapter
-from .host import has_model, io, known_as, model_names, model_path, with_clip_skip
+from .host import has_model, io, model_names, model_path, with_clip_skip
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
+from .widgets import known_as
 
 KINDS = ("loras", "checkpoints", "diffusers")
 

@@ -16,7 +16,7 @@ from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
 from .board import pin
 from .cells import Values
-from .host import blocked, io, known_as, output_folder
+from .host import blocked, io, output_folder
 from .load_adapter import adapter_fingerprint, find_adapter
 from .rows import (
     BASE,
@@ -30,7 +30,7 @@ from .rows import (
 )
 from .sockets import MatrixType, PosesType, PromptsType
 from .study import cache_folder
-from .widgets import number, seed, side, whole
+from .widgets import known_as, number, seed, side, whole
 
 # The outputs that stand for a cell, in the order of `CellMatrix.values`.
 ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..trainers.errors import LikenessError
-from .host import io, known_as, output_folder
+from .host import io, output_folder
 from .option_list import all_options, first_options, later_options
 from .recipes import AUTO, check_packages, chosen_attention
 from .runs import NEW, find_run, run_digest, run_names
 from .sockets import OptionsType
 from .values import TrainOptions
+from .widgets import known_as
 
 
 def _run_inputs() -> list[io.Input]:

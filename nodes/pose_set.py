@@ -11,9 +11,9 @@ import torch
 from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import poses_of_keypoints, yoga_poses
 from ..comparison.poses import COLOURS, LIMBS, Pose, draw_pose, fit_pose
-from .host import io, known_as
+from .host import io
 from .sockets import KeypointsType, PosesType
-from .widgets import side
+from .widgets import known_as, side
 
 ALL = "all four yoga poses"
 

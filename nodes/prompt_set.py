@@ -10,8 +10,9 @@ from ..comparison.prompts import (
     prompt_set_from_text,
 )
 from ..trainers.errors import LikenessError
-from .host import io, known_as
+from .host import io
 from .sockets import PromptsType
+from .widgets import known_as
 
 OWN = "own text"
 NONE = "-"  # as a negative prompt: no words, also where the set has some

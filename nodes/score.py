@@ -29,7 +29,6 @@ from .host import (
     encoder_device,
     interrupted,
     io,
-    known_as,
     model_names,
     model_path,
     models_there,
@@ -42,7 +41,7 @@ from .runs import runs_folder
 from .sockets import StudyType, SubjectType
 from .study import Study, cache_folder
 from .values import SubjectSource
-from .widgets import switch
+from .widgets import known_as, switch
 
 AUTO, NONE = "auto", "none"
 IMAGES, TEXTS = "clip_vision", "text_encoders"  # ComfyUI's folders

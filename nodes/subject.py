@@ -14,11 +14,12 @@ from ..trainers.recipe import Subject as SubjectSpec
 from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from . import miniature
-from .host import ADVANCED, input_folder, io, known_as
+from .host import ADVANCED, input_folder, io
 from .names import listing_fingerprint, photo_folder, picture_folders
 from .recipes import check_packages
 from .sockets import SubjectType
 from .values import SubjectSource
+from .widgets import known_as
 
 
 class Subject(io.ComfyNode):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import host
-from .host import io, known_as
+from .host import io
 from .training import (
     adapter_name,
     adapter_outputs,
@@ -18,6 +18,7 @@ from .training import (
     record_outputs,
     report,
 )
+from .widgets import known_as
 
 
 class TrainDreamBooth(io.ComfyNode):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import host
-from .host import ADVANCED, io, known_as
+from .host import ADVANCED, io
 from .sockets import LoraModelType
 from .training import (
     adapter_name,
@@ -19,7 +19,7 @@ from .training import (
     record_outputs,
     report,
 )
-from .widgets import number, switch, whole
+from .widgets import known_as, number, switch, whole
 
 UNET = "lora_unet_"
 

@@ -58,3 +58,10 @@ def switch(id: str, tooltip: str, *, default: bool = False, advanced: bool = Fal
 
 def _seldom(advanced: bool) -> dict[str, Any]:
     return {"optional": True, "extra_dict": ADVANCED} if advanced else {}
+
+
+def known_as(schema: io.Schema, *words: str) -> io.Schema:
+    """A node that is also found by these words, where ComfyUI knows that (0.11.0 and later)."""
+    if hasattr(schema, "search_aliases"):
+        schema.search_aliases = list(words)
+    return schema

@@ -13,10 +13,10 @@ from likeness.trainers.adapter import (
     read_metadata,
     recipe_of,
     save_adapter,
-    strip_prompts,
 )
 from likeness.trainers.errors import AdapterError, OutOfSpace
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
+from likeness.trainers.stripped import strip_prompts
 from safetensors.torch import load_file, save_file
 
 MODULE = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"

@@ -43,7 +43,7 @@ def adapter(tmp_path):
     assert isinstance(RECIPE.method, LoRA)
     metadata = metadata_for(RECIPE, steps=4, losses=[0.1, 0.2])
     metadata["ss_dataset_dirs"] = json.dumps({"/srv/anna/photos/set": {"n": 1}})
-    metadata["ss_datasets"] = json.dumps([{"image_dir": "/home/anna smith/of her"}])
+    metadata["ss_datasets"] = json.dumps([{"image_dir": "/srv/anna smith/of her"}])
     metadata["ss_tag_frequency"] = json.dumps({"10_someone": {"in the garden": 3}})
     metadata["modelspec.description"] = "of her garden"
     save_adapter(path, tensors, metadata, dtype="fp32")

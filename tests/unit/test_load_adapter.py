@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers.adapter import metadata_for, strip_prompts
+from likeness.trainers.adapter import metadata_for
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
+from likeness.trainers.stripped import strip_prompts
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -107,7 +107,7 @@ def test_what_went_wrong_beside_the_main_process_is_told(folder):
     ended = SimpleNamespace(
         folder=folder, exit_code=lambda: next(codes), new_events=reader.new_events
     )
-    assert "GPU 1 is full" in job._follow(ended, lambda event: None, None)
+    assert "GPU 1 is full" in job._follow(ended, lambda event: None, None)[0]
 
 
 def test_what_a_run_is_asked(folder):
