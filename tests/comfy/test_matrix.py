@@ -199,13 +199,15 @@ def test_a_changed_prompt_draws_its_column_only(server, drawn):
 def test_another_order_and_other_names_draw_nothing(server, drawn):
     assert server.run(graph("renamed")).status == "success"
     drawn()
+    folder = server.home / "output" / "likeness" / "comparisons" / "renamed"
+    old, new = (folder / row / "64x96" / "rain.png" for row in ("base", "plain"))
+    before = old.read_bytes()
     rows = ("two.safetensors", "first = one.safetensors", "plain = base")
     outcome = server.run(graph("renamed", prompts=PROMPTS[::-1], adapters=rows))
     assert outcome.status == "success", outcome.error
     assert drawn("all") == []
-    folder = server.home / "output" / "likeness" / "comparisons" / "renamed"
-    old, new = (folder / row / "64x96" / "rain.png" for row in ("base", "plain"))
-    assert old.read_bytes() == new.read_bytes()
+    assert new.read_bytes() == before
+    assert not old.parent.parent.exists(), "no row is called so any more"
 
 
 def test_another_row_and_a_replaced_adapter_draw_their_rows(server, drawn):

@@ -203,6 +203,7 @@ def test_a_cell_is_what_the_same_nodes_draw_by_themselves(server, graph):
         matrix, sheet = ids["Likeness_Matrix"], ids["Likeness_ContactSheet"]
         values = [ADAPTERS[row], texts[key], plan["prompts"]["negative"], 0, None, 0.0, row, 64, 64]
         values[0] = "none (base)" if row == "base" else values[0]
+        values += [None, 1.0]  # the matrix, and the adapter's strength
         black = {"width": 64, "height": 64, "batch_size": 1, "color": 0}
         prompt["black"] = {"class_type": "EmptyImage", "inputs": black}
         values[4] = ["black", 0]
