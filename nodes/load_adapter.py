@@ -145,18 +145,18 @@ def label_of(path: Path, on_model: float, on_clip: float) -> str:
     if not on_model == on_clip == 1:
         same = on_model == on_clip
         name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
-    said = [] if path.is_dir() else lessons(read_metadata(path), clip_skip_of(path))
+    said = [] if path.is_dir() else lessons(read_metadata(path))
     return f"{name}: {', '.join(said)}" if said else name
 
 
-def lessons(info: AdapterInfo, clip_skip: int) -> list[str]:
+def lessons(info: AdapterInfo) -> list[str]:
     """Kind, rank, steps, clip skip, loss and scores of a file that Likeness trained; else []."""
     if "likeness.version" not in info.metadata:
         return []
     kinds = {"lora": f"LoRA of rank {info.rank}", "dora": f"DoRA of rank {info.rank}"}
     said = [kinds.get(info.kind, "full fine-tune")]
     said += [f"{info.steps} steps"] if info.steps is not None else []
-    said += [f"clip skip {clip_skip}"] if clip_skip > 1 else []
+    said += [f"clip skip {info.clip_skip}"] if info.clip_skip > 1 else []
     said += [f"loss {info.loss:.3g}"] if info.loss is not None else []
     return said + [f"{name} {value:.2f}" for name, value in scores_in(info.metadata).items()]
 

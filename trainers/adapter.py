@@ -219,6 +219,16 @@ class AdapterInfo:
     family: str
     metadata: dict[str, str]
 
+    @property
+    def clip_skip(self) -> int:
+        """What it was trained with, 1 where it does not say; also where prompts were stripped."""
+        try:
+            said = json.loads(self.metadata.get(RECIPE) or self.metadata.get(STRIPPED) or "{}")
+            skipped = said["text_encoder"]["clip_skip"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return 1
+        return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
+
 
 def read_metadata(path: Path) -> AdapterInfo:
     """What a file is, from its header alone, in bounded memory. Raises AdapterError."""
@@ -272,19 +282,8 @@ def _recipe_or_none(metadata: Mapping[str, str]) -> Recipe | None:
 
 
 def clip_skip_of(path: Path) -> int:
-    """The clip skip that an adapter was trained with, 1 where it does not say.
-
-    Also of a file whose prompts were stripped. Raises AdapterError for a damaged one.
-    """
-    if path.is_dir():
-        return 1
-    metadata = _header(path).metadata
-    try:
-        said = json.loads(metadata.get(RECIPE) or metadata.get(STRIPPED) or "{}")
-        skipped = said["text_encoder"]["clip_skip"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return 1
-    return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
+    """The clip skip of a file, or 1 of a folder. Raises AdapterError for a damaged file."""
+    return 1 if path.is_dir() else read_metadata(path).clip_skip
 
 
 def recipe_of(path: Path) -> Recipe:

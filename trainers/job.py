@@ -263,7 +263,7 @@ def _failure_text(event: Event, folder: RunFolder) -> str:
     return f"{event.data['message']}\nThe log is {folder.log}"
 
 
-def _error_of(job: Job, failure: str | None, stopped: bool = False) -> LikenessError:
+def _error_of(job: Job, failure: str | None, stopped: bool) -> LikenessError:
     """What to raise for a process without a result, by its last event or its exit code."""
     code, folder = job.exit_code(), job.folder
     if code == OutOfSpace.exit_code:

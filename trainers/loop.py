@@ -123,15 +123,15 @@ def load(run: Run) -> BaseModel:
 
 def note_prompts(run: Run, base: BaseModel) -> None:
     """Says which words of the run's prompts the base never saw, and which are cut off."""
-    prompts = written_prompts(run)
+    taught = photo_prompts(run)
+    prompts = written_prompts(run.recipe, taught)
     ids = tokenize(base.tokenizer, prompts)
     if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
         run.note(NEVER_SEEN % ", ".join(unknown))
     if cut := cut_prompts(base.tokenizer, prompts):
         run.note(cut)
-    token, taught = run.recipe.subject.token, photo_prompts(run)
-    without = sum(token.lower() not in prompt.lower() for prompt in taught)
-    if without:
+    token = run.recipe.subject.token
+    if without := sum(token.lower() not in prompt.lower() for prompt in taught):
         run.note(
             f"{without} of {len(taught)} photographs are trained without the token {token!r} in "
             "their prompt or caption: what they show is not learned for it."

@@ -190,17 +190,17 @@ def gather(run: Run, base: BaseModel) -> Material:
 
 
 def photo_prompts(run: Run) -> list[str]:
-    """The prompt of each photograph of a run. Raises as `written_prompts`."""
+    """The prompt of each photograph of a run.
+
+    Raises SubjectError if the photographs changed since the recipe was bound.
+    """
     photos = subject_photos(run.folder.photos_file, run.recipe, run.places.photos).photos
     return [_prompt(run.recipe, photo) for photo in photos]
 
 
-def written_prompts(run: Run) -> list[str]:
-    """All prompts of a run, each once, also those of class images and previews.
-
-    Raises SubjectError if the photographs changed since the recipe was bound.
-    """
-    recipe, prompts = run.recipe, photo_prompts(run)
+def written_prompts(recipe: Recipe, of_photos: Sequence[str]) -> list[str]:
+    """All prompts of a run, each once, also those of class images and previews."""
+    prompts = [*of_photos]
     if recipe.prior is not None:
         drawn = recipe.prior.source == "images" and recipe.prior.images is None
         prompts += [*recipe.class_prompts(), recipe.prior.negative if drawn else ""]

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Lock
 
@@ -71,12 +72,18 @@ def open_picture(source: Path | io.BytesIO) -> Image.Image:
         ) from None
 
 
-def _known_formats() -> list[str]:
-    Image.init()
-    with suppress(ImportError):  # else known only where another of ComfyUI's packs asks for it
+@cache  # a failed import is searched for anew each time
+def _register_heif() -> None:
+    """Else HEIC would be known only where another of ComfyUI's packs asks for it."""
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    _register_heif()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 

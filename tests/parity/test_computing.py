@@ -239,6 +239,17 @@ def test_a_run_goes_on_in_its_tier(places, monkeypatch):
     assert json.loads((result.folder / "tier.json").read_text())["tier"] == "checkpointing"
 
 
+def test_only_as_many_checkpoints_stay_as_asked_though_each_step_is_saved(places):
+    folder, kept = prepare(recipe("lora", saving={"every": 1}, schedule={"steps": 8}), places), []
+
+    def emit(kind, **data):
+        if kind == "checkpoint":
+            kept.append(len(checkpoint.found(folder.checkpoints)))
+
+    loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
+    assert len(kept) == 8 and max(kept) <= 2, "the newest, and the one before until it is proven"
+
+
 def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monkeypatch):
     """In 8 bits it could only begin anew: what was learned is worth more than the tier."""
     whole = recipe(name="changed", saving={"every": 1}, schedule={"steps": 3})

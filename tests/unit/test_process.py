@@ -198,15 +198,15 @@ def test_a_full_disk_says_that_the_run_goes_on(folder):
 )
 def test_the_exit_code_tells_what_no_event_could(folder, code, failure, kind):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: code)
-    error = job._error_of(ended, failure)
+    error = job._error_of(ended, failure, stopped=False)
     assert type(error) is kind and (failure or "") in str(error)
 
 
 def test_a_run_of_two_processes_that_is_trained_elsewhere_says_so(folder):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: 1)  # torch's, whatever ours was
     with FileLock(folder.lock):
-        assert type(job._error_of(ended, None)) is RunBusy
-    assert type(job._error_of(ended, None)) is RunFailed
+        assert type(job._error_of(ended, None, stopped=False)) is RunBusy
+    assert type(job._error_of(ended, None, stopped=False)) is RunFailed
 
 
 def test_a_run_that_leaves_says_so_to_its_panel(folder, monkeypatch):

@@ -69,8 +69,7 @@ def test_a_note_is_said_once_though_the_run_starts_again_in_another_memory_tier(
 
 def test_photographs_that_are_trained_without_the_token_are_told(monkeypatch):
     prompts = ["a photo of SKS man", "a man on a beach", "a man"]
-    for name in ("photo_prompts", "written_prompts"):
-        monkeypatch.setattr(loop, name, lambda run: prompts)
+    monkeypatch.setattr(loop, "photo_prompts", lambda run: prompts)
     monkeypatch.setattr(loop, "tokenize", lambda *_: torch.zeros(1, dtype=int))
     for name in ("unknown_words", "cut_prompts"):
         monkeypatch.setattr(loop, name, lambda *_: None)

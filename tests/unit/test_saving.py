@@ -86,13 +86,3 @@ def test_a_run_that_saves_at_its_end_is_late_after_five_minutes_or_fifty_savings
     assert checkpoints.late()
     run.recipe = Recipe().changed(saving={"every": 100})
     assert not checkpoints.late()
-
-
-def test_only_as_many_checkpoints_stay_as_asked_though_each_step_is_saved(parts):
-    run, state = parts
-    checkpoints = saving.Checkpoints(run, state)
-    for done in range(1, 9):
-        checkpoints.prove(done - 1 - done % 3)  # the losses are read every few steps,
-        checkpoints.prove(done)  # and all of them before a checkpoint
-        checkpoints.save(done)
-        assert len(kept(run)) <= run.recipe.saving.keep + 1
