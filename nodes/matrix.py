@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
-from ..comparison.matrix import Cell, Plan, plan_from_data
+from ..comparison.matrix import Cell, Plan, WithPose, plan_from_data
 from ..comparison.poses import Pose, fit_pose
 from ..comparison.prompts import PromptSet
 from ..trainers.base_file import digest_of
@@ -38,7 +38,7 @@ ADAPTER_STRENGTH = 10  # behind the matrix, for it is younger: saved wires keep 
 # Those that are the same all along a variant's rows.
 OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
 
-WITH_POSE = ("without", "with", "both")
+WITH_POSE = get_args(WithPose)
 ABSENT = object()  # an input without a wire
 
 

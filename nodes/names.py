@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from ..trainers.errors import LikenessError
+from ..trainers.pictures import endings
 
 # What some file system takes for a drive or a stream, refuses, or drops at a name's end.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:*?\"<>|]|[. ]$|^ ")
@@ -17,11 +18,6 @@ _DEVICES = re.compile(
 _SEPARATORS = frozenset("/\\∕⁄／⧸＼﹨∖⧵⧹")  # and what looks like one
 _JOINERS = "\u200c\u200d"  # of the letters of a word, in some scripts
 _LONGEST_PART = 255  # bytes, on most file systems
-# Endings of picture files: a hint for lists, what can be read is told by the content.
-PICTURES = frozenset(
-    f".{name}"
-    for name in ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "avif", "heic", "heif")
-)
 _DEEPEST = 16
 
 
@@ -114,7 +110,7 @@ def picture_folders(root: Path) -> list[str]:
 def _holds_picture(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
-            return any(Path(entry.name).suffix.lower() in PICTURES for entry in entries)
+            return any(Path(entry.name).suffix.lower() in endings() for entry in entries)
     except OSError:
         return False
 

@@ -87,6 +87,17 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
+@cache
+def endings() -> frozenset[str]:
+    """How the names of picture files end, ".jpg" and others: a hint, for the content counts.
+
+    HEIC's are among them also where it cannot be read, so that the reason is told.
+    """
+    known = _known_formats()
+    found = (end for end, name in Image.registered_extensions().items() if name in known)
+    return frozenset({*found, ".heic", ".heif"})
+
+
 @dataclass
 class _Strictness:
     """How many threads ask for it now, and what was set before."""
