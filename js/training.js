@@ -72,6 +72,11 @@ class TrainingPanel {
       title: "Keep what is learned so far, as a finished adapter",
       click: () => this.#stopAndSave(),
     });
+    this.on = button({
+      text: "Train on",
+      title: "Train the steps that are left; queues the workflow",
+      click: () => this.#trainOn(),
+    });
     this.cancel = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
     this.full = h(
       "div",
@@ -82,7 +87,7 @@ class TrainingPanel {
       this.chart.element,
       this.film.element,
       this.message,
-      h("div", { class: "lk-foot" }, this.note, this.save, this.cancel),
+      h("div", { class: "lk-foot" }, this.note, this.save, this.on, this.cancel),
     );
     this.empty = h("div", { class: "lk-empty" }, EMPTY);
     this.element = h("div", { class: "lk-fill" }, this.empty, this.full);
@@ -123,7 +128,8 @@ class TrainingPanel {
     show(this.empty, !known);
     show(this.full, known);
     this.full.dataset.status = state.status;
-    say(this.state, ENDINGS[state.status] ?? stageText(state));
+    const cancelled = state.status === "stopped" && !state.saved;
+    say(this.state, ENDINGS[cancelled ? "cancelled" : state.status] ?? stageText(state));
     if (state.total) this.#showProgress(state.step, state.total);
     else if (state.stage?.total) this.#showProgress(state.stage.done, state.stage.total);
     say(this.facts.Speed, pace(state.secondsPerStep) || "–");
@@ -158,6 +164,7 @@ class TrainingPanel {
     const running = state.status === "running";
     const training = running && state.stage?.name === "train";
     show(this.save, training);
+    show(this.on, state.status === "stopped" && Boolean(state.saved));
     show(this.cancel, running && this.#here);
     const text = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
     say(this.note, text);
@@ -166,16 +173,27 @@ class TrainingPanel {
   }
 
   async #stopAndSave() {
-    this.save.disabled = true;
     say(this.note, "Saving after this step …");
-    const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/stop`;
+    await this.#ask(this.save, "stop", "The run could not be stopped");
+  }
+
+  async #trainOn() {
+    if (await this.#ask(this.on, "go-on", "The run cannot go on")) app.queuePrompt(0);
+  }
+
+  /** Asks something of the run; returns whether it will be done. */
+  async #ask(asked, what, refusal) {
+    asked.disabled = true;
+    const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/${what}`;
     try {
       const answer = await api.fetchApi(route, { method: "POST" });
       if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+      return true;
     } catch (error) {
-      say(this.note, `The run could not be stopped: ${error.message}`);
+      say(this.note, `${refusal}: ${error.message}`);
+      return false;
     } finally {
-      this.save.disabled = false;
+      asked.disabled = false;
     }
   }
 

@@ -1,6 +1,7 @@
 """What the panels in the browser ask of the server.
 
-All but "stop and save" only reads; small copies of photographs go to ComfyUI's temp folder.
+All but "stop and save" and "train on" only reads; small copies of photographs go to ComfyUI's
+temp folder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .board import pinned
 from .host import add_answer, add_get, output_folder, temp_folder
 from .names import inside
 from .photo_view import photo_view
-from .run_routes import run_events, stop_run
+from .run_routes import run_events, stop_run, train_on
 from .study import study_folder
 from .subject import find_folder, subject_spec
 from .viewer import VIEW
@@ -34,6 +35,7 @@ def register() -> None:
     output = output_folder
     add_answer("GET", "/likeness/runs/{run}", lambda asked, _: run_events(output(), asked))
     add_answer("POST", "/likeness/runs/{run}/stop", lambda *asked: stop_run(output(), *asked))
+    add_answer("POST", "/likeness/runs/{run}/go-on", lambda *asked: train_on(output(), *asked))
 
 
 def board(query: Query) -> dict[str, Any]:

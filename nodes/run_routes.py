@@ -1,6 +1,8 @@
-"""What a training panel asks of a run: its events, and to stop and save. The run's folder knows.
+"""What a training panel asks of a run: its events, to stop and save, and to train on. The run's
+folder knows.
 
-A run is named by its folder's name; no other folder is read, and nothing but `stop` is written.
+A run is named by its folder's name; no other folder is read, and nothing but the files `stop` and
+`go-on` is written.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..trainers.events import EventReader
-from .runs import run_of_id
+from .runs import asked_to_go_on, run_of_id
 
 Answer = tuple[int, dict[str, Any]]  # status and JSON
 
@@ -45,6 +47,24 @@ def stop_run(output: Path, asked: Mapping[str, str], headers: Mapping[str, str])
     if not run.is_busy():
         return 409, {"error": "The run is not being trained."}
     run.stop.touch()
+    return 200, {}
+
+
+def train_on(output: Path, asked: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+    """Asks for the steps left of a stopped ``run``, to be trained when its node is queued again.
+
+    Only for pages of this very server.
+    """
+    if not same_origin(headers):
+        return 403, {"error": "Only ComfyUI's own page may ask a run to go on."}
+    run = run_of_id(output, asked.get("run", ""))
+    if run is None:
+        return _NO_RUN
+    result = run.result()
+    if run.is_busy() or result is None or not result.stopped:
+        return 409, {"error": "The run was not stopped before its last step."}
+    run.go_on.touch()
+    asked_to_go_on.append(run.path.name)
     return 200, {}
 
 

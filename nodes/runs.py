@@ -13,6 +13,10 @@ from .names import inside
 
 NEW = "a new training"
 
+# Stopped runs whose other steps were asked for since ComfyUI started: what their nodes gave is
+# not to be kept then.
+asked_to_go_on: list[str] = []
+
 
 def runs_folder(output: Path) -> Path:
     """The folder of the run folders."""

@@ -52,7 +52,7 @@ class TrainDreamBooth(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
-        """Changes when the base model's file does, and after a run was stopped, to go on."""
+        """Changes when the base model's file does, and when a stopped run is to go on."""
         return fingerprint(base_model)
 
     @classmethod

@@ -16,7 +16,7 @@ from .follower import Follower
 from .host import io
 from .names import file_fingerprint
 from .recipes import AUTO, build_recipe, check_packages, chosen_optimizer
-from .runs import places
+from .runs import asked_to_go_on, places
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource, TrainOptions
 from .widgets import MOST_STEPS, number, seed, switch, whole
@@ -146,21 +146,18 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
     return True
 
 
-# Runs that were asked to stop and save. ComfyUI would keep what they gave for the result and not
-# ask again: queued again, they go on.
-_stopped: list[Path] = []
 _given: set[Path] = set()  # adapters that were given out: deleted, they are trained again
 
 
 def fingerprint(base_model: str | None) -> str:
-    """Changes when the base model's file is replaced, after a run was stopped, and when an adapter
-    was deleted. None is a connected base model.
+    """Changes when the base model's file is replaced, when a stopped run was asked to go on, and
+    when an adapter was deleted. None is a connected base model.
     """
     try:
         file = file_fingerprint(host.model_path("checkpoints", base_model)) if base_model else ""
     except LikenessError as error:
         file = str(error)
-    return f"{file} {len(_stopped)} {sum(not path.is_file() for path in _given)}"
+    return f"{file} {len(asked_to_go_on)} {sum(not path.is_file() for path in _given)}"
 
 
 def learn(
@@ -206,11 +203,10 @@ def run(
             interrupted=host.interrupted,
             before_start=follower.begin,
             device=host.training_device(),
+            keep_stopped=True,
         )
         follower.pin(result.folder)
         _given.add(result.adapter)
-        if result.stopped:
-            _stopped.append(result.folder)
         return result
     finally:
         follower.end()
@@ -234,12 +230,15 @@ def loss_map(result: Result) -> dict[str, list[float]]:
 def report(result: Result) -> str:
     """What was trained, where the file is, how the loss went and what took how long."""
     reused = "This training was finished already and is reused: attempt + 1 trains it again."
-    stopped = f"stopped before its {result.recipe.schedule.steps} steps: queue again to go on"
+    stopped = (
+        f"stopped and saved before its {result.recipe.schedule.steps} steps: "
+        "Train on in the panel trains the others"
+    )
     losses = result.losses
     tenth = max(1, len(losses) // 10)
     lines = [
         f"{result.adapter.name}: {result.recipe.label()}, {result.steps} steps",
-        *([reused] if result.reused else []),
+        *([reused] if result.reused and not result.stopped else []),
         *([stopped] if result.stopped else []),
         f"saved as {result.adapter}",
         f"the run's folder is {result.folder}",

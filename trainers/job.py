@@ -179,12 +179,17 @@ def _command(processes: int) -> list[str]:
 
 def _check_gpus(processes: int) -> None:
     """Raises RunFailed if not each process has a GPU of its own, where there are any."""
-    from torch import cuda  # seconds, which only several processes cost
+    from torch import cuda, distributed  # seconds, which only several processes cost
 
     if cuda.is_available() and processes > cuda.device_count():
         raise RunFailed(
             f"{processes} processes were asked for, but there are only {cuda.device_count()} GPUs: "
             "each process needs one of its own. Ask for fewer, or for the CPU."
+        )
+    if cuda.is_available() and not distributed.is_nccl_available():
+        raise RunFailed(
+            "This PyTorch has no NCCL, through which processes on GPUs share their gradients "
+            "(there is none for Windows): ask for one process, or for the CPU."
         )
 
 
@@ -197,8 +202,12 @@ def train(
     before_start: Callable[[RunFolder], None] | None = None,
     processes: int = 1,
     device: str = "auto",
+    keep_stopped: bool = False,
 ) -> Result:
     """Trains a recipe in its own process and waits for it; a finished equal run is reused.
+
+    One that was stopped and saved goes on, or with `keep_stopped` is reused, too, unless it was
+    asked to go on (`RunFolder.settled`).
 
     `before_start` is called with the run's folder when all checks have passed and there is
     something to train.
@@ -210,8 +219,8 @@ def train(
     """
     if processes > 1 and device != "cpu":
         _check_gpus(processes)
-    folder = prepare(recipe, places)
-    result = folder.finished()
+    folder = prepare(recipe, places, keep_stopped=keep_stopped)
+    result = folder.settled() if keep_stopped else folder.finished()
     if result is not None:
         return replace(result, reused=True)
     folder.log.touch()
@@ -278,9 +287,22 @@ def _error_of(job: Job, failure: str | None, stopped: bool) -> LikenessError:
     return RunFailed(_last_words(code, folder))
 
 
+# What Windows ends a process with instead of a signal (NTSTATUS), as an unsigned number.
+_WINDOWS_ENDS = {
+    0xC0000005: "an access violation: often a driver, or no memory",
+    0xC0000017: "no memory",
+    0xC000012D: "no memory: a larger page file helps",
+    0xC0000135: "a missing DLL: often Microsoft's Visual C++ runtime",
+    0xC000013A: "Ctrl-C or a closed window",
+    0xC0000409: "a fatal error inside a library",
+}
+
+
 def _last_words(code: int | None, folder: RunFolder) -> str:
     cause = f"ended with code {code}"
-    if code is not None and code < 0:
+    if code in _WINDOWS_ENDS:
+        cause = f"ended with code 0x{code:X} ({_WINDOWS_ENDS[code]})"
+    elif code is not None and code < 0:
         cause = f"was ended by {signal.Signals(-code).name}"
         if -code == getattr(signal, "SIGKILL", 0):
             cause += " (often: out of memory)"

@@ -43,7 +43,7 @@ from .previews import draw_previews, previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
-from .runs import Result, RunFolder, continued
+from .runs import Result, RunFolder, continued, same_lessons
 from .samples import Material, stacked, step_samples, validation_samples
 from .saving import Checkpoints
 from .step import Compute, Learner, Prompts, accumulate, losses_of, update
@@ -212,9 +212,13 @@ def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoi
 
 
 def resume(run: Run, state: checkpoint.State) -> int:
-    """Loads the newest whole checkpoint, or the continued run's; returns its step, else 0."""
+    """Loads the newest whole checkpoint, or one of a run of the same lesson, or the continued
+    run's; returns its step, else 0.
+    """
     recipe, folder = run.recipe, run.folder
     candidates = [(folder.checkpoints, recipe.digest())]
+    for other in same_lessons(recipe, run.places):
+        candidates.append((other.checkpoints, other.recipe().digest()))
     if recipe.continues:
         earlier = continued(recipe, run.places)
         candidates.append((earlier.checkpoints, recipe.continues))
@@ -242,7 +246,7 @@ def learn(run: Run, training: Training, start: int) -> int:
     """
     recipe, state = run.recipe, training.state
     factor, last_text_step = rate_factor(recipe.schedule), text_steps(recipe)
-    if start and _due(recipe.previews.every, start) and not previews_drawn(run, start):
+    if previews_due(recipe, start) and not previews_drawn(run, start):
         preview(run, training, start)
     recorded = recordable(run, training.tier)
     compute = compute_of(run, training.learner, state, training.tier, recorded=recorded)
@@ -291,14 +295,20 @@ def advance(run: Run, training: Training, compute: Compute, step: int, *, record
 
 def looks(recipe: Recipe, done: int) -> bool:
     """Whether a validation or previews are due after a step."""
-    return _due(recipe.validate_every, done) or _due(recipe.previews.every, done)
+    return _due(recipe.validate_every, done) or previews_due(recipe, done)
+
+
+def previews_due(recipe: Recipe, done: int) -> bool:
+    """Whether previews are drawn after `done` steps: before the first, too, and after the last."""
+    every = recipe.previews.every
+    return _due(every, done) or (every > 0 and done == recipe.schedule.steps)
 
 
 def look(run: Run, training: Training, done: int) -> None:
     """The validation and the previews that are due after a step."""
     if _due(run.recipe.validate_every, done):
         validate(run, training, done)
-    if _due(run.recipe.previews.every, done):
+    if previews_due(run.recipe, done):
         preview(run, training, done)
 
 

@@ -136,6 +136,13 @@ class Recipe(Part):
         """SHA-256 of the canonical JSON, 64 hex digits: the identity of a bound run."""
         return hashlib.sha256(self.to_json(indent=None).encode()).hexdigest()
 
+    def lesson(self) -> Recipe:
+        """The recipe without what only shows or keeps what is learned; equal ones teach the same.
+
+        Left out are previews, validation, and how often the state is saved and how many are kept.
+        """
+        return self.changed(previews=Previews(), saving={"every": 0, "keep": 1}, validate_every=0)
+
     def label(self) -> str:
         """A short name of the method: ``lora-r4``, ``dora-r4`` or ``dreambooth-512``."""
         if isinstance(self.method, DreamBooth):

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "stop"
 
     @property
+    def go_on(self) -> Path:
+        """A file that asks for the steps left of a run that was stopped and saved."""
+        return self.path / "go-on"
+
+    @property
     def lock(self) -> Path:
         """Locked while a process trains here."""
         return self.path / "lock"
@@ -121,6 +126,7 @@ class RunFolder:
         for key in ("recipe", "folder", "reused"):
             del data[key]
         write_whole(self.result_file, json.dumps(data, indent=2))
+        self.go_on.unlink(missing_ok=True)
 
     def result(self) -> Result | None:
         """The result, or None if there is none, it is damaged, or its adapter file is gone."""
@@ -142,6 +148,17 @@ class RunFolder:
         """The result of all steps, or None."""
         result = self.result()
         return None if result is None or result.stopped else result
+
+    def settled(self) -> Result | None:
+        """The result of all steps, or of fewer after which it was stopped and saved, unless it was
+        asked to go on.
+        """
+        return self.finished() if self.go_on.exists() else self.result()
+
+    def steps_done(self) -> int:
+        """The steps of the result; those planned where there is none."""
+        result = self.result()
+        return self.recipe().schedule.steps if result is None else result.steps
 
     def is_busy(self) -> bool:
         """Whether a process trains here now."""
@@ -211,17 +228,19 @@ def _same(what: str, named: str | None, given: str) -> None:
         )
 
 
-def prepare(recipe: Recipe, places: Places) -> RunFolder:
+def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> RunFolder:
     """Checks everything that can be checked without torch, and writes the run's folder.
 
     The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. That
-    of a finished run is left as it is. Raises a LikenessError; then nothing has been written.
+    of a finished run (with `keep_stopped` of a settled one) of an equal lesson is left as it is.
+    Raises a LikenessError; then nothing has been written.
     """
     bound = bind(recipe, places)
     recipe = bound.recipe
     folder = RunFolder(places.runs.resolve() / recipe.run_name())
-    if folder.finished():
-        return folder
+    for one in (folder, *same_lessons(recipe, places)):
+        if one.settled() if keep_stopped else one.finished():
+            return one
     if recipe.continues is not None:
         continued(recipe, places)
     require_packages(recipe)
@@ -236,6 +255,24 @@ def prepare(recipe: Recipe, places: Places) -> RunFolder:
         kind = OutOfSpace if is_full(error) else RunFailed
         raise kind(f"The run's folder {folder.path} cannot be written: {error}") from None
     return folder
+
+
+def same_lessons(recipe: Recipe, places: Places) -> list[RunFolder]:
+    """Other runs of this name that learn just the same as a bound recipe, the newest first.
+
+    They differ in previews, validation, or how their state is saved.
+    """
+    lesson, own = recipe.lesson().digest(), recipe.digest()
+    found = []
+    for path in places.runs.glob(f"{recipe.name}-{recipe.label()}-*"):
+        folder = RunFolder(path)
+        try:
+            other = folder.recipe()
+        except RecipeError:
+            continue  # a folder of another version, or no run at all
+        if other.digest() != own and other.lesson().digest() == lesson:
+            found.append((folder.recipe_file.stat().st_mtime, folder))
+    return [folder for _, folder in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
 def busy_text(folder: RunFolder) -> str:
@@ -261,17 +298,22 @@ def continued(recipe: Recipe, places: Places) -> RunFolder:
     Raises RecipeError if it is not among the runs, has as many steps already, or trained other
     weights or with another optimizer, so that its state does not fit.
     """
-    digest = recipe.continues or ""
+    folder = run_of(recipe.continues or "", places)
+    steps = folder.steps_done()
+    if steps >= recipe.schedule.steps:
+        raise RecipeError(
+            f"schedule.steps is {recipe.schedule.steps}, but the run it continues has "
+            f"{steps} already: give the total, old and new steps together."
+        )
+    _check_continues(recipe, folder.recipe())
+    return folder
+
+
+def run_of(digest: str, places: Places) -> RunFolder:
+    """The run of a recipe's digest. Raises RecipeError if it is not among the runs."""
     for path in sorted(places.runs.glob(f"*-{digest[:8]}")):
         folder = RunFolder(path)
         if folder.recipe().digest() == digest:
-            steps = folder.recipe().schedule.steps
-            if steps >= recipe.schedule.steps:
-                raise RecipeError(
-                    f"schedule.steps is {recipe.schedule.steps}, but the run it continues has "
-                    f"{steps} already: give the total, old and new steps together."
-                )
-            _check_continues(recipe, folder.recipe())
             return folder
     raise RecipeError(f"The run {digest[:8]} to continue is not in {places.runs}.")
 

@@ -20,7 +20,7 @@ from .job import train
 from .places import Places
 from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
-from .runs import Result, RunFolder
+from .runs import Result, RunFolder, run_of
 
 
 def add_commands(commands: Any) -> None:
@@ -83,7 +83,11 @@ def find_recipe(text: str) -> tuple[Recipe, Places | None]:
 
 
 def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
-    """The recipe with `part.field=value` settings applied; values are JSON, else text."""
+    """The recipe with `part.field=value` settings applied; values are JSON, else text.
+
+    All at once: what is allowed only beside another setting may come before it.
+    """
+    parts: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
@@ -93,8 +97,13 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
         except ValueError:
             value = text
         part, dot, field = name.partition(".")
-        recipe = recipe.changed(**{part: {field: value} if dot else value})
-    return recipe
+        if not dot:
+            parts[part] = value
+        elif isinstance(held := parts.get(part), dict):
+            held[field] = value
+        else:
+            parts[part] = {field: value}
+    return recipe.changed(**parts)
 
 
 def _places(given: argparse.Namespace, old: Places | None) -> Places:
@@ -119,11 +128,12 @@ def _places(given: argparse.Namespace, old: Places | None) -> Places:
 
 def _train(given: argparse.Namespace) -> int:
     recipe, old = find_recipe(given.recipe)
+    places = _places(given, old)
     if given.more:
-        steps = recipe.schedule.steps + given.more
+        steps = run_of(recipe.digest(), places).steps_done() + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
-    train_shown(recipe, _places(given, old), processes=given.processes, device=given.device)
+    train_shown(recipe, places, processes=given.processes, device=given.device)
     return 0
 
 

@@ -12,7 +12,7 @@ const MOST_NOTICES = 20;
 export function emptyRun() {
   return {
     status: "starting", // running, finished, stopped, failed
-    stage: null, // {name, done, total}
+    stage: null, // {name, done, total, time, from: {done, time}}: now, and when it began
     step: 0,
     total: 0,
     series: emptySeries(),
@@ -59,13 +59,15 @@ const textOf = (value) => (typeof value === "string" ? value : "");
 const HANDLERS = {
   __proto__: null,
 
-  stage(run, { name, done, total }) {
+  stage(run, { name, done, total, time }) {
     // Also after "failed" or "stopped": an attempt appends to the events of the one before.
     run.status = "running";
     run.message = "";
     run.seconds = null;
     run.saved = null;
-    run.stage = { name: textOf(name), done: numberOr(done, 0), total: numberOr(total, 0) };
+    const now = { done: numberOr(done, 0), time: numberOr(time, 0) };
+    const before = run.stage?.name === name && run.stage.done <= now.done ? run.stage.from : now;
+    run.stage = { name: textOf(name), total: numberOr(total, 0), ...now, from: before };
   },
 
   step(run, event) {
@@ -123,9 +125,16 @@ const HANDLERS = {
   },
 };
 
-/** Seconds until the last step at the pace so far, or null. */
+/** Seconds until the end of the pictures that are drawn or encoded, or of the last step, at the pace
+ * so far; null if nothing can be said. */
 export function secondsLeft(run) {
-  if (run.secondsPerStep === null || run.status !== "running" || !run.total) return null;
+  if (run.status !== "running") return null;
+  const { done, total, time, from } = run.stage ?? {};
+  if (total) {
+    const pace = (time - from.time) / (done - from.done);
+    return done > from.done && pace > 0 ? (total - done) * pace : null;
+  }
+  if (run.secondsPerStep === null || !run.total) return null;
   return (run.total - run.step) * run.secondsPerStep;
 }
 

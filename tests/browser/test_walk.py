@@ -75,6 +75,19 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     grid = page.locator(".lk-comparison:visible")
     expect(grid.locator(".lk-count")).to_have_text(re.compile("^12 "), timeout=120_000)
     compare_two(page, grid, expect)
+    viewer = page.locator("dialog.lk-viewer")
+    for _ in range(2):  # out of the two cells, out of the viewer
+        page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+
+    show(editor, editor.number_of("Likeness_TrainLoRA"))
+    before = step_of(training)
+    training.get_by_role("button", name="Train on").click()
+    expect(training.locator(".lk-state")).to_have_text(re.compile("^Training"), timeout=90_000)
+    wait_for(editor, lambda: step_of(training) > before)
+    training.get_by_role("button", name="Cancel").click()
+    training.get_by_role("button", name="Cancel without saving?").click()
+    expect(training.locator(".lk-state")).to_have_text("Interrupted", timeout=90_000)
 
 
 def step_of(training) -> int:

@@ -30,10 +30,10 @@ def comfy(tmp_path_factory, start_comfy):
 
 
 @pytest.fixture
-def start(comfy, workflow):
-    """Queues a training that would take hours; returns its run when it has done a few steps."""
+def queue(comfy, workflow):
+    """Queues a training that would take hours; returns the prompt's id."""
 
-    def start(name):
+    def queue(name):
         prompt = workflow(
             comfy,
             "train_lora",
@@ -52,6 +52,17 @@ def start(comfy, workflow):
             node["inputs"].pop("class_images", None)
         status, answer = comfy.post("/prompt", {"prompt": prompt})
         assert status == 200, answer
+        return answer["prompt_id"]
+
+    return queue
+
+
+@pytest.fixture
+def start(comfy, queue):
+    """Queues such a training; returns its run when it has done a few steps."""
+
+    def start(name):
+        queue(name)
         return wait_for(lambda: working(comfy, name), comfy)
 
     return start
@@ -78,11 +89,11 @@ def wait_for(wanted, comfy, seconds=240):
     raise AssertionError(comfy.log()[-3000:])
 
 
-def stop(comfy, run, **headers):
-    """The status of a POST that asks to stop."""
+def stop(comfy, run, what="stop", **headers):
+    """The status of a POST that asks to stop, or to go on."""
     address = f"http://127.0.0.1:{comfy.port}"
     request = urllib.request.Request(
-        f"{address}/likeness/runs/{run.path.name}/stop",
+        f"{address}/likeness/runs/{run.path.name}/{what}",
         b"",
         {name.replace("_", "-"): value for name, value in headers.items()},
     )
@@ -109,11 +120,18 @@ def test_a_panel_reads_a_run_and_stops_it(comfy, start):
     assert stop(comfy, run, Origin=f"http://127.0.0.1:{comfy.port}") == 409
 
 
-def test_a_run_that_was_stopped_and_saved_goes_on_when_queued_again(comfy, start):
+def test_a_run_that_was_stopped_and_saved_is_kept_until_it_is_asked_to_go_on(comfy, queue, start):
+    ours = {"Origin": f"http://127.0.0.1:{comfy.port}"}
     run = start("halfway")
-    assert stop(comfy, run, Origin=f"http://127.0.0.1:{comfy.port}") == 200
+    assert stop(comfy, run, what="go-on", **ours) == 409
+    assert stop(comfy, run, **ours) == 200
     wait_for(lambda: run.result() is not None and not run.is_busy(), comfy)
     done = run.result().steps
+    asked = queue("halfway")
+    told = wait_for(lambda: comfy.get(f"/history/{asked}"), comfy)
+    assert told[asked]["status"]["status_str"] == "success"
+    assert run.result().steps == done == steps(run)[-1]
+    assert stop(comfy, run, what="go-on", **ours) == 200
     assert start("halfway").path == run.path
     wait_for(lambda: done + 1 in steps(run), comfy)
     comfy.post("/interrupt", {})

@@ -218,7 +218,7 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
         previews={"every": 2, **small},
         saving={"every": 2},
     )
-    assert late[0] == (4 + 2 + 2) * 1e6
+    assert late[0] == (4 + 3 + 2) * 1e6
     seconds = [data["seconds"] for kind, data in events if kind == "step"]
     assert len(seconds) == 4 and max(seconds) < 1e6
 

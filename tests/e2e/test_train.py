@@ -171,6 +171,8 @@ def test_stop_and_save_leaves_an_adapter_and_the_run_goes_on_when_queued_again(
     result = train(recipe, where, on_event=stop_at_five, device="cpu")
     assert result.stopped and 5 <= result.steps < 400
     assert result.adapter.is_file()
+    kept = train(recipe, where, device="cpu", on_event=stop_at_five, keep_stopped=True)
+    assert kept.reused and kept.stopped and kept.steps == result.steps
     starts = []
     again = train(
         recipe,
@@ -209,6 +211,11 @@ def test_a_cancelled_run_goes_on_where_it_was(base, photos, tmp_path, monkeypatc
     cancel()
     # The state after the step that was cancelled is saved, though no checkpoints were asked for.
     assert steps[first] > done
+    done, first = steps[-1], len(steps)
+    enough[0] = first + 1
+    recipe = recipe.changed(previews={"prompts": ["a cat"], "every": 30_000, "steps": 1})
+    cancel()
+    assert steps[first] > done, "previews that were asked for later began it anew"
 
 
 def test_cancel_raises_and_leaves_no_process(base, photos, tmp_path):
@@ -277,7 +284,7 @@ def wait_for(folder, wanted, seconds=120):
 
 def test_previews_and_validation_are_drawn_and_said(train, tmp_path):
     settings = [
-        'previews={"prompts": ["a photo of {token} {class}"], "every": 2, "width": 64, '
+        'previews={"prompts": ["a photo of {token} {class}"], "every": 3, "width": 64, '
         '"height": 64, "steps": 2}',
         "subject.holdout=1",
         "validate_every=2",
@@ -287,7 +294,7 @@ def test_previews_and_validation_are_drawn_and_said(train, tmp_path):
     kinds = [event.kind for event in events]
     assert kinds.count("validation") == 2
     previews = [event for event in events if event.kind == "preview"]
-    assert [event.data["step"] for event in previews] == [2, 4]
+    assert [event.data["step"] for event in previews] == [0, 3, 4]
     run = only("output/likeness/runs/*", tmp_path)
     assert all((run / event.data["path"]).is_file() for event in previews)
 

@@ -38,6 +38,21 @@ test("a run from its start to its end", () => {
   );
 });
 
+test("the time left is of the class images while they are drawn", () => {
+  const drawn = (done, time) => ({
+    ...event("stage", { name: "class images", done, total: 200 }),
+    time,
+  });
+  const run = runOf(drawn(40, 1000));
+  assert.equal(secondsLeft(run), null);
+  addEvents(run, [drawn(48, 1040), drawn(60, 1100)]);
+  assert.equal(secondsLeft(run), 140 * 5);
+  addEvents(run, [drawn(0, 2000), drawn(10, 2010)]); // drawn anew: another beginning
+  assert.equal(secondsLeft(run), 190);
+  addEvents(run, [event("stage", { name: "train", done: 0, total: 0 })]);
+  assert.equal(secondsLeft(run), null);
+});
+
 test("a stopped run stays stopped, and one that failed goes on when it is tried again", () => {
   assert.equal(
     runOf(step(5), event("stopped", { step: 5 }), event("finished", { seconds: 1 })).status,

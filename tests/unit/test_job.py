@@ -88,7 +88,7 @@ def test_nor_do_the_processes_that_torchrun_starts(tmp_path, monkeypatch, alone)
 def test_more_processes_than_gpus_are_refused_with_the_count(monkeypatch, device, refused):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(job, "prepare", lambda recipe, places: pytest.fail("prepared"))
+    monkeypatch.setattr(job, "prepare", lambda recipe, places, **_: pytest.fail("prepared"))
     if refused:
         with pytest.raises(RunFailed, match="only 2 GPUs"):
             job.train(None, None, on_event=print, processes=3, device=device)
@@ -126,6 +126,12 @@ def test_a_run_of_two_processes_that_was_asked_to_end_is_no_failure(tmp_path, mo
     event = json.dumps({"v": 1, "time": 0.0, "kind": "stopped", "step": 0})
     tell = f"open({str(folder.events)!r}, 'a').write({event!r} + chr(10)); raise SystemExit(1)"
     monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
-    monkeypatch.setattr(job, "prepare", lambda recipe, places: folder)
+    monkeypatch.setattr(job, "prepare", lambda recipe, places, **_: folder)
     with pytest.raises(RunCancelled):
         job.train(None, None, on_event=lambda event: None, processes=2, device="cpu")
+
+
+def test_how_windows_ended_a_run_is_said_in_words(tmp_path):
+    said = job._last_words(3221225477, RunFolder(tmp_path))
+    assert "0xC0000005" in said and "memory" in said and "3221225477" not in said
+    assert "code 7" in job._last_words(7, RunFolder(tmp_path))

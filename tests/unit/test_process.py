@@ -73,7 +73,7 @@ def test_only_a_ctrl_c_while_the_process_starts_is_meant_for_it(folder, monkeypa
             given.update(options)
             raise RunFailed("enough")
 
-    monkeypatch.setattr(job, "prepare", lambda recipe, places: folder)
+    monkeypatch.setattr(job, "prepare", lambda recipe, places, **_: folder)
     monkeypatch.setattr(job, "Job", Job)
     with pytest.raises(RunFailed):
         job.train(None, None, on_event=print, before_start=lambda run: run.stop.touch())

@@ -4,6 +4,7 @@ import importlib
 import json
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -12,6 +13,7 @@ from likeness.trainers.runs import RunFolder
 
 runpy.run_path(str(Path(__file__).resolve().parents[1] / "comfy" / "stub.py"))["install"]()
 routes = importlib.import_module("likeness.nodes.run_routes")
+fingerprint = importlib.import_module("likeness.nodes.training").fingerprint
 
 ID = "anna-lora-r4-01234567"
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8188"}
@@ -84,6 +86,21 @@ def test_a_run_that_works_is_stopped(run, tmp_path):
         assert routes.run_events(tmp_path, {"run": ID})[1]["working"]
         assert routes.stop_run(tmp_path, {"run": ID}, OURS) == (200, {})
     assert run.stop.exists()
+
+
+def test_only_a_run_that_was_stopped_and_saved_can_be_asked_to_go_on(run, tmp_path, monkeypatch):
+    done = SimpleNamespace(stopped=False)
+    monkeypatch.setattr(RunFolder, "result", lambda self: done)
+    assert routes.train_on(tmp_path, {"run": ID}, OURS)[0] == 409
+    done.stopped = True
+    with FileLock(run.lock):
+        assert routes.train_on(tmp_path, {"run": ID}, OURS)[0] == 409
+    assert routes.train_on(tmp_path, {"run": ID}, {})[0] == 403
+    assert routes.train_on(tmp_path, {"run": "nobody"}, OURS)[0] == 404
+    assert not run.go_on.exists()
+    before = fingerprint(None)
+    assert routes.train_on(tmp_path, {"run": ID}, OURS) == (200, {})
+    assert run.go_on.exists() and fingerprint(None) != before  # ComfyUI asks the node again
 
 
 @pytest.mark.parametrize(

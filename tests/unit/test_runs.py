@@ -1,6 +1,8 @@
 import json
+import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from likeness.trainers.photo_file import class_photos, subject_photos
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.runs import Result, RunFolder, bind, prepare
+from likeness.trainers.runs import Result, RunFolder, bind, prepare, same_lessons
 from PIL import Image
 
 
@@ -187,6 +189,53 @@ def result_in(folder, adapter):
         precision="fp32",
         peak_memory=7,
     )
+
+
+SHOWN = {"previews": {"prompts": ["a cat"], "every": 5}, "saving": {"every": 7, "keep": 2}}
+
+
+def finish(folder, tmp_path, **changes):
+    adapter = tmp_path / "a.safetensors"
+    adapter.touch()
+    folder.write_result(replace(result_in(folder, adapter), **changes))
+
+
+def test_a_run_that_is_only_shown_or_saved_in_another_way_is_not_trained_anew(places, tmp_path):
+    first = prepare(recipe(), places)
+    finish(first, tmp_path)
+    assert prepare(recipe(**SHOWN), places).path == first.path
+    for parts in ({"seed": 1}, {"name": "other"}, {"attempt": 1}):
+        assert prepare(recipe(**SHOWN, **parts), places).path != first.path
+    assert prepare(recipe(saving={**SHOWN["saving"], "dtype": "fp32"}), places).path != first.path
+
+
+def test_the_newest_run_of_the_same_lesson_comes_first(places):
+    first = prepare(recipe(), places)
+    second = prepare(recipe(**SHOWN), places)
+    third = prepare(recipe(previews={"width": 64}), places)
+    os.utime(first.recipe_file, (1e9, 1e9))
+    (places.runs / "subject-lora-r4-empty").mkdir()
+    others = same_lessons(third.recipe(), places)
+    assert [run.path for run in others] == [second.path, first.path]
+
+
+def test_a_stopped_run_is_settled_until_it_is_asked_to_go_on(places, tmp_path):
+    folder = prepare(recipe(), places)
+    finish(folder, tmp_path, stopped=True)
+    assert folder.settled().stopped and folder.finished() is None
+    folder.go_on.touch()
+    assert folder.settled() is None
+    finish(folder, tmp_path, stopped=True, steps=5)  # stopped again, later
+    assert folder.settled().steps == 5
+
+
+def test_a_stopped_run_is_continued_from_the_steps_that_it_did(places, tmp_path):
+    earlier = prepare(recipe(), places)
+    finish(earlier, tmp_path, stopped=True, steps=400)
+    digest = earlier.recipe().digest()
+    with pytest.raises(RecipeError, match="400 already"):
+        prepare(recipe(continues=digest, schedule={"steps": 400}), places)
+    prepare(recipe(continues=digest, schedule={"steps": 600}), places)
 
 
 def test_a_result_reads_back_as_it_was_written(places, tmp_path):

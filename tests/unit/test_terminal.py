@@ -11,6 +11,7 @@ from likeness.comparison.errors import ComparisonError
 from likeness.terminal import main
 from likeness.trainers.adapter import metadata_for
 from likeness.trainers.presets import preset
+from likeness.trainers.terminal import with_settings
 from safetensors.torch import save_file
 
 
@@ -79,3 +80,16 @@ def test_a_terminal_that_knows_no_arrows_is_told_the_rest(monkeypatch):
     print("subject \u2191")
     sys.stdout.flush()
     assert raw.getvalue().rstrip().endswith(rb"subject \u2191")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_settings_that_need_each_other_may_come_in_any_order(turned):
+    settings = ["schedule.warmup=50", "schedule.course=cosine"]
+    recipe = with_settings(preset("lora-r4"), settings[::-1] if turned else settings)
+    assert (recipe.schedule.warmup, recipe.schedule.course) == (50, "cosine")
+
+
+def test_a_part_given_whole_takes_its_fields_from_other_settings():
+    settings = ['method={"kind": "lora", "rank": 2}', "method.targets=linear"]
+    method = with_settings(preset("standard"), settings).method
+    assert (method.kind, method.rank, method.targets) == ("lora", 2, "linear")
