@@ -21,7 +21,7 @@ from .in_backward import UpdateInBackward
 from .memory import is_out_of_memory
 from .optimizers import eight_bit_fault
 from .packages import eight_bit_lack
-from .recipe import LoRA, Recipe
+from .recipe import DreamBooth, LoRA, Recipe
 from .run import Run, has_bf16
 from .runs import continued
 from .step import Compute, Learner, gradients
@@ -30,13 +30,14 @@ from .tiers import Size, Tier
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def machine_of(precision: str, accelerator: Accelerator) -> tiers.Machine:
-    """What the tiers ask of this machine."""
+def machine_of(recipe: Recipe, precision: str, accelerator: Accelerator) -> tiers.Machine:
+    """What the tiers ask of this machine for a recipe."""
     return tiers.Machine(
         precision=precision,
         has_bf16=has_bf16(accelerator.device),
         processes=accelerator.num_processes,
-        bitsandbytes=eight_bit_works(accelerator.device),
+        # Tried only where it matters: a build of it for other GPUs may end the process.
+        bitsandbytes=isinstance(recipe.method, DreamBooth) and eight_bit_works(accelerator.device),
     )
 
 
@@ -50,7 +51,7 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
 
     It is kept with the run. Raises RecipeError for a tier of the recipe's that is not for it.
     """
-    choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
+    choice = tiers.available(run.recipe, machine_of(run.recipe, run.precision, run.accelerator))
     tier, note = tiers.stored(run.folder.tier_file) or _tier_before(run), None
     if tier is None or tier not in choice:
         size = size_of(run.recipe, base, parameters)
@@ -91,7 +92,7 @@ def free_memory(accelerator: Accelerator) -> int:
         free = psutil.virtual_memory().available // accelerator.num_processes
     else:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + unused
+        free = torch.cuda.mem_get_info()[0] + unused
     if accelerator.num_processes == 1:
         return free
     mine = torch.tensor(float(free), dtype=torch.float64, device=device)
@@ -106,7 +107,7 @@ def fall(run: Run) -> bool:
     before = run.tier
     if before is None or run.accelerator.num_processes > 1:  # the others wait for this one
         return False
-    choice = tiers.available(run.recipe, machine_of(run.precision, run.accelerator))
+    choice = tiers.available(run.recipe, machine_of(run.recipe, run.precision, run.accelerator))
     lower = tiers.below(before, choice)
     if lower is None or _would_begin_anew(run, before, lower):
         return False
@@ -142,7 +143,7 @@ def use_xformers(run: Run, base: BaseModel) -> None:
     try:
         try_xformers(DTYPES[run.precision], run.accelerator.device)
         base.unet.enable_xformers_memory_efficient_attention()
-    except (ImportError, RuntimeError, ValueError) as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         # One that was built for another PyTorch or for other GPUs.

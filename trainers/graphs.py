@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class CudaRecorder:
     """Records CUDA graphs that share one pool of memory; they are replayed one at a time."""
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
         self._stream = torch.cuda.Stream()
 
     def record(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -56,13 +57,19 @@ class CudaRecorder:
                     work()
         finally:  # also where it fails: what comes next uses the same gradients
             current.wait_stream(self._stream)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), self._pool()
         with (
-            _undone_if_it_fails(self._pool),
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+            _undone_if_it_fails(pool),
+            torch.cuda.graph(graph, pool=pool, stream=self._stream),
         ):
             output = work()
+        self._graphs.add(graph)
         return graph.replay, output
+
+    def _pool(self) -> Any:
+        """That of the graphs there are; a pool whose graphs are all gone cannot be used again."""
+        pools = [graph.pool() for graph in self._graphs]
+        return pools[0] if pools else torch.cuda.graph_pool_handle()
 
 
 @contextmanager
@@ -106,9 +113,9 @@ class _Recording:
 
 
 class Replayed:
-    """Calls `work`, recorded at the second call with each setting and each shape of its inputs.
+    """Calls `work`, recorded for each setting and each shape of its inputs.
 
-    The first one is plain, and makes what the recording will find: the gradients' tensors. Where
+    The first call is plain, and makes what a recording will find: the gradients' tensors. Where
     the work cannot be recorded, `notice(text)` says so once and it is plain from then on.
     The returned tensor is filled anew by the next call.
 
@@ -153,7 +160,9 @@ class Replayed:
         key = (setting, *((tuple(value.shape), value.dtype) for value in inputs))
         if key not in self._met:
             self._met.add(key)
-            return None
+            # Beside a recording, which holds a step's memory, a plain call may find none.
+            if not self._recordings:
+                return None
         addresses = tuple(tensor.data_ptr() for tensor in self._fixed())
         known = self._recordings.get(key)
         if known is not None and known.addresses == addresses:

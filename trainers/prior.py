@@ -137,7 +137,7 @@ def draw_class_images(
     _write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
     at_once = 1
     if cuda:
-        at_once = batch or images_at_once(torch.cuda.mem_get_info(device)[0], size)
+        at_once = batch or images_at_once(torch.cuda.mem_get_info()[0], size)
     tell_notice = notice or (lambda text: None)
     artist = _Artist(
         base, base.unet, prior, prompts, size, clip_skip, device, interrupted, tell_notice

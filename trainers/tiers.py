@@ -94,6 +94,8 @@ def refused(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
         return "schedule.accumulation needs gradients that are kept"
     if recipe.subject.buckets:
         return "subject.buckets can split a step into several backward passes"
+    if recipe.compute.compile:
+        return "compute.compile gives all gradients together"
     if machine.processes > 1:
         return "several processes average gradients that are kept"
     if machine.precision == "fp16" and not machine.has_bf16:
