@@ -17,13 +17,14 @@ from ..trainers.errors import LikenessError
 from .board import pin
 from .cells import Values
 from .host import blocked, io, output_folder
-from .load_adapter import adapter_fingerprint, find_adapter
+from .load_adapter import adapter_fingerprint, adapter_names, find_adapter
 from .rows import (
     BASE,
     SOCKETS,
     Row,
     adapter_lines,
     check_rows,
+    each_step,
     labelled,
     posed_labels,
     with_connected,
@@ -121,8 +122,7 @@ class Matrix(io.ComfyNode):
             *(adapter_5, adapter_6, adapter_7, adapter_8),
         )
         try:
-            for row in adapter_lines(adapters or ""):
-                _path_of(row.name)
+            _written(adapters)
             if adapters is not None:
                 wired = [
                     key for key, value in zip(SOCKETS, sockets, strict=True) if value is not ABSENT
@@ -143,7 +143,7 @@ class Matrix(io.ComfyNode):
     def fingerprint_inputs(cls, adapters: str | None = None, **_: Any) -> str:
         """Changes when a file that is written down is replaced."""
         try:
-            paths = [_path_of(row.name) for row in adapter_lines(adapters or "")]
+            paths = _written(adapters)
         except LikenessError as error:
             return str(error)
         return repr([path and adapter_fingerprint(path) for path in paths])
@@ -167,7 +167,7 @@ class Matrix(io.ComfyNode):
         files = {
             key: _name(key, connected[key]) for key in SOCKETS if connected.get(key) is not None
         }
-        rows = labelled(with_connected(adapter_lines(adapters), files))
+        rows = labelled(_each_step(with_connected(adapter_lines(adapters), files)))
         posed = posed_labels(pose_rows, (row.label for row in rows))
         matrix = plan_from_data(
             {
@@ -201,6 +201,19 @@ def _name(socket: str, value: Any) -> str:
     )
 
 
+def _written(adapters: str | None) -> list[Path | None]:
+    """The files of the rows that are written down. Raises LikenessError."""
+    rows = [row for row in adapter_lines(adapters or "") if row.name not in SOCKETS]
+    for row in rows:
+        _path_of(row.name)
+    return [_path_of(row.name) for row in _each_step(rows)]
+
+
+def _each_step(rows: list[Row]) -> list[Row]:
+    """The rows, with the files on the way of those that ask for them. Raises ComparisonError."""
+    return each_step(rows, adapter_names()) if any(row.each for row in rows) else rows
+
+
 def _path_of(name: str) -> Path | None:
     """The adapter's file, None for the base and what is connected. Raises AdapterError."""
     return None if name in (BASE, *SOCKETS) else find_adapter(name)
@@ -231,7 +244,8 @@ def _axes() -> list[io.Input]:
             tooltip="The rows: one file of the loras or checkpoints folders (or a folder in "
             "diffusers) a line, or 'base' for the untouched model; 'r4 = anna-lora.safetensors' "
             "gives a row its name, and so does 'r4 = adapter_1' for what is connected; "
-            "'anna-lora.safetensors @ 0.7' has that strength.",
+            "'anna-lora.safetensors @ 0.7' has that strength, and '@ steps' makes a row of each "
+            "file that its training saved on the way.",
         ),
         seed("seed", "The first noise of every row: the same all down a column."),
         whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),

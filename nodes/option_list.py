@@ -6,9 +6,9 @@ from typing import get_args
 
 from ..trainers.recipe import Schedule
 from .host import io
+from .later_options import on_the_way, speed
 from .option import Option
 from .recipes import AUTO, chosen_attention
-from .speed_options import speed
 
 COURSES = list(get_args(Schedule.model_fields["course"].annotation))
 
@@ -317,7 +317,7 @@ def _saving() -> list[Option]:
 
 GROUPS = (_previews, _schedule, _text_encoder, _optimizer, _objective, _compute, _saving)
 # Saved graphs hold the values of widgets in their order, so what is new comes after all others.
-LATER_GROUPS = (speed,)
+LATER_GROUPS = (speed, on_the_way)
 
 
 def first_options() -> list[Option]:

@@ -15,18 +15,24 @@ SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
 MOST_STRENGTH = 2.0  # as Load Adapter's
 _KEYED = re.compile(r"(.*?) = (.*)")
 _STRONG = re.compile(r"(.*) @ (-?\d+(?:\.\d+)?)")
+_EACH = re.compile(r"(.*) @ steps")
+_STEP = re.compile(r"(.*)-step(\d{6,})\.safetensors")  # as a run names its files on the way
 
 
 class Row(NamedTuple):
-    """A row's label or "", a file's name, BASE, or one of SOCKETS, and the adapter's strength."""
+    """A row's label or "", a file's name, BASE, or one of SOCKETS, and the adapter's strength.
+
+    With `each` it stands for the files that the same training left on its way, too.
+    """
 
     label: str
     name: str
     strength: float = 1.0
+    each: bool = False
 
 
 def adapter_lines(text: str) -> list[Row]:
-    """The row of each line, ``file``, ``label = file`` or ``label = file @ 0.7``.
+    """The row of each line: ``file``, ``label = file``, ``file @ 0.7`` or ``file @ steps``.
 
     Lines with ``#`` are skipped. Raises ComparisonError for a strength that cannot be.
     """
@@ -34,15 +40,16 @@ def adapter_lines(text: str) -> list[Row]:
     for line in _lines(text):
         match = _KEYED.fullmatch(line)
         label, name = (match[1].strip(), match[2].strip()) if match else ("", line)
-        strong = _STRONG.fullmatch(name)
+        strong, each = _STRONG.fullmatch(name), _EACH.fullmatch(name)
         name, strength = (strong[1].strip(), float(strong[2])) if strong else (name, 1.0)
+        name = each[1].strip() if each else name
         name = BASE if name == "base" else name
-        if abs(strength) > MOST_STRENGTH or (name == BASE and strong):
+        if abs(strength) > MOST_STRENGTH or (name == BASE and (strong or each)):
             raise ComparisonError(
                 f"The Matrix' row {line!r}: a strength is from -{MOST_STRENGTH:g} to "
-                f"{MOST_STRENGTH:g}, and the base has none."
+                f"{MOST_STRENGTH:g}, and the base has neither that nor steps."
             )
-        found.append(Row(label, name, strength))
+        found.append(Row(label, name, strength, bool(each)))
     return found
 
 
@@ -52,7 +59,7 @@ def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[R
     `connected` are files by socket. Raises ComparisonError for a socket that is not connected.
     """
     lines = list(lines)
-    for label, name, _ in lines:
+    for label, name, *_ in lines:
         if name in SOCKETS and name not in connected:
             raise ComparisonError(
                 f"The Matrix' row {label or name!r} stands for what is connected to {name}, and "
@@ -63,15 +70,45 @@ def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[R
     return rows + [Row("", name) for socket, name in connected.items() if socket not in named_here]
 
 
+def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
+    """The rows, those with `each` as one for each file of their training among `files`, by step.
+
+    The file after the last step comes last and has the row's own label. Raises ComparisonError
+    where there are no files on the way.
+    """
+    files, steps = set(files), dict[str, list[tuple[int, str]]]()
+    for file in files:
+        if match := _STEP.fullmatch(file):
+            steps.setdefault(match[1], []).append((int(match[2]), file))
+    found = []
+    for row in rows:
+        if not row.each:
+            found.append(row)
+            continue
+        match = _STEP.fullmatch(row.name)
+        run = match[1] if match else row.name.removesuffix(".safetensors")
+        if run not in steps:
+            raise ComparisonError(
+                f"The Matrix' row {row.label or row.name!r}: its training left no files on the "
+                "way. Set save_adapter_every in Train Options, and queue again; or take '@ steps' "
+                "out."
+            )
+        label = row.label or _label_of(Row("", run), set())
+        found += [Row(f"{label}_{step}", file) for step, file in sorted(steps[run])]
+        if f"{run}.safetensors" in files:
+            found.append(Row(label, f"{run}.safetensors"))
+    return found
+
+
 def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:
     """Raises ComparisonError for what is wrong whatever the connected files are called.
 
     `connected` are sockets. A row without a label gets its file's name, so that `pose_rows` can
-    be checked only where each connected file's row has one.
+    be checked only where each connected file's row has one, and none stands for several files.
     """
     rows = with_connected(adapter_lines(text), {socket: socket for socket in connected})
     _check_labels(row.label for row in rows if row.label)
-    if all(row.label or row.name not in SOCKETS for row in rows):
+    if all(not row.each and (row.label or row.name not in SOCKETS) for row in rows):
         posed_labels(pose_rows, (row.label for row in labelled(rows)))
 
 

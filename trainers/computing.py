@@ -16,7 +16,7 @@ from . import tiers
 from .base_model import BaseModel
 from .checkpoint import State, found
 from .cpu import attention_in_fp32_again
-from .graphs import CudaRecorder, recorded_gradients
+from .graphs import CudaRecorder, Recorded
 from .in_backward import UpdateInBackward
 from .memory import is_out_of_memory
 from .optimizers import eight_bit_fault
@@ -181,7 +181,7 @@ def compute_of(run: Run, learner: Learner, state: State, tier: Tier, *, recorded
     if not recorded:
         return partial(gradients, learner, state.scaler)
     parameters = list(state.parameters.values())
-    return recorded_gradients(learner, state.scaler, parameters, CudaRecorder(), run.note)
+    return Recorded(learner, state.scaler, parameters, CudaRecorder(), run.note)
 
 
 def recordable(run: Run, tier: Tier) -> bool:

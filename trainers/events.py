@@ -9,6 +9,7 @@ Kinds and their data:
 | validation | step, loss |
 | preview | step, index, path (relative to the run folder) |
 | checkpoint | step, path (relative to the run folder) |
+| adapter | step, path |
 | notice | text |
 | saved | path |
 | stopped | step |
@@ -79,6 +80,7 @@ FIELDS: dict[str, dict[str, Check]] = {
     "validation": {"step": _count, "loss": _number},
     "preview": {"step": _count, "index": _count, "path": _inside},
     "checkpoint": {"step": _count, "path": _inside},
+    "adapter": {"step": _count, "path": _text},
     "notice": {"text": _text},
     "saved": {"path": _text},
     "stopped": {"step": _count},

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .samples import Batch
-from .step import Compute, Learner, gradients
+from .step import Learner, gradients
 
 Tensors = tuple[Tensor, ...]
 # (inputs, setting) -> output; all that is no tensor, and changes what is computed, is the setting
@@ -209,34 +209,41 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def recorded_gradients(
-    learner: Learner,
-    scaler: torch.amp.GradScaler,
-    parameters: Sequence[Parameter],
-    recorder: Recorder,
-    notice: Callable[[str], None],
-) -> Compute:
+class Recorded:
     """`step.gradients`, recorded. The gradients' tensors must stay: set them to zero, not None."""
 
-    def work(inputs: Tensors, setting: tuple[int, bool]) -> Tensor:
-        return gradients(learner, scaler, Batch(*inputs, setting[0]))
+    def __init__(
+        self,
+        learner: Learner,
+        scaler: torch.amp.GradScaler,
+        parameters: Sequence[Parameter],
+        recorder: Recorder,
+        notice: Callable[[str], None],
+    ) -> None:
+        def work(inputs: Tensors, setting: tuple[int, bool]) -> Tensor:
+            return gradients(learner, scaler, Batch(*inputs, setting[0]))
 
-    def fixed() -> list[Tensor]:
-        return [*parameters, *(p.grad for p in parameters if p.grad is not None)]
+        def fixed() -> list[Tensor]:
+            return [*parameters, *(p.grad for p in parameters if p.grad is not None)]
 
-    weights = [field.name for field in fields(Batch)].index("weights")
-    replayed = Replayed(work, recorder, notice, fixed=fixed, muted=weights)
-    was_frozen = learner.prompts.embeddings is not None
+        weights = [field.name for field in fields(Batch)].index("weights")
+        self._replayed = Replayed(work, recorder, notice, fixed=fixed, muted=weights)
+        self._prompts = learner.prompts
+        self._was_frozen = self._frozen()
 
-    def compute(batch: Batch) -> Tensor:
-        nonlocal was_frozen
-        frozen = learner.prompts.embeddings is not None
-        if frozen != was_frozen:
-            replayed.forget()  # what was recorded with the text encoder is never asked for again
-            was_frozen = frozen
-        return replayed(batch.tensors(), (batch.priors, frozen))
+    def __call__(self, batch: Batch) -> Tensor:
+        frozen = self._frozen()
+        if frozen != self._was_frozen:
+            self.forget()  # what was recorded with the text encoder is never asked for again
+            self._was_frozen = frozen
+        return self._replayed(batch.tensors(), (batch.priors, frozen))
 
-    return compute
+    def forget(self) -> None:
+        """Drops all recordings and so gives their memory back; the next steps record anew."""
+        self._replayed.forget()
+
+    def _frozen(self) -> bool:
+        return self._prompts.embeddings is not None
 
 
 class _RecordedUNet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -25,9 +24,9 @@ from .computing import (
     use_xformers,
 )
 from .cpu import fit_to_cpu
-from .errors import CheckpointError, Diverged, RunFailed
+from .errors import CheckpointError, RunFailed
 from .events import Emit
-from .health import advice
+from .looks import due, look, looks, preview, previews_due
 from .material import draw_missing_class_images, gather, photo_prompts, written_prompts
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
@@ -39,14 +38,14 @@ from .optimizers import (
     set_rates,
     slow_on_cpu,
 )
-from .previews import draw_previews, previews_drawn
+from .previews import previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
 from .runs import Result, RunFolder, continued, same_lessons
-from .samples import Material, stacked, step_samples, validation_samples
+from .samples import Material, stacked, step_samples
 from .saving import Checkpoints
-from .step import Compute, Learner, Prompts, accumulate, losses_of, update
+from .step import Compute, Learner, Prompts, accumulate, update
 from .stop import Ask, StopSignal
 from .teacher import teacher_of
 from .text import cut_prompts, tokenize
@@ -262,7 +261,7 @@ def learn(run: Run, training: Training, start: int) -> int:
         with checkpoints.doubted():
             meter.add(losses, state.optimizer.param_groups[0]["lr"])
             checkpoints.prove(meter.said)
-            if done == recipe.schedule.steps or ask or _due(recipe.saving.every, done):
+            if done == recipe.schedule.steps or ask or due(recipe.saving.every, done):
                 with meter.paused():
                     checkpoints.prove(meter.said)  # all losses are read now
                     checkpoints.save(done)
@@ -271,7 +270,7 @@ def learn(run: Run, training: Training, start: int) -> int:
         if ask is Ask.SAVE:
             return done
         with meter.paused() if looks(recipe, done) else nullcontext():
-            look(run, training, done)
+            look(run, training, done, compute)
     return recipe.schedule.steps
 
 
@@ -293,55 +292,8 @@ def advance(run: Run, training: Training, compute: Compute, step: int, *, record
     return losses
 
 
-def looks(recipe: Recipe, done: int) -> bool:
-    """Whether a validation or previews are due after a step."""
-    return _due(recipe.validate_every, done) or previews_due(recipe, done)
-
-
-def previews_due(recipe: Recipe, done: int) -> bool:
-    """Whether previews are drawn after `done` steps: before the first, too, and after the last."""
-    every = recipe.previews.every
-    return _due(every, done) or (every > 0 and done == recipe.schedule.steps)
-
-
-def look(run: Run, training: Training, done: int) -> None:
-    """The validation and the previews that are due after a step."""
-    if _due(run.recipe.validate_every, done):
-        validate(run, training, done)
-    if previews_due(run.recipe, done):
-        preview(run, training, done)
-
-
-def preview(run: Run, training: Training, step: int) -> None:
-    """Draws previews, by the main process only."""
-    if run.accelerator.is_main_process:
-        with averaged(training.state):
-            draw_previews(run, training.base, training.learner, step)
-
-
-def _due(every: int, done: int) -> bool:
-    return bool(every) and done % every == 0
-
-
 def text_steps(recipe: Recipe) -> int:
     """How many steps the text encoder learns for."""
     if not recipe.text_encoder.train:
         return 0
     return recipe.text_encoder.last_step or recipe.schedule.steps
-
-
-def validate(run: Run, training: Training, step: int) -> None:
-    """The loss on held-out photographs at fixed noise and timesteps, without dropout.
-
-    Raises Diverged if it is not a number.
-    """
-    learner, state = training.learner, training.state
-    with torch.no_grad(), averaged(state), learner.evaluating(anew=state.average is not None):
-        losses = [
-            losses_of(learner, stacked([sample], learner.device))
-            for sample in validation_samples(run.recipe, training.material)
-        ]
-    loss = float(torch.cat(losses).mean())
-    if not math.isfinite(loss):
-        raise Diverged(f"The validation loss became {loss} at step {step}. {advice(run.recipe)}")
-    run.emit("validation", step=step, loss=loss)

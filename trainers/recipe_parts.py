@@ -230,8 +230,14 @@ class Previews(Part):
 
 
 class Saving(Part):
-    """`every` steps between checkpoints (0: about every five minutes); `keep` the newest ones."""
+    """`every` steps between checkpoints (0: about every five minutes); `keep` the newest ones.
+
+    `adapters_every` steps what is learned is saved as a file like the result's (0: at the end).
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"adapters_every"})
 
     every: int = Field(0, ge=0)
     keep: int = Field(1, ge=1, le=1000)
     dtype: Literal["fp16", "fp32"] = "fp16"
+    adapters_every: int = Field(0, ge=0)

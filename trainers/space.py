@@ -31,13 +31,19 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
     whole = checkpoint * (recipe.saving.keep + 1)  # the new one before the old one goes
     needs = {
         places.runs: max(checkpoint, whole - _size_of(checkpoints)),
-        adapters: weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,  # with the VAE
+        adapters: _files(recipe) * weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,
     }
     disks: dict[int, list[Path]] = defaultdict(list)
     for folder in needs:
         disks[_existing(folder).stat().st_dev].append(folder)
     for folders in disks.values():
         _check_disk(folders, sum(needs[folder] for folder in folders))
+
+
+def _files(recipe: Recipe) -> int:
+    """How many adapters a run leaves, each with the VAE where it is a checkpoint."""
+    every = recipe.saving.adapters_every
+    return 1 + ((recipe.schedule.steps - 1) // every if every else 0)
 
 
 def _check_disk(folders: list[Path], need: float) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.trainers import loop
+from likeness.trainers import looks, loop
 from likeness.trainers import run as measuring
 from likeness.trainers.loop import train
 from likeness.trainers.places import Places
@@ -208,7 +208,8 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
 
         return slower
 
-    for owner, name in ((loop, "preview"), (loop, "validate"), (loop.Checkpoints, "save")):
+    shown = [(loop, "preview"), (looks, "preview"), (looks, "validate")]
+    for owner, name in (*shown, (loop.Checkpoints, "save")):
         monkeypatch.setattr(owner, name, slow(getattr(owner, name)))
     small = {"prompts": ["a photo"], "steps": 1, "width": 64, "height": 64}
     _, events = run(

@@ -9,13 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from likeness.trainers import job
+from likeness.trainers.adapter import read_metadata
 from likeness.trainers.errors import RunBusy, RunCancelled
 from likeness.trainers.events import EventReader
 from likeness.trainers.job import Job, train
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import RunFolder, prepare
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +79,24 @@ def test_training_again_from_an_adapter_gives_the_same_digest(
     )
     again = only("again/loras/*.safetensors", tmp_path)
     assert again.name == adapter.name and digest(again) == digest(adapter)
+
+
+def test_what_is_learned_on_the_way_is_saved_as_files_of_their_own(base, photos, tmp_path):
+    """The file after four steps is that of a training of four."""
+    where = places(tmp_path, base, photos)
+    recipe = small().changed(schedule={"steps": 6}, saving={"adapters_every": 2})
+    events = []
+    result = train(recipe, where, device="cpu", on_event=events.append)
+    run = result.adapter.stem
+    names = [f"{run}-step000002.safetensors", f"{run}-step000004.safetensors"]
+    assert [Path(e.data["path"]).name for e in events if e.kind == "adapter"] == names
+    assert sorted(p.name for p in where.loras.iterdir()) == [*names, f"{run}.safetensors"]
+    shorter = train(small().changed(schedule={"steps": 4}), where, device="cpu",
+                    on_event=lambda event: None)  # fmt: skip
+    saved, whole = load_file(where.loras / names[1]), load_file(shorter.adapter)
+    assert saved.keys() == whole.keys()
+    assert all(torch.equal(saved[key], whole[key]) for key in saved)
+    assert read_metadata(where.loras / names[1]).steps == 4
 
 
 @pytest.mark.parametrize(

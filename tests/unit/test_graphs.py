@@ -327,7 +327,7 @@ def test_what_was_recorded_with_the_text_encoder_makes_room_when_it_stops_learni
     monkeypatch.setattr(graphs, "RECORDINGS", 1)
     monkeypatch.setattr(graphs, "gradients", lambda learner, scaler, batch: batch.weights * 1)
     learner, recorder = SimpleNamespace(prompts=SimpleNamespace(embeddings=None)), Repeater()
-    compute = graphs.recorded_gradients(learner, None, [], recorder, notes.append)
+    compute = graphs.Recorded(learner, None, [], recorder, notes.append)
     batch = Batch(*(torch.ones(2) for _ in range(6)), priors=1)
     for _ in range(3):
         compute(batch)
@@ -336,3 +336,44 @@ def test_what_was_recorded_with_the_text_encoder_makes_room_when_it_stops_learni
     for _ in range(3):
         assert compute(batch).tolist() == [1.0, 1.0]
     assert (recorder.recorded, notes) == (2, [])
+
+
+def test_a_later_shape_is_recorded_at_its_first_call_for_a_plain_one_may_find_no_memory(notes):
+    recorder, plain = Repeater(), []
+
+    def work(inputs, setting):
+        plain.append(len(inputs[0]))
+        return inputs[0] * 2
+
+    double = Replayed(work, recorder, notes.append)
+    for size in (1, 1, 2):
+        double((torch.ones(size),))
+    assert recorder.recorded == 2 and plain.count(1) == 1 + plain.count(2)
+
+
+def test_graphs_share_the_pool_of_one_that_lives_and_of_none_that_is_gone(monkeypatch):
+    gpu = Gpu(monkeypatch, lambda: None)
+    handles = iter([(0, 1), (0, 2)])
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    used = []
+
+    class Graph(torch.cuda.CUDAGraph):
+        def capture_begin(self, pool, **_):
+            assert gpu.now == "side"
+            self.used = pool
+            used.append(pool)
+
+        def pool(self):
+            return self.used
+
+        def replay(self):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    recorder = graphs.CudaRecorder()
+    kept = [recorder.record(lambda: torch.ones(1)) for _ in range(2)]
+    assert used == [(0, 1), (0, 1)]
+    kept.clear()
+    gc.collect()
+    recorder.record(lambda: torch.ones(1))
+    assert used[-1] == (0, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -215,7 +216,7 @@ def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path,
     ],
 )
 def test_adapters_are_read_line_by_line(nodes, text, lines):
-    assert nodes.rows.adapter_lines(text) == lines
+    assert [row[:3] for row in nodes.rows.adapter_lines(text)] == lines
 
 
 def test_rows_without_a_name_get_one_from_their_file(nodes):
@@ -243,7 +244,7 @@ def test_rows_without_a_name_get_one_from_their_file(nodes):
 def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
     lines = nodes.rows.adapter_lines("base\nr4 = adapter_2\nadapter_3")
     files = {"adapter_1": "a.safetensors", "adapter_2": "b.safetensors", "adapter_3": "c.st"}
-    assert nodes.rows.with_connected(lines, files) == [
+    assert [row[:3] for row in nodes.rows.with_connected(lines, files)] == [
         ("", "none (base)", 1),
         ("r4", "b.safetensors", 1),
         ("", "c.st", 1),
@@ -251,6 +252,30 @@ def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
     ]
     with pytest.raises(ComparisonError, match="row 'r4' stands for what is connected to adapter_2"):
         nodes.rows.with_connected(lines, {"adapter_3": "c.st"})
+
+
+def test_each_file_that_a_training_left_on_its_way_is_a_row(nodes):
+    rows = nodes.rows
+    files = [
+        *("sub/anna-1.safetensors", "sub/anna-1-step001000.safetensors"),
+        *("sub/anna-1-step000200.safetensors", "anna-1-step000100.safetensors", "bob.safetensors"),
+    ]
+    expected = [
+        ("r4_200", "sub/anna-1-step000200.safetensors"),
+        ("r4_1000", "sub/anna-1-step001000.safetensors"),
+        ("r4", "sub/anna-1.safetensors"),
+    ]
+    for name in ("sub/anna-1.safetensors", "sub/anna-1-step000200.safetensors"):
+        lines = rows.with_connected(rows.adapter_lines("base\nr4 = adapter_1 @ steps"),
+                                    {"adapter_1": name})  # fmt: skip
+        found = rows.each_step(lines, files)
+        assert [row[:2] for row in found] == [("", "none (base)"), *expected]
+    stopped = rows.adapter_lines("anna-1-step000100.safetensors @ steps")
+    assert [row[:2] for row in rows.each_step(stopped, files)] == [
+        ("anna-1_100", "anna-1-step000100.safetensors")
+    ]
+    with pytest.raises(ComparisonError, match="save_adapter_every"):
+        rows.each_step(rows.adapter_lines("bob.safetensors @ steps"), files)
 
 
 def test_only_the_chosen_rows_are_drawn_with_a_pose(nodes):
@@ -332,6 +357,15 @@ def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
     assert before == mark("x = one.safetensors")
     (tmp_path / "loras" / "one.safetensors").write_bytes(b"trained again")
     assert mark("one.safetensors") != before
+    assert "no files on the way" in check("one.safetensors @ steps")
+    one = tmp_path / "loras" / "one.safetensors"
+    shutil.copy(one, one.with_stem("one-step000010"))
+    assert check("one.safetensors @ steps", "one_10") is True
+    before = mark("one.safetensors @ steps")
+    shutil.copy(one, one.with_stem("one-step000020"))
+    assert mark("one.safetensors @ steps") != before
+    value, _ = run_matrix(nodes, adapters="one.safetensors @ steps")
+    assert value.plan.rows() == ("one_10", "one_20", "one")
 
 
 def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
@@ -342,7 +376,8 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
     assert "there is no row 'r4'" in check("base\nr1 = adapter_1", "r4", adapter_1=None)
     assert "The Matrix has no adapters" in check("", "")
     assert "'größe' cannot be called so" in check("größe = adapter_1", adapter_1=None)
-    assert "a strength is from -2 to 2, and the base has none" in check("base @ 0.5")
+    assert "a strength is from -2 to 2, and the base has neither" in check("base @ 0.5")
+    assert "and the base has neither" in check("base @ steps")
     assert "a strength is from -2 to 2" in check("r4 = one.safetensors @ 3")
     assert "Two rows are called 'R4'" in check("r4 = base\nR4 = one.safetensors")
     assert "the Matrix has no poses" in check("base", with_pose="both")

@@ -1,4 +1,4 @@
-"""The options of Train Options that decide how fast, and in how much memory, a run computes."""
+"""The options of Train Options that are younger than the others: speed, and files on the way."""
 
 from __future__ import annotations
 
@@ -38,5 +38,24 @@ def speed() -> list[Option]:
             ),
             "compute",
             "compile",
+        ),
+    ]
+
+
+def on_the_way() -> list[Option]:
+    """Files of what is learned so far."""
+    return [
+        Option(
+            io.Int.Input(
+                "save_adapter_every",
+                default=0,
+                min=0,
+                max=1_000_000,
+                tooltip="Steps between files of what is learned so far, to be compared: a line "
+                "'adapter_1 @ steps' in Matrix draws a row of each. 0: at the end only. A file of "
+                "DreamBooth has 2 GB.",
+            ),
+            "saving",
+            "adapters_every",
         ),
     ]

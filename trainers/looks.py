@@ -1,0 +1,104 @@
+"""What a run shows and leaves while it learns: previews, validation losses, adapters on the way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from .averaging import averaged
+from .errors import Diverged
+from .graphs import Recorded
+from .health import advice, check_weights
+from .memory import is_out_of_memory, release_memory
+from .previews import draw_previews
+from .recipe import Recipe
+from .result import save_adapter_file
+from .run import Run
+from .samples import stacked, validation_samples
+from .step import Compute, losses_of
+
+if TYPE_CHECKING:
+    from .loop import Training
+
+
+def looks(recipe: Recipe, done: int) -> bool:
+    """Whether a validation, previews or an adapter's file are due after a step."""
+    return (
+        adapter_due(recipe, done) or due(recipe.validate_every, done) or previews_due(recipe, done)
+    )
+
+
+def adapter_due(recipe: Recipe, done: int) -> bool:
+    """Whether what is learned is saved as a file of its own; after the last step it is anyway."""
+    return due(recipe.saving.adapters_every, done) and done < recipe.schedule.steps
+
+
+def previews_due(recipe: Recipe, done: int) -> bool:
+    """Whether previews are drawn after `done` steps: before the first, too, and after the last."""
+    every = recipe.previews.every
+    return due(every, done) or (every > 0 and done == recipe.schedule.steps)
+
+
+def due(every: int, done: int) -> bool:
+    """Whether something that is done `every` steps (0: never) is to be done now."""
+    return bool(every) and done % every == 0
+
+
+def look(run: Run, training: Training, done: int, compute: Compute) -> None:
+    """The adapter's file, the validation and the previews that are due after a step.
+
+    Recordings of steps hold a step's memory: where there is no other, they are made anew later.
+    Raises Diverged.
+    """
+    try:
+        _look(run, training, done)
+        return
+    except RuntimeError as error:
+        if not isinstance(compute, Recorded) or not is_out_of_memory(error):
+            raise
+    compute.forget()
+    release_memory()  # here the error, whose traceback holds tensors, is gone
+    _look(run, training, done)
+
+
+def _look(run: Run, training: Training, done: int) -> None:
+    if adapter_due(run.recipe, done):
+        save_on_the_way(run, training, done)
+    if due(run.recipe.validate_every, done):
+        validate(run, training, done)
+    if previews_due(run.recipe, done):
+        preview(run, training, done)
+
+
+def save_on_the_way(run: Run, training: Training, done: int) -> None:
+    """Saves what is learned so far as a file like the result's. Raises Diverged."""
+    with averaged(training.state):
+        check_weights(run.recipe, training.state.parameters.values(), done)
+        path = save_adapter_file(run, training.base, done)
+    run.emit("adapter", step=done, path=str(path))
+
+
+def preview(run: Run, training: Training, step: int) -> None:
+    """Draws previews, by the main process only."""
+    if run.accelerator.is_main_process:
+        with averaged(training.state):
+            draw_previews(run, training.base, training.learner, step)
+
+
+def validate(run: Run, training: Training, step: int) -> None:
+    """The loss on held-out photographs at fixed noise and timesteps, without dropout.
+
+    Raises Diverged if it is not a number.
+    """
+    learner, state = training.learner, training.state
+    with torch.no_grad(), averaged(state), learner.evaluating(anew=state.average is not None):
+        losses = [
+            losses_of(learner, stacked([sample], learner.device))
+            for sample in validation_samples(run.recipe, training.material)
+        ]
+    loss = float(torch.cat(losses).mean())
+    if not math.isfinite(loss):
+        raise Diverged(f"The validation loss became {loss} at step {step}. {advice(run.recipe)}")
+    run.emit("validation", step=step, loss=loss)
