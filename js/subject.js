@@ -5,10 +5,21 @@ import { app } from "../../scripts/app.js";
 import { button, h, icon, say, show } from "./lib/dom.js";
 import { openLightbox } from "./lib/lightbox.js";
 import { addPanel, isConnected, onReady, onRemoved, widgetOf } from "./lib/node_panel.js";
-import { cropPlace, isWhole, marksOf, photosOf, sizesOf, summary } from "./lib/photos.js";
+import {
+  cropPlace,
+  hasToken,
+  isMaterial,
+  isWhole,
+  markCaptions,
+  marksOf,
+  photosOf,
+  sizesOf,
+  summary,
+} from "./lib/photos.js";
 
 const NODE = "Likeness_Subject";
 const WIDGETS = ["folder", "resolution", "crop", "buckets", "captions"];
+const WORDS = ["token", "prompt"];
 const BUNDLED = "miniature (bundled)"; // no folder of the user's
 const WAIT = 400; // ms after the last change
 
@@ -78,13 +89,24 @@ class SubjectPanel {
     const wired = WIDGETS.filter((name) => isConnected(this.node, name));
     if (wired.length)
       view.notes.unshift(`By wire: ${wired.join(", ")}. Shown is what the defaults would give.`);
+    this.#checkWords(view);
     this.#show(view);
+  }
+
+  /** Notes which captions, or whether the prompt of all others, does not name the subject. */
+  #checkWords(view) {
+    if (WORDS.some((name) => isConnected(this.node, name))) return;
+    const [token, prompt] = WORDS.map((name) => widgetOf(this.node, name)?.value ?? "");
+    markCaptions(view.photos, token);
+    if (token.trim() && !hasToken(prompt, token.trim()))
+      view.notes.unshift(`The prompt lacks the token ${token}: nothing is learned for it.`);
   }
 
   /** Puts files that were dropped on the node into its folder; false where there is none. */
   async take(files) {
     const folder = widgetOf(this.node, "folder")?.value;
-    const photos = files.filter((file) => file.type.startsWith("image/"));
+    const photos = files.filter(isMaterial);
+    const others = files.filter((file) => !isMaterial(file)).map((file) => file.name);
     if (!photos.length || !folder || folder === BUNDLED || isConnected(this.node, "folder"))
       return false;
     for (const [n, photo] of photos.entries()) {
@@ -100,6 +122,7 @@ class SubjectPanel {
       }
     }
     await this.read();
+    if (others.length) say(this.summary, `Neither photograph nor caption: ${others.join(", ")}.`);
     return true;
   }
 
@@ -256,7 +279,7 @@ app.registerExtension({
     node.onDragDrop = (event) => panel.take([...(event.dataTransfer?.files ?? [])]);
     onRemoved(node, () => panels.delete(panel));
     addPanel(node, "likeness_photos", panel.element, { styles: ["subject"], minHeight: 190 });
-    for (const name of WIDGETS) {
+    for (const name of [...WIDGETS, ...WORDS]) {
       const widget = widgetOf(node, name);
       const before = widget?.callback;
       if (widget)

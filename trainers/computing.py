@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import psutil
@@ -133,6 +134,16 @@ def _would_begin_anew(run: Run, before: Tier, lower: Tier) -> bool:
         f"compute.memory {lower.name}."
     )
     return True
+
+
+def unet_to_train(run: Run, base: BaseModel) -> Any:
+    """The UNet, compiled if that is asked for and can be; else it is told."""
+    if not run.recipe.compute.compile:
+        return base.unet
+    if run.accelerator.device.type == "cuda" and find_spec("triton") is None:
+        run.note("compute.compile needs Triton (on Windows the package triton-windows); not used.")
+        return base.unet
+    return torch.compile(base.unet)
 
 
 def use_xformers(run: Run, base: BaseModel) -> None:

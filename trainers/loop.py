@@ -21,6 +21,7 @@ from .computing import (
     compute_of,
     fall,
     recordable,
+    unet_to_train,
     use_xformers,
 )
 from .cpu import fit_to_cpu
@@ -165,7 +166,7 @@ def set_up(run: Run, base: BaseModel, material: Material) -> Training:
         run.precision = "bf16"
         run.note("This memory tier computes in bf16: fp16 would need gradients that are kept.")
     learner = Learner(
-        unet=torch.compile(base.unet) if recipe.compute.compile else base.unet,
+        unet=unet_to_train(run, base),
         prompts=Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder),
         alphas=alphas_cumprod().to(ids.device),
         prediction=base.prediction,

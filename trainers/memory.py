@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import os
+import platform
 import re
 from functools import cache
 from typing import Any
@@ -51,6 +53,23 @@ def memory_advice(recipe: Recipe) -> str:
         advice.append("a LoRA in place of DreamBooth")
     advice.append("closing other programs that use the GPU")
     return f"What helps, the cheapest first: {'; '.join(advice)}."
+
+
+_BESIDE = 400 << 20  # bytes that libraries take beside PyTorch's allocator
+
+
+def stay_on_the_gpu() -> None:
+    """On Windows and WSL, keeps PyTorch out of the memory that the GPU's driver borrows elsewhere.
+
+    There a full GPU is no error: its data go to the host's memory, steps become many times slower,
+    and no lower memory tier is taken. The limit is what is free now.
+    """
+    import torch
+
+    if os.name != "nt" and "microsoft" not in platform.release().lower():
+        return
+    free, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction(max(free - _BESIDE, total // 8) / total)
 
 
 def release_memory() -> None:

@@ -26,7 +26,7 @@ from .errors import (
 )
 from .events import Emit, EventWriter
 from .files import is_full
-from .memory import is_out_of_memory, memory_advice
+from .memory import is_out_of_memory, memory_advice, stay_on_the_gpu
 from .runs import RunFolder, busy_text
 
 LOCK_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
@@ -63,7 +63,10 @@ def _accelerator() -> Any:
         os.environ.setdefault("NCCL_IB_DISABLE", "1")
     # A process may wait for another one's share of class images.
     waiting = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    return Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
+    if accelerator.device.type == "cuda":
+        stay_on_the_gpu()
+    return accelerator
 
 
 def _told(

@@ -46,7 +46,29 @@ export function marksOf(photo) {
   return [
     photo.blurred && "looks blurred",
     isText(photo.twin) && `nearly the same as ${photo.twin}`,
+    isText(photo.missing) && `its caption lacks the token ${photo.missing}`,
   ].filter(Boolean);
+}
+
+/** Marks the photographs whose caption does not name the subject, as `missing`, in place. */
+export function markCaptions(photos, token) {
+  const word = isText(token) ? token.trim() : "";
+  for (const photo of photos) {
+    const named = !isText(photo.caption) || hasToken(photo.caption, word);
+    photo.missing = named ? null : word;
+  }
+}
+
+/** Whether a prompt or a caption names the subject, case aside as the tokenizer has it. */
+export function hasToken(text, token) {
+  return text.replaceAll("{token}", token).toLowerCase().includes(token.toLowerCase());
+}
+
+const READ = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt)$/i;
+
+/** Whether a dropped file is a photograph or its caption: many browsers know no type of HEIC. */
+export function isMaterial({ name, type }) {
+  return type.startsWith("image/") || READ.test(name);
 }
 
 /** "15 photographs, 2 refused, 1 to look at". */

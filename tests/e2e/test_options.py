@@ -190,8 +190,8 @@ def test_a_validation_leaves_no_dropout_on_in_unet_or_text_encoder(run, monkeypa
         learning.append([part.training for model in parts for part in model.modules()])
         return losses_of(learner, batch)
 
-    losses_of = loop.losses_of
-    monkeypatch.setattr(loop, "losses_of", spy)
+    losses_of = looks.losses_of
+    monkeypatch.setattr(looks, "losses_of", spy)
     run(steps=2, method={"dropout": 0.5}, subject={"holdout": 1}, validate_every=1)
     assert learning and not any(map(any, learning))
 

@@ -2,7 +2,17 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { sourceOf } from "../../js/lib/node_panel.js";
-import { cropPlace, isWhole, marksOf, photosOf, sizesOf, summary } from "../../js/lib/photos.js";
+import {
+  cropPlace,
+  hasToken,
+  isMaterial,
+  isWhole,
+  markCaptions,
+  marksOf,
+  photosOf,
+  sizesOf,
+  summary,
+} from "../../js/lib/photos.js";
 import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "../../js/lib/poses.js";
 
 const PHOTO = {
@@ -38,6 +48,28 @@ test("marks and summary", () => {
     sizesOf({ ...PHOTO, face: true }),
     "800 × 600, cropped to 600 × 600 around the face, trained at 512 × 512",
   );
+});
+
+test("captions that do not name the subject are marked", () => {
+  const captions = [null, "a photo of SKS man", "{token} in the snow", "a man in the snow"];
+  const photos = captions.map((caption) => ({ ...PHOTO, caption }));
+  markCaptions(photos, " sks ");
+  assert.deepEqual(
+    photos.map((photo) => marksOf(photo)),
+    [[], [], [], ["its caption lacks the token sks"]],
+  );
+  assert.equal(hasToken("a photo of {token} {class}", "sks"), true);
+  assert.equal(hasToken("a photo of a man", "sks"), false);
+});
+
+test("photographs are told from other files by their type or their name", () => {
+  const files = [
+    { name: "a.bin", type: "image/png" },
+    { name: "IMG_1.HEIC", type: "" },
+    { name: "a.txt", type: "text/plain" },
+    { name: "a.pdf", type: "application/pdf" },
+  ];
+  assert.deepEqual(files.map(isMaterial), [true, true, true, false]);
 });
 
 test("a damaged answer shows what is whole", () => {

@@ -93,3 +93,22 @@ def test_nothing_happens_without_glibc(monkeypatch):
         keep_apart(True)
     finally:
         memory._of_glibc.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("release", "free", "share"),
+    [
+        ("6.8.0-31-generic", 10 << 30, None),  # Linux says when a GPU is full
+        ("5.15.167.4-microsoft-standard-WSL2", 10 << 30, (10 * 1024 - 400) / (12 * 1024)),
+        ("5.15.167.4-microsoft-standard-WSL2", 1 << 20, 1 / 8),
+    ],
+)
+def test_where_the_driver_borrows_memory_of_the_host_torch_stays_on_the_gpu(
+    monkeypatch, release, free, share
+):
+    set_to = []
+    monkeypatch.setattr(platform, "release", lambda: release)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 12 << 30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_to.append)
+    memory.stay_on_the_gpu()
+    assert set_to == ([] if share is None else [pytest.approx(share)])
