@@ -18,7 +18,7 @@ import {
 } from "./lib/photos.js";
 
 const NODE = "Likeness_Subject";
-const WIDGETS = ["folder", "resolution", "crop", "buckets", "captions"];
+const WIDGETS = ["folder", "resolution", "crop", "face_share", "buckets", "captions"];
 const WORDS = ["token", "prompt"];
 const BUNDLED = "miniature (bundled)"; // no folder of the user's
 const WAIT = 400; // ms after the last change

@@ -275,8 +275,8 @@ def _picture() -> list[io.Input]:
             0.05,
             "ControlNet's strength in cells with a pose; it is 0 in the others.",
         ),
-        side("width", 768, "Width of a picture."),
-        side("height", 1024, "Height of a picture."),
+        side("width", 512, "Width of a picture."),
+        side("height", 768, "Height of a picture."),
     ]
 
 

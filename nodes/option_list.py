@@ -133,7 +133,7 @@ def _text_encoder() -> list[Option]:
                 min=0.0,
                 max=10.0,
                 step=1e-7,
-                tooltip="0: the same as the UNet's.",
+                tooltip="0: the same as the UNet's. For a LoRA at 1e-4 half of it is usual, too.",
             ),
             "text_encoder",
             "learning_rate",
@@ -297,7 +297,12 @@ def _saving() -> list[Option]:
         ),
         Option(
             io.Int.Input(
-                "keep_checkpoints", default=1, min=1, max=1000, tooltip="Only the newest stay."
+                "keep_checkpoints",
+                default=1,
+                min=0,
+                max=1000,
+                tooltip="Only the newest stay; 0: none of a finished training, which then cannot "
+                "be continued. DreamBooth's have 6 to 12 GB.",
             ),
             "saving",
             "keep",

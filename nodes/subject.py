@@ -103,6 +103,18 @@ class Subject(io.ComfyNode):
                     extra_dict=ADVANCED,
                     tooltip="Photographs kept out of training, for the validation loss.",
                 ),
+                io.Float.Input(
+                    "face_share",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="With the crop 'face': cuts closer where the face has less than this "
+                    "share of the crop's height, but not below the resolution; 0.35 suits photos "
+                    "of whole people. 0: crops as large as they can be.",
+                ),
             ],
             outputs=[
                 SubjectType.Output(id="subject", display_name="subject"),
@@ -129,9 +141,12 @@ class Subject(io.ComfyNode):
         class_word: str | None = None,
         prompt: str | None = None,
         crop: str | None = None,
+        face_share: float | None = None,
     ) -> bool | str:
         """Cheap checks before the queue starts; connected values are checked when they arrive."""
         given = {"token": token, "class_word": class_word, "prompt": prompt, "crop": crop}
+        if crop is not None:  # they go together
+            given["face_share"] = face_share
         try:
             if folder is not None:
                 find_folder(folder)

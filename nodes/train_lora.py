@@ -125,7 +125,8 @@ def _lora_inputs() -> list[io.Input]:
             default="attention",
             optional=True,
             extra_dict=ADVANCED,
-            tooltip="Adapted layers: attention, all linear ones, or convolutions too.",
+            tooltip="Adapted layers: attention, all linear ones, or convolutions too. More of them "
+            "come closer to a face at the same rank, in a larger file.",
         ),
         switch(
             "dora",

@@ -81,9 +81,10 @@ def save(
 
 
 def prune(checkpoints: Path, newest: int, keep: int) -> None:
-    """Removes all but the `keep` newest checkpoints up to that of step `newest`."""
+    """Removes all but the `keep` newest checkpoints (0: all) up to that of step `newest`."""
     # A later one is left only where it was found damaged; it does not count.
-    for old in [past for past in found(checkpoints) if past <= newest][:-keep]:
+    past = [step for step in found(checkpoints) if step <= newest]
+    for old in past[: max(0, len(past) - keep)]:
         remove_folder(step_folder(checkpoints, old))
 
 

@@ -78,9 +78,13 @@ class Subject(Part):
     """The photographs and how they are shown to the model.
 
     `resolution` is in pixels; with `buckets` it is the square root of the pixel area and each
-    photograph keeps its aspect ratio, else all are cropped to squares. `holdout` photographs are
-    kept for the validation loss only.
+    photograph keeps its aspect ratio, else all are cropped to squares. With the crop `face`, a
+    face whose height is less than `face_share` of the crop's is cropped closer (0: never), to no
+    fewer pixels than it is trained with. `holdout` photographs are kept for the validation loss
+    only.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"face_share"})
 
     digest: Digest | None = None
     token: Name = "sks"
@@ -89,9 +93,16 @@ class Subject(Part):
     captions: bool = False
     resolution: Size = 512
     crop: Literal["centre", "face"] = "centre"
+    face_share: float = Field(0.0, ge=0, le=1)
     buckets: bool = False
     flip: bool = False
     holdout: int = Field(0, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Subject:
+        if self.face_share and self.crop != "face":
+            raise ValueError("subject.face_share needs subject.crop 'face'")
+        return self
 
 
 class Prior(Part):
@@ -230,7 +241,8 @@ class Previews(Part):
 
 
 class Saving(Part):
-    """`every` steps between checkpoints (0: about every five minutes); `keep` the newest ones.
+    """`every` steps between checkpoints (0: about every five minutes); `keep` the newest ones, with
+    0 one while it trains and none of a finished run, which then cannot be continued.
 
     `adapters_every` steps what is learned is saved as a file like the result's (0: at the end).
     """
@@ -238,6 +250,6 @@ class Saving(Part):
     later: ClassVar[frozenset[str]] = frozenset({"adapters_every"})
 
     every: int = Field(0, ge=0)
-    keep: int = Field(1, ge=1, le=1000)
+    keep: int = Field(1, ge=0, le=1000)
     dtype: Literal["fp16", "fp32"] = "fp16"
     adapters_every: int = Field(0, ge=0)

@@ -88,7 +88,11 @@ def has_bf16(device: torch.device) -> bool:
 def usable_precision(precision: str, device: torch.device) -> tuple[str, str | None]:
     """The precision that the device can compute in, and a note if it is another one."""
     if precision == "fp16" and device.type != "cuda":
-        return "fp32", f"fp16 training needs a CUDA GPU; on this {device.type} it runs in fp32."
+        built = "" if torch.version.cuda else ", and this PyTorch is built without CUDA"
+        return (
+            "fp32",
+            f"fp16 training needs a CUDA GPU{built}; on this {device.type} it runs in fp32.",
+        )
     if precision == "bf16" and not has_bf16(device):
         return "fp16", "This GPU has no bf16; the run uses fp16."
     return precision, None

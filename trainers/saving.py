@@ -52,7 +52,7 @@ class Checkpoints:
         """Removes old checkpoints once step `sound`, after the newest one, went well."""
         if self._unproven is not None and sound > self._unproven:
             if self._run.accelerator.is_main_process:
-                keep = self._run.recipe.saving.keep
+                keep = max(1, self._run.recipe.saving.keep)  # to go on from while it trains
                 checkpoint.prune(self._run.folder.checkpoints, self._unproven, keep)
             self._unproven = None
 

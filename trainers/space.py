@@ -28,9 +28,9 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
         weights, adapters = _trained_weights(places.base), places.checkpoints
     average = 4 if recipe.objective.ema_decay else 0
     checkpoint = weights * (4 + average + _STATES[recipe.optimizer.name])
-    whole = checkpoint * (recipe.saving.keep + 1)  # the new one before the old one goes
+    whole = checkpoint * (max(1, recipe.saving.keep) + 1)  # the new one before the old one goes
     needs = {
-        places.runs: max(checkpoint, whole - _size_of(checkpoints)),
+        places.runs: max(checkpoint, whole - size_of(checkpoints)),
         adapters: _files(recipe) * weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,
     }
     disks: dict[int, list[Path]] = defaultdict(list)
@@ -56,7 +56,7 @@ def _check_disk(folders: list[Path], need: float) -> None:
         )
 
 
-def _size_of(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     """Bytes of all files below a folder; 0 where there is none."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

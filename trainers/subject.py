@@ -172,7 +172,7 @@ def read_photo(path: Path, spec: Subject, find_face: FaceFinder | None = None) -
     resolution = spec.resolution
     size = bucket_for(width, height, resolution) if spec.buckets else (resolution, resolution)
     face = find_face(image) if find_face is not None else None
-    box = crop_box(width, height, size, face)
+    box = crop_box(width, height, size, face, spec.face_share)
     if box[2] - box[0] < size[0] or box[3] - box[1] < size[1]:
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
@@ -182,13 +182,18 @@ def read_photo(path: Path, spec: Subject, find_face: FaceFinder | None = None) -
     return Photo(path, digest, width, height, box, size, face=face is not None)
 
 
-def crop_box(width: int, height: int, size: tuple[int, int], face: Box | None = None) -> Box:
+def crop_box(
+    width: int, height: int, size: tuple[int, int], face: Box | None = None, share: float = 0.0
+) -> Box:
     """The largest box of the aspect of `size` inside a picture of `width` x `height`.
 
     It lies at the centre; or, with a face, with the face's centre in its middle column at 40 % of
-    its height, as far as the picture's edges allow.
+    its height, as far as the picture's edges allow. A box in whose height the face would have less
+    than `share` is smaller, but not below `size`.
     """
     scale = min(width / size[0], height / size[1])
+    if face is not None and share:
+        scale = min(scale, max(1.0, (face[3] - face[1]) / share / size[1]))
     w, h = min(width, round(size[0] * scale)), min(height, round(size[1] * scale))
     left, top = (width - w) // 2, (height - h) // 2
     if face is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
+from .cleaning import kept_states, remove_state
 from .errors import RecipeError, RunCancelled
 from .events import Event
 from .job import train
@@ -34,6 +35,12 @@ def add_commands(commands: Any) -> None:
     recipe.add_argument("preset", help=", ".join(PRESETS))
     recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     recipe.set_defaults(run=_recipe)
+    clean = commands.add_parser(
+        "clean", help="list what finished runs keep to be continued from, and delete it"
+    )
+    clean.add_argument("--output", type=Path, default=Path("output"))
+    clean.add_argument("--yes", action="store_true", help="delete it")
+    clean.set_defaults(run=_clean)
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.set_defaults(run=_schema)
     process = commands.add_parser("run", help="train a prepared run folder in this process")
@@ -266,6 +273,20 @@ def _inspect(given: argparse.Namespace) -> int:
 
 def _recipe(given: argparse.Namespace) -> int:
     print(with_settings(preset(given.preset), given.set).to_json())
+    return 0
+
+
+def _clean(given: argparse.Namespace) -> int:
+    kept = kept_states(given.output / "likeness" / "runs")
+    for one in kept:
+        if given.yes:
+            remove_state(one.run)
+        print(f"{one.size / 1e9:8.2f} GB  {one.run.path.name}")
+    total = sum(one.size for one in kept) / 1e9
+    said = (
+        "deleted" if given.yes else "to be deleted with --yes; these runs cannot be continued then"
+    )
+    print(f"{total:8.2f} GB  {said}" if kept else "No finished run keeps a state.")
     return 0
 
 

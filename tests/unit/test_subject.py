@@ -294,6 +294,25 @@ def test_boxes_of_a_wide_picture(face, box):
     assert crop_box(200, 100, (64, 64), face) == box
 
 
+@pytest.mark.parametrize(
+    ("face", "share", "side"),
+    [
+        ((500, 100, 600, 200), 0.0, 1000),  # as large as can be
+        ((500, 100, 600, 200), 0.25, 400),
+        ((500, 100, 520, 120), 0.5, 64),  # not below what is trained
+        ((100, 100, 900, 900), 0.35, 1000),  # near already
+        (None, 0.35, 1000),
+    ],
+)
+def test_a_small_face_is_cropped_closer(face, share, side):
+    left, top, right, bottom = crop_box(2000, 1000, (64, 64), face, share)
+    assert right - left == bottom - top == side
+    if face and side < 1000:
+        assert (left + right) / 2 == (face[0] + face[2]) / 2
+    tall = crop_box(2000, 1000, (64, 96), face, share)
+    assert (tall[2] - tall[0]) / (tall[3] - tall[1]) == pytest.approx(64 / 96, abs=0.01)
+
+
 def test_a_face_lies_above_the_middle():
     left, top, right, bottom = crop_box(100, 400, (64, 64), (40, 190, 60, 210))
     assert (left, right, bottom - top) == (0, 100, 100)

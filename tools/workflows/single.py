@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .graph import Group, Node, Page, Socket, node
 from .parts import material, records, trainer
-from .settings import SD15, STUDY, Setting
+from .settings import BOTH, SD15, STUDY, Setting
 from .texts import read_me
 
 FOREST = (
@@ -38,7 +38,8 @@ def use_adapter() -> Page:
 
 def _trained(name: str, key: str) -> Page:
     setting: Setting = replace(STUDY, class_images=(200, 25))
-    shown = material(setting, setting.trainings[key])
+    # The photographs' prompt without the token, and one in any framing (docs/sweeps.md).
+    shown = material(setting, replace(setting.trainings[key], class_prompt=BOTH))
     train = trainer(setting, key, shown)
     train.title, train.given["name"] = "", "subject"
     groups = [

@@ -1,0 +1,56 @@
+"""Deleting what finished runs keep."""
+
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+from likeness.terminal import main
+from likeness.trainers.cleaning import kept_states, remove_state
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.runs import RunFolder
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Runs by name: finished, stopped before its last step, begun, and finished without a state."""
+    root = tmp_path / "likeness" / "runs"
+    for name, size in (("small", 10), ("large", 2000), ("stopped", 50), ("begun", 50), ("bare", 0)):
+        (root / name / "checkpoints" / "step-000400").mkdir(parents=True)
+        (root / name / "checkpoints" / "step-000400" / "weights").write_bytes(bytes(size))
+        (root / name / "recipe.json").touch()
+
+    def result(run):
+        stopped = run.path.name == "stopped"
+        return None if run.path.name == "begun" else SimpleNamespace(stopped=stopped)
+
+    monkeypatch.setattr(RunFolder, "result", result)
+    return root
+
+
+def test_only_finished_runs_are_asked_to_give_back_and_the_largest_comes_first(runs):
+    assert [(one.run.path.name, one.size) for one in kept_states(runs)] == [
+        ("large", 2000),
+        ("small", 10),
+    ]
+    with FileLock(runs / "large" / "lock"):
+        assert [one.run.path.name for one in kept_states(runs)] == ["small"]
+        remove_state(RunFolder(runs / "large"))  # it began meanwhile
+    assert (runs / "large" / "checkpoints").is_dir()
+    remove_state(RunFolder(runs / "stopped"))
+    assert (runs / "stopped" / "checkpoints").is_dir()
+    with pytest.raises(RecipeError, match="--output"):
+        kept_states(runs / "nothing")
+
+
+def test_the_command_lists_and_deletes_only_with_yes(runs, tmp_path, capsys):
+    assert main(["clean", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "large" in said and "stopped" not in said and "--yes" in said
+    assert (runs / "large" / "checkpoints").is_dir()
+    assert main(["clean", "--output", str(tmp_path), "--yes"]) == 0
+    assert not (runs / "large" / "checkpoints").exists()
+    assert (runs / "large" / "recipe.json").is_file()
+    assert (runs / "stopped" / "checkpoints").is_dir()
+    capsys.readouterr()
+    assert main(["clean", "--output", str(tmp_path)]) == 0
+    assert "No finished run" in capsys.readouterr().out

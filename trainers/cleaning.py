@@ -1,0 +1,57 @@
+"""What finished runs keep to be continued from, and giving its room back. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import RecipeError
+from .files import remove_folder
+from .runs import RunFolder
+from .space import size_of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The state of a finished run: its checkpoints' size in bytes."""
+
+    run: RunFolder
+    size: int
+
+
+def kept_states(runs: Path) -> list[Kept]:
+    """What the finished runs keep, the largest first.
+
+    A run that has steps left is no finished one, for its state is what it goes on from; nor is one
+    that is trained now, or whose adapter is gone.
+    """
+    found = (
+        Kept(run, size_of(run.checkpoints))
+        for run in _runs_in(runs)
+        if not run.is_busy() and run.finished()
+    )
+    return sorted((one for one in found if one.size), key=lambda one: -one.size)
+
+
+def _runs_in(folder: Path) -> Iterator[RunFolder]:
+    if not folder.is_dir():
+        raise RecipeError(f"There is no folder {folder}: --output names the one that holds it.")
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield RunFolder(path)
+
+
+def remove_state(run: RunFolder) -> None:
+    """Deletes a run's checkpoints; its adapter, recipe, losses and previews stay.
+
+    It can then not be continued. One that a process begins to train meanwhile is left as it is.
+    """
+    try:
+        with FileLock(run.lock, timeout=0):
+            if run.finished():
+                remove_folder(run.checkpoints)
+    except Timeout:
+        return
