@@ -224,6 +224,24 @@ def test_a_cell_is_what_the_same_nodes_draw_by_themselves(server, graph):
             assert image.tobytes() == drawn[row, key], (row, key)
 
 
+def test_each_file_that_a_training_left_on_its_way_is_a_row(server, graph):
+    loras = server.home / "models" / "loras"
+    for step, source in ((10, "r1"), (20, "r8")):
+        shutil.copy(loras / f"{source}.safetensors", loras / f"r4-step{step:06d}.safetensors")
+    rows = {"adapters": "lora = r4.safetensors @ steps", "with_pose": "without", "pose_rows": ""}
+    prompt = graph("steps", Likeness_Matrix={**SMALL["Likeness_Matrix"], **rows})
+    for node in prompt.values():
+        if node["class_type"] == "Likeness_PromptSet":
+            node["inputs"] |= {"prompts": "own text", "text": "a photo of sks man"}
+    outcome, counting = run(server, prompt)
+    assert outcome.status == "success", outcome.error
+    assert counting.ran["KSampler"] == 3
+    place = server.home / "output" / "likeness" / "comparisons" / "steps"
+    plan = json.loads((place / "plan.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in plan["variants"]] == ["lora_10", "lora_20", "lora"]
+    assert len({row["adapter"] for row in plan["variants"]}) == 3
+
+
 def test_after_a_cancel_and_after_a_restart_exactly_the_others_run(server, graph):
     total, before = len(ROWS) * len(KEYS), len(cells(server))
     prompt = graph("stopped", Likeness_Matrix={**SMALL["Likeness_Matrix"], "seed": 11})

@@ -72,6 +72,8 @@ def test_only_the_newest_are_kept(tmp_path):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, s, DIGEST, [], keep=2)
     assert checkpoint.found(tmp_path) == [2, 3]
+    checkpoint.prune(tmp_path, 3, 0)
+    assert checkpoint.found(tmp_path) == []
 
 
 def test_a_step_saved_again_replaces_itself(tmp_path):
