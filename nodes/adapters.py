@@ -43,6 +43,15 @@ def is_full(path: Path) -> bool:
     return path.is_dir() or any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path))
 
 
+def checkpoint_of(model: Any) -> Path | None:
+    """The file that core's loader made a MODEL from, where ComfyUI says so."""
+    try:
+        file = Path(model.cached_patcher_init[1][0])
+    except (AttributeError, TypeError, LookupError):
+        return None
+    return file if file.is_file() else None
+
+
 def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float]) -> tuple[Any, Any]:
     lora = load_adapter(path)
     modules = host.lora_modules(model, clip)

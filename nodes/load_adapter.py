@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..trainers.adapter import SCORES, AdapterInfo, clip_skip_of, read_metadata
-from ..trainers.base_file import PARTS
+from ..trainers.base_file import PARTS, known_digest
 from ..trainers.errors import AdapterError, LikenessError
-from .adapters import apply_adapter
-from .host import has_model, io, model_names, model_path, with_clip_skip
+from .adapters import apply_adapter, checkpoint_of
+from .host import has_model, io, model_names, model_path, output_folder, with_clip_skip
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
+from .study import cache_folder
 from .widgets import known_as
 
 KINDS = ("loras", "checkpoints", "diffusers")
@@ -129,7 +130,7 @@ class LoadAdapter(io.ComfyNode):
         skipped = clip_skip_of(path)
         if skipped > 1 and any(strengths):
             clip = with_clip_skip(clip, skipped)
-        return io.NodeOutput(model, clip, label_of(path, *strengths))
+        return io.NodeOutput(model, clip, label_of(path, *strengths, checkpoint_of(model)))
 
 
 def adapter_fingerprint(path: Path) -> str:
@@ -139,13 +140,20 @@ def adapter_fingerprint(path: Path) -> str:
     return file_fingerprint(path)
 
 
-def label_of(path: Path, on_model: float, on_clip: float) -> str:
-    """The name, its strengths unless they are 1, and what a file says of its training."""
+def label_of(path: Path, on_model: float, on_clip: float, base: Path | None = None) -> str:
+    """The name, its strengths unless they are 1, and what a file says of its training.
+
+    `base` is the checkpoint that it is put on: another than it was trained on is told.
+    """
     name = path.name if path.is_dir() else path.stem
     if not on_model == on_clip == 1:
         same = on_model == on_clip
         name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
-    said = [] if path.is_dir() else lessons(read_metadata(path))
+    info = None if path.is_dir() else read_metadata(path)
+    said = [] if info is None else lessons(info)
+    if info is not None and info.base and base is not None:
+        digest = known_digest(base, cache_folder(output_folder()))
+        said += ["trained on another base"] if digest not in (None, info.base) else []
     return f"{name}: {', '.join(said)}" if said else name
 
 

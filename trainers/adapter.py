@@ -221,13 +221,23 @@ class AdapterInfo:
 
     @property
     def clip_skip(self) -> int:
-        """What it was trained with, 1 where it does not say; also where prompts were stripped."""
+        """What it was trained with, 1 where it does not say."""
+        skipped = self._of_recipe("text_encoder", "clip_skip")
+        return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
+
+    @property
+    def base(self) -> str | None:
+        """The digest of the base that it was trained on, None where it does not say."""
+        digest = self._of_recipe("base", "digest")
+        return digest if isinstance(digest, str) else None
+
+    def _of_recipe(self, part: str, field: str) -> Any:
+        """A field of the recipe in the file, also of one whose prompts were stripped."""
         try:
             said = json.loads(self.metadata.get(RECIPE) or self.metadata.get(STRIPPED) or "{}")
-            skipped = said["text_encoder"]["clip_skip"]
+            return said[part][field]
         except (ValueError, LookupError, TypeError, RecursionError):
-            return 1
-        return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
+            return None
 
 
 def read_metadata(path: Path) -> AdapterInfo:

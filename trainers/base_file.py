@@ -251,6 +251,18 @@ def digest_of(path: Path, cache: Path | None = None) -> str:
     return digest
 
 
+def known_digest(file: Path, cache: Path) -> str | None:
+    """The digest of a file that was computed before, if the file is as it was then; else None."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    entry = _read_known(cache).get(str(file.resolve()))
+    if not isinstance(entry, list) or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
+        return None
+    return str(entry[2]) if len(entry) == 3 else None
+
+
 def _loaded(folder: Path) -> Iterator[Path]:
     for part in PARTS:
         yield folder / part / "config.json"

@@ -272,6 +272,11 @@ def test_each_variant_is_as_it_was_after_any_other(server, files):
 
 
 def test_the_label_says_what_is_loaded(server, files):
+    from likeness.trainers.adapter import metadata_for, save_adapter
+    from likeness.trainers.base_file import digest_of
+    from likeness.trainers.recipe import Recipe
+    from safetensors.torch import load_file
+
     def label(name, strength):
         prompt = graph((name, strength, strength))
         prompt = {key: prompt[key] for key in "01"} | {"s": node("PreviewAny", source=["1", 2])}
@@ -280,6 +285,16 @@ def test_the_label_says_what_is_loaded(server, files):
     assert label(BASE, 1.0) == "base"
     assert label("kohya.safetensors", 0.5) == "kohya (0.5): LoRA of rank 4, 7 steps, loss 0.5"
     assert label("tuned", 1.0) == "tuned"
+    # The base's digest is known where something was trained on it.
+    metadata = metadata_for(
+        Recipe(method=files.method, base={"digest": "0" * 64}), steps=7, losses=[]
+    )
+    loras = server.home / "models" / "loras"
+    save_adapter(loras / "foreign.safetensors", load_file(loras / "kohya.safetensors"), metadata)
+    assert "base" not in label("foreign.safetensors", 0.5)
+    checkpoint = next(server.models.rglob(MINIATURE))
+    digest_of(checkpoint, server.home / "output" / "likeness" / "cache")
+    assert label("foreign.safetensors", 0.25).endswith("trained on another base")
 
 
 def test_an_adapter_of_stable_diffusion_does_not_fit_the_miniature(server, files):

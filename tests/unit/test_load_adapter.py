@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from likeness.comparison.study import cache_folder
 from likeness.trainers.adapter import metadata_for
+from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
 from likeness.trainers.stripped import strip_prompts
@@ -130,6 +132,34 @@ def test_the_label_says_what_a_training_was(nodes, tmp_path):
     tuned = metadata_for(Recipe(method=DreamBooth()), steps=800, losses=[])
     path = saved(path, {"model.diffusion_model.x": (1,)}, tuned)
     assert label(path, 1, 1) == "anna: full fine-tune, 800 steps"
+
+
+def test_an_adapter_of_another_base_is_told_where_that_is_known(nodes, tmp_path, monkeypatch):
+    base, other = (tmp_path / f"{name}.safetensors" for name in ("base", "other"))
+    for file in (base, other):
+        file.write_bytes(file.stem.encode())
+    monkeypatch.setattr(nodes.load_adapter, "output_folder", lambda: tmp_path)
+    cache = cache_folder(tmp_path)
+    recipe = Recipe(base={"digest": digest_of(base, cache)})
+    lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
+    path = saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
+    label, told = nodes.load_adapter.label_of, "trained on another base"
+    assert told not in label(path, 1, 1, base)
+    assert told not in label(path, 1, 1, other), "its digest is not computed for this"
+    digest_of(other, cache)
+    assert label(path, 1, 1, other).endswith(told)
+    other.write_bytes(b"replaced")
+    assert told not in label(path, 1, 1, other)
+
+
+def test_the_checkpoint_of_a_model_is_the_one_that_core_loaded(nodes, tmp_path):
+    file = tmp_path / "base.safetensors"
+    file.touch()
+    loaded = SimpleNamespace(cached_patcher_init=(print, (str(file), False), 0))
+    assert nodes.adapters.checkpoint_of(loaded) == file
+    for init in (None, (print, ()), (print, ({"path": 1},)), (print, (str(tmp_path / "gone"),))):
+        assert nodes.adapters.checkpoint_of(SimpleNamespace(cached_patcher_init=init)) is None
+    assert nodes.adapters.checkpoint_of("model") is None
 
 
 # Other families
