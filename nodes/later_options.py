@@ -1,4 +1,4 @@
-"""The options of Train Options that are younger than the others: speed, and files on the way."""
+"""The options of Train Options that came later: speed, files on the way, timesteps."""
 
 from __future__ import annotations
 
@@ -58,4 +58,25 @@ def on_the_way() -> list[Option]:
             "saving",
             "adapters_every",
         ),
+    ]
+
+
+def timesteps() -> list[Option]:
+    """The range of noise that is learned from."""
+
+    def widget(id: str, default: int, least: int, most: int, tip: str) -> io.Input:
+        return io.Int.Input(id, default=default, min=least, max=most, tooltip=tip)
+
+    low = widget("timestep_min", 0, 0, 999, "The least noise, 0 to 999.")
+    high = widget(
+        "timestep_max",
+        1000,
+        1,
+        1000,
+        "Below this is the most noise, which decides what is where: 700, say, keeps more of what "
+        "prompts ask for, and learns less of the subject.",
+    )
+    return [
+        Option(low, "objective", "timestep_min"),
+        Option(high, "objective", "timestep_max"),
     ]

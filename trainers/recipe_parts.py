@@ -203,11 +203,24 @@ class Optimizer(Part):
 
 
 class Objective(Part):
-    """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, 5 is usual; None is off."""
+    """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, 5 is usual; None is off.
+
+    Timesteps are drawn from `timestep_min` (the least noise) to below `timestep_max`.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"timestep_min", "timestep_max"})
 
     min_snr_gamma: float | None = Field(None, gt=0, le=100)
     noise_offset: float = Field(0.0, ge=0, le=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
+    timestep_min: int = Field(0, ge=0, le=999)
+    timestep_max: int = Field(1000, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Objective:
+        if self.timestep_min >= self.timestep_max:
+            raise ValueError("objective.timestep_min must be below objective.timestep_max")
+        return self
 
 
 class Compute(Part):

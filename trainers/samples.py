@@ -109,10 +109,11 @@ def _sample(
     if recipe.objective.noise_offset:
         shift = draws.gaussian((shape[0], 1, 1), seed, f"{kind} offset", step, slot)
         noise = offset_noise(noise, shift, recipe.objective.noise_offset)
+    least, most = recipe.objective.timestep_min, recipe.objective.timestep_max
     return Sample(
         latents=view.mean + view.deviation * posterior,
         noise=noise,
-        timestep=draws.integer(TIMESTEPS, seed, f"{kind} timestep", step, slot),
+        timestep=least + draws.integer(most - least, seed, f"{kind} timestep", step, slot),
         prompt=shown.prompt,
         weight=(recipe.prior.weight if prior and recipe.prior else 1.0) / local,
         prior=prior,

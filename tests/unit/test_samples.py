@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from likeness.trainers.errors import RecipeError
 from likeness.trainers.latents import Latents
 from likeness.trainers.recipe import Recipe
 from likeness.trainers.samples import Material, Shown, step_samples, validation_samples
@@ -89,6 +90,19 @@ def test_the_posterior_is_sampled_anew_each_time_a_photograph_is_shown():
     a, b = (step_samples(recipe(prior=None), one, step)[0][0] for step in (0, 1))
     assert not torch.equal(a.latents, b.latents)
     assert a.latents.std().item() == pytest.approx(1, abs=0.15)
+
+
+def test_timesteps_are_drawn_from_the_range_that_is_asked_for():
+    def drawn(**objective):
+        batches = (step_samples(recipe(objective=objective), material(), n)[0] for n in range(60))
+        return [sample.timestep for batch in batches for sample in batch]
+
+    ranged = drawn(timestep_min=200, timestep_max=210)
+    assert set(ranged) == set(range(200, 210))
+    whole = drawn()
+    assert min(whole) < 100 and max(whole) > 900
+    with pytest.raises(RecipeError, match="timestep_min must be below"):
+        recipe(objective={"timestep_min": 700, "timestep_max": 700})
 
 
 def test_noise_offset_shifts_channels():
