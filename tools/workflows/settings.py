@@ -95,19 +95,19 @@ MINIATURE = Setting(
             class_weight=4.0,
         ),
         "standard": Training(
-            _course(3e-4, 200, **_SMALL),
+            _course(4.5e-4, 200, **_SMALL),
             resolution=128,
             class_prompt=BOTH,
             options={"course": "cosine", "text_encoder_learning_rate": 1e-3},
         ),
         **{
             f"lora-r{rank}": Training(
-                _course(2e-3, 200, targets="linear", **_SMALL),
+                _course(rate, 200, targets="linear", **_SMALL),
                 rank=rank,
                 resolution=128,
                 class_prompt=BOTH,
             )
-            for rank in (1, 4, 8)
+            for rank, rate in ((1, 2e-3), (4, 3e-3), (8, 3e-3))
         },
     },
 )
