@@ -39,24 +39,29 @@ def taught_by(name: str, adapter: Path | None, runs: Path) -> Taught:
         return Taught(name, adapter)
     info = read_metadata(adapter)
     result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
+    if result is not None and info.steps not in (None, result.steps):
+        result = None  # of the same run, but saved on its way
     return Taught(name, adapter, info, result)
 
 
 def taught_of(plan: Plan, runs: Path, cache: Path | None = None) -> list[Taught]:
     """What is known of a plan's variants by the runs in `runs` that made their adapters."""
     wanted = {variant.adapter for variant in plan.variants} - {None}
-    made: dict[str, Result] = {}
+    made: dict[str, tuple[Result | None, Path]] = {}
     for folder in sorted(runs.glob("*")) if wanted else ():
         result = RunFolder(folder).result()
         if result is not None:
-            made[digest_of(result.adapter, cache)] = result
-    return [_taught(variant.name, made.get(variant.adapter or "")) for variant in plan.variants]
+            made[digest_of(result.adapter, cache)] = result, result.adapter
+            for file in result.adapter.parent.glob(f"{folder.name}-step*.safetensors"):
+                made.setdefault(digest_of(file, cache), (None, file))
+    return [_taught(variant.name, *made.get(variant.adapter or "", (None, None)))
+            for variant in plan.variants]  # fmt: skip
 
 
-def _taught(name: str, result: Result | None) -> Taught:
-    if result is None:
+def _taught(name: str, result: Result | None, adapter: Path | None) -> Taught:
+    if adapter is None:
         return Taught(name)
     try:
-        return Taught(name, result.adapter, read_metadata(result.adapter), result)
+        return Taught(name, adapter, read_metadata(adapter), result)
     except LikenessError:
-        return Taught(name, result.adapter, None, result)
+        return Taught(name, adapter, None, result)

@@ -98,7 +98,8 @@ class SubjectPanel {
     if (WORDS.some((name) => isConnected(this.node, name))) return;
     const [token, prompt] = WORDS.map((name) => widgetOf(this.node, name)?.value ?? "");
     markCaptions(view.photos, token);
-    if (token.trim() && !hasToken(prompt, token.trim()))
+    const prompted = view.photos.some(({ caption }) => !caption);
+    if (prompted && token.trim() && !hasToken(prompt, token.trim()))
       view.notes.unshift(`The prompt lacks the token ${token}: nothing is learned for it.`);
   }
 
@@ -115,6 +116,8 @@ class SubjectPanel {
       body.append("image", photo);
       body.append("type", "input");
       body.append("subfolder", folder);
+      // Under another name it would be nobody's caption.
+      if (photo.name.toLowerCase().endsWith(".txt")) body.append("overwrite", "true");
       const answer = await api.fetchApi("/upload/image", { method: "POST", body });
       if (!answer.ok) {
         this.#say(`${photo.name} could not be copied: ${answer.status} ${answer.statusText}.`);
@@ -129,7 +132,8 @@ class SubjectPanel {
   async #ask({ folder, ...others }) {
     const query = new URLSearchParams({ folder });
     for (const [name, value] of Object.entries(others)) {
-      if (value !== undefined && !isConnected(this.node, name))
+      const apart = name === "face_share" && isConnected(this.node, "crop"); // it needs that
+      if (value !== undefined && !isConnected(this.node, name) && !apart)
         query.set(name, JSON.stringify(value));
     }
     try {

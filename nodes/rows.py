@@ -16,7 +16,9 @@ MOST_STRENGTH = 2.0  # as Load Adapter's
 _KEYED = re.compile(r"(.*?) = (.*)")
 _STRONG = re.compile(r"(.*) @ (-?\d+(?:\.\d+)?)")
 _EACH = re.compile(r"(.*) @ steps")
-_STEP = re.compile(r"(.*)-step(\d{6,})\.safetensors")  # as a run names its files on the way
+# As a run names its files; -2 follows where another file has the name.
+_STEP = re.compile(r"(.*)-step(\d{6,})(?:-(\d+))?\.safetensors")
+_LAST = re.compile(r"(.*-[0-9a-f]{8})(?:-\d{1,3})?\.safetensors")
 
 
 class Row(NamedTuple):
@@ -76,28 +78,36 @@ def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
     The file after the last step comes last and has the row's own label. Raises ComparisonError
     where there are no files on the way.
     """
-    files, steps = set(files), dict[str, list[tuple[int, str]]]()
-    for file in files:
-        if match := _STEP.fullmatch(file):
-            steps.setdefault(match[1], []).append((int(match[2]), file))
-    found = []
+    files = set(files)
+    steps, found = _steps_of(files), list[Row]()
     for row in rows:
         if not row.each:
             found.append(row)
             continue
-        match = _STEP.fullmatch(row.name)
-        run = match[1] if match else row.name.removesuffix(".safetensors")
+        step, last = _STEP.fullmatch(row.name), _LAST.fullmatch(row.name)
+        run = step[1] if step else last[1] if last else row.name.removesuffix(".safetensors")
         if run not in steps:
             raise ComparisonError(
                 f"The Matrix' row {row.label or row.name!r}: its training left no files on the "
-                "way. Set save_adapter_every in Train Options, and queue again; or take '@ steps' "
+                "way. Set save_adapter_every in Train Options and train anew, or take '@ steps' "
                 "out."
             )
-        label = row.label or _label_of(Row("", run), set())
-        found += [Row(f"{label}_{step}", file) for step, file in sorted(steps[run])]
-        if f"{run}.safetensors" in files:
-            found.append(Row(label, f"{run}.safetensors"))
+        label = row.label or _label_of(Row("", run), {one.label.lower() for one in found})
+        found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
+        end = f"{run}.safetensors" if step else row.name
+        if end in files:
+            found.append(Row(label, end))
     return found
+
+
+def _steps_of(files: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The files on the way by run and step, of those of one step the one saved last."""
+    found: dict[str, dict[int, tuple[int, str]]] = {}
+    for file in files:
+        if match := _STEP.fullmatch(file):
+            steps, one = found.setdefault(match[1], {}), (int(match[3] or 1), file)
+            steps[int(match[2])] = max(one, steps.get(int(match[2]), one))
+    return {run: {step: one[1] for step, one in steps.items()} for run, steps in found.items()}
 
 
 def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:

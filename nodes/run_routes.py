@@ -62,7 +62,7 @@ def train_on(output: Path, asked: Mapping[str, str], headers: Mapping[str, str])
         return _NO_RUN
     result = run.result()
     if run.is_busy() or result is None or not result.stopped:
-        return 409, {"error": "The run was not stopped before its last step."}
+        return 409, {"error": "The run is at work, or nothing is left of it to train."}
     run.go_on.touch()
     asked_to_go_on.append(run.path.name)
     return 200, {}

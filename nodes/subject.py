@@ -186,6 +186,8 @@ def find_folder(name: str) -> Path:
 
 def subject_spec(fields: dict[str, Any]) -> SubjectSpec:
     """A recipe's subject. Raises RecipeError that names each wrong field."""
+    if fields.get("crop", "centre") == "centre":  # the widget may keep its value
+        fields = {name: value for name, value in fields.items() if name != "face_share"}
     try:
         return SubjectSpec(**fields)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
 from ..trainers.recipe import Recipe, recipe_from_data
-from ..trainers.runs import Result
+from ..trainers.runs import Result, RunFolder
 from . import host, miniature
 from .follower import Follower
 from .host import io
@@ -147,17 +147,28 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
 
 
 _given: set[Path] = set()  # adapters that were given out: deleted, they are trained again
+_stopped: dict[RunFolder, int] = {}  # stopped runs that were given out, with their result's time
 
 
 def fingerprint(base_model: str | None) -> str:
-    """Changes when the base model's file is replaced, when a stopped run was asked to go on, and
-    when an adapter was deleted. None is a connected base model.
+    """Changes when the base model's file is replaced, when a stopped run was asked to go on or
+    went on elsewhere, and when an adapter was deleted. None is a connected base model.
     """
     try:
         file = file_fingerprint(host.model_path("checkpoints", base_model)) if base_model else ""
     except LikenessError as error:
         file = str(error)
-    return f"{file} {len(asked_to_go_on)} {sum(not path.is_file() for path in _given)}"
+    gone = sum(not path.is_file() for path in _given)
+    elsewhere = sum(_time_of(run) != time for run, time in _stopped.items())  # in a terminal, say
+    return f"{file} {len(asked_to_go_on)} {gone} {elsewhere}"
+
+
+def _time_of(run: RunFolder) -> int:
+    """When the run's result was written."""
+    try:
+        return run.result_file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def learn(
@@ -207,6 +218,10 @@ def run(
         )
         follower.pin(result.folder)
         _given.add(result.adapter)
+        run = RunFolder(result.folder)
+        _stopped.pop(run, None)
+        if result.stopped:
+            _stopped[run] = _time_of(run)
         return result
     finally:
         follower.end()

@@ -44,14 +44,16 @@ def _runs_in(folder: Path) -> Iterator[RunFolder]:
             yield RunFolder(path)
 
 
-def remove_state(run: RunFolder) -> None:
+def remove_state(run: RunFolder) -> bool:
     """Deletes a run's checkpoints; its adapter, recipe, losses and previews stay.
 
-    It can then not be continued. One that a process begins to train meanwhile is left as it is.
+    It can then not be continued. One that a process trains meanwhile is left as it is: False.
     """
     try:
         with FileLock(run.lock, timeout=0):
-            if run.finished():
-                remove_folder(run.checkpoints)
+            if not run.finished():
+                return False
+            remove_folder(run.checkpoints)
+            return True
     except Timeout:
-        return
+        return False

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import tiers
 from .base_model import BaseModel
-from .checkpoint import State, found
+from .checkpoint import State
 from .cpu import attention_in_fp32_again
 from .graphs import CudaRecorder, Recorded
 from .in_backward import UpdateInBackward
@@ -24,7 +24,7 @@ from .optimizers import eight_bit_fault
 from .packages import eight_bit_lack
 from .recipe import DreamBooth, LoRA, Recipe
 from .run import Run, has_bf16
-from .runs import continued
+from .runs import earlier_runs
 from .step import Compute, Learner, gradients
 from .tiers import Size, Tier
 
@@ -67,10 +67,9 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
 
 
 def _tier_before(run: Run) -> Tier | None:
-    """The tier of the run that this one continues: its state may fit no other tier's optimizer."""
-    if run.recipe.continues is None:
-        return None
-    return tiers.stored(continued(run.recipe, run.places).tier_file)
+    """The tier of the run that this one begins with: its state may fit no other one's optimizer."""
+    with_state = (one for one in earlier_runs(run.recipe, run.places) if one.has_state())
+    return next((tiers.stored(one.tier_file) for one in with_state), None)
 
 
 def size_of(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> Size:
@@ -122,11 +121,9 @@ def fall(run: Run) -> bool:
 
 def _would_begin_anew(run: Run, before: Tier, lower: Tier) -> bool:
     """Whether a lower tier's optimizer could not go on from the checkpoint there is; says so."""
-    folders = [run.folder]
-    if run.recipe.continues is not None:
-        folders.append(continued(run.recipe, run.places))
+    folders = [run.folder, *earlier_runs(run.recipe, run.places)]
     same = lower.eight_bit == before.eight_bit or run.recipe.optimizer.name == "adamw8bit"
-    if same or not any(found(folder.checkpoints) for folder in folders):
+    if same or not any(folder.has_state() for folder in folders):
         return False
     run.note(
         f"Memory tier {lower.name!r} needs less memory, but keeps another optimizer's state than "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,24 +54,27 @@ def look(run: Run, training: Training, done: int, compute: Compute) -> None:
     Recordings of steps hold a step's memory: where there is no other, they are made anew later.
     Raises Diverged.
     """
+    for is_due, work in (
+        (adapter_due(run.recipe, done), save_on_the_way),
+        (due(run.recipe.validate_every, done), validate),
+        (previews_due(run.recipe, done), preview),
+    ):
+        if is_due:
+            _with_room(partial(work, run, training, done), compute)
+
+
+def _with_room(work: Callable[[], None], compute: Compute) -> None:
+    """Does it, and where it finds no memory beside recordings, again without those."""
     try:
-        _look(run, training, done)
+        work()
         return
     except RuntimeError as error:
         if not isinstance(compute, Recorded) or not is_out_of_memory(error):
             raise
-    compute.forget()
+        recorded = compute
+    recorded.forget()
     release_memory()  # here the error, whose traceback holds tensors, is gone
-    _look(run, training, done)
-
-
-def _look(run: Run, training: Training, done: int) -> None:
-    if adapter_due(run.recipe, done):
-        save_on_the_way(run, training, done)
-    if due(run.recipe.validate_every, done):
-        validate(run, training, done)
-    if previews_due(run.recipe, done):
-        preview(run, training, done)
+    work()
 
 
 def save_on_the_way(run: Run, training: Training, done: int) -> None:

@@ -27,7 +27,7 @@ from .computing import (
 from .cpu import fit_to_cpu
 from .errors import CheckpointError, RunFailed
 from .events import Emit
-from .looks import due, look, looks, preview, previews_due
+from .looks import adapter_due, due, look, looks, preview, previews_due, save_on_the_way
 from .material import draw_missing_class_images, gather, photo_prompts, written_prompts
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
@@ -43,7 +43,7 @@ from .previews import previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
-from .runs import Result, RunFolder, continued, same_lessons
+from .runs import Result, RunFolder, earlier_runs
 from .samples import Material, stacked, step_samples
 from .saving import Checkpoints
 from .step import Compute, Learner, Prompts, accumulate, update
@@ -92,7 +92,8 @@ def attempt(run: Run) -> Result:
         adapter = save_adapter_file(run, base, steps)
     result = write_result(run, adapter, steps)
     if run.accelerator.is_main_process:
-        checkpoint.prune(run.folder.checkpoints, steps, run.recipe.saving.keep)
+        keep = run.recipe.saving.keep  # one that was stopped may go on
+        checkpoint.prune(run.folder.checkpoints, steps, max(keep, result.stopped))
     return result
 
 
@@ -217,13 +218,12 @@ def resume(run: Run, state: checkpoint.State) -> int:
     """
     recipe, folder = run.recipe, run.folder
     candidates = [(folder.checkpoints, recipe.digest())]
-    for other in same_lessons(recipe, run.places):
+    for other in earlier_runs(recipe, run.places):
         candidates.append((other.checkpoints, other.recipe().digest()))
-    if recipe.continues:
-        earlier = continued(recipe, run.places)
-        candidates.append((earlier.checkpoints, recipe.continues))
     for checkpoints, digest in candidates:
         for step in reversed(checkpoint.found(checkpoints)):
+            if step > recipe.schedule.steps:  # a run that is continued went on meanwhile
+                continue
             try:
                 path = checkpoint.step_folder(checkpoints, step)
                 step, run.losses = checkpoint.load(path, state, digest)
@@ -248,6 +248,8 @@ def learn(run: Run, training: Training, start: int) -> int:
     factor, last_text_step = rate_factor(recipe.schedule), text_steps(recipe)
     if previews_due(recipe, start) and not previews_drawn(run, start):
         preview(run, training, start)
+    if start and adapter_due(recipe, start):  # it may have ended before this was written
+        save_on_the_way(run, training, start)
     recorded = recordable(run, training.tier)
     compute = compute_of(run, training.learner, state, training.tier, recorded=recorded)
     meter, checkpoints = Meter(run, start), Checkpoints(run, state)

@@ -1,4 +1,4 @@
-"""The folder of a run, and how a recipe is bound to files before it starts. No torch here."""
+"""The folder of a run, what is checked before it starts, and the runs before it. No torch here."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from .base_file import digest_of, identify
+from .binding import bind
 from .errors import OutOfSpace, RecipeError, RunBusy, RunFailed
 from .files import is_full, write_whole
 from .packages import require_packages
 from .photo_file import write_photos
 from .places import Places
-from .recipe import Recipe, Subject, explain, read_recipe
+from .recipe import Recipe, explain, read_recipe
 from .space import check_space
-from .subject import PhotoSet, read_subject
 
 
 @dataclass(frozen=True)
@@ -160,6 +159,10 @@ class RunFolder:
         result = self.result()
         return self.recipe().schedule.steps if result is None else result.steps
 
+    def has_state(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.checkpoints.glob("step-*"))
+
     def is_busy(self) -> bool:
         """Whether a process trains here now."""
         if not self.lock.exists():
@@ -177,57 +180,6 @@ class RunFolder:
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A recipe with the digests of the files it is bound to, and its pictures."""
-
-    recipe: Recipe
-    photos: PhotoSet
-    class_images: PhotoSet | None = None  # the user's own
-
-
-def bind(recipe: Recipe, places: Places) -> Bound:
-    """Binds a recipe to the files in `places`.
-
-    Raises RecipeError if the recipe already names others than those given, BaseModelError and
-    SubjectError for files that cannot be used. Reads the base's header and digest, and each
-    picture once.
-    """
-    identify(places.base)
-    base = digest_of(places.base, places.cache)
-    photos = read_subject(places.photos, recipe.subject)
-    _same("base model", recipe.base.digest, base)
-    _same("set of photographs", recipe.subject.digest, photos.digest)
-    parts: dict[str, Any] = {"base": {"digest": base}, "subject": {"digest": photos.digest}}
-    class_images = None
-    prior = recipe.prior
-    if prior and prior.source == "images" and (places.class_images or prior.images):
-        class_images = _own_class_images(recipe, places)
-        parts["prior"] = {"images": class_images.digest}
-    return Bound(recipe.changed(**parts), photos, class_images)
-
-
-def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
-    if places.class_images is None:
-        raise RecipeError(
-            "The recipe was made with a set of class images of its own (prior.images): "
-            "give their folder, or set prior.images to null to have them drawn."
-        )
-    # As photographs are read, but square where those use aspect-ratio buckets.
-    images = read_subject(places.class_images, Subject(resolution=recipe.subject.resolution))
-    named = recipe.prior.images if recipe.prior else None
-    _same("set of class images", named, images.digest)
-    return images
-
-
-def _same(what: str, named: str | None, given: str) -> None:
-    if named is not None and named != given:
-        raise RecipeError(
-            f"The recipe was made with another {what}: it names {named[:12]}…, "
-            f"the one given is {given[:12]}…. Give that one, or clear its digest in the recipe."
-        )
-
-
 def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> RunFolder:
     """Checks everything that can be checked without torch, and writes the run's folder.
 
@@ -241,8 +193,8 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
     for one in (folder, *same_lessons(recipe, places)):
         if one.settled() if keep_stopped else one.finished():
             return one
-    if recipe.continues is not None:
-        continued(recipe, places)
+    if recipe.continues is not None and not folder.has_state():
+        _check_beginning(recipe, places)
     require_packages(recipe)
     if folder.is_busy():
         raise RunBusy(busy_text(folder))
@@ -295,18 +247,36 @@ def _absolute(places: Places) -> Places:
 def continued(recipe: Recipe, places: Places) -> RunFolder:
     """The earlier run that `recipe.continues` names.
 
-    Raises RecipeError if it is not among the runs, has as many steps already, or trained other
-    weights or with another optimizer, so that its state does not fit.
+    Raises RecipeError if it is not among the runs, or trained other weights or with another
+    optimizer, so that its state does not fit.
     """
     folder = run_of(recipe.continues or "", places)
-    steps = folder.steps_done()
+    _check_continues(recipe, folder.recipe())
+    return folder
+
+
+def earlier_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
+    """The other runs whose state a run may begin with: those of the same lesson, then the one that
+    it continues. Raises RecipeError as `continued`.
+    """
+    found = same_lessons(recipe, places)
+    return found if recipe.continues is None else [*found, continued(recipe, places)]
+
+
+def _check_beginning(recipe: Recipe, places: Places) -> None:
+    """Raises RecipeError unless there are steps to add to the continued run, and its state."""
+    earlier = continued(recipe, places)
+    steps = earlier.steps_done()
     if steps >= recipe.schedule.steps:
         raise RecipeError(
             f"schedule.steps is {recipe.schedule.steps}, but the run it continues has "
             f"{steps} already: give the total, old and new steps together."
         )
-    _check_continues(recipe, folder.recipe())
-    return folder
+    if not any(run.has_state() for run in earlier_runs(recipe, places)):
+        raise RecipeError(
+            f"The run {earlier.path.name} keeps no state to go on from: it was trained with "
+            "saving.keep 0, or its state was deleted."
+        )
 
 
 def run_of(digest: str, places: Places) -> RunFolder:

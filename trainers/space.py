@@ -31,7 +31,8 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
     whole = checkpoint * (max(1, recipe.saving.keep) + 1)  # the new one before the old one goes
     needs = {
         places.runs: max(checkpoint, whole - size_of(checkpoints)),
-        adapters: _files(recipe) * weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1,
+        adapters: _files(recipe, adapters)
+        * (weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1),
     }
     disks: dict[int, list[Path]] = defaultdict(list)
     for folder in needs:
@@ -40,10 +41,11 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
         _check_disk(folders, sum(needs[folder] for folder in folders))
 
 
-def _files(recipe: Recipe) -> int:
-    """How many adapters a run leaves, each with the VAE where it is a checkpoint."""
-    every = recipe.saving.adapters_every
-    return 1 + ((recipe.schedule.steps - 1) // every if every else 0)
+def _files(recipe: Recipe, folder: Path) -> int:
+    """How many adapters a run is yet to save, each with the VAE where it is a checkpoint."""
+    every, there = recipe.saving.adapters_every, f"{recipe.run_name()}-step*.safetensors"
+    on_the_way = (recipe.schedule.steps - 1) // every if every else 0
+    return 1 + max(0, on_the_way - len(list(folder.glob(there))))
 
 
 def _check_disk(folders: list[Path], need: float) -> None:

@@ -278,9 +278,9 @@ def _recipe(given: argparse.Namespace) -> int:
 
 def _clean(given: argparse.Namespace) -> int:
     kept = kept_states(given.output / "likeness" / "runs")
+    if given.yes:
+        kept = [one for one in kept if remove_state(one.run)]
     for one in kept:
-        if given.yes:
-            remove_state(one.run)
         print(f"{one.size / 1e9:8.2f} GB  {one.run.path.name}")
     total = sum(one.size for one in kept) / 1e9
     said = (

@@ -66,8 +66,10 @@ const HANDLERS = {
     run.seconds = null;
     run.saved = null;
     const now = { done: numberOr(done, 0), time: numberOr(time, 0) };
-    const before = run.stage?.name === name && run.stage.done <= now.done ? run.stage.from : now;
-    run.stage = { name: textOf(name), total: numberOr(total, 0), ...now, from: before };
+    // Of what was there already the first event of a number tells: the pace is of what follows.
+    const goesOn = run.stage?.name === name && run.stage.total && run.stage.done <= now.done;
+    const from = goesOn ? run.stage.from : now;
+    run.stage = { name: textOf(name), total: numberOr(total, 0), ...now, from };
   },
 
   step(run, event) {

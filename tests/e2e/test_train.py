@@ -181,7 +181,8 @@ def test_more_steps_go_on_from_a_finished_run(likeness, train, tmp_path):
 def test_stop_and_save_leaves_an_adapter_and_the_run_goes_on_when_queued_again(
     base, photos, tmp_path
 ):
-    recipe = small().changed(schedule={"steps": 400})
+    # Also with a state that is kept while there are steps left only.
+    recipe = small().changed(schedule={"steps": 400}, saving={"keep": 0})
     where = places(tmp_path, base, photos)
     folder = RunFolder(where.runs / prepare(recipe, where).path.name)
 

@@ -43,7 +43,8 @@ test("the time left is of the class images while they are drawn", () => {
     ...event("stage", { name: "class images", done, total: 200 }),
     time,
   });
-  const run = runOf(drawn(40, 1000));
+  const begun = { ...event("stage", { name: "class images", done: 0, total: 0 }), time: 999 };
+  const run = runOf(begun, drawn(40, 1000));
   assert.equal(secondsLeft(run), null);
   addEvents(run, [drawn(48, 1040), drawn(60, 1100)]);
   assert.equal(secondsLeft(run), 140 * 5);

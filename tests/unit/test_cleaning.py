@@ -34,9 +34,9 @@ def test_only_finished_runs_are_asked_to_give_back_and_the_largest_comes_first(r
     ]
     with FileLock(runs / "large" / "lock"):
         assert [one.run.path.name for one in kept_states(runs)] == ["small"]
-        remove_state(RunFolder(runs / "large"))  # it began meanwhile
+        assert not remove_state(RunFolder(runs / "large"))  # it began meanwhile
     assert (runs / "large" / "checkpoints").is_dir()
-    remove_state(RunFolder(runs / "stopped"))
+    assert not remove_state(RunFolder(runs / "stopped"))
     assert (runs / "stopped" / "checkpoints").is_dir()
     with pytest.raises(RecipeError, match="--output"):
         kept_states(runs / "nothing")

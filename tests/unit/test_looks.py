@@ -1,5 +1,7 @@
 """What a run shows and leaves on its way, and when."""
 
+from types import SimpleNamespace
+
 import pytest
 from likeness.trainers import looks
 from likeness.trainers.graphs import Recorded
@@ -20,24 +22,36 @@ def out_of_memory(*_):
     raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def test_previews_without_room_beside_recordings_are_drawn_without_those(monkeypatch):
-    compute, seen = Held(), []
+@pytest.fixture
+def run():
+    """A run in which an adapter, a validation and a preview are due after step 4."""
+    recipe = preset("lora-r4").changed(
+        subject={"holdout": 1}, validate_every=2, saving={"adapters_every": 4},
+        previews={"every": 4, "prompts": ["a cat"]},
+    )  # fmt: skip
+    return SimpleNamespace(recipe=recipe)
 
-    def show(run, training, done):
-        seen.append(done)
+
+def test_previews_without_room_beside_recordings_are_drawn_without_those(run, monkeypatch):
+    compute, done = Held(), []
+
+    def preview(*_):
         if compute.held:
             out_of_memory()
+        done.append("preview")
 
-    monkeypatch.setattr(looks, "_look", show)
-    looks.look(None, None, 7, compute)
-    assert seen == [7, 7] and not compute.held
+    monkeypatch.setattr(looks, "save_on_the_way", lambda *_: done.append("adapter"))
+    monkeypatch.setattr(looks, "validate", lambda *_: done.append("validation"))
+    monkeypatch.setattr(looks, "preview", preview)
+    looks.look(run, None, 4, compute)
+    assert done == ["adapter", "validation", "preview"], "each once"
 
 
 @pytest.mark.parametrize("compute", [Held(), len])
-def test_what_still_fails_without_recordings_is_an_error(monkeypatch, compute):
-    monkeypatch.setattr(looks, "_look", out_of_memory)
+def test_what_still_fails_without_recordings_is_an_error(run, monkeypatch, compute):
+    monkeypatch.setattr(looks, "save_on_the_way", out_of_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
-        looks.look(None, None, 7, compute)
+        looks.look(run, None, 4, compute)
 
 
 def test_what_is_due_after_which_steps():

@@ -270,6 +270,10 @@ def test_each_file_that_a_training_left_on_its_way_is_a_row(nodes):
                                     {"adapter_1": name})  # fmt: skip
         found = rows.each_step(lines, files)
         assert [row[:2] for row in found] == [("", "none (base)"), *expected]
+    again = ["a-0a1b2c3d-2.safetensors", "a-0a1b2c3d-step000100.safetensors"]
+    again += ["a-0a1b2c3d-step000100-2.safetensors", "a-0a1b2c3d.safetensors"]
+    found = rows.each_step(rows.adapter_lines("r = a-0a1b2c3d-2.safetensors @ steps"), again)
+    assert [row[:2] for row in found] == [("r_100", again[2]), ("r", again[0])], "the last try"
     stopped = rows.adapter_lines("anna-1-step000100.safetensors @ steps")
     assert [row[:2] for row in rows.each_step(stopped, files)] == [
         ("anna-1_100", "anna-1-step000100.safetensors")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from likeness.demo.random_model import write_random_model
+from likeness.trainers.binding import bind
 from likeness.trainers.errors import (
     BaseModelError,
     LikenessError,
@@ -22,7 +23,8 @@ from likeness.trainers.photo_file import class_photos, subject_photos
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.runs import Result, RunFolder, bind, prepare, same_lessons
+from likeness.trainers.runs import Result, RunFolder, prepare, same_lessons
+from likeness.trainers.space import check_space
 from PIL import Image
 
 
@@ -142,6 +144,23 @@ def test_checkpoints_and_adapter_on_one_disk_need_room_together(places, monkeypa
     prepare(whole, places)
 
 
+def test_room_is_asked_for_the_files_on_the_way_that_are_not_there_yet(places, monkeypatch):
+    whole = recipe(
+        method={"kind": "dreambooth"}, schedule={"steps": 800}, saving={"adapters_every": 100}
+    )
+    bound = bind(whole, places).recipe
+    needs = []
+    monkeypatch.setattr("likeness.trainers.space._check_disk", lambda _, need: needs.append(need))
+    check_space(bound, places, places.runs / "x")
+    places.checkpoints.mkdir(parents=True)
+    for step in (100, 200, 300):
+        (places.checkpoints / f"{bound.run_name()}-step{step:06d}.safetensors").touch()
+    check_space(bound, places, places.runs / "x")
+    check_space(whole.changed(saving={"adapters_every": 0}), places, places.runs / "x")
+    file = (needs[0] - needs[2]) / 7
+    assert file > 0 and needs[0] - needs[1] == pytest.approx(3 * file)
+
+
 def test_bad_inputs_are_told_and_nothing_is_written(places, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -166,6 +185,9 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     with pytest.raises(RecipeError, match="800 already"):
         prepare(recipe(continues=digest), places)
     longer = recipe(continues=digest, schedule={"steps": 1000})
+    with pytest.raises(RecipeError, match="keeps no state"):
+        prepare(longer, places)
+    (earlier.checkpoints / "step-000800").mkdir(parents=True)
     prepare(longer, places)
     for parts in (
         {"method": {"rank": 1}},
@@ -233,9 +255,15 @@ def test_a_stopped_run_is_continued_from_the_steps_that_it_did(places, tmp_path)
     earlier = prepare(recipe(), places)
     finish(earlier, tmp_path, stopped=True, steps=400)
     digest = earlier.recipe().digest()
+    (earlier.checkpoints / "step-000400").mkdir(parents=True)
     with pytest.raises(RecipeError, match="400 already"):
         prepare(recipe(continues=digest, schedule={"steps": 400}), places)
-    prepare(recipe(continues=digest, schedule={"steps": 600}), places)
+    longer = recipe(continues=digest, schedule={"steps": 600})
+    folder = prepare(longer, places)
+    # It has begun, and what it continues goes on: that is nothing to it any more.
+    (folder.checkpoints / "step-000500").mkdir(parents=True)
+    finish(earlier, tmp_path, steps=800)
+    assert prepare(longer, places).path == folder.path
 
 
 def test_a_result_reads_back_as_it_was_written(places, tmp_path):

@@ -1,0 +1,63 @@
+"""How a recipe is bound to the files that a run reads. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .base_file import digest_of, identify
+from .errors import RecipeError
+from .places import Places
+from .recipe import Recipe, Subject
+from .subject import PhotoSet, read_subject
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A recipe with the digests of the files it is bound to, and its pictures."""
+
+    recipe: Recipe
+    photos: PhotoSet
+    class_images: PhotoSet | None = None  # the user's own
+
+
+def bind(recipe: Recipe, places: Places) -> Bound:
+    """Binds a recipe to the files in `places`.
+
+    Raises RecipeError if the recipe already names others than those given, BaseModelError and
+    SubjectError for files that cannot be used. Reads the base's header and digest, and each
+    picture once.
+    """
+    identify(places.base)
+    base = digest_of(places.base, places.cache)
+    photos = read_subject(places.photos, recipe.subject)
+    _same("base model", recipe.base.digest, base)
+    _same("set of photographs", recipe.subject.digest, photos.digest)
+    parts: dict[str, Any] = {"base": {"digest": base}, "subject": {"digest": photos.digest}}
+    class_images = None
+    prior = recipe.prior
+    if prior and prior.source == "images" and (places.class_images or prior.images):
+        class_images = _own_class_images(recipe, places)
+        parts["prior"] = {"images": class_images.digest}
+    return Bound(recipe.changed(**parts), photos, class_images)
+
+
+def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
+    if places.class_images is None:
+        raise RecipeError(
+            "The recipe was made with a set of class images of its own (prior.images): "
+            "give their folder, or set prior.images to null to have them drawn."
+        )
+    # As photographs are read, but square where those use aspect-ratio buckets.
+    images = read_subject(places.class_images, Subject(resolution=recipe.subject.resolution))
+    named = recipe.prior.images if recipe.prior else None
+    _same("set of class images", named, images.digest)
+    return images
+
+
+def _same(what: str, named: str | None, given: str) -> None:
+    if named is not None and named != given:
+        raise RecipeError(
+            f"The recipe was made with another {what}: it names {named[:12]}…, "
+            f"the one given is {given[:12]}…. Give that one, or clear its digest in the recipe."
+        )
