@@ -52,8 +52,8 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
 
 
 def _miniature_standard() -> Recipe:
-    """Its rate falls: it has more of the person and of the prompts so. The text encoder's is
-    higher: at the UNet's the token's embedding comes not as far as a name is (docs/sweeps.md).
+    """Its rate falls: it has more of the person and of the prompts so. At a higher rate of the
+    text encoder it has more of the person (docs/sweeps.md).
     """
     return _miniature(_standard(), 4.5e-4).changed(
         schedule={"course": "cosine"}, text_encoder={"learning_rate": 1e-3}
