@@ -190,7 +190,10 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
     bound = bind(recipe, places)
     recipe = bound.recipe
     folder = RunFolder(places.runs.resolve() / recipe.run_name())
-    for one in (folder, *same_lessons(recipe, places)):
+    if folder.settled() if keep_stopped else folder.finished():
+        return folder
+    keep_stopped = keep_stopped and not folder.has_state()  # else it goes on by itself
+    for one in same_lessons(recipe, places):
         if one.settled() if keep_stopped else one.finished():
             return one
     if recipe.continues is not None and not folder.has_state():

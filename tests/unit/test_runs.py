@@ -251,6 +251,16 @@ def test_a_stopped_run_is_settled_until_it_is_asked_to_go_on(places, tmp_path):
     assert folder.settled().steps == 5
 
 
+def test_a_stopped_run_stands_for_its_lesson_unless_another_has_begun_that(places, tmp_path):
+    first = prepare(recipe(), places)
+    finish(first, tmp_path, stopped=True)
+    second = prepare(recipe(**SHOWN), places)
+    assert second.path != first.path, "in a terminal it goes on"
+    assert prepare(recipe(**SHOWN), places, keep_stopped=True).path == first.path
+    (second.checkpoints / "step-000600").mkdir(parents=True)
+    assert prepare(recipe(**SHOWN), places, keep_stopped=True).path == second.path
+
+
 def test_a_stopped_run_is_continued_from_the_steps_that_it_did(places, tmp_path):
     earlier = prepare(recipe(), places)
     finish(earlier, tmp_path, stopped=True, steps=400)
