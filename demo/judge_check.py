@@ -2,7 +2,7 @@
 
 Asked are held-out drawings, whose truth is known, and a hundred pictures that the miniature draws,
 whose truth is in labels.json: what was seen on them by somebody who knew the captions, but not the
-judges' answers.
+judges' answers. The scores that they give are compared in `judge_scores`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from ..trainers.base_model import load_base
 from ..trainers.errors import BaseModelError
-from . import measures, pretrain_judge, weights
+from . import judge_scores, measures, pretrain_judge, weights
 from .captions import caption
 from .casting import random_scene
-from .facts import QUESTIONS
+from .facts import QUESTIONS, UNKNOWN
 from .judge import Judge, load_judge
 from .pretrain_vae import tiled
 
 LABELS = Path(__file__).with_name("labels.json")
 COUNT = 100
 _SEED, _BATCH, _SHEET = 900_000, 10, 20
-Answers = dict[str, str]  # question: answer; what a person could not tell is left out
+# question: answer, or several with | between; what a person could not tell is left out
+Answers = dict[str, str]
 
 
 def captions(count: int = COUNT) -> list[str]:
@@ -66,7 +68,12 @@ def read_labels(folder: Path = weights.FOLDER, path: Path = LABELS) -> list[Answ
         raise BaseModelError(f"{path.name} tells of pictures by another miniature than {folder}'s.")
     labels: list[Answers] = stored["labels"]
     for number, label in enumerate(labels):
-        wrong = [f"{q}: {a}" for q, a in label.items() if a not in QUESTIONS.get(q, ())]
+        wrong = [
+            f"{question}: {answer}"
+            for question, answers in label.items()
+            for answer in answers.split("|")
+            if answer not in QUESTIONS.get(question, ())
+        ]
         if wrong:
             raise BaseModelError(f"{path.name}, picture {number}: {', '.join(wrong)} is no answer.")
     return labels
@@ -82,7 +89,7 @@ class Asked:
         """How many pictures it answers as labelled, and how many are labelled."""
         told = [n for n, label in enumerate(labels) if question in label]
         answers = QUESTIONS[question]
-        hits = [answers[self.said[question][n]] == labels[n][question] for n in told]
+        hits = [answers[self.said[question][n]] in labels[n][question].split("|") for n in told]
         return sum(hits), len(told)
 
     def agrees(self, question: str, other: Asked) -> float:
@@ -103,17 +110,26 @@ def report(folder: Path = weights.FOLDER) -> str:
     known = [pretrain_judge.evaluate(judge.network, pool) for judge in judges]
     labels, drawn = read_labels(folder), pictures(folder)
     first, second = (ask(judge, drawn) for judge in judges)
-    rows = [["question", "held-out drawings", "second judge", "by eye", "second judge", "agree"]]
+    rows = [["question", "commonest answer", "held-out drawings", "second judge", "by eye",
+             "second judge", "agree"]]  # fmt: skip
     rows.append(["---"] * len(rows[0]))
     for question in QUESTIONS:
         rows.append([
             question,
+            f"{100 * commonest(pool['facts'][:, list(QUESTIONS).index(question)]):.1f} %",
             *(f"{100 * scores['answers'][question]:.1f} %" for scores in known),
             *(_share(*asked.right(question, labels)) for asked in (first, second)),
             f"{100 * first.agrees(question, second):.0f} %",
         ])  # fmt: skip
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\n{_others(known)}\n"
+    others = [*_others(known), *judge_scores.lines(judges, pool, drawn, captions(), folder)]
+    return f"{table}\n\n" + "\n".join(f"* {line}" for line in others) + "\n"
+
+
+def commonest(facts: Tensor) -> float:
+    """How often the commonest answer is true of pictures: what a judge has who always says it."""
+    known = facts[facts != UNKNOWN].long()
+    return float(known.bincount().max()) / len(known) if len(known) else 0.0
 
 
 _JUDGES = (weights.JUDGE, weights.SECOND_JUDGE)
@@ -123,15 +139,15 @@ def _share(hits: int, count: int) -> str:
     return f"{hits} of {count}" if count else "–"
 
 
-def _others(known: Sequence[Mapping[str, Any]]) -> str:
+def _others(known: Sequence[Mapping[str, Any]]) -> list[str]:
     """What else was measured on the drawings, a line for each judge."""
     lines = []
     for name, scores in zip(("judge", "second judge"), known, strict=True):
         traits = np.mean(list(scores["traits"].values()))
         lines.append(
-            f"* {name}, held-out drawings: {100 * traits:.0f} % of the variance of the traits "
+            f"{name}, held-out drawings: {100 * traits:.0f} % of the variance of the traits "
             f"explained, joints {scores['joint_error']:.3f} of the height away, a person's other "
             f"picture found before the twin's two {100 * scores['twins_told_apart']:.0f} % of the "
             "time (by chance: 33 %)."
         )
-    return "\n".join(lines)
+    return lines

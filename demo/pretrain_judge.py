@@ -48,7 +48,7 @@ class Batches:
         if self._vae is not None:  # and then the pools have latents
             _decode_some(batch, self._vae, rng, generator)
         _vary(batch, rng, generator)
-        _spoil_some(batch, rng, generator)
+        spoil_some(batch, rng, generator, REJECTED)
         return batch
 
 
@@ -83,9 +83,14 @@ def _vary(batch: Batch, rng: np.random.Generator, generator: torch.Generator) ->
     batch["pictures"] = x + 0.05 * factors[:, 2:] * grain
 
 
-def _spoil_some(batch: Batch, rng: np.random.Generator, generator: torch.Generator) -> None:
-    """Makes some pictures unfit: two at once, patches in disorder, or coloured clouds."""
-    x, rows = batch["pictures"], _some(batch, REJECTED, rng)
+SPOILED = ("two at once", "patches in disorder", "coloured clouds")
+
+
+def spoil_some(
+    batch: Batch, rng: np.random.Generator, generator: torch.Generator, share: float
+) -> None:
+    """Makes a share of the pictures unfit, row n in the way n modulo 3 of SPOILED."""
+    x, rows = batch["pictures"], _some(batch, share, rng)
     if not len(rows):
         return
     n, _, h, w = x.shape

@@ -2,8 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from likeness.demo import judge_check, weights
-from likeness.demo.facts import QUESTIONS, asked
+from likeness.demo.facts import QUESTIONS, UNKNOWN, asked
 from likeness.demo.judge_check import Asked
 from likeness.trainers.errors import BaseModelError
 
@@ -17,6 +18,16 @@ def test_what_could_not_be_told_by_eye_does_not_count():
     labels = [{"hat": "yes"}, {}, {"hat": "yes"}]
     assert judge.right("hat", labels) == (1, 2)
     assert judge.right("hat", [{}, {}, {}]) == (0, 0)
+
+
+def test_a_label_may_leave_open_which_of_several_answers_it_is():
+    judge = answers(company=["man", "woman", "nobody"])
+    assert judge.right("company", [{"company": "man|woman"}] * 3) == (2, 3)
+
+
+def test_the_commonest_answer_is_what_a_constant_judge_has():
+    assert judge_check.commonest(torch.tensor([0, 2, 2, 2, UNKNOWN])) == 0.75
+    assert judge_check.commonest(torch.tensor([UNKNOWN])) == 0
 
 
 def test_judges_agree_where_they_say_the_same():
@@ -46,6 +57,7 @@ def folder(tmp_path):
         ({"checkpoint": "0" * 64}, "by another miniature"),
         ({"labels": [{"hat": "yes"}, {"hat": "maybe"}]}, "picture 1: hat: maybe"),
         ({"labels": [{"mood": "good"}]}, "picture 0: mood: good"),
+        ({"labels": [{"hat": "yes|often"}]}, "picture 0: hat: often"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(folder, tmp_path, change, message):

@@ -1,0 +1,161 @@
+"""How far the two judges' scores agree, what they reject, and what the base draws to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..trainers.base_model import load_base
+from . import given_names, measures, pretrain_judge, weights
+from .casting import random_identity, random_scene
+from .drawn import scenes_for
+from .facts import QUESTIONS, asked
+from .judge import Judge, identity_match, prompt_match, reference_for, rejected
+from .pretrain_data import Pool
+from .pretrain_vae import to_pixels, to_unit
+from .scene import Identity, Scene
+from .subject import subject_scenes
+from .world import draw
+
+PEOPLE, TOKENS = 5, 50
+_FIRST = 8000  # people who are in no other measurement
+_KIND = list(QUESTIONS).index("kind")
+Pictures = NDArray[np.uint8]
+
+
+def lines(
+    judges: Sequence[Judge], pool: Pool, drawn: Pictures, captions: Sequence[str], folder: Path
+) -> list[str]:
+    """A sentence for each thing that was measured.
+
+    `pool` are held-out drawings, `drawn` the base's pictures of `captions`. Raises BaseModelError.
+    """
+    model = load_base(weights.find(weights.CHECKPOINT, folder))
+    return [
+        *_rejects(judges, pool),
+        _own_captions(judges, drawn, captions),
+        _strangers(judges, model),
+        _agreement([_scores(judges, model, number) for number in range(_FIRST, _FIRST + PEOPLE)]),
+    ]
+
+
+def _rejects(judges: Sequence[Judge], pool: Pool) -> list[str]:
+    """What each judge rejects of held-out drawings, whole and made unfit in each way."""
+    fit = pool["facts"][:, _KIND] == 0
+    whole = pool["pixels"][fit]
+    batch = {"pictures": to_unit(whole), "facts": pool["facts"][fit].long()}
+    pretrain_judge.spoil_some(
+        batch, np.random.default_rng(0), torch.Generator().manual_seed(0), share=1.0
+    )
+    unfit, found = to_pixels(batch["pictures"]), []
+    for name, judge in zip(("judge", "second judge"), judges, strict=True):
+        ways = [
+            f"{100 * rejected(judge(unfit[n::3])).mean():.0f} % of {way}"
+            for n, way in enumerate(pretrain_judge.SPOILED)
+        ]
+        mistaken = 100 * rejected(judge(whole.numpy())).mean()
+        found.append(f"{name} rejects {', '.join(ways)}, and {mistaken:.1f} % of whole drawings.")
+    return found
+
+
+def _own_captions(judges: Sequence[Judge], drawn: Pictures, captions: Sequence[str]) -> str:
+    """How much of its own captions the base draws, the person included."""
+    shares = []
+    for judge in judges:
+        matches = [
+            prompt_match(judge(picture[None]), caption, asked)[0]
+            for picture, caption in zip(drawn, captions, strict=True)
+        ]
+        shares.append(f"{100 * np.mean(matches):.0f} %")
+    return (
+        f"Of what the {len(captions)} captions ask for, the person included, {shares[0]} is on the "
+        f"base's pictures to the judge, {shares[1]} to the second."
+    )
+
+
+def _strangers(judges: Sequence[Judge], model: Any) -> str:
+    """Whether the rare token alone gives people who are as different as strangers are."""
+    words = measures.Words()
+    text = words.fill(measures.TOKEN_PROMPT)
+    tokens = measures.draw(model, [text] * TOKENS, range(TOKENS))
+    rng = np.random.default_rng((_FIRST, 1))
+    men = [random_identity(rng, "man") for _ in range(TOKENS)]
+    strangers = _pictures([random_scene(rng, man) for man in men])
+    same = _pictures([random_scene(rng, men[0]) for _ in range(TOKENS)])
+    means = [_likeness(judges[0], shown) for shown in (tokens, strangers, same)]
+    return (
+        f"Two pictures of `{text}` by the base have a likeness (cosine of the judge's identities) "
+        f"of {means[0]:.2f} in the mean of {TOKENS}, drawings of {TOKENS} men {means[1]:.2f}, and "
+        f"of one man {means[2]:.2f}."
+    )
+
+
+def _likeness(judge: Judge, shown: Pictures) -> float:
+    identity = judge(shown).identity
+    likeness = identity @ identity.T
+    return float(likeness[~torch.eye(len(identity), dtype=torch.bool)].mean())
+
+
+def _pictures(scenes: Sequence[Scene]) -> Pictures:
+    canvas = measures.Canvas()
+    return np.stack([draw(s, canvas.width, canvas.height) for s in scenes])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The identity match of pictures to each judge, (judges, n), by whose pictures they are."""
+
+    base: NDArray[np.float64]
+    named: NDArray[np.float64]
+    drawn: NDArray[np.float64]
+
+
+def _scores(judges: Sequence[Judge], model: Any, number: int) -> Scores:
+    """What both judges say of six pictures each of a person: by the base, by the base to which the
+    token is the person's name, and of the world itself.
+    """
+    rng = np.random.default_rng((number, 3))
+    who: Identity = random_identity(rng, "man")
+    photos = _pictures(subject_scenes(who, number))
+    prompts = list(measures.Words().study().values())
+    seeds = [number * 10 + k for k in range(len(prompts))]
+    base = measures.draw(model, prompts, seeds)
+    rows = model.text_encoder.get_input_embeddings().weight
+    before = rows.detach().clone()
+    given_names.name(model.text_encoder, who)
+    named = measures.draw(model, prompts, seeds)
+    with torch.no_grad():
+        rows.copy_(before)
+    drawn = _pictures([scenes_for(prompt, who, 1, rng)[0] for prompt in prompts])
+    references = [reference_for(judge, who, photos) for judge in judges]
+    return Scores(*(
+        np.stack([identity_match(judge(shown), one)
+                  for judge, one in zip(judges, references, strict=True)])
+        for shown in (base, named, drawn)
+    ))  # fmt: skip
+
+
+def _agreement(people: Sequence[Scores]) -> str:
+    """The two judges' identity matches beside each other."""
+    kinds = {
+        "by the base": np.concatenate([one.base for one in people], 1),
+        "to which the token is a name": np.concatenate([one.named for one in people], 1),
+        "drawn by the world": np.concatenate([one.drawn for one in people], 1),
+    }
+    means = [f"{of[0].mean():.2f} and {of[1].mean():.2f} {kind}" for kind, of in kinds.items()]
+    both = np.concatenate(list(kinds.values()), 1)
+    people_means = np.concatenate(
+        [np.stack([o.base.mean(1), o.named.mean(1), o.drawn.mean(1)], 1) for o in people], 1
+    )
+    pictures, of_means = (np.corrcoef(values)[0, 1] for values in (both, people_means))
+    return (
+        f"Identity match of {len(people)} people's pictures to the judge and to the second: "
+        f"{'; '.join(means)}. Correlation over {both.shape[1]} pictures {pictures:.2f}, over the "
+        f"{people_means.shape[1]} means of six {of_means:.2f}."
+    )
