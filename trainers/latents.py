@@ -82,6 +82,8 @@ def encode_images(
     batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    ranks: tuple[int, int] = (0, 1),
+    wait: Callable[[], object] = lambda: None,
 ) -> list[Latents | StoredLatents]:
     """The latents of `items`, in order: from `cache`/latents where they are, else encoded.
 
@@ -89,7 +91,9 @@ def encode_images(
     on the CPU one at a time, so that a value never depends on what the cache held already.
     Damaged cache files are written anew. Beyond HELD bytes latents stay in their files. When the
     cache cannot be written (a full disk), one `notice(text)` says so and the rest stays in memory.
-    `progress(done, total)` is called after each batch.
+    `progress(done, total)` is called after each batch. Of several processes that share a cache each
+    encodes its part, by `ranks` (its own, their number), and after `wait`, for all of them, reads
+    what the others wrote; what is not there then it encodes itself.
     """
     files = [_file_of(cache, vae, vae_digest, item) for item in items]
     shelf = _Shelf(notice or (lambda text: None))
@@ -98,12 +102,23 @@ def encode_images(
     tell = progress or (lambda done, total: None)
     tell(len(items) - len(todo), len(items))
     size = 1 if torch.device(device).type == "cpu" else batch
-    left = len(todo)
-    for indices, pixels in _batches(todo, items, size):
-        for index, latents in zip(indices, _encoded(vae, pixels, device), strict=True):
-            found[index] = shelf.put(latents, files[index])
-        left -= len(indices)
-        tell(len(items) - left, len(items))
+    rank, world = ranks
+    own = [index for index in todo if index % world == rank]
+    others = [index for index in todo if index % world != rank]
+
+    def encode_all(part: Sequence[int], left: int) -> None:
+        for indices, pixels in _batches(part, items, size):
+            for index, latents in zip(indices, _encoded(vae, pixels, device), strict=True):
+                found[index] = shelf.put(latents, files[index])
+            left -= len(indices)
+            tell(len(items) - left, len(items))
+
+    encode_all(own, len(todo))
+    wait()
+    for index in others:
+        found[index] = shelf.find(files[index])
+    left_over = [index for index in others if found[index] is None]
+    encode_all(left_over, len(left_over))
     return [latents for latents in found if latents is not None]
 
 

@@ -167,6 +167,8 @@ def gather(run: Run, base: BaseModel) -> Material:
             device=run.accelerator.device,
             progress=progress,
             notice=run.note,
+            ranks=(run.accelerator.process_index, run.accelerator.num_processes),
+            wait=run.accelerator.wait_for_everyone,
         )
     )
     prompts: dict[str, int] = {}

@@ -370,18 +370,31 @@ def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
             second.end()
 
 
-def test_two_processes_learn_what_one_does_with_the_same_global_batch(train, tmp_path):
-    from safetensors.torch import load_file
-
-    train("--output", "one", settings=["schedule.batch=2", "saving.dtype=fp32"])
-    two = ["schedule.batch=1", "saving.dtype=fp32"]
-    train("--output", "two", "--processes", 2, settings=two)
+@pytest.mark.parametrize(
+    ("settings", "folder"),
+    [
+        ([], "loras"),
+        (
+            [
+                *('method={"kind": "dreambooth"}', "schedule.accumulation=2"),
+                *("optimizer.learning_rate=1e-5", "schedule.steps=3"),
+            ],
+            "checkpoints",
+        ),
+    ],
+)
+def test_two_processes_learn_what_one_does_with_the_same_global_batch(
+    train, tmp_path, settings, folder
+):
+    same = ["saving.dtype=fp32", *settings]
+    train("--output", "one", settings=["schedule.batch=2", *same])
+    train("--output", "two", "--processes", 2, settings=["schedule.batch=1", *same])
     results = [
         json.loads(only(f"{n}/likeness/runs/*/result.json", tmp_path).read_text())
         for n in ("one", "two")
     ]
     assert results[0]["losses"] == pytest.approx(results[1]["losses"], abs=1e-5)
-    one, two = (load_file(only(f"{n}/loras/*.safetensors", tmp_path)) for n in ("one", "two"))
+    one, two = (load_file(only(f"{n}/{folder}/*.safetensors", tmp_path)) for n in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
         assert (one[name] - two[name]).abs().max() < 1e-5

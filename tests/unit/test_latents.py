@@ -1,6 +1,8 @@
 """Encoded pictures: scaled as the UNet sees them, cached by content, safe against damage."""
 
 import errno
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +117,7 @@ def test_the_second_time_nothing_is_read_or_encoded(kl, tmp_path):
     assert [tuple(one.mean.shape) for one in again] == [(4, 4, 4), (4, 4, 6), (4, 4, 4)]
 
 
-def test_what_changes_the_latents_changes_the_file(kl, tmp_path):
+def test_what_changes_the_latents_changes_the_file(kl, tmp_path, monkeypatch):
     (item,) = items((32, 32))
     encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
     encode_images(kl, [item], cache=tmp_path, vae_digest="other", device=CPU)
@@ -123,7 +125,9 @@ def test_what_changes_the_latents_changes_the_file(kl, tmp_path):
     kl.bfloat16()
     encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
     kl.float()
-    assert len(files(tmp_path)) == 4
+    monkeypatch.setattr(module, "_FORMAT", "of another version")
+    encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
+    assert len(files(tmp_path)) == 5
 
 
 @pytest.mark.parametrize("damage", ["short", "empty", "flipped bit", "text", "folder"])
@@ -161,6 +165,29 @@ def test_a_full_disk_is_told_once_and_the_latents_are_still_there(kl, tmp_path, 
     assert len(told) == 1
     assert "No space left" in told[0]
     assert files(tmp_path) == []
+
+
+def test_processes_share_the_encoding_and_read_what_the_others_wrote(kl, tmp_path, monkeypatch):
+    real, meet, encoded = module.encode, threading.Barrier(2), []
+
+    def encode(vae, pixels, device):
+        encoded.append(len(pixels))
+        return real(vae, pixels, device)
+
+    monkeypatch.setattr(module, "encode", encode)
+    given = items(*[(32, 32)] * 5)
+
+    def run(rank, cache):
+        return encode_images(kl, given, cache=cache, vae_digest="v", device=CPU,
+                             ranks=(rank, 2), wait=lambda: meet.wait(60))  # fmt: skip
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda rank: run(rank, tmp_path), (0, 1))
+    assert sum(encoded) == 5 and equal(first, second)
+    encoded.clear()
+    with ThreadPoolExecutor(2) as pool:  # machines that share no cache
+        apart = list(pool.map(lambda rank: run(rank, tmp_path / str(rank)), (0, 1)))
+    assert sum(encoded) == 10 and all(equal(first, one) for one in apart)
 
 
 def test_values_do_not_depend_on_what_was_cached(kl, tmp_path):
