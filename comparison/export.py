@@ -29,8 +29,8 @@ from ..trainers.stripped import strip_prompts
 from ..trainers.subject import read_subject
 from ..trainers.tensor_file import read_header
 from .errors import ComparisonError
-from .matrix import read_plan
 from .reading import read_json
+from .row_means import means_of, newest_comparison
 from .sheet import sheet_png
 from .study import AGAIN_FILE, PLAN_FILE, REPORT_FILE, SCORES_FILE, newest_sheet
 
@@ -72,7 +72,9 @@ def find_shared(run: Path, comparison: Path | None = None) -> Shared:
         adapter, folder = run, _run_of(run)
     if comparison is not None and not (comparison / PLAN_FILE).is_file():
         raise ComparisonError(f"{comparison} is no comparison: it has no plan.json.")
-    return Shared(adapter, folder, comparison or _newest_comparison(adapter))
+    if comparison is None:
+        comparison = newest_comparison(_likeness(adapter) / "comparisons", digest_of(adapter))
+    return Shared(adapter, folder, comparison)
 
 
 def _run_of(adapter: Path) -> RunFolder | None:
@@ -88,13 +90,6 @@ def _run_of(adapter: Path) -> RunFolder | None:
 def _likeness(adapter: Path) -> Path:
     """The folder of runs and comparisons of an adapter in ``<output>/loras`` or beside it."""
     return adapter.resolve().parent.parent / "likeness"
-
-
-def _newest_comparison(adapter: Path) -> Path | None:
-    digest = digest_of(adapter)
-    plans = _likeness(adapter).glob(f"comparisons/*/{PLAN_FILE}")
-    found = [path for path in plans if digest in path.read_text(encoding="utf-8", errors="replace")]
-    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def export(
@@ -133,7 +128,7 @@ def export(
 def _fill(
     archive: _Archive, shared: Shared, workflow: Path | None, photographs: bool, prompts: bool
 ) -> list[str]:
-    _add_adapter(archive, shared.adapter, prompts, _scores(shared))
+    _add_adapter(archive, shared.adapter, prompts, _scores_of(shared))
     if prompts:
         for name, data in _comparison(shared.comparison, workflow):
             archive.add(name, data)
@@ -201,29 +196,8 @@ def _without_folders(text: str) -> str:
     return without_folders(text)
 
 
-def _scores(shared: Shared) -> dict[str, float]:
-    """The adapter's means in the comparison, which Load Adapter shows.
-
-    Of a row at strength 1, without a pose if there is one.
-    """
-    if shared.comparison is None or not (shared.comparison / SCORES_FILE).is_file():
-        return {}
-    plan = read_plan(shared.comparison / PLAN_FILE)
-    digest = digest_of(shared.adapter)
-    names = [
-        variant.name
-        for variant in plan.variants
-        if variant.adapter == digest and variant.strength_unet == variant.strength_text == 1
-    ]
-    first = [cell for cell in plan.cells() if cell.column == 0 and cell.variant in names]
-    rows = [cell.row for cell in sorted(first, key=lambda cell: cell.with_pose)]
-    found = read_json(shared.comparison / SCORES_FILE)
-    return {
-        f"{measure['label']} {measure['key'].partition('.')[2]}": round(one["mean"], 4)
-        for measure in found["measures"]
-        for one in [found["rows"][measure["key"]][rows[0]] if rows else None]
-        if one is not None
-    }
+def _scores_of(shared: Shared) -> dict[str, float]:
+    return means_of(shared.comparison, digest_of(shared.adapter)) if shared.comparison else {}
 
 
 def _header(header: bytes, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:

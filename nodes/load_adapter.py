@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from ..comparison.row_means import means_of, newest_comparison
 from ..trainers.adapter import SCORES, AdapterInfo, clip_skip_of, read_metadata
 from ..trainers.base_file import PARTS, known_digest
 from ..trainers.errors import AdapterError, LikenessError
@@ -14,7 +16,7 @@ from .adapters import apply_adapter, checkpoint_of
 from .host import has_model, io, model_names, model_path, output_folder, with_clip_skip
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
-from .study import cache_folder
+from .study import cache_folder, study_folder
 from .widgets import known_as
 
 KINDS = ("loras", "checkpoints", "diffusers")
@@ -151,10 +153,26 @@ def label_of(path: Path, on_model: float, on_clip: float, base: Path | None = No
         name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
     info = None if path.is_dir() else read_metadata(path)
     said = [] if info is None else lessons(info)
-    if info is not None and info.base and base is not None:
-        digest = known_digest(base, cache_folder(output_folder()))
-        said += ["trained on another base"] if digest not in (None, info.base) else []
+    if info is not None and said:
+        # Digests that were computed before: a comparison has that of its adapters.
+        known = partial(known_digest, cache=cache_folder(output_folder()))
+        if SCORES not in info.metadata:
+            means = _means(known(path))
+            said += [f"{name} {value:.2f}" for name, value in means.items()]
+        other = info.base and base is not None and known(base) not in (None, info.base)
+        said += ["trained on another base"] if other else []
     return f"{name}: {', '.join(said)}" if said else name
+
+
+def _means(digest: str | None) -> dict[str, float]:
+    """The adapter's scores in the newest comparison with it."""
+    if digest is None:
+        return {}
+    try:
+        folder = newest_comparison(study_folder(output_folder(), ""), digest)
+        return means_of(folder, digest) if folder else {}
+    except (LikenessError, OSError, LookupError, TypeError):
+        return {}  # damaged, or of another version
 
 
 def lessons(info: AdapterInfo) -> list[str]:

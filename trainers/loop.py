@@ -256,6 +256,7 @@ def learn(run: Run, training: Training, start: int) -> int:
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and training.learner.prompts.embeddings is None:
             training.learner.freeze_prompts()
+            put_away_text_encoder(recipe, training.base)
             state.optimizer.zero_grad()  # what has no gradient any more is not updated any more
         set_rates(state.optimizer, factor(step))
         losses = advance(run, training, compute, step, recorded=recorded)
@@ -275,6 +276,13 @@ def learn(run: Run, training: Training, start: int) -> int:
         with meter.paused() if looks(recipe, done) else nullcontext():
             look(run, training, done, compute)
     return recipe.schedule.steps
+
+
+def put_away_text_encoder(recipe: Recipe, base: BaseModel) -> None:
+    """Frees the device of the text encoder, where nothing asks it any more."""
+    learns = recipe.text_encoder.train  # its weights are then in the optimizer and checkpoints
+    if not (learns or recipe.previews.every or recipe.objective.ema_decay):
+        base.text_encoder.to("cpu")
 
 
 def advance(run: Run, training: Training, compute: Compute, step: int, *, recorded: bool) -> Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from likeness.comparison.matrix import Variant, plan
+from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.study import cache_folder
 from likeness.trainers.adapter import metadata_for
 from likeness.trainers.base_file import digest_of
@@ -150,6 +153,31 @@ def test_an_adapter_of_another_base_is_told_where_that_is_known(nodes, tmp_path,
     assert label(path, 1, 1, other).endswith(told)
     other.write_bytes(b"replaced")
     assert told not in label(path, 1, 1, other)
+
+
+def test_the_scores_of_the_newest_comparison_are_in_the_label(nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr(nodes.load_adapter, "output_folder", lambda: tmp_path)
+    lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
+    recipe = Recipe(method=LoRA(rank=4))
+    path = saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
+    digest, label = digest_of(path), nodes.load_adapter.label_of
+    for name, mean in (("older", 0.5), ("newer", 0.75)):
+        folder = tmp_path / "likeness" / "comparisons" / name
+        folder.mkdir(parents=True)
+        rows = [Variant(name="r4", adapter=digest)]
+        (folder / "plan.json").write_text(plan(rows, prompt_set_from_text("a dog")).to_json())
+        measures = [
+            {"key": "clip.subject", "label": "CLIP"},
+            {"key": "clip.prompt", "label": "CLIP"},
+        ]
+        table = {"clip.subject": [{"mean": mean}], "clip.prompt": [None]}
+        (folder / "scores.json").write_text(json.dumps({"measures": measures, "rows": table}))
+    os.utime(tmp_path / "likeness" / "comparisons" / "older" / "plan.json", (1e9, 1e9))
+    assert "CLIP" not in label(path, 1, 1), "its digest is not computed for this"
+    digest_of(path, cache_folder(tmp_path))
+    assert label(path, 1, 1).endswith("CLIP subject 0.75")
+    (folder / "scores.json").write_text("{}")
+    assert "CLIP" not in label(path, 1, 1)
 
 
 def test_the_checkpoint_of_a_model_is_the_one_that_core_loaded(nodes, tmp_path):

@@ -1,0 +1,41 @@
+"""What a comparison's scores say of one adapter. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .matrix import read_plan
+from .reading import read_json
+from .study import PLAN_FILE, SCORES_FILE
+
+
+def newest_comparison(comparisons: Path, digest: str) -> Path | None:
+    """The folder, of those in `comparisons`, that was last drawn with the adapter of a digest."""
+    plans = comparisons.glob(f"*/{PLAN_FILE}")
+    found = [path for path in plans if digest in path.read_text(encoding="utf-8", errors="replace")]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+
+
+def means_of(comparison: Path, digest: str) -> dict[str, float]:
+    """The adapter's mean of each score in a comparison, which Load Adapter shows; {} without any.
+
+    Of a row at strength 1, without a pose if there is one. Raises ComparisonError for damaged
+    files.
+    """
+    if not (comparison / SCORES_FILE).is_file():
+        return {}
+    plan = read_plan(comparison / PLAN_FILE)
+    names = [
+        variant.name
+        for variant in plan.variants
+        if variant.adapter == digest and variant.strength_unet == variant.strength_text == 1
+    ]
+    first = [cell for cell in plan.cells() if cell.column == 0 and cell.variant in names]
+    rows = [cell.row for cell in sorted(first, key=lambda cell: cell.with_pose)]
+    found = read_json(comparison / SCORES_FILE)
+    return {
+        f"{measure['label']} {measure['key'].partition('.')[2]}": round(one["mean"], 4)
+        for measure in found["measures"]
+        for one in [found["rows"][measure["key"]][rows[0]] if rows else None]
+        if one is not None
+    }
