@@ -34,9 +34,11 @@ def latents_anew() -> None:
 
 def prompts_anew() -> None:
     """Prompts go through a frozen text encoder in every step."""
+    from likeness.trainers import loop
     from likeness.trainers.step import Prompts
 
     Prompts.freeze = lambda self: None
+    loop.put_away_text_encoder = lambda recipe, base: None
 
 
 def one_kind_a_batch() -> None:
