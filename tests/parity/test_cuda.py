@@ -7,11 +7,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from likeness.demo.random_model import write_random_model
 from likeness.trainers import loop
 from likeness.trainers.graphs import CudaRecorder, Replayed, recorded_unet
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
 from likeness.trainers.stop import StopSignal
+from PIL import Image
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
@@ -119,3 +121,30 @@ def test_a_recorded_unet_that_is_done_with_gives_its_memory_back():
     assert held > 1 << 26 and not notes
     del recorded
     assert torch.cuda.memory_allocated() - before < held / 8
+
+
+@pytest.mark.timeout(900)
+def test_dreambooth_at_512_pixels_fits_in_8_gb_in_the_lowest_tier(places, gpu, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    total = torch.cuda.get_device_properties(0).total_memory
+    if total < 8e9:
+        pytest.skip("the GPU has less")
+    photos = tmp_path / "large"
+    photos.mkdir()
+    for number in range(2):
+        Image.effect_noise((512, 512), 50 + number).convert("RGB").save(photos / f"{number}.png")
+    tokenizer = places.base.with_name(f"{places.base.stem}_tokenizer")
+    base = write_random_model(tmp_path / "full.safetensors", size="full", tokenizer=tokenizer)
+    whole = preset("standard").changed(
+        schedule={"steps": 3},
+        prior={"count": 2},
+        compute={"memory": "in_backward", "attention": "sdpa"},
+        previews={"every": 3, "prompts": ["a cat"], "steps": 2},
+    )
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(8e9 / total)
+    try:
+        result = trained(whole, places.model_copy(update={"base": base, "photos": photos}), gpu)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert result.steps == 3 and result.peak_memory < 8e9
