@@ -73,7 +73,12 @@ def test_a_folder_that_cannot_be_the_photographs(comfy, training, name, part):
         ("Likeness_TrainLoRA", {"name": "../x"}, "holds no path"),
         ("Likeness_TrainLoRA", {"base_model": "../x.safetensors"}, "not among ComfyUI's checkp"),
         ("Likeness_ClassImages", {"prompt": " "}, "must not be blank"),
-        ("Likeness_ClassImages", {"source": "../input"}, "not a folder's name"),
+        (
+            "Likeness_ClassImages",
+            {"source": "../input", "prompt": "a photo of a man"},
+            "not a folder's name",
+        ),
+        ("Likeness_ClassImages", {"source": "my_photos"}, "give one line"),
         ("Likeness_Subject", {"token": "a/b"}, "subject has 1 problem"),
     ],
 )
