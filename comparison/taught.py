@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..trainers.adapter import AdapterInfo, read_metadata
-from ..trainers.base_file import digest_of
+from ..trainers.base_file import digest_of, known_digest
 from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
 from ..trainers.runs import Result, RunFolder
@@ -53,7 +53,10 @@ def taught_of(plan: Plan, runs: Path, cache: Path | None = None) -> list[Taught]
         if result is not None:
             made[digest_of(result.adapter, cache)] = result, result.adapter
             for file in result.adapter.parent.glob(f"{folder.name}-step*.safetensors"):
-                made.setdefault(digest_of(file, cache), (None, file))
+                # Those that were drawn have theirs already; the others may be many gigabytes.
+                digest = known_digest(file, cache) if cache else None
+                if digest is not None:
+                    made.setdefault(digest, (None, file))
     return [_taught(variant.name, *made.get(variant.adapter or "", (None, None)))
             for variant in plan.variants]  # fmt: skip
 

@@ -132,8 +132,7 @@ class SubjectPanel {
   async #ask({ folder, ...others }) {
     const query = new URLSearchParams({ folder });
     for (const [name, value] of Object.entries(others)) {
-      const apart = name === "face_share" && isConnected(this.node, "crop"); // it needs that
-      if (value !== undefined && !isConnected(this.node, name) && !apart)
+      if (value !== undefined && !isConnected(this.node, name))
         query.set(name, JSON.stringify(value));
     }
     try {

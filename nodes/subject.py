@@ -141,12 +141,9 @@ class Subject(io.ComfyNode):
         class_word: str | None = None,
         prompt: str | None = None,
         crop: str | None = None,
-        face_share: float | None = None,
     ) -> bool | str:
         """Cheap checks before the queue starts; connected values are checked when they arrive."""
         given = {"token": token, "class_word": class_word, "prompt": prompt, "crop": crop}
-        if crop is not None:  # they go together
-            given["face_share"] = face_share
         try:
             if folder is not None:
                 find_folder(folder)
@@ -186,8 +183,6 @@ def find_folder(name: str) -> Path:
 
 def subject_spec(fields: dict[str, Any]) -> SubjectSpec:
     """A recipe's subject. Raises RecipeError that names each wrong field."""
-    if fields.get("crop", "centre") == "centre":  # the widget may keep its value
-        fields = {name: value for name, value in fields.items() if name != "face_share"}
     try:
         return SubjectSpec(**fields)
     except ValidationError as error:

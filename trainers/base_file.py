@@ -254,13 +254,16 @@ def digest_of(path: Path, cache: Path | None = None) -> str:
 def known_digest(file: Path, cache: Path) -> str | None:
     """The digest of a file that was computed before, if the file is as it was then; else None."""
     try:
-        stat = file.stat()
+        return _remembered(file, _read_known(cache))
     except OSError:
         return None
-    entry = _read_known(cache).get(str(file.resolve()))
-    if not isinstance(entry, list) or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
-        return None
-    return str(entry[2]) if len(entry) == 3 else None
+
+
+def _remembered(file: Path, known: dict[str, Any]) -> str | None:
+    stat, entry = file.stat(), known.get(str(file.resolve()))
+    if isinstance(entry, list) and len(entry) == 3:
+        return str(entry[2]) if entry[:2] == [stat.st_size, stat.st_mtime_ns] else None
+    return None
 
 
 def _loaded(folder: Path) -> Iterator[Path]:
@@ -272,16 +275,14 @@ def _loaded(folder: Path) -> Iterator[Path]:
 
 
 def _digest(file: Path, known: dict[str, Any]) -> str:
+    if remembered := _remembered(file, known):
+        return remembered
     stat = file.stat()
-    name, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
-    entry = known.get(name)
-    if isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp:
-        return str(entry[2])
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    known[name] = [*stamp, digest.hexdigest()]
+    known[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
     return digest.hexdigest()
 
 

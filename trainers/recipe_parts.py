@@ -98,12 +98,6 @@ class Subject(Part):
     flip: bool = False
     holdout: int = Field(0, ge=0, le=1000)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Subject:
-        if self.face_share and self.crop != "face":
-            raise ValueError("subject.face_share needs subject.crop 'face'")
-        return self
-
 
 class Prior(Part):
     """Prior preservation: class images, drawn by the base model or brought by the user.
