@@ -281,12 +281,12 @@ def _clean(given: argparse.Namespace) -> int:
     if given.yes:
         kept = [one for one in kept if remove_state(one.run)]
     for one in kept:
-        print(f"{one.size / 1e9:8.2f} GB  {one.run.path.name}")
-    total = sum(one.size for one in kept) / 1e9
+        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}")
+    total = sum(one.size for one in kept) / 1e6
     said = (
         "deleted" if given.yes else "to be deleted with --yes; these runs cannot be continued then"
     )
-    print(f"{total:8.2f} GB  {said}" if kept else "No finished run keeps a state.")
+    print(f"{total:10,.1f} MB  {said}" if kept else "No finished run keeps a state.")
     return 0
 
 
