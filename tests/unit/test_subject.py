@@ -22,6 +22,7 @@ from likeness.trainers.subject import (
     split_holdout,
 )
 from PIL import Image, ImageCms, ImageFile
+from pillow_heif import register_heif_opener
 
 SMALL = Subject(resolution=64)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -32,6 +33,9 @@ def picture(width=80, height=80, seed=0, mode="RGB"):
     corners = np.random.default_rng(seed).integers(0, 255, (2, 2, 3), dtype=np.uint8)
     small = Image.fromarray(corners)
     return small.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+register_heif_opener()
 
 
 def put(folder: Path, name: str, image=None, **options) -> Path:
@@ -57,7 +61,7 @@ def test_file_names_never_change_the_set(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "heic"])
 def test_a_turned_photograph_is_trained_upright(tmp_path, orientation, suffix):
     upright = np.zeros((80, 120, 3), np.uint8)  # red above left, green above right, blue below
     upright[:40, :60], upright[:40, 60:], upright[40:] = RED, GREEN, BLUE
@@ -75,7 +79,7 @@ def test_a_turned_photograph_is_trained_upright(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[274] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored))
-    put(tmp_path, f"a.{suffix}", image, exif=exif, quality=95)
+    put(tmp_path, f"a.{suffix}", image, exif=exif.tobytes(), quality=95)
     (photo,) = read_subject(tmp_path, SMALL).photos
     assert (photo.width, photo.height) == (120, 80)
     pixels = load_pixels(photo).astype(int)
@@ -410,7 +414,7 @@ def test_the_holdout_is_a_split_decided_by_the_seed(tmp_path):
 def test_damage_anywhere_never_escapes_as_a_bare_error(tmp_path):
     put(tmp_path, "good.png")
     buffers = {}
-    for kind in ("jpeg", "png", "webp", "tiff", "bmp", "gif"):
+    for kind in ("jpeg", "png", "webp", "tiff", "bmp", "gif", "heif"):
         buffers[kind] = io.BytesIO()
         picture(96, 96, seed=3).save(buffers[kind], kind)
     rng = np.random.default_rng(0)
