@@ -27,7 +27,7 @@ test: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
+	$(RUN) -m tools.types
 
 bench: $(VENV)/.ready
 	$(RUN) -m benchmarks

@@ -63,6 +63,7 @@ def find_shared(run: Path, comparison: Path | None = None) -> Shared:
     Comparisons are looked for where the adapter's own output folder has them, unless one is
     given. Raises LikenessError.
     """
+    folder: RunFolder | None
     if run.is_dir():
         result = RunFolder(run).result()
         if result is None:

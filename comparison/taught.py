@@ -10,6 +10,7 @@ from ..trainers.base_file import digest_of, known_digest
 from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
 from ..trainers.runs import Result, RunFolder
+from ..trainers.step_files import on_the_way
 from .matrix import Plan
 
 
@@ -52,7 +53,7 @@ def taught_of(plan: Plan, runs: Path, cache: Path | None = None) -> list[Taught]
         result = RunFolder(folder).result()
         if result is not None:
             made[digest_of(result.adapter, cache)] = result, result.adapter
-            for file in result.adapter.parent.glob(f"{folder.name}-step*.safetensors"):
+            for file in on_the_way(result.adapter.parent, folder.name):
                 # Those that were drawn have theirs already; the others may be many gigabytes.
                 digest = known_digest(file, cache) if cache else None
                 if digest is not None:

@@ -147,8 +147,9 @@ def detect(detector: Any, image: torch.Tensor, name: str) -> Pose:
     pixels = (image[..., :3].cpu().numpy() * 255).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels)
     if min(picture.size) > DETECTION_SIDE:
-        shrunk = (max(1, round(side * DETECTION_SIDE / min(picture.size))) for side in picture.size)
-        picture = ImageOps.fit(picture, tuple(shrunk))
+        ratio = DETECTION_SIDE / min(picture.size)
+        width, height = (max(1, round(side * ratio)) for side in picture.size)
+        picture = ImageOps.fit(picture, (width, height))
     found = detector.detect_poses(np.array(picture))
     people = tuple(
         tuple(point and (float(point.x), float(point.y)) for point in person.body.keypoints)

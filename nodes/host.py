@@ -208,11 +208,13 @@ class Progress:
 
     def show(self, done: int, total: int, picture: Path | Image.Image | None = None) -> None:
         """`done` of `total`; `picture` is shown in the node."""
-        if isinstance(picture, Path):
-            with Image.open(picture) as image:
-                picture = image.convert("RGB")
         # Without an alpha channel, which JPEG has not: ComfyUI's sender would die of it.
-        preview = None if picture is None else ("JPEG", picture.convert("RGB"), PREVIEW_PIXELS)
+        if isinstance(picture, Path):
+            with Image.open(picture) as file:
+                shown = file.convert("RGB")
+        else:
+            shown = picture.convert("RGB") if picture is not None else None
+        preview = None if shown is None else ("JPEG", shown, PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 
     def say(self, text: str) -> None:

@@ -231,7 +231,7 @@ def _variant(row: Row, posed: bool) -> dict[str, Any]:
 
 def _digest(name: str) -> str | None:
     path = _path_of(name)
-    return path and digest_of(path, cache_folder(output_folder()))
+    return digest_of(path, cache_folder(output_folder())) if path else None
 
 
 def _axes() -> list[io.Input]:

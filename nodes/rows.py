@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..comparison.errors import ComparisonError
 from ..trainers.recipe_parts import check_name
+from ..trainers.step_files import by_step, is_on_the_way, run_of
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
@@ -16,9 +17,6 @@ MOST_STRENGTH = 2.0  # as Load Adapter's
 _KEYED = re.compile(r"(.*?) = (.*)")
 _STRONG = re.compile(r"(.*) @ (-?\d+(?:\.\d+)?)")
 _EACH = re.compile(r"(.*) @ steps")
-# As a run names its files; -2 follows where another file has the name.
-_STEP = re.compile(r"(.*)-step(\d{6,})(?:-(\d+))?\.safetensors")
-_LAST = re.compile(r"(.*-[0-9a-f]{8})(?:-\d{1,3})?\.safetensors")
 
 
 class Row(NamedTuple):
@@ -79,13 +77,12 @@ def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
     where there are no files on the way.
     """
     files = set(files)
-    steps, found = _steps_of(files), list[Row]()
+    steps, found = by_step(files), list[Row]()
     for row in rows:
         if not row.each:
             found.append(row)
             continue
-        step, last = _STEP.fullmatch(row.name), _LAST.fullmatch(row.name)
-        run = step[1] if step else last[1] if last else row.name.removesuffix(".safetensors")
+        run = run_of(row.name)
         if run not in steps:
             raise ComparisonError(
                 f"The Matrix' row {row.label or row.name!r}: its training left no files on the "
@@ -94,20 +91,10 @@ def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
             )
         label = row.label or _label_of(Row("", run), {one.label.lower() for one in found})
         found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
-        end = f"{run}.safetensors" if step else row.name
+        end = f"{run}.safetensors" if is_on_the_way(row.name) else row.name
         if end in files:
             found.append(Row(label, end))
     return found
-
-
-def _steps_of(files: Iterable[str]) -> dict[str, dict[int, str]]:
-    """The files on the way by run and step, of those of one step the one saved last."""
-    found: dict[str, dict[int, tuple[int, str]]] = {}
-    for file in files:
-        if match := _STEP.fullmatch(file):
-            steps, one = found.setdefault(match[1], {}), (int(match[3] or 1), file)
-            steps[int(match[2])] = max(one, steps.get(int(match[2]), one))
-    return {run: {step: one[1] for step, one in steps.items()} for run, steps in found.items()}
 
 
 def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:

@@ -14,6 +14,7 @@ from .files import make_folder
 from .recipe import LoRA
 from .run import Run
 from .runs import Result
+from .step_files import stem
 from .tokenizer import keep_beside
 
 
@@ -25,17 +26,16 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
     """
     recipe, places = run.recipe, run.places
     folder = places.loras if isinstance(recipe.method, LoRA) else places.checkpoints
-    partial = steps < recipe.schedule.steps
-    name = run.folder.path.name + (f"-step{steps:06d}" if partial else "")
+    name, after = run.folder.path.name, steps if steps < recipe.schedule.steps else None
     if not run.accelerator.is_main_process:
-        return folder / f"{name}.safetensors"
+        return folder / f"{stem(name, after)}.safetensors"
     make_folder(folder)
     metadata = metadata_for(
         recipe, steps=steps, losses=run.losses, prediction=base.prediction,
         precision=run.precision,
     )  # fmt: skip
     for number in itertools.count(1):
-        path = folder / (f"{name}-{number}.safetensors" if number > 1 else f"{name}.safetensors")
+        path = folder / f"{stem(name, after, number)}.safetensors"
         with suppress(NameTaken):
             _save(path, run, base, metadata)
             return path

@@ -11,6 +11,7 @@ from .base_file import read_shapes
 from .errors import OutOfSpace
 from .places import Places
 from .recipe import DreamBooth, Recipe
+from .step_files import on_the_way
 
 GIGABYTE = 1024**3
 _SD15_WEIGHTS = 983e6  # UNet and text encoder
@@ -43,9 +44,9 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
 
 def _files(recipe: Recipe, folder: Path) -> int:
     """How many adapters a run is yet to save, each with the VAE where it is a checkpoint."""
-    every, there = recipe.saving.adapters_every, f"{recipe.run_name()}-step*.safetensors"
-    on_the_way = (recipe.schedule.steps - 1) // every if every else 0
-    return 1 + max(0, on_the_way - len(list(folder.glob(there))))
+    every, there = recipe.saving.adapters_every, on_the_way(folder, recipe.run_name())
+    planned = (recipe.schedule.steps - 1) // every if every else 0
+    return 1 + max(0, planned - len(there))
 
 
 def _check_disk(folders: list[Path], need: float) -> None:
