@@ -17,6 +17,7 @@ from . import tiers
 from .base_model import BaseModel
 from .checkpoint import State
 from .cpu import attention_in_fp32_again
+from .errors import OutOfMemory
 from .graphs import CudaRecorder, Recorded
 from .in_backward import UpdateInBackward
 from .memory import is_out_of_memory
@@ -64,6 +65,26 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
         tiers.store(run.folder.tier_file, tier)
     run.tier = tier
     return tier
+
+
+def check_memory(run: Run, base: BaseModel) -> None:
+    """Raises OutOfMemory where a GPU cannot hold a whole model's training in any tier: before
+    class images are drawn.
+    """
+    recipe, accelerator = run.recipe, run.accelerator
+    if not isinstance(recipe.method, DreamBooth) or accelerator.device.type != "cuda":
+        return
+    parts = [base.unet, *([base.text_encoder] if recipe.text_encoder.train else [])]
+    parameters = {f"{k}.{name}": p for k, part in enumerate(parts)
+                  for name, p in part.named_parameters()}  # fmt: skip
+    why = tiers.hopeless(
+        recipe,
+        machine_of(recipe, run.precision, accelerator),
+        size_of(recipe, base, parameters),
+        free_memory(accelerator),
+    )
+    if why is not None:
+        raise OutOfMemory(why)
 
 
 def _tier_before(run: Run) -> Tier | None:

@@ -16,6 +16,7 @@ from .averaging import average_weights, averaged
 from .base_model import BaseModel, load_base
 from .computing import (
     DTYPES,
+    check_memory,
     checkpoint_activations,
     chosen_tier,
     compute_of,
@@ -115,6 +116,7 @@ def load(run: Run) -> BaseModel:
         raise RunFailed(
             f"8-bit Adam (bitsandbytes) does not work here: {fault}. Choose the optimizer adamw."
         )
+    check_memory(run, base)
     if device.type == "cpu":
         fit_to_cpu(base.unet)
     if recipe.compute.attention == "xformers":

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from .recipe import DreamBooth, Recipe
+from .tiers import Tier
 
 # Of Linux and macOS, and of Windows with too small a page file: its words are in its language.
 _SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b")
@@ -33,16 +34,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in text for words in said)
 
 
-def memory_advice(recipe: Recipe) -> str:
-    """What to change in this recipe, the cheapest first, as the end of an error message."""
+def memory_advice(recipe: Recipe, tier: Tier | None = None) -> str:
+    """What to change in this recipe, the cheapest first, as the end of an error message.
+
+    What the memory tier does already, in which the run came to its end, is left out.
+    """
     advice = []
     if recipe.schedule.batch > 1:
         together = recipe.schedule.batch * recipe.schedule.accumulation
         advice.append(f"schedule.batch 1 with schedule.accumulation {together}")
-    if not recipe.compute.gradient_checkpointing:
+    checkpointing = recipe.compute.gradient_checkpointing or (tier and tier.checkpointing)
+    if not checkpointing:
         advice.append("compute.gradient_checkpointing")
-    if recipe.optimizer.name != "adamw8bit":
-        advice.append("optimizer.name adamw8bit")
+    eight_bit = recipe.optimizer.name == "adamw8bit" or (tier and tier.eight_bit)
+    if not eight_bit and isinstance(recipe.method, DreamBooth):
+        advice.append("optimizer.name adamw8bit (it needs the package bitsandbytes)")
     if recipe.compute.precision == "fp32":
         advice.append("compute.precision bf16 or fp16")
     if recipe.text_encoder.train:

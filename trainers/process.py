@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from . import tiers
 from .errors import (
     LikenessError,
     OutOfMemory,
@@ -177,6 +178,6 @@ def as_error(error: Exception, folder: RunFolder) -> LikenessError:
     if is_out_of_memory(error):
         advice = ""
         with suppress(RecipeError):
-            advice = memory_advice(folder.recipe())
+            advice = memory_advice(folder.recipe(), tiers.stored(folder.tier_file))
         return OutOfMemory(f"Out of memory. {advice}\n{text}")
     return Unexpected(text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -139,9 +139,7 @@ def need(tier: Tier, recipe: Recipe, precision: str, size: Size) -> int:
     """Bytes that training takes beside the weights as they are loaded: an estimate, rounded up."""
     half = precision != "fp32"
     whole = isinstance(recipe.method, DreamBooth)
-    optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
-    total = _STATE[optimizer] * size.trained
-    total += 4 * (size.largest if tier.in_backward else size.trained)
+    total = least(tier, recipe, size)
     if half and whole and not tier.checkpointing:
         total += 2 * size.trained  # autocast's copies, kept until the backward pass
     if recipe.objective.ema_decay:
@@ -151,6 +149,32 @@ def need(tier: Tier, recipe: Recipe, precision: str, size: Size) -> int:
     width = min(1.0, (size.unet / _SD15_UNET) ** 0.5)
     kept_bytes = (kept * size.pixels * width + _KEPT_PROMPT * size.prompts) * (1 if half else 2)
     return round((total + kept_bytes) * _MARGIN + _SPARE * width)
+
+
+def least(tier: Tier, recipe: Recipe, size: Size) -> int:
+    """Bytes of the optimizer's state and of the gradients alone: no run can do with less."""
+    optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
+    gradients = size.largest if tier.in_backward else size.trained
+    return _STATE[optimizer] * size.trained + 4 * gradients
+
+
+def hopeless(recipe: Recipe, machine: Machine, size: Size, free: int) -> str | None:
+    """Why no tier can fit into `free` bytes, and what would; None where one may."""
+    taken = [least(tier, recipe, size) for tier in available(recipe, machine)]
+    if min(taken) <= free:
+        return None
+    text = (
+        f"{free / 1e9:.1f} GB of memory are free beside the model. Gradients and the optimizer's "
+        f"state alone take {min(taken) / 1e9:.1f} GB in the memory tier with the least."
+    )
+    able = replace(machine, bitsandbytes=True)
+    if not machine.bitsandbytes and hopeless(recipe, able, size, free) is None:
+        needs = min(need(tier, recipe, machine.precision, size) for tier in available(recipe, able))
+        return (
+            f"{text} With 8-bit Adam training takes about {needs / 1e9:.1f} GB: install "
+            "bitsandbytes into the Python that ComfyUI uses, or train a LoRA."
+        )
+    return f"{text} Free some memory, or train a LoRA."
 
 
 def choose(

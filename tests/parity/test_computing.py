@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.trainers import checkpoint, computing, loop
-from likeness.trainers.errors import RunFailed
+from likeness.trainers import checkpoint, computing, loop, tiers
+from likeness.trainers.errors import OutOfMemory, RunFailed
 from likeness.trainers.optimizers import eight_bit_fault
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
@@ -213,6 +213,29 @@ def test_8_bit_adam_without_its_kernels_ends_a_run_before_anything_is_drawn(plac
     monkeypatch.setattr(loop, "draw_missing_class_images", lambda *a: pytest.fail("drawn"))
     with pytest.raises(RunFailed, match="no binary"):
         trained(recipe("lora", name="broken", optimizer={"name": "adamw8bit"}), places)
+
+
+def test_a_whole_model_that_no_tier_can_hold_ends_a_run_before_anything_is_drawn(
+    places, monkeypatch
+):
+    stages = []
+    folder = prepare(recipe(), places)
+
+    def emit(kind, **data):
+        stages.append(data.get("name", kind))
+
+    monkeypatch.setattr(computing, "free_memory", lambda accelerator: 1)
+    gpu = SimpleNamespace(device=torch.device("cuda"), num_processes=1)
+    monkeypatch.setattr(computing, "machine_of", lambda *given: tiers.Machine("fp16", True, 1, 0))
+    checked = loop.check_memory
+
+    def on_a_gpu(run, base):
+        checked(SimpleNamespace(recipe=run.recipe, precision="fp16", accelerator=gpu), base)
+
+    monkeypatch.setattr(loop, "check_memory", on_a_gpu)
+    with pytest.raises(OutOfMemory, match="train a LoRA"):
+        loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
+    assert "class images" not in stages and "load" in stages
 
 
 def test_8_bit_adam_works_here():

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from likeness.trainers import memory
-from likeness.trainers.memory import is_out_of_memory, keep_apart, trim_heap
+from likeness.trainers import memory, tiers
+from likeness.trainers.memory import is_out_of_memory, keep_apart, memory_advice, trim_heap
+from likeness.trainers.presets import preset
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,3 +113,15 @@ def test_where_the_driver_borrows_memory_of_the_host_torch_stays_on_the_gpu(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_to.append)
     memory.stay_on_the_gpu()
     assert set_to == ([] if share is None else [pytest.approx(share)])
+
+
+def test_advice_leaves_out_what_the_memory_tier_does_already():
+    recipe = preset("standard").changed(optimizer={"name": "adamw"})
+    assert "gradient_checkpointing" in memory_advice(recipe)
+    assert "bitsandbytes" in memory_advice(recipe, tiers.CHECKPOINTING)
+    assert "gradient_checkpointing" not in memory_advice(recipe, tiers.CHECKPOINTING)
+    assert "8bit" not in memory_advice(recipe, tiers.EIGHT_BIT)
+
+
+def test_a_loras_optimizer_is_no_advice():
+    assert "8bit" not in memory_advice(preset("lora-r4"))

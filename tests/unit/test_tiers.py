@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from likeness.trainers import tiers
 from likeness.trainers.errors import RecipeError
@@ -13,6 +15,7 @@ from likeness.trainers.tiers import (
     available,
     below,
     choose,
+    hopeless,
     need,
 )
 
@@ -105,6 +108,18 @@ def test_the_fastest_tier_that_fits_is_chosen_and_told():
 def test_where_nothing_fits_the_last_tier_is_tried():
     tier, note = choose(TIERS, standard(), "bf16", WHOLE, 1)
     assert tier is IN_BACKWARD and note
+
+
+def test_a_full_fine_tune_that_no_tier_can_hold_says_what_to_install():
+    without = replace(GPU, bitsandbytes=False)
+    on_12_gb = 7_000_000_000  # beside the weights, and what the screen takes
+    assert hopeless(standard(), GPU, WHOLE, on_12_gb) is None
+    text = hopeless(standard(), without, WHOLE, on_12_gb)
+    assert "7.0 GB of memory are free" in text and "alone take 11.8 GB" in text
+    assert "about 4.0 GB: install bitsandbytes" in text
+    assert hopeless(standard(), without, WHOLE, 12_000_000_000) is None  # it may fit
+    text = hopeless(standard(), without, WHOLE, 100_000_000)
+    assert "bitsandbytes" not in text and "train a LoRA" in text
 
 
 def test_after_each_tier_comes_the_next_one_that_is_there():
