@@ -37,13 +37,14 @@ class ClassImages(io.ComfyNode):
                 io.String.Input(
                     "prompt",
                     multiline=True,
-                    default="a photo of {class}, random head angle, slight smile",
+                    default="a photo of {class} face\na photo of a {class}",
                     tooltip="What the class images show, one prompt a line, in turn; {class} is "
-                    "the subject's class word.",
+                    "the subject's class word. Best are the photographs' own prompt without the "
+                    "token, and one for the class in any framing.",
                 ),
                 whole(
                     "count",
-                    500,
+                    200,
                     1,
                     100_000,
                     "How many are drawn. Fewer start sooner; 200 to 500 are usual.",

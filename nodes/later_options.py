@@ -16,7 +16,9 @@ def speed() -> list[Option]:
                 "memory",
                 options=[AUTO, *(tier.name for tier in TIERS)],
                 default=AUTO,
-                tooltip="How much memory training may take; auto: the fastest way that fits.",
+                tooltip="How much memory training may take. auto: the fastest way that fits; full: "
+                "full speed; checkpointing: activations are computed twice; 8bit: and 8-bit Adam; "
+                "in_backward: and no gradients are kept. The last two are for DreamBooth.",
             ),
             "compute",
             "memory",
@@ -73,8 +75,8 @@ def timesteps() -> list[Option]:
         1000,
         1,
         1000,
-        "Below this is the most noise, which decides what is where: 700, say, keeps more of what "
-        "prompts ask for, and learns less of the subject.",
+        "Below this is the most noise, which decides what is where. On the bundled miniature 700 "
+        "kept more of what prompts ask for, and learned less of the subject.",
     )
     return [
         Option(low, "objective", "timestep_min"),

@@ -133,7 +133,8 @@ def _text_encoder() -> list[Option]:
                 min=0.0,
                 max=10.0,
                 step=1e-7,
-                tooltip="0: the same as the UNet's. For a LoRA at 1e-4 half of it is usual, too.",
+                tooltip="0: the same as the UNet's. For a LoRA at 1e-4 half of it is usual, too. "
+                "To freeze the text encoder, switch train_text_encoder off.",
             ),
             "text_encoder",
             "learning_rate",
@@ -186,7 +187,8 @@ def _optimizer() -> list[Option]:
                 min=0,
                 max=1000,
                 step=0.1,
-                tooltip="The global gradient norm is clipped to this; 0: no clipping.",
+                tooltip="The global gradient norm is clipped to this (max_grad_norm); 0: no "
+                "clipping, which saves one of two backward passes in the memory tier in_backward.",
             ),
             "optimizer",
             "clip_norm",
@@ -238,7 +240,8 @@ def _objective() -> list[Option]:
                 min=0,
                 max=0.99999,
                 step=0.00001,
-                tooltip="Saves the running mean of the weights, such as 0.999; 0 is off.",
+                tooltip="Saves the running mean of the weights; 0 is off. It is (1 + n) / (10 + n) "
+                "at most after n steps: 0.98 suits 800 steps, and above 0.989 nothing changes.",
             ),
             "objective",
             "ema_decay",
@@ -290,7 +293,9 @@ def _saving() -> list[Option]:
                 default=0,
                 min=0,
                 max=1_000_000,
-                tooltip="Steps between saved states of the run; 0: about every five minutes.",
+                tooltip="Steps between saved training states, from which a run goes on (save_state "
+                "elsewhere); 0: about every five minutes. For models on the way see "
+                "save_adapter_every.",
             ),
             "saving",
             "every",
@@ -301,8 +306,8 @@ def _saving() -> list[Option]:
                 default=1,
                 min=0,
                 max=1000,
-                tooltip="Only the newest stay; 0: none of a finished training, which then cannot "
-                "be continued. DreamBooth's have 6 to 12 GB.",
+                tooltip="Training states that stay, the newest; 0: none of a finished training, "
+                "which then cannot be continued. DreamBooth's have 6 to 12 GB.",
             ),
             "saving",
             "keep",

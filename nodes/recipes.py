@@ -7,18 +7,20 @@ from typing import Any
 
 from ..trainers.errors import RecipeError
 from ..trainers.packages import eight_bit_lack, require_packages
-from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data
+from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data, without_caption
 from .values import TrainOptions
 
 LEAST_PRODIGY_RATE = 0.1  # it multiplies the rate that Prodigy finds, meant to be 1
 AUTO = "auto"  # a saved workflow must run where an optional package is not installed
 
 
-def chosen_optimizer(name: str) -> str:
-    """`name`; for "auto" the study's 8-bit Adam where bitsandbytes can be used, else AdamW."""
+def chosen_optimizer(name: str, method: str) -> str:
+    """`name`; for "auto" AdamW for a LoRA, whose optimizer has next to no state, and for
+    DreamBooth the study's 8-bit Adam where bitsandbytes can be used.
+    """
     if name != AUTO:
         return name
-    return "adamw" if eight_bit_lack() else "adamw8bit"
+    return "adamw" if method == "lora" or eight_bit_lack() else "adamw8bit"
 
 
 def chosen_attention(name: str) -> str:
@@ -63,7 +65,10 @@ def build_recipe(
     options = options or TrainOptions()
     chosen: dict[str, dict[str, Any]] = {
         "schedule": {"steps": steps, "batch": batch},
-        "optimizer": {"name": chosen_optimizer(optimizer), "learning_rate": learning_rate},
+        "optimizer": {
+            "name": chosen_optimizer(optimizer, method["kind"]),
+            "learning_rate": learning_rate,
+        },
         "text_encoder": {"train": train_text_encoder},
         "compute": {"attention": chosen_attention(AUTO), "precision": precision},
         "previews": {"every": preview_every},
@@ -90,9 +95,12 @@ def build_recipe(
 
 def _previews(subject: Subject, chosen: dict[str, Any]) -> dict[str, Any]:
     """Previews as chosen; prompt and size default to the photographs'."""
+    prompts = chosen.get("prompts")
+    if not prompts:
+        prompts = [without_caption(subject.prompt)] if chosen["every"] else []
     return {
         **chosen,
-        "prompts": chosen.get("prompts") or ([subject.prompt] if chosen["every"] else []),
+        "prompts": prompts,
         "width": chosen.get("width") or subject.resolution,
         "height": chosen.get("height") or subject.resolution,
     }

@@ -46,7 +46,8 @@ class Subject(io.ComfyNode):
                 io.String.Input(
                     "token",
                     default="sks",
-                    tooltip="A rare word that will stand for the subject in prompts.",
+                    tooltip="A rare word that will stand for the subject in prompts, such as sks "
+                    "or ohwx.",
                 ),
                 io.String.Input(
                     "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
@@ -54,7 +55,8 @@ class Subject(io.ComfyNode):
                 io.String.Input(
                     "prompt",
                     default="a photo of {token} {class} face",
-                    tooltip="What every photograph shows; {token} and {class} are filled in.",
+                    tooltip="What every photograph shows; {token} and {class} are filled in. "
+                    "Without faces, or with whole people: a photo of {token} {class}.",
                 ),
                 io.Int.Input(
                     "resolution",
@@ -85,7 +87,8 @@ class Subject(io.ComfyNode):
                     optional=True,
                     extra_dict=ADVANCED,
                     tooltip="Use a .txt file of the same name as the photograph's own prompt, "
-                    "with the token, or {token}, in it.",
+                    "with the token, or {token}, in it; or {caption} in the prompt says where the "
+                    "text goes.",
                 ),
                 io.Boolean.Input(
                     "flip",
@@ -115,6 +118,26 @@ class Subject(io.ComfyNode):
                     "share of the crop's height, but not below the resolution; 0.35 suits photos "
                     "of whole people. 0: crops as large as they can be.",
                 ),
+                io.Combo.Input(
+                    "mask",
+                    options=["none", "alpha", "file"],
+                    default="none",
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Where the subject is. alpha: where the picture is not transparent; "
+                    "file: where <name>-masklabel.png beside it is white. What is around it is "
+                    "learned less: against backgrounds that come with the subject.",
+                ),
+                io.Float.Input(
+                    "unmasked_weight",
+                    default=0.1,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="How much the rest of a masked picture counts, the subject being 1.",
+                ),
             ],
             outputs=[
                 SubjectType.Output(id="subject", display_name="subject"),
@@ -128,6 +151,16 @@ class Subject(io.ComfyNode):
                     id="report",
                     display_name="report",
                     tooltip="What is used, what was refused, and why.",
+                ),
+                io.String.Output(
+                    id="token",
+                    display_name="token",
+                    tooltip="For Prompt Set's token, so that it is written once.",
+                ),
+                io.String.Output(
+                    id="class_word",
+                    display_name="class_word",
+                    tooltip="For Prompt Set's class_word.",
                 ),
             ],
         )
@@ -163,10 +196,14 @@ class Subject(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str, **options: Any) -> io.NodeOutput:
-        """(subject, crops, report). Raises SubjectError when no photograph can be used."""
+        """(subject, crops, report, token, class word).
+
+        Raises SubjectError when no photograph can be used.
+        """
         source = SubjectSource(subject_spec(options), find_folder(folder))
         photos = read_subject(source.folder, source.spec)
-        return io.NodeOutput(source, crops(photos), report(photos))
+        spec = source.spec
+        return io.NodeOutput(source, crops(photos), report(photos), spec.token, spec.class_word)
 
 
 def folder_names() -> list[str]:

@@ -135,7 +135,8 @@ def _lora_inputs() -> list[io.Input]:
         ),
         switch(
             "rank_stabilised",
-            "Scale by the square root of the rank (arXiv:2312.03732).",
+            "Alpha divided by the root of the rank instead of the rank (arXiv:2312.03732). With "
+            "alpha 0 all counts as many times as that root: set alpha, or a lower rate.",
             advanced=True,
         ),
         number(

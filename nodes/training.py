@@ -15,7 +15,7 @@ from . import host, miniature
 from .follower import Follower
 from .host import io
 from .names import file_fingerprint
-from .recipes import AUTO, build_recipe, check_packages, chosen_optimizer
+from .recipes import AUTO, build_recipe, check_packages
 from .runs import asked_to_go_on, places
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource, TrainOptions
@@ -54,7 +54,8 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
             800,
             1,
             MOST_STEPS,
-            "How often the weights are changed: 50 to 100 for each photograph.",
+            "How often the weights are changed. Times batch and accumulation: 50 to 100 for each "
+            "photograph.",
         ),
         number(
             "learning_rate",
@@ -77,8 +78,8 @@ def _run_inputs() -> list[io.Input]:
             "optimizer",
             options=[AUTO, "adamw", "adamw8bit", "prodigy"],
             default=AUTO,
-            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it where it is "
-            "installed. prodigy needs prodigyopt and a learning rate of 1.",
+            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it for DreamBooth "
+            "where it is installed. prodigy needs prodigyopt and a learning rate of 1.",
         ),
         io.Combo.Input(
             "precision",
@@ -88,7 +89,7 @@ def _run_inputs() -> list[io.Input]:
         ),
         whole(
             "preview_every",
-            0,
+            200,
             0,
             MOST_STEPS,
             "Steps between pictures drawn with what is learned so far; 0: none.",
@@ -139,8 +140,8 @@ def problem_with(base_model: str | None, name: str | None, optimizer: str | None
         if base_model is not None:
             identify(host.model_path("checkpoints", base_model))
         recipe_from_data(fields)
-        if optimizer is not None:
-            check_packages(optimizer={"name": chosen_optimizer(optimizer)})
+        if optimizer not in (None, AUTO):
+            check_packages(optimizer={"name": optimizer})
     except LikenessError as error:
         return str(error)
     return True

@@ -221,7 +221,7 @@ class Recorded:
         notice: Callable[[str], None],
     ) -> None:
         def work(inputs: Tensors, setting: tuple[int, bool]) -> Tensor:
-            return gradients(learner, scaler, Batch(*inputs, setting[0]))
+            return gradients(learner, scaler, Batch.of(inputs, setting[0]))
 
         def fixed() -> list[Tensor]:
             return [*parameters, *(p.grad for p in parameters if p.grad is not None)]

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from .base_model import BaseModel
 from .files import make_folder
 from .latents import encode_images
+from .masks import load_mask
 from .photo_file import class_photos, subject_photos
 from .places import Places
 from .prior import (
@@ -150,7 +153,7 @@ def gather(run: Run, base: BaseModel) -> Material:
     photos = subject_photos(run.folder.photos_file, recipe, run.places.photos)
     train, held_out = split_holdout(photos, recipe.subject.holdout, recipe.seed)
     classes = _class_photos(run)
-    sides = (False, True) if recipe.subject.flip else (False,)
+    sides: tuple[bool, ...] = (False, True) if recipe.subject.flip else (False,)
     views = [PhotoView(photo, side) for photo in train for side in sides]
     views += [PhotoView(photo, False) for photo in [*held_out, *classes]]
 
@@ -173,12 +176,18 @@ def gather(run: Run, base: BaseModel) -> Material:
     )
     prompts: dict[str, int] = {}
 
-    def shown(prompt: str, count: int = 1) -> Shown:
+    def shown(prompt: str, photo: Photo | None = None, sides: Sequence[bool] = (False,)) -> Shown:
         number = prompts.setdefault(prompt, len(prompts))
-        return Shown(tuple(next(latents) for _ in range(count)), number)
+        weights = [loss_weights(recipe, photo, side) for side in sides if photo is not None]
+        masks = tuple(mask for mask in weights if mask is not None)
+        return Shown(tuple(next(latents) for _ in sides), number, masks)
 
-    shown_photos = tuple([shown(_prompt(recipe, photo), len(sides)) for photo in train])
-    shown_held_out = tuple([shown(_prompt(recipe, photo)) for photo in held_out])
+    shown_photos = tuple(
+        [shown(recipe.instance_prompt(photo.caption), photo, sides) for photo in train]
+    )
+    shown_held_out = tuple(
+        [shown(recipe.instance_prompt(photo.caption), photo) for photo in held_out]
+    )
     class_prompts = recipe.class_prompts()
     shown_classes = tuple(
         [shown(class_prompts[index % len(class_prompts)]) for index in range(len(classes))]
@@ -191,13 +200,22 @@ def gather(run: Run, base: BaseModel) -> Material:
     return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts))
 
 
+def loss_weights(recipe: Recipe, photo: Photo, flip: bool = False) -> Tensor | None:
+    """Weights (h, w) of a photograph's loss, 1 where the subject is; None without a mask."""
+    mask = load_mask(photo, flip)
+    if mask is None:
+        return None
+    least = recipe.subject.unmasked_weight
+    return least + (1 - least) * torch.from_numpy(mask)
+
+
 def photo_prompts(run: Run) -> list[str]:
     """The prompt of each photograph of a run.
 
     Raises SubjectError if the photographs changed since the recipe was bound.
     """
     photos = subject_photos(run.folder.photos_file, run.recipe, run.places.photos).photos
-    return [_prompt(run.recipe, photo) for photo in photos]
+    return [run.recipe.instance_prompt(photo.caption) for photo in photos]
 
 
 def written_prompts(recipe: Recipe, of_photos: Sequence[str]) -> list[str]:
@@ -209,10 +227,6 @@ def written_prompts(recipe: Recipe, of_photos: Sequence[str]) -> list[str]:
     if recipe.previews.every:
         prompts += [*map(recipe.fill, recipe.previews.prompts), recipe.previews.negative]
     return list(dict.fromkeys(filter(None, prompts)))
-
-
-def _prompt(recipe: Recipe, photo: Photo) -> str:
-    return recipe.fill(photo.caption) if photo.caption else recipe.instance_prompt()
 
 
 def _class_photos(run: Run) -> Sequence[Photo]:

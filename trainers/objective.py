@@ -69,6 +69,13 @@ def offset_noise(noise: Tensor, shift: Tensor, strength: float) -> Tensor:
     return noise + strength * shift
 
 
-def sample_losses(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample, (n,) fp32."""
-    return (predicted.float() - target.float()).pow(2).mean(dim=(1, 2, 3))
+def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of each sample, (n,) fp32.
+
+    With a `mask` (n, 1, h, w) of weights it is the weighted mean, so that a small subject counts
+    as much as a large one.
+    """
+    errors = (predicted.float() - target.float()).pow(2)
+    if mask is None:
+        return errors.mean(dim=(1, 2, 3))
+    return (errors * mask).sum(dim=(1, 2, 3)) / (errors.shape[1] * mask.sum(dim=(1, 2, 3)))

@@ -21,11 +21,16 @@ def write_photos(file: Path, photos: PhotoSet, class_images: PhotoSet | None) ->
     """Writes the list."""
     sets = {"photos": photos, "class_images": class_images}
     table = {
-        name: [asdict(photo) | {"path": str(photo.path.absolute())} for photo in found.photos]
+        name: [_entry(photo) for photo in found.photos]
         for name, found in sets.items()
         if found is not None
     }
     write_whole(file, json.dumps({"version": 1, **table}, indent=1))
+
+
+def _entry(photo: Photo) -> dict[str, Any]:
+    mask = str(photo.mask.absolute()) if photo.mask else None
+    return asdict(photo) | {"path": str(photo.path.absolute()), "mask": mask}
 
 
 def subject_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
@@ -65,5 +70,6 @@ def _listed(file: Path, name: str, digest: str | None) -> PhotoSet | None:
 def _photo(entry: dict[str, Any]) -> Photo:
     left, top, right, bottom = map(int, entry.pop("box"))
     width, height = map(int, entry.pop("size"))
-    path = Path(entry.pop("path"))
+    path, mask = Path(entry.pop("path")), entry.pop("mask", None)
+    entry["mask"] = Path(mask) if mask else None
     return Photo(path, box=(left, top, right, bottom), size=(width, height), **entry)

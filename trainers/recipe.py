@@ -64,7 +64,19 @@ __all__ = [
     "read_recipe",
     "recipe_from_data",
     "recipe_from_json",
+    "without_caption",
 ]
+
+
+CAPTION = "{caption}"  # in a subject's prompt
+
+
+def without_caption(template: str) -> str:
+    """A subject's prompt without the place of the caption, and without the comma before it."""
+    if CAPTION not in template:
+        return template
+    parts = [part.strip() for part in template.replace(CAPTION, "").split(",")]
+    return ", ".join(filter(None, parts))
 
 
 class Recipe(Part):
@@ -114,9 +126,17 @@ class Recipe(Part):
 
     # What later parts ask of a recipe.
 
-    def instance_prompt(self) -> str:
-        """The prompt of a photograph without a caption."""
-        return self.fill(self.subject.prompt)
+    def instance_prompt(self, caption: str | None = None) -> str:
+        """The prompt of a photograph: its caption, or the subject's prompt.
+
+        Where that holds ``{caption}``, it goes there; a photograph without one leaves nothing.
+        """
+        template = self.subject.prompt
+        if CAPTION not in template:
+            return self.fill(caption or template)
+        if caption:
+            return self.fill(template.replace(CAPTION, caption))
+        return self.fill(without_caption(template))
 
     def class_prompts(self) -> tuple[str, ...]:
         """The prompts of the class images, shared out in turn; none without prior preservation."""

@@ -81,10 +81,11 @@ class Subject(Part):
     photograph keeps its aspect ratio, else all are cropped to squares. With the crop `face`, a
     face whose height is less than `face_share` of the crop's is cropped closer (0: never), to no
     fewer pixels than it is trained with. `holdout` photographs are kept for the validation loss
-    only.
+    only. A `mask` says where the subject is: the picture's own transparency (alpha), or a file
+    beside it; the loss counts `unmasked_weight` times outside.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"face_share"})
+    later: ClassVar[frozenset[str]] = frozenset({"face_share", "mask", "unmasked_weight"})
 
     digest: Digest | None = None
     token: Name = "sks"
@@ -97,6 +98,8 @@ class Subject(Part):
     buckets: bool = False
     flip: bool = False
     holdout: int = Field(0, ge=0, le=1000)
+    mask: Literal["none", "alpha", "file"] = "none"
+    unmasked_weight: float = Field(0.1, ge=0, le=1)
 
 
 class Prior(Part):

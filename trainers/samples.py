@@ -17,10 +17,14 @@ from .recipe import Recipe
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture as it can be shown: plain, and mirrored if the recipe flips."""
+    """One picture as it can be shown: plain, and mirrored if the recipe flips.
+
+    `masks` are the weights (h, w) of each view's loss, none where all of it counts.
+    """
 
     views: tuple[Latents | StoredLatents, ...]
     prompt: int  # index into Material.prompts
+    masks: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Sample:
     prompt: int
     weight: float
     prior: bool
+    mask: Tensor | None = None  # (h, w): weights of the places of its loss
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,21 @@ class Batch:
     prompts: Tensor  # (d,) int64: the distinct prompts
     rows: Tensor  # (n,) int64: the place of each sample's prompt among them
     weights: Tensor  # (n,): each sample's share of the step's loss
+    mask: Tensor | None  # (n, 1, h, w): weights of the places of its loss; None: all alike
     priors: int
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All fields but the last, in order."""
-        return (
-            self.latents, self.noise, self.timesteps, self.prompts, self.rows, self.weights
-        )  # fmt: skip
+        """The fields that are tensors, in order: without a mask one less."""
+        some = (self.latents, self.noise, self.timesteps, self.prompts, self.rows, self.weights)
+        return some if self.mask is None else (*some, self.mask)
+
+    @classmethod
+    def of(cls, tensors: tuple[Tensor, ...], priors: int) -> Batch:
+        """The batch of `tensors()`."""
+        latents, noise, timesteps, prompts, rows, weights, *mask = tensors
+        return cls(
+            latents, noise, timesteps, prompts, rows, weights, mask[0] if mask else None, priors
+        )
 
 
 def step_samples(
@@ -92,7 +105,8 @@ def validation_samples(recipe: Recipe, material: Material, levels: int = 5) -> I
             shape = tuple(view.mean.shape)
             noise = draws.gaussian(shape, recipe.seed, "validation noise", index, level)
             timestep = (2 * level + 1) * TIMESTEPS // (2 * levels)
-            yield Sample(view.mean, noise, timestep, shown.prompt, 1.0, False)
+            mask = shown.masks[0] if shown.masks else None
+            yield Sample(view.mean, noise, timestep, shown.prompt, 1.0, False, mask)
 
 
 def _sample(
@@ -117,6 +131,7 @@ def _sample(
         prompt=shown.prompt,
         weight=(recipe.prior.weight if prior and recipe.prior else 1.0) / local,
         prior=prior,
+        mask=shown.masks[flip] if shown.masks else None,
     )
 
 
@@ -138,9 +153,19 @@ def stacked(samples: Sequence[Sample], device: torch.device) -> Batch:
         prompts=torch.tensor(prompts),
         rows=torch.tensor([prompts.index(sample.prompt) for sample in samples]),
         weights=torch.tensor([sample.weight for sample in samples]),
+        mask=_masks(samples),
         priors=sum(sample.prior for sample in samples),
     )
-    return Batch(*(_sent(tensor, device) for tensor in batch.tensors()), batch.priors)
+    return Batch.of(tuple(_sent(tensor, device) for tensor in batch.tensors()), batch.priors)
+
+
+def _masks(samples: Sequence[Sample]) -> Tensor | None:
+    """(n, 1, h, w), ones for samples without a mask; None where none has one."""
+    if all(sample.mask is None for sample in samples):
+        return None
+    shape = samples[0].latents.shape[1:]
+    masks = [torch.ones(shape) if sample.mask is None else sample.mask for sample in samples]
+    return torch.stack(masks).unsqueeze(1)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

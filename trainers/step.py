@@ -105,7 +105,7 @@ def losses_of(learner: Learner, batch: Batch) -> Tensor:
             target = torch.cat([target[:photos], taught.to(target.dtype)])
         context = learner.prompts.encode(batch.prompts, batch.rows)  # (n, 77, d)
         predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
-    losses = objective.sample_losses(predicted, target)
+    losses = objective.sample_losses(predicted, target, batch.mask)
     return losses * objective.min_snr_weights(timesteps, alphas, learner.min_snr_gamma, prediction)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import MissingPackage, SubjectError
+from .masks import is_mask, masked
 from .pictures import open_picture, strict, to_srgb
 from .recipe import Subject
 
@@ -32,7 +33,8 @@ class Photo:
 
     `digest` is the SHA-256 of the file; `width` and `height` are of the upright picture; `box` is
     the crop in those pixels; `size` (width, height) is what it is resized to; `caption` is None
-    where the prompt is used; `face` says whether the box was placed by a face.
+    where the prompt is used; `face` says whether the box was placed by a face; `mask` is the file
+    that says where the subject is, itself for its transparency, and `mask_digest` its SHA-256.
     """
 
     path: Path
@@ -43,6 +45,8 @@ class Photo:
     size: tuple[int, int]
     caption: str | None = None
     face: bool = False
+    mask: Path | None = None
+    mask_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Refused:
 class PhotoSet:
     """The usable photographs, ordered by digest so that file names never change the training.
 
-    `digest` is the SHA-256 over the pairs of photograph and caption: the set's identity.
+    `digest` is the SHA-256 over photographs, captions and masks: the set's identity.
     """
 
     photos: tuple[Photo, ...]
@@ -69,22 +73,24 @@ class PhotoSet:
 def read_subject(folder: Path, spec: Subject) -> PhotoSet:
     """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
 
-    Hidden files and .txt files are passed over; with `spec.captions` the .txt of the same name is
-    the caption. Raises SubjectError when no photograph is left to train on, and MissingPackage
-    when the face crop lacks its detector.
+    Hidden files, .txt files and masks are passed over; with `spec.captions` the .txt of the same
+    name is the caption. Raises SubjectError when no photograph is left to train on, and
+    MissingPackage when the face crop lacks its detector.
     """
     files, notes = _list_files(Path(folder))
     find_face = face_finder() if spec.crop == "face" else None
     photos: dict[str, Photo] = {}
     refused: list[Refused] = []
-    for path, photo in _read_all(files, spec, find_face):
-        if isinstance(photo, SubjectError):
-            refused.append(Refused(path.name, str(photo)))
+    for path, found in _read_all(files, spec, find_face):
+        if isinstance(found, SubjectError):
+            refused.append(Refused(path.name, str(found)))
             continue
+        photo, noted = found
         if photo.digest in photos:
             same = photos[photo.digest].path.name
             refused.append(Refused(path.name, f"it is the same picture as {same}; remove one"))
             continue
+        notes += noted
         if spec.crop == "face" and not photo.face:
             notes.append(f"{path.name}: no face was found; the crop is at the centre.")
         if spec.captions:
@@ -98,10 +104,12 @@ def read_subject(folder: Path, spec: Subject) -> PhotoSet:
 
 def _read_all(
     files: Sequence[Path], spec: Subject, find_face: FaceFinder | None
-) -> Iterator[tuple[Path, Photo | SubjectError]]:
-    """Each file's photograph, or why it is refused, in order; several are decoded at once."""
+) -> Iterator[tuple[Path, tuple[Photo, list[str]] | SubjectError]]:
+    """Each file's photograph and notes, or why it is refused, in order; several are decoded at
+    once.
+    """
 
-    def read(path: Path) -> Photo | SubjectError:
+    def read(path: Path) -> tuple[Photo, list[str]] | SubjectError:
         try:
             return read_photo(path, spec, find_face)
         except SubjectError as error:
@@ -124,10 +132,15 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
         raise SubjectError(f"The folder {folder} cannot be read: {error.strerror}.") from None
     inner = [path.name for path in entries if path.is_dir()]
     notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
-    files = [path for path in entries if path.is_file() and path.suffix.lower() != ".txt"]
+    files = [path for path in entries if path.is_file() and not _is_beside(path)]
     if not files:
         raise SubjectError(f"The folder {folder} has no photographs; put some into it.")
     return files, notes
+
+
+def _is_beside(path: Path) -> bool:
+    """Whether a file belongs to a photograph: its caption or its mask."""
+    return path.suffix.lower() == ".txt" or is_mask(path)
 
 
 def _check_enough(folder: Path, count: int, refused: Sequence[Refused], holdout: int) -> None:
@@ -158,15 +171,23 @@ def _read_caption(path: Path) -> tuple[str | None, list[str]]:
 
 
 def set_digest(photos: Sequence[Photo]) -> str:
-    pairs = [[photo.digest, photo.caption] for photo in photos]
-    return hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()
+    parts = [
+        [photo.digest, photo.caption, *([photo.mask_digest] if photo.mask else [])]
+        for photo in photos
+    ]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 
 FaceFinder = Callable[[Image.Image], "Box | None"]
 
 
-def read_photo(path: Path, spec: Subject, find_face: FaceFinder | None = None) -> Photo:
-    """One file as a photograph without a caption. Raises SubjectError with the reason to refuse."""
+def read_photo(
+    path: Path, spec: Subject, find_face: FaceFinder | None = None
+) -> tuple[Photo, list[str]]:
+    """One file as a photograph without a caption, and notes.
+
+    Raises SubjectError with the reason to refuse.
+    """
     image = open_picture(path)
     width, height = image.size
     resolution = spec.resolution
@@ -179,7 +200,8 @@ def read_photo(path: Path, spec: Subject, find_face: FaceFinder | None = None) -
             f"where {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Photo(path, digest, width, height, box, size, face=face is not None)
+    photo = Photo(path, digest, width, height, box, size, face=face is not None)
+    return masked(photo, spec.mask, image)
 
 
 def crop_box(

@@ -41,6 +41,8 @@ def places(tmp_path_factory):
         pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
         image.save(folder / "photos" / f"{i}.png")
+        mask = Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8))
+        mask.save(folder / "photos" / f"{i}-masklabel.png")  # passed over unless asked for
     return Places(
         base=base,
         photos=folder / "photos",
@@ -51,10 +53,10 @@ def places(tmp_path_factory):
     )
 
 
-def recipe_of(kind, text, prior):
+def recipe_of(kind, text, prior, mask="none"):
     return Recipe().changed(
         method={"kind": kind},
-        subject={"resolution": 64},
+        subject={"resolution": 64, "mask": mask},
         prior={"count": CLASSES, "steps": 2, "prompt": "\n".join(prior)} if prior else None,
         text_encoder={"train": text},
         schedule={"steps": STEPS},
@@ -83,8 +85,18 @@ def pictures(folder):
     """Files in the order of their content's digest, which names of files do not change."""
     import hashlib
 
-    files = [p for p in folder.iterdir() if p.suffix == ".png"]
+    files = [p for p in folder.glob("*.png") if "mask" not in p.name]
     return sorted(files, key=lambda p: hashlib.sha256(p.read_bytes()).hexdigest())
+
+
+def weights_of(photo, recipe):
+    """Weights (8, 8) of a photograph's loss: the mean of its mask over each latent."""
+    if recipe.subject.mask == "none":
+        return torch.ones(8, 8)
+    mask = np.asarray(Image.open(photo.with_name(f"{photo.stem}-masklabel.png")), np.float32)
+    means = torch.from_numpy(mask).reshape(8, 8, 8, 8).mean(dim=(1, 3)) / 255
+    least = recipe.subject.unmasked_weight
+    return least + (1 - least) * means
 
 
 def attach_peft(model, rank, targets, initial):
@@ -120,6 +132,7 @@ def reference_losses(recipe, places):
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
     )
     photos = [encoded(base.vae, p) for p in pictures(places.photos)]
+    masks = [weights_of(p, recipe) for p in pictures(places.photos)]
     classes = []
     if recipe.prior:
         files = sorted(drawn_folder(recipe, places, recipe.prior).glob("*.png"))
@@ -162,10 +175,12 @@ def reference_losses(recipe, places):
         states = base.text_encoder(ids[shown])[0]
         predicted = base.unet(noisy, timesteps, states).sample
         if classes:
+            photo = masks[draws.pick(step, len(photos), recipe.seed, "photo order")].sqrt()
+            photo = photo / photo.pow(2).mean().sqrt()
             predicted, predicted_prior = predicted.chunk(2)
             noise, noise_prior = noise.chunk(2)
             prior_loss = F.mse_loss(predicted_prior.float(), noise_prior.float())
-            loss = F.mse_loss(predicted.float(), noise.float()) + 1.0 * prior_loss
+            loss = F.mse_loss(photo * predicted.float(), photo * noise.float()) + prior_loss
         else:
             loss = F.mse_loss(predicted.float(), noise.float())
         loss.backward()
@@ -177,15 +192,16 @@ def reference_losses(recipe, places):
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "prior"),
+    ("kind", "text", "prior", "mask"),
     [
-        *itertools.product(("lora", "dreambooth"), (True, False), (ONE,)),
-        ("lora", True, ()),
-        ("lora", True, TWO),
+        *itertools.product(("lora", "dreambooth"), (True, False), (ONE,), ("none",)),
+        ("lora", True, (), "none"),
+        ("lora", True, TWO, "none"),
+        ("lora", True, ONE, "file"),
     ],
 )
-def test_losses_equal_a_direct_computation(places, kind, text, prior):
-    recipe, ours = our_losses(recipe_of(kind, text, prior), places)
+def test_losses_equal_a_direct_computation(places, kind, text, prior, mask):
+    recipe, ours = our_losses(recipe_of(kind, text, prior, mask), places)
     theirs = reference_losses(recipe, places)
     assert len(ours) == STEPS
     assert ours == pytest.approx(theirs, abs=1e-5)

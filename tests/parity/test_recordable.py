@@ -70,7 +70,7 @@ def test_a_step_reads_nothing_from_its_device(places, method, prior, memory):
         base.unet, prompts, alphas_cumprod().to(META), "v_prediction", 5.0, META, None, teacher
     )
     numbers = (zeros(2, dtype=torch.int64) for _ in range(3))
-    batch = Batch(zeros(2, 4, 8, 8), zeros(2, 4, 8, 8), *numbers, zeros(2), 1)
+    batch = Batch(zeros(2, 4, 8, 8), zeros(2, 4, 8, 8), *numbers, zeros(2), zeros(2, 1, 8, 8), 1)
     scaler = torch.amp.GradScaler("cpu")  # as on a GPU, its factor stays on the device
     with OneDevice() as device:
         losses = gradients(learner, scaler, batch)

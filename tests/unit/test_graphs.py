@@ -328,7 +328,7 @@ def test_what_was_recorded_with_the_text_encoder_makes_room_when_it_stops_learni
     monkeypatch.setattr(graphs, "gradients", lambda learner, scaler, batch: batch.weights * 1)
     learner, recorder = SimpleNamespace(prompts=SimpleNamespace(embeddings=None)), Repeater()
     compute = graphs.Recorded(learner, None, [], recorder, notes.append)
-    batch = Batch(*(torch.ones(2) for _ in range(6)), priors=1)
+    batch = Batch.of(tuple(torch.ones(2) for _ in range(6)), priors=1)
     for _ in range(3):
         compute(batch)
     assert recorder.recorded == 1

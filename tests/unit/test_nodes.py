@@ -169,7 +169,7 @@ def recipe_of(nodes, node, subject, prior, options=None, **changes):
         module.run = original
 
 
-def test_the_defaults_are_the_studys(nodes, monkeypatch):
+def test_the_defaults_are_the_studys_but_for_class_images_and_a_loras_optimizer(nodes, monkeypatch):
     monkeypatch.setattr(nodes.recipes, "find_spec", lambda name: name)  # all installed
     subject = nodes.subject.subject_spec(
         {k: v for k, v in defaults(nodes.subject.Subject).items() if k != "folder"}
@@ -177,10 +177,14 @@ def test_the_defaults_are_the_studys(nodes, monkeypatch):
     prior = nodes.class_images.prior_spec(
         {k: v for k, v in defaults(nodes.class_images.ClassImages).items() if k != "source"}
     )
+    drawn = {"prompt": "a photo of {class} face\na photo of a {class}", "count": 200}
+    shown = {"every": 200, "prompts": ["a photo of {token} {class} face"]}
     lora = recipe_of(nodes, nodes.train_lora.TrainLoRA, subject, prior)
-    assert lora == preset("lora-r4")
+    assert lora == preset("lora-r4").changed(
+        prior=drawn, previews=shown, optimizer={"name": "adamw"}
+    )
     tuned = recipe_of(nodes, nodes.train_dreambooth.TrainDreamBooth, subject, prior)
-    assert tuned == preset("standard")
+    assert tuned == preset("standard").changed(prior=drawn, previews=shown)
 
 
 def test_several_class_prompts_with_a_folder_of_ones_own_are_refused_before_the_queue(
@@ -277,12 +281,13 @@ def test_an_old_bitsandbytes_ended_in_a_nameerror_on_a_cpu(nodes, monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda name: True)
     monkeypatch.setattr(packages.metadata, "version", lambda name: "0.45.5")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert nodes.recipes.chosen_optimizer("auto") == "adamw"
+    assert nodes.recipes.chosen_optimizer("auto", "dreambooth") == "adamw"
     said = nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit")
     assert "0.45.5" in said and "0.50 or newer" in said
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert nodes.recipes.chosen_optimizer("auto") == "adamw8bit"
+    assert nodes.recipes.chosen_optimizer("auto", "dreambooth") == "adamw8bit"
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit") is True
+    assert nodes.recipes.chosen_optimizer("auto", "lora") == "adamw"
 
 
 # Showing a run
@@ -444,7 +449,7 @@ class Target:
     """Stands for a MODEL or a CLIP; notes the patches of its clones."""
 
     def __init__(self, patches=()):
-        self.patches = self.patcher = SimpleNamespace(patches=patches)
+        self.patches, self.patcher = patches, SimpleNamespace(patches=patches)
 
 
 @pytest.fixture
@@ -459,7 +464,6 @@ def checkpoint(nodes, monkeypatch, tmp_path):
         "text_encoder_tensors": lambda model, tensors: {"t": tensors["text"]},
         "model_shapes": lambda model: shapes,
         "clip_shapes": lambda clip: {"t": (3,)},
-        "is_patched": lambda model, clip: model.patches.patches != (),
         "patched": lambda *what: added.append(what) or "patched",
     }.items():
         monkeypatch.setattr(host, name, value)

@@ -1,4 +1,6 @@
 import json
+from contextlib import suppress
+from typing import get_args
 
 import pytest
 from likeness.trainers.errors import RecipeError
@@ -12,6 +14,7 @@ from likeness.trainers.recipe import (
     recipe_from_data,
     recipe_from_json,
 )
+from pydantic import BaseModel
 
 STUDY = {
     # key: (method, resolution, text encoder, learning rate, precision, optimizer)
@@ -21,6 +24,19 @@ STUDY = {
     "lora-r4": ("lora", 512, True, 1e-4, "fp16", "adamw8bit"),
     "lora-r8": ("lora", 512, True, 1e-4, "fp16", "adamw8bit"),
 }
+
+
+@pytest.mark.parametrize(
+    ("prompt", "caption", "said"),
+    [
+        ("a photo of {token} {class}", "at sea, {token} {class}", "at sea, sks man"),
+        ("a photo of {token} {class}, {caption}", "at sea", "a photo of sks man, at sea"),
+        ("a photo of {token} {class}, {caption}", None, "a photo of sks man"),
+        ("{caption}, {token} {class}, hd", None, "sks man, hd"),
+    ],
+)
+def test_a_caption_stands_in_place_of_the_prompt_or_where_the_prompt_says(prompt, caption, said):
+    assert Recipe().changed(subject={"prompt": prompt}).instance_prompt(caption) == said
 
 
 @pytest.mark.parametrize("name", STUDY)
@@ -51,16 +67,62 @@ def test_json_round_trip_keeps_the_digest(name):
     assert again.digest() == recipe.digest()
 
 
-def test_every_field_is_part_of_the_digest():
-    recipe = Recipe()
-    others = [
-        recipe.changed(attempt=1),
-        recipe.changed(seed=1),
-        recipe.changed(method={"rank": 8}),
-        recipe.changed(schedule={"steps": 801}),
-        recipe.changed(previews={"prompts": ["a cat"], "every": 5}),
-    ]
-    assert len({r.digest() for r in [recipe, *others]}) == 6
+# What a field needs beside it.
+NEEDS = {
+    "validate_every": {"subject": {"holdout": 1}},
+    "schedule.warmup": {"schedule": {"course": "cosine"}},
+    "previews.every": {"previews": {"prompts": ["a cat"]}},
+}
+ALONE = {"version"}  # has one value
+
+
+def fields_of(recipe):
+    """(the names of the part, or None, and of the field; the field and its value) of each."""
+    for name, field in type(recipe).model_fields.items():
+        value = getattr(recipe, name)
+        if isinstance(value, BaseModel):
+            for inner, one in type(value).model_fields.items():
+                yield (name, inner), one, getattr(value, inner)
+        else:
+            yield (None, name), field, value
+
+
+def other_values(field, value):
+    """What may be valid in place of a field's value, likely ones first."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 8, value + 1, 0.25, value - 1]
+    choices = [c for a in (field.annotation, *get_args(field.annotation)) for c in get_args(a)]
+    other = [choice for choice in choices if isinstance(choice, str) and choice != value]
+    return [*other, "dog", "a" * 64, ["a cat"], 0.5, 5]
+
+
+def changed(recipe, part, name, value):
+    return recipe.changed(**({part: {name: value}} if part else {name: value}))
+
+
+@pytest.mark.parametrize("begun", [Recipe(), Recipe(method=DreamBooth())], ids=["lora", "whole"])
+def test_every_field_is_part_of_the_digest(begun):
+    digests = {begun.digest()}
+    for (part, name), field, value in fields_of(begun):
+        path = f"{part}.{name}" if part else name
+        if path in ALONE or name == "kind":
+            continue
+        ready = begun.changed(**NEEDS.get(path, {}))
+        made = None
+        for other in other_values(field, value):
+            with suppress(RecipeError):
+                made = changed(ready, part, name, other)
+                break
+        assert made is not None and made != ready, f"no other value of {path} is tried"
+        assert made.digest() not in digests | {ready.digest()}, path
+        digests.add(made.digest())
+    assert begun.changed(prior=None).digest() not in digests
+
+
+def test_the_method_is_part_of_the_digest():
+    assert Recipe().digest() != Recipe(method=DreamBooth()).digest()
 
 
 def test_class_prompts_are_lines():

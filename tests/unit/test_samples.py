@@ -5,7 +5,14 @@ import torch
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.latents import Latents
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.samples import Material, Shown, step_samples, validation_samples
+from likeness.trainers.samples import (
+    Batch,
+    Material,
+    Shown,
+    stacked,
+    step_samples,
+    validation_samples,
+)
 
 
 def latents(value, h=8, w=8):
@@ -117,3 +124,27 @@ def test_validation_is_the_same_at_every_call():
     first, again = (list(validation_samples(recipe(), m)) for _ in range(2))
     assert [s.timestep for s in first] == [100, 300, 500, 700, 900] * 2
     assert all(torch.equal(a.noise, b.noise) for a, b in zip(first, again, strict=True))
+
+
+def test_places_count_by_the_mask_of_the_view_that_is_shown_and_all_of_a_class_image():
+    masks = torch.zeros(8, 8), torch.ones(8, 8)
+    photo = Shown((latents(0), latents(1)), 0, masks)
+    given = Material((photo,), (Shown((latents(2),), 1),), (photo,), ("p", "c"))
+    seen = set()
+    for step in range(20):
+        (batch,) = step_samples(recipe(subject={"flip": True}), given, step)
+        mask = stacked(batch, torch.device("cpu")).mask
+        assert mask.shape == (2, 1, 8, 8)
+        side = batch[0].latents[0, 0, 0].item()
+        assert torch.equal(mask[0, 0], masks[int(side)])
+        assert torch.equal(mask[1], torch.ones(1, 8, 8))
+        seen.add(side)
+    assert seen == {0.0, 1.0}
+    assert all(sample.mask is masks[0] for sample in validation_samples(recipe(), given))
+
+
+def test_without_masks_a_batch_has_none():
+    (batch,) = step_samples(recipe(), material(), 0)
+    sent = stacked(batch, torch.device("cpu"))
+    assert sent.mask is None and len(sent.tensors()) == 6
+    assert Batch.of(sent.tensors(), sent.priors) == sent

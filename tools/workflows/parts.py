@@ -102,7 +102,8 @@ def comparison(
     `subject` the pictures are scored against its photographs.
     """
     width, height = setting.picture
-    texts = node("Likeness_PromptSet", "", 360, 330, prompts=prompts)
+    words = {name: subject[name] for name in ("token", "class_word")} if subject else {}
+    texts = node("Likeness_PromptSet", "", 360, 330, prompts=prompts, **words)
     poses = node(
         "Likeness_PoseSet", "", 360, poses="all four yoga poses", width=width, height=height
     )

@@ -1,0 +1,106 @@
+"""Where a photograph shows its subject: its own transparency, or a file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from .errors import SubjectError
+from .pictures import open_picture, to_srgb
+
+if TYPE_CHECKING:
+    from .subject import Photo
+
+ENDING = "-masklabel.png"  # as OneTrainer names them
+_LATENT = 8  # pixels a side of one latent
+_ALIKE = 0.02  # how much the aspects of a picture and of its mask may differ
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file is the mask of another one, by its name."""
+    return path.name.lower().endswith(ENDING)
+
+
+def masked(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, list[str]]:
+    """The photograph with its mask of a `kind` (Subject.mask), and notes.
+
+    `image` is the upright picture. Raises SubjectError for a mask that cannot be used.
+    """
+    name, clear = photo.path.name, image.has_transparency_data
+    if kind == "none":
+        white = f"{name}: what is transparent is trained as white; see the mask 'alpha'."
+        return photo, [white] if clear else []
+    if kind == "alpha":
+        if not clear:
+            return photo, [f"{name}: nothing is transparent; all of it counts."]
+        photo = replace(photo, mask=photo.path, mask_digest=photo.digest)
+        return _checked(photo, _alpha(image)), []
+    file = photo.path.with_name(photo.path.stem + ENDING)
+    if not file.is_file():
+        return photo, [f"{name}: there is no {file.name}; all of it counts."]
+    photo = replace(photo, mask=file, mask_digest=hashlib.sha256(file.read_bytes()).hexdigest())
+    return _checked(photo, _grey(photo)), []
+
+
+def load_mask(photo: Photo, flip: bool = False) -> np.ndarray | None:
+    """How much of each latent is subject, (h, w) in [0, 1], fp32, mirrored if `flip`.
+
+    None without a mask. Raises SubjectError when the file is gone, or not the one that was
+    checked.
+    """
+    if photo.mask is None:
+        return None
+    mask = _alpha(_opened(photo)) if photo.mask == photo.path else _grey(photo)
+    values = _cropped(photo, mask)
+    return np.ascontiguousarray(values[:, ::-1] if flip else values)
+
+
+def _opened(photo: Photo) -> Image.Image:
+    assert photo.mask is not None
+    try:
+        data = photo.mask.read_bytes()
+    except OSError as error:
+        raise SubjectError(f"{photo.mask} cannot be read: {error.strerror}.") from None
+    if hashlib.sha256(data).hexdigest() != photo.mask_digest:
+        raise SubjectError(f"{photo.mask} has changed since it was checked; start again.")
+    try:
+        return open_picture(io.BytesIO(data))
+    except SubjectError as error:
+        raise SubjectError(f"its mask {photo.mask.name} cannot be used: {error}") from None
+
+
+def _alpha(image: Image.Image) -> Image.Image:
+    return image.convert("RGBA").getchannel("A")
+
+
+def _grey(photo: Photo) -> Image.Image:
+    return to_srgb(_opened(photo)).convert("L")
+
+
+def _cropped(photo: Photo, mask: Image.Image) -> np.ndarray:
+    """The mean of the mask over each latent of the crop."""
+    across, down = mask.width / photo.width, mask.height / photo.height
+    left, top, right, bottom = photo.box
+    box = (left * across, top * down, right * across, bottom * down)
+    size = photo.size[0] // _LATENT, photo.size[1] // _LATENT
+    exact = mask.convert("F")  # in 8 bits each mean would be rounded
+    return np.asarray(exact.resize(size, Image.Resampling.BOX, box=box)) / 255
+
+
+def _checked(photo: Photo, mask: Image.Image) -> Photo:
+    aspects = mask.width / mask.height, photo.width / photo.height
+    if abs(aspects[0] / aspects[1] - 1) > _ALIKE:
+        assert photo.mask is not None
+        raise SubjectError(
+            f"its mask {photo.mask.name} has {mask.width}x{mask.height} pixels, another shape than "
+            f"the picture's {photo.width}x{photo.height}; make it of the picture, turned upright"
+        )
+    if not _cropped(photo, mask).any():
+        raise SubjectError("its mask is empty within the crop: white is where the subject is")
+    return photo
