@@ -161,7 +161,21 @@ def unet_to_train(run: Run, base: BaseModel) -> Any:
     if run.accelerator.device.type == "cuda" and find_spec("triton") is None:
         run.note("compute.compile needs Triton (on Windows the package triton-windows); not used.")
         return base.unet
+    try:
+        try_compile(run.accelerator.device)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # No compiler, no headers of Python, a GPU that Triton does not know.
+        run.note(f"compute.compile does not work here; not used. ({error!r:.200})")
+        return base.unet
     return torch.compile(base.unet)
+
+
+def try_compile(device: torch.device) -> None:
+    """Compiles a layer and computes forward and backward; raises what its tools raise."""
+    layer = torch.nn.Linear(8, 8, device=device)
+    torch.compile(layer)(torch.ones(2, 8, device=device)).sum().backward()
 
 
 def use_xformers(run: Run, base: BaseModel) -> None:

@@ -7,6 +7,7 @@ optimizers read numbers on the host and bitsandbytes' may move the weights.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -49,6 +50,7 @@ class CudaRecorder:
 
         Raises RuntimeError where something in it cannot be recorded.
         """
+        gc.collect()  # a graph of autograd in a cycle would bind its weights to another stream
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         try:

@@ -57,13 +57,27 @@ def look(run: Run, training: Training, done: int, compute: Compute) -> None:
     for is_due, work in (
         (adapter_due(run.recipe, done), save_on_the_way),
         (due(run.recipe.validate_every, done), validate),
-        (previews_due(run.recipe, done), preview),
     ):
         if is_due:
             _with_room(partial(work, run, training, done), compute)
+    if previews_due(run.recipe, done):
+        previews(run, training, done, compute)
 
 
-def _with_room(work: Callable[[], None], compute: Compute) -> None:
+def previews(run: Run, training: Training, step: int, compute: Compute | None = None) -> None:
+    """The previews; where there is no memory for them the run goes on without, and says so."""
+    try:
+        _with_room(partial(preview, run, training, step), compute)
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()  # here the error, whose traceback holds tensors, is gone
+    size = f"{run.recipe.previews.width}x{run.recipe.previews.height}"
+    run.note(f"There is no memory for previews of {size} at step {step}; choose smaller ones.")
+
+
+def _with_room(work: Callable[[], None], compute: Compute | None) -> None:
     """Does it, and where it finds no memory beside recordings, again without those."""
     try:
         work()

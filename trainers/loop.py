@@ -28,7 +28,7 @@ from .computing import (
 from .cpu import fit_to_cpu
 from .errors import CheckpointError, RunFailed
 from .events import Emit
-from .looks import adapter_due, due, look, looks, preview, previews_due, save_on_the_way
+from .looks import adapter_due, due, look, looks, previews, previews_due, save_on_the_way
 from .material import draw_missing_class_images, gather, photo_prompts, written_prompts
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
@@ -178,7 +178,9 @@ def set_up(run: Run, base: BaseModel, material: Material) -> Training:
         autocast_dtype=None if run.precision == "fp32" else DTYPES[run.precision],
         teacher=teacher,
     )
-    return Training(base, material, learner, state_of(run, tier, parameters), tier)
+    state = state_of(run, tier, parameters)
+    release_memory()  # gradients are born in the first step, best not in pieces of the encoder's
+    return Training(base, material, learner, state, tier)
 
 
 def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
@@ -249,7 +251,7 @@ def learn(run: Run, training: Training, start: int) -> int:
     recipe, state = run.recipe, training.state
     factor, last_text_step = rate_factor(recipe.schedule), text_steps(recipe)
     if previews_due(recipe, start) and not previews_drawn(run, start):
-        preview(run, training, start)
+        previews(run, training, start)
     if start and adapter_due(recipe, start):  # it may have ended before this was written
         save_on_the_way(run, training, start)
     recorded = recordable(run, training.tier)

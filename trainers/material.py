@@ -201,10 +201,12 @@ def gather(run: Run, base: BaseModel) -> Material:
 
 
 def loss_weights(recipe: Recipe, photo: Photo, flip: bool = False) -> Tensor | None:
-    """Weights (h, w) of a photograph's loss, 1 where the subject is; None without a mask."""
-    mask = load_mask(photo, flip)
-    if mask is None:
+    """Weights (h, w) of a photograph's loss, 1 where the subject is; None without masks."""
+    if recipe.subject.mask == "none":
         return None
+    mask = load_mask(photo, flip)
+    if mask is None:  # of a run with masks, whose batches are then all of one kind
+        return torch.ones(photo.size[1] // 8, photo.size[0] // 8)
     least = recipe.subject.unmasked_weight
     return least + (1 - least) * torch.from_numpy(mask)
 

@@ -29,6 +29,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
         *("_status_alloc_failed", "_allocation_failed"),  # of cuBLAS, and cuDNN's
         "unable to find an engine",  # cuDNN's, where none has room to work
+        # Its answers where there is no room for its handle, or for its kernels.
+        *("cudnn_status_not_initialized", "cudnn_status_internal_error"),
         "when calling `cublascreate",  # a backward pass's own handle, beside PyTorch's allocator
     )
     return isinstance(error, MemoryError) or any(words in text for words in said)

@@ -180,4 +180,7 @@ def update(
         clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    optimizer.zero_grad(set_to_none=not keep_tensors)
+    if keep_tensors:  # at once, which not all optimizers do
+        torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
+    else:
+        optimizer.zero_grad()

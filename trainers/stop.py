@@ -27,11 +27,18 @@ class Ask(IntEnum):
 
 
 def when_parent_ends(call: Callable[[], Any]) -> None:
-    """Calls it in a thread once standard input closes, whose other end the parent holds open."""
+    """Calls it in a thread once standard input closes, whose other end the parent holds open.
+
+    Standard input is empty from then on: on Windows whatever else asks for a pipe that is being
+    read waits until it closes, a compiler that was started, say.
+    """
+    pipe, empty = os.dup(sys.stdin.fileno()), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, sys.stdin.fileno())
+    os.close(empty)
 
     def wait() -> None:
         # Unbuffered: Python's exit would wait for the lock of a buffered reader.
-        while os.read(sys.stdin.fileno(), 1):
+        while os.read(pipe, 1):
             continue
         call()
 

@@ -54,6 +54,18 @@ def test_what_still_fails_without_recordings_is_an_error(run, monkeypatch, compu
         looks.look(run, None, 4, compute)
 
 
+def test_previews_for_which_there_is_no_memory_end_no_run(run, monkeypatch):
+    said = []
+    run.note = said.append
+    monkeypatch.setattr(looks, "preview", out_of_memory)
+    looks.previews(run, None, 0)
+    looks.previews(run, None, 4, Held())
+    assert ["512x512 at step 0" in said[0], "512x512 at step 4" in said[1]] == [True, True]
+    monkeypatch.setattr(looks, "preview", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        looks.previews(run, None, 4)
+
+
 def test_what_is_due_after_which_steps():
     recipe = preset("lora-r4").changed(
         schedule={"steps": 10}, saving={"adapters_every": 4},

@@ -5,6 +5,7 @@ import pytest
 import torch
 from likeness.trainers.errors import SubjectError
 from likeness.trainers.masks import load_mask
+from likeness.trainers.material import loss_weights
 from likeness.trainers.objective import sample_losses
 from likeness.trainers.photo_file import subject_photos, write_photos
 from likeness.trainers.recipe import Recipe, Subject
@@ -132,3 +133,14 @@ def test_a_small_subject_counts_as_much_as_a_large_one():
     losses = sample_losses(predicted, target, mask)
     assert torch.allclose(losses[0], predicted[0, :, :, :2].pow(2).mean())
     assert torch.allclose(losses[1], predicted[1].pow(2).mean())
+
+
+def test_in_a_run_with_masks_a_photograph_without_one_counts_whole(folder):
+    (photo,) = read_subject(folder, spec("file")).photos
+    recipe = Recipe().changed(subject={"mask": "file", "unmasked_weight": 0.2})
+    assert torch.equal(loss_weights(recipe, photo), torch.ones(8, 8))
+    assert loss_weights(Recipe(), photo) is None
+    left_half("L").save(folder / "a-masklabel.png")
+    (photo,) = read_subject(folder, spec("file")).photos
+    expected = torch.tensor(0.2 + 0.8 * HALF, dtype=torch.float32)
+    assert torch.allclose(loss_weights(recipe, photo), expected)
