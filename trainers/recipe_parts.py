@@ -34,6 +34,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def _check_token(text: str) -> str:
+    if not text.strip() or not text.isprintable() or set(text) & set("{},"):
+        raise ValueError(
+            "a token is a word such as sks or ohwx: 1 to 64 characters, no braces, commas or line "
+            "breaks"
+        )
+    return text
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
@@ -41,6 +50,7 @@ def _not_blank(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(check_name)]
+Token = Annotated[str, Field(max_length=64), AfterValidator(_check_token)]
 Prompt = Annotated[str, Field(max_length=4000), AfterValidator(_not_blank)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -88,7 +98,7 @@ class Subject(Part):
     later: ClassVar[frozenset[str]] = frozenset({"face_share", "mask", "unmasked_weight"})
 
     digest: Digest | None = None
-    token: Name = "sks"
+    token: Token = "sks"
     class_word: Prompt = "man"
     prompt: Prompt = "a photo of {token} {class} face"
     captions: bool = False

@@ -235,3 +235,15 @@ def test_bad_names(name):
 
 def test_the_schema_is_json():
     assert "subject" in json.loads(json.dumps(Recipe.model_json_schema()))["properties"]
+
+
+@pytest.mark.parametrize("token", ["sks", "<anna>", "анна", "ohwx person"])
+def test_a_token_is_any_word(token):
+    recipe = Recipe().changed(subject={"token": token})
+    assert recipe.instance_prompt() == f"a photo of {token} man face"
+
+
+@pytest.mark.parametrize("token", ["", " ", "{token}", "a, b", "a\nb", "x" * 65])
+def test_a_token_that_is_no_word_is_refused(token):
+    with pytest.raises(RecipeError, match=r"subject\.token"):
+        Recipe().changed(subject={"token": token})
