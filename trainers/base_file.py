@@ -19,6 +19,12 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 PARTS = ("unet", "vae", "text_encoder")  # folders of a diffusers model that are loaded
 
 _WANTED = "Choose a Stable Diffusion 1.x checkpoint."
+_WITHOUT = "a checkpoint without "
+_NO_VAE = f"{_WITHOUT}VAE"
+_COMPLETE = (
+    "Give it one: in ComfyUI, connect its model and clip and a VAE of SD 1.x (Load VAE) to "
+    "Save Checkpoint, and train on that file."
+)
 _LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_", ".lokr_w", "_lora.")
 
 
@@ -85,7 +91,7 @@ def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> N
         raise BaseModelError(
             f"{name} is not recognised as a checkpoint. Its first tensors: {some}. {_WANTED}"
         )
-    raise BaseModelError(f"{name} is {found}. {_WANTED}")
+    raise BaseModelError(f"{name} is {found}. {_COMPLETE if found == _NO_VAE else _WANTED}")
 
 
 def other_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -151,7 +157,7 @@ def text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 def _lacking(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     parts = {ldm_names.TEXT: "text encoder", ldm_names.VAE: "VAE"}
     lacking = [what for prefix, what in parts.items() if not ldm_names.part(shapes, prefix)]
-    return f"a checkpoint without {' and '.join(lacking)}" if lacking else None
+    return _WITHOUT + " and ".join(lacking) if lacking else None
 
 
 # Folders of diffusers.

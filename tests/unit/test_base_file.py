@@ -66,7 +66,7 @@ OTHERS = {
     "VAE without": {"decoder.conv_in.weight": (1, 1)},
     "text encoder without": {"text_model.embeddings.token_embedding.weight": (1, 1)},
     "without text encoder and VAE": without("cond_stage", "first_stage"),
-    "without VAE": without("first_stage"),
+    r"without VAE\. Give it one.*Save Checkpoint": without("first_stage"),
     "another family": SD1 | {f"{UNET}input_blocks.0.0.weight": (320,)},
     "not recognised.*strange": {"strange.weight": (1, 1)},
 }
