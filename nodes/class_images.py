@@ -16,7 +16,6 @@ from .widgets import known_as, number, seed, whole
 
 DRAWN = "draw with the base model"
 TEACHER = "none: what the base predicts"
-SOME_SET = "0" * 64  # stands for the digest of one's own images, which are read when training
 
 
 class ClassImages(io.ComfyNode):
@@ -40,7 +39,8 @@ class ClassImages(io.ComfyNode):
                     default="a photo of {class} face\na photo of a {class}",
                     tooltip="What the class images show, one prompt a line, in turn; {class} is "
                     "the subject's class word. Best are the photographs' own prompt without the "
-                    "token, and one for the class in any framing.",
+                    "token, and one for the class in any framing. With a folder of your own the "
+                    "first line counts.",
                 ),
                 whole(
                     "count",
@@ -89,7 +89,7 @@ class ClassImages(io.ComfyNode):
         own = source not in (None, DRAWN, TEACHER)
         try:
             if prompt is not None:
-                prior_spec({"prompt": prompt, "images": SOME_SET if own else None})
+                prior_spec({"prompt": prompt})
             if own:
                 photo_folder(input_folder(), str(source))
         except LikenessError as error:
@@ -111,8 +111,12 @@ class ClassImages(io.ComfyNode):
         """The class images' description; nothing is drawn here."""
         if source == TEACHER:
             return io.NodeOutput(PriorSource(prior_spec({**options, "source": "teacher"}), None))
-        folder = None if source == DRAWN else photo_folder(input_folder(), source)
-        return io.NodeOutput(PriorSource(prior_spec(options), folder))
+        if source == DRAWN:
+            return io.NodeOutput(PriorSource(prior_spec(options), None))
+        # Which of several prompts a picture of one's own shows is not known.
+        prompt = str(options["prompt"]).strip().partition("\n")[0]
+        folder = photo_folder(input_folder(), source)
+        return io.NodeOutput(PriorSource(prior_spec({**options, "prompt": prompt}), folder))
 
 
 def prior_spec(fields: dict[str, Any]) -> Prior:

@@ -187,16 +187,15 @@ def test_the_defaults_are_the_studys_but_for_class_images_and_a_loras_optimizer(
     assert tuned == preset("standard").changed(prior=drawn, previews=shown)
 
 
-def test_several_class_prompts_with_a_folder_of_ones_own_are_refused_before_the_queue(
-    nodes, monkeypatch
-):
+def test_of_several_class_prompts_a_folder_of_ones_own_has_the_first(nodes, monkeypatch):
     module = nodes.class_images
     monkeypatch.setattr(module, "input_folder", lambda: Path("input"))
     monkeypatch.setattr(module, "photo_folder", lambda folder, name: folder / name)
-    check = module.ClassImages.validate_inputs
-    assert check(prompt="a man\na face", source=module.DRAWN) is True
-    assert check(prompt="a man\n", source="men") is True
-    assert "give one line" in check(prompt="a man\na face", source="men")
+    assert module.ClassImages.validate_inputs(prompt="a man\na face", source="men") is True
+    given = module.ClassImages.execute("men", prompt="a man\na face").args[0]
+    assert given.folder == Path("input/men") and given.spec.prompts() == ("a man",)
+    drawn = module.ClassImages.execute(module.DRAWN, prompt="a man\na face").args[0]
+    assert drawn.folder is None and drawn.spec.prompts() == ("a man", "a face")
 
 
 def test_the_options_nodes_defaults_change_nothing(nodes):
