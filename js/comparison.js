@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { follow, isLoaded, nodeOfId, recall } from "./lib/board.js";
+import { follow, isLoaded, nodeOfId } from "./lib/board.js";
 import { CellGrid } from "./lib/cell_grid.js";
 import {
   addDrawn,
@@ -14,23 +14,30 @@ import {
 } from "./lib/comparison.js";
 import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
+import { whileInGraph } from "./lib/graph.js";
 import { addPanel, limitHeight, widgetOf } from "./lib/node_panel.js";
+import { OneAtATime } from "./lib/one_at_a_time.js";
+import { reasonOf } from "./lib/refusal.js";
 import { Viewer } from "./lib/viewer.js";
 
 const NODE = "Likeness_ContactSheet";
 const GONE = "This comparison's files are gone. Queue again to draw it.";
+const DRAWING = "The pictures are being drawn.";
 const address = (query) => api.apiURL(query);
-const panels = new WeakMap();
+const panels = new Map(); // node -> its panel
 let viewer = null;
 
 class ComparisonPanel {
   #comparison = null;
   #scores = [];
-  #asked = 0;
-  #loading = false;
+  #wanted = null; // the name of the comparison that is to be shown
+  #loads = new OneAtATime((name) => this.#load(name));
+  #empty = "The pictures appear here as they are drawn.";
 
   constructor() {
-    this.count = h("span", { class: "lk-count", role: "status" });
+    this.count = h("span", { class: "lk-count" });
+    // What is read out: how many are drawn changes too often.
+    this.said = h("span", { class: "lk-hidden", role: "status" });
     this.open = button({
       text: "Open",
       symbol: "expand",
@@ -43,28 +50,31 @@ class ComparisonPanel {
       choose: (index) => this.#open(index),
       fit: { least: 56, most: 240 },
     });
-    this.message = h("div", { class: "lk-empty", role: "status" });
-    this.element = h("div", { class: "lk-comparison" }, this.bar, this.grid.element, this.message);
-    this.#empty("The pictures appear here as they are drawn.");
+    this.message = h("div", { class: "lk-empty" });
+    const parts = [this.bar, this.grid.element, this.message, this.said];
+    this.element = h("div", { class: "lk-comparison" }, parts);
+    this.#showEmpty(this.#empty);
   }
 
   /** Reads the comparison of a name from ComfyUI's output folder. */
-  async load(name) {
-    const asked = ++this.#asked;
-    this.#loading = true;
+  load(name) {
+    this.#wanted = name;
+    return this.#loads.ask(name);
+  }
+
+  async #load(name) {
     const found = await read(name).catch((error) => ({ error }));
-    if (asked !== this.#asked) return;
-    this.#loading = false;
+    if (name !== this.#wanted) return;
     try {
       this.#show(name, found);
     } catch (error) {
-      this.#empty(error.message);
+      this.#say(error.message);
     }
   }
 
   #show(name, { view, scores, error }) {
     if (error) throw error;
-    if (view === null) return this.#empty(GONE);
+    if (view === null) return this.#say(GONE);
     const comparison = comparisonOf(view, name);
     this.#scores = scoresOf(scores, comparison);
     if (isSame(comparison, this.#comparison)) this.#renew(comparison);
@@ -74,10 +84,19 @@ class ComparisonPanel {
   /** Shows cells that were just drawn, or all when it is finished. */
   drawn({ name, drawn, finished, line }) {
     // What is being read may be older than this news.
-    if (finished || this.#loading || this.#comparison?.name !== name) this.load(name);
+    if (finished || this.#loads.busy || this.#comparison?.name !== name) this.load(name);
     else this.#refresh(addDrawn(this.#comparison, drawn));
     // Cells done, left, and the time left.
     if (line) say(this.#comparison ? this.count : this.message, line);
+    say(this.said, finished ? "All pictures are drawn." : DRAWING);
+  }
+
+  /** Nothing more is drawn for now: there is no time left to tell. */
+  ended() {
+    if (this.said.textContent !== DRAWING) return;
+    say(this.said, "No more pictures are drawn.");
+    if (this.#comparison) this.#count();
+    else say(this.message, this.#empty);
   }
 
   #replace(comparison) {
@@ -103,20 +122,19 @@ class ComparisonPanel {
     this.#count();
   }
 
-  async #open(index) {
-    await this.#readScores();
-    if (this.#comparison === null) return; // its files have gone meanwhile
+  #open(index) {
     viewer ??= new Viewer(address);
     viewer.open(this.#comparison, this.#scores, index);
+    this.#readScores(this.#comparison);
   }
 
   /** A Score node may have run since. */
-  async #readScores() {
-    try {
-      this.#scores = scoresOf((await read(this.#comparison.name)).scores, this.#comparison);
-    } catch {
-      // The server is away: the pictures may still be in the browser's cache.
-    }
+  async #readScores(comparison) {
+    // Where the server is away, the pictures may still be in the browser's cache.
+    const found = await read(comparison.name).catch(() => null);
+    if (found === null || comparison !== this.#comparison) return;
+    this.#scores = scoresOf(found.scores, comparison);
+    viewer.score(comparison, this.#scores);
   }
 
   #count() {
@@ -124,8 +142,14 @@ class ComparisonPanel {
     say(this.count, done === all ? `${all} pictures` : `${done} of ${all} pictures`);
   }
 
-  #empty(text) {
+  #say(text) {
+    say(this.said, text);
+    this.#showEmpty(text);
+  }
+
+  #showEmpty(text) {
     this.#comparison = null;
+    this.#empty = text;
     say(this.message, text);
     show(this.message, true);
     show(this.bar, false);
@@ -136,7 +160,7 @@ class ComparisonPanel {
 /** {view, scores} of a comparison. Throws an Error in words. */
 async function read(name) {
   const answer = await api.fetchApi(`/likeness/comparison?name=${encodeURIComponent(name)}`);
-  if (!answer.ok) throw new Error(`The server answered ${answer.status} ${answer.statusText}.`);
+  if (!answer.ok) throw new Error(await reasonOf(answer));
   const found = await answer.json();
   if (found.error) throw new Error(found.error);
   return found;
@@ -145,6 +169,9 @@ async function read(name) {
 api.addEventListener("likeness.cells", ({ detail }) => {
   if (isLoaded(detail.workflow)) panels.get(nodeOfId(detail.node))?.drawn(detail);
 });
+for (const end of ["execution_interrupted", "execution_error"]) {
+  api.addEventListener(end, () => panels.forEach((panel) => panel.ended()));
+}
 
 app.registerExtension({
   name: "Likeness.Comparison",
@@ -152,12 +179,13 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const panel = new ComparisonPanel();
-    panels.set(node, panel);
+    whileInGraph(node, {
+      added: () => panels.set(node, panel),
+      removed: () => panels.delete(node),
+    });
     takeOver(node);
     limitHeight(widgetOf(node, "redraw"), 56);
     addPanel(node, "likeness_comparison", panel.element, { styles: ["grid"], minHeight: 240 });
     follow(node, "comparison", (name) => panel.load(name));
   },
-
-  afterConfigureGraph: recall,
 });

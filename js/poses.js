@@ -1,18 +1,11 @@
 // The pose picker in Pose Set. Which pose each prompt got is told by the Matrix behind it.
 
 import { app } from "../../scripts/app.js";
-import { follow, recall } from "./lib/board.js";
+import { follow } from "./lib/board.js";
 import { h, icon, say, show, svg } from "./lib/dom.js";
-import {
-  addPanel,
-  hideWidget,
-  isConnected,
-  onReady,
-  schemaOf,
-  sourceOf,
-  widgetOf,
-} from "./lib/node_panel.js";
+import { addPanel, after, hideWidget, schemaOf, widgetOf } from "./lib/node_panel.js";
 import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "./lib/poses.js";
+import { isConnected, sourceOf } from "./lib/wires.js";
 
 const NODE = "Likeness_PoseSet";
 const MATRIX = "Likeness_Matrix";
@@ -82,8 +75,11 @@ class PosePicker {
 
   #toggle(name) {
     const chosen = chosenOf(this.widget.value, this.names, this.data.all);
+    // A step of undo of its own: ComfyUI has looked for changes before the click comes.
+    app.canvas.emitBeforeChange();
     this.widget.value = textOf(toggled(chosen, name), this.names, this.data.all);
     this.widget.callback?.(this.widget.value);
+    app.canvas.emitAfterChange();
     this.node.graph?.setDirtyCanvas?.(true, true);
     this.update();
   }
@@ -112,9 +108,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass === MATRIX) {
-      follow(node, "poses", (chosen, path) =>
-        panels.get(sourceOf(path, "poses"))?.choose(chosen),
-      );
+      follow(node, "poses", (chosen, path) => panels.get(sourceOf(path, "poses"))?.choose(chosen));
     }
     const widget = node.comfyClass === NODE && widgetOf(node, "poses");
     const { likeness_poses: data } = schemaOf(node, "poses");
@@ -123,13 +117,7 @@ app.registerExtension({
     panels.set(node, picker);
     hideWidget(widget);
     addPanel(node, "likeness_poses", picker.element, { styles: ["poses"], minHeight: 176 });
-    onReady(node, () => picker.update());
-    const before = node.onConnectionsChange;
-    node.onConnectionsChange = function () {
-      before?.apply(this, arguments);
-      queueMicrotask(() => picker.update());
-    };
+    after(node, "onConfigure", () => picker.update());
+    after(node, "onConnectionsChange", () => queueMicrotask(() => picker.update()));
   },
-
-  afterConfigureGraph: recall,
 });

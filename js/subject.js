@@ -2,20 +2,23 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { button, h, icon, say, show } from "./lib/dom.js";
+import { button, h, icon, renew, say, show } from "./lib/dom.js";
+import { whileInGraph } from "./lib/graph.js";
 import { openLightbox } from "./lib/lightbox.js";
-import { addPanel, isConnected, onReady, onRemoved, widgetOf } from "./lib/node_panel.js";
+import { addPanel, after, widgetOf } from "./lib/node_panel.js";
 import {
+  checkWords,
   cropPlace,
-  hasToken,
   isMaterial,
   isWhole,
-  markCaptions,
   marksOf,
   photosOf,
+  readPhotos,
   sizesOf,
   summary,
 } from "./lib/photos.js";
+import { reasonOf } from "./lib/refusal.js";
+import { settingOf } from "./lib/wires.js";
 
 const NODE = "Likeness_Subject";
 const WIDGETS = ["folder", "resolution", "crop", "face_share", "buckets", "captions"];
@@ -26,6 +29,7 @@ const WAIT = 400; // ms after the last change
 class SubjectPanel {
   #asked = 0;
   #timer = null;
+  #stale = false; // whether the folder is to be read when the timer ends
   #view = { photos: [], refused: [], notes: [] };
   #whole = false;
 
@@ -63,64 +67,68 @@ class SubjectPanel {
     this.#say("Choose a folder to see its photographs.");
   }
 
-  /** Reads the folder soon; changes in a row read it once. */
-  later() {
+  /** Reads the folder soon, or only looks at the words; changes in a row do it once. */
+  later(stale = true) {
+    this.#stale ||= stale;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.read(), WAIT);
+    this.#timer = setTimeout(() => {
+      if (this.#stale) this.read();
+      else if (this.#view.photos.length) this.#show(this.#view);
+    }, WAIT);
+  }
+
+  /** Reads no more. */
+  stop() {
+    clearTimeout(this.#timer);
+    this.#asked++;
   }
 
   async read() {
+    clearTimeout(this.#timer);
+    this.#stale = false;
     const asked = ++this.#asked;
-    const values = Object.fromEntries(
-      WIDGETS.map((name) => [name, widgetOf(this.node, name)?.value]),
-    );
-    if (isConnected(this.node, "folder"))
+    const folder = settingOf(this.node, "folder");
+    if (folder.wired)
       return this.#say(
         "The folder comes from another node; its photographs are read when it runs.",
       );
-    if (!values.folder)
+    if (!folder.value)
       return this.#say(
         "There is no folder with photographs. Make one in ComfyUI's input folder and press R.",
       );
     if (!this.#view.photos.length) this.#say("Reading the photographs …");
-    const view = await this.#ask(values);
-    if (asked !== this.#asked) return;
+    const settings = WIDGETS.map((name) => [name, settingOf(this.node, name)]);
+    const view = await readPhotos(
+      () => this.#ask(settings),
+      () => asked === this.#asked,
+    );
+    if (view === null) return;
     if (view.error) return this.#say(view.error);
-    const wired = WIDGETS.filter((name) => isConnected(this.node, name));
+    const wired = settings.filter(([, { wired }]) => wired).map(([name]) => name);
     if (wired.length)
       view.notes.unshift(`By wire: ${wired.join(", ")}. Shown is what the defaults would give.`);
-    this.#checkWords(view);
     this.#show(view);
   }
 
   /** Notes which captions, or whether the prompt of all others, does not name the subject. */
-  #checkWords(view) {
-    if (WORDS.some((name) => isConnected(this.node, name))) return;
-    const [token, prompt] = WORDS.map((name) => widgetOf(this.node, name)?.value ?? "");
-    markCaptions(view.photos, token);
-    const prompted = view.photos.some(({ caption }) => !caption);
-    if (prompted && token.trim() && !hasToken(prompt, token.trim()))
-      view.notes.unshift(`The prompt lacks the token ${token}: nothing is learned for it.`);
+  #checkWords(photos) {
+    const [token, prompt] = WORDS.map((name) => settingOf(this.node, name));
+    const unknown = token.wired || prompt.wired;
+    return checkWords(photos, unknown ? "" : token.value, unknown ? "" : prompt.value);
   }
 
   /** Puts files that were dropped on the node into its folder; false where there is none. */
   async take(files) {
-    const folder = widgetOf(this.node, "folder")?.value;
+    const { value: folder, wired } = settingOf(this.node, "folder");
     const photos = files.filter(isMaterial);
     const others = files.filter((file) => !isMaterial(file)).map((file) => file.name);
-    if (!photos.length || !folder || folder === BUNDLED || isConnected(this.node, "folder"))
-      return false;
+    if (!photos.length || !folder || folder === BUNDLED || wired) return false;
     for (const [n, photo] of photos.entries()) {
       say(this.summary, `Copying ${n + 1} of ${photos.length} …`);
-      const body = new FormData();
-      body.append("image", photo);
-      body.append("type", "input");
-      body.append("subfolder", folder);
-      // Under another name it would be nobody's caption.
-      if (photo.name.toLowerCase().endsWith(".txt")) body.append("overwrite", "true");
-      const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-      if (!answer.ok) {
-        this.#say(`${photo.name} could not be copied: ${answer.status} ${answer.statusText}.`);
+      try {
+        await copied(photo, folder);
+      } catch (error) {
+        this.#say(`${photo.name} could not be copied. ${error.message}`);
         return true;
       }
     }
@@ -129,15 +137,15 @@ class SubjectPanel {
     return true;
   }
 
-  async #ask({ folder, ...others }) {
-    const query = new URLSearchParams({ folder });
-    for (const [name, value] of Object.entries(others)) {
-      if (value !== undefined && !isConnected(this.node, name))
-        query.set(name, JSON.stringify(value));
+  async #ask(settings) {
+    const query = new URLSearchParams();
+    for (const [name, { value, wired }] of settings) {
+      if (value !== undefined && !wired)
+        query.set(name, name === "folder" ? value : JSON.stringify(value));
     }
     try {
       const answer = await api.fetchApi(`/likeness/photos?${query}`);
-      if (!answer.ok) throw new Error(`The server answered ${answer.status} ${answer.statusText}.`);
+      if (!answer.ok) throw new Error(await reasonOf(answer));
       return photosOf(await answer.json());
     } catch (error) {
       return { error: `The photographs cannot be read. ${error.message}` };
@@ -146,19 +154,19 @@ class SubjectPanel {
 
   #show(view) {
     this.#view = view;
+    const notes = [...this.#checkWords(view.photos), ...view.notes];
     say(this.summary, summary(view));
-    this.grid.replaceChildren(...view.photos.map((photo, n) => this.#photo(photo, n)));
+    renew(
+      this.grid,
+      view.photos.map((photo) => [JSON.stringify([photo, this.#whole]), () => this.#photo(photo)]),
+    );
     const marked = view.photos.flatMap((photo) =>
       marksOf(photo).map((mark) => this.#line(photo.name, mark, "warn")),
     );
     const refused = view.refused.map(({ name, reason }) =>
       this.#line(name, `refused: ${reason}`, "bad"),
     );
-    this.list.replaceChildren(
-      ...marked,
-      ...refused,
-      ...view.notes.map((note) => h("li", {}, note)),
-    );
+    this.list.replaceChildren(...marked, ...refused, ...notes.map((note) => h("li", {}, note)));
     show(this.list, this.list.childElementCount > 0);
     this.#mode(true);
   }
@@ -185,11 +193,11 @@ class SubjectPanel {
     );
   }
 
-  #photo(photo, index) {
+  #photo(photo) {
     const marks = marksOf(photo);
     const label = [photo.name, ...marks].join(", ");
     const title = [photo.name, sizesOf(photo), ...marks].join("\n");
-    const open = () => this.#open(index);
+    const open = () => this.#open(photo.name);
     return h(
       "button",
       { type: "button", class: "lk-photo", "aria-label": label, title, on: { click: open } },
@@ -204,10 +212,10 @@ class SubjectPanel {
     this.#show(this.#view);
   }
 
-  #open(index) {
+  #open(name) {
     const { photos } = this.#view;
     openLightbox({
-      place: { row: 0, column: index },
+      place: { row: 0, column: photos.findIndex((photo) => photo.name === name) },
       rows: 1,
       columns: photos.length,
       picture: ({ column }) => ({
@@ -217,6 +225,18 @@ class SubjectPanel {
       }),
     });
   }
+}
+
+/** Copies a file into a folder of ComfyUI's input. Throws an Error in words. */
+async function copied(file, folder) {
+  const body = new FormData();
+  body.append("image", file);
+  body.append("type", "input");
+  body.append("subfolder", folder);
+  // Under another name it would be nobody's caption.
+  if (file.name.toLowerCase().endsWith(".txt")) body.append("overwrite", "true");
+  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
+  if (!answer.ok) throw new Error(await reasonOf(answer));
 }
 
 function address(filename) {
@@ -268,6 +288,13 @@ const panels = new Set();
 app.registerExtension({
   name: "Likeness.Subject",
 
+  setup() {
+    // Widgets that are shown on a subgraph node may have been changed there.
+    app.canvas.canvas.addEventListener("litegraph:set-graph", ({ detail: { newGraph } }) => {
+      for (const panel of panels) if (panel.node.graph === newGraph) panel.later();
+    });
+  },
+
   /** R in the editor. */
   refreshComboInNodes() {
     for (const panel of panels) panel.later();
@@ -276,28 +303,26 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const panel = new SubjectPanel(node);
-    panels.add(panel);
+    whileInGraph(node, {
+      added: () => {
+        panels.add(panel);
+        panel.later();
+      },
+      removed: () => {
+        panel.stop();
+        panels.delete(panel);
+      },
+    });
+    const later = (stale) => panels.has(panel) && panel.later(stale);
     node.onDragOver = (event) =>
       [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
     node.onDragDrop = (event) => panel.take([...(event.dataTransfer?.files ?? [])]);
-    onRemoved(node, () => panels.delete(panel));
     addPanel(node, "likeness_photos", panel.element, { styles: ["subject"], minHeight: 190 });
     for (const name of [...WIDGETS, ...WORDS]) {
       const widget = widgetOf(node, name);
-      const before = widget?.callback;
-      if (widget)
-        widget.callback = function () {
-          const result = before?.apply(this, arguments);
-          panel.later();
-          return result;
-        };
+      if (widget) after(widget, "callback", () => later(WIDGETS.includes(name)));
     }
-    onReady(node, () => panel.later());
-    const before = node.onConnectionsChange;
-    node.onConnectionsChange = function () {
-      before?.apply(this, arguments);
-      panel.later();
-    };
-    panel.later();
+    after(node, "onConfigure", later);
+    after(node, "onConnectionsChange", later);
   },
 });

@@ -2,13 +2,15 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { follow, recall } from "./lib/board.js";
+import { follow } from "./lib/board.js";
 import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
 import { Filmstrip } from "./lib/filmstrip.js";
 import { bytes, count, duration, pace } from "./lib/format.js";
+import { whileInGraph } from "./lib/graph.js";
 import { LossChart } from "./lib/loss_chart.js";
-import { addPanel, onRemoved } from "./lib/node_panel.js";
+import { addPanel } from "./lib/node_panel.js";
+import { reasonOf } from "./lib/refusal.js";
 import { RunReader } from "./lib/run_client.js";
 import { secondsLeft } from "./lib/run_state.js";
 
@@ -31,6 +33,7 @@ const EMPTY = "Loss, speed and previews appear here when the training runs.";
 const STARTS = "The training starts …";
 const INSTEAD = {
   gone: "This run's folder is gone. Queue again to train it anew.",
+  cancelled: "The training ended before it began. Queue again to start it.",
   unreadable: "This run was recorded by another version of Likeness; its events cannot be shown.",
 };
 // Pixels
@@ -43,6 +46,7 @@ const SURE_SECONDS = 4;
 class TrainingPanel {
   #reader = null;
   #here = false; // whether this ComfyUI trains the run: another process may, and is not interrupted
+  #goesOn = false; // whether it was asked to, and has not begun
   #sure = null;
   #height = HEIGHT;
 
@@ -94,10 +98,13 @@ class TrainingPanel {
     show(this.full, false);
   }
 
-  /** Follows a run; also one that begins anew in the same folder. */
-  follow(run) {
+  /** Follows a run; also one that begins anew in the same folder, unless it is only `recalled`. */
+  follow(run, recalled) {
+    const same = this.#reader?.run === run;
+    if (same && recalled && this.#reader.working) return this.#reader.read();
     this.#reader?.stop();
     this.#here = false;
+    this.#goesOn &&= same;
     this.#reader = new RunReader(
       run,
       (path) => api.fetchApi(path),
@@ -114,6 +121,10 @@ class TrainingPanel {
       this.#here = !ended;
       this.#showFoot(this.#reader.state);
     }
+    if (ended) {
+      this.#reader.ended = true;
+      this.#goesOn = false;
+    }
     if (ended || !this.#reader.working) this.#reader.read();
     else if (total > 0) this.#showProgress(step, total);
   }
@@ -122,16 +133,23 @@ class TrainingPanel {
     this.#reader?.stop();
   }
 
+  /** Nothing is queued any more: a run that was to go on will not. */
+  idle() {
+    if (!this.#goesOn) return;
+    this.#goesOn = false;
+    this.#show(this.#reader.state);
+  }
+
   #show(state) {
     const known = state.stage !== null || state.total > 0;
     say(this.empty, INSTEAD[state.status] ?? STARTS);
     show(this.empty, !known);
     show(this.full, known);
-    this.full.dataset.status = state.status;
-    const cancelled = state.status === "stopped" && !state.saved;
-    say(this.state, ENDINGS[cancelled ? "cancelled" : state.status] ?? stageText(state));
-    if (state.total) this.#showProgress(state.step, state.total);
-    else if (state.stage?.total) this.#showProgress(state.stage.done, state.stage.total);
+    if (this.#reader.whole && state.status !== "stopped") this.#goesOn = false;
+    this.full.dataset.status = this.#goesOn ? "starting" : state.status;
+    say(this.state, this.#goesOn ? "Starting …" : statusText(state));
+    if (state.stage?.total) this.#showProgress(state.stage.done, state.stage.total);
+    else if (state.total) this.#showProgress(state.step, state.total);
     say(this.facts.Speed, pace(state.secondsPerStep) || "–");
     say(this.facts.Time, timeText(state));
     say(this.facts.Memory, bytes(state.memory) || "–");
@@ -165,6 +183,7 @@ class TrainingPanel {
     const training = running && state.stage?.name === "train";
     show(this.save, training);
     show(this.on, state.status === "stopped" && Boolean(state.saved));
+    this.on.disabled = this.#goesOn;
     show(this.cancel, running && this.#here);
     const text = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
     say(this.note, text);
@@ -178,7 +197,10 @@ class TrainingPanel {
   }
 
   async #trainOn() {
-    if (await this.#ask(this.on, "go-on", "The run cannot go on")) app.queuePrompt(0);
+    if (!(await this.#ask(this.on, "go-on", "The run cannot go on"))) return;
+    this.#goesOn = true;
+    this.#show(this.#reader.state);
+    if (!(await app.queuePrompt(0))) this.idle();
   }
 
   /** Asks something of the run; returns whether it will be done. */
@@ -187,7 +209,7 @@ class TrainingPanel {
     const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/${what}`;
     try {
       const answer = await api.fetchApi(route, { method: "POST" });
-      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+      if (!answer.ok) throw new Error(await reasonOf(answer));
       return true;
     } catch (error) {
       say(this.note, `${refusal}: ${error.message}`);
@@ -222,10 +244,11 @@ class TrainingPanel {
   }
 }
 
-function stageText({ stage }) {
-  if (!stage) return "Starting";
-  const name = STAGES[stage.name] ?? stage.name;
-  return stage.total ? `${name}, ${count(stage.done)} of ${count(stage.total)}` : name;
+/** Without numbers: it is read out when it changes. */
+function statusText({ status, saved, stage }) {
+  const cancelled = status === "stopped" && !saved;
+  const ending = ENDINGS[cancelled ? "cancelled" : status];
+  return ending ?? (stage ? (STAGES[stage.name] ?? stage.name) : "Starting");
 }
 
 function timeText(state) {
@@ -239,6 +262,9 @@ const panels = new Set();
 api.addEventListener("likeness.step", ({ detail }) => {
   for (const panel of panels) panel.hint(detail);
 });
+api.addEventListener("status", ({ detail }) => {
+  if (detail?.exec_info?.queue_remaining === 0) for (const panel of panels) panel.idle();
+});
 
 app.registerExtension({
   name: "Likeness.Training",
@@ -246,18 +272,18 @@ app.registerExtension({
   nodeCreated(node) {
     if (!NODES.includes(node.comfyClass)) return;
     const panel = new TrainingPanel();
-    panels.add(panel);
-    onRemoved(node, () => {
-      panel.stop();
-      panels.delete(panel);
+    whileInGraph(node, {
+      added: () => panels.add(panel),
+      removed: () => {
+        panel.stop();
+        panels.delete(panel);
+      },
     });
     panel.resize = addPanel(node, "likeness_training", panel.element, {
       styles: ["training"],
       minHeight: HEIGHT,
     });
     takeOver(node);
-    follow(node, "run", (run) => panel.follow(run));
+    follow(node, "run", (run, _, recalled) => panel.follow(run, recalled));
   },
-
-  afterConfigureGraph: recall,
 });

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,14 +28,83 @@ from .encode import webp
 WHOLE_SIDE = 640
 MOST = 300  # photographs that are shown; any number is trained
 FOLDER = "likeness"  # below ComfyUI's folder of temporary files
+KEPT = 16  # views of folders
+ANSWER_SECONDS = 0.5
+PATIENCE_SECONDS = 4.0  # after which nobody is waiting
+
+View = dict[str, Any]
+Listing = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
 
 
-def photo_view(folder: Path, spec: Subject, temp: Path) -> dict[str, Any]:
-    """JSON of the photographs that a subject node would give, with their marks.
+class NotAwaited(Exception):
+    """Nobody asks for the folder any more."""
 
-    Their pictures are written below `temp`. Raises SubjectError as `read_subject` does, and for
-    more than MOST files.
+
+@dataclass
+class _Reading:
+    """A folder that is read or was, and when it was last asked for."""
+
+    asked: float
+    future: Future[View] = field(init=False)
+
+
+class PhotoViews:
+    """Reads the folders of subject panels, one at a time in a thread of its own.
+
+    ComfyUI answers everything in one small pool of threads, which must not wait for photographs: an
+    answer that takes longer is asked for again. What is no longer asked for is not read to its end,
+    and an unchanged folder is not read again.
+
+    Args:
+        seconds: that one answer may take.
+        clock: seconds, as `time.monotonic`.
     """
+
+    def __init__(
+        self, seconds: float = ANSWER_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="likeness-photos")
+        self._readings: OrderedDict[Any, _Reading] = OrderedDict()
+        self._lock = Lock()
+
+    def view(self, folder: Path, spec: Subject, temp: Path) -> View | None:
+        """What `photo_view` gives; None while it is read.
+
+        Raises as `photo_view` does, and SubjectError for more than MOST files.
+        """
+        _check_count(folder)
+        key = (folder, spec, temp, _listing(folder))
+        with self._lock:
+            reading = self._readings.get(key) or self._start(key)
+            reading.asked = self._clock()
+            self._readings.move_to_end(key)
+        wait([reading.future], timeout=self._seconds)
+        if not reading.future.done():
+            return None
+        if error := reading.future.exception():
+            with self._lock:  # it may go better the next time
+                if self._readings.get(key) is reading:
+                    del self._readings[key]
+            if isinstance(error, NotAwaited):
+                return None
+        return reading.future.result()
+
+    def _start(self, key: Any) -> _Reading:
+        folder, spec, temp, _ = key
+        reading = self._readings[key] = _Reading(self._clock())
+
+        def is_awaited() -> bool:
+            return self._clock() - reading.asked < PATIENCE_SECONDS
+
+        reading.future = self._pool.submit(photo_view, folder, spec, temp, is_awaited)
+        while len(self._readings) > KEPT:
+            self._readings.popitem(last=False)
+        return reading
+
+
+def _check_count(folder: Path) -> None:
     files = folder.iterdir() if folder.is_dir() else ()
     count = sum(path.suffix.lower() != ".txt" for path in files)
     if count > MOST:
@@ -36,8 +112,37 @@ def photo_view(folder: Path, spec: Subject, temp: Path) -> dict[str, Any]:
             f"The folder has {count:,} files, and at most {MOST} are shown here. All are read when "
             "the workflow is queued."
         )
+
+
+def _listing(folder: Path) -> Listing:
+    """What tells whether a folder has changed; nothing for one that cannot be read."""
+    found = []
+    try:
+        for name in sorted(os.listdir(folder)):
+            try:
+                stat = os.stat(folder / name)
+                found.append((name, stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                found.append((name, 0, 0))  # a link to nowhere
+    except OSError:
+        return ()
+    return tuple(found)
+
+
+def photo_view(
+    folder: Path, spec: Subject, temp: Path, is_awaited: Callable[[], bool] = lambda: True
+) -> View:
+    """JSON of the photographs that a subject node would give, with their marks.
+
+    Their pictures are written below `temp`. Raises SubjectError as `read_subject` does, and
+    NotAwaited.
+    """
+    _check_awaited(is_awaited)
     photos = read_subject(folder, spec)
-    looks = [_looked_at(photo, temp) for photo in photos.photos]
+    looks = []
+    for photo in photos.photos:
+        _check_awaited(is_awaited)
+        looks.append(_looked_at(photo, temp))
     twins = twin_of([print_ for _, print_ in looks])
     names = [photo.path.name for photo in photos.photos]
     return {
@@ -48,6 +153,11 @@ def photo_view(folder: Path, spec: Subject, temp: Path) -> dict[str, Any]:
         "refused": [{"name": one.name, "reason": one.reason} for one in photos.refused],
         "notes": list(photos.notes),
     }
+
+
+def _check_awaited(is_awaited: Callable[[], bool]) -> None:
+    if not is_awaited():
+        raise NotAwaited
 
 
 def _card(photo: Photo, blurred: bool, twin: str | None) -> dict[str, Any]:

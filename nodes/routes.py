@@ -15,7 +15,7 @@ from ..trainers.errors import LikenessError
 from .board import pinned
 from .host import add_answer, add_get, output_folder, temp_folder
 from .names import inside
-from .photo_view import photo_view
+from .photo_view import PhotoViews
 from .run_routes import run_events, stop_run, train_on
 from .study import study_folder
 from .subject import find_folder, subject_spec
@@ -25,6 +25,8 @@ Query = dict[str, str]
 
 # The widgets of a subject that decide how photographs are cropped; their values come as JSON.
 SUBJECT = ("resolution", "crop", "face_share", "buckets", "captions")
+
+_views = PhotoViews()
 
 
 def register() -> None:
@@ -44,10 +46,14 @@ def board(query: Query) -> dict[str, Any]:
 
 
 def photos(query: Query) -> dict[str, Any]:
-    """The photographs of ``folder`` as they would be trained, or {"error": why they cannot be."""
+    """The photographs of ``folder`` as they would be trained, or {"error": why they cannot be}.
+
+    {"reading": True} while they are read: ask again.
+    """
     try:
         spec = subject_spec({name: json.loads(query[name]) for name in SUBJECT if name in query})
-        return photo_view(find_folder(query.get("folder", "")), spec, temp_folder())
+        view = _views.view(find_folder(query.get("folder", "")), spec, temp_folder())
+        return {"reading": True} if view is None else view
     except ValueError:
         return {"error": "The values of the node cannot be read."}
     except LikenessError as error:

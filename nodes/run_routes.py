@@ -18,6 +18,10 @@ from .runs import asked_to_go_on, run_of_id
 Answer = tuple[int, dict[str, Any]]  # status and JSON
 
 _NO_RUN: Answer = (404, {"error": "There is no such run."})
+_PROXY = (
+    "A reverse proxy in front of it must pass on the Host of the browser; for nginx: "
+    "proxy_set_header Host $http_host;"
+)
 
 
 def run_events(output: Path, asked: Mapping[str, str]) -> Answer:
@@ -40,7 +44,7 @@ def run_events(output: Path, asked: Mapping[str, str]) -> Answer:
 def stop_run(output: Path, asked: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
     """Asks ``run`` to save what it has learned and end. Only for pages of this very server."""
     if not same_origin(headers):
-        return 403, {"error": "Only ComfyUI's own page may stop a run."}
+        return 403, {"error": f"Only ComfyUI's own page may stop a run. {_PROXY}"}
     run = run_of_id(output, asked.get("run", ""))
     if run is None:
         return _NO_RUN
@@ -56,7 +60,7 @@ def train_on(output: Path, asked: Mapping[str, str], headers: Mapping[str, str])
     Only for pages of this very server.
     """
     if not same_origin(headers):
-        return 403, {"error": "Only ComfyUI's own page may ask a run to go on."}
+        return 403, {"error": f"Only ComfyUI's own page may ask a run to go on. {_PROXY}"}
     run = run_of_id(output, asked.get("run", ""))
     if run is None:
         return _NO_RUN

@@ -2,24 +2,29 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { pathsOf } from "./graph.js";
 
 const followers = new WeakMap(); // node -> {kind: then}
 let listening = false;
-let asking = null;
+let asking = false;
 
 /**
- * Calls `then(value, path)` for what the server shows on a node, now and later; `path` is the node
- * behind the subgraph nodes that it is in.
+ * Calls `then(value, path, recalled)` for what the server shows on a node, now and later; `path` is
+ * the node behind the subgraph nodes that it is in, and `recalled` says that it is no news.
  */
 export function follow(node, kind, then) {
   const kinds = followers.get(node) ?? {};
   followers.set(node, { ...kinds, [kind]: then });
-  if (!listening) api.addEventListener("likeness.board", hear);
+  if (!listening) listen();
   listening = true;
 }
 
-function hear({ detail: { workflow, node, kind, value } }) {
-  if (isLoaded(workflow)) show(node, { [kind]: value });
+function listen() {
+  api.addEventListener("likeness.board", ({ detail: { workflow, node, kind, value } }) => {
+    if (isLoaded(workflow)) show(node, { [kind]: value }, false);
+  });
+  // What was told meanwhile is lost.
+  api.addEventListener("reconnected", recall);
 }
 
 /** Whether news of a workflow is for this tab; one that was queued without an id may be. */
@@ -27,28 +32,43 @@ export function isLoaded(workflow) {
   return !workflow || workflow === workflowId();
 }
 
-/** Asks what the loaded workflow's nodes show; many calls in a row ask once. */
+/**
+ * Asks what the loaded workflow's nodes show; many calls in a row ask once. Returns nothing to wait
+ * for: ComfyUI would, and the server may be slow or away.
+ */
 export function recall() {
-  asking ??= Promise.resolve().then(async () => {
-    asking = null;
-    const asked = workflowId();
-    const answer = await api.fetchApi(`/likeness/board?workflow=${encodeURIComponent(asked)}`);
-    if (!answer.ok) return;
-    const shown = await answer.json();
-    if (asked !== workflowId()) return; // another tab has come to the front
-    for (const [id, kinds] of Object.entries(shown)) show(id, kinds);
+  if (asking) return;
+  asking = true;
+  queueMicrotask(() => {
+    asking = false;
+    ask().catch(() => {}); // asked again when the server is back
   });
-  return asking;
+}
+
+async function ask() {
+  const asked = workflowId();
+  const answer = await api.fetchApi(`/likeness/board?workflow=${encodeURIComponent(asked)}`);
+  if (!answer.ok) return;
+  const shown = Object.entries(await answer.json());
+  if (asked !== workflowId()) return; // another tab has come to the front
+  // A node that is in a subgraph now may be known by two names: the present one counts.
+  const isExact = ([id]) => Number(exactPath(id) !== null);
+  shown.sort((one, other) => isExact(one) - isExact(other));
+  for (const [id, kinds] of shown) show(id, kinds, true);
+}
+
+function rootGraph() {
+  return app.rootGraph ?? app.graph;
 }
 
 function workflowId() {
-  return (app.rootGraph ?? app.graph)?.id ?? "";
+  return rootGraph()?.id ?? "";
 }
 
-function show(id, kinds) {
+function show(id, kinds, recalled) {
   const path = pathOfId(id);
   const known = followers.get(path?.at(-1)) ?? {};
-  for (const [kind, value] of Object.entries(kinds)) known[kind]?.(value, path);
+  for (const [kind, value] of Object.entries(kinds)) known[kind]?.(value, path, recalled);
 }
 
 /** The node that the server calls `id`: "5", or "12:5" for node 5 inside of subgraph node 12. */
@@ -58,7 +78,11 @@ export function nodeOfId(id) {
 
 /** The same node behind the subgraph nodes that it is in; null if there is none. */
 function pathOfId(id) {
-  let graph = app.rootGraph ?? app.graph;
+  return exactPath(id) ?? movedPath(id);
+}
+
+function exactPath(id) {
+  let graph = rootGraph();
   const path = [];
   for (const part of String(id).split(":")) {
     const node = graph?.getNodeById(Number(part));
@@ -67,4 +91,14 @@ function pathOfId(id) {
     graph = node.subgraph;
   }
   return path;
+}
+
+/** Of a node that was put into a subgraph since, or out of one by undo: it has kept its number. */
+function movedPath(id) {
+  const number = Number(String(id).split(":").at(-1));
+  for (const path of pathsOf(rootGraph())) {
+    const node = path.at(-1);
+    if (Number(node.id) === number && followers.has(node)) return path;
+  }
+  return null;
 }

@@ -40,6 +40,25 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const kept = new WeakMap(); // element -> Map of key -> child
+
+/**
+ * Gives an element the children that `wanted` has, [key, make] each: those whose key was there
+ * before stay as they are, the keyboard's focus with them. Returns the children in order.
+ */
+export function renew(parent, wanted) {
+  const known = kept.get(parent) ?? new Map();
+  const children = new Map(wanted.map(([key, make]) => [key, known.get(key) ?? make()]));
+  kept.set(parent, children);
+  for (const [key, child] of known) if (!children.has(key)) child.remove();
+  let place = parent.firstChild;
+  for (const child of children.values()) {
+    if (child === place) place = place.nextSibling;
+    else parent.insertBefore(child, place);
+  }
+  return [...children.values()];
+}
+
 /** Shows or hides an element. */
 export function show(element, visible) {
   element.hidden = !visible;

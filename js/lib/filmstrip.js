@@ -1,6 +1,6 @@
 // Pictures drawn while a run learned: steps across, prompts down.
 
-import { h, show } from "./dom.js";
+import { h, renew, show } from "./dom.js";
 import { count } from "./format.js";
 import { openLightbox } from "./lightbox.js";
 import { filmstrip } from "./run_state.js";
@@ -36,19 +36,27 @@ export class Filmstrip {
     const { steps, prompts } = filmstrip(previews);
     this.rows = prompts.length;
     element.style.gridTemplateColumns = `repeat(${steps.length}, 64px)`;
-    element.replaceChildren(
-      ...steps.map((step, n) =>
-        h("div", { class: "lk-step", style: { "grid-area": `1 / ${n + 1}` } }, count(step)),
-      ),
-      ...previews.map((one) =>
-        this.#frame(one, steps.indexOf(one.step), prompts.indexOf(one.index)),
-      ),
+    const heads = steps.map((step, n) => ({
+      key: `step ${step}`,
+      make: () => h("div", { class: "lk-step" }, count(step)),
+      area: `1 / ${n + 1}`,
+    }));
+    const frames = previews.map((one) => ({
+      key: `${one.step}/${one.index}/${one.path}`,
+      make: () => this.#frame(one),
+      area: `${prompts.indexOf(one.index) + 2} / ${steps.indexOf(one.step) + 1}`,
+    }));
+    const all = [...heads, ...frames];
+    const children = renew(
+      element,
+      all.map(({ key, make }) => [key, make]),
     );
+    children.forEach((child, n) => child.style.setProperty("grid-area", all[n].area));
     show(element, previews.length > 0);
     if (atEnd) element.scrollLeft = element.scrollWidth;
   }
 
-  #frame(preview, column, row) {
+  #frame(preview) {
     const label = `Step ${count(preview.step)}, prompt ${preview.index + 1}`;
     const image = h("img", {
       alt: "",
@@ -62,17 +70,16 @@ export class Filmstrip {
         type: "button",
         "aria-label": label,
         title: label,
-        style: { "grid-area": `${row + 2} / ${column + 1}` },
-        on: { click: () => this.#open({ row, column }) },
+        on: { click: () => this.#open(preview) },
       },
       image,
     );
   }
 
-  #open(place) {
+  #open({ step, index }) {
     const { steps, prompts } = filmstrip(this.#previews);
     openLightbox({
-      place,
+      place: { row: prompts.indexOf(index), column: steps.indexOf(step) },
       rows: prompts.length,
       columns: steps.length,
       picture: ({ row, column }) => {

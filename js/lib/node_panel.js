@@ -35,12 +35,13 @@ export function addPanel(node, name, content, { styles, minHeight, minWidth = 32
   return resize;
 }
 
-/** Calls `then` when the node is removed. */
-export function onRemoved(node, then) {
-  const before = node.onRemoved;
-  node.onRemoved = function () {
+/** Calls `then` after a method of a node or a widget, which may have none as yet. */
+export function after(object, method, then) {
+  const before = object[method];
+  object[method] = function () {
+    const result = before?.apply(this, arguments);
     then();
-    return before?.apply(this, arguments);
+    return result;
   };
 }
 
@@ -53,56 +54,6 @@ export function schemaOf(node, name) {
 /** A node's widget by name. */
 export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
-}
-
-/** Whether a widget's value comes from a wire. */
-export function isConnected(node, name) {
-  return node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
-}
-
-/** Calls `then` when the node has got its saved values. */
-export function onReady(node, then) {
-  const before = node.onConfigure;
-  node.onConfigure = function () {
-    const result = before?.apply(this, arguments);
-    then();
-    return result;
-  };
-}
-
-/**
- * The node at the other end of an input's wire, behind reroutes and the borders of subgraphs;
- * undefined if there is none. `path` is the node behind the subgraph nodes that it is in.
- */
-export function sourceOf(path, name) {
-  const holders = path.slice(0, -1);
-  const node = path.at(-1);
-  let graph = node?.graph;
-  let id = linkOf(node, name);
-  for (let wires = 0; id != null && wires < 100; wires++) {
-    const link = graph?.getLink?.(id);
-    if (!link) return undefined;
-    const source = graph.getNodeById(link.origin_id);
-    if (source?.subgraph) {
-      holders.push(source);
-      graph = source.subgraph;
-      id = graph.outputs?.[link.origin_slot]?.linkIds?.[0];
-    } else if (source?.isVirtualNode) {
-      id = source.inputs?.[0]?.link;
-    } else if (source) {
-      return source;
-    } else {
-      // The wire comes from outside of the subgraph.
-      const holder = holders.pop();
-      id = linkOf(holder, graph.inputs?.[link.origin_slot]?.name);
-      graph = holder?.graph;
-    }
-  }
-  return undefined;
-}
-
-function linkOf(node, name) {
-  return node?.inputs?.find((input) => input.name === name)?.link;
 }
 
 /** Hides a widget that a panel replaces; its value is saved and queued as before. */

@@ -6,7 +6,7 @@ const isText = (value) => typeof value === "string";
 const isSize = (value) =>
   Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
 
-/** {photos, refused, notes, error} of an answer; what is damaged is left out. */
+/** {photos, refused, notes, error, reading} of an answer; what is damaged is left out. */
 export function photosOf(data) {
   const list = (value) => (Array.isArray(value) ? value : []);
   return {
@@ -14,6 +14,7 @@ export function photosOf(data) {
     photos: list(data?.photos).filter((one) => isText(one?.name) && isBox(one) && isSize(one.size)),
     refused: list(data?.refused).filter((one) => isText(one?.name) && isText(one.reason)),
     notes: list(data?.notes).filter(isText),
+    reading: data?.reading === true,
   };
 }
 
@@ -23,6 +24,36 @@ function isBox({ box, width, height }) {
   return (
     0 <= left && left < right && right <= width && 0 <= top && top < bottom && bottom <= height
   );
+}
+
+const PAUSE = 300; // ms
+
+/**
+ * Asks until the server has read the photographs.
+ * @param ask gives what `photosOf` gives
+ * @param isAwaited whether anybody still waits; if not, null is given
+ */
+export async function readPhotos(ask, isAwaited, pause = PAUSE) {
+  for (;;) {
+    const view = await ask();
+    if (!isAwaited()) return null;
+    if (!view.reading) return view;
+    await new Promise((done) => setTimeout(done, pause));
+    if (!isAwaited()) return null;
+  }
+}
+
+/**
+ * What is wrong with the captions and the prompt for a token: marks the photographs in place, and
+ * returns the notes.
+ */
+export function checkWords(photos, token, prompt) {
+  const [word, text] = [token, prompt].map((value) => (isText(value) ? value.trim() : ""));
+  markCaptions(photos, word);
+  const prompted = photos.some(({ caption }) => !caption);
+  return prompted && word && !hasToken(text, word)
+    ? [`The prompt lacks the token ${word}: nothing is learned for it.`]
+    : [];
 }
 
 /** Where the crop lies on the whole photograph, in percent: {left, top, width, height}. */

@@ -16,6 +16,7 @@ export class PicturePage {
   other = null;
   #comparison = null;
   #scores = [];
+  #cells = []; // one or two, as they are shown
 
   constructor(address, changed) {
     this.address = address;
@@ -40,7 +41,14 @@ export class PicturePage {
   open(comparison, scores) {
     this.#comparison = comparison;
     this.#scores = scores;
+    this.#cells = [];
     this.stage.size(comparison.width, comparison.height);
+  }
+
+  /** Takes other scores. */
+  score(scores) {
+    this.#scores = scores;
+    if (this.#cells.length) this.details.replaceChildren(...details(this.#cells, scores));
   }
 
   /** What is shown, in words: {title, text}. */
@@ -131,6 +139,7 @@ export class PicturePage {
   }
 
   #showAround(cells, chosen) {
+    this.#cells = cells;
     const { column } = cells.at(-1);
     const pick = (index, event) => this.#pick(index, event);
     const buttons = { comparison: this.#comparison, column, chosen, address: this.address, pick };

@@ -16,6 +16,8 @@ export class RunReader {
   #timer = null;
   #reading = false;
   #again = false;
+  ended = false; // whether its process is known to have ended
+  whole = false; // whether the state is of all that the run has said so far
 
   constructor(run, fetchApi, told) {
     this.run = run;
@@ -59,6 +61,7 @@ export class RunReader {
       addEvents(this.state, answer.events);
       this.#next = answer.next;
       more = answer.next > before;
+      this.whole = !more;
       if (!more && !answer.working) this.#leave();
       this.told(this.state);
     }
@@ -68,7 +71,9 @@ export class RunReader {
   #leave() {
     const { state } = this;
     if (state.status === "running") state.status = "cancelled";
-    else if (state.status === "starting" && this.#next > 0) state.status = "unreadable";
+    else if (state.status !== "starting") return;
+    else if (this.#next > 0) state.status = "unreadable";
+    else if (this.ended) state.status = "cancelled"; // before its first word
   }
 
   async #ask() {

@@ -127,8 +127,10 @@ const HANDLERS = {
   },
 };
 
-/** Seconds until the end of the pictures that are drawn or encoded, or of the last step, at the pace
- * so far; null if nothing can be said. */
+/**
+ * Seconds until the end of the pictures that are drawn or encoded, or of the last step, at the pace
+ * so far; null if nothing can be said.
+ */
 export function secondsLeft(run) {
   if (run.status !== "running") return null;
   const { done, total, time, from } = run.stage ?? {};

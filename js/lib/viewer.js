@@ -61,6 +61,16 @@ export class Viewer {
     else this.page.refresh(indices);
   }
 
+  /** Takes the scores of the comparison that is open, if they are other ones. */
+  score(comparison, scores) {
+    const same = JSON.stringify(scores) === JSON.stringify(this.#scores);
+    if (!this.dialog.open || comparison !== this.#comparison || same) return;
+    this.#scores = scores;
+    this.#fillMeasures();
+    this.page.score(scores);
+    this.#layOut(this.inGrid);
+  }
+
   get inGrid() {
     return !this.grid.element.hidden;
   }

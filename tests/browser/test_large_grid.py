@@ -131,3 +131,39 @@ def test_the_wheel_takes_the_focused_cell_away_and_keys_still_work(editor, viewe
     page.wait_for_function("() => document.activeElement.classList.contains('lk-grid')")
     page.keyboard.press("ArrowRight")
     assert page.evaluate(FOCUS).startswith("model-0, prompt-2")
+
+
+def test_a_cell_opens_while_its_scores_are_still_asked_for(editor, viewer, large, expect):
+    page = editor.page
+    page.evaluate("() => document.querySelector('dialog').close()")
+    page.route("**/likeness/comparison?*", lambda route: None)
+    page.locator(".lk-comparison:visible .lk-cell").first.click()
+    expect(page.locator("dialog h2")).to_have_text("model-0 · prompt-0")
+    page.unroute("**/likeness/comparison?*")
+
+
+@pytest.fixture
+def narrow(editor):
+    """The window of a phone."""
+    before = editor.page.viewport_size
+    editor.page.set_viewport_size({"width": 390, "height": 844})
+    yield editor.page
+    editor.page.set_viewport_size(before)
+
+
+def test_on_a_phone_the_viewer_can_be_closed_and_says_all(editor, viewer, narrow, expect):
+    def is_in_view(locator):
+        box = locator.bounding_box()
+        return box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] >= 0
+
+    dialog = narrow.locator("dialog")
+    for name in ("Close", "Compare two", "Download all"):
+        assert is_in_view(dialog.get_by_role("button", name=name)), name
+    dialog.locator("[data-index='0']").click()
+    picture = dialog.locator(".lk-frame").bounding_box()
+    assert picture["width"] > 200
+    details = dialog.get_by_label("About this picture")
+    details.scroll_into_view_if_needed()
+    expect(details.get_by_text("Seed")).to_be_in_viewport()
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()

@@ -80,3 +80,11 @@ def test_a_sheet_dropped_on_an_empty_canvas_brings_its_graph_back(editor, server
     after = editor.saved()
     assert values_of(after) == values_of(before)
     assert len(after["links"]) == len(before["links"])
+
+
+def test_loading_a_workflow_does_not_wait_for_a_slow_server(editor):
+    editor.page.route("**/likeness/board*", lambda route: None)
+    late = "new Promise((done) => setTimeout(() => done(false), 20000))"
+    load = "app.loadGraphData(graph).then(() => true)"
+    assert editor.page.evaluate(f"(graph) => Promise.race([{load}, {late}])", EMPTY)
+    editor.page.unroute("**/likeness/board*")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from filelock import FileLock
+from likeness.tools.editor import EMPTY
+from likeness.tools.material import event, step, write_run
+from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -18,6 +22,39 @@ ENCLOSE = """
     const { subgraph, node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]))
     return [node.id, subgraph.nodes[0].id].join(":")
 }
+"""
+# Opens a subgraph; the box of its first node.
+OPEN = """
+(id) => {
+    const { subgraph } = app.graph.getNodeById(Number(id))
+    app.canvas.openSubgraph(subgraph)
+    const { pos: [x, y], size: [width, height] } = subgraph.nodes[0]
+    return [x, y - LiteGraph.NODE_TITLE_HEIGHT, x + width, y + height]
+}
+"""
+# Shows the first node's folder widget on the subgraph node around it.
+PROMOTE = """
+(id) => {
+    const { subgraph } = app.graph.getNodeById(Number(id))
+    const [node] = subgraph.nodes
+    const folder = node.inputs.findIndex((input) => input.name === "folder")
+    subgraph.addInput("folder", "COMBO").connect(node.inputs[folder], node)
+}
+"""
+# Chooses a folder on the subgraph node.
+CHOOSE = """
+([id, folder]) => {
+    app.canvas.setGraph(app.rootGraph)
+    const node = app.graph.getNodeById(Number(id))
+    const widget = node.widgets.find((one) => one.name === "folder")
+    widget.value = folder
+    widget.callback?.(folder)
+}
+"""
+INSET = 110  # pixels that ComfyUI's bars need on each side
+POSES = "() => app.graph.nodes.map((one) => one.widgets.find((w) => w.name === 'poses').value)"
+CAPTURE = """
+() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
 """
 GOT = "() => [...document.querySelectorAll('.lk-got')].map((got) => got.textContent)"
 
@@ -47,7 +84,98 @@ def test_a_pose_set_in_a_subgraph_shows_what_the_matrix_outside_chose(editor, pa
     poses, matrix = pair
     inner = editor.page.evaluate(ENCLOSE, poses)
     subgraph = inner.split(":")[0]
-    editor.page.evaluate(
-        "(id) => app.canvas.openSubgraph?.(app.graph.getNodeById(Number(id)).subgraph)", subgraph
-    )
+    editor.page.evaluate(OPEN, subgraph)
     told(editor, matrix, wait_for, "tree")
+
+
+START = [event("stage", name="train", done=0, total=0), *(step(n, 10) for n in (1, 2, 3))]
+SPREAD = """
+() => {
+    const all = [app.rootGraph, ...app.rootGraph.subgraphs.values()].flatMap((one) => one.nodes)
+    return all.map((node) => node.comfyClass ?? node.type)
+}
+"""
+
+
+@pytest.fixture
+def run(server, request):
+    """A run that is being trained; its folder."""
+    name = f"{request.node.name}"[:50].replace("test_", "").rstrip("_")
+    folder = write_run(server.home / "output", name, START)
+    with FileLock(folder / "lock"):
+        yield folder
+
+
+def pinned(editor, number, run):
+    """Tells the node of the run, and lets the server tell it again when it is asked."""
+    shown = {str(number): {"run": run.name}}
+    editor.page.route("**/likeness/board*", lambda route: route.fulfill(json=shown))
+    value = {"workflow": "", "node": str(number), "kind": "run", "value": run.name}
+    editor.tell("likeness.board", value)
+
+
+@pytest.fixture
+def train(editor, run):
+    number = editor.add("Likeness_TrainLoRA")
+    pinned(editor, number, run)
+    yield number
+    editor.page.unroute("**/likeness/board*")
+
+
+def panels_of(editor):
+    """How often a second the run's panels read."""
+    asked = []
+    editor.page.on("request", lambda one: asked.append(one.url))
+    editor.page.wait_for_timeout(3000)
+    return sum("/likeness/runs/" in url for url in asked) / 3
+
+
+def test_a_train_node_that_is_converted_to_a_subgraph_keeps_its_panel(editor, train, show, expect):
+    show(editor, train)
+    count = editor.page.locator(".lk-training:visible .lk-count")
+    expect(count).to_have_text("3 of 10")
+    subgraph = editor.page.evaluate(ENCLOSE, train).split(":")[0]
+    editor.look_at(editor.page.evaluate(OPEN, subgraph), INSET, 1)
+    expect(count).to_have_text("3 of 10")
+
+
+def test_panels_in_subgraphs_stop_reading_when_the_workflow_is_loaded_again(
+    editor, train, wait_for
+):
+    editor.page.evaluate(ENCLOSE, train)
+    for _ in range(4):
+        editor.load(editor.saved())
+    assert "Likeness_TrainLoRA" in editor.page.evaluate(SPREAD)
+    editor.page.wait_for_timeout(1500)
+    assert 0 < panels_of(editor) < 2
+    editor.load(EMPTY)
+    editor.page.wait_for_timeout(1500)
+    assert panels_of(editor) == 0
+
+
+def test_a_folder_that_is_shown_on_its_subgraphs_node_is_read(editor, server, expect):
+    for folder, count in (("promoted", 1), ("promoted too", 2)):
+        (server.home / "input" / folder).mkdir()
+        for number in range(count):
+            noise = Image.effect_noise((96, 96), 60).convert("RGB")
+            noise.save(server.home / "input" / folder / f"{number}.png")
+    number = editor.add("Likeness_Subject", (380, 640))
+    editor.set_widgets("Likeness_Subject", folder="promoted", resolution=64)
+    subgraph = editor.page.evaluate(ENCLOSE, number).split(":")[0]
+    editor.page.evaluate(PROMOTE, subgraph)
+    editor.look_at(editor.page.evaluate(OPEN, subgraph), INSET, 1)
+    photos = editor.page.locator(".lk-subject:visible .lk-photo")
+    expect(photos).to_have_count(1)
+    editor.page.evaluate(CHOOSE, [subgraph, "promoted too"])
+    editor.look_at(editor.page.evaluate(OPEN, subgraph), INSET, 1)
+    expect(photos).to_have_count(2)
+
+
+def test_undo_takes_a_click_on_a_pose_back_and_nothing_else(editor, show):
+    show(editor, editor.add("Likeness_PoseSet"))
+    before = editor.page.evaluate(POSES)
+    editor.page.evaluate(CAPTURE)
+    editor.page.locator(".lk-pose:visible").nth(1).click()
+    assert editor.page.evaluate(POSES) == ["tree, goddess, lotus"] != before
+    editor.page.keyboard.press("Control+z")
+    editor.page.wait_for_function(f"(before) => ({POSES})()[0] === before[0]", arg=before)

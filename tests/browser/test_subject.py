@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -73,3 +74,38 @@ def test_r_reads_the_folder_again_though_a_button_of_the_panel_was_clicked(
 def test_nodes_are_found_by_the_words_that_users_know(editor):
     assert "xy plot" in editor.page.evaluate(WORDS, "Likeness_Matrix")
     assert "dataset" in editor.page.evaluate(WORDS, "Likeness_Subject")
+
+
+def test_a_photograph_that_cannot_be_copied_is_named(editor, subject, expect):
+    editor.page.route("**/upload/image", lambda route: route.abort())
+    data = base64.b64encode(photograph(1)).decode()
+    assert editor.page.evaluate(DROP, [subject, data]) is True
+    panel = editor.page.locator(".lk-subject:visible")
+    expect(panel.locator(".lk-empty")).to_contain_text("dropped.png could not be copied")
+    editor.page.unroute("**/upload/image")
+    panel.get_by_label("Read the folder again").click()
+    expect(panel.locator(".lk-photo")).to_have_count(1)
+
+
+def test_words_that_are_typed_read_no_photographs(editor, subject, expect):
+    asked = []
+    editor.page.on("request", lambda request: asked.append(request.url))
+    editor.set_widgets("Likeness_Subject", prompt="a photo of a man")
+    notes = editor.page.locator(".lk-subject:visible .lk-notes")
+    expect(notes).to_contain_text("The prompt lacks the token")
+    editor.set_widgets("Likeness_Subject", prompt="a photo of {token}")
+    expect(notes).not_to_contain_text("The prompt lacks the token")
+    assert not [address for address in asked if "/likeness/photos" in address]
+
+
+def test_a_photograph_keeps_the_focus_when_the_folder_is_read_again(
+    editor, subject, folder, expect
+):
+    photos = editor.page.locator(".lk-photo:visible")
+    photos.first.focus()
+    (folder / "second.png").write_bytes(photograph(2))
+    editor.page.keyboard.press("r")
+    expect(photos).to_have_count(2)
+    expect(editor.page.locator(".lk-photo:focus")).to_have_attribute(
+        "aria-label", re.compile("first.png")
+    )

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { sourceOf } from "../../js/lib/node_panel.js";
 import {
+  checkWords,
   cropPlace,
   hasToken,
   isMaterial,
@@ -10,10 +10,12 @@ import {
   markCaptions,
   marksOf,
   photosOf,
+  readPhotos,
   sizesOf,
   summary,
 } from "../../js/lib/photos.js";
 import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "../../js/lib/poses.js";
+import { isConnected, settingOf, sourceOf } from "../../js/lib/wires.js";
 
 const PHOTO = {
   name: "a.jpg",
@@ -62,6 +64,24 @@ test("captions that do not name the subject are marked", () => {
   assert.equal(hasToken("a photo of a man", "sks"), false);
 });
 
+test("another token is looked for in the photographs that were read", () => {
+  const photos = [{ ...PHOTO, caption: "a sks man" }, PHOTO];
+  assert.deepEqual(checkWords(photos, "ohwx ", "a {token} man"), []);
+  assert.equal(photos[0].missing, "ohwx");
+  const [note] = checkWords(photos, "sks", "a man");
+  assert.match(note, /lacks the token sks/);
+  assert.equal(photos[0].missing, null);
+  assert.deepEqual(checkWords(photos, undefined, undefined), []);
+});
+
+test("photographs are asked for until they are read, or nobody waits", async () => {
+  const views = [{ reading: true }, { reading: true }, { photos: [] }, { reading: true }];
+  const ask = async () => views.shift();
+  assert.deepEqual(await readPhotos(ask, () => true, 0), { photos: [] });
+  assert.equal(await readPhotos(ask, () => false, 0), null);
+  assert.equal(views.length, 0);
+});
+
 test("photographs are told from other files by their type or their name", () => {
   const files = [
     { name: "a.bin", type: "image/png" },
@@ -89,7 +109,13 @@ test("a damaged answer shows what is whole", () => {
     [view.photos.length, view.refused.length, view.notes.length, view.error],
     [1, 1, 1, ""],
   );
-  assert.deepEqual(photosOf(null), { error: "", photos: [], refused: [], notes: [] });
+  assert.deepEqual(photosOf(null), {
+    error: "",
+    photos: [],
+    refused: [],
+    notes: [],
+    reading: false,
+  });
   assert.equal(photosOf({ error: "no folder" }).error, "no folder");
 });
 
@@ -186,4 +212,29 @@ test("a wire's source is found through a subgraph's borders, inwards and outward
   const box = { subgraph: within, isVirtualNode: true, inputs: [] };
   graphOf({ 12: box, 14: outside }, { 1: [12, 1] });
   assert.equal(sourceOf([outside], "poses"), poses);
+});
+
+const folderInput = (link) => ({ name: "folder", widget: { name: "folder" }, link });
+const holding = (subgraph, link, value) => ({
+  subgraph,
+  inputs: [folderInput(link)],
+  widgets: [{ name: "folder", value }],
+});
+
+test("a widget that is shown on its subgraph's node has the value of that node", () => {
+  const subject = { inputs: [folderInput(1)], widgets: [{ name: "folder", value: "inner" }] };
+  const inner = graphOf({ 5: subject }, { 1: [-10, 0] }, { inputs: [{ name: "folder" }] });
+  const root = { nodes: [holding(inner, null, "anna")] };
+  inner.rootGraph = root;
+  assert.deepEqual(settingOf(subject, "folder"), { value: "anna", wired: false });
+  root.nodes.push(holding(inner, null, "ben"));
+  assert.equal(isConnected(subject, "folder"), true, "which of the two");
+  const outer = { inputs: [folderInput(7)], widgets: [] };
+  root.nodes = [holding(inner, 7, "anna")];
+  Object.assign(root.nodes[0], {
+    graph: { getLink: () => ({ origin_id: 3, origin_slot: 0 }), getNodeById: () => outer },
+  });
+  assert.equal(isConnected(subject, "folder"), true, "another node gives it");
+  subject.inputs = [folderInput(null)];
+  assert.deepEqual(settingOf(subject, "folder"), { value: "inner", wired: false });
 });

@@ -198,6 +198,30 @@ test("a run that has said nothing yet is waited for", async () => {
   reader.stop();
 });
 
+test("a run whose process ended before its first word is waited for no longer", async () => {
+  const silent = { events: [], next: 0, working: false };
+  const { fetchApi } = server([silent, silent]);
+  const told = [];
+  const reader = new RunReader("x", fetchApi, (state) => told.push(state.status));
+  await reader.read();
+  reader.ended = true;
+  await reader.read();
+  assert.deepEqual(told, ["starting", "cancelled"]);
+  assert.equal(reader.working, false);
+});
+
+test("a reader says whether the state is of all that was said", async () => {
+  const { fetchApi } = server([
+    { events: [step(1)], next: 100, working: true },
+    { events: [], next: 100, working: true },
+  ]);
+  const told = [];
+  const reader = new RunReader("x", fetchApi, () => told.push(reader.whole));
+  await reader.read();
+  reader.stop();
+  assert.deepEqual(told, [false, true]);
+});
+
 test("a reader that is stopped while the server answers says no more", async () => {
   for (const answer of [{ events: [step(1)], next: 100, working: true }, 404]) {
     const told = [];

@@ -6,6 +6,7 @@ import importlib
 import json
 import runpy
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,8 +95,16 @@ def photos(tmp_path):
     return folder
 
 
-def ask(nodes, **values):
+def ask_once(nodes, **values):
     return nodes.routes.photos({"folder": "anna", "resolution": "128", **values})
+
+
+def ask(nodes, **values):
+    """As the panel: until the folder is read."""
+    view = ask_once(nodes, **values)
+    while view.get("reading"):
+        view = ask_once(nodes, **values)
+    return view
 
 
 def test_the_subject_panel_shows_crops_marks_and_what_is_refused(nodes, photos, tmp_path):
@@ -133,6 +142,71 @@ def test_another_crop_has_pictures_of_its_own(nodes, photos):
 )
 def test_what_cannot_be_shown_is_said(nodes, photos, values, text):
     assert text in ask(nodes, **values)["error"]
+
+
+@pytest.fixture
+def reads(nodes, monkeypatch):
+    """The folders that were read; they are read while `reads.free` is set."""
+    read, reads = nodes.photo_view.read_subject, []
+    free, begun = threading.Event(), threading.Event()
+
+    def slowly(folder, spec):
+        begun.set()
+        assert free.wait(30)
+        reads.append(spec)
+        return read(folder, spec)
+
+    monkeypatch.setattr(nodes.photo_view, "read_subject", slowly)
+    free.set()
+    return SimpleNamespace(of=reads, free=free, begun=begun)
+
+
+def views_of(nodes, monkeypatch, **values):
+    views = nodes.photo_view.PhotoViews(**values)
+    monkeypatch.setattr(nodes.routes, "_views", views)
+    return views
+
+
+def test_photographs_that_take_long_hold_no_thread_of_comfyui(nodes, photos, reads, monkeypatch):
+    views_of(nodes, monkeypatch, seconds=0.01)
+    reads.free.clear()
+    assert [ask_once(nodes) for _ in range(3)] == [{"reading": True}] * 3
+    reads.free.set()
+    assert ask(nodes)["photos"] and len(reads.of) == 1
+
+
+def test_an_error_that_takes_long_is_said(nodes, photos, reads, monkeypatch):
+    views_of(nodes, monkeypatch, seconds=0.01)
+    for path in photos.iterdir():
+        path.write_text("no picture")
+    reads.free.clear()
+    assert ask_once(nodes) == {"reading": True}
+    reads.free.set()
+    assert "can be used" in ask(nodes)["error"]
+
+
+def test_an_unchanged_folder_is_not_read_again(nodes, photos, reads, monkeypatch):
+    views_of(nodes, monkeypatch)
+    assert ask(nodes, captions="true") == ask(nodes, captions="true")
+    assert len(reads.of) == 1
+    (photos / "a.txt").write_text("sks in the snow")
+    cards = ask(nodes, captions="true")["photos"]
+    assert len(reads.of) == 2 and "sks in the snow" in [card["caption"] for card in cards]
+
+
+def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
+    now = [0.0]
+    views_of(nodes, monkeypatch, seconds=0.01, clock=lambda: now[0])
+    reads.free.clear()
+    for resolution in ("64", "96", "128"):
+        assert ask_once(nodes, resolution=resolution) == {"reading": True}
+        assert reads.begun.wait(30)
+        now[0] += nodes.photo_view.PATIENCE_SECONDS
+    ask_once(nodes)
+    reads.free.set()
+    assert ask(nodes)["photos"]
+    assert [spec.resolution for spec in reads.of] == [64, 128], "64 had begun"
+    assert ask(nodes, resolution="96")["photos"], "it is read when it is asked for again"
 
 
 # Comparisons

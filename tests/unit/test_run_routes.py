@@ -128,3 +128,10 @@ def test_other_pages_and_programs_may_not_stop_a_run(run, tmp_path, headers):
 def test_the_same_origin_is_enough_where_a_browser_tells_no_site():
     assert routes.same_origin({"Origin": "http://Box:8188", "Host": "box:8188"})
     assert routes.same_origin({"Sec-Fetch-Site": "same-origin"})
+
+
+def test_behind_a_proxy_that_hides_the_host_the_refusal_says_what_to_set(tmp_path):
+    hidden = {"Origin": "http://box", "Host": "127.0.0.1:8188"}
+    for ask in (routes.stop_run, routes.train_on):
+        status, answer = ask(tmp_path, {"run": ID}, hidden)
+        assert status == 403 and "proxy_set_header Host $http_host" in answer["error"]
