@@ -62,15 +62,16 @@ def load_base(
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    on_vae: Callable[[Any], None] = lambda vae: None,
 ) -> BaseModel:
     """Loads a checkpoint (.safetensors, or .ckpt without code in it) or a diffusers folder.
 
     `dtype` is that of the UNet and the text encoder; the VAE is fp32, because in fp16 SD 1.x's
     overflows on some pictures and its latents would depend on the run's precision.
     `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizers`; the first that
-    is not larger than the text encoder's vocabulary is taken. `prediction`
-    ``auto`` takes what the file says. Tensors that do not belong to the three parts (averages
-    of the training, its schedule) are passed over.
+    is not larger than the text encoder's vocabulary is taken. `prediction` ``auto`` takes what the
+    file says. The VAE is loaded first: `on_vae(vae)` is called as soon as it can compute. Tensors
+    that do not belong to the three parts (averages of the training, its schedule) are passed over.
 
     Raises:
         BaseModelError: not a base model, damaged, incomplete, or no tokenizer that fits.
@@ -78,7 +79,7 @@ def load_base(
     file = base_file.identify(Path(path))
     found_tokenizers = find_tokenizers(file.path, tokenizers)
     load = _load_folder if file.kind == "diffusers" else _load_single_file
-    unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
+    unet, vae, text_encoder, found = load(file, dtype, torch.device(device), on_vae)
     tokenizer = _fitting(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
     # Buffers that no file has, such as the positions of the text encoder, are not there yet.
@@ -103,22 +104,28 @@ def _fitting(folders: Sequence[Path], vocabulary: int, base: Path) -> CLIPTokeni
 _Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]
 
 
-def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
+def _load_single_file(
+    file: BaseFile, dtype: torch.dtype, device: torch.device, on_vae: Callable[[Any], None]
+) -> _Parts:
     state, name = read_weights(file.path), file.path.name
     base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
 
     def placed(prefix: str, dtype: torch.dtype = dtype) -> State:
         return _placed(ldm_names.part(state, prefix), dtype, device)
 
+    vae = _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32)))
+    on_vae(vae.to(device).eval())
     return (
         _built(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
-        _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32))),
+        vae,
         _built(f"text encoder in {name}", lambda: _text_encoder(placed(ldm_names.TEXT))),
         base_file.prediction_of(state),
     )
 
 
-def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
+def _load_folder(
+    file: BaseFile, dtype: torch.dtype, device: torch.device, on_vae: Callable[[Any], None]
+) -> _Parts:
     tiny = base_file.read_config(file.path / "vae" / "config.json").get("_class_name")
     vae_class = AutoencoderTiny if tiny == "AutoencoderTiny" else AutoencoderKL
     text = file.path / "text_encoder"
@@ -135,9 +142,11 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
     def pretrained(kind: Any, folder: str, dtype: torch.dtype = dtype) -> Any:
         return _pretrained(kind, file.path / folder, dtype).to(device)
 
+    vae = _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32))
+    on_vae(vae.eval())
     return (
         _built(f"UNet in {file.path}", lambda: pretrained(UNet2DConditionModel, "unet")),
-        _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32)),
+        vae,
         _built(f"text encoder in {file.path}", text_encoder),
         file.prediction,
     )

@@ -29,7 +29,13 @@ from .cpu import fit_to_cpu
 from .errors import CheckpointError, RunFailed
 from .events import Emit
 from .looks import adapter_due, due, look, looks, previews, previews_due, save_on_the_way
-from .material import draw_missing_class_images, gather, photo_prompts, written_prompts
+from .material import (
+    draw_missing_class_images,
+    encoded_early,
+    gather,
+    photo_prompts,
+    written_prompts,
+)
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
 from .optimizers import (
@@ -102,13 +108,15 @@ def load(run: Run) -> BaseModel:
     """The base on the device; frozen weights in the precision, trained ones in fp32."""
     recipe, places, device = run.recipe, run.places, run.accelerator.device
     dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
-    base = load_base(
-        places.base,
-        places.tokenizers,
-        prediction=recipe.base.prediction,
-        dtype=dtype,
-        device=device,
-    )
+    with encoded_early(run) as on_vae:
+        base = load_base(
+            places.base,
+            places.tokenizers,
+            prediction=recipe.base.prediction,
+            dtype=dtype,
+            device=device,
+            on_vae=on_vae,
+        )
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
     fault = eight_bit_fault(device) if recipe.optimizer.name == "adamw8bit" else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,18 +146,72 @@ class PhotoView:
         return load_pixels(self.photo, self.flip)
 
 
+@contextmanager
+def encoded_early(run: Run) -> Iterator[Callable[[Any], None]]:
+    """Encodes photographs into the cache while the rest of the base is read from the disk.
+
+    Gives the function to be called with the VAE. It ends with the loading: `gather` finds in the
+    cache what is there, and encodes the rest. What goes wrong here goes wrong there again.
+    """
+    loaded, threads = threading.Event(), list[threading.Thread]()
+
+    def progress(done: int, total: int) -> None:
+        if loaded.is_set():
+            raise InterruptedError
+
+    def encode(vae: Any) -> None:
+        recipe, places = run.recipe, run.places
+        with suppress(Exception):
+            encode_images(
+                vae,
+                _views(*_split(run), _sides(recipe)),
+                cache=places.cache,
+                vae_digest=recipe.base.digest or "",
+                device=run.accelerator.device,
+                progress=progress,
+            )
+
+    def start(vae: Any) -> None:
+        threads.append(threading.Thread(target=encode, args=(vae,), daemon=True))
+        threads[-1].start()
+
+    several = run.accelerator.num_processes > 1  # which share the pictures out
+    try:
+        yield (lambda vae: None) if several else start
+    finally:
+        loaded.set()
+        for thread in threads:
+            thread.join()
+
+
+def _split(run: Run) -> tuple[list[Photo], list[Photo]]:
+    """The photographs to train on, and those held out."""
+    photos = subject_photos(run.folder.photos_file, run.recipe, run.places.photos)
+    return split_holdout(photos, run.recipe.subject.holdout, run.recipe.seed)
+
+
+def _sides(recipe: Recipe) -> tuple[bool, ...]:
+    """Whether a photograph is mirrored, for each of its views."""
+    return (False, True) if recipe.subject.flip else (False,)
+
+
+def _views(
+    train: Sequence[Photo], held_out: Sequence[Photo], sides: Sequence[bool]
+) -> list[PhotoView]:
+    views = [PhotoView(photo, side) for photo in train for side in sides]
+    return views + [PhotoView(photo, False) for photo in held_out]
+
+
 def gather(run: Run, base: BaseModel) -> Material:
     """Encodes photographs and class images, and numbers the distinct prompts.
 
     Raises RunCancelled as soon as the run is asked to end.
     """
     recipe = run.recipe
-    photos = subject_photos(run.folder.photos_file, recipe, run.places.photos)
-    train, held_out = split_holdout(photos, recipe.subject.holdout, recipe.seed)
+    train, held_out = _split(run)
     classes = _class_photos(run)
-    sides: tuple[bool, ...] = (False, True) if recipe.subject.flip else (False,)
-    views = [PhotoView(photo, side) for photo in train for side in sides]
-    views += [PhotoView(photo, False) for photo in [*held_out, *classes]]
+    sides = _sides(recipe)
+    views = [*_views(train, held_out, sides), *(PhotoView(photo, False) for photo in classes)]
 
     def progress(done: int, total: int) -> None:
         run.progress("encode", done, total)
