@@ -19,13 +19,15 @@ from PIL import Image
 
 from ..trainers.errors import SubjectError
 from ..trainers.files import write_whole
+from ..trainers.masks import mask_of
 from ..trainers.photo_checks import BLURRED, fingerprint, sharpness, twin_of
 from ..trainers.pictures import open_picture, to_srgb
 from ..trainers.recipe import Subject
-from ..trainers.subject import Photo, load_pixels, read_subject
+from ..trainers.subject import Photo, is_beside, load_pixels, read_subject
 from .encode import webp
 
 WHOLE_SIDE = 640
+DARK = 0.3
 MOST = 300  # photographs that are shown; any number is trained
 FOLDER = "likeness"  # below ComfyUI's folder of temporary files
 KEPT = 16  # views of folders
@@ -106,7 +108,7 @@ class PhotoViews:
 
 def _check_count(folder: Path) -> None:
     files = folder.iterdir() if folder.is_dir() else ()
-    count = sum(path.suffix.lower() != ".txt" for path in files)
+    count = sum(not is_beside(path) for path in files)
     if count > MOST:
         raise SubjectError(
             f"The folder has {count:,} files, and at most {MOST} are shown here. All are read when "
@@ -178,7 +180,7 @@ def _card(photo: Photo, blurred: bool, twin: str | None) -> dict[str, Any]:
 
 def _stem(photo: Photo) -> str:
     """Names the pictures of a photograph by all that decides them."""
-    content = repr((photo.digest, photo.box, photo.size))
+    content = repr((photo.digest, photo.box, photo.size, photo.mask_digest))
     return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
@@ -188,6 +190,9 @@ def _looked_at(photo: Photo, temp: Path) -> tuple[float, np.ndarray]:
     pixels = load_pixels(photo)
     whole = to_srgb(open_picture(photo.path))
     whole.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if (mask := mask_of(photo)) is not None:  # what counts little is dark, as what is cut off
+        dark = whole.point(lambda value: round(value * DARK))
+        whole = Image.composite(whole, dark, mask.resize(whole.size))
     for name, image in (("whole", whole), ("crop", Image.fromarray(pixels))):
         write_whole(temp / FOLDER / f"{_stem(photo)}-{name}.webp", webp(image), lasting=False)
     return sharpness(pixels), fingerprint(pixels)

@@ -54,11 +54,18 @@ def load_mask(photo: Photo, flip: bool = False) -> np.ndarray | None:
     None without a mask. Raises SubjectError when the file is gone, or not the one that was
     checked.
     """
-    if photo.mask is None:
+    mask = mask_of(photo)
+    if mask is None:
         return None
-    mask = _alpha(_opened(photo)) if photo.mask == photo.path else _grey(photo)
     values = _cropped(photo, mask)
     return np.ascontiguousarray(values[:, ::-1] if flip else values)
+
+
+def mask_of(photo: Photo) -> Image.Image | None:
+    """The mask of the whole picture, grey, of any size; as `load_mask`."""
+    if photo.mask is None:
+        return None
+    return _alpha(_opened(photo)) if photo.mask == photo.path else _grey(photo)
 
 
 def _opened(photo: Photo) -> Image.Image:

@@ -132,13 +132,13 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
         raise SubjectError(f"The folder {folder} cannot be read: {error.strerror}.") from None
     inner = [path.name for path in entries if path.is_dir()]
     notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
-    files = [path for path in entries if path.is_file() and not _is_beside(path)]
+    files = [path for path in entries if path.is_file() and not is_beside(path)]
     if not files:
         raise SubjectError(f"The folder {folder} has no photographs; put some into it.")
     return files, notes
 
 
-def _is_beside(path: Path) -> bool:
+def is_beside(path: Path) -> bool:
     """Whether a file belongs to a photograph: its caption or its mask."""
     return path.suffix.lower() == ".txt" or is_mask(path)
 

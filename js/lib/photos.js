@@ -49,7 +49,7 @@ export async function readPhotos(ask, isAwaited, pause = PAUSE) {
  */
 export function checkWords(photos, token, prompt) {
   const [word, text] = [token, prompt].map((value) => (isText(value) ? value.trim() : ""));
-  markCaptions(photos, word);
+  markCaptions(photos, word, text);
   const prompted = photos.some(({ caption }) => !caption);
   return prompted && word && !hasToken(text, word)
     ? [`The prompt lacks the token ${word}: nothing is learned for it.`]
@@ -81,11 +81,15 @@ export function marksOf(photo) {
   ].filter(Boolean);
 }
 
-/** Marks the photographs whose caption does not name the subject, as `missing`, in place. */
-export function markCaptions(photos, token) {
+/**
+ * Marks the photographs whose caption does not name the subject, as `missing`, in place. A prompt
+ * with {caption} may name the subject itself.
+ */
+export function markCaptions(photos, token, prompt = "") {
   const word = isText(token) ? token.trim() : "";
+  const framed = prompt.includes("{caption}") && hasToken(prompt, word);
   for (const photo of photos) {
-    const named = !isText(photo.caption) || hasToken(photo.caption, word);
+    const named = framed || !isText(photo.caption) || hasToken(photo.caption, word);
     photo.missing = named ? null : word;
   }
 }

@@ -74,6 +74,14 @@ test("another token is looked for in the photographs that were read", () => {
   assert.deepEqual(checkWords(photos, undefined, undefined), []);
 });
 
+test("a prompt with a place for the caption may name the subject itself", () => {
+  const photos = [{ ...PHOTO, caption: "in the kitchen" }];
+  assert.deepEqual(checkWords(photos, "sks", "a photo of {token} man, {caption}"), []);
+  assert.equal(photos[0].missing, null);
+  checkWords(photos, "sks", "a photo of a man, {caption}");
+  assert.equal(photos[0].missing, "sks");
+});
+
 test("photographs are asked for until they are read, or nobody waits", async () => {
   const views = [{ reading: true }, { reading: true }, { photos: [] }, { reading: true }];
   const ask = async () => views.shift();

@@ -124,6 +124,21 @@ def test_the_subject_panel_shows_crops_marks_and_what_is_refused(nodes, photos, 
     json.dumps(view)
 
 
+def test_what_a_mask_leaves_out_is_dark_on_the_whole_photograph(nodes, tmp_path):
+    folder = tmp_path / "input" / "masked"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (128, 128), "white").save(folder / "a.png")
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (0, 0, 64, 128))
+    mask.save(folder / "a-masklabel.png")
+    (plain,) = ask(nodes, folder="masked")["photos"]
+    (card,) = ask(nodes, folder="masked", mask='"file"')["photos"]
+    assert plain["whole"] != card["whole"]
+    with Image.open(tmp_path / "temp" / "likeness" / card["whole"]) as whole:
+        left, right = (whole.convert("L").getpixel((x, 64)) for x in (10, 118))
+    assert left > 250 and right < 90
+
+
 def test_another_crop_has_pictures_of_its_own(nodes, photos):
     first, second = ask(nodes), ask(nodes, buckets="true")
     assert first["photos"][0]["crop"] != second["photos"][0]["crop"]
