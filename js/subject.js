@@ -21,7 +21,9 @@ import { reasonOf } from "./lib/refusal.js";
 import { settingOf } from "./lib/wires.js";
 
 const NODE = "Likeness_Subject";
-const WIDGETS = ["folder", "resolution", "crop", "face_share", "buckets", "captions", "mask"];
+const WIDGETS = [
+  "folder", "resolution", "crop", "face_share", "buckets", "captions", "mask", "enlarge",
+];
 const WORDS = ["token", "prompt"];
 const BUNDLED = "miniature (bundled)"; // no folder of the user's
 const WAIT = 400; // ms after the last change

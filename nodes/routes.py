@@ -24,7 +24,7 @@ from .viewer import VIEW
 Query = dict[str, str]
 
 # The widgets of a subject that decide how photographs are cropped; their values come as JSON.
-SUBJECT = ("resolution", "crop", "face_share", "buckets", "captions", "mask")
+SUBJECT = ("resolution", "crop", "face_share", "buckets", "captions", "mask", "enlarge")
 
 _views = PhotoViews()
 

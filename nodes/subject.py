@@ -138,6 +138,17 @@ class Subject(io.ComfyNode):
                     extra_dict=ADVANCED,
                     tooltip="How much the rest of a masked picture counts, the subject being 1.",
                 ),
+                io.Float.Input(
+                    "enlarge",
+                    default=1.0,
+                    min=1.0,
+                    max=4.0,
+                    step=0.1,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="Photographs smaller than the resolution are enlarged, at most so many "
+                    "times; 1: refused. 1.5 does little harm, if most are large enough.",
+                ),
             ],
             outputs=[
                 SubjectType.Output(id="subject", display_name="subject"),

@@ -92,10 +92,13 @@ class Subject(Part):
     face whose height is less than `face_share` of the crop's is cropped closer (0: never), to no
     fewer pixels than it is trained with. `holdout` photographs are kept for the validation loss
     only. A `mask` says where the subject is: the picture's own transparency (alpha), or a file
-    beside it; the loss counts `unmasked_weight` times outside.
+    beside it; the loss counts `unmasked_weight` times outside. A photograph that is smaller than
+    what it is trained at is enlarged, at most `enlarge` times, or refused.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"face_share", "mask", "unmasked_weight"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"face_share", "mask", "unmasked_weight", "enlarge"}
+    )
 
     digest: Digest | None = None
     token: Token = "sks"
@@ -110,6 +113,7 @@ class Subject(Part):
     holdout: int = Field(0, ge=0, le=1000)
     mask: Literal["none", "alpha", "file"] = "none"
     unmasked_weight: float = Field(0.1, ge=0, le=1)
+    enlarge: float = Field(1.0, ge=1, le=4)
 
 
 class Prior(Part):

@@ -194,14 +194,19 @@ def read_photo(
     size = bucket_for(width, height, resolution) if spec.buckets else (resolution, resolution)
     face = find_face(image) if find_face is not None else None
     box = crop_box(width, height, size, face, spec.face_share)
-    if box[2] - box[0] < size[0] or box[3] - box[1] < size[1]:
+    enlarged = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
+    if enlarged > max(1.0, spec.enlarge):
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
-            f"where {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
+            f"where {size[0]}x{size[1]} is needed; use a larger picture, a lower resolution, or "
+            f"'enlarge' {math.ceil(enlarged * 100) / 100:g}"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     photo = Photo(path, digest, width, height, box, size, face=face is not None)
-    return masked(photo, spec.mask, image)
+    photo, notes = masked(photo, spec.mask, image)
+    if enlarged > 1:
+        notes.append(f"{path.name}: enlarged {enlarged:.2f} times; it teaches blur, too.")
+    return photo, notes
 
 
 def crop_box(

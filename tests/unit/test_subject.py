@@ -228,6 +228,15 @@ def test_folders_without_photographs(tmp_path):
         read_subject(tmp_path, SMALL)
 
 
+def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
+    put(tmp_path, "small.png", picture(48, 60))
+    with pytest.raises(SubjectError, match=r"'enlarge' 1\.34"):
+        read_subject(tmp_path, Subject(resolution=64, enlarge=1.3))
+    photos = read_subject(tmp_path, Subject(resolution=64, enlarge=1.34))
+    assert load_pixels(photos.photos[0]).shape == (64, 64, 3)
+    assert photos.notes == ("small.png: enlarged 1.33 times; it teaches blur, too.",)
+
+
 def test_holdout_must_leave_a_photograph(tmp_path):
     for name in "abc":
         put(tmp_path, f"{name}.png")
@@ -354,6 +363,23 @@ def test_the_face_crop_follows_the_largest_face(tmp_path, monkeypatch):
     (photo,) = read_subject(tmp_path, Subject(resolution=64, crop="face")).photos
     assert photo.face
     assert photo.box == (800, 0, 1600, 800)
+
+
+@pytest.mark.parametrize(
+    ("spec", "box"),
+    [
+        ({"crop": "face", "face_share": 0.0}, (0, 0, 800, 800)),
+        ({"crop": "face", "face_share": 0.25}, (200, 104, 600, 504)),
+        ({"crop": "face", "face_share": 1.0}, (336, 213, 464, 341)),  # no fewer pixels
+        ({"crop": "centre", "face_share": 0.25}, (0, 0, 800, 800)),
+    ],
+)
+def test_a_face_of_less_than_its_share_is_cropped_closer(tmp_path, monkeypatch, spec, box):
+    put(tmp_path, "a.png", picture(800, 800))
+    with_detector(monkeypatch, [Rectangle(350, 214, 450, 314)])
+    (photo,) = read_subject(tmp_path, Subject(resolution=128, **spec)).photos
+    assert photo.box == box
+    assert load_pixels(photo).shape == (128, 128, 3)
 
 
 def test_without_a_face_the_centre_is_used_and_told(tmp_path, monkeypatch):
