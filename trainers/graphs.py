@@ -27,7 +27,7 @@ Tensors = tuple[Tensor, ...]
 Work = Callable[[Tensors, Any], Tensor]
 
 WARM_UP = 3  # calls before the recording, in which libraries choose and prepare their kernels
-RECORDINGS = 8  # each holds its inputs and output; with more kinds of batches the rest is plain
+RECORDINGS = 16  # more than there are buckets; each holds its inputs and output, the rest is plain
 
 
 class Recorder(Protocol):
