@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..trainers import ldm_names
 from ..trainers.adapter_names import list_names
-from ..trainers.base_file import identify, prediction_of
 from ..trainers.base_model import BaseModel
 from ..trainers.diffusers_folder import read_folder
 from ..trainers.errors import AdapterError
@@ -27,7 +26,6 @@ def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: flo
     file that is damaged, and AdapterError, with nothing changed, for one of another base.
     """
     tensors = read_folder(path) if path.is_dir() else read_weights(path)
-    predicted = identify(path).prediction if path.is_dir() else prediction_of(tensors)
     parts = (
         (model.unet, _unet(model, tensors), strength_unet),
         (model.text_encoder, _text_encoder(model, tensors), strength_text),
@@ -36,8 +34,6 @@ def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: flo
         _check(path.name, dict(module.named_parameters()), tuned)
     for module, tuned, strength in parts:
         _move(module, tuned, strength)
-    if predicted == "v_prediction":  # a file that says nothing may be of either kind
-        model.prediction = predicted
 
 
 def _unet(model: BaseModel, tensors: State) -> State:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..trainers.adapter import clip_skip_of
-from ..trainers.base_file import digest_of
+from ..trainers.adapter import clip_skip_of, trained_prediction
+from ..trainers.base_file import digest_of, identify
 from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.memory import release_memory
@@ -151,7 +151,10 @@ def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
     control = None if files.controlnet is None else _control_file(files.controlnet)
     adapters = {one.name: digest(one.adapter) for one in taught}
     skips = {one.name: clip_skip_of(one.adapter) for one in taught if one.adapter}
-    return plan.matrix(adapters, digest(files.base), digest(control), skips)
+    said = {one.name: trained_prediction(one.adapter) for one in taught if one.adapter}
+    usual = identify(files.base).prediction
+    others = {name: kind for name, kind in said.items() if kind not in (None, usual)}
+    return plan.matrix(adapters, digest(files.base), digest(control), skips, others)
 
 
 def _check_control(plan: PlanFile, files: Files) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,8 +22,9 @@ from PIL import Image
 
 from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata
 from ..trainers.base_file import digest_of
-from ..trainers.errors import AdapterError
+from ..trainers.errors import AdapterError, SubjectError
 from ..trainers.files import replace
+from ..trainers.pictures import open_picture
 from ..trainers.recipe import Recipe
 from ..trainers.runs import RunFolder
 from ..trainers.stripped import strip_prompts
@@ -109,20 +111,22 @@ def export(
         prompts: leave out, if false, all words that the user wrote: the comparison shows them, and
             captions are such.
 
-    Raises LikenessError, and ComparisonError if `target` exists.
+    Raises LikenessError that names the file which cannot be read or written; ComparisonError if
+    `target` exists.
     """
     if target.exists():
         raise ComparisonError(f"{target} exists: move it, or name another file with --to.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
             names = _fill(_Archive(archive), shared, workflow, photographs, prompts)
         replace(partial, target)
     except OSError as error:
         raise ComparisonError(f"{target} cannot be written: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return names
 
 
@@ -170,7 +174,9 @@ class _Archive:
 
 def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[str, float]) -> None:
     try:
-        old = read_header(path).metadata
+        old, file = read_header(path).metadata, open(path, "rb")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise AdapterError(f"{path} {error}. Adapters are whole .safetensors files.") from None
     new = old if prompts else strip_prompts(old)
@@ -178,7 +184,7 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
     new = {key: text if key in own else _without_folders(text) for key, text in new.items()}
     if scores:
         new[SCORES] = json.dumps(scores)
-    with open(path, "rb") as file:
+    with file:
         begin = file.read(8)
         header = file.read(int.from_bytes(begin, "little"))
         if new != old:
@@ -223,7 +229,7 @@ def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[st
     if folder is not None:
         for name in (PLAN_FILE, AGAIN_FILE, SCORES_FILE, REPORT_FILE):
             if (folder / name).is_file():
-                yield name, (folder / name).read_bytes()
+                yield name, _bytes(folder / name)
         if (sheet := newest_sheet(folder)) is not None:
             data, text = _sheet(sheet)
             yield "sheet.png", data
@@ -235,11 +241,21 @@ def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[st
 
 def _sheet(path: Path) -> tuple[bytes, dict[str, Any]]:
     """A sheet's PNG with its text chunks cleaned, and those chunks."""
-    with Image.open(path) as image:
-        texts = dict(getattr(image, "text", {}))
-        image.load()
-        chunks = {key: without_folders_within(_parsed(text)) for key, text in texts.items()}
-        return sheet_png(image.convert("RGB"), chunks), chunks
+    try:
+        open_picture(path)  # knows all that PIL raises
+        with Image.open(path) as image:
+            texts = dict(getattr(image, "text", {}))
+            chunks = {key: without_folders_within(_parsed(text)) for key, text in texts.items()}
+            return sheet_png(image.convert("RGB"), chunks), chunks
+    except (SubjectError, RecursionError) as error:
+        raise ComparisonError(f"{path} cannot be read: {error}.") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _parsed(text: str) -> Any:
@@ -289,6 +305,6 @@ def _photographs(run: RunFolder | None, *, captions: bool) -> Iterator[tuple[str
         )
     for number, photo in enumerate(found.photos, 1):
         name = f"photographs/{number:02d}"
-        yield f"{name}{photo.path.suffix.lower()}", photo.path.read_bytes()
+        yield f"{name}{photo.path.suffix.lower()}", _bytes(photo.path)
         if captions and photo.caption is not None:
             yield f"{name}.txt", photo.caption.encode()

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..trainers.adapter import Prediction
 from ..trainers.recipe import Digest, Name, Part, Size, explain
 from .errors import ComparisonError
 from .poses import Pose, choose_pose, fit_pose
@@ -30,10 +31,11 @@ class Variant(Part):
     """One way of teaching: a name for its rows, and what is put on the base.
 
     `adapter` is the digest of a LoRA or a full fine-tune, None the untouched base. `with_pose`
-    None: as the plan says. `clip_skip` is that of the adapter's training.
+    None: as the plan says. `clip_skip` is that of the adapter's training, `prediction` what that
+    took the base to predict, where the base's file says otherwise.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"clip_skip"})
+    later: ClassVar[frozenset[str]] = frozenset({"clip_skip", "prediction"})
 
     name: Name
     adapter: Digest | None = None
@@ -41,6 +43,7 @@ class Variant(Part):
     strength_text: Strength = 1.0
     with_pose: WithPose | None = None
     clip_skip: int = Field(1, ge=1, le=12)
+    prediction: Prediction | None = None
 
 
 class Picture(Part):
@@ -189,6 +192,7 @@ class Plan(Part):
             "picture": self.picture.model_dump(),
             "pose": pose and [pose.aspect, pose.people, self.control.model_dump()],
             **({"clip_skip": taught.clip_skip} if taught and taught.clip_skip > 1 else {}),
+            **({"prediction": taught.prediction} if taught and taught.prediction else {}),
         }
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -254,5 +258,9 @@ def plan_from_data(data: Any) -> Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Plan of a JSON file. Raises ComparisonError."""
-    return plan_from_data(read_json(path))
+    """Plan of a JSON file. Raises ComparisonError that names it."""
+    data = read_json(path)
+    try:
+        return plan_from_data(data)
+    except ComparisonError as error:
+        raise ComparisonError(f"{path}: {error}") from None

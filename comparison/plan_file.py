@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator
 
+from ..trainers.adapter import Prediction
 from ..trainers.errors import RecipeError
 from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, explain
@@ -129,10 +130,12 @@ class PlanFile(Part):
         base: str | None = None,
         control: str | None = None,
         clip_skips: Mapping[str, int] | None = None,
+        predictions: Mapping[str, Prediction] | None = None,
     ) -> Plan:
         """The plan of digests: `adapters` by row (None: the base), `base`, and the ControlNet's.
 
-        `clip_skips` are those of the adapters' trainings, by row, where they are known.
+        `clip_skips` are those of the adapters' trainings, by row, where they are known, and
+        `predictions` what those took the base to predict, where its file says otherwise.
 
         Raises ComparisonError.
         """
@@ -144,6 +147,7 @@ class PlanFile(Part):
                 strength_text=row.strength_text,
                 with_pose=row.with_pose,
                 clip_skip=(clip_skips or {}).get(row.name, 1),
+                prediction=(predictions or {}).get(row.name),
             )
             for row in self.rows
         ]

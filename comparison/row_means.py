@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from .errors import ComparisonError
 from .matrix import read_plan
 from .reading import read_json
 from .study import PLAN_FILE, SCORES_FILE
@@ -12,8 +14,16 @@ from .study import PLAN_FILE, SCORES_FILE
 def newest_comparison(comparisons: Path, digest: str) -> Path | None:
     """The folder, of those in `comparisons`, that was last drawn with the adapter of a digest."""
     plans = comparisons.glob(f"*/{PLAN_FILE}")
-    found = [path for path in plans if digest in path.read_text(encoding="utf-8", errors="replace")]
+    found = [path for path in plans if digest in _text(path)]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+
+
+def _text(path: Path) -> str:
+    """What is in a file, "" where it cannot be read: it is then not known to have the adapter."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def means_of(comparison: Path, digest: str) -> dict[str, float]:
@@ -32,10 +42,20 @@ def means_of(comparison: Path, digest: str) -> dict[str, float]:
     ]
     first = [cell for cell in plan.cells() if cell.column == 0 and cell.variant in names]
     rows = [cell.row for cell in sorted(first, key=lambda cell: cell.with_pose)]
-    found = read_json(comparison / SCORES_FILE)
+    path = comparison / SCORES_FILE
+    try:
+        return _means(read_json(path), rows[0]) if rows else {}
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError):
+        raise ComparisonError(
+            f"{path} is damaged, or of another version: delete it, or score the comparison again."
+        ) from None
+
+
+def _means(scores: Any, row: int) -> dict[str, float]:
+    """The means of a row, as parsed JSON says. Raises what tables of the wrong shape raise."""
     return {
-        f"{measure['label']} {measure['key'].partition('.')[2]}": round(one["mean"], 4)
-        for measure in found["measures"]
-        for one in [found["rows"][measure["key"]][rows[0]] if rows else None]
+        f"{measure['label']} {measure['key'].partition('.')[2]}": round(float(one["mean"]), 4)
+        for measure in scores["measures"]
+        for one in [scores["rows"][measure["key"]][row]]
         if one is not None
     }

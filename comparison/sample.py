@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..trainers import lora
-from ..trainers.adapter import load_adapter
+from ..trainers.adapter import load_adapter, trained_prediction
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
 from ..trainers.cpu import fit_to_cpu
@@ -32,7 +32,8 @@ def load_with_adapter(
     """The base with a LoRA merged in, or moved towards a full fine-tune.
 
     `strength_text` is the text encoder's, None: the same. The VAE is always the base's, as behind
-    Load Adapter in ComfyUI. Raises BaseModelError or AdapterError.
+    Load Adapter in ComfyUI. What the UNet predicts is as the adapter was trained, where it says so
+    and has any strength. Raises BaseModelError or AdapterError.
     """
     model = load_base(base, tokenizers, dtype=dtype, device=device)
     if device == "cpu":
@@ -44,6 +45,8 @@ def load_with_adapter(
         blend(model, adapter, *strengths)
     else:
         lora.apply(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
+    if any(strengths):
+        model.prediction = trained_prediction(adapter) or model.prediction
     return model
 
 

@@ -43,6 +43,13 @@ def is_full(path: Path) -> bool:
     return path.is_dir() or any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path))
 
 
+def with_clip_skip(clip: Any, skipped: int) -> Any:
+    """A copy of a CLIP that reads its text encoder's layer `skipped` from the end, from 1."""
+    clip = clip.clone()
+    clip.clip_layer(-skipped)
+    return clip
+
+
 def checkpoint_of(model: Any) -> Path | None:
     """The file that core's loader made a MODEL from, where ComfyUI says so."""
     try:
@@ -134,12 +141,17 @@ def _interpolate(
     check_checkpoint(path.name, "UNet", _shapes(unet), base, family)
     text = host.text_encoder_tensors(model, tensors)
     check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip), family)
-    if any(strengths) and host.is_patched(model, clip):
+    if any(strengths) and _is_patched(model, clip):
         raise AdapterError(
             f"{path.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
             "changed: load it first, straight behind the checkpoint, and the LoRAs after it."
         )
     return _moved(model, unet, strengths[0]), _moved(clip, text, strengths[1])
+
+
+def _is_patched(model: Any, clip: Any) -> bool:
+    """Whether a LoRA or another patch is already on the model or on its text encoder."""
+    return bool(model.patches or clip.patcher.patches)
 
 
 def _moved(target: Any, tuned: dict[str, Any], strength: float) -> Any:

@@ -11,7 +11,9 @@ from typing import Any
 
 import comfy
 import comfy.lora
+import comfy.model_base
 import comfy.model_management
+import comfy.model_sampling
 import comfy.utils
 import folder_paths
 from comfy.cli_args import args
@@ -231,11 +233,6 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return dict(comfy.utils.load_torch_file(str(path), safe_load=True))
 
 
-def is_patched(model: Any, clip: Any) -> bool:
-    """Whether a LoRA or another patch is already on the model or on its text encoder."""
-    return bool(model.patches or clip.patcher.patches)
-
-
 def model_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of a MODEL's weights by ComfyUI's names (``diffusion_model.…``)."""
     # Values are not read: loaded weights may be another variant's.
@@ -267,6 +264,16 @@ def patched(target: Any, patches: dict[Any, Any], strength: float, keep: float =
     """A clone of a MODEL or CLIP whose weights become keep * weight + strength * patch."""
     clone = target.clone()
     clone.add_patches(patches, strength, keep)
+    return clone
+
+
+def with_v_prediction(model: Any) -> Any:
+    """A MODEL that is sampled as one that predicts v: a copy, unless it is so already."""
+    if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION):
+        return model
+    clone, base = model.clone(), comfy.model_base
+    sampling = base.model_sampling(model.model.model_config, base.ModelType.V_PREDICTION)
+    clone.add_object_patch("model_sampling", sampling)
     return clone
 
 
@@ -308,13 +315,6 @@ def forget_progress(node_id: str) -> None:
     ]
     for key in done:
         del known[key]
-
-
-def with_clip_skip(clip: Any, skipped: int) -> Any:
-    """A copy of a CLIP that reads its text encoder's layer `skipped` from the end, from 1."""
-    clip = clip.clone()
-    clip.clip_layer(-skipped)
-    return clip
 
 
 def with_metadata() -> bool:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from ..comparison.row_means import means_of, newest_comparison
-from ..trainers.adapter import SCORES, AdapterInfo, clip_skip_of, read_metadata
+from ..trainers.adapter import (
+    SCORES,
+    AdapterInfo,
+    clip_skip_of,
+    read_metadata,
+    trained_prediction,
+)
 from ..trainers.base_file import PARTS, known_digest
 from ..trainers.errors import AdapterError, LikenessError
-from .adapters import apply_adapter, checkpoint_of
-from .host import has_model, io, model_names, model_path, output_folder, with_clip_skip
+from .adapters import apply_adapter, checkpoint_of, with_clip_skip
+from .host import has_model, io, model_names, model_path, output_folder, with_v_prediction
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 from .study import cache_folder, study_folder
 from .widgets import known_as
+
+_MOST = 1e9  # of a score that is shown
 
 KINDS = ("loras", "checkpoints", "diffusers")
 
@@ -132,6 +139,8 @@ class LoadAdapter(io.ComfyNode):
         skipped = clip_skip_of(path)
         if skipped > 1 and any(strengths):
             clip = with_clip_skip(clip, skipped)
+        if any(strengths) and trained_prediction(path) == "v_prediction":
+            model = with_v_prediction(model)
         return io.NodeOutput(model, clip, label_of(path, *strengths, checkpoint_of(model)))
 
 
@@ -171,8 +180,8 @@ def _means(digest: str | None) -> dict[str, float]:
     try:
         folder = newest_comparison(study_folder(output_folder(), ""), digest)
         return means_of(folder, digest) if folder else {}
-    except (LikenessError, OSError, LookupError, TypeError):
-        return {}  # damaged, or of another version
+    except (LikenessError, OSError):
+        return {}  # damaged, of another version, or gone meanwhile
 
 
 def lessons(info: AdapterInfo) -> list[str]:
@@ -197,5 +206,5 @@ def scores_in(metadata: Mapping[str, str]) -> dict[str, float]:
     return {
         name[:40]: value
         for name, value in known
-        if isinstance(value, int | float) and math.isfinite(value)
+        if isinstance(value, int | float) and abs(value) < _MOST
     }

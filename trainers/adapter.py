@@ -1,7 +1,6 @@
 """Adapter files: writing them whole, what they say of themselves, and reading any kind back.
 
-Safetensors with kohya's tensor names. The metadata has kohya's ``ss_`` keys, the ``modelspec.``
-keys of github.com/Stability-AI/ModelSpec 1.0.0, and under ``likeness.`` the whole recipe.
+Safetensors with kohya's tensor names, and the metadata of `adapter_metadata`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from .adapter_names import (
     METADATA_KEY,
     declared_alphas,
-    file_alpha,
     guess_family,
     kohya_name,
     normalise,
 )
+from .base_file import identify, prediction_of
 from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
 from .files import is_full, replace, sync_folder
-from .recipe import LoRA, Recipe, recipe_from_json
+from .recipe import Recipe, recipe_from_json
 from .tensor_file import MEGABYTE, Header, read_header, serialise
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
 RECIPE = "likeness.recipe"
 STRIPPED = "likeness.recipe_without_prompts"
 SCORES = "likeness.scores"  # a JSON object of numbers by name
+PREDICTION = "modelspec.prediction_type"  # "epsilon" or "v"
+
+Prediction = Literal["epsilon", "v_prediction"]
 
 
 # Writing.
@@ -120,85 +122,6 @@ def _compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-# Metadata.
-
-
-def metadata_for(
-    recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon",
-    precision: str | None = None,
-) -> dict[str, str]:  # fmt: skip
-    """The metadata of a result after `steps` optimizer steps, with one loss for each.
-
-    `prediction` is the base model's, ``epsilon`` or ``v_prediction``; `precision` the one computed
-    in. No path, user or time of day is in it: the same run gives the same file.
-    """
-    subject = recipe.subject
-    metadata = {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": recipe.name,
-        "modelspec.resolution": f"{subject.resolution}x{subject.resolution}",
-        "modelspec.prediction_type": {"v_prediction": "v"}.get(prediction, prediction),
-        "modelspec.trigger_phrase": f"{subject.token} {subject.class_word}",
-        "likeness.version": "1",
-        "likeness.steps": str(steps),
-        RECIPE: recipe.to_json(indent=None),
-    }
-    if losses:
-        metadata["likeness.loss"] = f"{late_loss(losses):.6g}"
-    if isinstance(recipe.method, LoRA):
-        metadata |= {
-            "modelspec.architecture": "stable-diffusion-v1/lora",
-            "modelspec.implementation": "diffusers",
-        }
-        computed = precision or recipe.compute.precision
-        return metadata | _kohya_metadata(recipe, recipe.method, steps, computed)
-    return metadata | {
-        "modelspec.architecture": "stable-diffusion-v1",
-        "modelspec.implementation": "https://github.com/CompVis/stable-diffusion",
-    }
-
-
-def late_loss(losses: Sequence[float]) -> float:
-    """Mean of the last tenth of the losses, at least one: single steps are mostly noise."""
-    tail = losses[-max(1, len(losses) // 10) :]
-    return sum(tail) / len(tail)
-
-
-def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) -> dict[str, str]:
-    """The ``ss_`` keys of kohya's sd-scripts that its readers show or search by."""
-    rate = recipe.optimizer.learning_rate
-    text = recipe.text_encoder
-    alpha = file_alpha(method)
-    values: dict[str, Any] = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": method.rank,
-        "ss_network_alpha": alpha,
-        "ss_network_dropout": method.dropout or None,
-        "ss_base_model_version": "sd_v1",
-        "ss_output_name": recipe.name,
-        "ss_learning_rate": rate,
-        "ss_unet_lr": rate,
-        "ss_text_encoder_lr": (text.learning_rate or rate) if text.train else None,
-        "ss_optimizer": recipe.optimizer.name,
-        "ss_lr_scheduler": recipe.schedule.course,
-        "ss_lr_warmup_steps": recipe.schedule.warmup,
-        "ss_steps": steps,
-        "ss_max_train_steps": recipe.schedule.steps,
-        "ss_gradient_accumulation_steps": recipe.schedule.accumulation,
-        "ss_mixed_precision": {"fp32": "no"}.get(precision, precision),
-        "ss_resolution": f"({recipe.subject.resolution}, {recipe.subject.resolution})",
-        "ss_enable_bucket": recipe.subject.buckets,
-        "ss_clip_skip": recipe.text_encoder.clip_skip,
-        "ss_prior_loss_weight": recipe.prior.weight if recipe.prior else None,
-        "ss_min_snr_gamma": recipe.objective.min_snr_gamma,
-        "ss_noise_offset": recipe.objective.noise_offset or None,
-        "ss_seed": recipe.seed,
-    }
-    if method.targets == "all":
-        values["ss_network_args"] = json.dumps({"conv_dim": method.rank, "conv_alpha": alpha})
-    return {key: str(value) for key, value in values.items() if value is not None}
-
-
 # Reading.
 
 
@@ -206,7 +129,8 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) ->
 class AdapterInfo:
     """What a file says of itself; None where it is silent. `loss` is `late_loss` of the run.
 
-    `family` is a guess from names and shapes, in words; `tensors` counts them.
+    `family` is a guess from names and shapes, in words; `tensors` counts them. `prediction` is what
+    the UNet predicts that it was trained on.
     """
 
     kind: Literal["lora", "dora", "checkpoint", "unknown"]
@@ -218,6 +142,7 @@ class AdapterInfo:
     loss: float | None
     family: str
     metadata: dict[str, str]
+    prediction: Prediction | None = None
 
     @property
     def clip_skip(self) -> int:
@@ -263,7 +188,16 @@ def read_metadata(path: Path) -> AdapterInfo:
         loss=_number(metadata.get("likeness.loss")),
         family=guess_family(header.shapes),
         metadata=metadata,
+        prediction=_prediction(header),
     )
+
+
+def _prediction(header: Header) -> Prediction | None:
+    """Of other programs' files only that of v counts: some say epsilon where they do not know."""
+    said = header.metadata.get(PREDICTION)
+    if said in ("v", "v_prediction") or prediction_of(header.shapes) == "v_prediction":
+        return "v_prediction"
+    return "epsilon" if said == "epsilon" and "likeness.version" in header.metadata else None
 
 
 def _header(path: Path) -> Header:
@@ -294,6 +228,17 @@ def _recipe_or_none(metadata: Mapping[str, str]) -> Recipe | None:
 def clip_skip_of(path: Path) -> int:
     """The clip skip of a file, or 1 of a folder. Raises AdapterError for a damaged file."""
     return 1 if path.is_dir() else read_metadata(path).clip_skip
+
+
+def trained_prediction(path: Path) -> Prediction | None:
+    """What the UNet predicts that a file or folder was trained on, None where it does not say.
+
+    Raises AdapterError for a damaged file, BaseModelError for a damaged folder.
+    """
+    if not path.is_dir():
+        return read_metadata(path).prediction
+    found = identify(path).prediction
+    return found if found == "v_prediction" else None  # without a scheduler a folder says nothing
 
 
 def recipe_of(path: Path) -> Recipe:
@@ -346,5 +291,9 @@ def load_adapter(path: Path) -> dict[str, Tensor]:
 def _peft_configuration(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    with open(path, encoding="utf-8") as file:
-        return {METADATA_KEY: file.read(MEGABYTE)}
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {METADATA_KEY: file.read(MEGABYTE)}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise AdapterError(f"{path} cannot be read: {reason}. Copy it again.") from None

@@ -136,7 +136,8 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         belongs = document["version"] == VERSION and document["recipe"] == digest
         kind = type(state.optimizer).__name__
         belongs = belongs and document.get("optimizer_kind", kind) == kind  # 0.1.0 wrote none
-        belongs = belongs and _fits(weights, state) and (not shadows or _fits(shadows, state))
+        belongs = belongs and _fits(weights, state)
+        belongs = belongs and (state.average is None or _fits(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
         # Of another optimizer they are not even put on the device: they may not fit into it.
         restored = _optimizer_of(state, tensors, document["optimizer"]) if belongs else {}
@@ -170,7 +171,10 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
 
 
 # What reading tables of the wrong shape raises.
-_DAMAGE = (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_DAMAGE = (
+    *(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 
 def _all_there(folder: Path, state: State) -> bool:

@@ -217,6 +217,8 @@ def train(
     Raises RunBusy if another process trains the run, OutOfSpace, RunFailed with the cause and the
     log's path, or the LikenessError of bad input.
     """
+    if processes < 1:
+        raise RunFailed(f"{processes} processes cannot train: ask for at least one.")
     if processes > 1 and device != "cpu":
         _check_gpus(processes)
     folder = prepare(recipe, places, keep_stopped=keep_stopped)
@@ -303,13 +305,20 @@ def _last_words(code: int | None, folder: RunFolder) -> str:
     if code in _WINDOWS_ENDS:
         cause = f"ended with code 0x{code:X} ({_WINDOWS_ENDS[code]})"
     elif code is not None and code < 0:
-        cause = f"was ended by {signal.Signals(-code).name}"
+        cause = f"was ended by {_signal_name(-code)}"
         if -code == getattr(signal, "SIGKILL", 0):
             cause += " (often: out of memory)"
     return (
         f"The training process {cause}. Start again, and it goes on from its last checkpoint.\n"
         f"{log_tail(folder.log)}\nThe log is {folder.log}"
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time one
+        return f"signal {number}"
 
 
 def log_tail(path: Path, lines: int = 5) -> str:

@@ -39,19 +39,30 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     """Trains the prepared run in `path`; returns the exit code.
 
     A stop flag from before `since` (seconds since 1970; None: now) was meant for another process.
-    Everything that goes wrong is said as an event `failed`, with the traceback in the log.
+    Everything that goes wrong is said as an event `failed` and in the log, there with the
+    traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     folder, start = RunFolder(path.absolute()), time.time()
-    accelerator = _accelerator()
     try:
+        _check_prepared(folder)
+        accelerator = _accelerator()
         main = accelerator.is_main_process
         with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
             return _told(folder, accelerator, emit, follow_parent, start)
     except LikenessError as error:
-        # Not an event: another process has the lock, or the disk has no room for one.
+        # Not an event: it is no run, another process has the lock, or the disk has no room for one.
         _log.error("%s", error)
         return error.exit_code
+
+
+def _check_prepared(folder: RunFolder) -> None:
+    """Raises RunFailed for a folder that is none of a run, in which nothing is written then."""
+    if not folder.recipe_file.is_file():
+        raise RunFailed(
+            f"{folder.path} is no folder of a run: it has no recipe.json. Those of `likeness train`"
+            " are in OUTPUT/likeness/runs."
+        )
 
 
 def _accelerator() -> Any:
@@ -86,6 +97,7 @@ def _told(
             with suppress(OSError):  # the log may be on a full disk
                 traceback.print_exc()
         emit("failed", message=str(known), expected=not isinstance(known, Unexpected))
+        _log.error("%s failed: %s", folder.path, known)
         return known.exit_code
     emit("finished", seconds=time.time() - start)
     return 0

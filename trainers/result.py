@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import lora
-from .adapter import metadata_for, save_adapter
+from .adapter import save_adapter
+from .adapter_metadata import metadata_for
 from .base_model import BaseModel, save_single_file
 from .errors import NameTaken
 from .files import make_folder

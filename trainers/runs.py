@@ -177,7 +177,10 @@ class RunFolder:
 
 
 # What reading tables of the wrong shape raises.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 
 def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> RunFolder:
@@ -260,10 +263,19 @@ def continued(recipe: Recipe, places: Places) -> RunFolder:
 
 def earlier_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
     """The other runs whose state a run may begin with: those of the same lesson, then the one that
-    it continues. Raises RecipeError as `continued`.
+    it continues. That one may be gone where the run has a state of its own.
+
+    Raises RecipeError as `continued`.
     """
     found = same_lessons(recipe, places)
-    return found if recipe.continues is None else [*found, continued(recipe, places)]
+    if recipe.continues is None:
+        return found
+    try:
+        return [*found, continued(recipe, places)]
+    except RecipeError:
+        if RunFolder(places.runs / recipe.run_name()).has_state():
+            return found
+        raise
 
 
 def _check_beginning(recipe: Recipe, places: Places) -> None:

@@ -77,7 +77,12 @@ def _add_train(commands: Any) -> None:
 
 
 def find_recipe(text: str) -> tuple[Recipe, Places | None]:
-    """The recipe that RECIPE means, and the places if it is a run folder. Raises RecipeError."""
+    """The recipe that RECIPE means, and the places if it is a run folder. Raises RecipeError.
+
+    A preset's name is the preset also where a folder has it; that is then `./<name>`.
+    """
+    if text in PRESETS:
+        return preset(text), None
     path = Path(text)
     if path.is_dir():
         folder = RunFolder(path)
@@ -278,11 +283,11 @@ def _recipe(given: argparse.Namespace) -> int:
 
 def _clean(given: argparse.Namespace) -> int:
     kept = kept_states(given.output / "likeness" / "runs")
-    if given.yes:
-        kept = [one for one in kept if remove_state(one.run)]
+    done = [one for one in kept if remove_state(one.run)] if given.yes else kept
     for one in kept:
-        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}")
-    total = sum(one.size for one in kept) / 1e6
+        left = "" if one in done else "  (is trained now, and stays as it is)"
+        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{left}")
+    total = sum(one.size for one in done) / 1e6
     said = (
         "deleted" if given.yes else "to be deleted with --yes; these runs cannot be continued then"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,12 @@ from .memory import is_out_of_memory
 
 _NAMES = {torch.float16: "F16", torch.float32: "F32"}
 _MARGIN = 16 << 20  # bytes left free on the disk
+
+# What torch raises of a damaged pickle, beside UnpicklingError.
+_DAMAGE = (
+    *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError),
+    *(struct.error, zipfile.BadZipFile),
+)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -49,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path.name} is damaged or holds more than weights. It was not opened, because such "
             f"a file can run code: convert it to .safetensors. ({str(error).splitlines()[0]})"
         ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError) as error:
+    except _DAMAGE as error:
         if is_out_of_memory(error):
             raise
         raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None

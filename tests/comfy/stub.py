@@ -62,7 +62,8 @@ def install(folders: dict[str, Any] | None = None) -> Any:
     `folders` are attributes of `folder_paths`; by default there are no files.
     """
     if "folder_paths" not in sys.modules:
-        names = ["comfy", "comfy.lora", "comfy.model_management", "comfy.utils", "comfy.cli_args"]
+        names = ["comfy", "comfy.lora", "comfy.model_base", "comfy.model_management"]
+        names += ["comfy.model_sampling", "comfy.utils", "comfy.cli_args"]
         names += ["comfy_execution", "comfy_execution.graph_utils", "comfy_execution.progress"]
         names += ["comfy_execution.graph", "folder_paths", "server", "nodes"]
         for name in [*names, "comfy_api", "comfy_api.v0_0_2"]:

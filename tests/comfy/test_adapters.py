@@ -103,7 +103,8 @@ def learned(request, comfy, ours):
     """A saved adapter of one kind with random weights, and what peft draws with it."""
     import torch
     from likeness.trainers import lora
-    from likeness.trainers.adapter import metadata_for, save_adapter
+    from likeness.trainers.adapter import save_adapter
+    from likeness.trainers.adapter_metadata import metadata_for
     from likeness.trainers.recipe import LoRA, Recipe
 
     method = LoRA(**KINDS[request.param])

@@ -93,7 +93,8 @@ def write_loras(base, folder):
     """One LoRA of alpha 2 and rank 4 in every naming, written by the libraries themselves."""
     import torch
     from likeness.trainers import lora
-    from likeness.trainers.adapter import metadata_for, save_adapter
+    from likeness.trainers.adapter import save_adapter
+    from likeness.trainers.adapter_metadata import metadata_for
     from likeness.trainers.recipe import LoRA, Recipe
 
     method, parts = LoRA(rank=4, alpha=2.0), (base.unet, base.text_encoder)
@@ -272,7 +273,8 @@ def test_each_variant_is_as_it_was_after_any_other(server, files):
 
 
 def test_the_label_says_what_is_loaded(server, files):
-    from likeness.trainers.adapter import metadata_for, save_adapter
+    from likeness.trainers.adapter import save_adapter
+    from likeness.trainers.adapter_metadata import metadata_for
     from likeness.trainers.base_file import digest_of
     from likeness.trainers.recipe import Recipe
     from safetensors.torch import load_file

@@ -71,7 +71,8 @@ def write_adapters(checkpoint, models):
     """The files of ADAPTERS, of random weights."""
     import torch
     from likeness.trainers import lora
-    from likeness.trainers.adapter import metadata_for, save_adapter
+    from likeness.trainers.adapter import save_adapter
+    from likeness.trainers.adapter_metadata import metadata_for
     from likeness.trainers.base_model import load_base, save_single_file
     from likeness.trainers.recipe import LoRA, Recipe
 

@@ -194,6 +194,18 @@ def test_cores_lora_loader_draws_what_load_adapter_draws(comfy, lora):
     assert "not loaded" not in log.lower()
 
 
+def test_a_lora_that_learned_v_is_drawn_so_on_both_paths(comfy, terminal, lora):
+    from likeness.trainers.adapter import PREDICTION, read_metadata
+    from safetensors.torch import load_file, save_file
+
+    folder = comfy.home / "output" / "loras"
+    metadata = read_metadata(folder / lora).metadata | {PREDICTION: "v"}
+    save_file(load_file(folder / lora), folder / "learned-v.safetensors", metadata)
+    core, _ = drawn(comfy, drawing("learned-v.safetensors"))
+    assert far(core, terminal(folder / "learned-v.safetensors")).most <= LEVELS
+    assert far(core, terminal(folder / lora)).mean > 1, "it must show, or nothing is compared"
+
+
 # Full fine-tunes
 
 

@@ -10,6 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import ControlNetModel
+from likeness.comparison.keypoints import yoga_poses
+from likeness.trainers.base_model import load_base
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,22 +175,44 @@ def training(runs):
     return sum('"step"' in path.read_text() for path in runs.glob("*/events.jsonl"))
 
 
-def test_rows_with_poses_need_a_controlnet_and_draw_with_it(compare, base, tmp_path):
-    from diffusers import ControlNetModel
-    from likeness.trainers.base_model import load_base
-
+def test_rows_with_poses_need_a_controlnet(compare):
     rows = [{"name": "base", "with_pose": "both"}]
     refused = compare(check=False, rows=rows)
     assert refused.returncode == 1 and "--controlnet FILE" in refused.stderr
-    unet = load_base(base).unet
-    ControlNetModel.from_unet(unet).save_pretrained(tmp_path / "control")
-    compare("--controlnet", tmp_path / "control", "--no-scores", rows=rows)
-    folder = tmp_path / "output" / "likeness" / "comparisons" / "small"
-    plain, posed = (folder / row / "64x96" / "beach.png" for row in ("base", "base_cnet"))
-    assert posed.is_file() and plain.is_file()
-    # An untrained ControlNet changes nothing.
-    assert Image.open(plain).tobytes() == Image.open(posed).tobytes()
-    compare("--without-pose", "--no-scores", rows=rows)
+    compare("--without-pose", "--no-scores", rows=rows, prompts={"prompts": PROMPTS[:1]})
+
+
+@pytest.fixture
+def controlnet(base, tmp_path):
+    """A ControlNet of random weights, also where a new one's are 0."""
+    torch.manual_seed(0)
+    model = ControlNetModel.from_unet(load_base(base).unet)
+    hint = model.controlnet_cond_embedding.conv_out
+    for layer in (*model.controlnet_down_blocks, model.controlnet_mid_block, hint):
+        torch.nn.init.normal_(layer.weight)
+    model.save_pretrained(tmp_path / "control")
+    return tmp_path / "control"
+
+
+def test_each_pose_makes_a_picture_of_its_own(compare, controlnet, tmp_path):
+    def drawn(pose, strength=1.0):
+        compare(
+            *("--controlnet", controlnet, "--no-scores"),
+            rows=[{"name": "base", "with_pose": "both"}],
+            prompts={"prompts": PROMPTS[:1]},
+            class_prompts=False,
+            draws=1,
+            poses=[pose.model_dump(mode="json")],
+            control_strength=strength,
+        )
+        folder = tmp_path / "output" / "likeness" / "comparisons" / "small"
+        plain, posed = (folder / row / "64x96" / "beach.png" for row in ("base", "base_cnet"))
+        return Image.open(plain).tobytes(), Image.open(posed).tobytes()
+
+    one, other = yoga_poses()[:2]
+    (plain, first), (again, second), (_, without) = drawn(one), drawn(other), drawn(one, 0.0)
+    assert plain == again == without
+    assert len({plain, first, second}) == 3
 
 
 @pytest.mark.parametrize(

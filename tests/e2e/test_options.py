@@ -1,6 +1,5 @@
 """Every recipe option does what it says, in whole small runs (in this process, to save time)."""
 
-import dataclasses
 import time
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ from accelerate import Accelerator
 from likeness.trainers import looks, loop
 from likeness.trainers import run as measuring
 from likeness.trainers.loop import train
+from likeness.trainers.optimizers import rate_factor
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
@@ -127,9 +127,9 @@ def test_the_average_of_a_text_encoder_that_froze_is_saved_and_not_its_last_weig
     assert differ(tensors(then), tensors(averaged), "lora_unet_")
 
 
-def test_min_snr_noise_offset_and_clip_skip_change_the_loss(run):
-    first = {
-        name: run(**parts)[0].losses[0]
+def test_what_weighs_and_what_is_asked_of_the_model_change_the_loss(run):
+    told = {
+        name: next(data for kind, data in run(steps=1, **parts)[1] if kind == "step")
         for name, parts in {
             "plain": {},
             "snr": {"objective": {"min_snr_gamma": 0.05}},
@@ -139,7 +139,14 @@ def test_min_snr_noise_offset_and_clip_skip_change_the_loss(run):
             "prior": {"prior": {"weight": 0.5}},
         }.items()
     }
-    assert len({round(loss, 5) for loss in first.values()}) == len(first)
+    loss = {name: data["loss"] for name, data in told.items()}
+    assert len({round(value, 5) for value in loss.values()}) == len(loss)
+    plain, half = told["plain"], told["prior"]
+    assert loss["snr"] < 0.9 * loss["plain"], "it weighs nothing more than 1"
+    for data in (plain, half):
+        assert data["loss"] == pytest.approx(data["instance_loss"] + data["prior_loss"], rel=1e-5)
+    assert half["instance_loss"] == pytest.approx(plain["instance_loss"], rel=1e-5)
+    assert half["prior_loss"] == pytest.approx(0.5 * plain["prior_loss"], rel=1e-5)
 
 
 def test_words_that_are_cut_off_prompts_are_told_once_before_anything_is_drawn(run):
@@ -176,10 +183,35 @@ def test_buckets_keep_the_aspect(run, photos, tmp_path):
     assert any(h > w for h, w in sizes) and any(w > h for h, w in sizes)
 
 
-def test_validation_and_flips(run):
-    _, events = run(steps=4, subject={"holdout": 1, "flip": True}, validate_every=2)
+def test_each_setting_of_the_previews_changes_the_picture(run):
+    small = {"prompts": ["a man"], "every": 1, "width": 64, "height": 64, "steps": 2}
+    changes = {
+        "plain": {},
+        "negative": {"negative": "a woman"},
+        "guidance": {"guidance": 2.0},
+        "seed": {"seed": 1},
+        "size": {"width": 72, "height": 80},
+    }
+    drawn = {}
+    for attempt, (name, change) in enumerate(changes.items()):
+        result, _ = run(steps=1, attempt=attempt, prior=None, previews={**small, **change})
+        with Image.open(result.folder / "samples" / "step-000000-0.png") as picture:
+            drawn[name] = picture.size, picture.tobytes()
+    assert len(set(drawn.values())) == len(drawn)
+    assert drawn["size"][0] == (72, 80)
+
+
+def test_validation_losses_are_of_what_is_learned_so_far(run):
+    _, events = run(steps=4, subject={"holdout": 1}, validate_every=2)
     losses = [data["loss"] for kind, data in events if kind == "validation"]
     assert len(losses) == 2 and losses[0] != losses[1]
+
+
+def test_flips_show_some_of_the_photographs_mirrored(run):
+    still = {"prior": None, "optimizer": {"learning_rate": 1e-9}}  # so that steps compare
+    plain, flipped = (run(8, subject={"flip": flip}, **still)[0].losses for flip in (False, True))
+    same = [a == pytest.approx(b, abs=1e-5) for a, b in zip(plain, flipped, strict=True)]
+    assert 0 < sum(same) < 8
 
 
 def test_a_validation_leaves_no_dropout_on_in_unet_or_text_encoder(run, monkeypatch):
@@ -208,7 +240,7 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
 
         return slower
 
-    shown = [(loop, "preview"), (looks, "preview"), (looks, "validate")]
+    shown = [(looks, "preview"), (looks, "validate")]
     for owner, name in (*shown, (loop.Checkpoints, "save")):
         monkeypatch.setattr(owner, name, slow(getattr(owner, name)))
     small = {"prompts": ["a photo"], "steps": 1, "width": 64, "height": 64}
@@ -224,33 +256,57 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
     assert len(seconds) == 4 and max(seconds) < 1e6
 
 
-@pytest.mark.parametrize("course", ["cosine", "linear", "polynomial", "cosine_with_restarts"])
-def test_courses_end_low(run, course):
-    _, events = run(steps=5, schedule={"course": course})
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"course": "cosine"},
+        {"course": "linear", "warmup": 2},
+        {"course": "polynomial", "power": 2.0},
+        {"course": "cosine_with_restarts", "cycles": 2},
+    ],
+    ids=lambda schedule: schedule["course"],
+)
+def test_each_step_has_the_rate_of_the_course(run, schedule):
+    result, events = run(steps=6, schedule=schedule)
     rates = [data["learning_rate"] for kind, data in events if kind == "step"]
-    assert rates[0] == pytest.approx(1e-3) and rates[-1] < rates[0]
+    factor = rate_factor(result.recipe.schedule)  # its closed forms: test_optimizers
+    assert rates == pytest.approx([1e-3 * factor(step) for step in range(6)])
+    assert len(set(rates)) > 2
 
 
 @pytest.mark.parametrize(
     "method",
     [
         {"dora": True},
-        {"rank_stabilised": True, "alpha": 2.0},
+        {"rank_stabilised": True, "alpha": 3.0},  # with 2 it would be as plain as rank 4
         {"targets": "all", "rank": 1},
         {"targets": "linear", "dropout": 0.5},
     ],
     ids=["dora", "rs", "all", "linear dropout"],
 )
 def test_kinds_of_lora_train(run, method):
-    result, _ = run(method=method)
-    assert any(t.abs().max() > 0 for k, t in tensors(result).items() if k.endswith("up.weight"))
+    result, plain = run(method=method)[0], run()[0]
+    assert size(result, "lora_unet_") > 0 and size(result, "lora_te_") > 0
+    assert result.losses[0] == pytest.approx(plain.losses[0], abs=1e-5), "it begins as the base"
+    assert result.losses[2] != pytest.approx(plain.losses[2], abs=1e-7)
 
 
-def test_prodigy_and_8_bit_adam_train(run):
-    for name, package in (("prodigy", "prodigyopt"), ("adamw8bit", "bitsandbytes")):
-        pytest.importorskip(package)
-        result, _ = run(optimizer={"name": name, "learning_rate": 1e-3})
-        assert dataclasses.asdict(result)["steps"] == 3
+def test_dropout_leaves_out_inputs_of_the_adapter(run):
+    whole, dropped = run()[0], run(method={"dropout": 0.5})[0]
+    assert whole.losses[0] == pytest.approx(dropped.losses[0], abs=1e-5), "it begins at 0"
+    assert differ(tensors(whole), tensors(dropped), "lora_unet_")
+    assert whole.losses[2] != dropped.losses[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "rate"),
+    [("prodigy", "prodigyopt", 1.0), ("adamw8bit", "bitsandbytes", 1e-3)],
+)
+def test_prodigy_and_8_bit_adam_train(run, name, package, rate):
+    pytest.importorskip(package)
+    result, _ = run(optimizer={"name": name, "learning_rate": rate})
+    assert size(result, "lora_unet_") > 1e-7 and size(result, "lora_te_") > 1e-7
+    assert result.losses[2] != run(optimizer={"learning_rate": 1e-9})[0].losses[2]
 
 
 def test_fp16_on_a_cpu_is_announced(run):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,29 @@ def test_a_lora_is_trained_inspected_and_drawn_with(train, likeness, base, tmp_p
         *("--width", 64, "--height", 64, "--steps", 2),
     ).stdout.strip()
     assert (tmp_path / picture).is_file()
+
+
+def test_own_class_images_and_a_tokenizer_from_elsewhere_are_used_and_known_again(
+    likeness, base, photos, tmp_path
+):
+    alone, words = tmp_path / "alone.safetensors", tmp_path / "words"
+    shutil.copy(base, alone)
+    shutil.copytree(base.with_name(f"{base.stem}_tokenizer"), words)
+    own = shutil.copytree(photos, tmp_path / "own")
+    settings = ["subject.resolution=64", "schedule.steps=2", "optimizer.name=adamw"]
+    settings += ["compute.attention=sdpa", "compute.precision=fp32"]
+    given = ["train", "lora-r4", "--base", alone, "--photos", photos, "--class-images", own]
+    given += ["--device", "cpu", *(flag for one in settings for flag in ("--set", one))]
+    refused = likeness(*given, check=False)
+    assert refused.returncode == 1 and "tokenizer" in refused.stderr
+    told = likeness(*given, "--tokenizer", words)
+    assert "class images" not in told.stderr, "none are drawn"
+    run = next(path for path in (tmp_path / "output" / "likeness" / "runs").iterdir())
+    places = RunFolder(run).places()
+    assert (places.class_images, places.tokenizers) == (own, (words,))
+    assert RunFolder(run).recipe().prior.images
+    again = likeness("train", run, "--device", "cpu").stdout
+    assert "nothing was trained" in again and str(RunFolder(run).result().adapter) in again
 
 
 def test_draw_tells_which_words_of_a_prompt_are_cut(likeness, base):
@@ -176,6 +200,27 @@ def test_more_steps_go_on_from_a_finished_run(likeness, train, tmp_path):
     )
     whole = only("whole/likeness/runs/*/result.json", tmp_path)
     assert json.loads(longer.read_text())["losses"] == json.loads(whole.read_text())["losses"]
+
+
+def test_a_continuing_run_that_was_stopped_goes_on_without_the_earlier_ones_folder(
+    base, photos, tmp_path
+):
+    where = places(tmp_path, base, photos)
+    first = train(small(), where, device="cpu", on_event=lambda event: None)
+    longer = small().changed(continues=first.recipe.digest(), schedule={"steps": 400})
+    folder = RunFolder(where.runs / prepare(longer, where).path.name)
+
+    def stop(event):
+        if event.kind == "step":
+            folder.stop.touch()
+
+    stopped = train(longer, where, device="cpu", on_event=stop)
+    assert stopped.stopped and 4 < stopped.steps < 400
+    shutil.rmtree(first.folder)
+    again = []
+    train(longer, where, device="cpu", on_event=lambda e: (stop(e), again.append(e)))
+    steps = [event.data["step"] for event in again if event.kind == "step"]
+    assert steps[0] == stopped.steps + 1
 
 
 def test_stop_and_save_leaves_an_adapter_and_the_run_goes_on_when_queued_again(
@@ -348,6 +393,12 @@ def test_a_failure_in_the_run_tells_its_cause_and_the_log(base, photos, tmp_path
     with pytest.raises(RunFailed) as caught:
         train(recipe, where, on_event=lambda e: None, device="cpu")
     assert "learning_rate" in str(caught.value) and "log.txt" in str(caught.value)
+
+
+def test_a_mistyped_run_folder_is_named_and_not_made(likeness, tmp_path):
+    done = likeness("run", tmp_path / "sujbect", check=False)
+    assert done.returncode == 1 and f"{tmp_path / 'sujbect'} is no folder of a run" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "sujbect").exists()
 
 
 def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):

@@ -2,7 +2,8 @@
 file outside its folder.
 
 A target makes inputs, mostly by harming good ones, and gives one to the code; what it returns is
-counted. Any exception but LikenessError fails, as does a file that appears.
+counted. Any exception but LikenessError fails, as does a file that appears, and a target that takes
+nothing: its inputs go wrong at the door, and what is behind that is never tried.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ import json
 import os
 import runpy
 import struct
+import tempfile
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from likeness.comparison.keypoints import poses_of_keypoints, read_poses
-from likeness.comparison.matrix import plan_from_data
+from likeness.comparison.estimates import Estimate
+from likeness.comparison.keypoints import poses_of_keypoints, read_poses, yoga_poses
+from likeness.comparison.matrix import Variant, plan_from_data
+from likeness.comparison.matrix import plan as matrix
 from likeness.comparison.plan_file import plan_file_from_data
-from likeness.comparison.prompts import read_prompt_set
+from likeness.comparison.prompts import prompt_set_from_text, read_prompt_set
+from likeness.comparison.row_means import means_of
+from likeness.comparison.scores import Measure, Scores
+from likeness.demo.random_model import write_random_model
 from likeness.trainers.adapter import describe, load_adapter, read_metadata, recipe_of
 from likeness.trainers.base_file import identify
 from likeness.trainers.errors import LikenessError
@@ -80,6 +88,7 @@ def run(target: Target, folder: Path, examples: int) -> Counter[str]:
 
     one()
     assert listing(folder, room) == outside, "a file appeared outside its folder"
+    assert found["taken"], "nothing was taken: the good inputs are not good"
     return found
 
 
@@ -95,6 +104,7 @@ SCALARS = st.one_of(
     st.booleans(),
     st.integers(),
     st.integers(-(2**70), 2**70),
+    st.just(10**400),  # no float holds it
     st.floats(),
     st.text(max_size=40),
     st.sampled_from(["", " ", "..", "../../x", "/etc/passwd", "C:\\x", "\0", "<b>", "𝒳" * 50]),
@@ -132,6 +142,11 @@ def harmed(draw: st.DrawFn, good: Any) -> Any:
         else:
             inside.append(draw(JSON))
     return value
+
+
+def mostly_harmed(good: Any) -> st.SearchStrategy[Any]:
+    """A good JSON value as it is, or harmed."""
+    return st.just(good) | harmed(good)
 
 
 @st.composite
@@ -214,16 +229,48 @@ def _events_file(value: bytes, room: Path) -> None:
     path.unlink()
 
 
-def _run_folder(value: Any, room: Path) -> None:
+GOOD_PLACES = dict.fromkeys(
+    ("base", "photos", "class_images", "runs", "loras", "checkpoints", "cache"), "x"
+) | {"tokenizers": ["x"]}
+ADAPTER = "ADAPTER"  # stands for the file in a result
+GOOD_RESULT = {
+    "version": 1,
+    "adapter": ADAPTER,
+    "steps": 3,
+    "losses": [0.5, 0.25],
+    "seconds": {"train": 1.5},
+    "notes": ["a note"],
+    "precision": "fp32",
+    "peak_memory": 7,
+    "stopped": False,
+}
+
+
+@st.composite
+def harmed_run(draw: st.DrawFn) -> list[Any]:
+    """Recipe, places and result of a run, one of them harmed or of any kind."""
+    good = [GOOD_RECIPE, GOOD_PLACES, GOOD_RESULT]
+    which = draw(st.integers(0, 2))
+    good[which] = draw(mostly_harmed(good[which]) | JSON)
+    return good
+
+
+def _run_folder(value: list[Any], room: Path) -> None:
     """A run's own files, harmed: there is a result or none."""
-    folder = RunFolder(room)
-    for file in (folder.recipe_file, folder.places_file, folder.result_file):
-        file.write_text(json.dumps(value))
-    assert folder.result() is None
+    folder, adapter = RunFolder(room), room / "adapter.safetensors"
+    adapter.touch()
+    files = (folder.recipe_file, folder.places_file, folder.result_file)
+    for file, content in zip(files, value, strict=True):
+        text = json.dumps(content).replace(json.dumps(ADAPTER), json.dumps(str(adapter)))
+        file.write_text(text)
+    found = folder.result()
     try:
         folder.places()
     finally:
         folder.recipe()
+        adapter.unlink()
+    if found is None:
+        raise LikenessError("no result")
 
 
 # Files of tensors.
@@ -243,10 +290,17 @@ def good_adapter() -> bytes:
     return save(tensors, {"likeness.recipe": recipe, "ss_steps": "3"})
 
 
+@cache
+def good_base() -> bytes:
+    """A small checkpoint of SD 1.x, as bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_random_model(Path(folder) / "base.safetensors").read_bytes()
+
+
 @st.composite
-def hostile_file(draw: st.DrawFn) -> bytes:
+def hostile_file(draw: st.DrawFn, make: Callable[[], bytes] = good_adapter) -> bytes:
     """A safetensors file whose header lies: lengths, offsets, shapes, types, names, metadata."""
-    good = good_adapter()
+    good = make()
     length = int.from_bytes(good[:8], "little")
     header = draw(harmed(json.loads(good[8 : 8 + length])))
     text = json.dumps(header).encode()
@@ -296,6 +350,27 @@ def _base_file(value: bytes, room: Path) -> None:
 
 # What the comparison reads.
 
+DIGEST = "a" * 64
+PLAN = matrix([Variant(name="r4", adapter=DIGEST)], prompt_set_from_text("a dog"), yoga_poses())
+GOOD_MATRIX = json.loads(PLAN.to_json())
+GOOD_SCORES = json.loads(
+    Scores(
+        (Measure("subject.clip", "CLIP", "subject match", "", "higher"),),
+        {"subject.clip": (0.5,)},
+        {"subject.clip": (Estimate(0.5, 0.25, 0.75, 1, 1),)},
+        {"subject.clip": None},
+        ("a note",),
+    ).to_json(PLAN)
+)
+
+
+def _scores(value: Any, room: Path) -> None:
+    """What Load Adapter and `likeness export` read of a comparison."""
+    (room / "plan.json").write_text(PLAN.to_json(), encoding="utf-8")
+    (room / "scores.json").write_text(json.dumps(value), encoding="utf-8")
+    for name, mean in means_of(room, DIGEST).items():
+        assert isinstance(name, str) and isinstance(mean, float), (name, mean)
+
 
 def _bundled(folder: str) -> list[Any]:
     files = sorted((ROOT / "comparison" / folder).glob("*.json"))
@@ -336,6 +411,7 @@ def _node_texts(texts: list[str], room: Path) -> None:
 
 def _folder_name(value: str, room: Path) -> None:
     _nodes()
+    (room / "a").mkdir(exist_ok=True)
     names = importlib.import_module("likeness.nodes.names")
     found = names.folder_inside(room, value)
     assert found.resolve().is_relative_to(room.resolve())
@@ -345,14 +421,23 @@ def _route(value: tuple[str, str, dict[str, str]], room: Path) -> None:
     _nodes()
     routes = importlib.import_module("likeness.nodes.run_routes")
     name, start, headers = value
+    there = room / "likeness" / "runs" / RUN
+    there.mkdir(parents=True, exist_ok=True)
+    (there / "recipe.json").write_text(json.dumps(GOOD_RECIPE))
+    (there / "events.jsonl").write_text(json.dumps(GOOD_EVENT) + "\n")
     status, _ = routes.run_events(room, {"run": name, "start": start})
     stopped, _ = routes.stop_run(room, {"run": name}, headers)
-    assert status in (400, 404) and stopped in (403, 404), (status, stopped)
-    raise LikenessError("refused")
+    known = name == RUN
+    assert stopped in (403, 409 if known else 404), stopped
+    assert status in ((200, 400) if known else (400, 404)), status
+    if status != 200:
+        raise LikenessError("refused")
 
 
 WRITTEN = ["a photo of {token} {class}", "{", "{0}", "{x!r}", "a = b", "k: v", "\n\n", "..", "[1]"]
+GOOD_TEXTS = ["tree, lotus", "a photo of {token} {class}", "sks", "man", ""]
 NAME_PARTS = ["..", ".", "a", "/", "\\", ":", "con", "\0", "∕", "．"]
+RUN = preset("lora-r4").run_name()
 NAMES = st.text(max_size=300) | st.lists(st.sampled_from(NAME_PARTS), max_size=9).map("".join)
 PROMPTS, POSES, PLANS = map(_bundled, ("prompt_sets", "pose_sets", "plans"))
 KEYPOINTS = [
@@ -365,49 +450,67 @@ KEYPOINTS = [
 ]
 
 TARGETS = {
-    "recipes": Target(harmed(GOOD_RECIPE) | JSON, _recipe, 2500),
+    "recipes": Target(mostly_harmed(GOOD_RECIPE) | JSON, _recipe, 2500),
     "recipe files": Target(
-        harmed_bytes(json.dumps(GOOD_RECIPE).encode()) | st.binary(max_size=60), _recipe_text, 1000
+        st.just(json.dumps(GOOD_RECIPE).encode())
+        | harmed_bytes(json.dumps(GOOD_RECIPE).encode())
+        | st.binary(max_size=60),
+        _recipe_text,
+        1000,
     ),
-    "events": Target(harmed(GOOD_EVENT) | harmed(GOOD_PREVIEW) | JSON, _event, 2000),
+    "events": Target(mostly_harmed(GOOD_EVENT) | mostly_harmed(GOOD_PREVIEW) | JSON, _event, 2000),
     "event files": Target(
         harmed_bytes(b"".join(json.dumps(GOOD_EVENT).encode() + b"\n" for _ in range(3))),
         _events_file,
         500,
     ),
-    "run folders": Target(harmed(GOOD_RECIPE) | JSON, _run_folder, 500),
+    "run folders": Target(harmed_run(), _run_folder, 1500),
     "adapter files": Target(
-        hostile_file() | harmed_bytes(good_adapter()) | DEEP, _tensor_file, 1500
+        st.just(good_adapter()) | hostile_file() | harmed_bytes(good_adapter()) | DEEP,
+        _tensor_file,
+        1500,
     ),
-    "safetensors headers": Target(hostile_file() | st.binary(max_size=200), _header, 1500),
-    "base models": Target(hostile_file(), _base_file, 500),
+    "safetensors headers": Target(
+        st.just(good_adapter()) | hostile_file() | st.binary(max_size=200), _header, 1500
+    ),
+    "base models": Target(
+        st.builds(good_base) | hostile_file() | hostile_file(good_base), _base_file, 500
+    ),
     "prompt sets": Target(
-        st.sampled_from(PROMPTS).flatmap(harmed) | JSON | st.binary(max_size=50),
+        st.sampled_from(PROMPTS).flatmap(mostly_harmed) | JSON | st.binary(max_size=50),
         _from_file(read_prompt_set),
         1000,
     ),
     "poses": Target(
-        st.sampled_from(POSES).flatmap(harmed) | JSON | st.binary(max_size=50),
+        st.sampled_from(POSES).flatmap(mostly_harmed) | JSON | st.binary(max_size=50),
         _from_file(read_poses),
         1000,
     ),
     "keypoints": Target(
-        harmed(KEYPOINTS) | JSON, lambda value, room: poses_of_keypoints(value), 1000
+        mostly_harmed(KEYPOINTS) | JSON, lambda value, room: poses_of_keypoints(value), 1000
     ),
     "plans": Target(
-        st.sampled_from(PLANS).flatmap(harmed) | JSON,
+        st.sampled_from(PLANS).flatmap(mostly_harmed) | JSON,
         lambda value, room: plan_file_from_data(value),
         1000,
     ),
-    "matrices": Target(JSON, lambda value, room: plan_from_data(value), 300),
+    "matrices": Target(
+        mostly_harmed(GOOD_MATRIX) | JSON, lambda value, room: plan_from_data(value), 1000
+    ),
+    "scores": Target(mostly_harmed(GOOD_SCORES) | JSON, _scores, 1000),
     "node inputs": Target(
-        st.lists(st.text(max_size=60) | st.sampled_from(WRITTEN), min_size=5, max_size=5),
+        st.just(GOOD_TEXTS)
+        | st.lists(st.text(max_size=60) | st.sampled_from(WRITTEN), min_size=5, max_size=5),
         _node_texts,
         1000,
     ),
-    "folder names": Target(NAMES, _folder_name, 1000),
+    "folder names": Target(st.just("a") | NAMES, _folder_name, 1000),
     "routes": Target(
-        st.tuples(NAMES, st.text(max_size=20), st.dictionaries(st.just("Origin"), st.text())),
+        st.tuples(
+            NAMES | st.just(RUN),
+            st.text(max_size=20) | st.sampled_from(["0", "7"]),
+            st.dictionaries(st.just("Origin"), st.text()),
+        ),
         _route,
         1000,
     ),

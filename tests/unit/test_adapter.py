@@ -9,11 +9,11 @@ from likeness.trainers.adapter import (
     AdapterInfo,
     describe,
     load_adapter,
-    metadata_for,
     read_metadata,
     recipe_of,
     save_adapter,
 )
+from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.errors import AdapterError, OutOfSpace
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
 from likeness.trainers.stripped import strip_prompts
@@ -233,6 +233,14 @@ def test_a_file_cut_short_is_refused(saved: Path, keep: int) -> None:
 def test_a_file_that_is_absent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="cannot be read"):
         read_metadata(tmp_path / "none.safetensors")
+
+
+def test_a_peft_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({"base_model.model.x.lora_A.weight": torch.zeros(2, 3)}, path)
+    (tmp_path / "adapter_config.json").write_bytes(b'{"lora_alpha": "\xff"}')
+    with pytest.raises(AdapterError, match=r"adapter_config\.json cannot be read: it is not UTF-8"):
+        load_adapter(path)
 
 
 def test_peft_files_take_alpha_from_their_configuration(tmp_path: Path) -> None:

@@ -109,6 +109,29 @@ def test_damage_is_a_checkpoint_error_and_leaves_the_weights(tmp_path, file, har
     assert all(torch.equal(before[k], p) for k, p in fresh.parameters.items())
 
 
+def test_an_empty_average_came_through_after_the_weights_were_changed(tmp_path):
+    s = state()
+    advance(s, 1)
+    folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+    checkpoint.save_file({}, folder / "average.safetensors")
+    fresh = state()
+    before = {k: p.detach().clone() for k, p in fresh.parameters.items()}
+    with pytest.raises(CheckpointError):
+        checkpoint.load(folder, fresh, DIGEST)
+    assert all(torch.equal(before[k], p) for k, p in fresh.parameters.items())
+
+
+@pytest.mark.parametrize(
+    ("was", "harmed"), [('"step": 1', '"step": Infinity'), ("0.125", "1" + 400 * "0")]
+)
+def test_a_number_that_no_float_or_int_holds_is_damage(tmp_path, was, harmed):
+    folder = checkpoint.save(tmp_path, 1, state(), DIGEST, [0.125], keep=1)
+    text = (folder / "state.json").read_text()
+    (folder / "state.json").write_text(text.replace(was, harmed, 1))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(folder, state(), DIGEST)
+
+
 def test_another_recipes_checkpoint_is_refused(tmp_path):
     s = state()
     advance(s, 1)

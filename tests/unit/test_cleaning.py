@@ -42,6 +42,17 @@ def test_only_finished_runs_are_asked_to_give_back_and_the_largest_comes_first(r
         kept_states(runs / "nothing")
 
 
+def test_a_run_that_is_trained_again_meanwhile_was_told_as_no_run(
+    runs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(RunFolder, "is_busy", lambda run: False)  # it begins after this was asked
+    with FileLock(runs / "large" / "lock"), FileLock(runs / "small" / "lock"):
+        assert main(["clean", "--output", str(tmp_path), "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("is trained now") == 2 and "No finished run" not in said
+    assert said.splitlines()[-1].split() == ["0.0", "MB", "deleted"]
+
+
 def test_the_command_lists_and_deletes_only_with_yes(runs, tmp_path, capsys):
     assert main(["clean", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out

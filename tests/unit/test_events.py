@@ -55,6 +55,8 @@ def test_old_events_can_be_skipped(tmp_path):
         '{"v": 1, "kind": "stopped", "time": 1, "step": -1}',
         '{"v": 1, "kind": "finished", "time": 1, "seconds": NaN}',
         '{"v": 1, "kind": "finished", "time": 1, "seconds": 1e999}',
+        '{"v": 1, "kind": "finished", "time": 1, "seconds": 1%s}' % (400 * "0"),
+        '{"v": 1, "kind": "finished", "time": 1%s, "seconds": 1}' % (400 * "0"),
         '{"v": 1, "kind": "preview", "time": 1, "step": 1, "index": 0, "path": "../x.png"}',
         '{"v": 1, "kind": "preview", "time": 1, "step": 1, "index": 0, "path": "/etc/x"}',
         "[" * 100_000,

@@ -1,7 +1,9 @@
+import errno
 import hashlib
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +13,19 @@ from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.sheet import write_sheet
+from likeness.terminal import main
 from likeness.trainers.adapter import (
     SCORES,
-    metadata_for,
     read_metadata,
     recipe_of,
     save_adapter,
 )
+from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import AdapterError
+from likeness.trainers.places import Places
 from likeness.trainers.recipe import LoRA, Recipe, Subject
+from likeness.trainers.runs import RunFolder
 from likeness.trainers.subject import read_subject
 from likeness.trainers.tensor_file import read_header
 from PIL import Image
@@ -108,6 +113,84 @@ def test_an_adapters_scores_travel_in_it(adapter, comparison, tmp_path):
     assert json.loads(metadata[SCORES]) == {"subject match clip": 0.6123}
 
 
+def cut_sheet(folder, digest, monkeypatch):
+    path = next(folder.glob("sheet-*.png"))
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def no_picture(folder, digest, monkeypatch):
+    path = next(folder.glob("sheet-*.png"))
+    path.write_text("no picture")
+    return path
+
+
+def unreadable_report(folder, digest, monkeypatch):
+    def read(path):
+        if path.name == "report.html":
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", read)
+    return folder / "report.html"
+
+
+def scored(text):
+    def harm(folder, digest, monkeypatch):
+        the_plan = plan([Variant(name="r", adapter=digest)], prompt_set_from_text("a dog"))
+        (folder / "plan.json").write_text(the_plan.to_json(), encoding="utf-8")
+        (folder / "scores.json").write_text(text)
+        return folder / "scores.json"
+
+    return harm
+
+
+def other_plan(folder, digest, monkeypatch):
+    (folder / "plan.json").write_text('{"version": 7}')
+    (folder / "scores.json").write_text("{}")
+    return folder / "plan.json"
+
+
+def rows(text):
+    return scored(
+        '{"measures": [{"key": "a.b", "label": "c"}], "rows": ROWS}'.replace("ROWS", text)
+    )
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        cut_sheet,
+        no_picture,
+        unreadable_report,
+        other_plan,
+        *map(scored, ["{}", "[]", "3", "{", '{"measures": [{}]}', '{"measures": 1}']),
+        *map(rows, ["{}", "null", '{"a.b": []}', '{"a.b": [3]}', '{"a.b": [{"mean": "x"}]}']),
+        rows('{"a.b": [{"mean": 1' + 400 * "0" + "}]}"),
+    ],
+)
+def test_a_damaged_file_of_a_comparison_was_told_as_the_zip_or_as_a_traceback(
+    adapter, comparison, tmp_path, monkeypatch, harm
+):
+    harmed = harm(comparison, digest_of(adapter), monkeypatch)
+    with pytest.raises(ComparisonError) as told:
+        export(tmp_path / "x.zip", Shared(adapter, None, comparison))
+    assert str(harmed) in str(told.value) and "x.zip" not in str(told.value)
+    assert not list(tmp_path.glob("*x.zip*")), "no half file"
+
+
+def test_a_zip_that_cannot_be_written_says_so(adapter, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ComparisonError, match=r"x\.zip cannot be written: "):
+        export(tmp_path / "file" / "x.zip", Shared(adapter, None, None))
+
+
+def test_a_comparison_whose_plan_cannot_be_read_is_not_taken(adapter, comparison):
+    (comparison.parent / "other" / "plan.json").mkdir(parents=True)
+    assert find_shared(adapter).comparison == comparison
+
+
 def test_without_prompts_no_word_of_the_user_is_in_it(adapter, comparison, tmp_path):
     names = export(tmp_path / "x.zip", find_shared(adapter), prompts=False)
     assert names == ["Anna-s-r4.safetensors", "recipe.json", "contents.json"]
@@ -134,24 +217,27 @@ def test_equal_contents_give_equal_bytes_named_by_digest(adapter, comparison, tm
     assert listed == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
-def test_photographs_travel_only_when_asked(adapter, tmp_path):
-    from likeness.trainers.places import Places
-    from likeness.trainers.runs import RunFolder
-
+@pytest.fixture
+def run(adapter, tmp_path):
+    """The run of the adapter, with captions, and its two photographs."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(2):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(photos / f"Anna at home {number}.png")
         (photos / f"Anna at home {number}.txt").write_text("Anna at home")
-    folder = tmp_path / "output" / "likeness" / "runs" / RECIPE.run_name()
-    folder.mkdir(parents=True)
-    captioned = RECIPE.changed(subject={"captions": True})
-    (folder / "recipe.json").write_text(captioned.to_json())
+    folder = RunFolder(tmp_path / "output" / "likeness" / "runs" / RECIPE.run_name())
+    folder.path.mkdir(parents=True)
+    folder.recipe_file.write_text(RECIPE.changed(subject={"captions": True}).to_json())
     nowhere = dict.fromkeys(("base", "runs", "loras", "checkpoints", "cache"), tmp_path)
     places = Places(photos=photos, **nowhere)
-    (folder / "places.json").write_text(places.model_dump_json())
+    folder.places_file.write_text(places.model_dump_json())
+    return folder
+
+
+def test_photographs_travel_only_when_asked(adapter, run, tmp_path):
+    photos, captioned = run.places().photos, run.recipe()
     shared = find_shared(adapter)
-    assert shared.run == RunFolder(folder)
+    assert shared.run == run
     assert not any("photo" in name for name in export(tmp_path / "a.zip", shared))
     names = export(tmp_path / "b.zip", shared, photographs=True)
     assert {"photographs/01.png", "photographs/02.png"} < set(names)
@@ -161,7 +247,7 @@ def test_photographs_travel_only_when_asked(adapter, tmp_path):
     }
     assert sent["photographs/01.txt"] == b"Anna at home"
     bound = captioned.changed(subject={"digest": read_subject(photos, captioned.subject).digest})
-    (folder / "recipe.json").write_text(bound.to_json())
+    run.recipe_file.write_text(bound.to_json())
     assert export(tmp_path / "d.zip", shared, photographs=True) == names
     Image.new("RGB", (64, 64), "blue").save(photos / "private.png")
     with pytest.raises(ComparisonError, match="does not hold the photographs of the training"):
@@ -172,6 +258,64 @@ def test_photographs_travel_only_when_asked(adapter, tmp_path):
     with pytest.raises(ComparisonError, match="Name the run folder"):
         export(tmp_path / "c.zip", Shared(adapter, None, None), photographs=True)
     assert not list(tmp_path.glob("*c.zip*")), "no half file"
+
+
+# The command
+
+ADAPTER, SHOWN = "Anna-s-r4.safetensors", {"plan.json", "report.html", "sheet.png"}
+EXIF, AGAIN = "place and time in their EXIF data", "cannot be trained again from itself"
+NONE_SHOWS = "No comparison shows this adapter"
+
+
+@pytest.mark.parametrize(
+    ("flags", "holds", "lacks", "says"),
+    [
+        ([], SHOWN | {"workflow.json"}, {"photographs/01.png"}, set()),
+        (["--without-prompts"], set(), {*SHOWN, "workflow.json", "photographs/01.png"}, {AGAIN}),
+        (["--with-photos"], {*SHOWN, "photographs/02.png", "photographs/02.txt"}, set(), {EXIF}),
+        (
+            ["--with-photos", "--without-prompts"],
+            {"photographs/01.png"},
+            {*SHOWN, "workflow.json", "photographs/01.txt"},
+            {AGAIN, EXIF},
+        ),
+    ],
+    ids=["plain", "without prompts", "with photos", "both"],
+)
+def test_export_puts_into_the_zip_what_its_flags_say(
+    adapter, comparison, run, tmp_path, monkeypatch, capsys, flags, holds, lacks, says
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(adapter), *flags]) == 0
+    files = opened(tmp_path / "exports" / "Anna's r4.zip")
+    printed = capsys.readouterr().out
+    assert {ADAPTER, "recipe.json", *holds} <= files.keys() and not lacks & files.keys()
+    assert {line for line in (EXIF, AGAIN, NONE_SHOWS) if line in printed} == says
+    assert [line[2:] for line in printed.splitlines() if line.startswith("- ")] == [*files]
+    assert str(Path("exports") / "Anna's r4.zip") in printed
+    words = any(b"garden" in data for data in files.values())
+    assert words == ("--without-prompts" not in flags)
+
+
+def test_export_takes_the_files_that_are_named(adapter, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "graph.json").write_text(json.dumps({"nodes": [{"file": "/srv/anna/x.png"}]}))
+    given = ["export", str(adapter), "--to", "shared/it.zip", "--workflow", "graph.json"]
+    assert main(given) == 0
+    files = opened(tmp_path / "shared" / "it.zip")
+    assert json.loads(files["workflow.json"]) == {"nodes": [{"file": "x.png"}]}
+    assert NONE_SHOWS in capsys.readouterr().out and not (tmp_path / "exports").exists()
+    assert main(given) == 1
+    assert "exists: move it, or name another file with --to" in capsys.readouterr().err
+
+
+def test_export_takes_the_comparison_that_is_named(adapter, comparison, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = tmp_path / "another"
+    named.mkdir()
+    (named / "plan.json").write_text('{"named": 1}')
+    assert main(["export", str(adapter), "--comparison", str(named), "--to", "it.zip"]) == 0
+    assert opened(tmp_path / "it.zip")["plan.json"] == b'{"named": 1}'
 
 
 def test_what_cannot_be_exported_says_why(adapter, tmp_path):

@@ -131,6 +131,18 @@ def test_a_run_of_two_processes_that_was_asked_to_end_is_no_failure(tmp_path, mo
         job.train(None, None, on_event=lambda event: None, processes=2, device="cpu")
 
 
+@pytest.mark.parametrize("processes", [0, -1])
+def test_a_run_of_no_processes_is_refused(monkeypatch, processes):
+    monkeypatch.setattr(job, "prepare", lambda recipe, places, **_: pytest.fail("prepared"))
+    with pytest.raises(RunFailed, match=f"{processes} processes cannot train"):
+        job.train(None, None, on_event=print, processes=processes)
+
+
+def test_a_run_that_a_real_time_signal_ended_says_which(tmp_path):
+    assert "was ended by SIGTERM" in job._last_words(-15, RunFolder(tmp_path))
+    assert "was ended by signal 40" in job._last_words(-40, RunFolder(tmp_path))
+
+
 def test_how_windows_ended_a_run_is_said_in_words(tmp_path):
     said = job._last_words(3221225477, RunFolder(tmp_path))
     assert "0xC0000005" in said and "memory" in said and "3221225477" not in said

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from likeness.comparison.estimates import Estimate
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
+from likeness.comparison.scores import Measure, Scores
 from likeness.comparison.study import cache_folder
-from likeness.trainers.adapter import metadata_for
+from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
@@ -127,6 +129,7 @@ def test_the_label_says_what_a_training_was(nodes, tmp_path):
     path = saved(tmp_path / "anna.safetensors", lora, metadata)
     assert label(path, 1, 1) == "anna: LoRA of rank 4, 800 steps, loss 0.25"
     scores = {"subject": 0.714, "prompt": 1 / 3, "noise": "x", "lost": float("nan")}
+    scores |= {"huge": 10**400, "endless": float("inf")}
     path = saved(path, lora, metadata | {"likeness.scores": json.dumps(scores)})
     assert label(path, 0.5, 0.5).startswith("anna (0.5): LoRA of rank 4, ")
     assert label(path, 1, 1).endswith("loss 0.25, subject 0.71, prompt 0.33")
@@ -155,6 +158,16 @@ def test_an_adapter_of_another_base_is_told_where_that_is_known(nodes, tmp_path,
     assert told not in label(path, 1, 1, other)
 
 
+def scored(mean):
+    """Scores of one row, by CLIP: a subject match, and a prompt match that has no value."""
+    measures = tuple(
+        Measure(f"{kind}.clip", "CLIP", f"{kind} match", "", "higher")
+        for kind in ("subject", "prompt")
+    )
+    rows = {"subject.clip": (Estimate(mean, None, None, 1, 1),), "prompt.clip": (None,)}
+    return Scores(measures, dict.fromkeys(rows, (None,)), rows, dict.fromkeys(rows), ())
+
+
 def test_the_scores_of_the_newest_comparison_are_in_the_label(nodes, tmp_path, monkeypatch):
     monkeypatch.setattr(nodes.load_adapter, "output_folder", lambda: tmp_path)
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
@@ -164,20 +177,15 @@ def test_the_scores_of_the_newest_comparison_are_in_the_label(nodes, tmp_path, m
     for name, mean in (("older", 0.5), ("newer", 0.75)):
         folder = tmp_path / "likeness" / "comparisons" / name
         folder.mkdir(parents=True)
-        rows = [Variant(name="r4", adapter=digest)]
-        (folder / "plan.json").write_text(plan(rows, prompt_set_from_text("a dog")).to_json())
-        measures = [
-            {"key": "clip.subject", "label": "CLIP"},
-            {"key": "clip.prompt", "label": "CLIP"},
-        ]
-        table = {"clip.subject": [{"mean": mean}], "clip.prompt": [None]}
-        (folder / "scores.json").write_text(json.dumps({"measures": measures, "rows": table}))
+        the_plan = plan([Variant(name="r4", adapter=digest)], prompt_set_from_text("a dog"))
+        (folder / "plan.json").write_text(the_plan.to_json())
+        (folder / "scores.json").write_text(scored(mean).to_json(the_plan))
     os.utime(tmp_path / "likeness" / "comparisons" / "older" / "plan.json", (1e9, 1e9))
-    assert "CLIP" not in label(path, 1, 1), "its digest is not computed for this"
+    assert "match" not in label(path, 1, 1), "its digest is not computed for this"
     digest_of(path, cache_folder(tmp_path))
-    assert label(path, 1, 1).endswith("CLIP subject 0.75")
+    assert label(path, 1, 1).endswith(", subject match clip 0.75")
     (folder / "scores.json").write_text("{}")
-    assert "CLIP" not in label(path, 1, 1)
+    assert "match" not in label(path, 1, 1)
 
 
 def test_the_checkpoint_of_a_model_is_the_one_that_core_loaded(nodes, tmp_path):
@@ -296,6 +304,51 @@ def test_what_was_trained_with_a_clip_skip_is_drawn_with_it(nodes, tmp_path, mon
             assert clip.layer == layer and ("clip skip 2" in label) == (skipped == 2)
     assert given.layer is None, "the input stays as it is"
     assert run("model", given, "anna.safetensors", 0.0, 0.0).args[1] is given
+
+
+class Sampled:
+    """Stands for a MODEL with a way of sampling."""
+
+    model = SimpleNamespace(model_config="sd15")
+
+    def __init__(self, sampling):
+        self.sampling = sampling
+
+    def get_model_object(self, name):
+        return self.sampling if name == "model_sampling" else None
+
+    def clone(self):
+        return Sampled(self.sampling)
+
+    def add_object_patch(self, name, sampling):
+        self.sampling = sampling if name == "model_sampling" else self.sampling
+
+
+def test_what_learned_v_was_sampled_as_epsilon_in_comfyui(nodes, tmp_path, monkeypatch):
+    class V:
+        pass
+
+    host = nodes.host.comfy
+    monkeypatch.setattr(host.model_sampling, "V_PREDICTION", V, raising=False)
+    kinds = SimpleNamespace(V_PREDICTION="v")
+    monkeypatch.setattr(host.model_base, "ModelType", kinds, raising=False)
+    made = {("sd15", "v"): V()}
+    monkeypatch.setattr(
+        host.model_base, "model_sampling", lambda *given: made[given], raising=False
+    )
+    monkeypatch.setattr(nodes.load_adapter, "apply_adapter", lambda model, clip, *_: (model, clip))
+    lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
+    run, given = nodes.load_adapter.LoadAdapter.execute, Sampled("eps")
+    for prediction, sampling in (("epsilon", "eps"), ("v_prediction", made["sd15", "v"])):
+        recipe = Recipe(base={"prediction": prediction})
+        metadata = metadata_for(recipe, steps=8, losses=[], prediction=prediction)
+        saved(tmp_path / "loras" / "anna.safetensors", lora, metadata)
+        model = run(given, "clip", "anna.safetensors", 1.0, 1.0).args[0]
+        assert model.sampling == sampling
+    assert given.sampling == "eps", "the input stays as it is"
+    assert run(given, "clip", "anna.safetensors", 0.0, 0.0).args[0] is given
+    already = Sampled(V())
+    assert run(already, "clip", "anna.safetensors", 1.0, 1.0).args[0] is already
 
 
 def test_a_folder_of_the_input_stands_for_its_files(nodes, tmp_path, monkeypatch):

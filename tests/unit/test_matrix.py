@@ -117,7 +117,7 @@ def test_all_that_decides_a_picture_is_in_its_digest(change):
     assert not set(before.values()) & set(after.values())
 
 
-def test_clip_skip_is_part_of_a_digest_where_there_is_one():
+def test_clip_skip_and_prediction_are_part_of_a_digest_where_there_are_any():
     prompts = prompt_set_from_text("a = on the beach")
     digest = "0" * 64
 
@@ -126,7 +126,8 @@ def test_clip_skip_is_part_of_a_digest_where_there_is_one():
         return made.digest_of(made.cells()[0])
 
     assert one() == one(clip_skip=1) != one(clip_skip=2)
-    assert "clip_skip" not in Variant(name="r4").model_dump_json()
+    assert one() != one(prediction="v_prediction") != one(prediction="epsilon")
+    assert not {"clip_skip", "prediction"} & Variant(name="r4").model_dump(mode="json").keys()
 
 
 def test_controlnet_has_no_part_in_pictures_without_a_pose():

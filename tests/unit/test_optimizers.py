@@ -1,3 +1,6 @@
+import math
+from typing import get_args
+
 import pytest
 import torch
 from likeness.trainers.optimizers import (
@@ -63,6 +66,49 @@ def test_rates_follow_the_course_from_any_step():
     for step in (5, 10, 5):
         set_rates(optimizer, factor(step))
         assert optimizer.param_groups[0]["lr"] == 2.0 * factor(step)
+
+
+STEPS, WARMUP = 40, 8
+
+
+def share(step):
+    """How far a step is in what comes after the warm-up, 0 to 1."""
+    return (step - WARMUP) / (STEPS - WARMUP)
+
+
+COURSES = {
+    "constant": lambda step: 1.0,
+    "constant_with_warmup": lambda step: 1.0,
+    "linear": lambda step: 1 - share(step),
+    "cosine": lambda step: (1 + math.cos(math.pi * share(step))) / 2,
+    "cosine_with_restarts": lambda step: (1 + math.cos(math.pi * (3 * share(step) % 1))) / 2,
+    "polynomial": lambda step: (1 - share(step)) ** 2.5,
+}
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_each_course_has_its_closed_form(course):
+    assert set(COURSES) == set(get_args(Schedule.model_fields["course"].annotation))
+    warmup = 0 if course == "constant" else WARMUP
+    schedule = Schedule(steps=STEPS, course=course, warmup=warmup, cycles=3, power=2.5)
+    factor = rate_factor(schedule)
+    assert [factor(step) for step in range(warmup)] == [step / WARMUP for step in range(warmup)]
+    for step in range(WARMUP, STEPS):
+        assert factor(step) == pytest.approx(COURSES[course](step), abs=1e-6), step
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("adamw", "torch"), ("adamw8bit", "bitsandbytes"), ("prodigy", "prodigyopt")],
+)
+def test_the_numbers_of_the_recipe_are_the_optimizers(name, package):
+    pytest.importorskip(package)
+    numbers = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6, "weight_decay": 0.25}
+    spec = Optimizer(name=name, **numbers)
+    (group,) = build_optimizer(spec, [{"params": weights(1), "lr": 0.5}]).param_groups
+    found = {key: group[key] for key in ("lr", "eps", "weight_decay")}
+    assert found == {"lr": 0.5, "eps": 1e-6, "weight_decay": 0.25}
+    assert tuple(group["betas"]) == (0.8, 0.95)
 
 
 def test_a_run_says_that_8_bit_adam_is_slow_on_a_cpu():

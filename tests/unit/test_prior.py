@@ -62,6 +62,20 @@ def test_several_prompts_are_drawn_in_turn(base, tmp_path):
     assert about["prompt"] == "a photo of man\na man in the kitchen"
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"negative": "a woman"}, {"guidance": 1.0}, {"steps": 3}, {"seed": 1}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_each_setting_of_the_prior_changes_its_images(base, tmp_path, changed):
+    for name, more in (("plain", {}), ("changed", changed)):
+        prior = Prior(**{"count": 1, "steps": 2, "guidance": 3.0, **more})
+        prompts = ["a photo of man"]
+        draw_class_images(base, prior, prompts, tmp_path / name, device=CPU, size=SIZE)
+    plain, other = images(tmp_path / "plain", 1), images(tmp_path / "changed", 1)
+    assert not np.array_equal(plain[0], other[0])
+
+
 def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monkeypatch):
     folder, real = tmp_path / "set", module._Artist.draw
 

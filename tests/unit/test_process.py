@@ -218,3 +218,21 @@ def test_a_run_that_leaves_says_so_to_its_panel(folder, monkeypatch):
     monkeypatch.setattr(process, "_train", leaves)
     code = process._told(folder, None, lambda kind, **data: said.append((kind, data)), False, 0.0)
     assert code == RunCancelled.exit_code and said == [("stopped", {"step": 4})]
+
+
+def test_a_mistyped_run_folder_was_made_and_locked_without_a_word(tmp_path, caplog):
+    path = tmp_path / "sujbect-lora-r4"
+    assert process.run_process(path, follow_parent=False) == 1
+    assert not path.exists()
+    assert f"{path} is no folder of a run" in caplog.text
+
+
+def test_a_failure_is_in_the_log_beside_its_event(folder, monkeypatch, caplog):
+    def fails(*arguments):
+        raise SubjectError("no photographs are left")
+
+    said = []
+    monkeypatch.setattr(process, "_train", fails)
+    code = process._told(folder, None, lambda kind, **data: said.append(data), False, 0.0)
+    assert code == 1 and said == [{"message": "no photographs are left", "expected": True}]
+    assert f"{folder.path} failed: no photographs are left" in caplog.text

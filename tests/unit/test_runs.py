@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from likeness.demo.random_model import write_random_model
+from likeness.trainers import lora
+from likeness.trainers.base_model import load_base
 from likeness.trainers.binding import bind
 from likeness.trainers.errors import (
     BaseModelError,
@@ -22,9 +24,9 @@ from likeness.trainers.errors import (
 from likeness.trainers.photo_file import class_photos, subject_photos
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
-from likeness.trainers.recipe import Recipe
-from likeness.trainers.runs import Result, RunFolder, prepare, same_lessons
-from likeness.trainers.space import check_space
+from likeness.trainers.recipe import LoRA, Recipe
+from likeness.trainers.runs import Result, RunFolder, earlier_runs, prepare, same_lessons
+from likeness.trainers.space import check_space, lora_weights
 from PIL import Image
 
 
@@ -161,6 +163,36 @@ def test_room_is_asked_for_the_files_on_the_way_that_are_not_there_yet(places, m
     assert file > 0 and needs[0] - needs[1] == pytest.approx(3 * file)
 
 
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "diffusers folder"])
+@pytest.mark.parametrize("targets", ["attention", "linear", "all"])
+def test_any_lora_was_taken_for_a_hundredth_of_the_model(base, tmp_path, targets, folder):
+    """The room asked for grows with rank and targets, and holds what is trained."""
+    model = load_base(base)
+    if folder:
+        base = tmp_path / "folder"
+        for part in ("unet", "text_encoder"):
+            getattr(model, part).save_pretrained(base / part)
+    method = LoRA(targets=targets, rank=3)
+    lora.attach(model.unet, model.text_encoder, method, 0)
+    both, unet = (
+        sum(weight.numel() for weight in lora.trainable(model.unet, text).values())
+        for text in (model.text_encoder, None)
+    )
+    assert lora_weights(Recipe(method=method), method, base) == both
+    alone = Recipe(method=method, text_encoder={"train": False})
+    assert lora_weights(alone, method, base) == unet
+    large = method.model_copy(update={"rank": 96})
+    assert lora_weights(Recipe(method=large), large, base) == 32 * both
+
+
+def test_a_lora_on_an_old_checkpoint_is_reckoned_by_the_sizes_of_sd_15(tmp_path):
+    weights = [
+        lora_weights(Recipe(method=method), method, tmp_path / "old.ckpt")
+        for method in (LoRA(), LoRA(dora=True), LoRA(rank=128), LoRA(rank=128, targets="all"))
+    ]
+    assert weights == sorted(weights) and weights[-1] == 128 * (1_050_816 + 165_888)
+
+
 def test_bad_inputs_are_told_and_nothing_is_written(places, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -197,6 +229,19 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     ):
         with pytest.raises(RecipeError, match=next(iter(parts))):
             prepare(longer.changed(**parts), places)
+
+
+def test_a_continuing_run_could_not_go_on_once_the_earlier_ones_folder_was_deleted(places):
+    earlier = prepare(recipe(), places)
+    (earlier.checkpoints / "step-000800").mkdir(parents=True)
+    longer = recipe(continues=earlier.recipe().digest(), schedule={"steps": 1000})
+    folder = prepare(longer, places)
+    assert earlier_runs(folder.recipe(), places) == [earlier]
+    shutil.rmtree(earlier.path)
+    with pytest.raises(RecipeError, match="to continue"):
+        earlier_runs(folder.recipe(), places)
+    (folder.checkpoints / "step-000900").mkdir(parents=True)
+    assert earlier_runs(folder.recipe(), places) == []
 
 
 def result_in(folder, adapter):
@@ -289,7 +334,9 @@ def test_a_result_without_its_file_or_damaged_is_none(places, tmp_path):
     folder = prepare(recipe(), places)
     folder.write_result(result_in(folder, tmp_path / "gone.safetensors"))
     assert folder.result() is None
-    for text in ["", "{", "[]", "{}", json.dumps({"version": 2})]:
+    whole = folder.result_file.read_text()
+    huge = [whole.replace("0.125", "1" + 400 * "0"), whole.replace("3", "Infinity")]
+    for text in ["", "{", "[]", "{}", json.dumps({"version": 2}), *huge]:
         folder.result_file.write_text(text)
         assert folder.result() is None
 

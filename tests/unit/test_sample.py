@@ -1,13 +1,24 @@
 """Models that draw from the terminal."""
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
 from diffusers import ControlNetModel
 from likeness.comparison import sample
+from likeness.comparison.compare import Files, bound_plan
 from likeness.comparison.controlnet import load_controlnet
+from likeness.comparison.plan_file import plan_file_from_data
+from likeness.comparison.taught import Taught
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import cpu
+from likeness.trainers import cpu, lora
+from likeness.trainers.adapter import trained_prediction
+from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.cpu import MatrixConv2d
+from likeness.trainers.recipe import LoRA, Recipe
+from likeness.trainers.stripped import strip_prompts
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +41,60 @@ def test_pictures_on_a_cpu_took_longer_than_with_a_pipeline(base, monkeypatch):
     asked = {"width": 64, "height": 64, "steps": 2}
     one, other = (sample.draw(model, ["a man"], **asked)[0] for model in (fast, plain))
     assert np.abs(one.astype(int) - other).max() <= 1
+
+
+@pytest.fixture
+def learned(base, tmp_path):
+    """Writes a LoRA whose training took the base to predict `prediction`."""
+
+    def write(prediction, share=lambda metadata: metadata):
+        model = sample.load_with_adapter(base[0], None)
+        lora.attach(model.unet, model.text_encoder, LoRA(rank=2), 0)
+        tensors = lora.export(model.unet, model.text_encoder, LoRA(rank=2))
+        recipe = Recipe(base={"prediction": prediction})
+        metadata = metadata_for(recipe, steps=1, losses=[], prediction=prediction)
+        save_file(tensors, tmp_path / "lora.safetensors", share(metadata))
+        return tmp_path / "lora.safetensors"
+
+    return write
+
+
+@pytest.mark.parametrize("share", [dict, strip_prompts], ids=["whole", "without prompts"])
+def test_what_learned_v_on_a_base_without_the_mark_was_drawn_as_epsilon(base, learned, share):
+    path = learned("v_prediction", share)
+    assert sample.load_with_adapter(base[0], path).prediction == "v_prediction"
+    assert sample.load_with_adapter(base[0], path, strength=0.0).prediction == "epsilon"
+
+
+def test_what_learned_epsilon_on_a_base_with_the_mark_of_v_is_drawn_so(base, learned, tmp_path):
+    marked = load_file(base[0]) | {"v_pred": torch.zeros(0)}
+    save_file(marked, tmp_path / "marked.safetensors")
+    shutil.copytree(base[0].with_name("0_tokenizer"), tmp_path / "marked_tokenizer")
+    assert sample.load_with_adapter(tmp_path / "marked.safetensors", None).prediction != "epsilon"
+    drawn = sample.load_with_adapter(tmp_path / "marked.safetensors", learned("epsilon"))
+    assert drawn.prediction == "epsilon"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "part"), [("v_prediction", "v_prediction"), ("epsilon", None)]
+)
+def test_a_plan_says_what_was_learned_where_the_base_says_otherwise(
+    base, learned, tmp_path, prediction, part
+):
+    """Else a picture that was once drawn as epsilon would be taken for that of v."""
+    prompts = {"prompts": [{"key": "dog", "text": "a dog"}]}
+    plan = plan_file_from_data({"rows": [{"name": "r"}], "prompts": prompts})
+    taught = [Taught("r", learned(prediction))]
+    (variant,) = bound_plan(plan, taught, Files(base=base[0], output=tmp_path)).variants
+    assert variant.prediction == part
+
+
+def test_of_another_programs_file_only_the_mark_of_v_counts(tmp_path):
+    tensors = {"lora_unet_x.lora_down.weight": torch.zeros(4, 8)}
+    for said, prediction in (("v", "v_prediction"), ("epsilon", None), ("", None)):
+        path = tmp_path / f"{said}.safetensors"
+        save_file(tensors, path, {"modelspec.prediction_type": said})
+        assert trained_prediction(path) == prediction
 
 
 def test_a_controlnet_on_a_cpu_has_matrix_products_too(base, tmp_path):

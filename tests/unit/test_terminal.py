@@ -2,6 +2,7 @@ import errno
 import io
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,13 @@ from likeness.comparison import sample
 from likeness.comparison import terminal as comparison
 from likeness.comparison.errors import ComparisonError
 from likeness.terminal import main
-from likeness.trainers.adapter import metadata_for
+from likeness.trainers import terminal as training
+from likeness.trainers.adapter_metadata import metadata_for
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
-from likeness.trainers.terminal import with_settings
+from likeness.trainers.runs import RunFolder
+from likeness.trainers.terminal import find_recipe, with_settings
 from safetensors.torch import save_file
 
 
@@ -80,6 +85,59 @@ def test_a_terminal_that_knows_no_arrows_is_told_the_rest(monkeypatch):
     print("subject \u2191")
     sys.stdout.flush()
     assert raw.getvalue().rstrip().endswith(rb"subject \u2191")
+
+
+def test_a_folder_of_a_presets_name_stood_before_the_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert find_recipe("tiny") == (preset("tiny"), None)
+    with pytest.raises(RecipeError, match=r"recipe\.json cannot be read"):
+        find_recipe("./tiny")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `likeness train` asks to be trained: (recipe, places)."""
+    given = []
+    monkeypatch.setattr(
+        training, "train_shown", lambda recipe, places, **_: given.append((recipe, places))
+    )
+
+    def train(*arguments):
+        assert main(["train", *map(str, arguments)]) == 0
+        return given.pop()
+
+    return train
+
+
+def test_train_looks_for_its_inputs_where_it_is_told(asked, tmp_path):
+    base, photos, own, words, more = (tmp_path / name for name in ("b", "p", "c", "t", "u"))
+    recipe, places = asked("tiny", "--base", base, "--photos", photos)
+    assert recipe == preset("tiny")
+    assert (places.base, places.photos) == (base, photos)
+    assert (places.class_images, places.tokenizers) == (None, ())
+    given = ["--class-images", own, "--tokenizer", words, "--tokenizer", more, "--output", tmp_path]
+    _, places = asked("tiny", "--base", base, "--photos", photos, *given)
+    assert (places.class_images, places.tokenizers) == (own, (words, more))
+    assert places.runs == tmp_path / "likeness" / "runs" and places.loras == tmp_path / "loras"
+
+
+def test_a_run_folder_stands_for_its_recipe_and_its_places(asked, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    recipe = preset("lora-r1").changed(seed=7)
+    folder.recipe_file.write_text(recipe.to_json())
+    names = ("base", "photos", "class_images", "runs", "loras", "checkpoints", "cache")
+    places = Places(**{name: tmp_path / name for name in names}, tokenizers=(tmp_path / "t",))
+    folder.places_file.write_text(places.model_dump_json())
+    assert asked(folder.path) == (recipe, places)
+    changed, moved = asked(
+        *(folder.path, "--photos", "p", "--class-images", "c", "--tokenizer", "t"),
+        *("--set", "seed=8"),
+    )
+    assert changed == recipe.changed(seed=8)
+    new = {"photos": Path("p"), "class_images": Path("c"), "tokenizers": (Path("t"),)}
+    assert moved == places.model_copy(update=new)
 
 
 @pytest.mark.parametrize("turned", [False, True])

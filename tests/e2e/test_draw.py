@@ -1,0 +1,74 @@
+"""`likeness draw`: each flag changes the picture as it says (in this process, to save time)."""
+
+import pytest
+import torch
+from likeness.terminal import main
+from likeness.trainers import lora
+from likeness.trainers.adapter import save_adapter
+from likeness.trainers.adapter_metadata import metadata_for
+from likeness.trainers.base_model import load_base
+from likeness.trainers.recipe import LoRA, Recipe
+from PIL import Image
+
+
+@pytest.fixture
+def adapter(base, tmp_path):
+    """A LoRA of random weights, large enough to show."""
+    method, model = LoRA(rank=4), load_base(base)
+    parts = model.unet, model.text_encoder
+    lora.attach(*parts, method, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in lora.trainable(*parts).values():
+            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    metadata = metadata_for(Recipe(method=method), steps=1, losses=[])
+    save_adapter(tmp_path / "a.safetensors", lora.export(*parts, method), metadata)
+    return tmp_path / "a.safetensors"
+
+
+@pytest.fixture
+def drawn(base, tmp_path):
+    """Draws "a man" with more arguments; the pictures as bytes."""
+
+    def draw(*arguments, prompts=("a man",)):
+        small = {"--width": 64, "--height": 64, "--steps": 2, "--output": tmp_path / "drawn"}
+        flags = [str(word) for pair in small.items() for word in pair]
+        assert main(["draw", *prompts, "--base", str(base), *flags, *map(str, arguments)]) == 0
+        files = [tmp_path / "drawn" / f"picture-{index}.png" for index in range(len(prompts))]
+        pictures = [Image.open(file) for file in files]
+        assert all(picture.size[0] >= 64 for picture in pictures)
+        return [picture.tobytes() for picture in pictures]
+
+    return draw
+
+
+def test_an_adapter_shows_at_strength_1_and_not_at_0(drawn, adapter):
+    base, again = drawn(), drawn()
+    assert base == again
+    assert drawn("--adapter", adapter, "--strength", 0) == base
+    whole, half = drawn("--adapter", adapter), drawn("--adapter", adapter, "--strength", 0.5)
+    assert drawn("--adapter", adapter, "--strength", 1) == whole
+    assert len({*base, *whole, *half}) == 3
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seed", 1),
+        ("--negative", "a dog"),
+        ("--guidance", 2),
+        ("--steps", 3),
+        ("--clip-skip", 2),
+        ("--width", 72),
+        ("--height", 72),
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_each_flag_changes_the_picture(drawn, flags):
+    assert drawn(*flags) != drawn()
+
+
+def test_each_prompt_has_its_own_picture_from_the_same_noise(drawn):
+    both = drawn(prompts=("a man", "a dog"))
+    assert both[0] != both[1]
+    assert both[:1] == drawn()

@@ -1,0 +1,90 @@
+"""What an adapter file says of itself: the metadata that is written into it. No torch here.
+
+The keys are kohya's ``ss_``, those of github.com/Stability-AI/ModelSpec 1.0.0, and ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .adapter import PREDICTION, RECIPE
+from .adapter_names import file_alpha
+from .recipe import LoRA, Recipe
+
+
+def metadata_for(
+    recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon",
+    precision: str | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """The metadata of a result after `steps` optimizer steps, with one loss for each.
+
+    `prediction` is the base model's, ``epsilon`` or ``v_prediction``; `precision` the one computed
+    in. No path, user or time of day is in it: the same run gives the same file.
+    """
+    subject = recipe.subject
+    metadata = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": recipe.name,
+        "modelspec.resolution": f"{subject.resolution}x{subject.resolution}",
+        PREDICTION: {"v_prediction": "v"}.get(prediction, prediction),
+        "modelspec.trigger_phrase": f"{subject.token} {subject.class_word}",
+        "likeness.version": "1",
+        "likeness.steps": str(steps),
+        RECIPE: recipe.to_json(indent=None),
+    }
+    if losses:
+        metadata["likeness.loss"] = f"{late_loss(losses):.6g}"
+    if isinstance(recipe.method, LoRA):
+        metadata |= {
+            "modelspec.architecture": "stable-diffusion-v1/lora",
+            "modelspec.implementation": "diffusers",
+        }
+        computed = precision or recipe.compute.precision
+        return metadata | _kohya_metadata(recipe, recipe.method, steps, computed)
+    return metadata | {
+        "modelspec.architecture": "stable-diffusion-v1",
+        "modelspec.implementation": "https://github.com/CompVis/stable-diffusion",
+    }
+
+
+def late_loss(losses: Sequence[float]) -> float:
+    """Mean of the last tenth of the losses, at least one: single steps are mostly noise."""
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) -> dict[str, str]:
+    """The ``ss_`` keys of kohya's sd-scripts that its readers show or search by."""
+    rate = recipe.optimizer.learning_rate
+    text = recipe.text_encoder
+    alpha = file_alpha(method)
+    values: dict[str, Any] = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": method.rank,
+        "ss_network_alpha": alpha,
+        "ss_network_dropout": method.dropout or None,
+        "ss_base_model_version": "sd_v1",
+        "ss_output_name": recipe.name,
+        "ss_learning_rate": rate,
+        "ss_unet_lr": rate,
+        "ss_text_encoder_lr": (text.learning_rate or rate) if text.train else None,
+        "ss_optimizer": recipe.optimizer.name,
+        "ss_lr_scheduler": recipe.schedule.course,
+        "ss_lr_warmup_steps": recipe.schedule.warmup,
+        "ss_steps": steps,
+        "ss_max_train_steps": recipe.schedule.steps,
+        "ss_gradient_accumulation_steps": recipe.schedule.accumulation,
+        "ss_mixed_precision": {"fp32": "no"}.get(precision, precision),
+        "ss_resolution": f"({recipe.subject.resolution}, {recipe.subject.resolution})",
+        "ss_enable_bucket": recipe.subject.buckets,
+        "ss_clip_skip": recipe.text_encoder.clip_skip,
+        "ss_prior_loss_weight": recipe.prior.weight if recipe.prior else None,
+        "ss_min_snr_gamma": recipe.objective.min_snr_gamma,
+        "ss_noise_offset": recipe.objective.noise_offset or None,
+        "ss_seed": recipe.seed,
+    }
+    if method.targets == "all":
+        values["ss_network_args"] = json.dumps({"conv_dim": method.rank, "conv_alpha": alpha})
+    return {key: str(value) for key, value in values.items() if value is not None}
