@@ -66,6 +66,7 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) ->
         "ss_network_alpha": alpha,
         "ss_network_dropout": method.dropout or None,
         "ss_base_model_version": "sd_v1",
+        "ss_new_sd_model_hash": recipe.base.digest,
         "ss_output_name": recipe.name,
         "ss_learning_rate": rate,
         "ss_unet_lr": rate,

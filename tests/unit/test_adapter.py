@@ -133,6 +133,8 @@ def test_metadata_says_what_other_programs_ask() -> None:
     assert found["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert found["modelspec.trigger_phrase"] == "sks man"
     assert found["likeness.loss"] == "0.15"  # the last tenth
+    bound = metadata(RECIPE.changed(base={"digest": "ab" * 32}))
+    assert bound["ss_new_sd_model_hash"] == "ab" * 32  # kohya's name for the base's SHA-256
     assert all(isinstance(value, str) for value in found.values())
 
 
