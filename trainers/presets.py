@@ -56,7 +56,7 @@ def _miniature_standard() -> Recipe:
     text encoder it has more of the person (docs/sweeps.md).
     """
     return _miniature(_standard(), 4.5e-4).changed(
-        schedule={"course": "cosine"}, text_encoder={"learning_rate": 1e-3}
+        schedule={"course": "cosine"}, text_encoder={"learning_rate": 8e-4}
     )
 
 

@@ -98,7 +98,7 @@ MINIATURE = Setting(
             _course(4.5e-4, 200, **_SMALL),
             resolution=128,
             class_prompt=BOTH,
-            options={"course": "cosine", "text_encoder_learning_rate": 1e-3},
+            options={"course": "cosine", "text_encoder_learning_rate": 8e-4},
         ),
         **{
             f"lora-r{rank}": Training(
