@@ -24,6 +24,7 @@ from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata
 from ..trainers.base_file import digest_of
 from ..trainers.errors import AdapterError, SubjectError
 from ..trainers.files import replace
+from ..trainers.masks import ENDING
 from ..trainers.pictures import open_picture
 from ..trainers.recipe import Recipe
 from ..trainers.runs import RunFolder
@@ -306,5 +307,7 @@ def _photographs(run: RunFolder | None, *, captions: bool) -> Iterator[tuple[str
     for number, photo in enumerate(found.photos, 1):
         name = f"photographs/{number:02d}"
         yield f"{name}{photo.path.suffix.lower()}", _bytes(photo.path)
+        if photo.mask not in (None, photo.path):
+            yield f"{name}{ENDING}", _bytes(photo.mask)
         if captions and photo.caption is not None:
             yield f"{name}.txt", photo.caption.encode()

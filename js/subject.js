@@ -235,8 +235,8 @@ async function copied(file, folder) {
   body.append("image", file);
   body.append("type", "input");
   body.append("subfolder", folder);
-  // Under another name it would be nobody's caption.
-  if (file.name.toLowerCase().endsWith(".txt")) body.append("overwrite", "true");
+  // Under another name it would be nobody's caption or mask.
+  if (/(\.txt|-masklabel\.png)$/i.test(file.name)) body.append("overwrite", "true");
   const answer = await api.fetchApi("/upload/image", { method: "POST", body });
   if (!answer.ok) throw new Error(await reasonOf(answer));
 }

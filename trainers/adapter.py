@@ -23,7 +23,7 @@ from .adapter_names import (
     kohya_name,
     normalise,
 )
-from .base_file import identify, prediction_of
+from .base_file import PICKLES, identify, prediction_of
 from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
 from .files import is_full, replace, sync_folder
 from .recipe import Recipe, recipe_from_json
@@ -235,6 +235,8 @@ def trained_prediction(path: Path) -> Prediction | None:
 
     Raises AdapterError for a damaged file, BaseModelError for a damaged folder.
     """
+    if path.suffix.lower() in PICKLES:  # says nothing
+        return None
     if not path.is_dir():
         return read_metadata(path).prediction
     found = identify(path).prediction

@@ -7,8 +7,9 @@ from typing import Any
 
 from .base_file import digest_of, identify
 from .errors import RecipeError
+from .photo_file import class_spec
 from .places import Places
-from .recipe import Recipe, Subject
+from .recipe import Recipe
 from .subject import PhotoSet, read_subject
 
 
@@ -49,7 +50,7 @@ def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
             "give their folder, or set prior.images to null to have them drawn."
         )
     # As photographs are read, but square where those use aspect-ratio buckets.
-    images = read_subject(places.class_images, Subject(resolution=recipe.subject.resolution))
+    images = read_subject(places.class_images, class_spec(recipe))
     named = recipe.prior.images if recipe.prior else None
     _same("set of class images", named, images.digest)
     return images

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -66,6 +67,8 @@ def look(run: Run, training: Training, done: int, compute: Compute) -> None:
 
 def previews(run: Run, training: Training, step: int, compute: Compute | None = None) -> None:
     """The previews; where there is no memory for them the run goes on without, and says so."""
+    if run.no_previews:
+        return
     try:
         _with_room(partial(preview, run, training, step), compute)
         return
@@ -74,7 +77,8 @@ def previews(run: Run, training: Training, step: int, compute: Compute | None = 
             raise
     release_memory()  # here the error, whose traceback holds tensors, is gone
     size = f"{run.recipe.previews.width}x{run.recipe.previews.height}"
-    run.note(f"There is no memory for previews of {size} at step {step}; choose smaller ones.")
+    run.note(f"There is no memory for previews of {size}: none are drawn. Choose smaller ones.")
+    run.no_previews = True
 
 
 def _with_room(work: Callable[[], None], compute: Compute | None) -> None:
@@ -101,9 +105,23 @@ def save_on_the_way(run: Run, training: Training, done: int) -> None:
 
 def preview(run: Run, training: Training, step: int) -> None:
     """Draws previews, by the main process only."""
+    base, device = training.base, run.accelerator.device
     if run.accelerator.is_main_process:
-        with averaged(training.state):
-            draw_previews(run, training.base, training.learner, step)
+        with averaged(training.state), at_hand(device, base.vae, base.text_encoder):
+            draw_previews(run, base, training.learner, step)
+
+
+@contextmanager
+def at_hand(device: torch.device, *parts: Any) -> Iterator[None]:
+    """Brings models to the device that are away from it, and puts those back afterwards."""
+    away = [part for part in parts if part.device.type != device.type]
+    try:
+        for part in away:
+            part.to(device)
+        yield
+    finally:
+        for part in away:
+            part.to("cpu")
 
 
 def validate(run: Run, training: Training, step: int) -> None:

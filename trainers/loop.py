@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -108,15 +110,15 @@ def load(run: Run) -> BaseModel:
     """The base on the device; frozen weights in the precision, trained ones in fp32."""
     recipe, places, device = run.recipe, run.places, run.accelerator.device
     dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
-    with encoded_early(run) as on_vae:
-        base = load_base(
-            places.base,
-            places.tokenizers,
-            prediction=recipe.base.prediction,
-            dtype=dtype,
-            device=device,
-            on_vae=on_vae,
-        )
+    read = partial(
+        load_base,
+        places.base,
+        places.tokenizers,
+        prediction=recipe.base.prediction,
+        dtype=dtype,
+        device=device,
+    )
+    base = read_while_encoding(run, read) or read()
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
     fault = eight_bit_fault(device) if recipe.optimizer.name == "adamw8bit" else None
@@ -130,6 +132,18 @@ def load(run: Run) -> BaseModel:
     if recipe.compute.attention == "xformers":
         use_xformers(run, base)
     return base
+
+
+def read_while_encoding(run: Run, read: Callable[..., BaseModel]) -> BaseModel | None:
+    """The base, while photographs are encoded; None where there is no memory for both."""
+    try:
+        with encoded_early(run) as on_vae:
+            return read(on_vae=on_vae)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()  # here the error, whose traceback holds tensors, is gone
+    return None
 
 
 def note_prompts(run: Run, base: BaseModel) -> None:
@@ -168,8 +182,7 @@ def set_up(run: Run, base: BaseModel, material: Material) -> Training:
     parameters = attach(recipe, base)
     base.unet.train()
     base.text_encoder.train(recipe.text_encoder.train)
-    if not recipe.previews.every:
-        base.vae.to("cpu")
+    base.vae.to("cpu")
     tier = chosen_tier(run, base, parameters)
     if tier.checkpointing:
         checkpoint_activations(base, recipe)
@@ -293,7 +306,7 @@ def learn(run: Run, training: Training, start: int) -> int:
 def put_away_text_encoder(recipe: Recipe, base: BaseModel) -> None:
     """Frees the device of the text encoder, where nothing asks it any more."""
     learns = recipe.text_encoder.train  # its weights are then in the optimizer and checkpoints
-    if not (learns or recipe.previews.every or recipe.objective.ema_decay):
+    if not (learns or recipe.objective.ema_decay):
         base.text_encoder.to("cpu")
 
 

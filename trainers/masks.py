@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from .errors import SubjectError
 from .pictures import open_picture, to_srgb
@@ -23,8 +23,10 @@ _ALIKE = 0.02  # how much the aspects of a picture and of its mask may differ
 
 
 def is_mask(path: Path) -> bool:
-    """Whether a file is the mask of another one, by its name."""
-    return path.name.lower().endswith(ENDING)
+    """Whether a file is meant as another one's mask, by its name: also one that is not read, of
+    another kind or a copy with a number.
+    """
+    return ENDING.removesuffix(".png") in path.stem.lower()
 
 
 def masked(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, list[str]]:
@@ -32,7 +34,8 @@ def masked(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, list[str
 
     `image` is the upright picture. Raises SubjectError for a mask that cannot be used.
     """
-    name, clear = photo.path.name, image.has_transparency_data
+    name = photo.path.name
+    clear = image.has_transparency_data and bool((np.asarray(_alpha(image)) < 255).any())
     if kind == "none":
         white = f"{name}: what is transparent is trained as white; see the mask 'alpha'."
         return photo, [white] if clear else []
@@ -44,7 +47,11 @@ def masked(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, list[str
     file = photo.path.with_name(photo.path.stem + ENDING)
     if not file.is_file():
         return photo, [f"{name}: there is no {file.name}; all of it counts."]
-    photo = replace(photo, mask=file, mask_digest=hashlib.sha256(file.read_bytes()).hexdigest())
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SubjectError(f"its mask {file.name} cannot be read: {error.strerror}") from None
+    photo = replace(photo, mask=file, mask_digest=digest)
     return _checked(photo, _grey(photo)), []
 
 
@@ -87,7 +94,10 @@ def _alpha(image: Image.Image) -> Image.Image:
 
 
 def _grey(photo: Photo) -> Image.Image:
-    return to_srgb(_opened(photo)).convert("L")
+    """What is transparent is not the subject, as what is black."""
+    image = _opened(photo)
+    grey = to_srgb(image).convert("L")
+    return ImageChops.multiply(grey, _alpha(image)) if image.has_transparency_data else grey
 
 
 def _cropped(photo: Photo, mask: Image.Image) -> np.ndarray:

@@ -168,6 +168,7 @@ def encoded_early(run: Run) -> Iterator[Callable[[Any], None]]:
                 cache=places.cache,
                 vae_digest=recipe.base.digest or "",
                 device=run.accelerator.device,
+                batch=1,  # beside what is loaded
                 progress=progress,
             )
 
@@ -175,9 +176,11 @@ def encoded_early(run: Run) -> Iterator[Callable[[Any], None]]:
         threads.append(threading.Thread(target=encode, args=(vae,), daemon=True))
         threads[-1].start()
 
-    several = run.accelerator.num_processes > 1  # which share the pictures out
+    # Several processes share the pictures out; of other devices' drivers some bear no two threads.
+    alone = run.accelerator.num_processes == 1
+    able = alone and run.accelerator.device.type in ("cpu", "cuda")
     try:
-        yield (lambda vae: None) if several else start
+        yield start if able else lambda vae: None
     finally:
         loaded.set()
         for thread in threads:

@@ -45,8 +45,12 @@ def subject_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
 def class_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
     """As `subject_photos`, for the user's own class images."""
     digest = recipe.prior.images if recipe.prior else None
-    spec = Subject(resolution=recipe.subject.resolution)
-    return _listed(file, "class_images", digest) or _unchanged(folder, spec, digest)
+    return _listed(file, "class_images", digest) or _unchanged(folder, class_spec(recipe), digest)
+
+
+def class_spec(recipe: Recipe) -> Subject:
+    """How the user's own class images are read: as photographs, but square."""
+    return Subject(resolution=recipe.subject.resolution, enlarge=recipe.subject.enlarge)
 
 
 def _unchanged(folder: Path, spec: Subject, digest: str | None) -> PhotoSet:

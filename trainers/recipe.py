@@ -72,11 +72,13 @@ CAPTION = "{caption}"  # in a subject's prompt
 
 
 def without_caption(template: str) -> str:
-    """A subject's prompt without the place of the caption, and without the comma before it."""
+    """A subject's prompt without the place of the caption, and without the comma before it; token
+    and class where nothing else is there.
+    """
     if CAPTION not in template:
         return template
     parts = [part.strip() for part in template.replace(CAPTION, "").split(",")]
-    return ", ".join(filter(None, parts))
+    return ", ".join(filter(None, parts)) or "{token} {class}"
 
 
 class Recipe(Part):
@@ -120,6 +122,9 @@ class Recipe(Part):
                 "optimizer.name 'prodigy' finds one rate for all weights: set "
                 "text_encoder.learning_rate to null"
             )
+        others = [*self.previews.prompts, *(self.prior.prompts() if self.prior else ())]
+        if any(CAPTION in prompt for prompt in others):
+            raise ValueError("{caption} has a place in subject.prompt alone")
         if self.previews.every and not self.previews.prompts:
             raise ValueError("previews.every needs at least one prompt in previews.prompts")
         return self
@@ -159,9 +164,16 @@ class Recipe(Part):
     def lesson(self) -> Recipe:
         """The recipe without what only shows or keeps what is learned; equal ones teach the same.
 
-        Left out are previews, validation, and how often the state is saved and how many are kept.
+        Left out are previews, validation, how often the state is saved and how many are kept, and
+        the weight around masks where there are none.
         """
-        return self.changed(previews=Previews(), saving={"every": 0, "keep": 1}, validate_every=0)
+        idle = {"unmasked_weight": 0.1} if self.subject.mask == "none" else {}
+        return self.changed(
+            previews=Previews(),
+            saving={"every": 0, "keep": 1},
+            validate_every=0,
+            subject=idle,
+        )
 
     def label(self) -> str:
         """A short name of the method: ``lora-r4``, ``dora-r4`` or ``dreambooth-512``."""

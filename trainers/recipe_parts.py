@@ -49,6 +49,8 @@ def _not_blank(text: str) -> str:
     return text
 
 
+MOST_ENLARGED = 4.0
+
 Name = Annotated[str, AfterValidator(check_name)]
 Token = Annotated[str, Field(max_length=64), AfterValidator(_check_token)]
 Prompt = Annotated[str, Field(max_length=4000), AfterValidator(_not_blank)]
@@ -113,7 +115,7 @@ class Subject(Part):
     holdout: int = Field(0, ge=0, le=1000)
     mask: Literal["none", "alpha", "file"] = "none"
     unmasked_weight: float = Field(0.1, ge=0, le=1)
-    enlarge: float = Field(1.0, ge=1, le=4)
+    enlarge: float = Field(1.0, ge=1, le=MOST_ENLARGED)
 
 
 class Prior(Part):

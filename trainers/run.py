@@ -42,6 +42,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     peak_memory: int = 0
     tier: Tier | None = None  # of this attempt, once it is chosen
+    no_previews: bool = False  # for want of memory
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -22,6 +22,7 @@ from .errors import MissingPackage, SubjectError
 from .masks import is_mask, masked
 from .pictures import open_picture, strict, to_srgb
 from .recipe import Subject
+from .recipe_parts import MOST_ENLARGED
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 _READERS = 4  # pictures decoded at once
@@ -196,10 +197,11 @@ def read_photo(
     box = crop_box(width, height, size, face, spec.face_share)
     enlarged = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
     if enlarged > max(1.0, spec.enlarge):
+        most = math.ceil(enlarged * 10) / 10
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
-            f"where {size[0]}x{size[1]} is needed; use a larger picture, a lower resolution, or "
-            f"'enlarge' {math.ceil(enlarged * 100) / 100:g}"
+            f"where {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
+            + (f", or 'enlarge' {most:g}" if most <= MOST_ENLARGED else "")
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     photo = Photo(path, digest, width, height, box, size, face=face is not None)

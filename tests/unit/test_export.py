@@ -234,6 +234,15 @@ def run(adapter, tmp_path):
     return folder
 
 
+def test_photographs_take_their_masks_along(adapter, run, tmp_path):
+    photos = run.places().photos
+    Image.new("L", (64, 64), 255).save(photos / "Anna at home 0-masklabel.png")
+    run.recipe_file.write_text(run.recipe().changed(subject={"mask": "file"}).to_json())
+    export(tmp_path / "x.zip", find_shared(adapter), photographs=True)
+    names = [name for name in opened(tmp_path / "x.zip") if "mask" in name]
+    assert len(names) == 1 and names[0].startswith("photographs/0")
+
+
 def test_photographs_travel_only_when_asked(adapter, run, tmp_path):
     photos, captioned = run.places().photos, run.recipe()
     shared = find_shared(adapter)

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from likeness.trainers import looks
 from likeness.trainers.graphs import Recorded
 from likeness.trainers.presets import preset
@@ -29,7 +30,7 @@ def run():
         subject={"holdout": 1}, validate_every=2, saving={"adapters_every": 4},
         previews={"every": 4, "prompts": ["a cat"]},
     )  # fmt: skip
-    return SimpleNamespace(recipe=recipe)
+    return SimpleNamespace(recipe=recipe, no_previews=False)
 
 
 def test_previews_without_room_beside_recordings_are_drawn_without_those(run, monkeypatch):
@@ -55,15 +56,34 @@ def test_what_still_fails_without_recordings_is_an_error(run, monkeypatch, compu
 
 
 def test_previews_for_which_there_is_no_memory_end_no_run(run, monkeypatch):
-    said = []
+    said, asked = [], []
+
+    def preview(*_):
+        asked.append(1)
+        out_of_memory()
+
     run.note = said.append
-    monkeypatch.setattr(looks, "preview", out_of_memory)
+    monkeypatch.setattr(looks, "preview", preview)
     looks.previews(run, None, 0)
     looks.previews(run, None, 4, Held())
-    assert ["512x512 at step 0" in said[0], "512x512 at step 4" in said[1]] == [True, True]
+    assert len(said) == 1 and "512x512" in said[0]
+    assert len(asked) == 1, "and they are not tried again"
+    run.no_previews = False
     monkeypatch.setattr(looks, "preview", lambda *_: [][0])
     with pytest.raises(IndexError):
         looks.previews(run, None, 4)
+
+
+def test_what_is_away_from_the_device_is_there_for_previews_alone():
+    here, away = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1, device="meta")
+    moved = []
+    for name, part in (("here", here), ("away", away)):
+        device = torch.device("cpu" if name == "here" else "meta")
+        part.device = device
+        part.to = lambda to, name=name: moved.append((name, str(to)))
+    with looks.at_hand(torch.device("cpu", 0), here, away):
+        assert moved == [("away", "cpu:0")]
+    assert moved == [("away", "cpu:0"), ("away", "cpu")]
 
 
 def test_what_is_due_after_which_steps():

@@ -1,8 +1,10 @@
 """Parts of the loop that a CPU cannot show."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+import torch
 from likeness.trainers import loop
 from likeness.trainers.presets import preset
 
@@ -15,7 +17,7 @@ from likeness.trainers.presets import preset
         ({"text_encoder": {"train": False}, "objective": {"ema_decay": 0.9}}, []),
         (
             {"text_encoder": {"train": False}, "previews": {"every": 1, "prompts": ["a cat"]}},
-            [],
+            ["cpu"],  # it is fetched for them
         ),
     ],
 )
@@ -24,3 +26,21 @@ def test_a_text_encoder_that_nothing_asks_any_more_leaves_the_device(changes, mo
     base = SimpleNamespace(text_encoder=SimpleNamespace(to=places.append))
     loop.put_away_text_encoder(preset("lora-r4").changed(**changes), base)
     assert places == moved
+
+
+def test_a_base_for_which_there_is_no_room_beside_encoding_is_read_without(monkeypatch):
+    asked = []
+
+    def read(**given):
+        asked.append(given)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "encoded_early", lambda run: nullcontext("on_vae"))
+    assert loop.read_while_encoding(None, read) is None
+    assert asked == [{"on_vae": "on_vae"}]
+    with pytest.raises(RuntimeError, match="damaged"):
+        loop.read_while_encoding(None, damaged)
+
+
+def damaged(**given):
+    raise RuntimeError("damaged")

@@ -144,3 +144,25 @@ def test_in_a_run_with_masks_a_photograph_without_one_counts_whole(folder):
     (photo,) = read_subject(folder, spec("file")).photos
     expected = torch.tensor(0.2 + 0.8 * HALF, dtype=torch.float32)
     assert torch.allclose(loss_weights(recipe, photo), expected)
+
+
+def test_an_opaque_picture_with_an_alpha_channel_is_no_cut_out(tmp_path):
+    Image.new("RGBA", (128, 128), "blue").save(tmp_path / "a.png")
+    assert not read_subject(tmp_path, spec("none")).notes
+    photos = read_subject(tmp_path, spec("alpha"))
+    assert load_mask(photos.photos[0]) is None and "nothing is transparent" in photos.notes[0]
+
+
+def test_a_white_subject_on_nothing_is_a_mask_too(folder):
+    mask = Image.new("RGBA", (128, 128), "white")
+    mask.paste((255, 255, 255, 0), (64, 0, 128, 128))
+    mask.save(folder / "a-masklabel.png")
+    (photo,) = read_subject(folder, spec("file")).photos
+    assert np.array_equal(load_mask(photo), HALF)
+
+
+@pytest.mark.parametrize("name", ["a-masklabel.jpg", "a-masklabel (1).png", "A-MASKLABEL.PNG"])
+def test_a_mask_that_is_not_read_is_no_photograph_either(folder, name):
+    left_half("L").save(folder / name)
+    photos = read_subject(folder, spec("file")).photos
+    assert [photo.path.name for photo in photos] == ["a.jpg"]

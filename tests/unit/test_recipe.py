@@ -33,6 +33,8 @@ STUDY = {
         ("a photo of {token} {class}, {caption}", "at sea", "a photo of sks man, at sea"),
         ("a photo of {token} {class}, {caption}", None, "a photo of sks man"),
         ("{caption}, {token} {class}, hd", None, "sks man, hd"),
+        ("{caption}", "sks man at sea", "sks man at sea"),
+        ("{caption}", None, "sks man"),
     ],
 )
 def test_a_caption_stands_in_place_of_the_prompt_or_where_the_prompt_says(prompt, caption, said):
@@ -247,3 +249,18 @@ def test_a_token_is_any_word(token):
 def test_a_token_that_is_no_word_is_refused(token):
     with pytest.raises(RecipeError, match=r"subject\.token"):
         Recipe().changed(subject={"token": token})
+
+
+@pytest.mark.parametrize(
+    "parts", [{"prior": {"prompt": "a {caption}"}}, {"previews": {"prompts": ["{caption}"]}}]
+)
+def test_a_caption_has_a_place_in_the_subjects_prompt_alone(parts):
+    with pytest.raises(RecipeError, match=r"subject\.prompt alone"):
+        Recipe().changed(**parts)
+
+
+def test_the_weight_around_masks_that_are_not_there_trains_nothing_anew():
+    plain, moved = (Recipe().changed(subject={"unmasked_weight": w}) for w in (0.1, 0.5))
+    assert plain.lesson() == moved.lesson()
+    masked = [one.changed(subject={"mask": "alpha"}).lesson() for one in (plain, moved)]
+    assert masked[0] != masked[1]

@@ -230,9 +230,11 @@ def test_folders_without_photographs(tmp_path):
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
     put(tmp_path, "small.png", picture(48, 60))
-    with pytest.raises(SubjectError, match=r"'enlarge' 1\.34"):
+    with pytest.raises(SubjectError, match=r"'enlarge' 1\.4"):
         read_subject(tmp_path, Subject(resolution=64, enlarge=1.3))
-    photos = read_subject(tmp_path, Subject(resolution=64, enlarge=1.34))
+    with pytest.raises(SubjectError, match=r"lower resolution$"):
+        read_subject(tmp_path, Subject(resolution=256, enlarge=4))
+    photos = read_subject(tmp_path, Subject(resolution=64, enlarge=1.4))
     assert load_pixels(photos.photos[0]).shape == (64, 64, 3)
     assert photos.notes == ("small.png: enlarged 1.33 times; it teaches blur, too.",)
 
