@@ -64,7 +64,7 @@ def _miniature_lora(rank: int) -> Recipe:
     """All linear layers, as kohya's: attention holds a seventh of the miniature's weights, and a
     LoRA of that alone learned less. At rank 4's rate rank 1 loses prompts (docs/sweeps.md).
     """
-    rate = 2e-3 if rank == 1 else 3e-3
+    rate = 1.5e-3 if rank == 1 else 3e-3
     return _miniature(_lora(rank), rate).changed(method={"targets": "linear"})
 
 

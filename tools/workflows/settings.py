@@ -107,7 +107,7 @@ MINIATURE = Setting(
                 resolution=128,
                 class_prompt=BOTH,
             )
-            for rank, rate in ((1, 2e-3), (4, 3e-3), (8, 3e-3))
+            for rank, rate in ((1, 1.5e-3), (4, 3e-3), (8, 3e-3))
         },
     },
 )
