@@ -53,7 +53,7 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
 
 def _miniature_standard() -> Recipe:
     """Its rate falls: it has more of the person and of the prompts so. At a higher rate of the
-    text encoder it has more of the person (docs/sweeps.md).
+    text encoder it has more of the person and less of the prompts (docs/sweeps.md).
     """
     return _miniature(_standard(), 4.5e-4).changed(
         schedule={"course": "cosine"}, text_encoder={"learning_rate": 8e-4}
