@@ -111,6 +111,8 @@ def graph(server, workflow):
         values = {**SMALL, "Likeness_ContactSheet": {"name": name, "single_pictures": "png"}}
         for node in prompt.values():
             kind, inputs = node["class_type"], node["inputs"]
+            if kind == "Likeness_PromptSet":  # its words come from the Subject that is left out
+                inputs |= {"token": "sks", "class_word": "man"}
             for widget, value in {**values.get(kind, {}), **changes.get(kind, {})}.items():
                 if not isinstance(inputs.get(widget), list):
                     inputs[widget] = value
