@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import lora
-from likeness.trainers.base_model import load_base
 from likeness.trainers.binding import bind
 from likeness.trainers.errors import (
     BaseModelError,
@@ -163,34 +161,15 @@ def test_room_is_asked_for_the_files_on_the_way_that_are_not_there_yet(places, m
     assert file > 0 and needs[0] - needs[1] == pytest.approx(3 * file)
 
 
-@pytest.mark.parametrize("folder", [False, True], ids=["file", "diffusers folder"])
-@pytest.mark.parametrize("targets", ["attention", "linear", "all"])
-def test_any_lora_was_taken_for_a_hundredth_of_the_model(base, tmp_path, targets, folder):
-    """The room asked for grows with rank and targets, and holds what is trained."""
-    model = load_base(base)
-    if folder:
-        base = tmp_path / "folder"
-        for part in ("unet", "text_encoder"):
-            getattr(model, part).save_pretrained(base / part)
-    method = LoRA(targets=targets, rank=3)
-    lora.attach(model.unet, model.text_encoder, method, 0)
-    both, unet = (
-        sum(weight.numel() for weight in lora.trainable(model.unet, text).values())
-        for text in (model.text_encoder, None)
-    )
-    assert lora_weights(Recipe(method=method), method, base) == both
-    alone = Recipe(method=method, text_encoder={"train": False})
-    assert lora_weights(alone, method, base) == unet
-    large = method.model_copy(update={"rank": 96})
-    assert lora_weights(Recipe(method=large), large, base) == 32 * both
-
-
-def test_a_lora_on_an_old_checkpoint_is_reckoned_by_the_sizes_of_sd_15(tmp_path):
+def test_any_lora_was_taken_for_a_hundredth_of_the_model():
+    """The room asked for grows with rank and targets, and without a text encoder it shrinks."""
     weights = [
-        lora_weights(Recipe(method=method), method, tmp_path / "old.ckpt")
+        lora_weights(Recipe(method=method), method)
         for method in (LoRA(), LoRA(dora=True), LoRA(rank=128), LoRA(rank=128, targets="all"))
     ]
-    assert weights == sorted(weights) and weights[-1] == 128 * (1_050_816 + 165_888)
+    assert weights == sorted(set(weights)) and weights[-1] == 128 * (1_050_816 + 165_888)
+    alone = Recipe(method=LoRA(), text_encoder={"train": False})
+    assert lora_weights(alone, LoRA()) == 4 * 199_296
 
 
 def test_bad_inputs_are_told_and_nothing_is_written(places, tmp_path):
