@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from ..trainers.pictures import open_picture, to_srgb
 from ..trainers.recipe import Subject
 from ..trainers.subject import Photo, is_beside, load_pixels, read_subject
 from .encode import webp
+from .names import listing_fingerprint
 
 WHOLE_SIDE = 640
 DARK = 0.3
@@ -35,7 +35,6 @@ ANSWER_SECONDS = 0.5
 PATIENCE_SECONDS = 4.0  # after which nobody is waiting
 
 View = dict[str, Any]
-Listing = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
 
 
 class NotAwaited(Exception):
@@ -77,7 +76,7 @@ class PhotoViews:
         Raises as `photo_view` does, and SubjectError for more than MOST files.
         """
         _check_count(folder)
-        key = (folder, spec, temp, _listing(folder))
+        key = (folder, spec, temp, listing_fingerprint(folder))
         with self._lock:
             reading = self._readings.get(key) or self._start(key)
             reading.asked = self._clock()
@@ -114,21 +113,6 @@ def _check_count(folder: Path) -> None:
             f"The folder has {count:,} files, and at most {MOST} are shown here. All are read when "
             "the workflow is queued."
         )
-
-
-def _listing(folder: Path) -> Listing:
-    """What tells whether a folder has changed; nothing for one that cannot be read."""
-    found = []
-    try:
-        for name in sorted(os.listdir(folder)):
-            try:
-                stat = os.stat(folder / name)
-                found.append((name, stat.st_size, stat.st_mtime_ns))
-            except OSError:
-                found.append((name, 0, 0))  # a link to nowhere
-    except OSError:
-        return ()
-    return tuple(found)
 
 
 def photo_view(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from .errors import SubjectError
-from .pictures import open_picture, to_srgb
+from .pictures import read_checked, to_srgb
 
 if TYPE_CHECKING:
     from .subject import Photo
@@ -49,10 +48,10 @@ def masked(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, list[str
         return photo, [f"{name}: there is no {file.name}; all of it counts."]
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        photo = replace(photo, mask=file, mask_digest=digest)
+        return _checked(photo, _grey(photo)), []
     except OSError as error:
         raise SubjectError(f"its mask {file.name} cannot be read: {error.strerror}") from None
-    photo = replace(photo, mask=file, mask_digest=digest)
-    return _checked(photo, _grey(photo)), []
 
 
 def load_mask(photo: Photo, flip: bool = False) -> np.ndarray | None:
@@ -72,21 +71,9 @@ def mask_of(photo: Photo) -> Image.Image | None:
     """The mask of the whole picture, grey, of any size; as `load_mask`."""
     if photo.mask is None:
         return None
-    return _alpha(_opened(photo)) if photo.mask == photo.path else _grey(photo)
-
-
-def _opened(photo: Photo) -> Image.Image:
-    assert photo.mask is not None
-    try:
-        data = photo.mask.read_bytes()
-    except OSError as error:
-        raise SubjectError(f"{photo.mask} cannot be read: {error.strerror}.") from None
-    if hashlib.sha256(data).hexdigest() != photo.mask_digest:
-        raise SubjectError(f"{photo.mask} has changed since it was checked; start again.")
-    try:
-        return open_picture(io.BytesIO(data))
-    except SubjectError as error:
-        raise SubjectError(f"its mask {photo.mask.name} cannot be used: {error}") from None
+    if photo.mask == photo.path:
+        return _alpha(read_checked(photo.mask, photo.mask_digest))
+    return _grey(photo)
 
 
 def _alpha(image: Image.Image) -> Image.Image:
@@ -95,7 +82,8 @@ def _alpha(image: Image.Image) -> Image.Image:
 
 def _grey(photo: Photo) -> Image.Image:
     """What is transparent is not the subject, as what is black."""
-    image = _opened(photo)
+    assert photo.mask is not None
+    image = read_checked(photo.mask, photo.mask_digest)
     grey = to_srgb(image).convert("L")
     return ImageChops.multiply(grey, _alpha(image)) if image.has_transparency_data else grey
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -70,6 +71,20 @@ def open_picture(source: Path | io.BytesIO) -> Image.Image:
         raise SubjectError(
             f"the picture is damaged or cut off ({error}); export or copy it again"
         ) from None
+
+
+def read_checked(path: Path, digest: str | None) -> Image.Image:
+    """`open_picture` of a file whose SHA-256 is `digest`. Raises SubjectError that names it."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SubjectError(f"{path} cannot be read: {error.strerror}.") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise SubjectError(f"{path} has changed since it was checked; start again.")
+    try:
+        return open_picture(io.BytesIO(data))
+    except SubjectError as error:
+        raise SubjectError(f"{path}: {error}") from None
 
 
 @cache  # a failed import is searched for anew each time

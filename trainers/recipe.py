@@ -167,12 +167,12 @@ class Recipe(Part):
         Left out are previews, validation, how often the state is saved and how many are kept, and
         the weight around masks where there are none.
         """
-        idle = {"unmasked_weight": 0.1} if self.subject.mask == "none" else {}
+        plain = {"unmasked_weight": Subject().unmasked_weight}
         return self.changed(
             previews=Previews(),
             saving={"every": 0, "keep": 1},
             validate_every=0,
-            subject=idle,
+            subject=plain if self.subject.mask == "none" else {},
         )
 
     def label(self) -> str:

@@ -6,7 +6,6 @@ The box and the target size are decided here, once; `load_pixels` only carries t
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from PIL import Image
 
 from .errors import MissingPackage, SubjectError
 from .masks import is_mask, masked
-from .pictures import open_picture, strict, to_srgb
+from .pictures import open_picture, read_checked, strict, to_srgb
 from .recipe import Subject
 from .recipe_parts import MOST_ENLARGED
 
@@ -291,16 +290,7 @@ def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
     Resized with PIL's antialiased Lanczos filter. Raises SubjectError when the file is gone,
     damaged or not the one that was checked.
     """
-    try:
-        data = photo.path.read_bytes()
-    except OSError as error:
-        raise SubjectError(f"{photo.path} cannot be read: {error.strerror}.") from None
-    if hashlib.sha256(data).hexdigest() != photo.digest:
-        raise SubjectError(f"{photo.path} has changed since it was checked; start again.")
-    try:
-        image = to_srgb(open_picture(io.BytesIO(data)))
-    except SubjectError as error:
-        raise SubjectError(f"{photo.path}: {error}") from None
+    image = to_srgb(read_checked(photo.path, photo.digest))
     if image.size != (photo.width, photo.height):
         raise SubjectError(f"{photo.path} is not {photo.width}x{photo.height}; remove it.")
     pixels = np.asarray(image.resize(photo.size, Image.Resampling.LANCZOS, box=photo.box))

@@ -1,6 +1,7 @@
 """Whole small runs in each way of computing them: what is learned stays the same."""
 
 import json
+import threading
 import time
 import weakref
 from contextlib import nullcontext
@@ -263,9 +264,13 @@ def test_photographs_are_encoded_while_the_unet_is_read(places, monkeypatch, tmp
 
 
 def test_what_goes_wrong_while_encoding_early_is_left_to_its_own_stage(places, monkeypatch):
+    asked, escaped = [], []
+
     def broken(*_, **__):
+        asked.append(1)
         raise RuntimeError("CUDA out of memory")
 
+    monkeypatch.setattr(threading, "excepthook", escaped.append)
     with monkeypatch.context() as patch:
         patch.setattr(material, "encode_images", broken)
         folder = prepare(recipe("lora", name="early"), places)
@@ -274,6 +279,7 @@ def test_what_goes_wrong_while_encoding_early_is_left_to_its_own_stage(places, m
         )
         with material.encoded_early(run) as on_vae:
             on_vae(None)
+    assert asked and not escaped
 
 
 def test_8_bit_adam_works_here():

@@ -87,7 +87,7 @@ def test_a_mask_is_no_photograph(folder):
     [
         (Image.new("L", (128, 128)), "empty within the crop"),
         (Image.new("L", (128, 64), 255), "another shape than the picture's 128x128"),
-        (b"no picture", "a-masklabel.png cannot be used: it is not a picture"),
+        (b"no picture", "a-masklabel.png: it is not a picture"),
     ],
 )
 def test_a_mask_that_cannot_be_used_refuses_its_photograph(folder, mask, reason):
