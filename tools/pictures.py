@@ -220,7 +220,8 @@ def draw_nodes(editor: Editor) -> None:
         number = editor.add(f"Likeness_{name}")
         if name == "Subject":
             editor.set_widgets("Likeness_Subject", folder=PHOTOS)
-        editor.page.wait_for_timeout(800)  # the subject panel reads its folder
+            editor.page.locator(".lk-photo img").first.wait_for()  # the folder was read
+        editor.page.wait_for_timeout(800)
         save(shoot_node(editor, number), HELP / f"{name}.jpg")
 
 
