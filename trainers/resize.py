@@ -1,0 +1,104 @@
+"""LoRA files of a lower rank: what a file changes, approximated by fewer directions.
+
+The best approximation of a matrix by one of a lower rank is its largest singular values with their
+vectors (Eckart & Young 1936, doi:10.1007/BF02288367), of which a file keeps the given number for
+each module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .adapter import SCORES, load_adapter, read_metadata, save_adapter
+from .adapter_names import list_names
+from .errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESIZED = "likeness.resized_from"  # the rank that was trained
+
+
+class Resized(NamedTuple):
+    """`tensors` by kohya's names; `kept`, 0 to 1: the share of the squared norm of all changes."""
+
+    tensors: dict[str, Tensor]
+    kept: float
+
+
+def resize_file(path: Path, rank: int, to: Path) -> float:
+    """Writes the LoRA file `path`, of any naming, with at most `rank` as `to`.
+
+    The matrices keep their dtype (bf16 becomes fp32), alpha becomes the rank. Metadata stays, the
+    recipe that trained it included, but for scores. Returns the share of the squared
+    norm of all changes that is kept, 0 to 1. Raises AdapterError if the file is no plain LoRA, is
+    damaged, or has no higher rank, NameTaken if `to` is another file, OutOfSpace.
+    """
+    import torch
+
+    info, tensors = read_metadata(path), load_adapter(path)
+    resized = resize(tensors, rank)
+    before = max(len(t) for name, t in tensors.items() if name.endswith(".lora_down.weight"))
+    if before <= rank:
+        raise AdapterError(f"{path} has rank {before}: give a lower one than that.")
+    metadata = {k: v for k, v in info.metadata.items() if k != SCORES}
+    metadata |= {
+        RESIZED: metadata.get(RESIZED, str(before)),
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(float(rank)),
+    }
+    matrices = [t for name, t in tensors.items() if name.endswith(".weight")]
+    half = all(matrix.dtype == torch.float16 for matrix in matrices)
+    save_adapter(to, resized.tensors, metadata, dtype="fp16" if half else "fp32")
+    return resized.kept
+
+
+def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
+    """A LoRA (`adapter.load_adapter`) whose modules have at most `rank` directions, in fp32.
+
+    For a module of weight (out, in, …) with s = alpha / its rank, s · up · down is approximated;
+    both factors get the roots of the singular values. Raises AdapterError for a rank below 1, and
+    for DoRA, whose scales hold for the whole change, and LyCORIS' kinds.
+    """
+    import torch
+
+    if rank < 1:
+        raise AdapterError(f"A rank is at least 1, not {rank}.")
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, ending = name.partition(".")
+        modules.setdefault(module, {})[ending] = tensor
+    pair = {"lora_down.weight", "lora_up.weight"}
+    bad = [name for name, parts in modules.items() if parts.keys() - {"alpha"} != pair]
+    if bad or not modules:
+        raise AdapterError(
+            f"Only plain LoRA can be resized; {len(bad)} of {len(modules)} modules are none "
+            f"({list_names(bad)})."
+        )
+    made: dict[str, Tensor] = {}
+    whole = kept = 0.0
+    for module, parts in modules.items():
+        down, up = parts["lora_down.weight"].double(), parts["lora_up.weight"].double()
+        scale = float(parts.get("alpha", len(down))) / len(down)
+        left, values, right = _svd(scale * up.flatten(1), down.flatten(1))
+        whole += float(values.square().sum())
+        values = values[:rank]
+        kept += float(values.square().sum())
+        n, roots = len(values), values.sqrt()
+        narrow_up, narrow_down = left[:, :n] * roots, roots[:, None] * right[:n]
+        made[f"{module}.lora_down.weight"] = narrow_down.view(n, *down.shape[1:]).float()
+        made[f"{module}.lora_up.weight"] = narrow_up.view(len(up), n, *up.shape[2:]).float()
+        made[f"{module}.alpha"] = torch.tensor(float(n))
+    return Resized(made, kept / whole if whole else 1.0)
+
+
+def _svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S, Vᵀ of up · down, (out, r) and (r, in), from a matrix of r x r alone."""
+    import torch
+
+    left, upper = torch.linalg.qr(up)
+    right, lower = torch.linalg.qr(down.T)
+    inner_left, values, inner_right = torch.linalg.svd(upper @ lower.T)
+    return left @ inner_left, values, inner_right @ right.T
