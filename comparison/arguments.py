@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..trainers.places import cache_folder
 from ..trainers.terminal import with_settings
 from .compare import Files
 from .encoders import EncoderFiles
 from .errors import ComparisonError
 from .plan_file import PlanFile, find_plan, with_adapters, with_recipes, without_pose
-from .study import AGAIN_FILE, cache_folder
+from .study import AGAIN_FILE
 
 
 def given_plan(given: argparse.Namespace) -> PlanFile:

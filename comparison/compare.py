@@ -18,7 +18,7 @@ from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.memory import release_memory
 from ..trainers.packages import require_packages
-from ..trainers.places import Places
+from ..trainers.places import Places, cache_folder, runs_folder
 from ..trainers.recipe import Recipe, Subject
 from ..trainers.runs import Result
 from ..trainers.subject import read_subject
@@ -26,7 +26,7 @@ from .errors import ComparisonError
 from .matrix import Cell, Plan, Variant
 from .plan_file import PlanFile, Row
 from .poses import draw_pose
-from .study import cache_folder, cells_folder
+from .study import cells_folder
 from .taught import Taught, taught_by
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Files:
     @property
     def runs(self) -> Path:
         """The folder of the run folders."""
-        return self.output / "likeness" / "runs"
+        return runs_folder(self.output)
 
 
 # Teaching.
@@ -119,15 +119,12 @@ def find_adapter(row: Row, files: Files) -> Path | None:
 
 
 def _places(files: Files) -> Places:
-    return Places(
+    return Places.below(
+        files.output,
         base=files.base,
         photos=files.photos or Path(),
         class_images=files.class_images,
         tokenizers=files.tokenizers,
-        runs=files.runs,
-        loras=files.output / "loras",
-        checkpoints=files.output / "checkpoints",
-        cache=cache_folder(files.output),
     )
 
 

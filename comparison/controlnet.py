@@ -17,6 +17,7 @@ from ..trainers import ldm_names
 from ..trainers.base_file import read_config
 from ..trainers.cpu import use_matrix_products
 from ..trainers.errors import BaseModelError, LikenessError
+from ..trainers.memory import is_out_of_memory
 from ..trainers.sampler import Control
 from ..trainers.weights import read_weights
 from .errors import ComparisonError
@@ -40,6 +41,8 @@ def load_controlnet(
             "the original names, such as control_v11p_sd15_openpose, or a diffusers folder."
         ) from None
     except _UNFIT as error:
+        if is_out_of_memory(error):
+            raise
         raise ComparisonError(f"{path.name} cannot be used as a ControlNet: {error}") from error
     for key in ("cross_attention_dim", "block_out_channels", "in_channels"):
         ours, theirs = _plain(unet.config[key]), _plain(model.config[key])

@@ -191,9 +191,9 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
         if new != old:
             begin, header = _header(header, new)
         archive.add_stream(f"{_name(path)}.safetensors", [BytesIO(begin + header), file])
-    recipe = new.get(RECIPE) or new.get(STRIPPED)
-    if recipe is not None:
-        text = json.dumps(json.loads(recipe), indent=2, sort_keys=True, ensure_ascii=False)
+    recipe = _parsed(new.get(RECIPE) or new.get(STRIPPED) or "")
+    if isinstance(recipe, dict):  # none, or damaged
+        text = json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False)
         archive.add("recipe.json", text.encode())
 
 

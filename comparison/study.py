@@ -39,11 +39,6 @@ class Study:
 # Below an output folder: ComfyUI's, or the terminal's.
 
 
-def cache_folder(output: Path) -> Path:
-    """Where digests of large files, and the vectors of pictures, are remembered."""
-    return output / "likeness" / "cache"
-
-
 def cells_folder(output: Path) -> Path:
     """Where each cell ever drawn is kept, named by the digest of all that decides it."""
     return output / "likeness" / "cells"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..trainers.adapter import AdapterInfo, read_metadata
-from ..trainers.base_file import digest_of, known_digest
+from ..trainers.base_file import known_digest
 from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
 from ..trainers.runs import Result, RunFolder
@@ -45,18 +45,21 @@ def taught_by(name: str, adapter: Path | None, runs: Path) -> Taught:
     return Taught(name, adapter, info, result)
 
 
-def taught_of(plan: Plan, runs: Path, cache: Path | None = None) -> list[Taught]:
-    """What is known of a plan's variants by the runs in `runs` that made their adapters."""
+def taught_of(plan: Plan, runs: Path, cache: Path) -> list[Taught]:
+    """What is known of a plan's variants by the runs in `runs` that made their adapters.
+
+    Those that were drawn have digests in `cache`; others, which may be many gigabytes, are not
+    read for theirs.
+    """
     wanted = {variant.adapter for variant in plan.variants} - {None}
     made: dict[str, tuple[Result | None, Path]] = {}
     for folder in sorted(runs.glob("*")) if wanted else ():
         result = RunFolder(folder).result()
         if result is not None:
-            made[digest_of(result.adapter, cache)] = result, result.adapter
+            if digest := known_digest(result.adapter, cache):
+                made[digest] = result, result.adapter
             for file in on_the_way(result.adapter.parent, folder.name):
-                # Those that were drawn have theirs already; the others may be many gigabytes.
-                digest = known_digest(file, cache) if cache else None
-                if digest is not None:
+                if digest := known_digest(file, cache):
                     made.setdefault(digest, (None, file))
     return [_taught(variant.name, *made.get(variant.adapter or "", (None, None)))
             for variant in plan.variants]  # fmt: skip

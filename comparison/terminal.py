@@ -16,6 +16,7 @@ from .. import __version__
 from ..trainers.adapter import clip_skip_of
 from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
+from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name, explain
 from .arguments import (
     check_encoders,
@@ -34,7 +35,7 @@ from .plan_file import PlanFile, bundled_plans, find_plan
 from .report import Again, Report, write_report
 from .score_table import score_text
 from .scores import Scores, score
-from .study import AGAIN_FILE, REPORT_FILE, SCORES_FILE, Study, cache_folder, write_study
+from .study import AGAIN_FILE, REPORT_FILE, SCORES_FILE, Study, write_study
 from .taught import Taught
 from .teaching import finished_rows, one_by_one, several_at_once
 from .together import draw_in_processes

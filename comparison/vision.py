@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
+from ..trainers.memory import is_out_of_memory
 from .encoders import Vectors
 from .errors import ComparisonError
 
@@ -66,11 +67,13 @@ def unfit(what: str) -> Iterator[None]:
     """Any sign of files that do not fit becomes a ComparisonError that names `what`."""
     try:
         yield
-    except (ComparisonError, torch.OutOfMemoryError):
+    except ComparisonError:
         raise
     except KeyError as error:
         raise ComparisonError(f"{what} cannot be used: it lacks {error.args[0]}.") from error
     except (LikenessError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ComparisonError(f"{what} cannot be used: {error}") from error
 
 
@@ -80,7 +83,11 @@ def whole_model(kind: Any, folder: Path) -> Any:
     transformers itself fills such a one with random numbers, and goes on.
     """
     model, info = kind.from_pretrained(
-        str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+        str(folder),
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        attn_implementation="sdpa",  # a folder's config could name code to be fetched
     )
     for name in sorted(info["missing_keys"]):
         raise KeyError(name)

@@ -11,6 +11,8 @@ from typing import Any
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
 from ..trainers.base_file import digest_of
+from ..trainers.memory import keep_apart
+from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name
 from .board import pin
 from .cells import CellGraph, digests_of, read_cell_graph
@@ -28,7 +30,7 @@ from .host import (
 )
 from .matrix import ADAPTER_STRENGTH, CellMatrix
 from .sockets import MatrixType, StudyType
-from .study import cache_folder, cells_folder, chosen_cells, study_folder
+from .study import cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
 from .widgets import known_as
 
@@ -158,7 +160,8 @@ def make_job(
 ) -> Job:
     """What is to be drawn: the cells without a file, and those to draw again."""
     Progress(hidden.unique_id).say("Looking for finished cells")
-    WRITER.wait()  # a cancelled queue may have left a cell on its way
+    WRITER.wait()  # a cancelled queue may have left a cell on its way,
+    keep_apart(False)  # and this as it is for the next variant's weights
     output = output_folder()
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
     check_controls(graph.nodes, model_path)

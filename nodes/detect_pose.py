@@ -17,6 +17,7 @@ from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.poses import Pose
 from ..trainers.errors import LikenessError
+from ..trainers.weights import refuse_unsafe_pickles
 from .host import interrupted, io, models_folder
 from .names import folder_inside
 from .pose_set import pose_images
@@ -108,7 +109,7 @@ def check_package() -> None:
 
 
 def load_detector(path: Path) -> Any:
-    """controlnet_aux's OpenposeDetector for bodies. Raises ComparisonError."""
+    """controlnet_aux's OpenposeDetector for bodies. Raises LikenessError."""
     try:
         from controlnet_aux.open_pose import OpenposeDetector
         from controlnet_aux.open_pose.body import Body
@@ -117,6 +118,7 @@ def load_detector(path: Path) -> Any:
             f"The package controlnet_aux cannot be imported ({error}): install what is missing in "
             "ComfyUI's Python."
         ) from None
+    refuse_unsafe_pickles(path)
     try:
         with _weights_only():
             return OpenposeDetector(Body(str(path)))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +212,10 @@ class Progress:
     def show(self, done: int, total: int, picture: Path | Image.Image | None = None) -> None:
         """`done` of `total`; `picture` is shown in the node."""
         # Without an alpha channel, which JPEG has not: ComfyUI's sender would die of it.
-        if isinstance(picture, Path):
-            with Image.open(picture) as file:
-                shown = file.convert("RGB")
-        else:
-            shown = picture.convert("RGB") if picture is not None else None
-        preview = None if shown is None else ("JPEG", shown, PREVIEW_PIXELS)
+        preview = None
+        with suppress(OSError):  # a training goes on without a file that cannot be read
+            shown = Image.open(picture) if isinstance(picture, Path) else picture
+            preview = shown and ("JPEG", shown.convert("RGB"), PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 
     def say(self, text: str) -> None:
@@ -331,7 +330,8 @@ def files_named(text: str) -> list[Path]:
     """What a widget's text names: models of any kind, diffusers folders, files of the input, those
     of a folder in it, and files by their whole path.
     """
-    if not re.fullmatch(r"[^\n\0]{1,250}", text):
+    # Two separators: Windows would log in to the computer that they name.
+    if not re.fullmatch(r"(?![\\/]{2})[^\n\0]{1,250}", text):
         return []
     if folder := _diffusers_folder(text):
         return [folder]

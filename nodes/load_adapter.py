@@ -17,11 +17,12 @@ from ..trainers.adapter import (
 )
 from ..trainers.base_file import PARTS, known_digest
 from ..trainers.errors import AdapterError, LikenessError
+from ..trainers.places import cache_folder
 from .adapters import apply_adapter, checkpoint_of, with_clip_skip
 from .host import has_model, io, model_names, model_path, output_folder, with_v_prediction
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
-from .study import cache_folder, study_folder
+from .study import study_folder
 from .widgets import known_as
 
 _MOST = 1e9  # of a score that is shown

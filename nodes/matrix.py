@@ -14,6 +14,7 @@ from ..comparison.poses import Pose, fit_pose
 from ..comparison.prompts import PromptSet
 from ..trainers.base_file import digest_of
 from ..trainers.errors import LikenessError
+from ..trainers.places import cache_folder
 from .board import pin
 from .cells import Values
 from .host import blocked, io, output_folder
@@ -30,7 +31,6 @@ from .rows import (
     with_connected,
 )
 from .sockets import MatrixType, PosesType, PromptsType
-from .study import cache_folder
 from .widgets import known_as, number, seed, side, whole
 
 # The outputs that stand for a cell, in the order of `CellMatrix.values`.

@@ -1,4 +1,4 @@
-"""Where runs lie below ComfyUI's output folder, and what they leave there."""
+"""The runs below ComfyUI's output folder, and what they leave there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..trainers.errors import RecipeError
-from ..trainers.places import Places
+from ..trainers.places import runs_folder
 from ..trainers.runs import RunFolder
 from .names import inside
 
@@ -16,27 +16,6 @@ NEW = "a new training"
 # Stopped runs whose other steps were asked for since ComfyUI started: what their nodes gave is
 # not to be kept then.
 asked_to_go_on: list[str] = []
-
-
-def runs_folder(output: Path) -> Path:
-    """The folder of the run folders."""
-    return output / "likeness" / "runs"
-
-
-def places(
-    output: Path, base: Path, photos: Path, class_images: Path | None, tokenizers: tuple[Path, ...]
-) -> Places:
-    """Where a run reads and writes when ComfyUI is the host."""
-    return Places(
-        base=base,
-        photos=photos,
-        class_images=class_images,
-        tokenizers=tokenizers,
-        runs=runs_folder(output),
-        loras=output / "loras",
-        checkpoints=output / "checkpoints",
-        cache=output / "likeness" / "cache",
-    )
 
 
 def run_names(output: Path) -> list[str]:

@@ -23,6 +23,7 @@ from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet
 from ..comparison.taught import taught_of
 from ..trainers.errors import LikenessError
 from ..trainers.files import write_whole
+from ..trainers.places import cache_folder, runs_folder
 from .contact_sheet import workflow_text
 from .host import (
     Progress,
@@ -37,9 +38,8 @@ from .host import (
     with_metadata,
 )
 from .names import file_fingerprint
-from .runs import runs_folder
 from .sockets import StudyType, SubjectType
-from .study import Study, cache_folder
+from .study import Study
 from .values import SubjectSource
 from .widgets import known_as, switch
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..comparison.study import Study, cache_folder, cells_folder, study_folder, write_study
+from ..comparison.study import Study, cells_folder, study_folder, write_study
 from ..trainers.files import write_whole
 from .viewer import write_thumbnail
 
-__all__ = ["Study", "cache_folder", "cells_folder", "study_folder", "write_study"]
+__all__ = ["Study", "cells_folder", "study_folder", "write_study"]
 
 
 def chosen_cells(plan: Plan, text: str) -> set[int]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
+from ..trainers.places import Places
 from ..trainers.recipe import Recipe, recipe_from_data
 from ..trainers.runs import Result, RunFolder
 from . import host, miniature
@@ -16,7 +17,7 @@ from .follower import Follower
 from .host import io
 from .names import file_fingerprint
 from .recipes import AUTO, build_recipe, check_packages
-from .runs import asked_to_go_on, places
+from .runs import asked_to_go_on
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource, TrainOptions
 from .widgets import MOST_STEPS, number, seed, switch, whole
@@ -199,12 +200,12 @@ def run(
 
     Raises ComfyUI's interruption when the user cancels, and LikenessError.
     """
-    where = places(
+    where = Places.below(
         host.output_folder(),
-        host.model_path("checkpoints", base_model),
-        subject.folder,
-        prior.folder if prior else None,
-        (host.tokenizer_folder(), *miniature.tokenizers()),
+        base=host.model_path("checkpoints", base_model),
+        photos=subject.folder,
+        class_images=prior.folder if prior else None,
+        tokenizers=(host.tokenizer_folder(), *miniature.tokenizers()),
     )
     follower = Follower(hidden, host.Progress(hidden.unique_id))
     try:

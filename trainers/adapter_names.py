@@ -197,4 +197,9 @@ def guess_family(shapes: Shapes) -> str:
 def list_names(names: list[str], shown: int = 3) -> str:
     """The first few names and how many there are, for an error message."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(name[:120] for name in names[:shown]) + more
+    return ", ".join(_printable(name[:120]) for name in names[:shown]) + more
+
+
+def _printable(name: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)

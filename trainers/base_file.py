@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import ldm_names
+from .adapter_names import list_names
 from .errors import BaseModelError
 from .files import write_whole
 from .tensor_file import read_header
@@ -87,7 +88,7 @@ def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> N
     if found is None:
         return
     if not found:
-        some = ", ".join(sorted(shapes)[:4]) or "none"
+        some = list_names(sorted(shapes)) or "none"
         raise BaseModelError(
             f"{name} is not recognised as a checkpoint. Its first tensors: {some}. {_WANTED}"
         )
@@ -150,7 +151,9 @@ def _other_channels(channels: object) -> str | None:
 
 def text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Width of the text that a UNet or a ControlNet attends to; None if it attends to none."""
-    found = (shape[-1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight"))
+    found = (
+        shape[-1] for key, shape in shapes.items() if shape and key.endswith(".attn2.to_k.weight")
+    )
     return next(found, None)
 
 

@@ -131,7 +131,11 @@ def _load_folder(
     text = file.path / "text_encoder"
 
     def text_encoder() -> CLIPTextModel:
-        config = CLIPTextConfig.from_pretrained(str(text), local_files_only=True)
+        config = CLIPTextConfig.from_pretrained(
+            str(text),
+            local_files_only=True,
+            attn_implementation="sdpa",  # a folder's config could name code to be fetched
+        )
         state: State = {}
         for weights in base_file.weight_files(text):
             if weights.suffix != ".json":

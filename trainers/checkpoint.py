@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ def save(
     partial = checkpoints / f".partial-{target.name}"
     try:
         make_folder(checkpoints)
-        for left in checkpoints.glob(".*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in (*checkpoints.glob(".partial-step-*"), *checkpoints.glob(".old-step-*")):
+            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
         partial.mkdir()
         _write(partial, step, state, digest, losses)
         move_folder(partial, target)
@@ -85,13 +86,15 @@ def prune(checkpoints: Path, newest: int, keep: int) -> None:
     # A later one is left only where it was found damaged; it does not count.
     past = [step for step in found(checkpoints) if step <= newest]
     for old in past[: max(0, len(past) - keep)]:
-        remove_folder(step_folder(checkpoints, old))
+        with suppress(OSError):  # open in another program, on Windows: a later call removes it
+            remove_folder(step_folder(checkpoints, old))
 
 
 def discard(checkpoints: Path, step: int) -> None:
     """Removes the checkpoint of a step, where an earlier one is left to go on from."""
     if any(past < step for past in found(checkpoints)):
-        remove_folder(step_folder(checkpoints, step))
+        with suppress(OSError):  # what is told is why it should go
+            remove_folder(step_folder(checkpoints, step))
 
 
 def _write(folder: Path, step: int, state: State, digest: str, losses: list[float]) -> None:

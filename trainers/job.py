@@ -169,12 +169,19 @@ def python() -> list[str]:
     return [sys.executable, *(["-s"] if sys.flags.no_user_site else [])]
 
 
+# What `accelerate launch` itself starts on one machine; it has no launcher for CPUs alone. ``-m``
+# would import from the working folder, which is a run's and may have come from somebody else.
+_TORCHRUN = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from torch.distributed.run import main; main()"
+)
+
+
 def _command(processes: int) -> list[str]:
     if processes == 1:
         return [*python(), str(PACKAGE), "run"]
-    # What `accelerate launch` itself starts on one machine; it has no launcher for CPUs alone.
-    launch = [*python(), "-m", "torch.distributed.run", "--standalone"]
-    return [*launch, f"--nproc_per_node={processes}", str(PACKAGE), "run"]
+    launch = [*python(), "-c", _TORCHRUN, "--standalone", f"--nproc_per_node={processes}"]
+    return [*launch, str(PACKAGE), "run"]
 
 
 def _check_gpus(processes: int) -> None:

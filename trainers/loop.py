@@ -245,6 +245,7 @@ def resume(run: Run, state: checkpoint.State) -> int:
     candidates = [(folder.checkpoints, recipe.digest())]
     for other in earlier_runs(recipe, run.places):
         candidates.append((other.checkpoints, other.recipe().digest()))
+    damaged = False
     for checkpoints, digest in candidates:
         for step in reversed(checkpoint.found(checkpoints)):
             if step > recipe.schedule.steps:  # a run that is continued went on meanwhile
@@ -253,7 +254,8 @@ def resume(run: Run, state: checkpoint.State) -> int:
                 path = checkpoint.step_folder(checkpoints, step)
                 step, run.losses = checkpoint.load(path, state, digest)
             except CheckpointError as error:
-                run.note(f"{error} An older one is tried.")
+                run.note(str(error))
+                damaged = True
                 continue
             run.emit("notice", text=f"Going on from step {step}.")
             return step
@@ -261,6 +263,8 @@ def resume(run: Run, state: checkpoint.State) -> int:
         raise CheckpointError(
             f"The run {recipe.continues[:8]} has no whole checkpoint to go on from."
         )
+    if damaged:
+        run.note("No checkpoint is whole, so training begins anew, from step 0.")
     return 0
 
 

@@ -23,3 +23,30 @@ class Places(Part):
     loras: Path
     checkpoints: Path
     cache: Path
+
+    @classmethod
+    def below(
+        cls, output: Path, *, base: Path, photos: Path, class_images: Path | None = None,
+        tokenizers: tuple[Path, ...] = (),
+    ) -> Places:  # fmt: skip
+        """With all that is written to below an output folder: ComfyUI's, or the terminal's."""
+        return cls(
+            base=base,
+            photos=photos,
+            class_images=class_images,
+            tokenizers=tokenizers,
+            runs=runs_folder(output),
+            loras=output / "loras",
+            checkpoints=output / "checkpoints",
+            cache=cache_folder(output),
+        )
+
+
+def runs_folder(output: Path) -> Path:
+    """The folder of the run folders."""
+    return output / "likeness" / "runs"
+
+
+def cache_folder(output: Path) -> Path:
+    """Where encoded pictures, class images, digests of large files and vectors are remembered."""
+    return output / "likeness" / "cache"

@@ -161,7 +161,7 @@ class RunFolder:
 
     def has_state(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return any(self.checkpoints.glob("step-*"))
+        return any(self.checkpoints.glob("step-*/state.json"))
 
     def is_busy(self) -> bool:
         """Whether a process trains here now."""
@@ -170,7 +170,7 @@ class RunFolder:
         lock = FileLock(self.lock, timeout=0)
         try:
             lock.acquire()
-        except (Timeout, OSError):
+        except (Timeout, OSError, NotImplementedError):
             return True
         lock.release()
         return False

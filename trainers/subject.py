@@ -25,6 +25,7 @@ from .recipe_parts import MOST_ENLARGED
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 _READERS = 4  # pictures decoded at once
+_LONGEST_CAPTION = 100_000  # characters; the text encoder reads 75 tokens
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _read_caption(path: Path) -> tuple[str | None, list[str]]:
     """The caption beside a photograph on one line, or None and a note that says why."""
     file = path.with_suffix(".txt")
     try:
-        caption = " ".join(file.read_text(encoding="utf-8-sig").split())
+        with open(file, encoding="utf-8-sig") as opened:
+            caption = " ".join(opened.read(_LONGEST_CAPTION).split())
     except FileNotFoundError:
         return None, [f"{path.name}: there is no {file.name}; the prompt is its caption."]
     except (OSError, UnicodeDecodeError):

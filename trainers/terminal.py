@@ -18,7 +18,7 @@ from .cleaning import kept_states, remove_state
 from .errors import RecipeError, RunCancelled
 from .events import Event
 from .job import train
-from .places import Places
+from .places import Places, runs_folder
 from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
 from .runs import Result, RunFolder, run_of
@@ -31,6 +31,11 @@ def add_commands(commands: Any) -> None:
     inspect.add_argument("adapter", type=Path)
     inspect.add_argument("--json", action="store_true", help="print only the recipe, as JSON")
     inspect.set_defaults(run=_inspect)
+    resize = commands.add_parser("resize", help="write a LoRA file of a lower rank")
+    resize.add_argument("adapter", type=Path)
+    resize.add_argument("rank", type=int)
+    resize.add_argument("--to", type=Path, help="default: <adapter>-r<rank>.safetensors beside it")
+    resize.set_defaults(run=_resize)
     recipe = commands.add_parser("recipe", help="print the recipe of a preset, to edit")
     recipe.add_argument("preset", help=", ".join(PRESETS))
     recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
@@ -66,7 +71,9 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--photos", type=Path, help="folder of photographs")
     parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
     parser.add_argument("--tokenizer", type=Path, action="append", default=[])
-    parser.add_argument("--output", type=Path, default=Path("output"))
+    parser.add_argument(
+        "--output", type=Path, help="default: where a run folder wrote to, else output"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="schedule.steps=400"
     )
@@ -125,23 +132,25 @@ def _places(given: argparse.Namespace, old: Places | None) -> Places:
         raise RecipeError("Give --base (checkpoint or diffusers folder) and --photos (folder).")
     if old is not None and not given.class_images:
         given.class_images = old.class_images
-    output = given.output
-    return Places(
-        base=base,
-        photos=photos,
-        class_images=given.class_images,
-        tokenizers=tuple(given.tokenizer) or (old.tokenizers if old else ()),
-        runs=old.runs if old else output / "likeness" / "runs",
-        loras=old.loras if old else output / "loras",
-        checkpoints=old.checkpoints if old else output / "checkpoints",
-        cache=old.cache if old else output / "likeness" / "cache",
-    )
+    inputs = {
+        "base": base,
+        "photos": photos,
+        "class_images": given.class_images,
+        "tokenizers": tuple(given.tokenizer) or (old.tokenizers if old else ()),
+    }
+    # A folder that was moved, or came from somebody else, does not say where to write here.
+    stayed = old is not None and old.runs.resolve() == Path(given.recipe).resolve().parent
+    if old is not None and stayed and given.output is None:
+        return old.model_copy(update=inputs)
+    return Places.below(given.output or Path("output"), **inputs)
 
 
 def _train(given: argparse.Namespace) -> int:
     recipe, old = find_recipe(given.recipe)
     places = _places(given, old)
-    if given.more:
+    if given.more is not None:
+        if given.more < 1:
+            raise RecipeError(f"--more takes steps to add, at least 1, not {given.more}.")
         steps = run_of(recipe.digest(), places).steps_done() + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
@@ -276,23 +285,41 @@ def _inspect(given: argparse.Namespace) -> int:
     return 0
 
 
+def _resize(given: argparse.Namespace) -> int:
+    from .resize import resize_file
+
+    path = given.adapter
+    to = given.to or path.with_name(f"{path.stem}-r{given.rank}.safetensors")
+    kept = resize_file(path, given.rank, to)
+    sizes = " -> ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in (path, to))
+    print(f"{to}\n{sizes}, {kept:.0%} of what it changes kept (squared norm)")
+    return 0
+
+
 def _recipe(given: argparse.Namespace) -> int:
     print(with_settings(preset(given.preset), given.set).to_json())
     return 0
 
 
 def _clean(given: argparse.Namespace) -> int:
-    kept = kept_states(given.output / "likeness" / "runs")
-    done = [one for one in kept if remove_state(one.run)] if given.yes else kept
+    kept = kept_states(runs_folder(given.output))
+    left = {one.run.path: _left(one.run) if given.yes else "" for one in kept}
     for one in kept:
-        left = "" if one in done else "  (is trained now, and stays as it is)"
-        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{left}")
-    total = sum(one.size for one in done) / 1e6
+        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{left[one.run.path]}")
+    total = sum(one.size for one in kept if not left[one.run.path]) / 1e6
     said = (
         "deleted" if given.yes else "to be deleted with --yes; these runs cannot be continued then"
     )
     print(f"{total:10,.1f} MB  {said}" if kept else "No finished run keeps a state.")
     return 0
+
+
+def _left(run: RunFolder) -> str:
+    """Deletes a run's state; why it is still there, or ""."""
+    try:
+        return "" if remove_state(run) else "  (is trained now, and stays as it is)"
+    except OSError as error:
+        return f"  (cannot be deleted: {error.strerror})"
 
 
 def _schema(given: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,12 +23,22 @@ from .memory import is_out_of_memory
 
 _NAMES = {torch.float16: "F16", torch.float32: "F32"}
 _MARGIN = 16 << 20  # bytes left free on the disk
+_SAFE_PICKLES = Version("2.6")  # before, torch.load's weights_only could run code
 
 # What torch raises of a damaged pickle, beside UnpicklingError.
 _DAMAGE = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError),
     *(struct.error, zipfile.BadZipFile),
 )
+
+
+def refuse_unsafe_pickles(path: Path) -> None:
+    """Raises BaseModelError for a pickle with a PyTorch before 2.6 (CVE-2025-32434)."""
+    if Version(torch.__version__) < _SAFE_PICKLES:
+        raise BaseModelError(
+            f"{path.name} is a pickle, and PyTorch {torch.__version__} can be made to run code by "
+            f"one: update PyTorch to {_SAFE_PICKLES} or newer, or convert it to .safetensors."
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -37,7 +48,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors under ``state_dict`` are taken from there.
 
     Raises:
-        BaseModelError: the file is damaged, or a pickle of more than weights.
+        BaseModelError: the file is damaged, or a pickle of more than weights, or one of any
+            kind with a PyTorch older than 2.6.
         OSError, RuntimeError: there is no memory left (`memory.is_out_of_memory`).
     """
     if path.suffix.lower() == ".safetensors":
@@ -47,6 +59,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             if is_out_of_memory(error):
                 raise
             raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
+    refuse_unsafe_pickles(path)
     try:
         # A zip archive (torch 1.6 and later) can be mapped, older files cannot.
         mapped = zipfile.is_zipfile(path)

@@ -69,6 +69,7 @@ OTHERS = {
     r"without VAE\. Give it one.*Save Checkpoint": without("first_stage"),
     "another family": SD1 | {f"{UNET}input_blocks.0.0.weight": (320,)},
     "not recognised.*strange": {"strange.weight": (1, 1)},
+    "another family.": {f"{UNET}a.attn2.to_k.weight": ()},  # a scalar had no width
 }
 
 
@@ -76,6 +77,13 @@ OTHERS = {
 def test_other_models_are_refused_by_name(tmp_path, says):
     with pytest.raises(BaseModelError, match=says):
         identify(write(tmp_path / "a.safetensors", OTHERS[says]))
+
+
+def test_names_in_a_file_gave_orders_to_the_terminal(tmp_path):
+    path = write(tmp_path / "a.safetensors", {"\x1b[2Jgone\x07": (1,)})
+    with pytest.raises(BaseModelError) as told:
+        identify(path)
+    assert "[2Jgone" in str(told.value) and str(told.value).isprintable()
 
 
 def test_a_truncated_file_is_refused(tmp_path):

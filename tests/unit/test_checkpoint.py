@@ -76,6 +76,32 @@ def test_only_the_newest_are_kept(tmp_path):
     assert checkpoint.found(tmp_path) == []
 
 
+def test_saving_deleted_hidden_folders_that_were_not_its_own(tmp_path):
+    """`checkpoints` may be a link to a folder with other things in it."""
+    own = [".partial-step-000009", ".old-step-000001"]
+    for name in (".ssh", *own):
+        (tmp_path / name).mkdir()
+    checkpoint.save(tmp_path, 1, state(), DIGEST, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ssh", "step-000001"]
+
+
+def test_an_old_checkpoint_that_is_open_elsewhere_did_not_end_the_run(tmp_path, monkeypatch):
+    s = state()
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, s, DIGEST, [])
+
+    def held(folder):
+        raise PermissionError(13, "The process cannot access the file")
+
+    with monkeypatch.context() as windows:
+        windows.setattr(checkpoint, "remove_folder", held)
+        checkpoint.prune(tmp_path, 2, 1)
+        checkpoint.discard(tmp_path, 2)
+    assert checkpoint.found(tmp_path) == [1, 2]
+    checkpoint.prune(tmp_path, 2, 1)
+    assert checkpoint.found(tmp_path) == [2]
+
+
 def test_a_step_saved_again_replaces_itself(tmp_path):
     s = state()
     advance(s, 1)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 from likeness.terminal import main
+from likeness.trainers import cleaning
 from likeness.trainers.cleaning import kept_states, remove_state
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.runs import RunFolder
@@ -65,3 +66,19 @@ def test_the_command_lists_and_deletes_only_with_yes(runs, tmp_path, capsys):
     capsys.readouterr()
     assert main(["clean", "--output", str(tmp_path)]) == 0
     assert "No finished run" in capsys.readouterr().out
+
+
+def test_a_state_that_cannot_be_deleted_did_not_keep_the_others(
+    runs, tmp_path, capsys, monkeypatch
+):
+    def remove(folder):
+        if folder.parent.name == "large":
+            raise PermissionError(13, "Access is denied")
+        real(folder)
+
+    real = cleaning.remove_folder
+    monkeypatch.setattr(cleaning, "remove_folder", remove)
+    assert main(["clean", "--output", str(tmp_path), "--yes"]) == 0
+    assert "large  (cannot be deleted: Access is denied)" in capsys.readouterr().out
+    assert (runs / "large" / "checkpoints").is_dir()
+    assert not (runs / "small" / "checkpoints").exists()

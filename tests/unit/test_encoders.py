@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -215,7 +216,11 @@ def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
         )
     ).eval()
     model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["attn_implementation"] = "somebody/kernel"  # transformers would fetch and run it
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (dino,), _ = find_encoders(EncoderFiles(dino=tmp_path, face=False))
+    assert dino.model.config._attn_implementation == "sdpa"
     shown = torch.stack([dino.view(picture) for picture in pictures()])
     assert shown.shape == (3, 3, 224, 224)
     with torch.no_grad():

@@ -350,6 +350,14 @@ def test_a_file_without_our_recipe_is_shared_as_it_is(adapter, tmp_path):
     assert read_header(path).metadata == {"made": "elsewhere"}
 
 
+def test_a_damaged_recipe_in_an_adapter_stopped_its_export(adapter, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file(load_file(adapter), path, {"likeness.recipe": '{"name": '})
+    assert "other.safetensors" in export(tmp_path / "x.zip", find_shared(path))
+
+
 @pytest.mark.parametrize(
     ("text", "clean"),
     [

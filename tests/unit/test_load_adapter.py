@@ -15,10 +15,10 @@ from likeness.comparison.estimates import Estimate
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.scores import Measure, Scores
-from likeness.comparison.study import cache_folder
 from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import AdapterError, LikenessError
+from likeness.trainers.places import cache_folder
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
 from likeness.trainers.stripped import strip_prompts
 from safetensors.torch import save_file
@@ -85,6 +85,22 @@ def test_files_by_their_whole_path_and_texts_that_are_too_long_for_names(nodes, 
     assert nodes.host.files_named(str(picture)) == [picture]
     assert nodes.host.files_named(str(tmp_path / "none.png")) == []
     assert nodes.host.files_named("é" * 130) == nodes.host.files_named("戴墨镜" * 30) == []
+
+
+@pytest.mark.parametrize("text", ["//host/share/pose.png", r"\\host\share\pose.png"])
+def test_a_text_that_names_a_computer_of_the_network_was_looked_for(nodes, monkeypatch, text):
+    """Windows logs in there, with the user's name and a hash of the password."""
+    monkeypatch.setattr(nodes.host.os.path, "isfile", lambda path: pytest.fail(f"asked: {path}"))
+    assert nodes.host.files_named(text) == []
+
+
+def test_a_preview_that_cannot_be_read_ended_the_training(nodes, tmp_path, monkeypatch):
+    shown, bar = [], SimpleNamespace(update_absolute=lambda *values: shown.append(values))
+    monkeypatch.setattr(nodes.host.comfy.utils, "ProgressBar", lambda *_, **__: bar, raising=False)
+    (tmp_path / "preview.png").write_bytes(b"\x89PNG cut")
+    nodes.host.Progress("5").show(3, 10, tmp_path / "preview.png")
+    nodes.host.Progress("5").show(4, 10, tmp_path / "gone.png")
+    assert shown == [(3, 10, None), (4, 10, None)]
 
 
 def test_a_name_in_two_places_is_refused(nodes, tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from likeness.trainers import loop
+from likeness.trainers.errors import CheckpointError
 from likeness.trainers.presets import preset
 
 
@@ -40,6 +41,20 @@ def test_a_base_for_which_there_is_no_room_beside_encoding_is_read_without(monke
     assert asked == [{"on_vae": "on_vae"}]
     with pytest.raises(RuntimeError, match="damaged"):
         loop.read_while_encoding(None, damaged)
+
+
+def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, monkeypatch):
+    def load(path, state, digest):
+        raise CheckpointError(f"{path.name} is damaged.")
+
+    monkeypatch.setattr(loop, "earlier_runs", lambda recipe, places: [])
+    monkeypatch.setattr(loop.checkpoint, "found", lambda folder: [100, 200])
+    monkeypatch.setattr(loop.checkpoint, "load", load)
+    told, folder = [], SimpleNamespace(checkpoints=tmp_path)
+    run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=told.append)
+    assert loop.resume(run, None) == 0
+    assert told[:2] == ["step-000200 is damaged.", "step-000100 is damaged."]
+    assert "begins anew, from step 0" in told[2]
 
 
 def damaged(**given):

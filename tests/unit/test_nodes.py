@@ -384,7 +384,7 @@ def test_what_a_stopped_run_gave_is_kept_and_a_deleted_adapter_is_not(
     for name in ("output_folder", "tokenizer_folder", "training_device", "Progress"):
         monkeypatch.setattr(training.host, name, silent)
     monkeypatch.setattr(training.host, "model_path", lambda kind, name: tmp_path / name)
-    monkeypatch.setattr(training, "places", silent)
+    monkeypatch.setattr(training.Places, "below", lambda *_, **__: None)
     monkeypatch.setattr(training, "Follower", lambda *_: follower)
 
     def asked_after(**given):

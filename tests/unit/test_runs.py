@@ -28,6 +28,12 @@ from likeness.trainers.space import check_space, lora_weights
 from PIL import Image
 
 
+def keep_state(run, name):
+    """A checkpoint as far as a run's folder tells."""
+    (run.checkpoints / name).mkdir(parents=True)
+    (run.checkpoints / name / "state.json").touch()
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return write_random_model(tmp_path_factory.mktemp("base") / "base.safetensors")
@@ -129,7 +135,7 @@ def test_a_run_that_pauses_on_a_full_disk_need_not_have_its_checkpoints_room_aga
     room(monkeypatch, 1.5 * weights)
     with pytest.raises(OutOfSpace):
         prepare(whole, places)
-    (folder.checkpoints / "step-000400").mkdir(parents=True)
+    keep_state(folder, "step-000400")
     (folder.checkpoints / "step-000400" / "weights.safetensors").write_bytes(bytes(weights))
     assert prepare(whole, places) == folder
 
@@ -198,7 +204,7 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     longer = recipe(continues=digest, schedule={"steps": 1000})
     with pytest.raises(RecipeError, match="keeps no state"):
         prepare(longer, places)
-    (earlier.checkpoints / "step-000800").mkdir(parents=True)
+    keep_state(earlier, "step-000800")
     prepare(longer, places)
     for parts in (
         {"method": {"rank": 1}},
@@ -212,14 +218,14 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
 
 def test_a_continuing_run_could_not_go_on_once_the_earlier_ones_folder_was_deleted(places):
     earlier = prepare(recipe(), places)
-    (earlier.checkpoints / "step-000800").mkdir(parents=True)
+    keep_state(earlier, "step-000800")
     longer = recipe(continues=earlier.recipe().digest(), schedule={"steps": 1000})
     folder = prepare(longer, places)
     assert earlier_runs(folder.recipe(), places) == [earlier]
     shutil.rmtree(earlier.path)
     with pytest.raises(RecipeError, match="to continue"):
         earlier_runs(folder.recipe(), places)
-    (folder.checkpoints / "step-000900").mkdir(parents=True)
+    keep_state(folder, "step-000900")
     assert earlier_runs(folder.recipe(), places) == []
 
 
@@ -281,7 +287,7 @@ def test_a_stopped_run_stands_for_its_lesson_unless_another_has_begun_that(place
     second = prepare(recipe(**SHOWN), places)
     assert second.path != first.path, "in a terminal it goes on"
     assert prepare(recipe(**SHOWN), places, keep_stopped=True).path == first.path
-    (second.checkpoints / "step-000600").mkdir(parents=True)
+    keep_state(second, "step-000600")
     assert prepare(recipe(**SHOWN), places, keep_stopped=True).path == second.path
 
 
@@ -289,13 +295,13 @@ def test_a_stopped_run_is_continued_from_the_steps_that_it_did(places, tmp_path)
     earlier = prepare(recipe(), places)
     finish(earlier, tmp_path, stopped=True, steps=400)
     digest = earlier.recipe().digest()
-    (earlier.checkpoints / "step-000400").mkdir(parents=True)
+    keep_state(earlier, "step-000400")
     with pytest.raises(RecipeError, match="400 already"):
         prepare(recipe(continues=digest, schedule={"steps": 400}), places)
     longer = recipe(continues=digest, schedule={"steps": 600})
     folder = prepare(longer, places)
     # It has begun, and what it continues goes on: that is nothing to it any more.
-    (folder.checkpoints / "step-000500").mkdir(parents=True)
+    keep_state(folder, "step-000500")
     finish(earlier, tmp_path, steps=800)
     assert prepare(longer, places).path == folder.path
 

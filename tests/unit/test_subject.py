@@ -260,6 +260,9 @@ def test_captions(tmp_path):
     assert by_name["second"] is by_name["third"] is by_name["fourth"] is None
     assert len(told.notes) == 3
     assert all(photo.caption is None for photo in plain.photos)
+    (tmp_path / "second.txt").write_text("sks " * 1_000_000)
+    read = read_subject(tmp_path, Subject(resolution=64, captions=True)).photos
+    assert len({photo.path.stem: photo.caption for photo in read}["second"]) <= 100_000
     assert plain.digest != told.digest
     (tmp_path / "first.txt").write_text("another caption")
     assert read_subject(tmp_path, Subject(resolution=64, captions=True)).digest != told.digest

@@ -129,8 +129,10 @@ def test_a_run_folder_stands_for_its_recipe_and_its_places(asked, tmp_path):
     folder.recipe_file.write_text(recipe.to_json())
     names = ("base", "photos", "class_images", "runs", "loras", "checkpoints", "cache")
     places = Places(**{name: tmp_path / name for name in names}, tokenizers=(tmp_path / "t",))
+    places = places.model_copy(update={"runs": tmp_path})
     folder.places_file.write_text(places.model_dump_json())
     assert asked(folder.path) == (recipe, places)
+    assert asked(folder.path, "--output", "o")[1].loras == Path("o", "loras")
     changed, moved = asked(
         *(folder.path, "--photos", "p", "--class-images", "c", "--tokenizer", "t"),
         *("--set", "seed=8"),
@@ -138,6 +140,23 @@ def test_a_run_folder_stands_for_its_recipe_and_its_places(asked, tmp_path):
     assert changed == recipe.changed(seed=8)
     new = {"photos": Path("p"), "class_images": Path("c"), "tokenizers": (Path("t"),)}
     assert moved == places.model_copy(update=new)
+
+
+def test_a_run_folder_from_elsewhere_chose_where_files_are_written(asked, tmp_path):
+    folder = RunFolder(tmp_path / "downloads" / "run")
+    folder.path.mkdir(parents=True)
+    folder.recipe_file.write_text(preset("lora-r1").to_json())
+    theirs = Places.below(tmp_path / "theirs", base=tmp_path / "b", photos=tmp_path / "p")
+    folder.places_file.write_text(theirs.model_dump_json())
+    _, places = asked(folder.path)
+    assert places == Places.below(Path("output"), base=theirs.base, photos=theirs.photos)
+
+
+@pytest.mark.parametrize("steps", ["0", "-5"])
+def test_no_steps_more_are_refused(capsys, tmp_path, steps):
+    given = ["--base", "b", "--photos", "p", "--more", steps]
+    assert main(["train", "lora-r1", *given]) == 1
+    assert "at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("turned", [False, True])

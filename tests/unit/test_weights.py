@@ -102,6 +102,14 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
+def test_no_pickle_is_opened_by_a_torch_whose_loader_runs_code(tmp_path, monkeypatch):
+    torch.save({"w": torch.zeros(1)}, tmp_path / "a.ckpt")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cu124")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(BaseModelError, match=r"2\.5\.1.*update PyTorch to 2\.6"):
+        read_weights(tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "a.bin"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"PK\x03\x04 cut"])
 def test_a_damaged_file_is_named(tmp_path, name, content):
