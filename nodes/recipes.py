@@ -14,13 +14,11 @@ LEAST_PRODIGY_RATE = 0.1  # it multiplies the rate that Prodigy finds, meant to 
 AUTO = "auto"  # a saved workflow must run where an optional package is not installed
 
 
-def chosen_optimizer(name: str, method: str) -> str:
-    """`name`; for "auto" AdamW for a LoRA, whose optimizer has next to no state, and for
-    DreamBooth the study's 8-bit Adam where bitsandbytes can be used.
-    """
+def chosen_optimizer(name: str) -> str:
+    """`name`; for "auto" the study's 8-bit Adam where bitsandbytes can be used, else AdamW."""
     if name != AUTO:
         return name
-    return "adamw" if method == "lora" or eight_bit_lack() else "adamw8bit"
+    return "adamw" if eight_bit_lack() else "adamw8bit"
 
 
 def chosen_attention(name: str) -> str:
@@ -66,7 +64,7 @@ def build_recipe(
     chosen: dict[str, dict[str, Any]] = {
         "schedule": {"steps": steps, "batch": batch},
         "optimizer": {
-            "name": chosen_optimizer(optimizer, method["kind"]),
+            "name": chosen_optimizer(optimizer),
             "learning_rate": learning_rate,
         },
         "text_encoder": {"train": train_text_encoder},

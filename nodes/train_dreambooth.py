@@ -6,6 +6,7 @@ from typing import Any
 
 from . import host
 from .host import io
+from .recipes import AUTO
 from .training import (
     adapter_name,
     adapter_outputs,
@@ -38,7 +39,7 @@ class TrainDreamBooth(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             not_idempotent=True,  # each node shows its run
-            inputs=[*material_inputs(), *course_inputs(learning_rate=2e-6)],
+            inputs=[*material_inputs(), *course_inputs(2e-6, AUTO)],
             outputs=[*adapter_outputs(), *record_outputs()],
         )
         return known_as(schema, "finetune", "fine-tune", "trainer", "full training")

@@ -50,7 +50,7 @@ class TrainLoRA(io.ComfyNode):
                     512,
                     "Size of the adapter: 1 keeps the main features, 8 the details.",
                 ),
-                *course_inputs(learning_rate=1e-4),
+                *course_inputs(1e-4, "adamw"),  # which is faster, and has next to no state here
                 *_lora_inputs(),
             ],
             outputs=[

@@ -43,9 +43,9 @@ def material_inputs() -> list[io.Input]:
     ]
 
 
-def course_inputs(learning_rate: float) -> list[io.Input]:
-    """How it trains; the learning rate's default is the method's."""
-    return [*_learning_inputs(learning_rate), *_run_inputs()]
+def course_inputs(learning_rate: float, optimizer: str) -> list[io.Input]:
+    """How it trains; the defaults of learning rate and optimizer are the method's."""
+    return [*_learning_inputs(learning_rate), *_run_inputs(optimizer)]
 
 
 def _learning_inputs(learning_rate: float) -> list[io.Input]:
@@ -73,14 +73,14 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
     ]
 
 
-def _run_inputs() -> list[io.Input]:
+def _run_inputs(optimizer: str) -> list[io.Input]:
     return [
         io.Combo.Input(
             "optimizer",
             options=[AUTO, "adamw", "adamw8bit", "prodigy"],
-            default=AUTO,
-            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it for DreamBooth "
-            "where it is installed. prodigy needs prodigyopt and a learning rate of 1.",
+            default=optimizer,
+            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it where it is "
+            "installed, else adamw. prodigy needs prodigyopt and a learning rate of 1.",
         ),
         io.Combo.Input(
             "precision",

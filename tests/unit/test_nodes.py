@@ -280,13 +280,12 @@ def test_an_old_bitsandbytes_ended_in_a_nameerror_on_a_cpu(nodes, monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda name: True)
     monkeypatch.setattr(packages.metadata, "version", lambda name: "0.45.5")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert nodes.recipes.chosen_optimizer("auto", "dreambooth") == "adamw"
+    assert nodes.recipes.chosen_optimizer("auto") == "adamw"
     said = nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit")
     assert "0.45.5" in said and "0.50 or newer" in said
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert nodes.recipes.chosen_optimizer("auto", "dreambooth") == "adamw8bit"
+    assert nodes.recipes.chosen_optimizer("auto") == "adamw8bit"
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit") is True
-    assert nodes.recipes.chosen_optimizer("auto", "lora") == "adamw"
 
 
 # Showing a run

@@ -230,8 +230,6 @@ def test_a_training_is_its_preset(name, keys, family, monkeypatch):
         for part in (wanted, found):
             part.pop("previews")
             part["compute"].pop("attention")
-        if wanted["method"]["kind"] == "lora":
-            wanted["optimizer"]["name"] = "adamw"  # as `auto` chooses for it
         assert found == wanted
 
 

@@ -42,6 +42,7 @@ def _trained(name: str, key: str) -> Page:
     shown = material(setting, replace(setting.trainings[key], class_prompt=BOTH))
     train = trainer(setting, key, shown)
     train.title, train.given["name"] = "", "subject"
+    del train.given["optimizer"]  # the node's default; a LoRA gains nothing by the study's
     groups = [
         shown.group("1 · Photographs"),
         Group("2 · Train", [[train]]),
