@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..trainers.job import train
 from ..trainers.places import Places
 from ..trainers.presets import preset
 from ..trainers.recipe import Recipe
+from ..trainers.resize import resize_file
 from ..trainers.terminal import Screen, with_settings
 from . import given_names, miniature, weights
 from .casting import random_identity
@@ -43,6 +45,7 @@ ROWS = (BASE, NAMED, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard", DRAWN)
 # The sweep's people are other ones than those whose results are published.
 PEOPLE = {"quality": 5000, "sweep": 7000}
 _BARE = "-no-prior"
+_CUT = re.compile(r"(lora-.+)-cut-(\d+)")
 _OF = {"base": weights.CHECKPOINT, "judge": weights.JUDGE, "controlnet": weights.CONTROLNET}
 LINES = "quality.jsonl"
 CANVAS = Canvas()
@@ -52,7 +55,8 @@ CANVAS = Canvas()
 class Options:
     """What the command was asked for.
 
-    `rows` are ROWS, also with ``-no-prior``; `steps` are numbers of steps, each of which is
+    `rows` are ROWS, also with ``-no-prior``, and for a LoRA then ``-cut-N``: resized to rank N
+    after its training. `steps` are numbers of steps, each of which is
     trained anew (None: the recipe's own number), for the rate's course depends on it; `settings`
     are FIELD=VALUE changes of every recipe.
     """
@@ -168,7 +172,11 @@ class _Study:
             name=f"p{number}", seed=seed, schedule={"steps": steps}
         )
         result = _train(recipe, places)
-        return result.adapter, sum(result.seconds.values())
+        adapter: Path = result.adapter
+        if cut := _CUT.fullmatch(row):
+            adapter = adapter.with_name(f"{adapter.stem}-cut-{cut[2]}.safetensors")
+            resize_file(result.adapter, int(cut[2]), adapter)
+        return adapter, sum(result.seconds.values())
 
     def _numbers(
         self, number: int, seed: int, row: str, steps: int, adapter: Path | None
@@ -194,13 +202,14 @@ class _Study:
 
 def _recipe(row: str, settings: Sequence[str]) -> Recipe:
     """The miniature's recipe of a row. Raises RecipeError."""
-    if row.removesuffix(_BARE) not in ROWS:
-        raise RecipeError(f"There is no row {row!r}; the rows are {', '.join(ROWS)}, and those "
-                          f"with {_BARE} behind them.")  # fmt: skip
+    taught = cut[1] if (cut := _CUT.fullmatch(row)) else row
+    if taught.removesuffix(_BARE) not in ROWS:
+        raise RecipeError(f"There is no row {row!r}; the rows are {', '.join(ROWS)}, those with "
+                          f"{_BARE} behind them, and LoRAs with -cut-1.")  # fmt: skip
     if row in _UNTAUGHT:
         return preset("miniature-standard")
-    recipe = preset(f"miniature-{row.removesuffix(_BARE)}")
-    if row.endswith(_BARE):
+    recipe = preset(f"miniature-{taught.removesuffix(_BARE)}")
+    if taught.endswith(_BARE):
         recipe = recipe.changed(prior=None)
     return with_settings(recipe, list(settings))
 

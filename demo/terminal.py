@@ -28,7 +28,8 @@ study's six prompts, and has the judge measure them. One line a model goes to OU
 what is there is not measured again. The results are in docs/quality.md.
 
 rows: base, named (the base, told who the token is), tiny, lora-r1, lora-r4, lora-r8, standard,
-drawn (by no model: drawings of the person, through the VAE); with -no-prior: without class images.
+drawn (by no model: drawings of the person, through the VAE); with -no-prior: without class images;
+lora-r8-cut-2: rank 8, resized to rank 2 after its training.
 """
 
 

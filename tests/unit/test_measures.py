@@ -79,7 +79,9 @@ def test_without_a_controlnet_there_are_no_joint_errors(model):
 # The study over people.
 
 
-@pytest.mark.parametrize("row", ["huge", "lora-r4-no-priors", "", "-no-prior"])
+@pytest.mark.parametrize(
+    "row", ["huge", "lora-r4-no-priors", "", "-no-prior", "standard-cut-2", "lora-r8-cut-"]
+)
 def test_a_wrong_row_is_named_with_the_right_ones(row):
     with pytest.raises(RecipeError, match="the rows are base, named, tiny"):
         quality._recipe(row, [])
@@ -88,6 +90,22 @@ def test_a_wrong_row_is_named_with_the_right_ones(row):
 def test_a_row_without_prior_has_no_class_images():
     assert quality._recipe("standard", []).prior is not None
     assert quality._recipe("standard-no-prior", ["schedule.steps=7"]).prior is None
+
+
+def test_a_row_that_is_cut_is_the_training_of_its_rank_resized(tmp_path, monkeypatch):
+    assert quality._recipe("lora-r8-cut-2", []) == quality._recipe("lora-r8", [])
+    assert quality._recipe("lora-r8-no-prior-cut-2", []).prior is None
+    study = object.__new__(quality._Study)
+    study._options, study._base = quality.Options(out=tmp_path), tmp_path / "base.safetensors"
+    result = SimpleNamespace(adapter=tmp_path / "a.safetensors", seconds={"train": 2.0})
+    monkeypatch.setattr(quality._Study, "_photos", lambda self, number: tmp_path)
+    monkeypatch.setattr(quality, "_train", lambda recipe, places: result)
+    resized = []
+    monkeypatch.setattr(quality, "resize_file", lambda *given: resized.append(given))
+    to = tmp_path / "a-cut-2.safetensors"
+    assert study._adapter(5000, 0, "lora-r8-cut-2", 200) == (to, 2.0)
+    assert resized == [(result.adapter, 2, to)]
+    assert study._adapter(5000, 0, "lora-r8", 200) == (result.adapter, 2.0)
 
 
 def test_a_person_is_always_the_same_and_not_another():
