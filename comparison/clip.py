@@ -25,6 +25,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from ..trainers.base_file import read_config
 from ..trainers.ldm_names import text_config
 from ..trainers.text import tokenize
 from ..trainers.tokenizer import find_tokenizers, load_tokenizer
@@ -32,7 +33,7 @@ from ..trainers.weights import read_weights
 from .clip_names import transformers_names
 from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
 from .errors import ComparisonError
-from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest, whole_model
+from .vision import View, unfit, unit_vectors, view_of, weights_digest, whole_model
 
 State = Mapping[str, Tensor]
 
@@ -148,7 +149,7 @@ def _check_pair(image: Any, text: Any, path: Path, text_path: Path) -> None:
 
 def _has_text(path: Path) -> bool:
     if path.is_dir():
-        return read_config(path).get("model_type") == "clip"
+        return read_config(path / "config.json").get("model_type") == "clip"
     return "text_projection.weight" in _state(path)
 
 
@@ -157,13 +158,14 @@ def _state(path: Path) -> State:
 
 
 def _from_folder(kind: Any, path: Path) -> Any:
-    if read_config(path).get("model_type") not in ("clip", kind.config_class.model_type):
+    found = read_config(path / "config.json").get("model_type")
+    if found not in ("clip", kind.config_class.model_type):
         raise ValueError("its config.json is not CLIP's")
     return whole_model(kind, path)
 
 
 def _view(path: Path) -> View:
-    config = read_config(path)
+    config = read_config(path / "config.json")
     size = config.get("vision_config", config).get("image_size", 224)
     return view_of(path, View(size, size, MEAN, STD))
 

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import Dinov2Model
 
+from ..trainers.base_file import read_config
 from .encoders import Values, Vectors, cosines
-from .vision import View, read_config, unfit, unit_vectors, view_of, weights_digest, whole_model
+from .vision import View, unfit, unit_vectors, view_of, weights_digest, whole_model
 
 _VIEW = View(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's colours
 
@@ -44,7 +45,7 @@ class Dino:
 def load_dino(path: Path, cache: Path | None = None, device: str = "cpu") -> Dino:
     """DINOv2 of a local transformers folder. Raises ComparisonError."""
     with unfit(f"The folder {path}"):
-        if read_config(path).get("model_type") != "dinov2":
+        if read_config(path / "config.json").get("model_type") != "dinov2":
             raise ValueError("its config.json is not DINOv2's")
         model = whole_model(Dinov2Model, path)
         view, digest = view_of(path, _VIEW), weights_digest([path], cache)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..trainers.base_file import digest_of
+from ..trainers.base_file import digest_of, read_config
 from ..trainers.errors import LikenessError
 from ..trainers.memory import is_out_of_memory
 from .encoders import Vectors
@@ -94,15 +93,10 @@ def whole_model(kind: Any, folder: Path) -> Any:
     return model
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a transformers folder. Raises ComparisonError."""
-    return _read(folder / "config.json")
-
-
 def view_of(folder: Path, usual: View) -> View:
     """The view that a folder's preprocessor_config.json asks for; `usual` where it is silent."""
     path = folder / "preprocessor_config.json"
-    data = _read(path) if path.is_file() else {}
+    data = read_config(path) if path.is_file() else {}
     crop = _side(data.get("crop_size"), usual.size)
     shorter = _side(data.get("size"), usual.shorter)
     mean, std = (
@@ -117,16 +111,6 @@ def _side(value: Any, usual: int) -> int:
     if isinstance(value, dict):
         value = value.get("shortest_edge", value.get("height"))
     return usual if value is None else int(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ComparisonError(f"{path} cannot be read: {error}") from None
-    if not isinstance(data, dict):
-        raise ComparisonError(f"{path} is not a JSON object.")
-    return data
 
 
 def weights_digest(paths: Sequence[Path], cache: Path | None) -> str:

@@ -10,17 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..comparison.poses import COLOURS, LIMBS
 from .pretrain_data import token_ids
 
-_LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),
-    (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
-_COLOURS = (
-    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
-    (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
-    (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
-)  # fmt: skip
 _DIM = 0.6  # of the limbs' colours; joints have the full ones
 
 _OPENINGS = ("close up portrait of", "portrait of", "half body photo of", "full body photo of")
@@ -48,9 +40,9 @@ def hints(joints: Tensor, width: int, height: int, radius: Tensor) -> Tensor:
         ),
         dim=-1,
     )  # (height, width, 2)
-    colours = joints.new_tensor(_COLOURS) / 255  # (18, 3)
+    colours = joints.new_tensor(COLOURS) / 255  # (18, 3)
     picture = joints.new_zeros(len(joints), 3, height, width)
-    for limb, (a, b) in enumerate(_LIMBS):
+    for limb, (a, b) in enumerate(LIMBS):
         cover = _ellipse(grid, points[:, a], points[:, b], radius) * _both(shown, a, b)
         picture = torch.lerp(picture, _DIM * colours[limb].view(1, 3, 1, 1), cover[:, None])
     for joint in range(18):

@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..trainers import checkpoint
+from ..trainers.averaging import averaged
 from ..trainers.draws import derive
 from ..trainers.errors import RunFailed
 
@@ -213,25 +214,10 @@ def _attention(device: torch.device) -> Iterator[None]:
         yield
 
 
-class _Averaged:
-    """Puts the averaged weights in place for a while."""
-
-    def __init__(self, state: checkpoint.State) -> None:
-        assert state.average is not None
-        self._average, self._parameters = state.average, list(state.parameters.values())
-
-    def __enter__(self) -> None:
-        self._average.store(self._parameters)
-        self._average.copy_to(self._parameters)
-
-    def __exit__(self, *error: object) -> None:
-        self._average.restore(self._parameters)
-
-
 def _save(task: Task, course: Course, state: checkpoint.State, step: int, folder: Path) -> None:
     digest = course.digest(task.name)
     checkpoint.save(folder / "checkpoints", step, state, digest, losses=[], keep=1)
-    with _Averaged(state):
+    with averaged(state):
         task.export()
 
 
@@ -239,7 +225,7 @@ def _save(task: Task, course: Course, state: checkpoint.State, step: int, folder
 def _sheet(task: Task, state: checkpoint.State, step: int, folder: Path) -> None:
     if task.sheet is None:
         return
-    with _Averaged(state):
+    with averaged(state):
         picture = task.sheet()
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(folder / "sheets" / f"step-{step:06d}.png")

@@ -77,11 +77,6 @@ def shards(folder: Path, pictures: int) -> list[Shard]:
     return sorted(every, key=lambda shard: shard[1])
 
 
-def missing(folder: Path, pictures: int) -> list[Shard]:
-    """The shards still to be drawn."""
-    return [shard for shard in shards(folder, pictures) if not shard[2].is_file()]
-
-
 # Drawing.
 
 

@@ -16,13 +16,6 @@ from .scene import Identity, Pose, Scene, Traits
 
 Point = tuple[float, float]
 
-# Order of the 18 keypoints: OpenPose's COCO model.
-KEYPOINTS = (
-    "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
-    "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
-    "right eye", "left eye", "right ear", "left ear",
-)  # fmt: skip
-
 UPPER_ARM, FOREARM, THIGH, SHIN = 0.74, 0.66, 0.98, 0.94
 TRUNK = 1.42
 YAW, PITCH = radians(25), radians(13)
@@ -216,7 +209,8 @@ def keypoints(scene: Scene, width: int = 128, height: int = 128) -> NDArray[np.f
     """The person's 18 OpenPose keypoints on a canvas of that shape.
 
     Returns (18, 3): x and y in 0 to 1 of width and height, and 1 if visible; a joint outside the
-    canvas and the ear on the far side of a turned head are (0, 0, 0). Order: KEYPOINTS.
+    canvas and the ear on the far side of a turned head are (0, 0, 0). In the order of
+    `comparison.poses.JOINTS`.
     """
     aspect = width / height
     view, bones = camera(scene, aspect), body(scene)

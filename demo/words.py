@@ -47,9 +47,3 @@ def split(text: str) -> Iterator[str]:
     """
     for match in _CUT.finditer(text.lower()):
         yield match.group()
-
-
-def unknown_words(text: str) -> tuple[str, ...]:
-    """The words of `text` that the miniature has never seen, each once, in order."""
-    known = set(WORDS)
-    return tuple(dict.fromkeys(word for word in split(text) if word not in known))

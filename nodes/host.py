@@ -1,4 +1,4 @@
-"""All that is asked of ComfyUI; no other file imports its modules."""
+"""All that the nodes ask of ComfyUI; beside it only `family.py` imports its modules."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..trainers.adapter_metadata import late_loss
 from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
@@ -264,6 +265,6 @@ def report(result: Result) -> str:
         *result.notes,
     ]
     if losses:
-        first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-        lines.insert(1, f"loss {first:.4f} at first, {last:.4f} at last")
+        first = sum(losses[:tenth]) / tenth
+        lines.insert(1, f"loss {first:.4f} at first, {late_loss(losses):.4f} at last")
     return "\n".join(lines)

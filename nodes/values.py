@@ -20,7 +20,9 @@ class SubjectSource:
 
 @dataclass(frozen=True)
 class PriorSource:
-    """LIKENESS_PRIOR: the class images; `folder` None means that the base model draws them."""
+    """LIKENESS_PRIOR: the class images; `folder` None means that the base model draws them,
+    or, with the teacher, that there are none.
+    """
 
     spec: Prior
     folder: Path | None = None

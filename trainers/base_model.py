@@ -29,7 +29,6 @@ State = dict[str, Tensor]
 Part = TypeVar("Part")
 Vae = AutoencoderKL | AutoencoderTiny
 
-LATENT_SCALE = 0.18215  # of SD 1.x's latents, arXiv:2112.10752
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 # What the libraries raise for tensors and settings that do not fit each other.
 _UNFIT = (
@@ -196,7 +195,7 @@ def _vae(state: State) -> Vae:
         scale = float(state.get("vae_scale", torch.ones(())))
         if not 0 < scale < math.inf:
             raise ValueError(f"its vae_scale is {scale}")
-        config["scaling_factor"] = round(LATENT_SCALE / scale, 6)
+        config["scaling_factor"] = round(ldm_names.LATENT_SCALE / scale, 6)
         renamed, _ = ldm_names.from_ldm(state, ldm_names.tiny_vae_names(config))
         with init_empty_weights(include_buffers=False):
             tiny = AutoencoderTiny(**config)
@@ -291,7 +290,7 @@ def _vae_state(vae: Vae) -> State:
     if isinstance(vae, AutoencoderTiny):
         names = ldm_names.tiny_vae_names(vae.config)
         state = ldm_names.to_ldm(vae.state_dict(), names, ldm_names.VAE)
-        scale = torch.tensor(LATENT_SCALE / vae.config.scaling_factor)
+        scale = torch.tensor(ldm_names.LATENT_SCALE / vae.config.scaling_factor)
         state[f"{ldm_names.VAE}vae_scale"] = scale
         state[f"{ldm_names.VAE}vae_shift"] = torch.tensor(0.0)
         return state

@@ -53,4 +53,5 @@ def advice(recipe: Recipe) -> str:
         parts.append("schedule.course constant_with_warmup with schedule.warmup")
     if recipe.compute.precision == "fp16":
         parts.append("compute.precision bf16 or fp32")
-    return f"The training diverged; the last good checkpoint is kept. Try {', or '.join(parts)}."
+    tries = ", or ".join(parts)
+    return f"The training diverged; good checkpoints, if there are any, are kept. Try {tries}."

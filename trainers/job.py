@@ -83,12 +83,8 @@ class Job:
         """None while the process works."""
         return self._process.poll()
 
-    def stop_and_save(self) -> None:
-        """Asks the run to save what it has learned and end; it answers within a step."""
-        self.folder.stop.touch()
-
     def end(self) -> None:
-        """Ends the run's processes; they are gone when this returns, in about two seconds at most.
+        """Ends the run's processes; they are gone when this returns, as a rule within four seconds.
 
         A run that can saves its state first.
         """

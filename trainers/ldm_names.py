@@ -21,6 +21,8 @@ CONTROL = "control_model."
 Names = dict[str, str]  # module of diffusers -> module of LDM
 Shapes = Mapping[str, tuple[int, ...]]  # LDM tensor name without prefix -> shape
 
+LATENT_SCALE = 0.18215  # of SD 1.x's latents, arXiv:2112.10752
+
 _UNET_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -257,7 +259,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "latent_channels": shapes["post_quant_conv.weight"][0],
         "norm_num_groups": 32,
-        "scaling_factor": 0.18215,
+        "scaling_factor": LATENT_SCALE,
     }
 
 

@@ -10,14 +10,15 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 TIMESTEPS = 1000
+BETAS = (0.00085, 0.012)  # of the first and the last timestep: SD 1.x's, arXiv:2112.10752
 
 
 def alphas_cumprod() -> Tensor:
-    """SD 1.x's cumulative product of alphas, (1000,) fp32: scaled-linear betas 0.00085..0.012."""
+    """SD 1.x's cumulative product of alphas, (1000,) fp32: scaled-linear BETAS."""
     scheduler = DDPMScheduler(
         num_train_timesteps=TIMESTEPS,
-        beta_start=0.00085,
-        beta_end=0.012,
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
         beta_schedule="scaled_linear",
     )
     return scheduler.alphas_cumprod

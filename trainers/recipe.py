@@ -153,10 +153,6 @@ class Recipe(Part):
             "{class}", self.subject.class_word
         )
 
-    def bound(self) -> bool:
-        """Whether base and photographs are named by digest."""
-        return self.base.digest is not None and self.subject.digest is not None
-
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, 64 hex digits: the identity of a bound run."""
         return hashlib.sha256(self.to_json(indent=None).encode()).hexdigest()

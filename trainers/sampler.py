@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import RunCancelled
+from .objective import BETAS, TIMESTEPS
 
 Scheduler = Literal["simple", "normal", "karras"]
 Solver = Literal["euler", "dpmpp_2m"]
@@ -29,10 +30,11 @@ Control = Callable[[Tensor, Tensor, Tensor], tuple[Sequence[Tensor], Tensor]]
 def sigma_table() -> Tensor:
     """sigma = sqrt((1 - a) / a) at each of SD 1.x's 1000 timesteps, rising, fp32.
 
-    a is the cumulative product of 1 - beta; beta is the square of a line from sqrt(0.00085) to
-    sqrt(0.012) ("scaled_linear", arXiv:2112.10752).
+    a is the cumulative product of 1 - beta; beta is the square of a line between the roots of
+    BETAS ("scaled_linear").
     """
-    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    first, last = (beta**0.5 for beta in BETAS)
+    beta = torch.linspace(first, last, TIMESTEPS, dtype=torch.float64) ** 2
     alpha = torch.cumprod(1 - beta, dim=0)
     return ((1 - alpha) / alpha).sqrt().float()
 

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
+from .adapter_metadata import late_loss
 from .cleaning import kept_states, remove_state
 from .errors import RecipeError, RunCancelled
 from .events import Event
@@ -230,8 +231,7 @@ def result_text(result: Result) -> str:
         )
     lines += [f"adapter  {result.adapter}", f"run      {result.folder}"]
     if result.losses:
-        tail = result.losses[-50:]
-        lines.append(f"loss     {sum(tail) / len(tail):.4f} (mean of the last {len(tail)} steps)")
+        lines.append(f"loss     {late_loss(result.losses):.4f} (mean of the last tenth)")
     lines.append(
         f"steps    {result.steps} in {result.precision}, "
         f"peak memory {result.peak_memory / 1024**3:.2f} GB"

@@ -64,7 +64,8 @@ def recipe(**parts):
 def test_a_prepared_run_names_its_inputs_by_digest_and_no_path(places):
     folder = prepare(recipe(), places)
     bound = folder.recipe()
-    assert bound.bound() and folder.path.name == bound.run_name()
+    assert bound.base.digest and bound.subject.digest
+    assert folder.path.name == bound.run_name()
     assert str(places.photos.parent) not in folder.recipe_file.read_text()
     assert folder.places().photos == places.photos
 
@@ -337,7 +338,7 @@ def test_a_damaged_places_file_is_a_recipe_error(tmp_path):
 
 def test_presets_bind_like_any_recipe(places):
     bound = bind(preset("lora-r1").changed(subject={"resolution": 64}), places)
-    assert bound.recipe.bound() and len(bound.photos.photos) == 3
+    assert bound.recipe.base.digest and len(bound.photos.photos) == 3
     assert isinstance(places.base, Path)
 
 
