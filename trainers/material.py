@@ -16,18 +16,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .base_model import BaseModel
+from .class_files import drawn_class_images, missing, remove_damaged
 from .files import make_folder
 from .latents import encode_images
 from .masks import load_mask
 from .photo_file import class_photos, subject_photos
 from .places import Places
-from .prior import (
-    draw_class_images,
-    drawn_class_images,
-    missing,
-    prior_folder,
-    prior_key,
-)
+from .prior import draw_class_images, prior_folder, prior_key
 from .recipe import Prior, Recipe
 from .run import Run
 from .samples import Material, Shown
@@ -52,6 +47,7 @@ def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
 def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     """Draws the class images that the cache lacks, shared out over the processes.
 
+    Damaged ones are removed before, which is said, and so drawn again.
     Raises RunCancelled as soon as the run is asked to end.
     """
     recipe, accelerator = run.recipe, run.accelerator
@@ -60,6 +56,9 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     if prior is None or prior.source == "teacher" or prior.images is not None:
         return
     folder = drawn_folder(recipe, run.places, prior)
+    if accelerator.is_main_process and (damaged := remove_damaged(folder, prior.count)):
+        run.note(f"Damaged class images in {folder}, which are drawn again: {damaged}.")
+    accelerator.wait_for_everyone()
     with _turn_to_draw(run, folder, prior.count) as backwards:
         draw_class_images(
             base,

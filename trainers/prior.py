@@ -2,37 +2,32 @@
 
 Image i of a set depends on the set's key and on i alone, but for the rounding of the device and
 precision of the run that was first to need it. So drawing can stop at any image, go on later, be
-shared out over processes, and a larger set begins with the smaller one. An image that is there is
-never written again: another run may have read it.
+shared out over processes, and a larger set begins with the smaller one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from . import draws
-from .errors import OutOfSpace, RunFailed, SubjectError
-from .files import is_full, write_whole
+from .class_files import Writer, check_space, image_path, is_whole, missing, write
+from .errors import RunFailed
 from .graphs import recorded_unet
 from .memory import is_out_of_memory
 from .recipe import Prior
 from .sampler import Scheduler, Solver, decode, noise_for, sample, sigmas_for
-from .subject import Photo
 from .text import encode_text, tokenize
 
 if TYPE_CHECKING:
@@ -43,8 +38,10 @@ if TYPE_CHECKING:
 SOLVER: Solver = "dpmpp_2m"
 SCHEDULER: Scheduler = "karras"
 
-_PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_BYTES_A_PIXEL = 2  # of a PNG of a photograph, rounded up
+# Of the drawing. Raise it with a change after which a number's image shows something else (its
+# noise, the sampler's maths, the decoding), or a set would be of two kinds: all are drawn anew
+# then, in folders of their own. Not for rounding.
+VERSION = 1
 
 
 def prior_key(
@@ -61,7 +58,8 @@ def prior_key(
     `prompts` are filled in, `size` is the side in pixels, `prediction` the recipe's.
     `prior.count` and `prior.weight` are no part of it.
     """
-    text = json.dumps([base_digest, prediction, clip_skip, _description(prior, prompts, size)])
+    drawn = _description(prior, prompts, size)
+    text = json.dumps([VERSION, base_digest, prediction, clip_skip, drawn])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -70,27 +68,17 @@ def prior_folder(cache: Path, key: str) -> Path:
     return Path(cache) / "class_images" / key[:16]
 
 
-def missing(folder: Path, count: int) -> list[int]:
-    """The numbers below `count` whose image is absent or damaged.
-
-    A PNG counts as whole when it begins and ends as one; its pixels are not decoded.
-    """
-    return [index for index in range(count) if not _is_whole(image_path(folder, index))]
-
-
-def image_path(folder: Path, index: int) -> Path:
-    """The file of image `index`: ``000000.png`` is the first."""
-    return Path(folder) / f"{index:06d}.png"
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(len(_PNG_HEAD))
-            file.seek(-len(_PNG_TAIL), io.SEEK_END)
-            return head == _PNG_HEAD and file.read() == _PNG_TAIL
-    except OSError:  # also a file shorter than the tail
-        return False
+def _description(prior: Prior, prompts: Sequence[str], size: int) -> dict[str, Any]:
+    """What is drawn and how, as `prompt.json` beside the images tells it."""
+    return {
+        "prompt": "\n".join(prompts),
+        "negative": prior.negative,
+        "size": size,
+        "sampler": f"{SOLVER} {SCHEDULER}",
+        "steps": prior.steps,
+        "guidance": prior.guidance,
+        "seed": prior.seed,
+    }
 
 
 def draw_class_images(
@@ -101,7 +89,6 @@ def draw_class_images(
     *,
     device: torch.device,
     size: int,
-    batch: int | None = None,
     clip_skip: int = 1,
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
@@ -116,57 +103,57 @@ def draw_class_images(
     (rank, processes): rank k takes each image, on a CPU each block, whose number is k modulo
     processes, the last ones first if `backwards`. `progress(done, total)` counts this rank's
     images. On a GPU the UNet works in fp16 whatever the recipe's precision, since the set is
-    shared, `batch` images at a time (None: as many as the memory allows) and half as many where it
-    does not, with `graphs` in CUDA graphs; `notice(text)` says that its steps could not be
-    recorded. On the CPU small images are drawn in blocks of a fixed size, a block by one rank, so
-    that rounding is the same however drawing is parted. Raises OutOfSpace, and RunCancelled when
-    `interrupted()` is true; what is drawn stays.
+    shared, and with `graphs` in CUDA graphs; where it cannot, `notice(text)` says so. Raises
+    OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
     """
-    rank, world = ranks
-    cuda = device.type == "cuda"
-    block = 1 if cuda else _block(size)
-    todo = [index for index in missing(folder, prior.count) if index // block % world == rank]
+    artist = _Artist(
+        base, prior, prompts, size, clip_skip, device, graphs, interrupted, notice or _say_nothing
+    )
+    own = _share(prior.count, artist.block, ranks)
+    lacking = set(missing(folder, prior.count))
+    todo = [index for index in own if index in lacking]
     if backwards:
         todo.reverse()
-    total = sum(index // block % world == rank for index in range(prior.count))
-    tell = progress or (lambda done, total: None)
-    tell(total - len(todo), total)
+
+    def tell(left: int) -> None:
+        if progress is not None:
+            progress(len(own) - left, len(own))
+
+    tell(len(todo))
     if not todo:
         return
-    _check_space(folder, len(todo) * size * size * _BYTES_A_PIXEL)
-    _write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
-    at_once = 1
-    if cuda:
-        at_once = batch or images_at_once(torch.cuda.mem_get_info()[0], size)
-    tell_notice = notice or (lambda text: None)
-    artist = _Artist(
-        base, base.unet, prior, prompts, size, clip_skip, device, interrupted, tell_notice
-    )
-    if cuda and graphs:
-        artist.unet = recorded_unet(base.unet, tell_notice)
-    with artist, _Writer(behind=cuda) as writer:
-        while todo:
-            first = todo[0] - todo[0] % block
-            if _is_whole(image_path(folder, todo[0])):  # another run draws the same set
-                todo = todo[1:]
-                tell(total - len(todo), total)
-                continue
-            whole = todo[:at_once] if cuda else list(range(first, first + block))
-            part, pictures = [index for index in whole if index in todo], None
-            try:
-                pictures = artist.draw(whole)
-            except RuntimeError as error:
-                if at_once == 1 or not is_out_of_memory(error):
-                    raise
-            if pictures is None:  # here the error, whose traceback holds its tensors, is gone
-                at_once, artist.unet = at_once // 2, base.unet  # a recording holds memory
-                torch.cuda.empty_cache()
-                if graphs and not artist.exact:
-                    artist.unet = recorded_unet(base.unet, tell_notice)
-                continue
-            writer.write(folder, part, pictures[[whole.index(index) for index in part]])
-            todo = todo[len(part) :]
-            tell(total - len(todo), total)
+    check_space(folder, len(todo), size)
+    write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
+    with artist, Writer(behind=artist.cuda) as writer:
+        for turn in _turns(folder, todo, artist.together, tell):
+            for indices, pictures in artist.draw(turn):
+                writer.write(folder, indices, pictures)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _share(count: int, block: int, ranks: tuple[int, int]) -> list[int]:
+    """The numbers below `count` that a rank draws: block after block goes to the next rank."""
+    rank, world = ranks
+    return [index for index in range(count) if index // block % world == rank]
+
+
+def _turns(
+    folder: Path,
+    todo: Sequence[int],
+    together: Callable[[Sequence[int]], Sequence[int]],
+    tell: Callable[[int], None],
+) -> Iterator[Sequence[int]]:
+    """What to draw next, while there is something; `tell(left)` after each turn."""
+    while todo:
+        there = is_whole(image_path(folder, todo[0]))  # of another run that draws the same set
+        turn = todo[:1] if there else together(todo)
+        if not there:
+            yield turn
+        todo = todo[len(turn) :]
+        tell(len(todo))
 
 
 def _block(size: int) -> int:
@@ -188,24 +175,85 @@ def images_at_once(free: int, size: int) -> int:
 
 @dataclass
 class _Artist:
+    """Draws images by their numbers, inside a `with`.
+
+    On a GPU as many together as the memory allows, and fewer where it does not. On a CPU small
+    ones in blocks of a fixed size, which are drawn whole even if one image is wanted, so that
+    rounding is the same however the drawing of a set is parted.
+    """
+
     base: BaseModel
-    unet: Any
     prior: Prior
     prompts: Sequence[str]
     size: int
     clip_skip: int
     device: torch.device
+    graphs: bool
     interrupted: Callable[[], bool] | None
     notice: Callable[[str], None]
-    exact: bool = False  # in fp32 on a GPU, too
+    exact: bool = field(default=False, init=False)  # in fp32 on a GPU, too
+
+    def __post_init__(self) -> None:
+        self.cuda = self.device.type == "cuda"
+        self.block = self.at_once = 1 if self.cuda else _block(self.size)
+        self.unet: Any = self.base.unet
 
     def __enter__(self) -> _Artist:
         self._dtype = self.base.unet.dtype
+        if self.cuda:
+            self.at_once = images_at_once(torch.cuda.mem_get_info()[0], self.size)
+        self._record()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.exact:
             self.base.unet.to(self._dtype)
+
+    def together(self, todo: Sequence[int]) -> Sequence[int]:
+        """Those at the beginning of `todo` that are drawn together."""
+        if self.cuda:
+            return todo[: self.at_once]
+        block = todo[0] // self.block
+        return list(takewhile(lambda index: index // self.block == block, todo))
+
+    def draw(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        """Their images (n, size, size, 3), uint8, each time with the n numbers they are of."""
+        while indices:
+            part = indices[: self.at_once]
+            pictures = self._tried(part)
+            if pictures is not None:
+                yield part, pictures
+                indices = indices[len(part) :]
+
+    def _tried(self, indices: Sequence[int]) -> np.ndarray | None:
+        """Their images; None where there was no memory for them, of which there is more now."""
+        first = indices[0] - indices[0] % self.block
+        whole = indices if self.cuda else range(first, first + self.block)
+        try:
+            return self.pictures(whole)[[whole.index(index) for index in indices]]
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not self._could_do_with_less():
+                raise
+        self._make_room()  # here the error, whose traceback holds its tensors, is gone
+        return None
+
+    def _could_do_with_less(self) -> bool:
+        return self.cuda and (self._is_recorded() or self.at_once > 1)
+
+    def _make_room(self) -> None:
+        """Drops the recording, which holds memory; where there is none, draws half as many."""
+        was_recorded, self.unet = self._is_recorded(), self.base.unet
+        torch.cuda.empty_cache()
+        if not was_recorded:
+            self.at_once //= 2
+            self._record()
+
+    def _is_recorded(self) -> bool:
+        return self.unet is not self.base.unet
+
+    def _record(self) -> None:
+        if self.cuda and self.graphs and not self.exact:
+            self.unet = recorded_unet(self.base.unet, self.notice)
 
     @cached_property
     def texts(self) -> tuple[Tensor, Tensor]:
@@ -216,10 +264,13 @@ class _Artist:
             states = encode_text(self.base.text_encoder, ids, self.clip_skip)
         return states[:-1], states[-1:]
 
-    def draw(self, indices: Sequence[int]) -> np.ndarray:
-        """The images of these numbers, (n, size, size, 3) uint8."""
+    def pictures(self, indices: Sequence[int]) -> np.ndarray:
+        """The images of these numbers, drawn together: (n, size, size, 3), uint8.
+
+        Raises RunFailed where the base draws wrong numbers in fp32, too.
+        """
         latents = self._latents(indices)
-        if not self.exact and self.device.type == "cuda" and not _finite(latents):
+        if not self.exact and self.cuda and not _finite(latents):
             self.exact, self.unet = True, self.base.unet.float()
             self.notice("In fp16 this base draws wrong numbers here; class images come in fp32.")
             latents = self._latents(indices)
@@ -233,8 +284,8 @@ class _Artist:
     def _latents(self, indices: Sequence[int]) -> Tensor:
         positive, negative = self.texts
         seeds = [draws.derive(self.prior.seed, "class image", index) for index in indices]
-        half, cuda = nullcontext(), self.device.type == "cuda"
-        if cuda and not self.exact and self.unet is self.base.unet:
+        half = nullcontext()
+        if self.cuda and not self.exact and not self._is_recorded():
             half = torch.autocast("cuda", torch.float16)  # a recorded one has its own
         with half:
             return sample(
@@ -247,104 +298,9 @@ class _Artist:
                 solver=SOLVER,
                 prediction=self.base.prediction,
                 interrupted=self.interrupted,
-                dtype=torch.float32 if cuda else None,  # autocast has its own
+                dtype=torch.float32 if self.cuda else None,  # autocast has its own
             )
 
 
 def _finite(latents: Tensor) -> bool:
     return bool(torch.isfinite(latents).all())
-
-
-class _Writer:
-    """Writes images; with `behind` while the next ones are drawn."""
-
-    def __init__(self, *, behind: bool) -> None:
-        self._behind = behind
-        self._pool = ThreadPoolExecutor(max_workers=4)
-        self._pending: list[Future[None]] = []
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.shutdown()
-        if kind is None:
-            self._settle()
-
-    def write(self, folder: Path, indices: Sequence[int], pictures: np.ndarray) -> None:
-        """Raises OutOfSpace, also for images given before."""
-        self._settle()
-        self._pending = [
-            self._pool.submit(_write_missing, path, picture)
-            for path, picture in zip(
-                (image_path(folder, index) for index in indices), pictures, strict=True
-            )
-        ]
-        if not self._behind:
-            self._settle()
-
-    def _settle(self) -> None:
-        pending, self._pending = self._pending, []
-        for one in pending:
-            one.result()
-
-
-def drawn_class_images(folder: Path, count: int, size: int) -> list[Photo]:
-    """The first `count` drawn images in their order, whole and unscaled.
-
-    Raises SubjectError when one is not there.
-    """
-    return [_drawn(image_path(folder, index), size) for index in range(count)]
-
-
-def _drawn(path: Path, size: int) -> Photo:
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        raise SubjectError(f"The class image {path} is gone; start again to draw it.") from None
-    return Photo(path, digest, size, size, (0, 0, size, size), (size, size))
-
-
-def _description(prior: Prior, prompts: Sequence[str], size: int) -> dict[str, Any]:
-    """What is drawn and how, as `prompt.json` beside the images tells it."""
-    return {
-        "prompt": "\n".join(prompts),
-        "negative": prior.negative,
-        "size": size,
-        "sampler": f"{SOLVER} {SCHEDULER}",
-        "steps": prior.steps,
-        "guidance": prior.guidance,
-        "seed": prior.seed,
-    }
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _write_missing(path: Path, picture: np.ndarray) -> None:
-    if not _is_whole(path):
-        _write(path, _png(picture))
-
-
-def _check_space(folder: Path, need: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise OutOfSpace(
-            f"Class images in {folder} need about {need / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB "
-            "are free; make room, or choose fewer class images."
-        )
-
-
-def _write(path: Path, data: bytes | str) -> None:
-    try:
-        write_whole(path, data, lasting=False)
-    except OSError as error:
-        if not is_full(error):
-            raise
-        raise OutOfSpace(
-            f"The disk is full at {path}; make room and start again: what is drawn stays."
-        ) from None

@@ -2,7 +2,7 @@
 
 import errno
 import json
-import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,19 +10,18 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import material
+from likeness.trainers import class_files, material
 from likeness.trainers import prior as module
 from likeness.trainers.base_model import load_base
-from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
-from likeness.trainers.prior import (
-    draw_class_images,
+from likeness.trainers.class_files import (
     drawn_class_images,
     image_path,
     missing,
-    prior_folder,
-    prior_key,
+    remove_damaged,
 )
-from likeness.trainers.recipe import Prior
+from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
+from likeness.trainers.prior import draw_class_images, prior_folder, prior_key
+from likeness.trainers.recipe import Prior, Recipe
 from likeness.trainers.subject import load_pixels
 from PIL import Image
 
@@ -77,7 +76,7 @@ def test_each_setting_of_the_prior_changes_its_images(base, tmp_path, changed):
 
 
 def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monkeypatch):
-    folder, real = tmp_path / "set", module._Artist.draw
+    folder, real = tmp_path / "set", module._Artist.pictures
 
     def slowly(artist, indices):
         pictures = real(artist, indices)
@@ -86,7 +85,7 @@ def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monke
                 Image.new("RGB", (SIZE, SIZE), "red").save(image_path(folder, index))
         return pictures
 
-    monkeypatch.setattr(module._Artist, "draw", slowly)
+    monkeypatch.setattr(module._Artist, "pictures", slowly)
     draw(base, folder, 10)
     drawn = images(folder, 10)
     assert [bool((picture == (255, 0, 0)).all()) for picture in drawn] == [
@@ -120,6 +119,12 @@ def test_number_and_weight_do_not_change_the_key():
     other = Prior(count=7, weight=0.1)
     assert prior_key(**{**KEY, "prior": other}) == prior_key(**KEY)
     assert len(prior_key(**KEY)) == 64
+
+
+def test_another_way_of_drawing_has_other_keys(monkeypatch):
+    before = prior_key(**KEY)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert prior_key(**KEY) != before
 
 
 def test_sets_lie_in_the_cache_by_key(tmp_path):
@@ -182,7 +187,7 @@ def test_damaged_files_are_missing(tmp_path, damage):
 
 def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 3 * SIZE * SIZE})
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(class_files.shutil, "disk_usage", lambda folder: usage)
     draw(base, tmp_path / "one", 1)
     with pytest.raises(OutOfSpace, match="fewer class images"):
         draw(base, tmp_path / "two", 2)
@@ -190,14 +195,14 @@ def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
-    write = module.write_whole
+    write = class_files.write_whole
 
     def full(path, data, **options):
         if path == image_path(tmp_path, 1):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data, **options)
 
-    monkeypatch.setattr(module, "write_whole", full)
+    monkeypatch.setattr(class_files, "write_whole", full)
     with pytest.raises(OutOfSpace, match="what is drawn stays"):
         draw(base, tmp_path, 2)
     assert missing(tmp_path, 2) == [1]
@@ -212,84 +217,64 @@ def test_drawn_images_are_read_in_their_order(base, tmp_path):
         drawn_class_images(tmp_path, 3, SIZE)
     with pytest.raises(SubjectError, match=r"000000\.png is not 32x32"):
         load_pixels(drawn_class_images(tmp_path, 1, 32)[0])
-    whole = image_path(tmp_path, 0).read_bytes()
-    image_path(tmp_path, 0).write_bytes(whole[:60] + bytes(80) + whole[140:])
-    assert missing(tmp_path, 1) == []
+    damage(image_path(tmp_path, 0))
     with pytest.raises(SubjectError, match=r"000000\.png: .* damaged"):
         load_pixels(drawn_class_images(tmp_path, 1, SIZE)[0])
 
 
-def test_where_memory_is_short_fewer_are_drawn_at_once(base, tmp_path, monkeypatch):
-    """Without a GPU: the drawing itself is replaced."""
-    tried = []
-
-    def draw_part(artist, indices):
-        tried.append(len(indices))
-        if len(indices) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return np.zeros((len(indices), SIZE, SIZE, 3), np.uint8)
-
-    monkeypatch.setattr(module._Artist, "draw", draw_part)
-    monkeypatch.setattr(module, "recorded_unet", lambda unet, notice: unet)
-    prior = Prior(count=5)
-    draw_class_images(
-        base, prior, ["a man"], tmp_path, device=torch.device("cuda"), size=SIZE, batch=8
-    )
-    assert tried == [5, 4, 2, 2, 1]
-    assert missing(tmp_path, 5) == []
+def damage(path):
+    """Changes a few bytes in the middle of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(80) + data[140:])
 
 
-class Recorded:
-    """Stands for a recorded UNet and the memory that its recordings hold."""
+def noise(folder, *numbers):
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    for number in numbers:
+        Image.fromarray(pixels).save(image_path(folder, number))
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"),
+    "damaged",
     [
-        (torch.OutOfMemoryError, "CUDA out of memory"),
-        (RuntimeError, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        lambda data: data[:-30],
+        lambda data: data[:200] + data[230:],
+        lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:],
+        lambda data: data[:33] + b"\xff\xff\xff\xff" + data[37:],  # the length of a chunk
+        lambda data: data + data[-20:],
+        lambda data: data[:8] + data[-8:],
+        lambda data: b"",
     ],
+    ids=["cut short", "bytes lost", "one bit", "a length", "bytes behind", "no chunk", "empty"],
 )
-def test_memory_that_is_short_while_drawing_is_there_again(base, tmp_path, monkeypatch, kind, text):
-    """Neither the recording nor what the failed call had made is held any longer."""
-    held = []
+def test_what_is_damaged_anywhere_is_removed_and_nothing_else(tmp_path, damaged):
+    noise(tmp_path, 0, 2, 3)
+    for number in (2, 3):
+        path = image_path(tmp_path, number)
+        path.write_bytes(damaged(path.read_bytes()))
+    assert remove_damaged(tmp_path, 3) == 1, "what a larger set has is not looked at"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.png", "000003.png"]
+    assert remove_damaged(tmp_path, 3) == remove_damaged(tmp_path / "absent", 3) == 0
 
-    class Tensors:
-        """What a call has on the GPU."""
 
-    def recorded(unet, notice):
-        one = Recorded()
-        held.append(weakref.ref(one))
-        return one
+def test_a_damaged_image_that_cannot_be_removed_is_said(tmp_path, monkeypatch):
+    def refuse(path, missing_ok):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    def draw_part(artist, indices):
-        if len(indices) > 2:
-            tensors = Tensors()
-            held.append(weakref.ref(tensors))
-            raise kind(text)
-        assert not [one for one in held[:2] if one() is not None]
-        return np.zeros((len(indices), SIZE, SIZE, 3), np.uint8)
-
-    monkeypatch.setattr(module._Artist, "draw", draw_part)
-    monkeypatch.setattr(module, "recorded_unet", recorded)
-    cuda = torch.device("cuda")
-    draw_class_images(base, Prior(count=4), ["a man"], tmp_path, device=cuda, size=SIZE, batch=4)
-    assert len(held) == 3 and missing(tmp_path, 4) == []  # recorded anew for fewer images
+    noise(tmp_path, 0)
+    damage(image_path(tmp_path, 0))
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(SubjectError, match=r"000000\.png .*\(Permission denied\): remove it"):
+        remove_damaged(tmp_path, 1)
 
 
 def test_other_errors_of_drawing_come_out(base, tmp_path, monkeypatch):
     def draw_part(artist, indices):
         raise RuntimeError("expected all tensors on one device")
 
-    monkeypatch.setattr(module._Artist, "draw", draw_part)
+    monkeypatch.setattr(module._Artist, "pictures", draw_part)
     with pytest.raises(RuntimeError, match="one device"):
         draw(base, tmp_path, 4)
-
-
-def test_images_at_once_follow_the_memory():
-    assert module.images_at_once(0, 512) == 1
-    assert module.images_at_once(8 << 30, 512) == 8
-    assert module.images_at_once(8 << 30, 256) == module.images_at_once(80 << 30, 512) == 16
 
 
 def run_on(device, **parts):
@@ -301,6 +286,54 @@ def run_on(device, **parts):
 def save(folder, *numbers):
     for number in numbers:
         Image.new("RGB", (SIZE, SIZE)).save(image_path(folder, number))
+
+
+def run_of_six(cache, **accelerator):
+    """A run with six class images on the CPU, and what it notes."""
+    prior, notes = Prior(count=6, steps=2), []
+    one = SimpleNamespace(
+        **{"device": CPU, "num_processes": 1, "process_index": 0, "is_main_process": True,
+           "wait_for_everyone": lambda: None, **accelerator},
+    )  # fmt: skip
+    run = SimpleNamespace(
+        recipe=Recipe(prior=prior, subject={"resolution": SIZE}),
+        places=SimpleNamespace(cache=cache),
+        accelerator=one,
+        stop=SimpleNamespace(check=lambda: None, here=lambda: False),
+        progress=lambda *at: None,
+        note=notes.append,
+    )
+    return run, material.drawn_folder(run.recipe, run.places, prior), notes
+
+
+def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base, tmp_path):
+    run, folder, notes = run_of_six(tmp_path)
+    material.draw_missing_class_images(run, base)
+    drawn = [image_path(folder, index).read_bytes() for index in range(6)]
+    kept = image_path(folder, 4).stat().st_mtime_ns
+    assert notes == []
+
+    damage(image_path(folder, 5))
+    assert missing(folder, 6) == []  # a quick look does not see it
+    material.draw_missing_class_images(run, base)
+    assert [image_path(folder, index).read_bytes() for index in range(6)] == drawn
+    assert image_path(folder, 4).stat().st_mtime_ns == kept
+    assert notes == [f"Damaged class images in {folder}, which are drawn again: 1."]
+
+
+def test_of_several_processes_one_removes_what_is_damaged_before_the_others_look(base, tmp_path):
+    run, folder, _ = run_of_six(tmp_path)
+    material.draw_missing_class_images(run, base)
+    whole = image_path(folder, 5).read_bytes()
+    damage(image_path(folder, 5))
+
+    def wait():  # the main process is done with it
+        remove_damaged(folder, 6)
+
+    others = {"num_processes": 2, "process_index": 1, "is_main_process": False}
+    run, _, notes = run_of_six(tmp_path, **others, wait_for_everyone=wait)
+    material.draw_missing_class_images(run, base)
+    assert image_path(folder, 5).read_bytes() == whole and notes == []
 
 
 def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):

@@ -1,0 +1,178 @@
+"""Drawn class images on the disk: a PNG for each number, shared by all runs of one set.
+
+An image that is there is never written again, for another run may have read it; only one that is
+damaged is removed, before a run looks for what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .errors import OutOfSpace, SubjectError
+from .files import is_full, write_whole
+from .subject import Photo
+
+_PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_BYTES_A_PIXEL = 2  # of a PNG of a photograph, rounded up
+_THREADS = 4
+
+
+def image_path(folder: Path, index: int) -> Path:
+    """The file of image `index`: ``000000.png`` is the first."""
+    return Path(folder) / f"{index:06d}.png"
+
+
+def missing(folder: Path, count: int) -> list[int]:
+    """The numbers below `count` whose image is absent or cut short.
+
+    Only a file's first and last bytes are looked at: `remove_damaged` reads it whole.
+    """
+    return [index for index in range(count) if not is_whole(image_path(folder, index))]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file begins and ends as a PNG."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_PNG_HEAD))
+            file.seek(-len(_PNG_TAIL), io.SEEK_END)
+            return head == _PNG_HEAD and file.read() == _PNG_TAIL
+    except OSError:  # also a file shorter than the tail
+        return False
+
+
+def remove_damaged(folder: Path, count: int) -> int:
+    """Removes those of the first `count` images that are damaged anywhere; returns how many.
+
+    Takes about as long as the digests of `drawn_class_images`, which read the files, too.
+    Raises SubjectError for one that cannot be removed.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return sum(pool.map(_removed, (image_path(folder, index) for index in range(count))))
+
+
+def _removed(path: Path) -> bool:
+    """Removes a file if it is damaged, at once: later another run may have drawn it anew."""
+    try:
+        sound = _is_sound(path.read_bytes())
+    except (FileNotFoundError, PermissionError):  # the latter on Windows while it is being written
+        return False
+    except OSError:  # of the disk
+        sound = False
+    if sound:
+        return False
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SubjectError(
+            f"The class image {path} is damaged and cannot be removed ({error.strerror}): remove "
+            "it yourself, and it is drawn again."
+        ) from None
+    return True
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether each chunk of a PNG fits its CRC-32 (PNG specification, third edition, 5.3)."""
+    if not data.startswith(_PNG_HEAD) or not data.endswith(_PNG_TAIL):
+        return False
+    view, start = memoryview(data), len(_PNG_HEAD)
+    while start < len(data):  # of each: length, type, content, CRC
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        start = end + 4
+    return True
+
+
+def drawn_class_images(folder: Path, count: int, size: int) -> list[Photo]:
+    """The first `count` drawn images in their order, whole and unscaled.
+
+    Raises SubjectError when one is not there.
+    """
+    return [_drawn(image_path(folder, index), size) for index in range(count)]
+
+
+def _drawn(path: Path, size: int) -> Photo:
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise SubjectError(f"The class image {path} is gone; start again to draw it.") from None
+    return Photo(path, digest, size, size, (0, 0, size, size), (size, size))
+
+
+class Writer:
+    """Writes images that are missing; with `behind` while the next ones are drawn."""
+
+    def __init__(self, *, behind: bool) -> None:
+        self._behind = behind
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._settle()
+
+    def write(self, folder: Path, indices: Sequence[int], pictures: np.ndarray) -> None:
+        """Writes pictures (n, H, W, 3), uint8. Raises OutOfSpace, also for those given before."""
+        self._settle()
+        self._pending = [
+            self._pool.submit(_write_missing, image_path(folder, index), picture)
+            for index, picture in zip(indices, pictures, strict=True)
+        ]
+        if not self._behind:
+            self._settle()
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, []
+        for one in pending:
+            one.result()
+
+
+def _write_missing(path: Path, picture: np.ndarray) -> None:
+    if not is_whole(path):
+        write(path, _png(picture))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Writes a file of a set whole. Raises OutOfSpace."""
+    try:
+        write_whole(path, data, lasting=False)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise OutOfSpace(
+            f"The disk is full at {path}; make room and start again: what is drawn stays."
+        ) from None
+
+
+def check_space(folder: Path, count: int, size: int) -> None:
+    """Raises OutOfSpace where `count` images of `size` x `size` pixels will not fit.
+
+    Makes the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    need, free = count * size * size * _BYTES_A_PIXEL, shutil.disk_usage(folder).free
+    if free < need:
+        raise OutOfSpace(
+            f"Class images in {folder} need about {need / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB "
+            "are free; make room, or choose fewer class images."
+        )
