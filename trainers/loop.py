@@ -28,6 +28,7 @@ from .computing import (
     use_xformers,
 )
 from .cpu import fit_to_cpu
+from .embeddings import kept_embeddings
 from .errors import CheckpointError, RunFailed
 from .events import Emit
 from .looks import adapter_due, due, look, looks, previews, previews_due, save_on_the_way
@@ -189,9 +190,11 @@ def set_up(run: Run, base: BaseModel, material: Material) -> Training:
     if tier.in_backward and run.precision == "fp16":
         run.precision = "bf16"
         run.note("This memory tier computes in bf16: fp16 would need gradients that are kept.")
+    kept = kept_embeddings(run, base.text_encoder, ids)
+    prompts = Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder, kept)
     learner = Learner(
         unet=unet_to_train(run, base),
-        prompts=Prompts(ids, recipe.text_encoder.clip_skip, base.text_encoder),
+        prompts=prompts,
         alphas=alphas_cumprod().to(ids.device),
         prediction=base.prediction,
         min_snr_gamma=recipe.objective.min_snr_gamma,

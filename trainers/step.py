@@ -16,6 +16,7 @@ from transformers import CLIPTextModel
 
 from . import objective
 from .cpu import attention_in_fp32
+from .embeddings import KeptEmbeddings
 from .samples import Batch
 from .teacher import Teacher
 from .text import encode_text
@@ -23,19 +24,28 @@ from .text import encode_text
 
 @dataclass
 class Prompts:
-    """The run's prompts, by index. `embeddings` stand once the text encoder learns no more."""
+    """The run's prompts, by index. `embeddings` stand once the text encoder learns no more; those
+    of one that never learns are `kept` for later runs.
+    """
 
     ids: Tensor  # (p, 77)
     clip_skip: int
     text_encoder: CLIPTextModel
+    kept: KeptEmbeddings | None = None
     embeddings: Tensor | None = None  # (p, 77, d)
 
     def freeze(self) -> None:
         """Encodes all prompts with the text encoder as it is; from now on these are used."""
         self.text_encoder.eval()
+        found = self.kept.read() if self.kept else None
+        if found is not None:
+            self.embeddings = found.to(self.ids.device)
+            return
         with torch.no_grad():
             rows = [encode_text(self.text_encoder, row[None], self.clip_skip) for row in self.ids]
         self.embeddings = torch.cat(rows)
+        if self.kept:
+            self.kept.write(self.embeddings)
 
     def encode(self, prompts: Tensor, rows: Tensor) -> Tensor:
         """Embeddings (n, 77, d) of a batch (`samples.Batch`); each prompt is encoded once."""

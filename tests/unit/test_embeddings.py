@@ -1,0 +1,86 @@
+"""Prompts of a text encoder that learns nothing: encoded once, also for later runs."""
+
+import errno
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.trainers import embeddings, step
+from likeness.trainers.embeddings import kept_embeddings
+from likeness.trainers.recipe import Base, Recipe, TextEncoder
+from torch import nn
+
+IDS = torch.arange(2 * 77).reshape(2, 77)
+
+
+@pytest.fixture
+def run(tmp_path):
+    recipe = Recipe(base=Base(digest="a" * 64), text_encoder=TextEncoder(train=False))
+    told = []
+    return SimpleNamespace(
+        recipe=recipe, precision="bf16", places=SimpleNamespace(cache=tmp_path),
+        note=told.append, told=told,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The rows that the text encoder was asked for."""
+    rows = []
+
+    def encode(text_encoder, ids, clip_skip):
+        rows.append(ids)
+        return ids[..., None].float() * torch.ones(4) / 3
+
+    monkeypatch.setattr(step, "encode_text", encode)
+    return rows
+
+
+def frozen(run, ids=IDS):
+    prompts = step.Prompts(ids, 1, nn.Linear(1, 1), kept_embeddings(run, nn.Linear(1, 1), ids))
+    prompts.freeze()
+    return prompts.embeddings
+
+
+def test_a_later_run_does_not_encode_them_again_and_has_the_same(run, encoded):
+    first = frozen(run)
+    assert len(encoded) == 2 and first.shape == (2, 77, 4)
+    assert torch.equal(frozen(run), first) and len(encoded) == 2
+
+
+@pytest.mark.parametrize("other", ["base", "clip_skip", "precision", "ids"])
+def test_those_of_something_else_are_not_taken(run, encoded, other):
+    frozen(run)
+    if other == "precision":
+        run.precision = "fp32"
+    elif other == "base":
+        run.recipe = run.recipe.changed(base={"digest": "b" * 64})
+    elif other == "clip_skip":
+        run.recipe = run.recipe.changed(text_encoder={"clip_skip": 2})
+    frozen(run, IDS + 1 if other == "ids" else IDS)
+    assert len(encoded) == 4
+
+
+def test_a_text_encoder_that_learns_keeps_none(run):
+    run.recipe = run.recipe.changed(text_encoder={"train": True})
+    assert kept_embeddings(run, nn.Linear(1, 1), IDS) is None
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "empty"])
+def test_damaged_ones_are_made_anew(run, encoded, harm):
+    first = frozen(run)
+    (file,) = run.places.cache.rglob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= harm == "changed"
+    file.write_bytes({"cut": content[:-5], "changed": content, "empty": b""}[harm])
+    assert torch.equal(frozen(run), first) and len(encoded) == 4
+    assert torch.equal(frozen(run), first) and len(encoded) == 4
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(run, encoded, monkeypatch):
+    def write(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embeddings, "write_whole", write)
+    assert frozen(run) is not None
+    assert "No space left" in run.told[0] and "encodes them again" in run.told[0]
