@@ -44,7 +44,8 @@ SHEETS = {
 }
 ALL_ROWS = ["base", "tiny", "standard", "standard_cnet", "lora-r1", "lora-r1_cnet"]
 ALL_ROWS += ["lora-r4", "lora-r8"]
-SHEETS |= dict.fromkeys(("study_everything", "miniature"), (ALL_ROWS, SIX, 5))
+SHEETS["study_everything"] = (ALL_ROWS, SIX, 5)
+SHEETS["miniature"] = (ALL_ROWS, SIX | {f"{key}-class" for key in SIX}, 5)
 
 
 @pytest.fixture(scope="module")

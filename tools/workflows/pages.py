@@ -69,6 +69,7 @@ def _everything(name: str, setting: Setting) -> Page:
         name.replace("_", "-"),
         3,
         posed=True,
+        prompts=setting.prompts,
         subject=shown[setting.trainings["standard"].resolution].subject,
         pose_rows="\n".join(POSED),
         **rows_of(trains),

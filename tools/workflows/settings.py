@@ -41,7 +41,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Setting:
-    """Models and sizes. `class_images` are how many are drawn, in how many steps."""
+    """Models and sizes. `class_images` are how many are drawn, in how many steps; `prompts` names
+    the set that compares all trainings.
+    """
 
     base: Model
     openpose: Model
@@ -51,6 +53,7 @@ class Setting:
     steps: int
     guidance: float
     trainings: dict[str, Training]
+    prompts: str = "study"
 
 
 def _course(rate: float, steps: int, **widgets: Any) -> dict[str, Any]:
@@ -87,6 +90,7 @@ MINIATURE = Setting(
     picture=(96, 128),
     steps=20,
     guidance=7.5,
+    prompts="study-with-class",  # as `likeness demo`, whose pictures cost little
     trainings={
         "tiny": Training(
             _course(5e-5, 200, train_text_encoder=False, **_SMALL),
