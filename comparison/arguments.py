@@ -12,7 +12,16 @@ from ..trainers.terminal import with_settings
 from .compare import Files
 from .encoders import EncoderFiles
 from .errors import ComparisonError
-from .plan_file import PlanFile, find_plan, with_adapters, with_recipes, without_pose
+from .plan_file import (
+    YOGA,
+    PlanFile,
+    find_plan,
+    with_adapters,
+    with_recipes,
+    with_sets,
+    without_pose,
+)
+from .prompts import bundled_sets
 from .study import AGAIN_FILE
 
 
@@ -24,7 +33,26 @@ def given_plan(given: argparse.Namespace) -> PlanFile:
     plan = with_adapters(
         plan, {row: path.name for row, path in named_adapters(given.adapter).items()}
     )
-    return without_pose(plan) if given.without_pose else plan
+    plan = with_sets(plan, given.prompts, given.poses)
+    plan = without_pose(plan) if given.without_pose else plan
+    if given.poses and not any(cell.with_pose for cell in plan.matrix({}).cells()):
+        raise ComparisonError(
+            "--poses: no row is drawn with a pose. Give rows of the plan, or all of it, "
+            '"with_pose": "both" or "with", and leave out --without-pose.'
+        )
+    return plan
+
+
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """The arguments for prompts and poses of the user's own."""
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="instead of the plan's: .txt with one prompt a line, a "
+        f".json prompt set, or one of {', '.join(bundled_sets())}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--poses", metavar="FILE", help="instead of the plan's: OpenPose keypoints as .json, or "
+        f"{YOGA} for the bundled ones",
+    )  # fmt: skip
 
 
 def named_adapters(adapters: Sequence[str]) -> dict[str, Path]:
@@ -78,7 +106,7 @@ def check_encoders(given: argparse.Namespace) -> None:
 def drawing_command(given: argparse.Namespace) -> list[str]:
     """The arguments of `likeness` that draw the same plan's cells on the CPU of this machine."""
     parts = ["compare", str(given.plan), "--device", "cpu", "--output", str(given.output)]
-    for name in ("base", "photos", "class_images", "controlnet"):
+    for name in ("base", "photos", "class_images", "controlnet", "prompts", "poses"):
         path = getattr(given, name)
         parts += [_flag(name), str(path)] if path else []
     for name in ("tokenizer", "adapter", "adapters", "set"):
@@ -92,7 +120,10 @@ def _flag(name: str) -> str:
 
 
 def command_again(given: argparse.Namespace) -> str:
-    """The command that does the same, without the places of this machine."""
+    """The command that does the same, without the places of this machine.
+
+    Prompts, poses and settings are in the plan that it names.
+    """
     parts = ["likeness", "compare", AGAIN_FILE]
     for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
         path = getattr(given, name)

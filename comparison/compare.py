@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..trainers.adapter import clip_skip_of, trained_prediction
-from ..trainers.base_file import digest_of, identify
+from ..trainers.base_file import digest_of, identify, weight_files
 from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.memory import release_memory
@@ -166,7 +166,15 @@ def _check_control(plan: PlanFile, files: Files) -> None:
 
 
 def _control_file(path: Path) -> Path:
-    return path / "diffusion_pytorch_model.safetensors" if path.is_dir() else path
+    """The ControlNet's weights, which stand for it. Raises LikenessError if a folder has none."""
+    if not path.is_dir():
+        return path
+    first, *shards = weight_files(path)
+    if shards:
+        raise ComparisonError(
+            f"The ControlNet in {path} is in {len(shards)} files: save it as a single one."
+        )
+    return first
 
 
 def cell_files(plan: Plan, output: Path) -> list[Path]:

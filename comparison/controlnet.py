@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..trainers import ldm_names
 from ..trainers.base_file import read_config
+from ..trainers.base_model import load_part
 from ..trainers.cpu import use_matrix_products
 from ..trainers.errors import BaseModelError, LikenessError
 from ..trainers.memory import is_out_of_memory
@@ -64,7 +65,7 @@ def _plain(value: Any) -> Any:
 def _from_folder(path: Path) -> ControlNetModel:
     if read_config(path / "config.json").get("_class_name") != "ControlNetModel":
         raise ValueError("its config.json is not a ControlNet's")
-    model: ControlNetModel = ControlNetModel.from_pretrained(str(path), local_files_only=True)
+    model: ControlNetModel = load_part(ControlNetModel, path, torch.float32)
     return model
 
 

@@ -34,13 +34,17 @@ def yoga_poses() -> tuple[Pose, ...]:
 def read_poses(path: Path) -> tuple[Pose, ...]:
     """Poses of a JSON file: a frame, a list of frames, or ``{"poses": {name: frame, ...}}``.
 
-    Raises ComparisonError.
+    Raises ComparisonError, which names the file.
     """
     data = read_json(path)
     named = data.get("poses") if isinstance(data, dict) else None
-    if not isinstance(named, dict):
-        return poses_of_keypoints(data)
-    return tuple(_pose_of_frame(frame, name) for name, frame in named.items())
+    try:
+        if not isinstance(named, dict):
+            return poses_of_keypoints(data)
+        _check_count(len(named))
+        return tuple(_pose_of_frame(frame, name) for name, frame in named.items())
+    except ComparisonError as error:
+        raise ComparisonError(f"{path}: {error}") from None
 
 
 def poses_of_keypoints(data: Any, name: str = "pose") -> tuple[Pose, ...]:
@@ -51,17 +55,21 @@ def poses_of_keypoints(data: Any, name: str = "pose") -> tuple[Pose, ...]:
     not finite.
     """
     frames = [data] if isinstance(data, dict) else data
-    if not isinstance(frames, list | tuple) or not frames:
-        raise ComparisonError("These are no pose keypoints: a frame or a list of frames is needed.")
-    if len(frames) > MOST_FRAMES:
-        raise ComparisonError(
-            f"{len(frames):,} frames are too many poses: give at most {MOST_FRAMES:,}."
-        )
+    _check_count(len(frames) if isinstance(frames, list | tuple) else 0)
     if len(frames) == 1:
         return (_pose_of_frame(frames[0], name),)
     return tuple(
         _pose_of_frame(frame, f"{name}-{number}") for number, frame in enumerate(frames, start=1)
     )
+
+
+def _check_count(frames: int) -> None:
+    if not frames:
+        raise ComparisonError("These are no pose keypoints: a frame or a list of frames is needed.")
+    if frames > MOST_FRAMES:
+        raise ComparisonError(
+            f"{frames:,} frames are too many poses: give at most {MOST_FRAMES:,}."
+        )
 
 
 def keypoints_of_poses(poses: Sequence[Pose], width: int, height: int) -> list[dict[str, Any]]:

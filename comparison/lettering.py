@@ -1,7 +1,13 @@
-"""Text in pictures: a font that knows the characters, lines that fit a width."""
+"""Text in pictures: fonts that know its characters, lines that fit a width.
+
+One font writes a whole text, as far as it can; a character that it lacks is of another font of this
+system. Where none has it, it is its letter without the accent, or else its code point.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +25,53 @@ _FALLBACKS = (
     "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf", "segoeui.ttf",
     "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "NotoEmoji-Regular.ttf", "seguiemj.ttf",
 )  # fmt: skip
+# Where systems have their other fonts.
+_FOLDERS = (
+    "/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts",
+    "/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts",
+    "%WINDIR%/Fonts", "%LOCALAPPDATA%/Microsoft/Windows/Fonts",
+)  # fmt: skip
+_MOST_FONTS = 1000
+_STYLED = re.compile("bold|italic|oblique|light|thin|black|heavy|condensed|mono", re.IGNORECASE)
+_FOR_ALL = "lastresort"  # macOS' font of boxes for everything
 _LONGEST = 2000
 _JOINERS = "\u200c\u200d"
+_RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
+_TO_RIGHT = re.compile(rf"[^\W{_RIGHT}]+(?:[.,:'+-][^\W{_RIGHT}]+)*")
+_TO_LEFT = re.compile(rf"[{_RIGHT}]+(?:\W+[{_RIGHT}]+)*")
+_MIRRORED = str.maketrans("()[]{}<>", ")(][}{><")
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The fonts of a text, the first of most of it; each character is of the first that has it."""
+
+    fonts: tuple[Font, ...]
+
+    def has(self, text: str) -> bool:
+        """Whether there is a shape for each character."""
+        return all(any(_has(font, char) for font in self.fonts) for char in text)
+
+    def pieces(self, text: str) -> list[tuple[str, Font]]:
+        """`text` as pieces of one font each, from left to right."""
+        if len(self.fonts) == 1:
+            return [(text, self.fonts[0])]
+        pieces: list[tuple[str, Font]] = []
+        for char in text:
+            before, font = pieces.pop() if pieces else ("", self.fonts[0])
+            chosen = font if before and _is_attached(char) else self._font_of(char)
+            if before and chosen is not font:
+                pieces.append((before, font))
+                before = ""
+            pieces.append((before + char, chosen))
+        return pieces[::-1] if _is_to_left(text) else pieces
+
+    def _font_of(self, char: str) -> Font:
+        return next((font for font in self.fonts if _has(font, char)), self.fonts[0])
+
+    def getlength(self, text: str) -> float:
+        """Pixels from the first to the last letter, as PIL's fonts call it."""
+        return sum(float(font.getlength(piece)) for piece, font in self.pieces(text))
 
 
 @dataclass(frozen=True)
@@ -28,25 +79,25 @@ class Line:
     """One line of text; `height` is its share of a column of lines, in pixels."""
 
     text: str
-    font: Font
+    font: Letters
     height: int
     colour: Colour
 
     @property
     def width(self) -> int:
         """Pixels from its first to its last letter."""
-        length: float = self.font.getlength(self.text)
-        return ceil(length)
+        return ceil(self.font.getlength(self.text))
 
 
 def paragraph(text: str, size: int, colour: Colour, width: float, most: int) -> list[Line]:
     """`text` in letters of `size` pixels as at most `most` lines of `width` pixels.
 
     Any text will do: control characters are left out, and what is too long ends in an ellipsis.
+    A character that no font of this system has is written as its code point, ``[U+1F600]``.
     """
     text = clean(text)
-    font = font_for(text, size)
-    text = "".join(_plain(char, font) for char in text)
+    font = letters_for(text, size)
+    text = "".join(_shown(char, font) for char in text)[:_LONGEST]
     height = round(1.3 * size)
     return [Line(line, font, height, colour) for line in wrap(text, font, width, most)]
 
@@ -58,10 +109,17 @@ def height_of(lines: Sequence[Line]) -> int:
 
 def write(page: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[Line]) -> None:
     """Writes lines one below the other, the first at `corner`, its top left."""
-    x, y = corner
+    left, top = corner
     for line in lines:
-        page.text((x, y), line.text, fill=line.colour, font=line.font)
-        y += line.height
+        x, baseline = float(left), top + line.font.fonts[0].getmetrics()[0]
+        to_left = _is_to_left(line.text)
+        for piece, font in line.font.pieces(line.text):
+            raqm = font.layout_engine == ImageFont.Layout.RAQM
+            shown = piece if raqm else _in_order(piece, to_left)
+            direction = ("rtl" if to_left else "ltr") if raqm else None
+            page.text((x, baseline), shown, line.colour, font, anchor="ls", direction=direction)
+            x += font.getlength(piece)
+        top += line.height
 
 
 def clean(text: str) -> str:
@@ -70,9 +128,36 @@ def clean(text: str) -> str:
     return "".join(c for c in spaced if c in _JOINERS or unicodedata.category(c)[0] != "C")
 
 
+# Directions. PIL's raqm orders letters; without it they are put from left to right as they come.
+
+
+def _is_to_left(text: str) -> bool:
+    """Whether a text runs from right to left: its first letter of either direction says so."""
+    kinds = (unicodedata.bidirectional(char) for char in text)
+    return next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") != "L"
+
+
+def _in_order(text: str, to_left: bool) -> str:
+    """A piece of a text as it is drawn without raqm: Hebrew and Arabic turned round, unjoined."""
+    if to_left:
+        return _TO_RIGHT.sub(lambda match: match[0][::-1], text[::-1].translate(_MIRRORED))
+    return _TO_LEFT.sub(lambda match: match[0][::-1].translate(_MIRRORED), text)
+
+
+# Fonts.
+
+
+def letters_for(text: str, size: int) -> Letters:
+    """The fonts for a text, as few as write all that this system can write."""
+    first = font_for(text, size)
+    files = _fonts_having({char for char in _asked(text) if not _has(first, char)})
+    others = (_load(file, size) for file in dict.fromkeys(files) if file is not None)
+    return Letters((first, *filter(None, others)))
+
+
 def font_for(text: str, size: int) -> Font:
-    """The first font that has all characters of `text`, or else the one that has most of them."""
-    characters = {c for c in text if not c.isspace() and c not in _JOINERS}
+    """The first usual font with all characters of `text`, or else the one with most of them."""
+    characters = _asked(text)
     best, most = None, -1
     for font in _fonts(size):
         known = sum(_has(font, c) for c in characters)
@@ -83,6 +168,16 @@ def font_for(text: str, size: int) -> Font:
     return best
 
 
+def _asked(text: str) -> set[str]:
+    """The characters of a text that want a shape."""
+    return {char for char in text if not char.isspace() and char not in _JOINERS}
+
+
+def _is_attached(char: str) -> bool:
+    """Whether a character is drawn with the one before it: an accent, a joiner, a space."""
+    return char.isspace() or char in _JOINERS or unicodedata.category(char)[0] == "M"
+
+
 def _fonts(size: int) -> Iterator[Font]:
     yield _load(None, size)
     yield from filter(None, (_load(name, size) for name in _FALLBACKS))
@@ -90,23 +185,73 @@ def _fonts(size: int) -> Iterator[Font]:
 
 @lru_cache(maxsize=256)
 def _load(name: str | None, size: int) -> Font:
-    """A font by its file's name, None if this system has no such font."""
+    """A font by its file, None if this system has no such font, or none of that size."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
         return None
 
 
+_known: dict[str, str | None] = {}  # the font file for a character that was looked for
+
+
+def _fonts_having(characters: set[str]) -> list[str | None]:
+    """For each character a font's file; None where no font of this system has it."""
+    wanted = characters - _known.keys()
+    for file in _files() if wanted else ():
+        try:
+            font = ImageFont.truetype(file, 16, layout_engine=ImageFont.Layout.BASIC)
+            found = {char for char in wanted if _draws(font, char)}
+        except OSError:  # damaged, or has pictures of one size only
+            continue
+        _known.update(dict.fromkeys(found, file))
+        wanted -= found
+        if not wanted:
+            break
+    _known.update(dict.fromkeys(wanted))
+    return [_known[char] for char in sorted(characters)]
+
+
+@lru_cache(maxsize=1)
+def _files() -> tuple[str, ...]:
+    """Names and paths of fonts: the usual ones, and all of this system, the upright ones first."""
+    found = []
+    for folder in _FOLDERS:
+        for place, _, names in os.walk(os.path.expandvars(os.path.expanduser(folder))):
+            for name in names:
+                if name.lower().endswith((".ttf", ".ttc", ".otf")) and _FOR_ALL not in name.lower():
+                    found.append((bool(_STYLED.search(name)), os.path.join(place, name)))
+    return (*_FALLBACKS, *(path for _, path in sorted(found)[:_MOST_FONTS]))
+
+
 @lru_cache(maxsize=16384)
 def _has(font: Font, char: str) -> bool:
     """Whether the font has a shape of its own for the character."""
-    return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
+    return _draws(_unshaped(font), char)
 
 
-def _plain(char: str, font: Font) -> str:
-    """The character, or its letter without the accent where the font has only that."""
-    letter = unicodedata.normalize("NFKD", char)[0]
-    return letter if _has(font, letter) and not _has(font, char) else char
+@lru_cache(maxsize=256)
+def _unshaped(font: Font) -> Font:
+    """The font as it draws single characters: raqm puts others beside those that it cannot."""
+    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
+
+
+def _draws(font: Font, char: str) -> bool:
+    mask = font.getmask(char)
+    inked = mask.getbbox() is not None or unicodedata.category(char)[0] in "CMZ"
+    return inked and bytes(mask) != bytes(font.getmask("\uffff"))
+
+
+def _shown(char: str, letters: Letters) -> str:
+    """The character as the fonts can write it."""
+    raqm = letters.fonts[0].layout_engine == ImageFont.Layout.RAQM
+    if char.isspace() or letters.has(char) or (raqm and char in _JOINERS):
+        return char
+    parts = unicodedata.normalize("NFKD", char)
+    plain = "".join(part for part in parts if not unicodedata.combining(part))
+    if plain and plain != char and letters.has(plain):
+        return plain
+    return "" if _is_attached(char) else f"[U+{ord(char):04X}]"
 
 
 def wrap(text: str, font: Font, width: float, most: int) -> list[str]:

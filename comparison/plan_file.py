@@ -1,6 +1,7 @@
 """A comparison as people write it: which rows, taught how, and which prompts.
 
-It names no place on a disk; trained or found, its rows become a `matrix.Plan` of digests.
+It names no place on a disk, but for files beside it with prompts and poses, which are read into it;
+trained or found, its rows become a `matrix.Plan` of digests.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from ..trainers.errors import RecipeError
 from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, explain
 from .errors import ComparisonError
-from .keypoints import yoga_poses
+from .keypoints import read_poses, yoga_poses
 from .matrix import Control, Picture, Plan, Seed, Strength, Variant, WithPose, plan
 from .poses import Pose
-from .prompts import PromptSet, bundled_set
+from .prompts import PromptSet, bundled_set, bundled_sets, read_prompt_set
 from .reading import read_json
 
+YOGA = "yoga"  # as a plan's poses: the bundled ones
 _FOLDER = Path(__file__).parent / "plans"
+_FILES = (".json", ".txt")
 
 Changes = dict[str, Any]  # of a recipe, as `Recipe.changed` takes them
 
@@ -75,8 +78,9 @@ class PlanFile(Part):
 
     `prompts` is a bundled set's name or a set; `class_prompts` adds each of its prompts without
     the token, which shows what became of the class. `token` and `class_word` are filled into
-    prompts and recipes alike. `poses` is ``yoga`` for the four bundled ones, or a list. `changes`
-    are made to every preset, before the row's own. The rest is as in `matrix.Plan`.
+    prompts and recipes alike. `poses` is ``yoga`` for the four bundled ones, or a list. In a plan's
+    file both may name another file beside it. `changes` are made to every preset, before the row's
+    own. The rest is as in `matrix.Plan`.
     """
 
     version: Literal[1] = 1
@@ -86,7 +90,7 @@ class PlanFile(Part):
     class_prompts: bool = False
     token: Name = "sks"
     class_word: Prompt = "man"
-    poses: Literal["yoga"] | tuple[Pose, ...] = "yoga"
+    poses: str | tuple[Pose, ...] = YOGA
     with_pose: WithPose = "without"
     control_strength: float = Field(1.0, ge=0, le=10)
     seed: Seed = 0
@@ -119,10 +123,27 @@ class PlanFile(Part):
 
     def prompt_set(self) -> PromptSet:
         """The prompts, filled in. Raises ComparisonError."""
-        given = self.prompts
-        chosen = bundled_set(given) if isinstance(given, str) else given
+        chosen = self.prompts
+        if isinstance(chosen, str):
+            if chosen not in bundled_sets():
+                raise ComparisonError(
+                    f"There is no prompt set {chosen!r}: name a .txt file with one prompt a line, "
+                    f"a .json file, or one of {', '.join(bundled_sets())}."
+                )
+            chosen = bundled_set(chosen)
         chosen = chosen.with_class() if self.class_prompts else chosen
         return chosen.filled(self.token, self.class_word)
+
+    def pose_set(self) -> tuple[Pose, ...]:
+        """The poses to choose from. Raises ComparisonError."""
+        if not isinstance(self.poses, str):
+            return self.poses
+        if self.poses != YOGA:
+            raise ComparisonError(
+                f"There is no pose set {self.poses!r}: name a .json file of OpenPose keypoints, or "
+                f"{YOGA!r} for the bundled poses."
+            )
+        return yoga_poses()
 
     def matrix(
         self,
@@ -154,7 +175,7 @@ class PlanFile(Part):
         return plan(
             variants,
             self.prompt_set(),
-            yoga_poses() if self.poses == "yoga" else self.poses,
+            self.pose_set(),
             seed=self.seed,
             with_pose=self.with_pose,
             draws=self.draws,
@@ -186,6 +207,16 @@ def with_adapters(plan: PlanFile, files: Mapping[str, str]) -> PlanFile:
     known = {row.name for row in plan.rows}
     more = [{"name": row, "adapter": file} for row, file in files.items() if row not in known]
     return _changed(plan, rows=[*(r.model_dump(exclude_unset=True) for r in plan.rows), *more])
+
+
+def with_sets(plan: PlanFile, prompts: str | None, poses: str | None) -> PlanFile:
+    """The plan with other prompts and poses: a bundled set's name or a file; None: its own.
+
+    A file is read into the plan. Raises ComparisonError, which names it.
+    """
+    given = {"prompts": prompts, "poses": poses}
+    fields = {name: text for name, text in given.items() if text is not None}
+    return _changed(plan, **_written_out(fields, Path)) if fields else plan
 
 
 def with_recipes(plan: PlanFile, change: Callable[[Recipe], Recipe]) -> PlanFile:
@@ -223,9 +254,35 @@ def find_plan(text: str) -> PlanFile:
 def read_plan_file(path: Path) -> PlanFile:
     """The plan of a JSON file, with all that can be checked before training.
 
+    Prompts and poses that name a file are read from below the plan's folder, and no other.
     Raises ComparisonError, or RecipeError for a row's recipe.
     """
-    return plan_file_from_data(read_json(path))
+    data = read_json(path)
+    if isinstance(data, dict):
+        data = _written_out(data, lambda name: _beside(path, name))
+    return plan_file_from_data(data)
+
+
+def _written_out(data: Mapping[str, Any], place: Callable[[str], Path]) -> dict[str, Any]:
+    """A plan's data with the prompts and poses in full that it names by a file."""
+    found = dict(data)
+    prompts, poses = data.get("prompts"), data.get("poses")
+    if isinstance(prompts, str) and prompts.lower().endswith(_FILES):
+        found["prompts"] = read_prompt_set(place(prompts)).model_dump(exclude_unset=True)
+    if isinstance(poses, str) and poses.lower().endswith(_FILES):
+        found["poses"] = [pose.model_dump() for pose in read_poses(place(poses))]
+    return found
+
+
+def _beside(plan: Path, name: str) -> Path:
+    """A file below a plan's folder. A plan that somebody else wrote reads nothing else here."""
+    parts = re.split(r"[/\\]", name)
+    if {"", ".."} & {*parts} or re.search(r"[:\x00-\x1f]", name):
+        raise ComparisonError(
+            f"{plan} names {name!r}: a plan reads files of its own folder. Put the file there, or "
+            "name it on the command line (--prompts FILE, --poses FILE)."
+        )
+    return plan.parent.joinpath(*parts)
 
 
 def plan_file_from_data(data: Any) -> PlanFile:

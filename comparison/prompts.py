@@ -123,22 +123,25 @@ def bundled_set(name: str) -> PromptSet:
 def read_prompt_set(path: Path) -> PromptSet:
     """A prompt set of a file: ``.json`` as the bundled ones, any other as text.
 
-    Raises ComparisonError.
+    Raises ComparisonError, which names the file.
     """
-    if path.suffix.lower() != ".json":
-        return prompt_set_from_text(read_text(path))
-    return prompt_set_from_data(read_json(path), f"prompt set {path.name}")
+    as_data = path.suffix.lower() == ".json"
+    content = read_json(path) if as_data else read_text(path)
+    try:
+        return prompt_set_from_data(content) if as_data else prompt_set_from_text(content)
+    except ComparisonError as error:
+        raise ComparisonError(f"{path}: {error}") from None
 
 
-def prompt_set_from_data(data: Any, what: str = "prompt set") -> PromptSet:
-    """Prompt set of parsed JSON. Raises ComparisonError, which calls it `what` and names fields."""
+def prompt_set_from_data(data: Any) -> PromptSet:
+    """Prompt set of parsed JSON. Raises ComparisonError, which names each wrong field."""
     try:
         return PromptSet.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(explain(error, what)) from None
+        raise ComparisonError(explain(error, "prompt set")) from None
 
 
-def prompt_set_from_text(text: str, name: str = "own", negative: str = "") -> PromptSet:
+def prompt_set_from_text(text: str) -> PromptSet:
     """One prompt a line; blank lines and lines that start with ``#`` are skipped.
 
     ``beach = a {token} {class} on the beach`` gives the prompt the key ``beach``; without one, the
@@ -161,7 +164,7 @@ def prompt_set_from_text(text: str, name: str = "own", negative: str = "") -> Pr
             prompts.append(Prompt(key=key, text=prompt))
         except ValidationError as error:
             raise ComparisonError(explain(error, f"prompt in line {number}")) from None
-    return prompt_set_from_data({"name": name, "negative": negative, "prompts": prompts})
+    return prompt_set_from_data({"prompts": prompts})
 
 
 def _prompt_lines(text: str) -> Iterator[tuple[int, str, str]]:

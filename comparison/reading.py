@@ -28,6 +28,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError:  # a name that no file can have
+        raise ComparisonError(f"{path} cannot be read: there is no such file.") from None
 
 
 def read_json(path: Path) -> Any:

@@ -43,7 +43,7 @@ class Layout:
     """Measures of a sheet, in pixels.
 
     `across` columns make a band; `gutter` is the width of the rows' labels, `header` the height
-    of the columns', `title` that of the title and `note` that of the line below a picture.
+    of the columns' and `note` that of the line below a picture.
     """
 
     rows: int
@@ -52,7 +52,6 @@ class Layout:
     cell: tuple[int, int]
     gutter: int
     header: int
-    title: int
     note: int
 
     @property
@@ -89,7 +88,7 @@ class Layout:
         band, place = divmod(column, self.across)
         line = self.cell[1] + self.note + self.gap
         x = self.margin + self.gutter + place * (self.cell[0] + self.gap)
-        y = self.margin + self.title + self.header + row * line
+        y = self.margin + self.header + row * line
         return x, y + band * (self.header + self.rows * line + self.margin)
 
 
@@ -99,7 +98,6 @@ def contact_sheet(
     pictures: Sequence[Sequence[Picture]],
     *,
     notes: Sequence[Sequence[str]] | None = None,
-    title: str = "",
 ) -> Image.Image:
     """All pictures on one page, RGB, of at most 64 million pixels.
 
@@ -113,16 +111,13 @@ def contact_sheet(
     _check_shape(rows, columns, pictures, "pictures")
     if notes is not None:
         _check_shape(rows, columns, notes, "notes")
-    layout = plan_layout(
-        len(rows), len(columns), _first_size(pictures), bool(title), notes is not None
-    )
+    layout = plan_layout(len(rows), len(columns), _first_size(pictures), notes is not None)
     row_lines = [_lines(label, layout, layout.gutter - 2 * layout.gap) for label in rows]
     column_lines = [_lines(label, layout, layout.cell[0]) for label in columns]
     layout = _tightened(layout, row_lines, column_lines)
 
     sheet = Image.new("RGB", layout.size, _PAPER)
     page = ImageDraw.Draw(sheet)
-    _write_title(page, layout, title)
     _write_labels(page, layout, row_lines, column_lines)
     for r, line in enumerate(pictures):
         for c, picture in enumerate(line):
@@ -151,9 +146,7 @@ def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> byte
     return data.getvalue()
 
 
-def plan_layout(
-    rows: int, columns: int, picture: tuple[int, int], title: bool, notes: bool
-) -> Layout:
+def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) -> Layout:
     """The layout with the largest cells that fits on a page. Raises ComparisonError."""
     for side in range(min(max(*picture, 256), _LARGEST), _SMALLEST - 1, -4):
         width, height = (max(round(side / max(picture) * part), 1) for part in picture)
@@ -166,7 +159,6 @@ def plan_layout(
                 cell=(width, height),
                 gutter=9 * letters,
                 header=7 * letters,
-                title=3 * letters if title else 0,
                 note=round(1.3 * letters) if notes else 0,
             )
             page = layout.size
@@ -248,15 +240,6 @@ def _place(
         fitted = ImageOps.contain(image, cell, Image.Resampling.LANCZOS)
     across, down = (cell[i] - fitted.size[i] for i in (0, 1))
     sheet.paste(fitted, (corner[0] + across // 2, corner[1] + down // 2))
-
-
-def _write_title(page: ImageDraw.ImageDraw, layout: Layout, title: str) -> None:
-    width = layout.size[0] - 2 * layout.margin
-    write(
-        page,
-        (layout.margin, layout.margin),
-        paragraph(title, round(1.5 * layout.letters), _INK, width, 1),
-    )
 
 
 def _write_labels(

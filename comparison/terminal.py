@@ -19,6 +19,7 @@ from ..trainers.files import write_whole
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name, explain
 from .arguments import (
+    add_sets,
     check_encoders,
     command_again,
     drawing_command,
@@ -95,6 +96,7 @@ def _add_compare(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("plan", metavar="PLAN")
     parser.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
+    add_sets(parser)
     parser.add_argument("--photos", type=Path, help="folder of the subject's photographs")
     parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
     parser.add_argument("--tokenizer", type=Path, action="append", default=[])

@@ -18,13 +18,15 @@ from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.poses import Pose
 from ..trainers.errors import LikenessError
 from ..trainers.weights import refuse_unsafe_pickles
-from .host import interrupted, io, models_folder
-from .names import folder_inside
+from .host import files_named, interrupted, io, models_folder
+from .names import inside
 from .pose_set import pose_images
 from .sockets import KeypointsType
 from .widgets import known_as
 
 WEIGHTS = "body_pose_model.pth"
+SOURCE = "lllyasviel/Annotators"  # on Hugging Face; also the folder below CKPTS
+CKPTS = "AUX_ANNOTATOR_CKPTS_PATH"  # where the pack comfyui_controlnet_aux keeps its files
 DETECTION_SIDE = 512  # the shorter side, as controlnet_aux's own call shrinks it
 
 
@@ -46,7 +48,9 @@ class DetectPose(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="annotators",
-                    tooltip=f"The folder below ComfyUI's models that has {WEIGHTS}.",
+                    tooltip=f"The folder below ComfyUI's models that has {WEIGHTS}. It is also "
+                    "looked for in the folders of extra_model_paths.yaml and in "
+                    "comfyui_controlnet_aux's.",
                 ),
             ],
             outputs=[
@@ -82,20 +86,34 @@ class DetectPose(io.ComfyNode):
 
 
 def weights_in(folder: str) -> Path:
-    """The weights of OpenPose's body model. Raises LikenessError that says what to install."""
+    """The weights of OpenPose's body model: in `folder` below ComfyUI's models, or elsewhere.
+
+    Raises LikenessError that says what to install.
+    """
     try:
-        path = folder_inside(models_folder(), folder) / WEIGHTS
+        own = inside(models_folder(), folder) / WEIGHTS
     except LikenessError as error:
         raise ComparisonError(f"{error} {_wanted(folder)}") from None
-    if not path.is_file():
-        raise ComparisonError(f"{path.parent} has no {WEIGHTS}. {_wanted(folder)}")
-    return path
+    for path in _places(own, folder):
+        if path.is_file():
+            return path
+    raise ComparisonError(f"{own.parent} has no {WEIGHTS}. {_wanted(folder)}")
+
+
+def _places(own: Path, folder: str) -> Iterator[Path]:
+    """Where the weights may be: `own`, any folder of models, another pack's folder."""
+    yield own
+    yield from files_named(f"{folder}/{WEIGHTS}")
+    yield from files_named(WEIGHTS)
+    if ckpts := os.environ.get(CKPTS):
+        yield Path(ckpts, SOURCE, WEIGHTS)
 
 
 def _wanted(folder: str) -> str:
     return (
-        f"Detect Pose reads {WEIGHTS} of the Hugging Face repository lllyasviel/Annotators from "
-        f"models/{folder}; or use Pose Set's yoga poses, which need no file."
+        f"Detect Pose reads {WEIGHTS} of the Hugging Face repository {SOURCE} from "
+        f"models/{folder}, a folder of extra_model_paths.yaml, or the one that {CKPTS} names; or "
+        "use Pose Set's yoga poses, which need no file."
     )
 
 

@@ -66,16 +66,8 @@ def _is_unseen(letter: str) -> bool:
     return kind in ("Cs", "Zl", "Zp") or (kind == "Cf" and letter not in _JOINERS)
 
 
-def folder_inside(root: Path, name: str) -> Path:
-    """As `inside`, for a folder that exists. Raises LikenessError."""
-    path = inside(root, name)
-    if not path.is_dir():
-        raise LikenessError(f"There is no folder {name!r} in {root}.")
-    return path
-
-
 def photo_folder(root: Path, name: str) -> Path:
-    """As `folder_inside`, for a folder with at least one file. Raises LikenessError."""
+    """As `inside`, for a folder that has a file. Raises LikenessError."""
     path = inside(root, name)
     if not path.is_dir():
         raise LikenessError(

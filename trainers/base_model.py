@@ -23,7 +23,7 @@ from .base_file import BaseFile
 from .errors import BaseModelError, NameTaken
 from .memory import is_out_of_memory
 from .tokenizer import find_tokenizers, load_tokenizer
-from .weights import holds, read_weights, write_weights
+from .weights import holds, read_weights, refuse_unsafe_pickles, write_weights
 
 State = dict[str, Tensor]
 Part = TypeVar("Part")
@@ -143,7 +143,7 @@ def _load_folder(
         return _named_text_encoder(config, _placed(state, dtype, device))
 
     def pretrained(kind: Any, folder: str, dtype: torch.dtype = dtype) -> Any:
-        return _pretrained(kind, file.path / folder, dtype).to(device)
+        return load_part(kind, file.path / folder, dtype).to(device)
 
     vae = _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32))
     on_vae(vae.eval())
@@ -229,15 +229,21 @@ def _filled(model: Any, state: State) -> Any:
     return model
 
 
-def _pretrained(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A part of a diffusers folder; diffusers also knows the names of its own old files."""
-    first = base_file.weight_files(folder)[0].name
+def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A model of a diffusers folder; diffusers also knows the names of its own old files.
+
+    Raises KeyError naming tensors that are not there, which diffusers would fill at random,
+    BaseModelError, and what diffusers raises of damaged files.
+    """
+    first = base_file.weight_files(folder)[0]
+    if first.suffix in base_file.PICKLES:
+        refuse_unsafe_pickles(first)
     model, report = kind.from_pretrained(
         str(folder),
         torch_dtype=dtype,
         local_files_only=True,
-        use_safetensors=".safetensors" in first,
-        variant="fp16" if ".fp16." in first else None,
+        use_safetensors=".safetensors" in first.name,
+        variant="fp16" if ".fp16." in first.name else None,
         output_loading_info=True,
     )
     if report["missing_keys"]:

@@ -413,7 +413,7 @@ def _folder_name(value: str, room: Path) -> None:
     _nodes()
     (room / "a").mkdir(exist_ok=True)
     names = importlib.import_module("likeness.nodes.names")
-    found = names.folder_inside(room, value)
+    found = names.inside(room, value)
     assert found.resolve().is_relative_to(room.resolve())
 
 

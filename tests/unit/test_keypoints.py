@@ -127,13 +127,20 @@ def test_pose_files_hold_a_frame_a_list_or_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not JSON"), ("[" * 100_000, "not JSON"), ('{"poses": {"../x": {}}}', "no 'people'")],
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"poses": {"../x": {}}}', "no 'people'"),
+        ('{"poses": {}}', "no pose keypoints"),
+        (json.dumps({"poses": dict.fromkeys(map(str, range(1001)))}), "1,001 frames are too many"),
+    ],
 )
 def test_bad_pose_files_are_errors(tmp_path, text, message):
     path = tmp_path / "poses.json"
     path.write_text(text)
-    with pytest.raises(ComparisonError, match=message):
+    with pytest.raises(ComparisonError, match=message) as error:
         read_poses(path)
+    assert str(path) in str(error.value)
 
 
 def test_an_absent_pose_file_is_an_error(tmp_path):

@@ -54,7 +54,7 @@ def test_links_do_not_lead_out_and_loops_are_refused(tmp_path):
             names.inside(root, name)
     assert names.inside(root, "link/new").parent.resolve() == root / "inner"
     with pytest.raises(LikenessError):
-        names.folder_inside(root, "loop")
+        names.inside(root, "loop")
 
 
 @settings(deadline=None)  # a busy machine is no failure

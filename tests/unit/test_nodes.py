@@ -110,7 +110,7 @@ def test_good_names_are_found_and_listed(nodes, tmp_path):
     (tmp_path / "people" / "Anna").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
     assert nodes.names.subfolders(tmp_path) == ["people", "people/Anna"]
-    assert nodes.names.folder_inside(tmp_path, "people/Anna").is_dir()
+    assert nodes.names.inside(tmp_path, "people/Anna").is_dir()
     with pytest.raises(LikenessError, match="no photographs"):
         nodes.names.photo_folder(tmp_path, "people/Anna")
 

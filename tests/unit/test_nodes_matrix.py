@@ -16,7 +16,7 @@ import torch
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import Variant, plan
-from likeness.comparison.prompts import prompt_set_from_text
+from likeness.comparison.prompts import prompt_set_from_data, prompt_set_from_text
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.recipe import check_name
 
@@ -39,6 +39,8 @@ def nodes(tmp_path):
                 [path.name for path in loras.iterdir()] if kind == "loras" else []
             ),
             "get_full_path": lambda kind, name: str(loras / name),
+            "folder_names_and_paths": {"loras": ([str(loras)], {".safetensors"})},
+            "exists_annotated_filepath": lambda name: False,
         }
     )
     names = [
@@ -189,10 +191,43 @@ def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path,
     monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: None)
     assert "package controlnet_aux" in check("annotators")
     monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: name)
+    monkeypatch.delenv(nodes.detect_pose.CKPTS, raising=False)
     assert "lllyasviel/Annotators" in check("annotators")
     (tmp_path / "annotators").mkdir()
     assert "has no body_pose_model.pth" in check("annotators")
-    assert "not a folder's name" in check("../x")
+    for name in ("../x", "/etc", "a/../../b", ""):
+        assert "not a folder's name" in check(name)
+
+
+def test_the_weights_are_found_in_a_folder_of_extra_model_paths(nodes, tmp_path, monkeypatch):
+    find, name = nodes.detect_pose.weights_in, nodes.detect_pose.WEIGHTS
+    folders = {kind: tmp_path / "elsewhere" / kind for kind in ("checkpoints", "annotators")}
+    known = sys.modules["folder_paths"]
+    monkeypatch.setattr(known, "folder_names_and_paths", folders)
+    monkeypatch.setattr(known, "get_full_path", lambda kind, name: str(folders[kind] / name))
+    below = folders["checkpoints"] / "openpose" / name
+    beside = folders["annotators"] / name
+    for path in (beside, below):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+        assert find("openpose") == path
+    assert find("annotators") == beside
+    own = tmp_path / "annotators" / name
+    own.parent.mkdir()
+    own.write_bytes(b"weights")
+    assert find("annotators") == own
+
+
+def test_the_weights_are_found_where_the_pack_for_preprocessors_keeps_its(
+    nodes, tmp_path, monkeypatch
+):
+    path = tmp_path / "ckpts" / "lllyasviel" / "Annotators" / nodes.detect_pose.WEIGHTS
+    monkeypatch.setenv(nodes.detect_pose.CKPTS, str(tmp_path / "ckpts"))
+    with pytest.raises(ComparisonError, match="extra_model_paths"):
+        nodes.detect_pose.weights_in("annotators")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert nodes.detect_pose.weights_in("annotators") == path
 
 
 # The matrix
@@ -296,7 +331,15 @@ def test_only_the_chosen_rows_are_drawn_with_a_pose(nodes):
 def run_matrix(nodes, **changes):
     """The value on the matrix wire, and the outputs before it."""
     inputs = {
-        "prompts": prompt_set_from_text("a = on the beach\nb = in the rain", negative="blurry"),
+        "prompts": prompt_set_from_data(
+            {
+                "negative": "blurry",
+                "prompts": [
+                    {"key": "a", "text": "on the beach"},
+                    {"key": "b", "text": "in the rain"},
+                ],
+            }
+        ),
         "adapters": "base\none.safetensors",
         "seed": 7,
         "draws": 1,

@@ -81,6 +81,8 @@ def test_changes_of_the_plan_come_before_those_of_the_row():
         ({"rows": [BASE], "prompts": {"prompts": []}}, "prompts"),
         ({"rows": [BASE], "prompts": {"prompts": [{"key": "a", "text": "{colour}"}]}}, "{colour}"),
         ({"rows": [BASE], "draws": 0}, "draws"),
+        ({"rows": [BASE], "prompts": "stduy"}, "no prompt set 'stduy': name a .txt file"),
+        ({"rows": [BASE], "poses": "joga"}, "no pose set 'joga': name a .json file"),
         ({"rows": [BASE], "poses": [], "with_pose": "both"}, "add poses"),
         ([], "plan"),
     ],

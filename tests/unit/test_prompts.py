@@ -94,9 +94,9 @@ def test_a_token_is_not_filled_in_turn():
 
 def test_text_one_prompt_a_line():
     text = "\ufeff# mine\r\n\r\n  a {token} {class}, Zürich \r\nbeach = on the beach\n"
-    prompts = prompt_set_from_text(text, negative="blurry")
+    prompts = prompt_set_from_text(text)
     assert texts(prompts) == {"a-zurich": "a {token} {class}, Zürich", "beach": "on the beach"}
-    assert prompts.negative == "blurry"
+    assert prompts.negative == ""
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,14 @@ def test_files_are_read_by_their_kind(tmp_path):
     ("name", "data", "part"),
     [
         ("a.txt", b"caf\xe9", "UTF-8"),
+        ("a.txt", "a photo".encode("utf-16"), "save it as UTF-8"),
+        ("a.txt", b"# nothing", "no prompt: write one a line"),
+        ("a.txt", b"a photo\n{who}", "line 2"),
         ("a.json", b'{"prompts": [', "not JSON"),
         ("a.json", b'{"prompts": [], "negativ": ""}', "negativ"),
         ("absent.txt", None, "cannot be read"),
+        ("\ud800.txt", None, "no such file"),
+        ("a\0.json", None, "not JSON|no such file"),
     ],
 )
 def test_bad_files_are_errors_with_their_name(tmp_path, name, data, part):

@@ -56,7 +56,8 @@ def report(tmp_path):
     numbers = count()
 
     def make(**changes):
-        prompts = prompt_set_from_text(f"a = {NASTY}\nb = plain", negative=NASTY)
+        prompts = prompt_set_from_text(f"a = {NASTY}\nb = plain")
+        prompts = prompts.model_copy(update={"negative": NASTY})
         the_plan = plan([Variant(name="base"), Variant(name="r4", adapter="4" * 64)], prompts)
         pictures = [tmp_path / f"{next(numbers)}.png" for _ in range(4)]
         for red, path in enumerate(pictures[:3]):

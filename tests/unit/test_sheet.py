@@ -80,7 +80,7 @@ def test_each_picture_is_whole_and_in_its_place(rows, columns):
 @pytest.mark.parametrize("rows", range(1, 13))
 @pytest.mark.parametrize("columns", [1, 6, 25, 26, 200, 1000])
 def test_pages_are_bounded_and_cells_as_large_as_may_be(rows, columns):
-    layout = plan_layout(rows, columns, (768, 1024), True, True)
+    layout = plan_layout(rows, columns, (768, 1024), True)
     width, height = layout.size
     assert max(width, height) <= LARGEST_SIDE and width * height <= MOST_PIXELS
     assert 48 <= max(layout.cell) <= 512
@@ -94,21 +94,21 @@ def test_the_longest_labels_take_no_more_than_was_planned(size):
     rows, columns = [Label(name, name)] * 2, [Label(name, name)] * 3
     pictures = [[Image.new("RGB", size)] * 3] * 2
     notes = [[name] * 3] * 2
-    planned = plan_layout(2, 3, size, True, True).size
-    made = contact_sheet(rows, columns, pictures, notes=notes, title=name).size
+    planned = plan_layout(2, 3, size, True).size
+    made = contact_sheet(rows, columns, pictures, notes=notes).size
     assert made[0] <= planned[0] and made[1] <= planned[1]
 
 
 def test_too_many_pictures_for_a_page_are_refused():
     with pytest.raises(ComparisonError, match="too many for one sheet"):
-        plan_layout(128, 1000, (768, 1024), False, False)
+        plan_layout(128, 1000, (768, 1024), False)
 
 
 @pytest.mark.parametrize("size", [(768, 1024), (1024, 256), (8, 8)])
 @pytest.mark.parametrize("text", NASTY)
 def test_no_label_of_any_kind_covers_a_picture_or_leaves_the_page(text, size):
     label = [Label(text, text)]
-    sheet = contact_sheet(label, label, grid(1, 1, size), notes=[[text]], title=text)
+    sheet = contact_sheet(label, label, grid(1, 1, size), notes=[[text]])
     ((left, top, right, bottom), pixels) = areas(sheet)[255, 0, 0]
     assert pixels == (right - left) * (bottom - top)
     page = np.asarray(sheet)
@@ -120,13 +120,12 @@ def ink(sheet):
     return (np.asarray(sheet).max(axis=2) < 140).sum()
 
 
-def test_labels_notes_and_title_are_written():
+def test_labels_and_notes_are_written():
     plain = ink(contact_sheet([Label("")], [Label("")], [[None]]))
     assert plain == 0
     assert ink(contact_sheet([Label("base")], [Label("")], [[None]])) > 0
     assert ink(contact_sheet([Label("")], [Label("forest")], [[None]])) > 0
     assert ink(contact_sheet([Label("")], [Label("")], [[None]], notes=[["0.5"]])) > 0
-    assert ink(contact_sheet([Label("")], [Label("")], [[None]], title="Study")) > 0
 
 
 def test_absent_pictures_are_empty_frames(tmp_path):

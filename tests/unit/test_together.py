@@ -100,11 +100,12 @@ def test_the_command_that_draws_asks_for_the_same_plan_and_files():
     asked = given(
         "study", "--base", "b", "--photos", "p", "--controlnet", "c", "--tokenizer", "t",
         "--adapter", "r4=x", "--adapters", "f", "--set", "seed=3", "--output", "o",
+        "--prompts", "mine.txt", "--poses", "mine.json",
         "--without-pose", "--at-once", "3", "--no-scores",
     )  # fmt: skip
     drawn = given(*drawing_command(asked)[1:], "--cells", "1.json")
     same = ("plan", "base", "photos", "class_images", "controlnet", "tokenizer", "adapter",
-            "adapters", "set", "output", "without_pose")  # fmt: skip
+            "adapters", "set", "output", "without_pose", "prompts", "poses")  # fmt: skip
     assert {name: getattr(drawn, name) for name in same} == {
         name: getattr(asked, name) for name in same
     }
@@ -135,7 +136,8 @@ def test_encoders_that_are_not_there_are_said_before_anything_is_trained(tmp_pat
 
 
 def test_the_command_to_repeat_names_another_file_than_the_plan_of_digests():
-    again = command_again(given("study", "--base", "b.st", "--adapters", "/x/mine"))
+    sets = ("--prompts", "/x/mine.txt", "--poses", "/x/mine.json")
+    again = command_again(given("study", "--base", "b.st", "--adapters", "/x/mine", *sets))
     assert again == ("likeness compare comparison-plan.json --base b.st --adapters mine")
 
 
