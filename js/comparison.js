@@ -14,9 +14,11 @@ import {
 } from "./lib/comparison.js";
 import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
+import { plural } from "./lib/format.js";
 import { whileInGraph } from "./lib/graph.js";
 import { addPanel, limitHeight, widgetOf } from "./lib/node_panel.js";
 import { OneAtATime } from "./lib/one_at_a_time.js";
+import { whenNothingIsQueued } from "./lib/queue.js";
 import { reasonOf } from "./lib/refusal.js";
 import { Viewer } from "./lib/viewer.js";
 
@@ -138,8 +140,10 @@ class ComparisonPanel {
   }
 
   #count() {
-    const [done, all] = [drawnCount(this.#comparison), this.#comparison.pictures.length];
-    say(this.count, done === all ? `${all} pictures` : `${done} of ${all} pictures`);
+    const done = drawnCount(this.#comparison);
+    const count = this.#comparison.pictures.length;
+    const all = plural(count, "picture");
+    say(this.count, done === count ? all : `${done} of ${all}`);
   }
 
   #say(text) {
@@ -169,9 +173,10 @@ async function read(name) {
 api.addEventListener("likeness.cells", ({ detail }) => {
   if (isLoaded(detail.workflow)) panels.get(nodeOfId(detail.node))?.drawn(detail);
 });
-for (const end of ["execution_interrupted", "execution_error"]) {
-  api.addEventListener(end, () => panels.forEach((panel) => panel.ended()));
-}
+const ended = () => panels.forEach((panel) => panel.ended());
+for (const end of ["execution_interrupted", "execution_error"]) api.addEventListener(end, ended);
+// Other tabs are told of neither, and nobody is after a crash.
+whenNothingIsQueued(ended);
 
 app.registerExtension({
   name: "Likeness.Comparison",

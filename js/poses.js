@@ -5,7 +5,7 @@ import { follow } from "./lib/board.js";
 import { h, icon, say, show, svg } from "./lib/dom.js";
 import { addPanel, after, hideWidget, schemaOf, widgetOf } from "./lib/node_panel.js";
 import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "./lib/poses.js";
-import { isConnected, sourceOf } from "./lib/wires.js";
+import { isConnected, settingOf, sourceOf } from "./lib/wires.js";
 
 const NODE = "Likeness_PoseSet";
 const MATRIX = "Likeness_Matrix";
@@ -26,21 +26,30 @@ class PosePicker {
     this.update();
   }
 
-  /** Shows the widget's value. */
+  /** Shows the value that counts, which a wire may give. */
   update() {
-    const connected = isConnected(this.node, "keypoints");
-    const chosen = chosenOf(this.widget.value, this.names, this.data.all);
-    this.grid.classList.toggle("unused", connected);
+    const keypoints = isConnected(this.node, "keypoints");
+    const { value, wired } = settingOf(this.node, "poses");
+    const linked = this.node.inputs?.some(({ name, link }) => name === "poses" && link != null);
+    const unknown = keypoints || wired;
+    const chosen = unknown ? new Set() : chosenOf(value, this.names, this.data.all);
+    this.grid.classList.toggle("unused", unknown);
     this.cards.forEach((card, n) => {
-      card.disabled = connected;
-      card.setAttribute("aria-pressed", String(!connected && chosen.has(this.names[n])));
-      const columns = this.#columns[this.names[n]] ?? [];
-      const got = card.querySelector(".lk-got");
-      say(got, columns.join(", "));
-      got.title = columns.join("\n");
-      show(got, columns.length > 0 && !connected);
+      card.disabled = keypoints || Boolean(linked);
+      card.setAttribute("aria-pressed", String(chosen.has(this.names[n])));
+      this.#showColumns(
+        card.querySelector(".lk-got"),
+        keypoints ? [] : this.#columns[this.names[n]],
+      );
     });
-    say(this.text, this.#status(connected, chosen));
+    if (keypoints) say(this.text, "The connected keypoints are used instead.");
+    else say(this.text, linked ? "Another node chooses the poses." : this.#status(chosen));
+  }
+
+  #showColumns(got, columns = []) {
+    say(got, columns.join(", "));
+    got.title = columns.join("\n");
+    show(got, columns.length > 0);
   }
 
   /** Shows which columns of a comparison got which pose. */
@@ -49,8 +58,7 @@ class PosePicker {
     this.update();
   }
 
-  #status(connected, chosen) {
-    if (connected) return "The connected keypoints are used instead.";
+  #status(chosen) {
     if (chosen.size === 1) return "All pictures get this pose.";
     return Object.keys(this.#columns).length
       ? "Below each pose: the prompts that the seed gave it."
@@ -105,6 +113,13 @@ function drawn(pose, { limbs, colours }) {
 
 app.registerExtension({
   name: "Likeness.Poses",
+
+  setup() {
+    // The widget may be shown on a subgraph node, and have been changed there.
+    app.canvas.canvas.addEventListener("litegraph:set-graph", ({ detail: { newGraph } }) => {
+      for (const node of newGraph.nodes) panels.get(node)?.update();
+    });
+  },
 
   nodeCreated(node) {
     if (node.comfyClass === MATRIX) {

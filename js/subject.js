@@ -2,7 +2,8 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { button, h, icon, renew, say, show } from "./lib/dom.js";
+import { button, discard, h, icon, renew, say, show } from "./lib/dom.js";
+import { dropThrough, sendAll } from "./lib/dropped.js";
 import { whileInGraph } from "./lib/graph.js";
 import { openLightbox } from "./lib/lightbox.js";
 import { addPanel, after, widgetOf } from "./lib/node_panel.js";
@@ -34,6 +35,7 @@ class SubjectPanel {
   #stale = false; // whether the folder is to be read when the timer ends
   #view = { photos: [], refused: [], notes: [] };
   #whole = false;
+  #folder = null; // whose photographs are shown
 
   constructor(node) {
     this.node = node;
@@ -51,6 +53,9 @@ class SubjectPanel {
       click: () => this.read(),
     });
     this.grid = h("div", { class: "lk-photos", role: "group", "aria-label": "Photographs" });
+    // ComfyUI empties its temporary folder when it starts; the next reading fills it again.
+    const lost = ({ target }) => discard(target.closest(".lk-photo"));
+    this.grid.addEventListener("error", lost, { capture: true });
     this.list = h("ul", { class: "lk-notes" });
     this.body = h(
       "div",
@@ -98,7 +103,8 @@ class SubjectPanel {
       return this.#say(
         "There is no folder with photographs. Make one in ComfyUI's input folder and press R.",
       );
-    if (!this.#view.photos.length) this.#say("Reading the photographs …");
+    if (folder.value !== this.#folder) this.#say("Reading the photographs …");
+    say(this.summary, "Reading …");
     const settings = WIDGETS.map((name) => [name, settingOf(this.node, name)]);
     const view = await readPhotos(
       () => this.#ask(settings),
@@ -109,6 +115,7 @@ class SubjectPanel {
     const wired = settings.filter(([, { wired }]) => wired).map(([name]) => name);
     if (wired.length)
       view.notes.unshift(`By wire: ${wired.join(", ")}. Shown is what the defaults would give.`);
+    this.#folder = folder.value;
     this.#show(view);
   }
 
@@ -125,14 +132,15 @@ class SubjectPanel {
     const photos = files.filter(isMaterial);
     const others = files.filter((file) => !isMaterial(file)).map((file) => file.name);
     if (!photos.length || !folder || folder === BUNDLED || wired) return false;
-    for (const [n, photo] of photos.entries()) {
-      say(this.summary, `Copying ${n + 1} of ${photos.length} …`);
-      try {
-        await copied(photo, folder);
-      } catch (error) {
-        this.#say(`${photo.name} could not be copied. ${error.message}`);
-        return true;
-      }
+    const begun = new Set();
+    try {
+      await sendAll(photos, (file, ...how) => {
+        say(this.summary, `Copying ${begun.add(file).size} of ${photos.length} …`);
+        return copied(file, folder, ...how);
+      });
+    } catch (error) {
+      this.#say(error.message);
+      return true;
     }
     await this.read();
     if (others.length) say(this.summary, `Neither photograph nor caption: ${others.join(", ")}.`);
@@ -174,6 +182,7 @@ class SubjectPanel {
   }
 
   #say(text) {
+    this.#folder = null;
     this.#view = { photos: [], refused: [], notes: [] };
     say(this.message, text);
     say(this.summary, "Photographs");
@@ -229,16 +238,20 @@ class SubjectPanel {
   }
 }
 
-/** Copies a file into a folder of ComfyUI's input. Throws an Error in words. */
-async function copied(file, folder) {
+/** Copies a file into a folder of ComfyUI's input; returns its name there. Throws in words. */
+async function copied(file, folder, name, overwrite) {
   const body = new FormData();
-  body.append("image", file);
+  body.append("image", file, name);
   body.append("type", "input");
   body.append("subfolder", folder);
-  // Under another name it would be nobody's caption or mask.
-  if (/(\.txt|-masklabel\.png)$/i.test(file.name)) body.append("overwrite", "true");
-  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(await reasonOf(answer));
+  body.append("overwrite", String(overwrite));
+  try {
+    const answer = await api.fetchApi("/upload/image", { method: "POST", body });
+    if (!answer.ok) throw new Error(await reasonOf(answer));
+    return (await answer.json()).name;
+  } catch (error) {
+    throw new Error(`${file.name} could not be copied. ${error.message}`);
+  }
 }
 
 function address(filename) {
@@ -295,6 +308,7 @@ app.registerExtension({
     app.canvas.canvas.addEventListener("litegraph:set-graph", ({ detail: { newGraph } }) => {
       for (const panel of panels) if (panel.node.graph === newGraph) panel.later();
     });
+    api.addEventListener("reconnected", () => panels.forEach((panel) => panel.later()));
   },
 
   /** R in the editor. */
@@ -319,6 +333,8 @@ app.registerExtension({
     node.onDragOver = (event) =>
       [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
     node.onDragDrop = (event) => panel.take([...(event.dataTransfer?.files ?? [])]);
+    const dropped = () => (app.dragOverNode = node);
+    dropThrough(panel.element, (event) => node.onDragOver(event), dropped);
     addPanel(node, "likeness_photos", panel.element, { styles: ["subject"], minHeight: 190 });
     for (const name of [...WIDGETS, ...WORDS]) {
       const widget = widgetOf(node, name);

@@ -10,6 +10,7 @@ import { bytes, count, duration, pace } from "./lib/format.js";
 import { whileInGraph } from "./lib/graph.js";
 import { LossChart } from "./lib/loss_chart.js";
 import { addPanel } from "./lib/node_panel.js";
+import { whenNothingIsQueued } from "./lib/queue.js";
 import { reasonOf } from "./lib/refusal.js";
 import { RunReader } from "./lib/run_client.js";
 import { secondsLeft } from "./lib/run_state.js";
@@ -37,10 +38,8 @@ const INSTEAD = {
   unreadable: "This run was recorded by another version of Likeness; its events cannot be shown.",
 };
 // Pixels
-const HEIGHT = 250;
-const FILM_HEAD = 28;
-const FILM_ROW = 68;
-const MESSAGE = 80;
+const MIN_HEIGHT = 250;
+const HEIGHT = 354; // with one prompt's previews
 const SURE_SECONDS = 4;
 
 class TrainingPanel {
@@ -48,7 +47,7 @@ class TrainingPanel {
   #here = false; // whether this ComfyUI trains the run: another process may, and is not interrupted
   #goesOn = false; // whether it was asked to, and has not begun
   #sure = null;
-  #height = HEIGHT;
+  #told = null; // {text, status}: what came of a click, until the run is in another status
 
   constructor() {
     this.state = h("span", { class: "lk-state", role: "status" });
@@ -69,8 +68,15 @@ class TrainingPanel {
     );
     this.chart = new LossChart();
     this.film = new Filmstrip((path) => this.#pictureAddress(path));
-    this.message = h("div", { class: "lk-message", tabindex: "0", role: "alert" });
-    this.note = h("span", { class: "lk-note" });
+    this.message = h("div", { class: "lk-message", role: "alert" });
+    this.body = h(
+      "div",
+      { class: "lk-training-body", tabindex: "0", dataset: { captureWheel: "true" } },
+      this.message,
+      this.chart.element,
+      this.film.element,
+    );
+    this.note = h("span", { class: "lk-note", role: "status" });
     this.save = button({
       text: "Stop and save",
       title: "Keep what is learned so far, as a finished adapter",
@@ -88,9 +94,7 @@ class TrainingPanel {
       h("div", { class: "lk-head" }, h("span", { class: "lk-dot" }), this.state, this.count),
       this.bar,
       this.stats,
-      this.chart.element,
-      this.film.element,
-      this.message,
+      this.body,
       h("div", { class: "lk-foot" }, this.note, this.save, this.on, this.cancel),
     );
     this.empty = h("div", { class: "lk-empty" }, EMPTY);
@@ -104,6 +108,7 @@ class TrainingPanel {
     if (same && recalled && this.#reader.working) return this.#reader.read();
     this.#reader?.stop();
     this.#here = false;
+    this.#told = null;
     this.#goesOn &&= same;
     this.#reader = new RunReader(
       run,
@@ -122,10 +127,9 @@ class TrainingPanel {
       this.#showFoot(this.#reader.state);
     }
     if (ended) {
-      this.#reader.ended = true;
       this.#goesOn = false;
-    }
-    if (ended || !this.#reader.working) this.#reader.read();
+      this.#reader.end();
+    } else if (!this.#reader.working) this.#reader.read();
     else if (total > 0) this.#showProgress(step, total);
   }
 
@@ -133,8 +137,9 @@ class TrainingPanel {
     this.#reader?.stop();
   }
 
-  /** Nothing is queued any more: a run that was to go on will not. */
+  /** Nothing is queued any more: a run that was to begin or to go on will not. */
   idle() {
+    if (this.#reader?.state.status === "starting") this.#reader.end();
     if (!this.#goesOn) return;
     this.#goesOn = false;
     this.#show(this.#reader.state);
@@ -159,16 +164,6 @@ class TrainingPanel {
     say(this.message, state.message);
     show(this.message, state.message !== "");
     this.#showFoot(state);
-    this.#fit(this.film, state);
-  }
-
-  /** Asks for room for the filmstrip and a message. */
-  #fit({ rows }, { message }) {
-    const height =
-      HEIGHT + (rows && FILM_HEAD) + Math.min(rows, 3) * FILM_ROW + (message ? MESSAGE : 0);
-    if (height === this.#height) return;
-    this.#height = height;
-    this.resize?.(height);
   }
 
   #showProgress(step, total) {
@@ -185,20 +180,29 @@ class TrainingPanel {
     show(this.on, state.status === "stopped" && Boolean(state.saved));
     this.on.disabled = this.#goesOn;
     show(this.cancel, running && this.#here);
-    const text = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
+    if (this.#told?.status !== state.status) this.#told = null;
+    const known = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
+    const text = this.#told?.text ?? known;
     say(this.note, text);
-    this.note.title = [...state.notices, state.saved].filter(Boolean).join("\n");
+    this.note.title = [this.#told?.text, ...state.notices, state.saved].filter(Boolean).join("\n");
     show(this.note.parentElement, running || text !== "");
   }
 
+  #tell(text) {
+    const { state } = this.#reader;
+    this.#told = { text, status: state.status };
+    this.#showFoot(state);
+  }
+
   async #stopAndSave() {
-    say(this.note, "Saving after this step …");
+    this.#tell("Saving after this step …");
     await this.#ask(this.save, "stop", "The run could not be stopped");
   }
 
   async #trainOn() {
     if (!(await this.#ask(this.on, "go-on", "The run cannot go on"))) return;
     this.#goesOn = true;
+    this.#told = null;
     this.#show(this.#reader.state);
     if (!(await app.queuePrompt(0))) this.idle();
   }
@@ -212,7 +216,7 @@ class TrainingPanel {
       if (!answer.ok) throw new Error(await reasonOf(answer));
       return true;
     } catch (error) {
-      say(this.note, `${refusal}: ${error.message}`);
+      this.#tell(`${refusal}: ${error.message}`);
       return false;
     } finally {
       asked.disabled = false;
@@ -262,9 +266,7 @@ const panels = new Set();
 api.addEventListener("likeness.step", ({ detail }) => {
   for (const panel of panels) panel.hint(detail);
 });
-api.addEventListener("status", ({ detail }) => {
-  if (detail?.exec_info?.queue_remaining === 0) for (const panel of panels) panel.idle();
-});
+whenNothingIsQueued(() => panels.forEach((panel) => panel.idle()));
 
 app.registerExtension({
   name: "Likeness.Training",
@@ -279,9 +281,10 @@ app.registerExtension({
         panels.delete(panel);
       },
     });
-    panel.resize = addPanel(node, "likeness_training", panel.element, {
+    addPanel(node, "likeness_training", panel.element, {
       styles: ["training"],
-      minHeight: HEIGHT,
+      minHeight: MIN_HEIGHT,
+      height: HEIGHT,
     });
     takeOver(node);
     follow(node, "run", (run, _, recalled) => panel.follow(run, recalled));

@@ -161,7 +161,9 @@ def training_device() -> str:
 
 def tell_browser(event: str, data: dict[str, Any]) -> None:
     """Sends a message to every open tab; safe from any thread."""
-    PromptServer.instance.send_sync(event, data)
+    # Without an id a program queued it, which alone is told: tabs have nodes of that number.
+    to = None if data.get("workflow") != "" else PromptServer.instance.client_id or ""
+    PromptServer.instance.send_sync(event, data, to)
 
 
 def add_get(path: str, answer: Callable[[dict[str, str]], Any]) -> None:
@@ -233,8 +235,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def model_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of a MODEL's weights by ComfyUI's names (``diffusion_model.…``)."""
-    # Values are not read: loaded weights may be another variant's.
+    """Shapes of a MODEL's weights by ComfyUI's names (``diffusion_model.…``); no values."""
     return {name: tuple(t.shape) for name, t in model.model.state_dict().items()}
 
 

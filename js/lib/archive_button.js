@@ -2,6 +2,7 @@
 
 import { button, say } from "./dom.js";
 import { saveArchive } from "./download.js";
+import { plural } from "./format.js";
 
 const LABEL = "Download all";
 
@@ -17,6 +18,11 @@ export class ArchiveButton {
     this.failed = failed;
     this.element = button({ text: LABEL, symbol: "download", click: () => this.#click() });
     this.label = this.element.querySelector("span");
+  }
+
+  /** Says how many pictures there are. */
+  offer(count) {
+    this.element.disabled = count === 0 && this.#packing === null;
   }
 
   /** Gives up what is on its way. */
@@ -40,6 +46,7 @@ export class ArchiveButton {
     const { name, files } = this.contents();
     const told = (done, total) => say(this.label, `${done} of ${total}, stop`);
     const packed = await saveArchive(files, name, { told, signal });
-    if (packed < files.length) this.failed(`${files.length - packed} pictures are gone.`);
+    const gone = files.length - packed;
+    if (gone) this.failed(`${plural(gone, "picture")} could not be read.`);
   }
 }

@@ -1,7 +1,7 @@
 // The grid of a comparison: only what is on the screen is in the document.
 
 import { bestOfColumns, cellOf } from "./comparison.js";
-import { h } from "./dom.js";
+import { h, showRange } from "./dom.js";
 import { significant } from "./format.js";
 import { moved, scrolledTo, visible } from "./window.js";
 
@@ -42,6 +42,7 @@ export class CellGrid {
     );
     this.element.addEventListener("scroll", () => this.#later(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.#key(event));
+    this.element.addEventListener("focus", (event) => this.#enter(event));
     this.element.addEventListener("click", (event) => this.#click(event));
     new ResizeObserver(() => (this.fit ? this.#fitIn() : this.#later())).observe(this.element);
   }
@@ -107,7 +108,9 @@ export class CellGrid {
     const across = (clientWidth - this.label) / columns.length - GAP;
     const down = ((clientHeight - TALL_HEAD) / rows.length - GAP) * aspect;
     const { least, most } = this.fit;
-    this.width = Math.floor(Math.max(least, Math.min(most, across, down)));
+    const width = Math.floor(Math.max(least, Math.min(most, across, down)));
+    if (width === this.width) return this.#later();
+    this.width = width;
     this.#anew();
   }
 
@@ -123,9 +126,7 @@ export class CellGrid {
     const inside = this.sheet.contains(document.activeElement);
     change();
     if (!inside || this.sheet.contains(document.activeElement)) return;
-    const { row, column } = this.#active;
-    const cell = this.#rows.get(row)?.cells.get(column);
-    (cell ?? this.element).focus({ preventScroll: true });
+    (this.#activeCell ?? this.element).focus({ preventScroll: true });
   }
 
   #measured() {
@@ -136,10 +137,9 @@ export class CellGrid {
   }
 
   get #size() {
-    return {
-      across: this.width + GAP,
-      down: Math.round(this.width / this.#comparison.aspect) + GAP,
-    };
+    // What is to fit must not be half a pixel too high: scroll bars would come and go.
+    const whole = this.fit ? Math.floor : Math.round;
+    return { across: this.width + GAP, down: whole(this.width / this.#comparison.aspect) + GAP };
   }
 
   get #headHeight() {
@@ -181,11 +181,21 @@ export class CellGrid {
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = this.element;
     const downRange = visible(scrollTop, clientHeight - this.#headHeight, down, rows.length);
     const acrossRange = visible(scrollLeft, clientWidth - this.label, across, columns.length);
-    keep(this.#heads, acrossRange, (column) => this.#columnHead(column, across), this.head);
-    keep(this.#rows, downRange, (row) => this.#row(row, down), this.sheet);
+    showRange(this.#heads, acrossRange, (column) => this.#columnHead(column, across), this.head);
+    showRange(this.#rows, downRange, (row) => this.#row(row, down), this.sheet);
     for (const [row, { element, cells }] of this.#rows) {
-      keep(cells, acrossRange, (column) => this.#cell(row, column, across), element);
+      showRange(cells, acrossRange, (column) => this.#cell(row, column, across), element);
     }
+    this.#findable();
+  }
+
+  /** The Tab key finds the active cell, or the grid where that is scrolled away. */
+  #findable() {
+    this.element.tabIndex = this.#activeCell ? -1 : 0;
+  }
+
+  get #activeCell() {
+    return this.#rows.get(this.#active.row)?.cells.get(this.#active.column);
   }
 
   #columnHead(column, across) {
@@ -293,6 +303,12 @@ export class CellGrid {
     this.#go(target);
   }
 
+  /** By the Tab key from another element, while the active cell is scrolled away: back to it. */
+  #enter({ relatedTarget }) {
+    if (this.#comparison && relatedTarget && this.element.matches(":focus-visible"))
+      this.#go(this.#active);
+  }
+
   #go(target) {
     const { across, down } = this.#size;
     const { element } = this;
@@ -311,28 +327,13 @@ export class CellGrid {
     );
     this.#render();
     this.#activate(target);
-    this.#rows.get(target.row)?.cells.get(target.column)?.focus({ preventScroll: true });
+    this.#activeCell?.focus({ preventScroll: true });
   }
 
   #activate(target) {
-    this.#rows.get(this.#active.row)?.cells.get(this.#active.column)?.setAttribute("tabindex", -1);
+    this.#activeCell?.setAttribute("tabindex", -1);
     this.#active = target;
-    this.#rows.get(target.row)?.cells.get(target.column)?.setAttribute("tabindex", 0);
-  }
-}
-
-/** Lets `shown` hold exactly the items of a range: makes those that come, removes those that go. */
-function keep(shown, [first, last], make, parent) {
-  for (const [number, item] of shown) {
-    if (number < first || number >= last) {
-      item.remove();
-      shown.delete(number);
-    }
-  }
-  for (let number = first; number < last; number++) {
-    if (shown.has(number)) continue;
-    const item = make(number);
-    shown.set(number, item);
-    parent.append(item.element ?? item);
+    this.#activeCell?.setAttribute("tabindex", 0);
+    this.#findable();
   }
 }

@@ -87,12 +87,15 @@ export function drawnCount(comparison) {
 
 // Addresses, for ComfyUI's /view
 
-/** Query of the comparison's own file. */
-export function fileQuery(name, file) {
-  return query({ filename: file, subfolder: `${COMPARISONS}/${name}`, type: "output" });
+// What is drawn again has the same name, so its time is part of the address.
+
+/** Query of the sheet. */
+export function sheetQuery({ name, sheet, drawn }) {
+  const subfolder = `${COMPARISONS}/${name}`;
+  return query({ filename: sheet, subfolder, type: "output", t: Math.max(...drawn) });
 }
 
-/** Query of a cell's picture; a cell drawn again has the same name, so its time is part of it. */
+/** Query of a cell's picture. */
 export function pictureQuery(comparison, index) {
   return cellQuery(comparison, index, CELLS, "png");
 }

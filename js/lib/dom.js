@@ -41,22 +41,50 @@ export function say(element, text) {
 }
 
 const kept = new WeakMap(); // element -> Map of key -> child
+const discarded = new WeakSet();
+
+/** Has `renew` make a child anew though its key is the same: its picture could not be loaded. */
+export function discard(child) {
+  discarded.add(child);
+}
 
 /**
  * Gives an element the children that `wanted` has, [key, make] each: those whose key was there
  * before stay as they are, the keyboard's focus with them. Returns the children in order.
  */
 export function renew(parent, wanted) {
-  const known = kept.get(parent) ?? new Map();
+  const all = [...(kept.get(parent) ?? [])];
+  const known = new Map(all.filter(([, child]) => !discarded.has(child)));
   const children = new Map(wanted.map(([key, make]) => [key, known.get(key) ?? make()]));
   kept.set(parent, children);
-  for (const [key, child] of known) if (!children.has(key)) child.remove();
+  for (const [key, child] of all) if (children.get(key) !== child) child.remove();
   let place = parent.firstChild;
   for (const child of children.values()) {
     if (child === place) place = place.nextSibling;
     else parent.insertBefore(child, place);
   }
   return [...children.values()];
+}
+
+/**
+ * Lets `shown` hold exactly the items of a range, in the document in their order: makes those that
+ * come, removes those that go.
+ */
+export function showRange(shown, [first, last], make, parent) {
+  for (const [number, item] of shown) {
+    if (number < first || number >= last) {
+      item.remove();
+      shown.delete(number);
+    }
+  }
+  let next = null;
+  for (let number = last - 1; number >= first; number--) {
+    const item = shown.get(number) ?? make(number);
+    const element = item.element ?? item;
+    if (!shown.has(number)) parent.insertBefore(element, next);
+    shown.set(number, item);
+    next = element;
+  }
 }
 
 /** Shows or hides an element. */

@@ -7,7 +7,6 @@ import { filmstrip } from "./run_state.js";
 
 /** `element`, and `update(previews)`; `address` turns a preview's path into an address. */
 export class Filmstrip {
-  rows = 0;
   #shown = "";
   #previews = [];
 
@@ -34,7 +33,6 @@ export class Filmstrip {
     const { element } = this;
     const atEnd = element.scrollLeft + element.clientWidth >= element.scrollWidth - 8;
     const { steps, prompts } = filmstrip(previews);
-    this.rows = prompts.length;
     element.style.gridTemplateColumns = `repeat(${steps.length}, 64px)`;
     const heads = steps.map((step, n) => ({
       key: `step ${step}`,

@@ -7,32 +7,32 @@ const MARGIN = 15; // as core's own widgets
 
 /**
  * Adds `content` to a node, with style sheets of the pack. It takes the height that the node has
- * left, at least `minHeight` pixels. Nothing of it is saved with the workflow, and it comes after
- * the schema's widgets, or saved values would shift. Returns a function that changes the least
- * height.
+ * left: `height` pixels in a new node, at least `minHeight`. Its size never follows what is shown:
+ * that would be the user's to undo, and mark the workflow as changed. Nothing of it is saved with
+ * the workflow, and it comes after the schema's widgets, or saved values would shift.
  */
-export function addPanel(node, name, content, { styles, minHeight, minWidth = 320 }) {
+export function addPanel(
+  node,
+  name,
+  content,
+  { styles, minHeight, height = minHeight, minWidth = 320 },
+) {
   loadStyle(...styles);
-  let height = minHeight;
   const element = h("div", { class: "likeness lk-panel" }, content);
+  element.style.minHeight = `${minHeight - 2 * MARGIN}px`;
   keepKeys(element, { letters: false });
   const widget = node.addDOMWidget(name, "likeness", element, {
     serialize: false,
     hideOnZoom: false,
     margin: MARGIN,
-    getMinHeight: () => height,
+    getMinHeight: () => minHeight,
     getValue: () => undefined,
     setValue: () => {},
   });
   widget.serialize = false;
-  const resize = (wanted) => {
-    height = wanted;
-    element.style.minHeight = `${height - 2 * MARGIN}px`;
-    const [least, tall] = node.computeSize();
-    node.setSize([Math.max(node.size[0], least, minWidth), Math.max(node.size[1], tall)]);
-  };
-  resize(minHeight);
-  return resize;
+  const [least, tall] = node.computeSize();
+  const wanted = tall + height - minHeight;
+  node.setSize([Math.max(node.size[0], least, minWidth), Math.max(node.size[1], wanted)]);
 }
 
 /** Calls `then` after a method of a node or a widget, which may have none as yet. */

@@ -1,7 +1,7 @@
 // One picture of a comparison with what is known of it, or two with a divider.
 
 import { cellOf, pictureQuery, thumbnailQuery } from "./comparison.js";
-import { button, h, show } from "./dom.js";
+import { button, h, renew, show } from "./dom.js";
 import { PictureStage } from "./picture_stage.js";
 import { cellPicker, details, modelButtons } from "./viewer_parts.js";
 import { moved } from "./window.js";
@@ -66,7 +66,7 @@ export class PicturePage {
     const cell = cellOf(this.#comparison, index);
     this.stage.single(this.#pictureOf(cell));
     show(this.ends, false);
-    this.#showAround([cell], new Map([[index, ""]]));
+    this.#showAround([cell]);
   }
 
   /** Shows two pictures, left and right of the divider. */
@@ -84,8 +84,7 @@ export class PicturePage {
     );
     show(this.ends, true);
     if (used) this.ends.querySelector(`[aria-label="${used}"]`)?.focus({ preventScroll: true });
-    // prettier-ignore
-    this.#showAround([a, b], new Map([[right, "B"], [left, "A"]]));
+    this.#showAround([a, b]);
   }
 
   /** From one picture to two, the first model's beside it, and back. */
@@ -97,19 +96,31 @@ export class PicturePage {
     this.pair(first, this.index === first ? second : this.index);
   }
 
+  /** Fits the picture into the space, or shows each of its pixels. */
+  toggleActual() {
+    this.stage.toggleActual();
+    this.changed();
+  }
+
   /** Shows again what has changed of these cells. */
   refresh(indices) {
-    if (!indices.some((index) => index === this.index || index === this.other)) return;
+    if (!indices.some((index) => index === this.index || index === this.other))
+      return this.#showModels();
     if (this.other === null) this.single(this.index);
     else this.pair(this.other, this.index);
   }
 
   /** Does what a key stands for; returns whether it does. */
   key({ key, target }) {
-    if (key.toLowerCase() === "z") this.stage.toggleActual();
+    if (key.toLowerCase() === "z") this.toggleActual();
     else if (key.toLowerCase() === "x" && this.other !== null) this.pair(this.index, this.other);
-    else return !target.closest("[role=slider]") && this.#step(key);
+    else return !this.#hasArrows(target) && this.#step(key);
     return true;
+  }
+
+  /** Whether the arrow keys move something else than the choice of a picture. */
+  #hasArrows(target) {
+    return target.closest("[role=slider]") || (target === this.stage.element && this.stage.actual);
   }
 
   #step(key) {
@@ -138,16 +149,25 @@ export class PicturePage {
     };
   }
 
-  #showAround(cells, chosen) {
+  #showAround(cells) {
     this.#cells = cells;
-    const { column } = cells.at(-1);
-    const pick = (index, event) => this.#pick(index, event);
-    const buttons = { comparison: this.#comparison, column, chosen, address: this.address, pick };
-    this.models.replaceChildren(...modelButtons(buttons));
+    this.#showModels();
     const first = this.models.querySelector("[aria-pressed=true]");
     first?.scrollIntoView({ block: "nearest", inline: "nearest" });
     this.details.replaceChildren(...details(cells, this.#scores));
     this.changed();
+  }
+
+  #showModels() {
+    const { index, other, address } = this;
+    // prettier-ignore
+    const chosen = new Map(other === null ? [[index, ""]] : [[index, "B"], [other, "A"]]);
+    const { column } = cellOf(this.#comparison, index);
+    const pick = (picked, event) => this.#pick(picked, event);
+    renew(
+      this.models,
+      modelButtons({ comparison: this.#comparison, column, chosen, address, pick }),
+    );
   }
 
   #pick(index, event) {

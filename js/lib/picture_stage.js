@@ -19,7 +19,13 @@ export class PictureStage {
       "aria-valuemax": "100",
       on: { keydown: (event) => this.#key(event) },
     });
-    this.element = h("div", { class: "lk-stage" }, this.frame);
+    const attributes = {
+      class: "lk-stage",
+      role: "group",
+      "aria-label": "Picture",
+      tabindex: "-1",
+    };
+    this.element = h("div", attributes, this.frame);
     this.element.addEventListener("pointerdown", (event) => this.#drag(event));
     this.element.addEventListener("pointermove", (event) => this.#drag(event));
   }
@@ -30,9 +36,14 @@ export class PictureStage {
     this.frame.style.setProperty("--lk-aspect", width / height);
   }
 
-  /** Fits the picture into the space, or shows each of its pixels. Returns which of the two. */
+  /** Whether each pixel is shown, and the arrow keys scroll where the stage has the focus. */
+  get actual() {
+    return this.element.classList.contains("actual");
+  }
+
+  /** Fits the picture into the space, or shows each of its pixels. */
   toggleActual() {
-    return this.element.classList.toggle("actual");
+    this.element.tabIndex = this.element.classList.toggle("actual") ? 0 : -1;
   }
 
   single(picture) {
@@ -41,9 +52,11 @@ export class PictureStage {
   }
 
   pair(a, b) {
+    const focused = document.activeElement === this.divider;
     this.element.classList.add("pair");
     this.frame.replaceChildren(layer(b, "below"), layer(a, "above"), this.divider);
     this.#move(this.#at);
+    if (focused) this.divider.focus({ preventScroll: true });
   }
 
   #drag(event) {

@@ -48,6 +48,12 @@ export class RunReader {
     clearTimeout(this.#timer);
   }
 
+  /** Its process has ended: reads what is left. */
+  end() {
+    this.ended = true;
+    return this.read();
+  }
+
   /** Whether more is to come. */
   get working() {
     return ["starting", "running"].includes(this.state.status);

@@ -24,33 +24,16 @@ export function emptyRun() {
     saved: null,
     seconds: null,
     message: "",
-    unread: 0, // events of a newer version, damaged lines
   };
 }
 
-/** An event of one line of `events.jsonl`; null for a damaged line or another version. */
-export function eventOfLine(line) {
-  try {
-    return checked(JSON.parse(line));
-  } catch {
-    return null;
-  }
-}
-
-/** The event if it is one of this version, else null. */
-export function checked(event) {
-  if (event === null || typeof event !== "object" || Array.isArray(event)) return null;
-  return event.v === VERSION && typeof event.kind === "string" ? event : null;
-}
-
-/** Adds events to a run, in place; unknown kinds are passed over. Returns the run. */
+/** Adds events to a run, in place; other versions and unknown kinds are passed over. Returns it. */
 export function addEvents(run, events) {
-  for (const event of events) {
-    if (checked(event) === null) run.unread += 1;
-    else HANDLERS[event.kind]?.(run, event);
-  }
+  for (const event of events) if (isOurs(event)) HANDLERS[event.kind]?.(run, event);
   return run;
 }
+
+const isOurs = (event) => event?.v === VERSION && typeof event.kind === "string";
 
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 const numberOr = (value, other) => (Number.isFinite(value) ? value : other);

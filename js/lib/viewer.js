@@ -5,9 +5,9 @@ import { CellGrid } from "./cell_grid.js";
 import {
   downloadName,
   drawnCount,
-  fileQuery,
   pictureQuery,
   safe,
+  sheetQuery,
   thumbnailQuery,
 } from "./comparison.js";
 import { button, h, loadStyle, say, show } from "./dom.js";
@@ -17,6 +17,7 @@ import { keepKeys } from "./keys.js";
 import { PicturePage } from "./picture_page.js";
 
 const SIZES = { min: 64, max: 384, step: 8, value: 168 };
+const ACTUAL = "Each pixel of the picture; the arrow keys move it while it has the focus";
 const SHEET = "The contact sheet; drag the file onto ComfyUI to get the workflow back";
 
 /** A dialog; `address` turns a query for /view into an address. */
@@ -100,6 +101,12 @@ export class Viewer {
     const leave = () => this.#showGrid(this.page.index);
     this.back = press({ label: "Back to the grid", symbol: "grid", kind: "plain", click: leave });
     this.compare = press({ text: "Compare two", symbol: "compare", click: () => this.#compare() });
+    this.actual = press({
+      text: "Actual size",
+      title: ACTUAL,
+      symbol: "expand",
+      click: () => this.page.toggleActual(),
+    });
     this.one = press({ text: "Download", click: () => this.#saveOne() });
     this.sheet = press({ text: "Sheet", title: SHEET, click: () => this.#saveSheet() });
     this.archive = new ArchiveButton(
@@ -126,7 +133,8 @@ export class Viewer {
       click: () => this.dialog.close(),
     });
     const files = [this.one, this.sheet, this.archive.element];
-    return [this.back, titles, this.measures, this.size, this.compare, ...files, shut];
+    const views = [this.measures, this.size, this.compare, this.actual];
+    return [this.back, titles, ...views, ...files, shut];
   }
 
   #fillMeasures() {
@@ -160,15 +168,26 @@ export class Viewer {
     show(this.grid.element, inGrid);
     show(this.page.element, !inGrid);
     show(this.back, !inGrid);
+    show(this.actual, !inGrid);
     show(this.size, inGrid);
     show(this.archive.element, inGrid);
     show(this.sheet, inGrid && this.#comparison.sheet !== null);
     show(this.one, !inGrid && !pair);
     show(this.measures, inGrid && this.#scores.length > 0);
+    this.archive.offer(drawnCount(this.#comparison));
     this.compare.setAttribute("aria-pressed", String(pair || this.#choosing));
+    this.actual.setAttribute("aria-pressed", String(this.page.stage.actual));
     const { title, text } = inGrid ? this.#gridTitles() : this.page.titles;
     say(this.title, title);
     say(this.text, text);
+    if (!inGrid) this.#keepFocus();
+  }
+
+  /** Where what had the focus is gone or hidden, no key would be heard. */
+  #keepFocus() {
+    const { activeElement } = document;
+    if (!this.dialog.contains(activeElement) || activeElement.closest("[hidden]"))
+      this.page.element.focus({ preventScroll: true });
   }
 
   #gridTitles() {
@@ -221,6 +240,8 @@ export class Viewer {
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    // Not left to "cancel": Chromium lets the second Esc in a row close the dialog in any case.
+    if (event.key === "Escape") return this.#escape(event);
     if (event.target.closest("select, input")) return;
     if (event.key.toLowerCase() === "c") this.#compare();
     else if (this.inGrid || !this.page.key(event)) return;
@@ -250,8 +271,7 @@ export class Viewer {
   }
 
   #saveSheet() {
-    const { name, sheet } = this.#comparison;
-    save(this.address(fileQuery(name, sheet)), `${safe(name)}.png`);
+    save(this.address(sheetQuery(this.#comparison)), `${safe(this.#comparison.name)}.png`);
   }
 
   /** All pictures that are drawn, as an archive. */

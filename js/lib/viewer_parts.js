@@ -38,31 +38,32 @@ function list(label, names, chosen, choose) {
 }
 
 /**
- * A button for each model's picture of a prompt.
+ * A button for each model's picture of a prompt, as `renew` takes them.
  * @param chosen Map of index -> its letter, or ""
  * @param pick (index, event) -> what a click does
  */
 export function modelButtons({ comparison, column, chosen, address, pick }) {
   return comparison.rows.map((name, row) => {
     const index = row * comparison.columns.length + column;
+    const picture = address(thumbnailQuery(comparison, index));
     const letter = chosen.get(index);
-    const click = (event) => pick(index, event);
-    return h(
-      "button",
-      {
-        type: "button",
-        class: "lk-model",
-        "aria-pressed": String(letter !== undefined),
-        title: name,
-        on: { click },
-      },
-      cellOf(comparison, index).drawn
-        ? h("img", { alt: "", src: address(thumbnailQuery(comparison, index)), loading: "lazy" })
-        : h("span", { class: "lk-blank" }),
-      h("span", {}, name),
-      letter && h("span", { class: "lk-mark" }, letter),
-    );
+    const shown = cellOf(comparison, index).drawn ? picture : null;
+    const make = () => modelButton(name, shown, letter, (event) => pick(index, event));
+    return [JSON.stringify([name, index, picture, letter]), make];
   });
+}
+
+function modelButton(name, picture, letter, click) {
+  const pressed = String(letter !== undefined);
+  return h(
+    "button",
+    { type: "button", class: "lk-model", "aria-pressed": pressed, title: name, on: { click } },
+    picture
+      ? h("img", { alt: "", src: picture, loading: "lazy" })
+      : h("span", { class: "lk-blank" }),
+    h("span", {}, name),
+    letter && h("span", { class: "lk-mark" }, letter),
+  );
 }
 
 /** What there is to know of one cell, or of two; and the keys. */
@@ -72,19 +73,16 @@ export function details(cells, scores) {
     scores.length
       ? scoreTable(cells, scores)
       : h("p", { class: "lk-muted" }, "No scores yet. A Score node measures this comparison."),
-    pairs("lk-keys", KEYS),
+    pairs(KEYS, "lk-keys"),
   ].filter(Boolean);
 }
 
 function facts({ prompt, negative, seed, pose }) {
   const known = { Prompt: prompt, "Negative prompt": negative, Seed: seed, Pose: pose };
-  return pairs(
-    "lk-facts",
-    Object.entries(known).filter(([, value]) => value !== null && value !== ""),
-  );
+  return pairs(Object.entries(known).filter(([, value]) => value !== null && value !== ""));
 }
 
-function pairs(kind, entries) {
+function pairs(entries, kind = null) {
   const rows = entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]);
   return h("dl", { class: kind }, rows);
 }

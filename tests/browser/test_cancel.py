@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from filelock import FileLock
-from likeness.tools.material import event, step, write_comparison, write_run
+from likeness.tools.material import event, lines, step, write_comparison, write_run
 from likeness.trainers.runs import RunFolder
 from PIL import Image
 
@@ -81,3 +81,100 @@ def test_no_time_is_left_when_a_comparison_was_interrupted(editor, server, expec
     expect(count).to_contain_text("48 left")
     editor.tell("execution_interrupted", {"node_id": str(number)})
     expect(count).to_have_text("4 pictures")
+    # In another tab, and after a crash, only the queue tells.
+    editor.tell("likeness.cells", {**news, "drawn": {}, "line": "5 drawn, 47 left, about 3 min"})
+    expect(count).to_contain_text("47 left")
+    editor.tell("status", {"exec_info": {"queue_remaining": 1}})
+    expect(count).to_contain_text("47 left")
+    editor.tell("status", {"exec_info": {"queue_remaining": 0}})
+    expect(count).to_have_text("4 pictures")
+
+
+@pytest.fixture
+def training(editor, server, show, request):
+    """The panel of a run that another process trains, its folder, and the node's number."""
+    name = "trained" + str(len(request.node.name))
+    folder = write_run(server.home / "output", name, STEPS)
+    number = editor.add("Likeness_TrainLoRA")
+    show(editor, number)
+    board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
+    with FileLock(RunFolder(folder).lock):
+        editor.tell("likeness.board", board)
+        panel = editor.page.locator(".lk-training:visible")
+        expect_step(panel, 4)
+        yield panel, folder, number
+
+
+def expect_step(panel, number):
+    panel.locator(".lk-count").get_by_text(f"{number} of 40").wait_for()
+
+
+def append(folder, *events):
+    with open(folder / "events.jsonl", "a", encoding="utf-8") as file:
+        file.write(lines(events))
+
+
+def test_that_a_run_is_being_saved_is_said_until_it_is(editor, training, expect):
+    panel, folder, _ = training
+    note = panel.locator(".lk-note")
+    editor.page.route("**/stop", lambda route: route.fulfill(json={}))
+    panel.get_by_role("button", name="Stop and save").click()
+    expect(note).to_have_text("Saving after this step …")
+    append(folder, event("notice", text="Memory is short."), step(5, 40))
+    expect_step(panel, 5)
+    expect(note).to_have_text("Saving after this step …")
+    append(folder, event("saved", path="/x/a.safetensors"), event("stopped", step=5))
+    expect(note).to_have_text("a.safetensors")
+    editor.page.unroute("**/stop")
+
+
+def test_a_refusal_to_stop_stays_to_be_read(editor, training, expect):
+    panel, folder, _ = training
+    refusal = {"error": "Nobody trains this run any more, " + "and so it cannot be stopped. " * 4}
+    editor.page.route("**/stop", lambda route: route.fulfill(status=409, json=refusal))
+    panel.get_by_role("button", name="Stop and save").click()
+    note = panel.locator(".lk-note")
+    expect(note).to_contain_text("could not be stopped: Nobody trains")
+    append(folder, step(5, 40))
+    expect_step(panel, 5)
+    expect(note).to_contain_text("could not be stopped: Nobody trains")
+    assert refusal["error"] in note.get_attribute("title")
+    editor.page.unroute("**/stop")
+    editor.errors = [line for line in editor.errors if "409" not in line]
+
+
+def test_previews_and_a_failure_leave_the_size_of_the_node(editor, training, expect):
+    panel, folder, number = training
+    size = "(id) => [...app.graph.getNodeById(id).size]"
+    before = editor.page.evaluate(size, number)
+    (folder / "samples").mkdir()
+    Image.new("RGB", (64, 64), "red").save(folder / "samples" / "4-0.png")
+    previews = [event("preview", step=4, index=n, path="samples/4-0.png") for n in range(3)]
+    append(folder, event("notice", text="Memory is short."), *previews)
+    append(folder, event("failed", message="Out of memory.\n" * 9, expected=True))
+    expect(panel.locator(".lk-film img")).to_have_count(3)
+    message = panel.locator(".lk-message")
+    expect(message).to_be_visible()
+    panel.locator(".lk-film button").last.focus()
+    assert editor.page.evaluate(size, number) == before
+    foot = panel.locator(".lk-foot").bounding_box()
+    box = panel.bounding_box()
+    assert foot["y"] + foot["height"] <= box["y"] + box["height"]
+
+
+def test_a_run_that_never_began_is_not_waited_for_when_nothing_is_queued(
+    editor, server, show, expect
+):
+    folder = write_run(server.home / "output", "never began", [])
+    number = editor.add("Likeness_TrainLoRA")
+    show(editor, number)
+    board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
+    editor.tell("likeness.board", board)
+    empty = editor.page.locator(".lk-fill:visible .lk-empty")
+    expect(empty).to_have_text("The training starts …")
+    editor.tell("status", {"exec_info": {"queue_remaining": 0}})
+    expect(empty).to_contain_text("ended before it began")
+    asked = []
+    editor.page.on("request", lambda request: asked.append(request.url))
+    editor.page.wait_for_timeout(2500)
+    assert not [address for address in asked if "/likeness/runs/" in address]

@@ -133,6 +133,18 @@ def test_the_wheel_takes_the_focused_cell_away_and_keys_still_work(editor, viewe
     assert page.evaluate(FOCUS).startswith("model-0, prompt-2")
 
 
+def test_tab_leads_to_the_active_cell_that_is_scrolled_away(editor, viewer):
+    page = editor.page
+    page.keyboard.press("ArrowRight")
+    page.locator("dialog").get_by_role("button", name="Close").focus()
+    page.evaluate("() => document.querySelector('dialog .lk-grid').scrollTo(0, 1e6)")
+    page.wait_for_function("() => !document.querySelector('dialog [data-index=\"1\"]')")
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUS).startswith("model-0, prompt-1")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(FOCUS) == "Close"
+
+
 def test_a_cell_opens_while_its_scores_are_still_asked_for(editor, viewer, large, expect):
     page = editor.page
     page.evaluate("() => document.querySelector('dialog').close()")

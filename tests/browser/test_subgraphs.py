@@ -88,6 +88,29 @@ def test_a_pose_set_in_a_subgraph_shows_what_the_matrix_outside_chose(editor, pa
     told(editor, matrix, wait_for, "tree")
 
 
+WIRE = """
+(id) => {
+    const text = LiteGraph.createNode("PrimitiveString")
+    app.graph.add(text)
+    const poses = app.graph.getNodeById(id)
+    text.connect(0, poses, poses.inputs.findIndex((input) => input.name === "poses"))
+    return text.id
+}
+"""
+
+
+def test_poses_that_another_node_chooses_are_not_clicked(editor, show, expect):
+    number = editor.add("Likeness_PoseSet")
+    show(editor, number)
+    text = editor.page.evaluate(WIRE, number)
+    picker = editor.page.locator(".lk-picker:visible")
+    expect(picker.locator(".lk-poses-text")).to_have_text("Another node chooses the poses.")
+    for card in picker.locator(".lk-pose").all():
+        expect(card).to_be_disabled()
+    editor.page.evaluate("(id) => app.graph.remove(app.graph.getNodeById(id))", text)
+    expect(picker.locator(".lk-pose").first).to_be_enabled()
+
+
 START = [event("stage", name="train", done=0, total=0), *(step(n, 10) for n in (1, 2, 3))]
 SPREAD = """
 () => {

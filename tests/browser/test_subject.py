@@ -7,6 +7,7 @@ import io
 import re
 
 import pytest
+from likeness.tools.editor import EMPTY
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -20,6 +21,23 @@ async ([id, data]) => {
     return await node.onDragDrop({ dataTransfer: { files } })
 }
 """
+# Drops files on the panel; whether they may be dropped there.
+DROP_ON_PANEL = """
+async (panel, files) => {
+    const dataTransfer = new DataTransfer()
+    for (const [name, type, data] of files) {
+        const blob = await (await fetch(`data:${type};base64,${data}`)).blob()
+        dataTransfer.items.add(new File([blob], name, { type }))
+    }
+    const event = (kind) =>
+        new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer })
+    if (panel.dispatchEvent(event("dragover"))) return false
+    panel.dispatchEvent(event("drop"))
+    return true
+}
+"""
+BROKEN = "(all) => all.map((one) => one.complete && one.naturalWidth === 0)"
+LOADED = "(all) => all.map((one) => one.complete && one.naturalWidth > 0)"
 WORDS = "(type) => LiteGraph.registered_node_types[type].nodeData.search_aliases"
 
 
@@ -109,3 +127,83 @@ def test_a_photograph_keeps_the_focus_when_the_folder_is_read_again(
     expect(editor.page.locator(".lk-photo:focus")).to_have_attribute(
         "aria-label", re.compile("first.png")
     )
+
+
+def encoded(content):
+    return base64.b64encode(content).decode()
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_photographs_can_be_dropped_on_the_panel(tab, clean, folder, show, expect, vue):
+    with tab(Comfy__VueNodes__Enabled=vue) as opened, clean(opened) as editor:
+        editor.load(EMPTY)
+        number = editor.add("Likeness_Subject", (380, 640))
+        editor.set_widgets("Likeness_Subject", folder=folder.name)
+        show(editor, number)
+        panel = editor.page.locator(".lk-subject:visible")
+        expect(panel.locator(".lk-photo")).to_have_count(1)
+        assert panel.evaluate(DROP_ON_PANEL, []) is vue  # no files: the Vue node takes all
+        content = photograph(1)
+        dropped = ["dropped.png", "image/png", encoded(content)]
+        assert panel.evaluate(DROP_ON_PANEL, [dropped]) is True
+        expect(panel.locator(".lk-photo")).to_have_count(2)
+        assert (folder / "dropped.png").read_bytes() == content
+        assert len(editor.saved()["nodes"]) == 1, "no Load Image node beside it"
+
+
+def test_a_dropped_caption_does_not_replace_that_of_another_photograph(
+    editor, subject, folder, expect
+):
+    (folder / "first.txt").write_text("sks at home")
+    files = [
+        ["first.txt", "text/plain", encoded(b"sks at sea")],
+        ["first.png", "image/png", encoded(photograph(1))],
+    ]
+    panel = editor.page.locator(".lk-subject:visible")
+    assert panel.evaluate(DROP_ON_PANEL, files) is True
+    expect(panel.locator(".lk-photo")).to_have_count(2)
+    assert (folder / "first.txt").read_text() == "sks at home"
+    assert (folder / "first (1).txt").read_text() == "sks at sea"
+
+
+@pytest.mark.parametrize("how", ["button", "reconnected"])
+def test_pictures_that_were_lost_are_shown_when_they_are_there_again(
+    editor, subject, folder, expect, wait_for, how
+):
+    page, panel = editor.page, editor.page.locator(".lk-subject:visible")
+    pictures = panel.locator(".lk-photo img")
+    wait_for(editor, lambda: pictures.evaluate_all(LOADED) == [True])
+    page.route("**/view?*", lambda route: route.fulfill(status=404))
+    (folder / "second.png").write_bytes(photograph(10 + len(how)))
+    panel.get_by_label("Read the folder again").click()
+    expect(panel.locator(".lk-photo")).to_have_count(2)
+    wait_for(editor, lambda: any(pictures.evaluate_all(BROKEN)))
+    page.wait_for_function("() => [...document.images].every((one) => one.complete)")
+    page.unroute("**/view?*")
+    if how == "button":
+        panel.get_by_label("Read the folder again").click()
+    else:
+        editor.tell("reconnected", {})
+    wait_for(editor, lambda: pictures.evaluate_all(LOADED) == [True, True])
+    editor.errors = [line for line in editor.errors if "404" not in line]
+
+
+def test_one_folders_photographs_are_not_shown_under_the_name_of_another(
+    editor, subject, server, folder, expect
+):
+    other = server.home / "input" / "slowly read"
+    other.mkdir(exist_ok=True)
+    (other / "other.png").write_bytes(photograph(3))
+    page, panel = editor.page, editor.page.locator(".lk-subject:visible")
+    held = []
+    page.route("**/likeness/photos?*", lambda route: held.append(route))
+    panel.get_by_label("Read the folder again").click()
+    expect(panel.locator(".lk-count")).to_have_text("Reading …")
+    expect(panel.locator(".lk-photo")).to_be_visible()
+    editor.set_widgets("Likeness_Subject", folder=other.name)
+    expect(panel.locator(".lk-photo")).to_be_hidden()
+    expect(panel.locator(".lk-empty")).to_contain_text("Reading")
+    for route in held:
+        route.continue_()
+    page.unroute("**/likeness/photos?*")
+    expect(page.get_by_role("button", name="other.png")).to_be_visible()

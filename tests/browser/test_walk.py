@@ -49,6 +49,7 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     load_reduced(
         editor,
         Likeness_TrainLoRA=endless,
+        Likeness_PromptSet={"prompts": "study"},
         Likeness_Matrix={**SMALLEST, "seed": 7},
         Likeness_ContactSheet=sheet,
     )
@@ -73,10 +74,11 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
 
     show(editor, editor.number_of("Likeness_ContactSheet"))
     grid = page.locator(".lk-comparison:visible")
-    expect(grid.locator(".lk-count")).to_have_text(re.compile("^12 "), timeout=120_000)
+    expect(grid.locator(".lk-count")).to_have_text("12 pictures", timeout=120_000)
     compare_two(page, grid, expect)
     viewer = page.locator("dialog.lk-viewer")
-    for _ in range(2):  # out of the two cells, out of the viewer
+    for _ in range(3):  # to one picture, to the grid, out of the viewer
+        expect(viewer).to_be_visible()
         page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
 

@@ -12,6 +12,7 @@ import {
   pictureQuery,
   safe,
   scoresOf,
+  sheetQuery,
   thumbnailQuery,
 } from "../../js/lib/comparison.js";
 import { unique } from "../../js/lib/download.js";
@@ -86,6 +87,15 @@ test("a cell drawn again has another address", () => {
   addDrawn(comparison, { 0: 8 });
   assert.notEqual(pictureQuery(comparison, 0), before);
   assert.match(thumbnailQuery(comparison, 0), /a0\.webp&subfolder=likeness%2Fcache%2Fthumbnails/);
+});
+
+test("a sheet that is drawn again is not the former one from the browser's cache", () => {
+  const comparison = comparisonOf(DATA, "x");
+  const before = sheetQuery(comparison);
+  const folder = "subfolder=likeness%2Fcomparisons%2Fx";
+  assert.equal(before, `/view?filename=sheet-1.png&${folder}&type=output&t=6`);
+  addDrawn(comparison, { 1: 9 });
+  assert.notEqual(sheetQuery(comparison), before);
 });
 
 test("names of downloads are names on every system", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { renew } from "../../js/lib/dom.js";
+import { discard, renew, showRange } from "../../js/lib/dom.js";
 import { leaveAllBut, pathsOf, whileInGraph } from "../../js/lib/graph.js";
 import { OneAtATime } from "../../js/lib/one_at_a_time.js";
 import { reasonOf } from "../../js/lib/refusal.js";
@@ -107,6 +107,37 @@ test("a button that stays in a list keeps the keyboard's focus", () => {
   assert.deepEqual(show("bd"), ["bd", ""]);
   assert.deepEqual(show("bxd"), ["bxd", "x"]);
   assert.deepEqual(show(""), ["", ""]);
+  assert.deepEqual(show("xy"), ["xy", "xy"]);
+  const [broken] = parent.children;
+  discard(broken);
+  assert.deepEqual(show("xy"), ["xy", "x"], "a picture that could not be loaded is made anew");
+  assert.equal(parent.children.includes(broken), false);
+});
+
+test("the cells of a scrolled grid are read out in their order", () => {
+  const parent = new Parent();
+  const shown = new Map();
+  const make = (key) => ({
+    key,
+    remove() {
+      parent.children = parent.children.filter((one) => one !== this);
+    },
+  });
+  for (const range of [
+    [3, 6],
+    [1, 4],
+    [2, 7],
+    [0, 2],
+    [0, 0],
+  ]) {
+    showRange(shown, range, make, parent);
+    const numbers = Array.from({ length: range[1] - range[0] }, (_, n) => range[0] + n);
+    assert.deepEqual(
+      parent.children.map(({ key }) => key),
+      numbers,
+    );
+    assert.deepEqual([...shown.keys()].sort(), numbers);
+  }
 });
 
 test("a refusal has the server's reason", async () => {

@@ -47,6 +47,15 @@ def board(nodes, monkeypatch):
     return nodes.board
 
 
+def test_a_run_of_a_program_took_over_the_node_of_that_number_in_every_tab(nodes, monkeypatch):
+    sent = []
+    server = SimpleNamespace(client_id="script", send_sync=lambda *message: sent.append(message))
+    monkeypatch.setattr(nodes.board.host, "PromptServer", SimpleNamespace(instance=server))
+    nodes.board.pin(hidden("5"), "run", "anna-lora-1")
+    nodes.board.pin(hidden("5", "w1"), "run", "anna-lora-1")
+    assert [to for _, _, to in sent] == ["script", None]
+
+
 def test_tabs_hear_at_once_and_later_ones_ask(board, nodes):
     board.pin(hidden("5", "w1"), "run", "anna-lora-1")
     board.pin(hidden("5", "w1"), "run", "anna-lora-2")

@@ -18,8 +18,8 @@ SLOT, WIDGET, BOTTOM = 20, 24, 14
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
-    "Likeness_TrainDreamBooth": 254,
-    "Likeness_TrainLoRA": 254,
+    "Likeness_TrainDreamBooth": 358,
+    "Likeness_TrainLoRA": 358,
     "Likeness_PoseSet": 156,
     "Likeness_TrainOptions": 30,
 }

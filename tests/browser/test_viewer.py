@@ -1,0 +1,164 @@
+"""The comparison over the whole window: its keys, its focus, and pictures that come meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from likeness.tools.material import write_comparison
+from PIL import Image
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+ROWS = ["base", "one", "two"]
+COLUMNS = ["kitchen", "beach", "rain"]
+MISSING = 3  # the second model's picture of the first prompt
+FOCUS = "() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.title"
+
+RESIZE = """
+([id, height]) => {
+    app.graph.getNodeById(id).setSize([700, height])
+    app.canvas.draw(true, true)
+}
+"""
+
+
+def draw(row, column):
+    return Image.new("RGB", (768, 1024), (80 * row, 80 * column, 90))
+
+
+@pytest.fixture
+def name(server, request):
+    """A comparison that lacks a picture."""
+    name = re.sub(r"\W+", "-", request.node.name.removeprefix("test_"))[:60]
+    file = write_comparison(server.home / "output", name, ROWS, COLUMNS, draw) / "viewer.json"
+    view = json.loads(file.read_text())
+    view["drawn"][MISSING] = 0
+    file.write_text(json.dumps(view))
+    return name
+
+
+@pytest.fixture
+def number(editor, name, show):
+    """A Contact Sheet that shows it."""
+    number = editor.add("Likeness_ContactSheet", (420, 420))
+    show(editor, number)
+    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": name}
+    editor.tell("likeness.board", board)
+    return number
+
+
+@pytest.fixture
+def viewer(editor, number):
+    """The viewer, open at its grid."""
+    editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
+    editor.page.locator("dialog .lk-cell img").first.wait_for()
+    return editor.page.locator("dialog.lk-viewer")
+
+
+@pytest.fixture
+def drawn(editor, number, name):
+    """Tells of a cell that was drawn: `drawn(index)`."""
+
+    def tell(index):
+        news = {"workflow": "", "node": str(number), "name": name, "finished": False, "line": ""}
+        editor.tell("likeness.cells", {**news, "drawn": {str(index): time.time_ns() // 1_000_000}})
+
+    return tell
+
+
+def test_esc_twice_from_two_pictures_leads_to_the_grid_and_not_out(editor, viewer, expect):
+    keyboard, title = editor.page.keyboard, viewer.locator("h2")
+    viewer.locator("[data-index='0']").click(modifiers=["Shift"])
+    viewer.locator("[data-index='4']").click()
+    expect(title).to_have_text("base | one")
+    viewer.get_by_label("Model of B").focus()
+    keyboard.press("Escape")
+    expect(title).to_have_text("one · beach")
+    keyboard.press("Escape")
+    expect(viewer.locator(".lk-grid")).to_be_visible()
+    keyboard.press("c")
+    keyboard.press("Escape")
+    expect(viewer.locator(".lk-hint")).to_be_hidden()
+    expect(viewer).to_be_visible()
+    keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+
+
+def test_keys_are_heard_when_what_had_the_focus_is_drawn_anew(editor, viewer, drawn, expect):
+    page, title = editor.page, viewer.locator("h2")
+    viewer.locator("[data-index='0']").click()
+    strip = viewer.locator(".lk-model")
+    strip.first.focus()
+    drawn(0)
+    page.wait_for_function(
+        "() => document.querySelector('dialog').contains(document.activeElement)"
+    )
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text("base · beach")
+    viewer.get_by_role("button", name="Download", exact=True).focus()
+    page.keyboard.press("c")  # two pictures have no such button
+    expect(title).to_have_text("base | one")
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text("base | one")
+    expect(viewer.get_by_label("Prompt of B")).to_have_value("rain")
+
+
+def test_the_strip_of_models_fills_while_pictures_are_drawn(editor, viewer, drawn, expect):
+    viewer.locator("[data-index='0']").click()
+    strip = viewer.locator(".lk-model")
+    expect(strip.locator("img")).to_have_count(2)
+    strip.nth(2).focus()
+    drawn(MISSING)
+    expect(strip.locator("img")).to_have_count(3)
+    assert editor.page.evaluate(FOCUS) == "two"
+
+
+def test_a_picture_at_its_actual_size_is_moved_by_keys(editor, viewer, expect):
+    page, stage = editor.page, viewer.locator(".lk-stage")
+    viewer.locator("[data-index='0']").click()
+    actual = viewer.get_by_role("button", name="Actual size")
+    actual.click()
+    expect(actual).to_have_attribute("aria-pressed", "true")
+    stage.focus()
+    page.keyboard.press("PageDown")
+    page.wait_for_function("() => document.querySelector('.lk-stage').scrollTop > 100")
+    page.keyboard.press("ArrowUp")
+    expect(viewer.locator("h2")).to_have_text("base · kitchen")
+    page.keyboard.press("z")
+    expect(actual).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("ArrowDown")
+    expect(viewer.locator("h2")).to_have_text("one · kitchen")
+
+
+def test_cells_that_fit_have_no_scroll_bars(editor, number, expect):
+    grid = editor.page.locator(".lk-comparison:visible .lk-grid")
+    heights = set()
+    for height in range(850, 880):
+        editor.page.evaluate(RESIZE, [number, height])
+        editor.page.wait_for_timeout(100)
+        expect(grid.locator(".lk-cell")).to_have_count(9)
+        assert grid.evaluate("(one) => one.scrollHeight <= one.clientHeight"), height
+        heights.add(grid.evaluate("(one) => one.clientHeight"))
+    assert len(heights) > 6
+
+
+def test_there_is_nothing_to_download_before_a_picture_is_drawn(editor, server, show, expect):
+    folder = write_comparison(server.home / "output", "undrawn", ["base"], ["kitchen"], draw)
+    view = json.loads((folder / "viewer.json").read_text())
+    (folder / "viewer.json").write_text(json.dumps({**view, "drawn": [0]}))
+    number = editor.add("Likeness_ContactSheet", (420, 420))
+    show(editor, number)
+    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": folder.name}
+    editor.tell("likeness.board", board)
+    panel = editor.page.locator(".lk-comparison:visible")
+    expect(panel.locator(".lk-count")).to_have_text("0 of 1 picture")
+    panel.get_by_role("button", name="Open").click()
+    every = editor.page.get_by_role("button", name=re.compile("Download all"))
+    expect(every).to_be_disabled()
+    news = {"workflow": "", "node": str(number), "name": folder.name, "finished": False}
+    editor.tell("likeness.cells", {**news, "line": "", "drawn": {"0": 1}})
+    expect(every).to_be_enabled()
+    expect(panel.locator(".lk-count")).to_have_text("1 picture")
