@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -52,10 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # It warns at import of kernels that nothing here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        return int(given.run(given))
+        code = int(given.run(given))
+        sys.stdout.flush()
+        return code
     except LikenessError as error:
         print(f"likeness: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the output has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141
     except OSError as error:  # a full disk, a folder that may not be written to
         full = "The disk is full. Make room: the same command goes on. "
         print(f"likeness: {full if is_full(error) else ''}{error}", file=sys.stderr)

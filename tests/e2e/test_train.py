@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -449,3 +450,18 @@ def test_two_processes_learn_what_one_does_with_the_same_global_batch(
     assert one.keys() == two.keys()
     for name in one:
         assert (one[name] - two[name]).abs().max() < 1e-5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes there end in another way")
+def test_output_that_nobody_reads_to_its_end_was_told_as_an_error(tmp_path):
+    """As by `likeness schema | head -1`."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT), "schema"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 141
