@@ -61,6 +61,9 @@ PARTS = {
     "prompts encoded once, text encoder frozen": Part(
         "lora-frozen-text", Way(patch="prompts_anew")
     ),
+    "prompts kept for later runs, text encoder frozen": Part(
+        "lora-frozen-text", Way(patch="embeddings_anew")
+    ),
     "photograph and class image in one batch": Part("lora", Way(patch="one_kind_a_batch")),
     "fused AdamW": Part("lora", Way(_ADAMW, "plain_adamw"), Way(_ADAMW)),
     "8-bit Adam": Part("dreambooth", Way(_ADAMW), Way(_ADAMW8BIT)),

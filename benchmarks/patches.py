@@ -48,6 +48,13 @@ def prompts_anew() -> None:
     loop.put_away_text_encoder = lambda recipe, base: None
 
 
+def embeddings_anew() -> None:
+    """Each run encodes the prompts of its frozen text encoder."""
+    from likeness.trainers import loop
+
+    loop.kept_embeddings = lambda run, text_encoder, ids: None
+
+
 def one_kind_a_batch() -> None:
     """A photograph and its class image go through the UNet one after the other."""
     from likeness.trainers import loop
@@ -152,6 +159,7 @@ PATCHES: dict[str, Callable[[], None]] = {
         encoded_after_loading,
         latents_anew,
         prompts_anew,
+        embeddings_anew,
         one_kind_a_batch,
         waits_after_each_weight,
         plain_convolutions,
