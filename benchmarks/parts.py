@@ -55,9 +55,6 @@ _ADAMW8BIT = {"optimizer": {"name": "adamw8bit"}}
 PARTS = {
     "latents encoded once": Part("lora", Way(patch="latents_anew")),
     "latents kept for later runs": Part("lora", Way(cold=True)),
-    "photographs encoded while the base is read": Part(
-        "lora", Way(patch="encoded_after_loading", cold=True), Way(cold=True)
-    ),
     "prompts encoded once, text encoder frozen": Part(
         "lora-frozen-text", Way(patch="prompts_anew")
     ),

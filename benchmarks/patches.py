@@ -32,13 +32,6 @@ def latents_anew() -> None:
     material.encode_images = encode_images
 
 
-def encoded_after_loading() -> None:
-    """Photographs are encoded only when all of the base is there."""
-    from likeness.trainers import loop
-
-    loop.encoded_early = lambda run: nullcontext(lambda vae: None)
-
-
 def prompts_anew() -> None:
     """Prompts go through a frozen text encoder in every step."""
     from likeness.trainers import loop
@@ -156,7 +149,6 @@ def digests_anew() -> None:
 PATCHES: dict[str, Callable[[], None]] = {
     patch.__name__: patch
     for patch in (
-        encoded_after_loading,
         latents_anew,
         prompts_anew,
         embeddings_anew,

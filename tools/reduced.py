@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Likeness_Subject": {"resolution": 64},
     "Likeness_ClassImages": {"count": 2, "steps": 1},
     "Likeness_TrainLoRA": {"optimizer": "adamw"},
+    "Likeness_PromptSet": {"prompts": "study"},
     "Likeness_Matrix": {"adapters": ROWS, "with_pose": "without", "pose_rows": ""},
     "KSampler": {"steps": 2},
 }

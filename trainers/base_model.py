@@ -61,7 +61,6 @@ def load_base(
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    on_vae: Callable[[Any], None] = lambda vae: None,
 ) -> BaseModel:
     """Loads a checkpoint (.safetensors, or .ckpt without code in it) or a diffusers folder.
 
@@ -69,8 +68,8 @@ def load_base(
     overflows on some pictures and its latents would depend on the run's precision.
     `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizers`; the first that
     is not larger than the text encoder's vocabulary is taken. `prediction` ``auto`` takes what the
-    file says. The VAE is loaded first: `on_vae(vae)` is called as soon as it can compute. Tensors
-    that do not belong to the three parts (averages of the training, its schedule) are passed over.
+    file says. Tensors that do not belong to the three parts (averages of the training, its
+    schedule) are passed over.
 
     Raises:
         BaseModelError: not a base model, damaged, incomplete, or no tokenizer that fits.
@@ -78,7 +77,7 @@ def load_base(
     file = base_file.identify(Path(path))
     found_tokenizers = find_tokenizers(file.path, tokenizers)
     load = _load_folder if file.kind == "diffusers" else _load_single_file
-    unet, vae, text_encoder, found = load(file, dtype, torch.device(device), on_vae)
+    unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
     tokenizer = _fitting(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
     # Buffers that no file has, such as the positions of the text encoder, are not there yet.
@@ -103,9 +102,7 @@ def _fitting(folders: Sequence[Path], vocabulary: int, base: Path) -> CLIPTokeni
 _Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]
 
 
-def _load_single_file(
-    file: BaseFile, dtype: torch.dtype, device: torch.device, on_vae: Callable[[Any], None]
-) -> _Parts:
+def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
     state, name = read_weights(file.path), file.path.name
     base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
 
@@ -113,7 +110,6 @@ def _load_single_file(
         return _placed(ldm_names.part(state, prefix), dtype, device)
 
     vae = _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32)))
-    on_vae(vae.to(device).eval())
     return (
         _built(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
         vae,
@@ -122,9 +118,7 @@ def _load_single_file(
     )
 
 
-def _load_folder(
-    file: BaseFile, dtype: torch.dtype, device: torch.device, on_vae: Callable[[Any], None]
-) -> _Parts:
+def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
     tiny = base_file.read_config(file.path / "vae" / "config.json").get("_class_name")
     vae_class = AutoencoderTiny if tiny == "AutoencoderTiny" else AutoencoderKL
     text = file.path / "text_encoder"
@@ -146,7 +140,6 @@ def _load_folder(
         return load_part(kind, file.path / folder, dtype).to(device)
 
     vae = _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32))
-    on_vae(vae.eval())
     return (
         _built(f"UNet in {file.path}", lambda: pretrained(UNet2DConditionModel, "unet")),
         vae,

@@ -133,6 +133,11 @@ def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
     else:
         mean, deviation = output.latents, torch.zeros_like(output.latents)
     means, deviations = (mean.float() * scale).cpu(), (deviation.float() * scale).cpu()
+    if not (means.isfinite().all() and deviations.isfinite().all()):
+        raise RunFailed(
+            "The VAE gave values that are not finite for a photograph or class image, and nothing "
+            "of it was kept. Start again; if that is no help, choose another base model."
+        )
     whole = torch.contiguous_format  # and a storage of its own for each picture
     return [
         Latents(m.clone(memory_format=whole), d.clone(memory_format=whole))

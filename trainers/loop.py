@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -34,7 +32,6 @@ from .events import Emit
 from .looks import adapter_due, due, look, looks, previews, previews_due, save_on_the_way
 from .material import (
     draw_missing_class_images,
-    encoded_early,
     gather,
     photo_prompts,
     written_prompts,
@@ -111,15 +108,13 @@ def load(run: Run) -> BaseModel:
     """The base on the device; frozen weights in the precision, trained ones in fp32."""
     recipe, places, device = run.recipe, run.places, run.accelerator.device
     dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
-    read = partial(
-        load_base,
+    base = load_base(
         places.base,
         places.tokenizers,
         prediction=recipe.base.prediction,
         dtype=dtype,
         device=device,
     )
-    base = read_while_encoding(run, read) or read()
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
     fault = eight_bit_fault(device) if recipe.optimizer.name == "adamw8bit" else None
@@ -133,18 +128,6 @@ def load(run: Run) -> BaseModel:
     if recipe.compute.attention == "xformers":
         use_xformers(run, base)
     return base
-
-
-def read_while_encoding(run: Run, read: Callable[..., BaseModel]) -> BaseModel | None:
-    """The base, while photographs are encoded; None where there is no memory for both."""
-    try:
-        with encoded_early(run) as on_vae:
-            return read(on_vae=on_vae)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    release_memory()  # here the error, whose traceback holds tensors, is gone
-    return None
 
 
 def note_prompts(run: Run, base: BaseModel) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -143,47 +141,6 @@ class PhotoView:
     def pixels(self) -> np.ndarray:
         """RGB pixels (H, W, 3), uint8."""
         return load_pixels(self.photo, self.flip)
-
-
-@contextmanager
-def encoded_early(run: Run) -> Iterator[Callable[[Any], None]]:
-    """Encodes photographs into the cache while the rest of the base is read from the disk.
-
-    Gives the function to be called with the VAE. It ends with the loading: `gather` finds in the
-    cache what is there, and encodes the rest. What goes wrong here goes wrong there again.
-    """
-    loaded, threads = threading.Event(), list[threading.Thread]()
-
-    def progress(done: int, total: int) -> None:
-        if loaded.is_set():
-            raise InterruptedError
-
-    def encode(vae: Any) -> None:
-        recipe, places = run.recipe, run.places
-        with suppress(Exception):
-            encode_images(
-                vae,
-                _views(*_split(run), _sides(recipe)),
-                cache=places.cache,
-                vae_digest=recipe.base.digest or "",
-                device=run.accelerator.device,
-                batch=1,  # beside what is loaded
-                progress=progress,
-            )
-
-    def start(vae: Any) -> None:
-        threads.append(threading.Thread(target=encode, args=(vae,), daemon=True))
-        threads[-1].start()
-
-    # Several processes share the pictures out; of other devices' drivers some bear no two threads.
-    alone = run.accelerator.num_processes == 1
-    able = alone and run.accelerator.device.type in ("cpu", "cuda")
-    try:
-        yield start if able else lambda vae: None
-    finally:
-        loaded.set()
-        for thread in threads:
-            thread.join()
 
 
 def _split(run: Run) -> tuple[list[Photo], list[Photo]]:

@@ -49,7 +49,6 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     load_reduced(
         editor,
         Likeness_TrainLoRA=endless,
-        Likeness_PromptSet={"prompts": "study"},
         Likeness_Matrix={**SMALLEST, "seed": 7},
         Likeness_ContactSheet=sheet,
     )

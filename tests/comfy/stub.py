@@ -82,7 +82,7 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy_execution.graph"].get_input_info = Record
         sys.modules["comfy_execution.progress"].get_progress_state = Record
         sys.modules["comfy_execution.progress"].NodeState = Record
-        instance = types.SimpleNamespace(send_sync=lambda event, data: None)
+        instance = types.SimpleNamespace(client_id=None, send_sync=lambda *_: None)
         sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": instance})
     nowhere = {
         "get_input_directory": lambda: "nowhere",

@@ -1,16 +1,13 @@
 """Whole small runs in each way of computing them: what is learned stays the same."""
 
 import json
-import threading
-import time
 import weakref
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.trainers import base_model, checkpoint, computing, loop, material, tiers
+from likeness.trainers import checkpoint, computing, loop, tiers
 from likeness.trainers.errors import OutOfMemory, RunFailed
 from likeness.trainers.optimizers import eight_bit_fault
 from likeness.trainers.presets import preset
@@ -240,46 +237,6 @@ def test_a_whole_model_that_no_tier_can_hold_ends_a_run_before_anything_is_drawn
     with pytest.raises(OutOfMemory, match="train a LoRA"):
         loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
     assert "class images" not in stages and "load" in stages
-
-
-def test_photographs_are_encoded_while_the_unet_is_read(places, monkeypatch, tmp_path):
-    places = places.model_copy(update={"cache": tmp_path / "cache"})
-    plain = recipe("lora", name="after", prior=None)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "encoded_early", lambda run: nullcontext(lambda vae: None))
-        after = trained(plain, places.model_copy(update={"cache": tmp_path / "other"}))
-    real, seen = base_model._unet, []
-
-    def unet(state):
-        until = time.monotonic() + 20
-        while not seen and time.monotonic() < until:
-            seen.extend((tmp_path / "cache").rglob("*.safetensors"))
-            time.sleep(0.01)
-        return real(state)
-
-    monkeypatch.setattr(base_model, "_unet", unet)
-    during = trained(plain.changed(name="during"), places)
-    assert seen, "nothing was encoded before the UNet was there"
-    assert during.losses == after.losses
-
-
-def test_what_goes_wrong_while_encoding_early_is_left_to_its_own_stage(places, monkeypatch):
-    asked, escaped = [], []
-
-    def broken(*_, **__):
-        asked.append(1)
-        raise RuntimeError("CUDA out of memory")
-
-    monkeypatch.setattr(threading, "excepthook", escaped.append)
-    with monkeypatch.context() as patch:
-        patch.setattr(material, "encode_images", broken)
-        folder = prepare(recipe("lora", name="early"), places)
-        run = SimpleNamespace(
-            folder=folder, recipe=folder.recipe(), places=places, accelerator=Accelerator(cpu=True)
-        )
-        with material.encoded_early(run) as on_vae:
-            on_vae(None)
-    assert asked and not escaped
 
 
 def test_8_bit_adam_works_here():

@@ -4,6 +4,7 @@ import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,3 +265,17 @@ def test_100_000_cached_pictures_are_not_100_000_mapped_files(kl, tmp_path):
     encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
     (latents,) = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
     assert latents.mean.untyped_storage().filename is None
+
+
+def test_wrong_numbers_of_the_vae_were_kept_for_all_later_runs(tmp_path):
+    class Broken(torch.nn.Module):
+        config = SimpleNamespace(scaling_factor=1.0)
+        dtype = torch.float32
+
+        def encode(self, images):
+            return SimpleNamespace(latents=torch.full((len(images), 4, 8, 8), float("nan")))
+
+    item = SimpleNamespace(key="a", pixels=lambda: np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(RunFailed, match="not finite"):
+        encode_images(Broken(), [item], cache=tmp_path, vae_digest="d", device=torch.device("cpu"))
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -1,10 +1,8 @@
 """Parts of the loop that a CPU cannot show."""
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
-import torch
 from likeness.trainers import loop
 from likeness.trainers.errors import CheckpointError
 from likeness.trainers.presets import preset
@@ -29,20 +27,6 @@ def test_a_text_encoder_that_nothing_asks_any_more_leaves_the_device(changes, mo
     assert places == moved
 
 
-def test_a_base_for_which_there_is_no_room_beside_encoding_is_read_without(monkeypatch):
-    asked = []
-
-    def read(**given):
-        asked.append(given)
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(loop, "encoded_early", lambda run: nullcontext("on_vae"))
-    assert loop.read_while_encoding(None, read) is None
-    assert asked == [{"on_vae": "on_vae"}]
-    with pytest.raises(RuntimeError, match="damaged"):
-        loop.read_while_encoding(None, damaged)
-
-
 def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, monkeypatch):
     def load(path, state, digest):
         raise CheckpointError(f"{path.name} is damaged.")
@@ -55,7 +39,3 @@ def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, 
     assert loop.resume(run, None) == 0
     assert told[:2] == ["step-000200 is damaged.", "step-000100 is damaged."]
     assert "begins anew, from step 0" in told[2]
-
-
-def damaged(**given):
-    raise RuntimeError("damaged")
