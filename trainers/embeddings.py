@@ -7,12 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from .files import write_whole
+from .kept import read_kept, write_kept
 from .run import Run
 
 _FORMAT = "embeddings 1"  # a new number when the files' content changes meaning
@@ -27,20 +24,13 @@ class KeptEmbeddings:
 
     def read(self) -> Tensor | None:
         """The embeddings, on the CPU; None where there are none, or they are damaged."""
-        try:
-            with safe_open(self.file, "pt") as opened:
-                embeddings: Tensor = opened.get_tensor("embeddings").clone()
-                checksum = (opened.metadata() or {}).get("checksum")
-        except (OSError, SafetensorError):
-            return None
-        return embeddings if checksum == _checksum(embeddings) else None
+        found = read_kept(self.file, "embeddings")
+        return None if found is None else found[0]
 
     def write(self, embeddings: Tensor) -> None:
         """Keeps them for later runs. A disk without room costs these nothing but the time."""
-        content = embeddings.detach().cpu().contiguous()
         try:
-            data = save({"embeddings": content}, {"checksum": _checksum(content)})
-            write_whole(self.file, data, lasting=False)
+            write_kept(self.file, {"embeddings": embeddings.detach().cpu().contiguous()})
         except OSError as error:
             self.notice(
                 f"Encoded prompts cannot be kept in {self.file.parent} ({error.strerror}); this "
@@ -61,7 +51,3 @@ def kept_embeddings(run: Run, text_encoder: nn.Module, ids: Tensor) -> KeptEmbed
     text = "\n".join(map(str, [*parts, run.precision, tuple(ids.shape)]))
     key = hashlib.sha256(text.encode() + ids.cpu().numpy().tobytes()).hexdigest()
     return KeptEmbeddings(run.places.cache / "embeddings" / f"{key}.safetensors", run.note)
-
-
-def _checksum(embeddings: Tensor) -> str:
-    return hashlib.sha256(embeddings.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -16,12 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from .errors import RunFailed
-from .files import write_whole
+from .kept import read_kept, write_kept
 from .memory import is_out_of_memory
 
 HELD = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
@@ -197,22 +195,10 @@ def _file_of(cache: Path | None, vae: Any, vae_digest: str, item: LatentItem) ->
     return Path(cache) / "latents" / key[:2] / f"{key}.safetensors"
 
 
-def _checksum(latents: Latents) -> str:
-    content = latents.mean.numpy().tobytes() + latents.deviation.numpy().tobytes()
-    return hashlib.sha256(content).hexdigest()
-
-
 def _read(file: Path) -> Latents | None:
     """The content of a cache file; None if it is absent or damaged."""
-    try:
-        with safe_open(file, "pt") as opened:
-            # Copies: a tensor of the file keeps it mapped, and a system maps only so many.
-            mean, deviation = (opened.get_tensor(name).clone() for name in ("mean", "deviation"))
-            checksum = (opened.metadata() or {}).get("checksum")
-    except (OSError, SafetensorError):
-        return None
-    latents = Latents(mean, deviation)
-    return latents if checksum == _checksum(latents) else None
+    found = read_kept(file, "mean", "deviation")
+    return None if found is None else Latents(*found)
 
 
 class _Shelf:
@@ -245,10 +231,8 @@ class _Shelf:
     def _written(self, latents: Latents, file: Path | None) -> bool:
         if file is None or not self._works:
             return False
-        tensors = {"mean": latents.mean, "deviation": latents.deviation}
         try:
-            data = save(tensors, {"checksum": _checksum(latents)})
-            write_whole(file, data, lasting=False)
+            write_kept(file, {"mean": latents.mean, "deviation": latents.deviation})
         except OSError as error:
             self._works = False
             self._notice(

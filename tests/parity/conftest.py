@@ -1,8 +1,19 @@
 import numpy as np
 import pytest
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.places import Places
 from PIL import Image
+
+SHAPE = {
+    "sample_size": 16,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 2,
+    "cross_attention_dim": 32,
+    "attention_head_dim": 8,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +33,21 @@ def places(tmp_path_factory):
         checkpoints=folder / "checkpoints",
         cache=folder / "cache",
     )
+
+
+@pytest.fixture(scope="module")
+def unet():
+    """A small UNet of two levels, random."""
+    torch.manual_seed(0)
+    up = ("CrossAttnUpBlock2D", "UpBlock2D")
+    return UNet2DConditionModel(**SHAPE, up_block_types=up).eval()
+
+
+@pytest.fixture(scope="module")
+def net(unet):
+    """A ControlNet that changes something: random where training starts at zero."""
+    torch.manual_seed(1)
+    made = ControlNetModel.from_unet(unet).eval()
+    for parameter in made.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    return made

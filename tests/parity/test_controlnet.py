@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models import modeling_utils
 from likeness.comparison.controlnet import control_of, load_controlnet
 from likeness.comparison.errors import ComparisonError
@@ -11,41 +11,13 @@ from likeness.trainers import ldm_names
 from PIL import Image
 from safetensors.torch import save_file
 
-SHAPE = {
-    "sample_size": 16,
-    "block_out_channels": (32, 64),
-    "layers_per_block": 2,
-    "cross_attention_dim": 32,
-    "attention_head_dim": 8,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-}
-
-
-@pytest.fixture(scope="module")
-def unet():
-    torch.manual_seed(0)
-    up = ("CrossAttnUpBlock2D", "UpBlock2D")
-    return UNet2DConditionModel(**SHAPE, up_block_types=up).eval()
-
-
-@pytest.fixture(scope="module")
-def net(unet):
-    """A ControlNet that changes something: random where training starts at zero."""
-    torch.manual_seed(1)
-    made = ControlNetModel.from_unet(unet).eval()
-    for parameter in made.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    return made
-
 
 @pytest.fixture(scope="module")
 def places(net, tmp_path_factory):
     """The ControlNet as the ecosystem's files have it."""
     folder = tmp_path_factory.mktemp("control")
     net.save_pretrained(folder / "diffusers")
-    names = ldm_names.controlnet_names(
-        {**SHAPE, "conditioning_embedding_out_channels": (16, 32, 96, 256)}
-    )
+    names = ldm_names.controlnet_names(net.config)
     state = ldm_names.to_ldm(net.state_dict(), names, ldm_names.CONTROL)
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "a.safetensors")
     bare = {key.removeprefix(ldm_names.CONTROL): value for key, value in state.items()}
@@ -87,9 +59,7 @@ def test_loading_a_controlnet_warns_of_nothing(unet, places, monkeypatch):
 
 
 def test_a_controlnet_of_another_family_is_refused_by_name(unet, places):
-    wide = UNet2DConditionModel(
-        **{**SHAPE, "cross_attention_dim": 64}, up_block_types=("CrossAttnUpBlock2D", "UpBlock2D")
-    )
+    wide = UNet2DConditionModel(**{**unet.config, "cross_attention_dim": 64})
     with pytest.raises(ComparisonError, match=r"another family.*cross_attention_dim is 32.*is 64"):
         load_controlnet(places["ldm"], wide)
 

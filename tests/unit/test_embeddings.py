@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers import embeddings, step
+from likeness.trainers import kept, step
 from likeness.trainers.embeddings import kept_embeddings
 from likeness.trainers.recipe import Base, Recipe, TextEncoder
 from torch import nn
@@ -81,6 +81,6 @@ def test_a_full_disk_is_told_and_the_run_goes_on(run, encoded, monkeypatch):
     def write(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(embeddings, "write_whole", write)
+    monkeypatch.setattr(kept, "write_whole", write)
     assert frozen(run) is not None
     assert "No space left" in run.told[0] and "encodes them again" in run.told[0]

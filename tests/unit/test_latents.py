@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from likeness.trainers import kept
 from likeness.trainers import latents as module
 from likeness.trainers.errors import RunFailed, SubjectError
+from likeness.trainers.kept import write_kept
 from likeness.trainers.latents import encode_images
 
 CPU = torch.device("cpu")
@@ -159,7 +161,7 @@ def test_a_full_disk_is_told_once_and_the_latents_are_still_there(kl, tmp_path, 
 
     things, told = items((32, 32), (32, 32)), []
     expected = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
-    monkeypatch.setattr(module, "write_whole", full)
+    monkeypatch.setattr(kept, "write_whole", full)
     latents = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU,
                             notice=told.append)  # fmt: skip
     assert equal(latents, expected)
@@ -245,7 +247,7 @@ def test_latents_that_were_not_written_are_held(kl, tmp_path, monkeypatch):
     def full(path, data, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_whole", full)
+    monkeypatch.setattr(kept, "write_whole", full)
     monkeypatch.setattr(module, "HELD", 0)
     latents = encode_images(kl, items((32, 32)), cache=tmp_path, vae_digest="v", device=CPU)
     assert isinstance(latents[0], module.Latents)
@@ -279,3 +281,12 @@ def test_wrong_numbers_of_the_vae_were_kept_for_all_later_runs(tmp_path):
     with pytest.raises(RunFailed, match="not finite"):
         encode_images(Broken(), [item], cache=tmp_path, vae_digest="d", device=torch.device("cpu"))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_wrong_numbers_that_a_cache_has_are_encoded_again(tmp_path):
+    file = tmp_path / "a.safetensors"
+    numbers = torch.zeros(4, 8, 8)
+    write_kept(file, {"mean": numbers, "deviation": numbers + 1})
+    assert module._read(file) is not None
+    write_kept(file, {"mean": numbers * float("nan"), "deviation": numbers + 1})
+    assert module._read(file) is None

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
 from likeness.comparison.compare import Files, bound_plan, teach
 from likeness.comparison.controlnet import load_controlnet
 from likeness.comparison.errors import ComparisonError
@@ -13,14 +12,6 @@ from likeness.trainers.base_file import digest_of
 from likeness.trainers.errors import LikenessError
 from safetensors.torch import load_file, save_file
 
-SHAPE = {
-    "sample_size": 16,
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "cross_attention_dim": 32,
-    "attention_head_dim": 8,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-}
 POSED = {"rows": [{"name": "base"}], "with_pose": "with", "prompts": {"prompts": [
     {"key": "a", "text": "a dog"}]}}  # fmt: skip
 FORMS = {
@@ -28,22 +19,6 @@ FORMS = {
     "diffusion_pytorch_model.fp16.safetensors": {"variant": "fp16"},
     "diffusion_pytorch_model.bin": {"safe_serialization": False},
 }
-
-
-@pytest.fixture(scope="module")
-def unet():
-    torch.manual_seed(0)
-    up = ("CrossAttnUpBlock2D", "UpBlock2D")
-    return UNet2DConditionModel(**SHAPE, up_block_types=up).eval()
-
-
-@pytest.fixture(scope="module")
-def net(unet):
-    torch.manual_seed(1)
-    made = ControlNetModel.from_unet(unet).eval()
-    for parameter in made.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    return made
 
 
 def never(recipes, places):
