@@ -1,4 +1,4 @@
-"""The options of Train Options that came later: speed, files on the way, timesteps."""
+"""The options of Train Options that came later: speed, files on the way, timesteps, captions."""
 
 from __future__ import annotations
 
@@ -81,4 +81,24 @@ def timesteps() -> list[Option]:
     return [
         Option(low, "objective", "timestep_min"),
         Option(high, "objective", "timestep_max"),
+    ]
+
+
+def captions() -> list[Option]:
+    """How prompts are shown."""
+    return [
+        Option(
+            io.Float.Input(
+                "caption_dropout",
+                default=0.0,
+                min=0.0,
+                max=0.99,
+                step=0.01,
+                tooltip="The share of pictures that are shown without their prompt, so that "
+                "guidance keeps its other half; 0.05 to 0.1 is usual for many photographs, 0 is "
+                "off.",
+            ),
+            "objective",
+            "caption_dropout",
+        ),
     ]

@@ -34,6 +34,11 @@ def integer(high: int, seed: int, purpose: str, *indices: int) -> int:
     return int(torch.randint(high, (1,), generator=generator(seed, purpose, *indices)))
 
 
+def uniform(seed: int, purpose: str, *indices: int) -> float:
+    """A number from 0 to below 1."""
+    return float(torch.rand((), generator=generator(seed, purpose, *indices)))
+
+
 @lru_cache(maxsize=8)
 def permutation(count: int, seed: int, purpose: str, epoch: int) -> tuple[int, ...]:
     """The order of `count` things in one epoch."""

@@ -212,7 +212,9 @@ def gather(run: Run, base: BaseModel) -> Material:
         shown_classes = tuple(
             Shown(photo.views, number) for number in numbers for photo in shown_photos
         )
-    return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts))
+    dropping = recipe.objective.caption_dropout > 0
+    empty = prompts.setdefault("", len(prompts)) if dropping else None
+    return Material(shown_photos, shown_classes, shown_held_out, tuple(prompts), empty)
 
 
 def loss_weights(recipe: Recipe, photo: Photo, flip: bool = False) -> Tensor | None:

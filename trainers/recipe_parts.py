@@ -218,16 +218,19 @@ class Optimizer(Part):
 class Objective(Part):
     """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, 5 is usual; None is off.
 
-    Timesteps are drawn from `timestep_min` (the least noise) to below `timestep_max`.
+    Timesteps are drawn from `timestep_min` (the least noise) to below `timestep_max`. With the
+    probability `caption_dropout` a picture is shown under the empty prompt, the other half of
+    classifier-free guidance (arXiv:2207.12598).
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"timestep_min", "timestep_max"})
+    later: ClassVar[frozenset[str]] = frozenset({"timestep_min", "timestep_max", "caption_dropout"})
 
     min_snr_gamma: float | None = Field(None, gt=0, le=100)
     noise_offset: float = Field(0.0, ge=0, le=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
     timestep_min: int = Field(0, ge=0, le=999)
     timestep_max: int = Field(1000, ge=1, le=1000)
+    caption_dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Objective:

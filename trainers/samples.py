@@ -29,12 +29,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Material:
-    """All that is encoded once: photographs, class images, held-out photographs, prompts."""
+    """All that is encoded once: photographs, class images, held-out photographs, prompts.
+
+    `empty` is the index of the empty prompt where the recipe drops captions.
+    """
 
     photos: tuple[Shown, ...]
     classes: tuple[Shown, ...]
     held_out: tuple[Shown, ...]
     prompts: tuple[str, ...]
+    empty: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,14 @@ def _sample(
         shift = draws.gaussian((shape[0], 1, 1), seed, f"{kind} offset", step, slot)
         noise = offset_noise(noise, shift, recipe.objective.noise_offset)
     least, most = recipe.objective.timestep_min, recipe.objective.timestep_max
+    prompt, rate = shown.prompt, recipe.objective.caption_dropout
+    if material.empty is not None and draws.uniform(seed, f"{kind} caption", step, slot) < rate:
+        prompt = material.empty
     return Sample(
         latents=view.mean + view.deviation * posterior,
         noise=noise,
         timestep=least + draws.integer(most - least, seed, f"{kind} timestep", step, slot),
-        prompt=shown.prompt,
+        prompt=prompt,
         weight=(recipe.prior.weight if prior and recipe.prior else 1.0) / local,
         prior=prior,
         mask=shown.masks[flip] if shown.masks else None,

@@ -53,7 +53,7 @@ def places(tmp_path_factory):
     )
 
 
-def recipe_of(kind, text, prior, mask="none"):
+def recipe_of(kind, text, prior, mask="none", dropout=0.0):
     return Recipe().changed(
         method={"kind": kind},
         subject={"resolution": 64, "mask": mask},
@@ -61,6 +61,7 @@ def recipe_of(kind, text, prior, mask="none"):
         text_encoder={"train": text},
         schedule={"steps": STEPS},
         optimizer={"name": "adamw", "learning_rate": 1e-3},
+        objective={"caption_dropout": dropout},
         compute={"precision": "fp32"},
     )
 
@@ -152,7 +153,7 @@ def reference_losses(recipe, places):
         if recipe.text_encoder.train:
             parameters += list(base.text_encoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-2)
-    prompts = ["a photo of sks man face", *recipe.class_prompts()]
+    prompts = ["a photo of sks man face", *recipe.class_prompts(), ""]
     ids = base.tokenizer(
         prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
     ).input_ids
@@ -164,7 +165,10 @@ def reference_losses(recipe, places):
                 continue
             index = draws.pick(step, len(things), recipe.seed, f"{kind} order")
             mean, std = things[index]
-            shown.append(0 if kind == "photo" else 1 + index % (len(prompts) - 1))
+            prompt = 0 if kind == "photo" else 1 + index % (len(prompts) - 2)
+            chance = draws.uniform(recipe.seed, f"{kind} caption", step, 0)
+            dropped = chance < recipe.objective.caption_dropout
+            shown.append(len(prompts) - 1 if dropped else prompt)
             posterior = draws.gaussian((4, 8, 8), recipe.seed, f"{kind} posterior", step, 0)
             latents.append(mean + std * posterior)
             noise.append(draws.gaussian((4, 8, 8), recipe.seed, f"{kind} noise", step, 0))
@@ -192,16 +196,18 @@ def reference_losses(recipe, places):
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "prior", "mask"),
+    ("kind", "text", "prior", "mask", "dropout"),
     [
-        *itertools.product(("lora", "dreambooth"), (True, False), (ONE,), ("none",)),
-        ("lora", True, (), "none"),
-        ("lora", True, TWO, "none"),
-        ("lora", True, ONE, "file"),
+        *itertools.product(("lora", "dreambooth"), (True, False), (ONE,), ("none",), (0,)),
+        ("lora", True, (), "none", 0),
+        ("lora", True, TWO, "none", 0),
+        ("lora", True, ONE, "file", 0),
+        ("lora", True, ONE, "none", 0.5),
+        ("dreambooth", False, ONE, "none", 0.5),
     ],
 )
-def test_losses_equal_a_direct_computation(places, kind, text, prior, mask):
-    recipe, ours = our_losses(recipe_of(kind, text, prior, mask), places)
+def test_losses_equal_a_direct_computation(places, kind, text, prior, mask, dropout):
+    recipe, ours = our_losses(recipe_of(kind, text, prior, mask, dropout), places)
     theirs = reference_losses(recipe, places)
     assert len(ours) == STEPS
     assert ours == pytest.approx(theirs, abs=1e-5)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,6 +111,22 @@ def test_timesteps_are_drawn_from_the_range_that_is_asked_for():
     assert min(whole) < 100 and max(whole) > 900
     with pytest.raises(RecipeError, match="timestep_min must be below"):
         recipe(objective={"timestep_min": 700, "timestep_max": 700})
+
+
+def test_captions_are_dropped_as_often_as_asked_for_and_nothing_else_changes():
+    dropping = recipe(objective={"caption_dropout": 0.25})
+    given = replace(material(), prompts=(*material().prompts, ""), empty=2)
+    plain, some = (
+        [sample for n in range(200) for batch in step_samples(r, m, n) for sample in batch]
+        for r, m in ((recipe(), material()), (dropping, given))
+    )
+    for prior in (False, True):
+        dropped = [sample.prompt == 2 for sample in some if sample.prior is prior]
+        assert sum(dropped) / len(dropped) == pytest.approx(0.25, abs=0.08)
+    kept = [(a, b) for a, b in zip(plain, some, strict=True) if b.prompt != 2]
+    assert all(a.prompt == b.prompt for a, b in kept)
+    assert all(a.timestep == b.timestep for a, b in zip(plain, some, strict=True))
+    assert all(torch.equal(a.noise, b.noise) for a, b in zip(plain, some, strict=True))
 
 
 def test_noise_offset_shifts_channels():

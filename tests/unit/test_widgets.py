@@ -94,6 +94,7 @@ OPTIONS = {
     "save_adapter_every": ("saving.adapters_every", 13),
     "timestep_min": ("objective.timestep_min", 20),
     "timestep_max": ("objective.timestep_max", 700),
+    "caption_dropout": ("objective.caption_dropout", 0.1),
     "validate_every": ("validate_every", 9),
     "continue_from": ("continues", "anna", "a" * 64),
 }
