@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .checkpoint import State
 
@@ -17,11 +18,12 @@ def average_weights(state: State, *, text_frozen: bool) -> None:
     if average is None:
         return
     pairs = zip(state.parameters.items(), average.shadow_params, strict=True)
-    average.step(
-        # EMAModel copies what has no gradient: here from the mean to itself.
+    # EMAModel copies what has no gradient: here from the mean to itself.
+    taken: Iterator[Any] = (
         mean if text_frozen and name.startswith("text_encoder.") else parameter
         for (name, parameter), mean in pairs
     )
+    average.step(taken)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import base_file, ldm_names
@@ -81,7 +81,9 @@ def load_base(
     tokenizer = _fitting(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
     # Buffers that no file has, such as the positions of the text encoder, are not there yet.
-    unet, vae, text_encoder = (part.to(device).eval() for part in (unet, vae, text_encoder))
+    parts: list[nn.Module] = [unet, vae, text_encoder]
+    for part in parts:
+        part.to(device).eval()
     return BaseModel(unet, vae, text_encoder, tokenizer, chosen)
 
 

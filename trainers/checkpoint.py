@@ -217,9 +217,11 @@ def _group_scalars(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def _optimizer_of(
     state: State, tensors: dict[str, Tensor], scalars: dict[str, dict[str, Any]]
-) -> dict[Parameter, dict[str, Any]]:
+) -> dict[Tensor, dict[str, Any]]:
     """The optimizer's state by parameter. Raises LookupError for a name that is none."""
-    restored = {state.parameters[name]: dict(values) for name, values in scalars.items()}
+    restored: dict[Tensor, dict[str, Any]] = {}
+    for name, values in scalars.items():
+        restored[state.parameters[name]] = dict(values)
     for key, value in tensors.items():
         name, _, entry = key.rpartition("|")
         parameter = state.parameters[name]

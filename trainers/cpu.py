@@ -45,6 +45,8 @@ class MatrixConv2d(nn.Conv2d):
     At 128 x 128 pixels those are the two lowest levels of SD 1.5, which have most of its weights.
     """
 
+    padding: tuple[int, ...]  # never the name of one, see `_is_plain`
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         height, width = (
             (side + 2 * padding - kernel) // stride + 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from . import checkpoint, draws, dreambooth, lora
@@ -166,7 +166,7 @@ def set_up(run: Run, base: BaseModel, material: Material) -> Training:
     parameters = attach(recipe, base)
     base.unet.train()
     base.text_encoder.train(recipe.text_encoder.train)
-    base.vae.to("cpu")
+    put_away(base.vae)
     tier = chosen_tier(run, base, parameters)
     if tier.checkpointing:
         checkpoint_activations(base, recipe)
@@ -297,7 +297,12 @@ def put_away_text_encoder(recipe: Recipe, base: BaseModel) -> None:
     """Frees the device of the text encoder, where nothing asks it any more."""
     learns = recipe.text_encoder.train  # its weights are then in the optimizer and checkpoints
     if not (learns or recipe.objective.ema_decay):
-        base.text_encoder.to("cpu")
+        put_away(base.text_encoder)
+
+
+def put_away(model: nn.Module) -> None:
+    """Frees the device of a model that nothing asks any more."""
+    model.to("cpu")
 
 
 def advance(run: Run, training: Training, compute: Compute, step: int, *, recorded: bool) -> Tensor:

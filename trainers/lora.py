@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -67,13 +68,13 @@ def attach(
         for path, layer in _layers(model):
             _initialise(layer, seed, module_name(part, path))
             if _is_plain(layer, method):
-                layer.forward = MethodType(_forward, layer)
+                layer.forward = MethodType(_forward, layer)  # type: ignore[attr-defined]
 
 
 def _configuration(method: LoRA, targets: list[str]) -> LoraConfig:
     return LoraConfig(
         r=method.rank,
-        lora_alpha=method.rank if method.alpha is None else method.alpha,
+        lora_alpha=method.rank if method.alpha is None else method.alpha,  # type: ignore[arg-type]
         lora_dropout=method.dropout,
         target_modules=targets,
         use_dora=method.dora,
@@ -88,15 +89,25 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
             yield path, module
 
 
+def _weight(part: nn.ModuleDict) -> Parameter:
+    """The weight of a part of a layer's adapter."""
+    return cast(Parameter, part[ADAPTER].weight)
+
+
+def _base_weight(layer: LoraLayer) -> Tensor:
+    """The weight (out, in, …) beside the adapter, in fp32."""
+    return cast(Parameter, layer.get_base_layer().weight).float()
+
+
 @torch.no_grad()
 def _initialise(layer: LoraLayer, seed: int, name: str) -> None:
-    down = layer.lora_A[ADAPTER].float().weight
+    down = _weight(layer.lora_A.float())
     down.copy_(gaussian(tuple(down.shape), seed, name) / layer.r[ADAPTER])
     layer.lora_B[ADAPTER].float()  # zeros
     if ADAPTER in layer.lora_magnitude_vector:
         # peft takes the norm in the base's dtype; in 16 bits that alone would move the weights.
-        magnitude = layer.lora_magnitude_vector[ADAPTER].float().weight
-        magnitude.copy_(_row_norms(layer.get_base_layer().weight.float()).view_as(magnitude))
+        magnitude = _weight(layer.lora_magnitude_vector.float())
+        magnitude.copy_(_row_norms(_base_weight(layer)).view_as(magnitude))
 
 
 def _is_plain(layer: LoraLayer, method: LoRA) -> bool:
@@ -109,12 +120,12 @@ def _forward(self: Linear, x: Tensor) -> Tensor:
     peft takes eight kernels for it: it casts x to fp32 and, under autocast, back, and multiplies
     and adds one after the other.
     """
-    base = self.base_layer
+    base = cast(nn.Linear, self.base_layer)
     output = F.linear(x, base.weight, base.bias)  # (…, out)
     if self.disable_adapters:
         return output
-    down = F.linear(x, self.lora_A[ADAPTER].weight)  # (…, rank)
-    up = self.lora_B[ADAPTER].weight.t()  # (rank, out)
+    down = F.linear(x, _weight(self.lora_A))  # (…, rank)
+    up = _weight(self.lora_B).t()  # (rank, out)
     scale = self.scaling[ADAPTER]
     return torch.addmm(output.flatten(0, -2), down.flatten(0, -2), up, alpha=scale).view_as(output)
 
@@ -136,10 +147,10 @@ def trainable(
     for part, model in (("unet", unet), ("text_encoder", text_encoder)):
         for path, layer in _layers(model) if model is not None else ():
             name = f"{part}.{module_name(part, path)}"
-            named[f"{name}.lora_down"] = layer.lora_A[ADAPTER].weight
-            named[f"{name}.lora_up"] = layer.lora_B[ADAPTER].weight
+            named[f"{name}.lora_down"] = _weight(layer.lora_A)
+            named[f"{name}.lora_up"] = _weight(layer.lora_B)
             if ADAPTER in layer.lora_magnitude_vector:
-                named[f"{name}.magnitude"] = layer.lora_magnitude_vector[ADAPTER].weight
+                named[f"{name}.magnitude"] = _weight(layer.lora_magnitude_vector)
     return named
 
 
@@ -169,18 +180,18 @@ def export(
     (out, rank, 1…), ``alpha`` () and for DoRA ``dora_scale`` (out, 1, …).
     """
     alpha = file_alpha(method)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for part, model in (("unet", unet), ("text_encoder", text_encoder)):
         for path, layer in _layers(model) if model is not None else ():
             name = module_name(part, path)
-            down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            down, up = _weight(layer.lora_A), _weight(layer.lora_B)
             tensors[f"{name}.lora_down.weight"] = down
             tensors[f"{name}.lora_up.weight"] = up
             tensors[f"{name}.alpha"] = torch.tensor(alpha)
             if ADAPTER in layer.lora_magnitude_vector:
-                weight = layer.get_base_layer().weight.float()
+                weight = _base_weight(layer)
                 delta = _delta(weight, down, up, alpha / method.rank)
-                magnitude = layer.lora_magnitude_vector[ADAPTER].weight
+                magnitude = _weight(layer.lora_magnitude_vector)
                 tensors[f"{name}.dora_scale"] = _dora_scale(weight, delta, magnitude)
     return {name: tensor.detach().float() for name, tensor in tensors.items()}
 
@@ -218,7 +229,7 @@ def apply(
         weights[module].copy_(merged(weights[module].float(), adapter, strength))
 
 
-def _weights(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Parameter]:
+def _weights(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Tensor]:
     return {
         module_name(part, path): module.weight
         for part, model in (("unet", unet), ("text_encoder", text_encoder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -20,7 +21,7 @@ def build_optimizer(
 
     8-bit Adam and Prodigy come from optional packages (`packages.require_packages`).
     """
-    common = {
+    common: dict[str, Any] = {
         "betas": (spec.beta1, spec.beta2),
         "eps": spec.epsilon,
         "weight_decay": spec.weight_decay,
@@ -30,7 +31,7 @@ def build_optimizer(
 
         # It waits for the GPU after each weight, for states that are paged to the host. These are
         # not, and its kernels follow each other on the default stream.
-        optimizer.sync_gpu = lambda tensor: None
+        optimizer.sync_gpu = lambda t: None
         return AdamW8bit(groups, **common)
     if spec.name == "prodigy":
         from prodigyopt import Prodigy

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
@@ -207,7 +207,7 @@ class _Artist:
 
     def __exit__(self, *_: object) -> None:
         if self.exact:
-            self.base.unet.to(self._dtype)
+            self.base.unet.to(self._dtype)  # type: ignore[arg-type]  # diffusers wraps `to`
 
     def together(self, todo: Sequence[int]) -> Sequence[int]:
         """Those at the beginning of `todo` that are drawn together."""
@@ -284,7 +284,7 @@ class _Artist:
     def _latents(self, indices: Sequence[int]) -> Tensor:
         positive, negative = self.texts
         seeds = [draws.derive(self.prior.seed, "class image", index) for index in indices]
-        half = nullcontext()
+        half: AbstractContextManager[Any] = nullcontext()
         if self.cuda and not self.exact and not self._is_recorded():
             half = torch.autocast("cuda", torch.float16)  # a recorded one has its own
         with half:
