@@ -120,7 +120,9 @@ def find_encoders(
     """
     found: list[Encoder] = []
     missing: list[str] = []
-    for find in (*_own(files, device, picture), *(partial(find, picture) for find in more)):
+    own = _own(files, device, picture)
+    finders: list[Callable[[], Encoder | None]] = [*own, *(partial(find, picture) for find in more)]
+    for find in finders:
         try:
             encoder = find()
         except MissingEncoder as error:
