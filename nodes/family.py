@@ -64,7 +64,7 @@ class Miniature(supported_models.SD15):
         "model_channels": 64,
         "context_dim": 128,
     }
-    latent_format = Latents
+    latent_format: Any = Latents  # ComfyUI puts an object of it in its place
     tokenizer: ClassVar[Path]
 
     def get_model(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
