@@ -58,7 +58,7 @@ class JudgeEncoder:
     def likeness(self, a: Vectors, b: Vectors) -> Values:
         """Cosines of identities, (n, m)."""
         alike = a[:, :_IDENTITY].astype(np.float64) @ b[:, :_IDENTITY].astype(np.float64).T
-        return np.where(np.isnan(a).any(1)[:, None], 0.0, alike)
+        return np.where(np.isnan(a).any(1, keepdims=True), 0.0, alike)
 
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
         """The share (n,) of what a prompt asks for that its picture shows; 0 for nobody."""

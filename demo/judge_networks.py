@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ def heads_of(pictures: Tensor, joints: Tensor) -> Tensor:
     theta[:, 0, 0], theta[:, 1, 1] = 2 * half / aspect[0], 2 * half
     theta[:, :, 2] = 2 * nose - 1
     theta[:, 1, 2] -= 0.5 * half  # there is more above the nose than below
-    grid = F.affine_grid(theta, (len(joints), 3, FACE, FACE), align_corners=False)
+    grid = F.affine_grid(theta, [len(joints), 3, FACE, FACE], align_corners=False)
     given = pictures.float()
     return F.grid_sample(given, grid, padding_mode="border", align_corners=False)
 
@@ -149,7 +150,8 @@ class ConvolutionJudge(nn.Module):
         sixteenth = self.to_sixteenth(eighth)
         scales = zip(self.lateral, (quarter, eighth, sixteenth), strict=True)
         size = quarter.shape[2:]
-        joined = sum(F.interpolate(conv(x), size, mode="bilinear") for conv, x in scales)
+        resized = (F.interpolate(conv(x), size, mode="bilinear") for conv, x in scales)
+        joined = cast(Tensor, sum(resized))
         joints = _centres(self.maps(F.silu(joined)).float())
         face = self.face(heads_of(seen, joints))
         features = torch.cat((self.near(eighth), self.far(sixteenth), face), dim=1)

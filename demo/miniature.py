@@ -90,7 +90,7 @@ def widened(vae: AutoencoderTiny) -> AutoencoderTiny:
     for name, weights in wide.state_dict().items():
         kept = tuple(slice(length) for length in state[name].shape)
         weights.zero_()[kept] = state[name]
-    return wide.to(vae.device, vae.dtype)
+    return wide.to(vae.device, vae.dtype)  # type: ignore[arg-type]  # diffusers wraps `to`
 
 
 def new_text_encoder() -> CLIPTextModel:
@@ -120,7 +120,7 @@ def settle_unseen(text_encoder: CLIPTextModel) -> None:
     Left as they began, such rows are noise that the model has never met; so they are words that
     mean nothing yet.
     """
-    rows = text_encoder.get_input_embeddings().weight
+    rows = text_encoder.get_input_embeddings().get_parameter("weight")
     spoken = [WORDS.index(word) for word in WORDS if word != TOKEN]
     unseen = torch.ones(len(rows), dtype=torch.bool)
     unseen[[*spoken, len(rows) - 2, len(rows) - 1]] = False  # not the start and the end either

@@ -32,7 +32,7 @@ from .pretrain_data import Pool, bodies, choose, load, people, with_latents
 from .pretrain_hints import beside_skeletons
 from .pretrain_hints import hints as draw_hints
 from .pretrain_loop import Course, Losses, Say, Task, train
-from .pretrain_parts import began_trained, load_part, load_vae, save_part
+from .pretrain_parts import began_trained, load_part, load_vae, placed, save_part
 from .pretrain_shards import draw_missing
 from .pretrain_vae import tiled, to_pixels
 
@@ -118,12 +118,12 @@ class Run:
         vae = self.vae()
         unet, text_encoder = miniature.new_unet(), miniature.new_text_encoder()
         unet.set_attn_processor(AttnProcessor())  # the fused one is slower at this size
-        return unet.to(self.device), text_encoder.to(self.device), vae
+        return placed(unet, self.device), placed(text_encoder, self.device), vae
 
     def vae(self) -> AutoencoderTiny:
         """The VAE that was trained, as wide as it was."""
         vae = load_vae(self.parts / "vae.safetensors").requires_grad_(False)
-        return vae.to(self.device, memory_format=torch.channels_last)
+        return placed(vae, self.device, torch.channels_last)
 
     def lanes(self) -> int:
         """Batches that a step computes side by side: one for each core of a CPU."""
@@ -168,7 +168,7 @@ def _vae(run: Run) -> bool:
     vae = load_vae(part) if led else miniature.new_vae(*run.scale.widths)
     if not led:
         pretrain_vae.initialise(vae)
-    vae = vae.to(run.device, memory_format=torch.channels_last)
+    vae = placed(vae, run.device, torch.channels_last)
     pools = load(run.shards, run.pictures, ["pixels", "joints"], run.device)
     course, crop = run.course("vae"), run.scale.crop
 
@@ -192,11 +192,11 @@ def _vae(run: Run) -> bool:
 
 
 def _text_encoder(run: Run) -> bool:
-    text_encoder = miniature.new_text_encoder().to(run.device)
+    text_encoder = placed(miniature.new_text_encoder(), run.device)
     part = run.parts / "text_encoder.safetensors"
     if not load_part(part, text_encoder, missing_ok=True):
         pretrain_text.initialise(text_encoder)
-    reader = pretrain_text.Reader().to(run.device)
+    reader = placed(pretrain_text.Reader(), run.device)
     pools = people(load(run.shards, run.pictures, ["ids", "facts", "joints", "traits"], run.device))
     course = run.course("text_encoder")
 
@@ -240,7 +240,7 @@ def _controlnet(run: Run) -> bool:
     unet, text_encoder, vae = run.models()
     load_part(run.parts / "unet.safetensors", unet)
     load_part(run.parts / "text_encoder.safetensors", text_encoder)
-    controlnet = miniature.new_controlnet(unet).to(run.device)
+    controlnet = placed(miniature.new_controlnet(unet), run.device)
     part = run.parts / "controlnet.safetensors"
     load_part(part, controlnet, missing_ok=True)
     for frozen in (unet, text_encoder):
@@ -280,7 +280,7 @@ def _controlnet(run: Run) -> bool:
 
 
 def _judge(run: Run, name: str, architecture: str) -> bool:
-    network = ARCHITECTURES[architecture]().to(run.device, memory_format=torch.channels_last)
+    network = placed(ARCHITECTURES[architecture](), run.device, torch.channels_last)
     part = run.parts / f"{name}.safetensors"
     load_part(part, network, missing_ok=True)
     vae = run.vae() if (run.parts / "vae.safetensors").is_file() else None

@@ -42,7 +42,7 @@ class Batches:
         rows = torch.from_numpy((first[:, None] + np.arange(GROUP)).reshape(-1))
         rows = rows.to(pool["pixels"].device)
         keys = [key for key in ("traits", "joints", "latents") if key in pool.tensors]
-        batch = {key: pool[key][rows].float() for key in keys}
+        batch: Batch = {key: pool[key][rows].float() for key in keys}
         batch["facts"] = pool["facts"][rows].long()
         batch["pictures"] = to_unit(pool["pixels"][rows])
         if self._vae is not None:  # and then the pools have latents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderTiny
@@ -14,6 +15,8 @@ from ..trainers.errors import BaseModelError
 from ..trainers.files import write_whole
 from ..trainers.weights import read_weights, write_weights
 from . import miniature
+
+Model = TypeVar("Model", bound=Module)
 
 
 def save_part(path: Path, model: Module) -> None:
@@ -49,6 +52,13 @@ def load_part(path: Path, model: Module, *, missing_ok: bool = False) -> bool:
     except RuntimeError as error:
         raise BaseModelError(f"{path} does not fit this code's {path.stem}: {error}") from None
     return True
+
+
+def placed(
+    model: Model, device: torch.device, layout: torch.memory_format = torch.preserve_format
+) -> Model:
+    """The model on a device, the weights of its convolutions in a layout."""
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch lacks it
 
 
 def began_trained(folder: Path, part: Path) -> bool:

@@ -34,7 +34,7 @@ SPREAD = 0.5  # deviation of new embeddings
 def initialise(text_encoder: CLIPTextModel) -> None:
     """Makes words as different as they are large: CLIP's own small embeddings (0.02) vanish beside
     what the layers add, and a UNet cannot tell a forest from an office then."""
-    text_encoder.get_input_embeddings().weight.normal_(0, SPREAD)
+    text_encoder.get_input_embeddings().get_parameter("weight").normal_(0, SPREAD)
 
 
 class Reader(nn.Module):

@@ -16,7 +16,7 @@ from ..trainers import ldm_names
 if TYPE_CHECKING:
     import torch
 
-_FULL = {
+_FULL: dict[str, dict[str, Any]] = {
     "unet": {
         "sample_size": 64,
         "block_out_channels": (320, 640, 1280, 1280),
@@ -28,7 +28,7 @@ _FULL = {
     "vae": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
     "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
 }
-_TINY = {
+_TINY: dict[str, dict[str, Any]] = {
     "unet": {
         "sample_size": 16,
         "block_out_channels": (32, 64),
@@ -97,9 +97,10 @@ def write_random_miniature(folder: Path, *, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet, vae = miniature.new_unet(), miniature.new_vae()
+        last = vae.decoder.layers[-1]
         with torch.no_grad():
-            vae.decoder.layers[-1].weight.mul_(20)  # a new one decodes everything to near black
-            vae.decoder.layers[-1].bias.fill_(0.5)
+            last.get_parameter("weight").mul_(20)  # a new one decodes everything to near black
+            last.get_parameter("bias").fill_(0.5)
         miniature.save_miniature(
             folder / weights.CHECKPOINT,
             unet=unet,
@@ -139,9 +140,14 @@ def _text(config: dict[str, Any], vocabulary: int) -> dict[str, torch.Tensor]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     heads = max(1, config["hidden_size"] // 64)
-    ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
     text = CLIPTextModel(
-        CLIPTextConfig(vocab_size=vocabulary, num_attention_heads=heads, **ends, **config)
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            num_attention_heads=heads,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            **config,
+        )
     )
     weights = {key: value for key, value in text.state_dict().items() if "position_ids" not in key}
     return ldm_names.to_ldm(weights, ldm_names.text_names(weights), ldm_names.TEXT)
