@@ -30,7 +30,7 @@ from ..trainers.recipe import Recipe
 from ..trainers.runs import RunFolder
 from ..trainers.stripped import strip_prompts
 from ..trainers.subject import read_subject
-from ..trainers.tensor_file import read_header
+from ..trainers.tensor_file import header_with, read_header
 from .errors import ComparisonError
 from .reading import read_json
 from .row_means import means_of, newest_comparison
@@ -186,11 +186,8 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
     if scores:
         new[SCORES] = json.dumps(scores)
     with file:
-        begin = file.read(8)
-        header = file.read(int.from_bytes(begin, "little"))
-        if new != old:
-            begin, header = _header(header, new)
-        archive.add_stream(f"{_name(path)}.safetensors", [BytesIO(begin + header), file])
+        begin = b"" if new == old else header_with(file, new)
+        archive.add_stream(f"{_name(path)}.safetensors", [BytesIO(begin), file])
     recipe = _parsed(new.get(RECIPE) or new.get(STRIPPED) or "")
     if isinstance(recipe, dict):  # none, or damaged
         text = json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False)
@@ -206,14 +203,6 @@ def _without_folders(text: str) -> str:
 
 def _scores_of(shared: Shared) -> dict[str, float]:
     return means_of(shared.comparison, digest_of(shared.adapter)) if shared.comparison else {}
-
-
-def _header(header: bytes, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """Length and text of a safetensors header with other metadata; tensors stay where they are."""
-    table = {**json.loads(header), "__metadata__": dict(sorted(metadata.items()))}
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little"), text
 
 
 def _name(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Safetensors files: the header read within bounded memory, the whole as reproducible bytes.
+"""Safetensors files: the header read within bounded memory and written as reproducible bytes.
 
 Layout (github.com/huggingface/safetensors): 8 bytes with the header's length, little endian; the
 header, a JSON object; then the tensors' bytes, to the end of the file.
@@ -100,6 +100,29 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def header_bytes(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a file before its tensors; equal arguments give equal bytes.
+
+    `entries` by tensor name, in the order of the file: dtype, shape and data_offsets. The metadata
+    is sorted, and the header ends at a multiple of 8 bytes, as the tensors are to be aligned.
+    """
+    table = {"__metadata__": dict(sorted(metadata.items())), **entries}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def header_with(file: BinaryIO, metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the tensors of an open file, with other metadata than it has.
+
+    Leaves `file` at the first byte of its tensors, which stay as they are. The file is one that
+    `read_header` has read.
+    """
+    entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    entries.pop("__metadata__", None)
+    return header_bytes(entries, metadata)
+
+
 def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """A file's bytes; equal arguments give equal bytes.
 
@@ -112,10 +135,4 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
     start = 8 + int.from_bytes(plain[:8], "little")
     digest = hashlib.sha256(plain[start:]).hexdigest()
     hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
-    whole = {
-        "__metadata__": dict(sorted({**metadata, **hashes}.items())),
-        **json.loads(plain[8:start]),
-    }
-    header = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + plain[start:]
+    return header_bytes(json.loads(plain[8:start]), {**metadata, **hashes}) + plain[start:]

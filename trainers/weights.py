@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import struct
@@ -20,6 +19,7 @@ from torch import Tensor
 from .errors import BaseModelError, OutOfSpace, RunFailed
 from .files import replace, sync_folder
 from .memory import is_out_of_memory
+from .tensor_file import header_bytes
 
 _NAMES = {torch.float16: "F16", torch.float32: "F32"}
 _MARGIN = 16 << 20  # bytes left free on the disk
@@ -128,19 +128,15 @@ def holds(
 def _header(
     tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> tuple[bytes, int]:
-    """The file's first bytes (see `tensor_file`), and the size of the whole."""
-    entries: dict[str, object] = {
-        "__metadata__": dict(sorted({**metadata, "format": "pt"}.items()))
-    }
-    end = 0
+    """The file's first bytes, and the size of the whole."""
+    entries, end = dict[str, object](), 0
     for name in _order(tensors):
         kind = _kept(tensors[name], dtype)
         begin, end = end, end + tensors[name].numel() * kind.itemsize
         shape = list(tensors[name].shape)
         entries[name] = {"dtype": _NAMES[kind], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, 8 + len(text) + end
+    header = header_bytes(entries, {**metadata, "format": "pt"})
+    return header, len(header) + end
 
 
 def _order(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 from likeness.trainers import tensor_file
-from likeness.trainers.tensor_file import read_header, serialise
-from safetensors.torch import save_file
+from likeness.trainers.tensor_file import header_with, read_header, serialise
+from safetensors.torch import load_file, save_file
 
 
 def raw(path: Path, header: object, data: bytes = b"") -> Path:
@@ -35,6 +35,20 @@ def test_serialised_bytes_are_read_by_the_library(tmp_path: Path) -> None:
         assert torch.equal(file.get_tensor("a"), torch.arange(3.0))
         assert file.metadata().items() >= {"z": "é\n", "a": "1"}.items()
     assert read_header(tmp_path / "x").metadata["z"] == "é\n"
+
+
+@pytest.mark.parametrize("old", [None, {"note": "as it was", "gone": "1"}])
+def test_a_header_with_other_metadata_leaves_the_tensors(
+    tmp_path: Path, old: dict[str, str] | None
+) -> None:
+    tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7, dtype=torch.int64)}
+    save_file(tensors, tmp_path / "x", old)
+    with open(tmp_path / "x", "rb") as file:
+        (tmp_path / "y").write_bytes(header_with(file, {"z": "é", "note": "new"}) + file.read())
+    assert list(read_header(tmp_path / "y").metadata.items()) == [("note", "new"), ("z", "é")]
+    found = load_file(tmp_path / "y")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize(
