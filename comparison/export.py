@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +21,7 @@ from PIL import Image
 from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata
 from ..trainers.base_file import digest_of
 from ..trainers.errors import AdapterError, SubjectError
-from ..trainers.files import replace
+from ..trainers.files import whole_file
 from ..trainers.masks import ENDING
 from ..trainers.pictures import open_picture
 from ..trainers.recipe import Recipe
@@ -117,18 +115,11 @@ def export(
     """
     if target.exists():
         raise ComparisonError(f"{target} exists: move it, or name another file with --to.")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
-            names = _fill(_Archive(archive), shared, workflow, photographs, prompts)
-        replace(partial, target)
+        with whole_file(target) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+            return _fill(_Archive(archive), shared, workflow, photographs, prompts)
     except OSError as error:
         raise ComparisonError(f"{target} cannot be written: {error.strerror}.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return names
 
 
 def _fill(

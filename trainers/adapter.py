@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from .adapter_names import (
 )
 from .base_file import PICKLES, identify, prediction_of
 from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
-from .files import is_full, replace, sync_folder
+from .files import is_full, whole_file
 from .recipe import Recipe, recipe_from_json
 from .tensor_file import MEGABYTE, Header, read_header, serialise
 
@@ -62,14 +62,7 @@ def save_adapter(
         if path.read_bytes() == content:
             return
         raise NameTaken(f"{path} exists and is another adapter. Move it, or choose a name.")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        _write(partial, content)
-        _compare(partial, stored)
-        replace(partial, path)
-        sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    _write(path, content, stored)
 
 
 def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
@@ -88,19 +81,17 @@ def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     return stored
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, stored: Mapping[str, Tensor]) -> None:
     need = len(content)
     try:
         free = shutil.disk_usage(path.parent).free
         if free < need + MEGABYTE:
             raise OSError(errno.ENOSPC, "No space left")
-        with open(path, "wb") as file:
+        with whole_file(path, alone=True, check=partial(_compare, tensors=stored)) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         if not is_full(error):
-            raise AdapterError(f"{path} cannot be written: {error.strerror}.") from error
+            raise AdapterError(f"{path} cannot be written: {error.strerror or error}.") from error
         raise OutOfSpace(
             f"{path.parent} has no room for the adapter: it takes {need / MEGABYTE:.1f} MB, "
             f"{free / MEGABYTE:.1f} MB are free. Make room and run again: training goes on from "

@@ -12,7 +12,10 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -36,24 +39,46 @@ def replace(source: Path, target: Path) -> None:
             time.sleep(0.05)
 
 
-def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
-    """Writes `data` beside `path`, to the disk, and then renames: no reader meets half a file.
+@contextmanager
+def whole_file(
+    path: Path,
+    *,
+    lasting: bool = True,
+    alone: bool = False,
+    check: Callable[[Path], object] = lambda partial: None,
+) -> Iterator[BinaryIO]:
+    """A new file to write, which gets the name `path` when the block ends without an error.
 
-    Makes the folder. With `lasting` False a power cut may still take the new name away, which is
-    right for a cache. Raises OSError (see `is_full`) and leaves nothing behind.
+    Makes the folder. Until then the file has a hidden name beside `path`, so no reader meets half
+    a file, and after an error nothing is left behind. Raises OSError (see `is_full`).
+
+    Args:
+        lasting: if false, a power cut may still take the new name away: right for a cache.
+        alone: no other process writes `path`, so what a killed one left of it is replaced: large
+            files would else fill the disk.
+        check: called with the path of the bytes on the disk before they get their name.
     """
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    number = "" if alone else f".{secrets.token_hex(4)}"
+    partial = path.with_name(f".{path.name}{number}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        check(partial)
         replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the error before says more
+            partial.unlink(missing_ok=True)
     if lasting:
         sync_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
+    """Writes `data` as a `whole_file`. Raises OSError."""
+    with whole_file(path, lasting=lasting) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def write_between_marks(page: Path, name: str, text: str) -> None:

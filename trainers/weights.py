@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import BaseModelError, OutOfSpace, RunFailed
-from .files import replace, sync_folder
+from .files import make_folder, whole_file
 from .memory import is_out_of_memory
 from .tensor_file import header_bytes
 
@@ -91,25 +91,18 @@ def write_weights(
         OutOfSpace: the disk has no room for it.
         RunFailed: a weight is not finite in `dtype`, or the disk gave back other values.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     header, size = _header(tensors, dtype, metadata)
     _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free - _MARGIN)
-    partial = path.with_name(f".{path.name}.partial")  # what a killed process left is replaced
+    compare = partial(_compare, tensors=tensors, dtype=dtype)
     try:
-        with partial.open("wb") as file:
+        with whole_file(path, alone=True, check=compare) as file:
             file.write(header)
             for _, tensor in _converted(tensors, dtype):
                 file.write(tensor.numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        _compare(partial, tensors, dtype)
-        replace(partial, path)
-        sync_folder(path.parent)
     except OSError as error:
         _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free)
         raise RunFailed(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def holds(

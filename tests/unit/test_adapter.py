@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from likeness.trainers import adapter
+from likeness.trainers import adapter, files
 from likeness.trainers.adapter import (
     AdapterInfo,
     describe,
@@ -88,7 +88,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch) -> 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(adapter.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OutOfSpace, match="Make room"):
         save_adapter(tmp_path / "a.safetensors", tensors(), {})
     assert os.listdir(tmp_path) == []
@@ -105,7 +105,7 @@ def test_a_disk_that_fails_is_not_called_full(tmp_path: Path, monkeypatch) -> No
     def fails(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(adapter.os, "fsync", fails)
+    monkeypatch.setattr(files.os, "fsync", fails)
     with pytest.raises(AdapterError, match="Input/output error"):
         save_adapter(tmp_path / "a.safetensors", tensors(), {})
     with pytest.raises(AdapterError, match="cannot be written"):

@@ -36,6 +36,31 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_file_whose_check_fails_does_not_get_its_name(tmp_path):
+    files.write_whole(tmp_path / "a", "old")
+
+    def refuse(partial):
+        assert partial.read_text() == "new"  # closed, so all of it can be read
+        raise ValueError("other bytes")
+
+    with (
+        pytest.raises(ValueError, match="other bytes"),
+        files.whole_file(tmp_path / "a", check=refuse) as file,
+    ):
+        file.write(b"new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_a_killed_process_left_of_a_large_file_is_replaced(tmp_path):
+    killed = [files.whole_file(tmp_path / "a", alone=True) for _ in range(2)]
+    for one in killed:
+        one.__enter__().write(b"half")  # and never goes on
+    assert len(list(tmp_path.iterdir())) == 1
+    with files.whole_file(tmp_path / "a", alone=True) as file:
+        file.write(b"3")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"3"]
+
+
 def test_a_file_that_another_program_has_open_is_replaced_when_it_is_let_go(tmp_path, monkeypatch):
     held, real = [1, 2, 3], os.replace
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from likeness.trainers import weights
+from likeness.trainers import files, weights
 from likeness.trainers.errors import BaseModelError, OutOfSpace, RunFailed
 from likeness.trainers.tensor_file import read_header
 from likeness.trainers.weights import read_weights, write_weights
@@ -60,7 +60,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
 
 def test_a_disk_that_gives_back_other_values_is_an_error(tmp_path, monkeypatch):
     path, replaced = tmp_path / "a.safetensors", []
-    real = weights.os.fsync
+    real = files.os.fsync
 
     def flip_a_bit(handle):
         real(handle)
@@ -70,7 +70,7 @@ def test_a_disk_that_gives_back_other_values_is_an_error(tmp_path, monkeypatch):
         written.write_bytes(content)
         replaced.append(written)
 
-    monkeypatch.setattr(weights.os, "fsync", flip_a_bit)
+    monkeypatch.setattr(files.os, "fsync", flip_a_bit)
     with pytest.raises(RunFailed, match="other values"):
         write_weights(path, TENSORS, torch.float32, {})
     assert replaced
