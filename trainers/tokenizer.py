@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import BaseModelError, RunFailed
+from .files import write_whole
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -97,10 +97,9 @@ def keep_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
         return
     folder = checkpoint.with_name(f"{checkpoint.stem}_tokenizer")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
             if (file := Path(tokenizer.name_or_path, name)).is_file():
-                shutil.copyfile(file, folder / name)
+                write_whole(folder / name, file.read_bytes())
     except OSError as error:
         raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from error
 

@@ -1,5 +1,6 @@
 """The tokenizer is found on this machine or the message says where it was looked for."""
 
+import errno
 import json
 import shutil
 
@@ -87,6 +88,18 @@ def test_a_tokenizer_that_cannot_be_kept_is_an_error(tmp_path):
     (tmp_path / "tuned_tokenizer").write_bytes(b"a file in the way")
     with pytest.raises(RunFailed, match="tuned_tokenizer cannot be written"):
         keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+
+
+def test_a_full_disk_leaves_no_half_tokenizer_beside_a_checkpoint(tmp_path, monkeypatch):
+    write_small_tokenizer(tmp_path / "base_tokenizer")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunFailed, match="No space left"):
+        keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+    assert not [file for file in (tmp_path / "tuned_tokenizer").rglob("*") if file.is_file()]
 
 
 @pytest.fixture
