@@ -118,7 +118,8 @@ def make_folder(folder: Path) -> None:
     """Makes a folder and those above it that are missing, each safe from a power cut."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    if folder.parent != folder:  # else a drive that is not there
+        make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
 

@@ -79,6 +79,13 @@ def test_a_file_that_another_program_has_open_is_replaced_when_it_is_let_go(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_drive_that_is_gone_is_an_error_of_the_disk(monkeypatch):
+    """Its root has no parent but itself."""
+    monkeypatch.setattr(files.Path, "is_dir", lambda path: False)
+    with pytest.raises(OSError):
+        files.make_folder(files.Path("/gone/folder"))
+
+
 def test_a_folder_takes_the_place_of_another_whole(tmp_path):
     for name in ("partial", "target"):
         (tmp_path / name).mkdir()
