@@ -15,7 +15,7 @@ from . import __version__
 from .comparison import terminal as comparison
 from .trainers import terminal as trainers
 from .trainers.errors import LikenessError
-from .trainers.files import is_full
+from .trainers.files import is_disk_full
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:  # a full disk, a folder that may not be written to
         full = "The disk is full. Make room: the same command goes on. "
-        print(f"likeness: {full if is_full(error) else ''}{error}", file=sys.stderr)
+        print(f"likeness: {full if is_disk_full(error) else ''}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -33,12 +33,12 @@ def apply_adapter(
     `path` is a file, or a diffusers folder. Raises LikenessError if it is damaged, or any of its
     tensors has no place on this model.
     """
-    if is_full(path):
+    if is_full_fine_tune(path):
         return _interpolate(model, clip, path, strengths)
     return _add_lora(model, clip, path, strengths)
 
 
-def is_full(path: Path) -> bool:
+def is_full_fine_tune(path: Path) -> bool:
     """Whether this is a full fine-tune. Raises LikenessError for a damaged file."""
     return path.is_dir() or any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path))
 

@@ -197,12 +197,12 @@ class KeepCell(io.ComfyNode):
         path, image = job.files[job.missing[number]], picture_of(picture)
         WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
         forget_progress(job.node_id)
-        last = number + 1 < len(job.missing) and _variant(job, number + 1) != _variant(job, number)
         left = len(job.missing) - number - 1
-        if last:
+        variant_ends = left > 0 and _variant(job, number + 1) != _variant(job, number)
+        if variant_ends:
             unload_patched()
-        keep_apart(last)  # the weights of the next variant
-        if last or not left:  # not after each cell: the next one would ask for the same pages again
+        keep_apart(variant_ends)  # the weights of the next variant
+        if variant_ends or not left:  # not each time: the next cell would ask for the pages again
             trim_heap()  # else the freed weights of earlier variants add up
         progress = Progress(job.node_id)
         progress.show(len(job.files) - left, len(job.files), image)

@@ -25,7 +25,7 @@ from .adapter_names import (
 )
 from .base_file import PICKLES, identify, prediction_of
 from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
-from .files import is_full, whole_file
+from .files import is_disk_full, whole_file
 from .recipe import Recipe, recipe_from_json
 from .tensor_file import MEGABYTE, Header, read_header, serialise
 
@@ -90,7 +90,7 @@ def _write(path: Path, content: bytes, stored: Mapping[str, Tensor]) -> None:
         with whole_file(path, alone=True, check=partial(_compare, tensors=stored)) as file:
             file.write(content)
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise AdapterError(f"{path} cannot be written: {error.strerror or error}.") from error
         raise OutOfSpace(
             f"{path.parent} has no room for the adapter: it takes {need / MEGABYTE:.1f} MB, "

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .errors import CheckpointError, OutOfSpace
-from .files import is_full, make_folder, move_folder, remove_folder, sync_file, write_whole
+from .files import is_disk_full, make_folder, move_folder, remove_folder, sync_file, write_whole
 
 VERSION = 1
 
@@ -71,7 +71,7 @@ def save(
         move_folder(partial, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        kind = OutOfSpace if is_full(error) else CheckpointError
+        kind = OutOfSpace if is_disk_full(error) else CheckpointError
         raise kind(
             f"The checkpoint after step {step} could not be written to {checkpoints}: {error}. "
             "Earlier ones are kept: make room and start again, and the run goes on from there."

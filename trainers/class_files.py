@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import OutOfSpace, SubjectError
-from .files import is_full, write_whole
+from .files import is_disk_full, write_whole
 from .subject import Photo
 
 _PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -157,7 +157,7 @@ def write(path: Path, data: bytes | str) -> None:
     try:
         write_whole(path, data, lasting=False)
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         raise OutOfSpace(
             f"The disk is full at {path}; make room and start again: what is drawn stays."

@@ -50,7 +50,7 @@ def whole_file(
     """A new file to write, which gets the name `path` when the block ends without an error.
 
     Makes the folder. Until then the file has a hidden name beside `path`, so no reader meets half
-    a file, and after an error nothing is left behind. Raises OSError (see `is_full`).
+    a file, and after an error nothing is left behind. Raises OSError (see `is_disk_full`).
 
     Args:
         lasting: if false, a power cut may still take the new name away: right for a cache.
@@ -149,7 +149,7 @@ def _aside(folder: Path) -> Path:
     return aside
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that the disk, or the user's share of it, is full."""
     number = getattr(error, "errno", None)
     return number in _FULL or (number is None and bool(_FULL_TEXT.search(str(error))))

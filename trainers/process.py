@@ -26,7 +26,7 @@ from .errors import (
     RunFailed,
 )
 from .events import Emit, EventWriter
-from .files import is_full
+from .files import is_disk_full
 from .memory import is_out_of_memory, memory_advice, stay_on_the_gpu
 from .runs import RunFolder, busy_text
 
@@ -130,7 +130,7 @@ def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[No
     except Timeout:
         raise RunBusy(busy_text(folder)) from None
     except (OSError, NotImplementedError) as error:
-        kind = OutOfSpace if is_full(error) else RunFailed
+        kind = OutOfSpace if is_disk_full(error) else RunFailed
         raise kind(f"The run's folder {folder.path} cannot be locked: {error}") from None
     with suppress(OSError):
         if folder.stop.stat().st_mtime < start:
@@ -182,7 +182,7 @@ def as_error(error: Exception, folder: RunFolder) -> LikenessError:
     if isinstance(error, LikenessError):
         return error
     text = f"{type(error).__name__}: {error}"
-    if is_full(error):
+    if is_disk_full(error):
         return OutOfSpace(
             "The disk is full. Make room and start again: the run goes on from its last "
             f"checkpoint.\n{text}"

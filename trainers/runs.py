@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from .binding import bind
 from .errors import OutOfSpace, RecipeError, RunBusy, RunFailed
-from .files import is_full, write_whole
+from .files import is_disk_full, write_whole
 from .packages import require_packages
 from .photo_file import write_photos
 from .places import Places
@@ -210,7 +210,7 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
         write_whole(folder.places_file, _absolute(places).model_dump_json(indent=2))
         write_photos(folder.photos_file, bound.photos, bound.class_images)
     except OSError as error:
-        kind = OutOfSpace if is_full(error) else RunFailed
+        kind = OutOfSpace if is_disk_full(error) else RunFailed
         raise kind(f"The run's folder {folder.path} cannot be written: {error}") from None
     return folder
 

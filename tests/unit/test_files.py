@@ -32,7 +32,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError) as caught:
         files.write_whole(tmp_path / "a", "new")
-    assert files.is_full(caught.value)
+    assert files.is_disk_full(caught.value)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
@@ -98,10 +98,10 @@ def test_a_folder_takes_the_place_of_another_whole(tmp_path):
 
 
 def test_what_says_that_a_disk_is_full():
-    assert files.is_full(OSError(errno.EDQUOT, "quota"))
-    assert files.is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
-    assert not files.is_full(OSError(errno.EACCES, "no space left"))
-    assert not files.is_full(ValueError("os error 2"))
+    assert files.is_disk_full(OSError(errno.EDQUOT, "quota"))
+    assert files.is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not files.is_disk_full(OSError(errno.EACCES, "no space left"))
+    assert not files.is_disk_full(ValueError("os error 2"))
 
 
 def test_a_section_of_a_page_is_replaced_and_the_rest_stays(tmp_path):
