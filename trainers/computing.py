@@ -26,7 +26,7 @@ from .packages import eight_bit_lack
 from .recipe import DreamBooth, LoRA, Recipe
 from .run import Run, has_bf16
 from .runs import earlier_runs
-from .step import Compute, Learner, gradients
+from .step import ForwardBackward, Learner, forward_backward
 from .tiers import Size, Tier
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -217,12 +217,14 @@ def checkpoint_activations(base: BaseModel, recipe: Recipe) -> None:
         (new or text_encoder.gradient_checkpointing_enable)(settings)
 
 
-def compute_of(run: Run, learner: Learner, state: State, tier: Tier, *, recorded: bool) -> Compute:
+def forward_backward_of(
+    run: Run, learner: Learner, state: State, tier: Tier, *, recorded: bool
+) -> ForwardBackward:
     """What adds the gradients of a micro-batch (or updates at once, in the lowest tier)."""
     if tier.in_backward:
         return UpdateInBackward(learner, state.optimizer, run.recipe.optimizer.clip_norm)
     if not recorded:
-        return partial(gradients, learner, state.scaler)
+        return partial(forward_backward, learner, state.scaler)
     parameters = list(state.parameters.values())
     return Recorded(learner, state.scaler, parameters, CudaRecorder(), run.note)
 

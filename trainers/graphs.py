@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .samples import Batch
-from .step import Learner, gradients
+from .step import Learner, forward_backward
 
 Tensors = tuple[Tensor, ...]
 # (inputs, setting) -> output; all that is no tensor, and changes what is computed, is the setting
@@ -212,7 +212,7 @@ def _first_line(error: BaseException) -> str:
 
 
 class Recorded:
-    """`step.gradients`, recorded. The gradients' tensors must stay: set them to zero, not None."""
+    """`step.forward_backward`, recorded. The tensors of gradients must stay: zero them."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class Recorded:
         notice: Callable[[str], None],
     ) -> None:
         def work(inputs: Tensors, setting: tuple[int, bool]) -> Tensor:
-            return gradients(learner, scaler, Batch.of(inputs, setting[0]))
+            return forward_backward(learner, scaler, Batch.of(inputs, setting[0]))
 
         def fixed() -> list[Tensor]:
             return [*parameters, *(p.grad for p in parameters if p.grad is not None)]

@@ -20,7 +20,7 @@ from .recipe import Recipe
 from .result import save_adapter_file
 from .run import Run
 from .samples import stacked, validation_samples
-from .step import Compute, losses_of
+from .step import ForwardBackward, losses_of
 
 if TYPE_CHECKING:
     from .loop import Training
@@ -49,7 +49,7 @@ def due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
 
 
-def look(run: Run, training: Training, done: int, compute: Compute) -> None:
+def look(run: Run, training: Training, done: int, backward: ForwardBackward) -> None:
     """The adapter's file, the validation and the previews that are due after a step.
 
     Recordings of steps hold a step's memory: where there is no other, they are made anew later.
@@ -60,17 +60,19 @@ def look(run: Run, training: Training, done: int, compute: Compute) -> None:
         (due(run.recipe.validate_every, done), validate),
     ):
         if is_due:
-            _with_room(partial(work, run, training, done), compute)
+            _with_room(partial(work, run, training, done), backward)
     if previews_due(run.recipe, done):
-        previews(run, training, done, compute)
+        previews(run, training, done, backward)
 
 
-def previews(run: Run, training: Training, step: int, compute: Compute | None = None) -> None:
+def previews(
+    run: Run, training: Training, step: int, backward: ForwardBackward | None = None
+) -> None:
     """The previews; where there is no memory for them the run goes on without, and says so."""
     if run.no_previews:
         return
     try:
-        _with_room(partial(preview, run, training, step), compute)
+        _with_room(partial(preview, run, training, step), backward)
         return
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -81,15 +83,15 @@ def previews(run: Run, training: Training, step: int, compute: Compute | None = 
     run.no_previews = True
 
 
-def _with_room(work: Callable[[], None], compute: Compute | None) -> None:
+def _with_room(work: Callable[[], None], backward: ForwardBackward | None) -> None:
     """Does it, and where it finds no memory beside recordings, again without those."""
     try:
         work()
         return
     except RuntimeError as error:
-        if not isinstance(compute, Recorded) or not is_out_of_memory(error):
+        if not isinstance(backward, Recorded) or not is_out_of_memory(error):
             raise
-        recorded = compute
+        recorded = backward
     recorded.forget()
     release_memory()  # here the error, whose traceback holds tensors, is gone
     work()

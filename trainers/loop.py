@@ -19,8 +19,8 @@ from .computing import (
     check_memory,
     checkpoint_activations,
     chosen_tier,
-    compute_of,
     fall,
+    forward_backward_of,
     recordable,
     unet_to_train,
     use_xformers,
@@ -53,7 +53,7 @@ from .run import Meter, Run, usable_precision
 from .runs import Result, RunFolder, earlier_runs
 from .samples import Material, stacked, step_samples
 from .saving import Checkpoints
-from .step import Compute, Learner, Prompts, accumulate, update
+from .step import ForwardBackward, Learner, Prompts, accumulate, update
 from .stop import Ask, StopSignal
 from .teacher import teacher_of
 from .text import cut_prompts, tokenize
@@ -266,7 +266,7 @@ def learn(run: Run, training: Training, start: int) -> int:
     if start and adapter_due(recipe, start):  # it may have ended before this was written
         save_on_the_way(run, training, start)
     recorded = recordable(run, training.tier)
-    compute = compute_of(run, training.learner, state, training.tier, recorded=recorded)
+    backward = forward_backward_of(run, training.learner, state, training.tier, recorded=recorded)
     meter, checkpoints = Meter(run, start), Checkpoints(run, state)
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and training.learner.prompts.embeddings is None:
@@ -274,7 +274,7 @@ def learn(run: Run, training: Training, start: int) -> int:
             put_away_text_encoder(recipe, training.base)
             state.optimizer.zero_grad()  # what has no gradient any more is not updated any more
         set_rates(state.optimizer, factor(step))
-        losses = advance(run, training, compute, step, recorded=recorded)
+        losses = advance(run, training, backward, step, recorded=recorded)
         done = step + 1
         ask = run.stop.asked(run.accelerator, late=checkpoints.late())
         with checkpoints.doubted():
@@ -289,7 +289,7 @@ def learn(run: Run, training: Training, start: int) -> int:
         if ask is Ask.SAVE:
             return done
         with meter.paused() if looks(recipe, done) else nullcontext():
-            look(run, training, done, compute)
+            look(run, training, done, backward)
     return recipe.schedule.steps
 
 
@@ -305,7 +305,9 @@ def put_away(model: nn.Module) -> None:
     model.to("cpu")
 
 
-def advance(run: Run, training: Training, compute: Compute, step: int, *, recorded: bool) -> Tensor:
+def advance(
+    run: Run, training: Training, backward: ForwardBackward, step: int, *, recorded: bool
+) -> Tensor:
     """One optimizer step; returns its losses (2,), the mean over processes, on the device."""
     recipe, state, accelerator = run.recipe, training.state, run.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -313,7 +315,7 @@ def advance(run: Run, training: Training, compute: Compute, step: int, *, record
         torch.manual_seed(draws.derive(recipe.seed, "dropout", step, rank))
     device, parameters = accelerator.device, list(state.parameters.values())
     samples = step_samples(recipe, training.material, step, rank, world)
-    losses = accumulate(compute, (stacked(batch, device) for batch in samples), device)
+    losses = accumulate(backward, (stacked(batch, device) for batch in samples), device)
     if world > 1:
         losses = accelerator.reduce(losses, "mean")
     if not training.tier.in_backward:

@@ -119,7 +119,7 @@ def losses_of(learner: Learner, batch: Batch) -> Tensor:
     return losses * objective.min_snr_weights(timesteps, alphas, learner.min_snr_gamma, prediction)
 
 
-def gradients(learner: Learner, scaler: torch.amp.GradScaler, batch: Batch) -> Tensor:
+def forward_backward(learner: Learner, scaler: torch.amp.GradScaler, batch: Batch) -> Tensor:
     """Adds a micro-batch's gradients; returns (photographs' loss, class images' loss), (2,) fp32.
 
     The result stays on the device: reading it would wait for the device.
@@ -135,14 +135,15 @@ def losses_by_kind(losses: Tensor, batch: Batch) -> Tensor:
     return torch.stack([losses[:photos].sum(), losses[photos:].sum()]).detach()
 
 
-Compute = Callable[[Batch], Tensor]  # `gradients` of a run, in the way that fits its device
+# `forward_backward` of a run, in the way that fits its device.
+ForwardBackward = Callable[[Batch], Tensor]
 
 
-def accumulate(compute: Compute, batches: Iterable[Batch], device: torch.device) -> Tensor:
+def accumulate(backward: ForwardBackward, batches: Iterable[Batch], device: torch.device) -> Tensor:
     """The gradients and the losses (2,) of all micro-batches of a step."""
     total = torch.zeros(2, device=device)
     for batch in batches:
-        total += compute(batch)
+        total += backward(batch)
     return total
 
 

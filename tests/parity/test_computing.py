@@ -291,10 +291,10 @@ def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monk
 
 
 def interrupted(advance):
-    def two(run, training, compute, step, **given):
+    def two(run, training, backward, step, **given):
         if step == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return advance(run, training, compute, step, **given)
+        return advance(run, training, backward, step, **given)
 
     return two
 

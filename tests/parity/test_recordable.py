@@ -11,7 +11,7 @@ from likeness.trainers.computing import checkpoint_activations
 from likeness.trainers.objective import alphas_cumprod
 from likeness.trainers.presets import preset
 from likeness.trainers.samples import Batch
-from likeness.trainers.step import Learner, Prompts, gradients
+from likeness.trainers.step import Learner, Prompts, forward_backward
 from likeness.trainers.teacher import Teacher
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -73,7 +73,7 @@ def test_a_step_reads_nothing_from_its_device(places, method, prior, memory):
     batch = Batch(zeros(2, 4, 8, 8), zeros(2, 4, 8, 8), *numbers, zeros(2), zeros(2, 1, 8, 8), 1)
     scaler = torch.amp.GradScaler("cpu")  # as on a GPU, its factor stays on the device
     with OneDevice() as device:
-        losses = gradients(learner, scaler, batch)
+        losses = forward_backward(learner, scaler, batch)
     assert not device.crossed
     assert losses.shape == (2,) and losses.device == META
     trained = parameters(base.unet, base.text_encoder).values()

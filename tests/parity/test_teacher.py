@@ -61,10 +61,10 @@ def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
     unbroken, _ = trained(recipe("dreambooth", saving={"every": 3}), places)
     stop_at = loop.advance
 
-    def broken(run, training, compute, step, **given):
+    def broken(run, training, backward, step, **given):
         if step == 4:
             raise KeyboardInterrupt
-        return stop_at(run, training, compute, step, **given)
+        return stop_at(run, training, backward, step, **given)
 
     again = recipe("dreambooth", saving={"every": 3}, name="again")
     monkeypatch.setattr(loop, "advance", broken)

@@ -325,7 +325,9 @@ def test_what_was_recorded_with_the_text_encoder_makes_room_when_it_stops_learni
     notes, monkeypatch
 ):
     monkeypatch.setattr(graphs, "RECORDINGS", 1)
-    monkeypatch.setattr(graphs, "gradients", lambda learner, scaler, batch: batch.weights * 1)
+    monkeypatch.setattr(
+        graphs, "forward_backward", lambda learner, scaler, batch: batch.weights * 1
+    )
     learner, recorder = SimpleNamespace(prompts=SimpleNamespace(embeddings=None)), Repeater()
     compute = graphs.Recorded(learner, None, [], recorder, notes.append)
     batch = Batch.of(tuple(torch.ones(2) for _ in range(6)), priors=1)
