@@ -16,7 +16,7 @@ from ..trainers.diffusers_folder import read_folder
 from ..trainers.errors import AdapterError
 from ..trainers.weights import read_weights
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 
 
 def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: float) -> None:
@@ -36,20 +36,20 @@ def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: flo
         _move(module, tuned, strength)
 
 
-def _unet(model: BaseModel, tensors: State) -> State:
+def _unet(model: BaseModel, tensors: StateDict) -> StateDict:
     state = ldm_names.part(tensors, ldm_names.UNET)
     renamed, unknown = ldm_names.from_ldm(state, ldm_names.unet_names(model.unet.config))
     return renamed | {name: state[name] for name in unknown}
 
 
-def _text_encoder(model: BaseModel, tensors: State) -> State:
+def _text_encoder(model: BaseModel, tensors: StateDict) -> StateDict:
     state = ldm_names.part(tensors, ldm_names.TEXT)
     names = ldm_names.text_names(model.text_encoder.state_dict())
     renamed, _ = ldm_names.from_ldm(state, names)  # a projection beside the layers is not used
     return {name: t for name, t in renamed.items() if not name.endswith("position_ids")}
 
 
-def _check(file: str, base: State, tuned: State) -> None:
+def _check(file: str, base: StateDict, tuned: StateDict) -> None:
     differ = [
         name
         for name in {**tuned, **base}
@@ -63,7 +63,7 @@ def _check(file: str, base: State, tuned: State) -> None:
 
 
 @torch.no_grad()
-def _move(module: Any, tuned: State, strength: float) -> None:
+def _move(module: Any, tuned: StateDict, strength: float) -> None:
     if not strength:
         return
     for name, weight in module.named_parameters():

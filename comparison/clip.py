@@ -35,7 +35,7 @@ from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
 from .errors import ComparisonError
 from .vision import View, unfit, unit_vectors, view_of, weights_digest, whole_model
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Of ViT-B, L, H, g and bigG, by width.
@@ -153,7 +153,7 @@ def _has_text(path: Path) -> bool:
     return "text_projection.weight" in _state(path)
 
 
-def _state(path: Path) -> State:
+def _state(path: Path) -> StateDict:
     return transformers_names(read_weights(path))
 
 
@@ -170,7 +170,7 @@ def _view(path: Path) -> View:
     return view_of(path, View(size, size, MEAN, STD))
 
 
-def _vision(state: State) -> tuple[CLIPVisionModelWithProjection, View]:
+def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, View]:
     """An image encoder under transformers' names. Raises KeyError naming what is absent."""
     width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
     positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
@@ -198,7 +198,7 @@ def _heads(width: int) -> int:
     return _HEADS.get(width, max(1, width // 64))
 
 
-def _text(state: State) -> CLIPTextModelWithProjection:
+def _text(state: StateDict) -> CLIPTextModelWithProjection:
     """A text encoder under transformers' names. Raises KeyError naming what is absent."""
     state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     shapes = {name.removeprefix("text_model."): tuple(t.shape) for name, t in state.items()}
@@ -207,7 +207,7 @@ def _text(state: State) -> CLIPTextModelWithProjection:
     return _filled(CLIPTextModelWithProjection(CLIPTextConfig(**config)), state)
 
 
-def _filled(model: Any, state: State) -> Any:
+def _filled(model: Any, state: StateDict) -> Any:
     """`model` with its tensors from `state`, in fp32."""
     wanted = model.state_dict()
     model.load_state_dict(

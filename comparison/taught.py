@@ -10,7 +10,7 @@ from ..trainers.base_file import known_digest
 from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
 from ..trainers.runs import Result, RunFolder
-from ..trainers.step_files import on_the_way
+from ..trainers.step_files import intermediate_adapters
 from .matrix import Plan
 
 
@@ -58,7 +58,7 @@ def taught_of(plan: Plan, runs: Path, cache: Path) -> list[Taught]:
         if result is not None:
             if digest := known_digest(result.adapter, cache):
                 made[digest] = result, result.adapter
-            for file in on_the_way(result.adapter.parent, folder.name):
+            for file in intermediate_adapters(result.adapter.parent, folder.name):
                 if digest := known_digest(file, cache):
                     made.setdefault(digest, (None, file))
     return [_taught(variant.name, *made.get(variant.adapter or "", (None, None)))

@@ -44,7 +44,7 @@ def speed() -> list[Option]:
     ]
 
 
-def on_the_way() -> list[Option]:
+def saving() -> list[Option]:
     """Files of what is learned so far."""
     return [
         Option(

@@ -40,7 +40,7 @@ ADAPTER_STRENGTH = 10  # behind the matrix, for it is younger: saved wires keep 
 OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
 
 WITH_POSE = get_args(WithPose)
-ABSENT = object()  # an input without a wire
+UNWIRED = object()  # an input without a wire
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ class Matrix(io.ComfyNode):
         adapters: str | None = None,
         pose_rows: str | None = None,
         with_pose: str | None = None,
-        poses: Any = ABSENT,
-        adapter_1: Any = ABSENT,
-        adapter_2: Any = ABSENT,
-        adapter_3: Any = ABSENT,
-        adapter_4: Any = ABSENT,
-        adapter_5: Any = ABSENT,
-        adapter_6: Any = ABSENT,
-        adapter_7: Any = ABSENT,
-        adapter_8: Any = ABSENT,
+        poses: Any = UNWIRED,
+        adapter_1: Any = UNWIRED,
+        adapter_2: Any = UNWIRED,
+        adapter_3: Any = UNWIRED,
+        adapter_4: Any = UNWIRED,
+        adapter_5: Any = UNWIRED,
+        adapter_6: Any = UNWIRED,
+        adapter_7: Any = UNWIRED,
+        adapter_8: Any = UNWIRED,
     ) -> bool | str:
         """Whether the rows can be drawn, before the queue starts and anything is trained.
 
@@ -125,12 +125,12 @@ class Matrix(io.ComfyNode):
             _written(adapters)
             if adapters is not None:
                 wired = [
-                    key for key, value in zip(SOCKETS, sockets, strict=True) if value is not ABSENT
+                    key for key, value in zip(SOCKETS, sockets, strict=True) if value is not UNWIRED
                 ]
                 check_rows(adapters, wired, pose_rows or "")
             if with_pose not in (None, *WITH_POSE):  # ComfyUI leaves what is named here to us
                 raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(WITH_POSE)}.")
-            if with_pose in ("with", "both") and poses is ABSENT:
+            if with_pose in ("with", "both") and poses is UNWIRED:
                 raise ComparisonError(
                     f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
                     "or choose 'without'."

@@ -6,7 +6,7 @@ from typing import get_args
 
 from ..trainers.recipe import Schedule
 from .host import io
-from .later_options import captions, on_the_way, speed, timesteps
+from .later_options import captions, saving, speed, timesteps
 from .option import Option
 from .recipes import AUTO, chosen_attention
 
@@ -327,7 +327,7 @@ def _saving() -> list[Option]:
 
 GROUPS = (_previews, _schedule, _text_encoder, _optimizer, _objective, _compute, _saving)
 # Saved graphs hold the values of widgets in their order, so what is new comes after all others.
-LATER_GROUPS = (speed, on_the_way, timesteps, captions)
+LATER_GROUPS = (speed, saving, timesteps, captions)
 
 
 def first_options() -> list[Option]:

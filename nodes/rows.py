@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..comparison.errors import ComparisonError
 from ..trainers.recipe_parts import check_name
-from ..trainers.step_files import by_step, is_on_the_way, run_of
+from ..trainers.step_files import by_step, is_intermediate, run_name_of
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
@@ -82,7 +82,7 @@ def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
         if not row.each:
             found.append(row)
             continue
-        run = run_of(row.name)
+        run = run_name_of(row.name)
         if run not in steps:
             raise ComparisonError(
                 f"The Matrix' row {row.label or row.name!r}: its training left no files on the "
@@ -91,7 +91,7 @@ def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
             )
         label = row.label or _label_of(Row("", run), {one.label.lower() for one in found})
         found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
-        end = f"{run}.safetensors" if is_on_the_way(row.name) else row.name
+        end = f"{run}.safetensors" if is_intermediate(row.name) else row.name
         if end in files:
             found.append(Row(label, end))
     return found

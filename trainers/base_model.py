@@ -25,8 +25,8 @@ from .memory import is_out_of_memory
 from .tokenizer import find_tokenizers, load_tokenizer
 from .weights import holds, read_weights, refuse_unsafe_pickles, write_weights
 
-State = dict[str, Tensor]
-Part = TypeVar("Part")
+StateDict = dict[str, Tensor]
+Built = TypeVar("Built")
 Vae = AutoencoderKL | AutoencoderTiny
 
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -108,7 +108,7 @@ def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) 
     state, name = read_weights(file.path), file.path.name
     base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
 
-    def placed(prefix: str, dtype: torch.dtype = dtype) -> State:
+    def placed(prefix: str, dtype: torch.dtype = dtype) -> StateDict:
         return _placed(ldm_names.part(state, prefix), dtype, device)
 
     vae = _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32)))
@@ -131,7 +131,7 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
             local_files_only=True,
             attn_implementation="sdpa",  # a folder's config could name code to be fetched
         )
-        state: State = {}
+        state: StateDict = {}
         for weights in base_file.weight_files(text):
             if weights.suffix != ".json":
                 state |= read_weights(weights)
@@ -150,7 +150,7 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
     )
 
 
-def _placed(state: State, dtype: torch.dtype, device: torch.device) -> State:
+def _placed(state: StateDict, dtype: torch.dtype, device: torch.device) -> StateDict:
     """`state` on the device, in `dtype` but for scalars. Copied: the file stays free to go."""
     return {
         key: tensor.to(device).to(dtype if tensor.ndim else tensor.dtype, copy=True)
@@ -158,7 +158,7 @@ def _placed(state: State, dtype: torch.dtype, device: torch.device) -> State:
     }
 
 
-def _built(what: str, build: Callable[[], Part]) -> Part:
+def _built(what: str, build: Callable[[], Built]) -> Built:
     """What `build` returns; any sign of unfit tensors becomes an error that says where."""
     try:
         return build()
@@ -170,7 +170,7 @@ def _built(what: str, build: Callable[[], Part]) -> Part:
         raise BaseModelError(f"The {what} cannot be loaded: {error}") from error
 
 
-def _unet(state: State) -> UNet2DConditionModel:
+def _unet(state: StateDict) -> UNet2DConditionModel:
     config = ldm_names.unet_config(_shapes(state))
     renamed, unknown = ldm_names.from_ldm(state, ldm_names.unet_names(config))
     if unknown:
@@ -180,7 +180,7 @@ def _unet(state: State) -> UNet2DConditionModel:
     return _filled(unet, renamed)
 
 
-def _vae(state: State) -> Vae:
+def _vae(state: StateDict) -> Vae:
     shapes = _shapes(state)
     if "taesd_encoder.0.weight" in shapes:
         config = ldm_names.tiny_vae_config(shapes)
@@ -202,12 +202,12 @@ def _vae(state: State) -> Vae:
     return _filled(vae, renamed)
 
 
-def _text_encoder(state: State) -> CLIPTextModel:
+def _text_encoder(state: StateDict) -> CLIPTextModel:
     config = CLIPTextConfig(**ldm_names.text_config(_shapes(state)))
     return _named_text_encoder(config, state)
 
 
-def _named_text_encoder(config: CLIPTextConfig, state: State) -> CLIPTextModel:
+def _named_text_encoder(config: CLIPTextConfig, state: StateDict) -> CLIPTextModel:
     """Text encoder with `state`, whose names have no ``text_model.``"""
     with init_empty_weights(include_buffers=False):
         text_encoder = CLIPTextModel(config)
@@ -215,7 +215,7 @@ def _named_text_encoder(config: CLIPTextConfig, state: State) -> CLIPTextModel:
     return _filled(text_encoder, ldm_names.from_ldm(state, names)[0])
 
 
-def _filled(model: Any, state: State) -> Any:
+def _filled(model: Any, state: StateDict) -> Any:
     """`model`, built without storage, with `state` in place. Raises KeyError if one is missing."""
     missing, _ = model.load_state_dict(state, strict=False, assign=True)
     lacking = [key for key in missing if not key.endswith("position_ids")]
@@ -280,14 +280,14 @@ def save_single_file(
     write_weights(path, state, _DTYPES[dtype], metadata)
 
 
-def _unet_state(unet: UNet2DConditionModel) -> State:
+def _unet_state(unet: UNet2DConditionModel) -> StateDict:
     names = ldm_names.unet_names(unet.config)
     state = ldm_names.to_ldm(unet.state_dict(), names, ldm_names.UNET)
     _check_implied(unet.config, ldm_names.unet_config(_shapes(state, ldm_names.UNET)))
     return state
 
 
-def _vae_state(vae: Vae) -> State:
+def _vae_state(vae: Vae) -> StateDict:
     if isinstance(vae, AutoencoderTiny):
         names = ldm_names.tiny_vae_names(vae.config)
         state = ldm_names.to_ldm(vae.state_dict(), names, ldm_names.VAE)
@@ -300,7 +300,7 @@ def _vae_state(vae: Vae) -> State:
     return state
 
 
-def _text_state(text_encoder: CLIPTextModel) -> State:
+def _text_state(text_encoder: CLIPTextModel) -> StateDict:
     state = text_encoder.state_dict()
     state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
     state = ldm_names.to_ldm(state, ldm_names.text_names(state), ldm_names.TEXT)

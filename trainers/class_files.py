@@ -164,7 +164,7 @@ def write(path: Path, data: bytes | str) -> None:
         ) from None
 
 
-def check_space(folder: Path, count: int, size: int) -> None:
+def check_disk_space(folder: Path, count: int, size: int) -> None:
     """Raises OutOfSpace where `count` images of `size` x `size` pixels will not fit.
 
     Makes the folder.

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from .errors import RecipeError
 from .files import remove_folder
 from .runs import RunFolder
-from .space import size_of
+from .space import folder_size
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def kept_states(runs: Path) -> list[Kept]:
     that is trained now, or whose adapter is gone.
     """
     found = (
-        Kept(run, size_of(run.checkpoints))
+        Kept(run, folder_size(run.checkpoints))
         for run in _runs_in(runs)
         if not run.is_busy() and run.finished()
     )

@@ -27,7 +27,7 @@ from .recipe import DreamBooth, LoRA, Recipe
 from .run import Run, has_bf16
 from .runs import earlier_runs
 from .step import ForwardBackward, Learner, forward_backward
-from .tiers import Size, Tier
+from .tiers import ModelSize, Tier
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -56,7 +56,7 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
     choice = tiers.available(run.recipe, machine_of(run.recipe, run.precision, run.accelerator))
     tier, note = tiers.stored(run.folder.tier_file) or _tier_before(run), None
     if tier is None or tier not in choice:
-        size = size_of(run.recipe, base, parameters)
+        size = model_size(run.recipe, base, parameters)
         free = free_memory(run.accelerator)
         tier, note = tiers.choose(choice, run.recipe, run.precision, size, free)
     if note:
@@ -80,7 +80,7 @@ def check_memory(run: Run, base: BaseModel) -> None:
     why = tiers.hopeless(
         recipe,
         machine_of(recipe, run.precision, accelerator),
-        size_of(recipe, base, parameters),
+        model_size(recipe, base, parameters),
         free_memory(accelerator),
     )
     if why is not None:
@@ -93,11 +93,11 @@ def _tier_before(run: Run) -> Tier | None:
     return next((tiers.stored(one.tier_file) for one in with_state), None)
 
 
-def size_of(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> Size:
+def model_size(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> ModelSize:
     """What a step of a recipe holds; pictures of other shapes have about as many pixels."""
     samples = recipe.schedule.batch * (2 if recipe.prior else 1)
     counts = [parameter.numel() for parameter in parameters.values()]
-    return Size(
+    return ModelSize(
         trained=sum(counts),
         largest=max(counts),
         unet=sum(parameter.numel() for parameter in base.unet.parameters()),

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import draws
-from .class_files import Writer, check_space, image_path, is_whole, missing, write
+from .class_files import Writer, check_disk_space, image_path, is_whole, missing, write
 from .errors import RunFailed
 from .graphs import recorded_unet
 from .memory import is_out_of_memory
@@ -122,7 +122,7 @@ def draw_class_images(
     tell(len(todo))
     if not todo:
         return
-    check_space(folder, len(todo), size)
+    check_disk_space(folder, len(todo), size)
     write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
     with artist, Writer(behind=artist.cuda) as writer:
         for turn in _turns(folder, todo, artist.together, tell):

@@ -256,7 +256,7 @@ def continued(recipe: Recipe, places: Places) -> RunFolder:
     Raises RecipeError if it is not among the runs, or trained other weights or with another
     optimizer, so that its state does not fit.
     """
-    folder = run_of(recipe.continues or "", places)
+    folder = run_with_digest(recipe.continues or "", places)
     _check_continues(recipe, folder.recipe())
     return folder
 
@@ -294,7 +294,7 @@ def _check_beginning(recipe: Recipe, places: Places) -> None:
         )
 
 
-def run_of(digest: str, places: Places) -> RunFolder:
+def run_with_digest(digest: str, places: Places) -> RunFolder:
     """The run of a recipe's digest. Raises RecipeError if it is not among the runs."""
     for path in sorted(places.runs.glob(f"*-{digest[:8]}")):
         folder = RunFolder(path)

@@ -11,7 +11,7 @@ from .base_file import read_shapes
 from .errors import OutOfSpace
 from .places import Places
 from .recipe import DreamBooth, LoRA, Recipe
-from .step_files import on_the_way
+from .step_files import intermediate_adapters
 
 GIGABYTE = 1024**3
 _SD15_WEIGHTS = 983e6  # UNet and text encoder
@@ -38,7 +38,7 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
     checkpoint = weights * (4 + average + _STATES[recipe.optimizer.name])
     whole = checkpoint * (max(1, recipe.saving.keep) + 1)  # the new one before the old one goes
     needs = {
-        places.runs: max(checkpoint, whole - size_of(checkpoints)),
+        places.runs: max(checkpoint, whole - folder_size(checkpoints)),
         adapters: _files(recipe, adapters)
         * (weights * (4 if recipe.saving.dtype == "fp32" else 2) * 1.1),
     }
@@ -51,7 +51,7 @@ def check_space(recipe: Recipe, places: Places, checkpoints: Path) -> None:
 
 def _files(recipe: Recipe, folder: Path) -> int:
     """How many adapters a run is yet to save, each with the VAE where it is a checkpoint."""
-    every, there = recipe.saving.adapters_every, on_the_way(folder, recipe.run_name())
+    every, there = recipe.saving.adapters_every, intermediate_adapters(folder, recipe.run_name())
     planned = (recipe.schedule.steps - 1) // every if every else 0
     return 1 + max(0, planned - len(there))
 
@@ -66,7 +66,7 @@ def _check_disk(folders: list[Path], need: float) -> None:
         )
 
 
-def size_of(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder; 0 where there is none."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

@@ -22,7 +22,7 @@ from .job import train
 from .places import Places, runs_folder
 from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
-from .runs import Result, RunFolder, run_of
+from .runs import Result, RunFolder, run_with_digest
 
 
 def add_commands(commands: Any) -> None:
@@ -152,7 +152,7 @@ def _train(given: argparse.Namespace) -> int:
     if given.more is not None:
         if given.more < 1:
             raise RecipeError(f"--more takes steps to add, at least 1, not {given.more}.")
-        steps = run_of(recipe.digest(), places).steps_done() + given.more
+        steps = run_with_digest(recipe.digest(), places).steps_done() + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
     train_shown(recipe, places, processes=given.processes, device=given.device)

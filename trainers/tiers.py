@@ -15,14 +15,14 @@ from .errors import RecipeError
 from .files import write_whole
 from .recipe import DreamBooth, Recipe
 
-Name = Literal["full", "checkpointing", "8bit", "in_backward"]
+TierName = Literal["full", "checkpointing", "8bit", "in_backward"]
 
 
 @dataclass(frozen=True)
 class Tier:
     """One way to train. Each tier below another needs less memory and more time."""
 
-    name: Name
+    name: TierName
     about: str
     checkpointing: bool = False
     eight_bit: bool = False
@@ -60,7 +60,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """What a step holds.
 
     `trained` and `unet` are counts of values, `largest` that of the largest trained tensor;
@@ -135,7 +135,7 @@ _STATE = {"adamw": 8, "adamw8bit": 2, "prodigy": 16}  # bytes of optimizer state
 _MARGIN, _SPARE = 1.1, 500_000_000  # what allocators lose, and what libraries take for themselves
 
 
-def need(tier: Tier, recipe: Recipe, precision: str, size: Size) -> int:
+def need(tier: Tier, recipe: Recipe, precision: str, size: ModelSize) -> int:
     """Bytes that training takes beside the weights as they are loaded: an estimate, rounded up."""
     half = precision != "fp32"
     whole = isinstance(recipe.method, DreamBooth)
@@ -151,14 +151,14 @@ def need(tier: Tier, recipe: Recipe, precision: str, size: Size) -> int:
     return round((total + kept_bytes) * _MARGIN + _SPARE * width)
 
 
-def least(tier: Tier, recipe: Recipe, size: Size) -> int:
+def least(tier: Tier, recipe: Recipe, size: ModelSize) -> int:
     """Bytes of the optimizer's state and of the gradients alone: no run can do with less."""
     optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
     gradients = size.largest if tier.in_backward else size.trained
     return _STATE[optimizer] * size.trained + 4 * gradients
 
 
-def hopeless(recipe: Recipe, machine: Machine, size: Size, free: int) -> str | None:
+def hopeless(recipe: Recipe, machine: Machine, size: ModelSize, free: int) -> str | None:
     """Why no tier can fit into `free` bytes, and what would; None where one may."""
     taken = [least(tier, recipe, size) for tier in available(recipe, machine)]
     if min(taken) <= free:
@@ -178,7 +178,7 @@ def hopeless(recipe: Recipe, machine: Machine, size: Size, free: int) -> str | N
 
 
 def choose(
-    tiers: Sequence[Tier], recipe: Recipe, precision: str, size: Size, free: int
+    tiers: Sequence[Tier], recipe: Recipe, precision: str, size: ModelSize, free: int
 ) -> tuple[Tier, str | None]:
     """The fastest tier that fits into `free` bytes, else the last; a note if not the first."""
     for tier in tiers:

@@ -11,7 +11,7 @@ from likeness.trainers.tiers import (
     IN_BACKWARD,
     TIERS,
     Machine,
-    Size,
+    ModelSize,
     available,
     below,
     choose,
@@ -21,8 +21,8 @@ from likeness.trainers.tiers import (
 
 GPU = Machine(precision="fp16", has_bf16=True, processes=1, bitsandbytes=True)
 # SD 1.5 at 512 pixels, one photograph with one class image, text encoder trained.
-LORA = Size(trained=1_100_000, largest=10_000, unet=860_000_000, pixels=2 * 64 * 64, prompts=2)
-WHOLE = Size(
+LORA = ModelSize(trained=1_100_000, largest=10_000, unet=860_000_000, pixels=2 * 64 * 64, prompts=2)
+WHOLE = ModelSize(
     trained=983_000_000, largest=38_000_000, unet=860_000_000, pixels=2 * 64 * 64, prompts=2
 )
 
@@ -91,7 +91,7 @@ def test_the_lowest_tier_of_a_full_fine_tune_fits_8_gb_with_its_weights():
 
 def test_larger_pictures_and_fp32_need_more():
     recipe = preset("lora-r4")
-    large = Size(**{**vars(LORA), "pixels": 4 * LORA.pixels})
+    large = ModelSize(**{**vars(LORA), "pixels": 4 * LORA.pixels})
     assert need(FULL, recipe, "bf16", large) > need(FULL, recipe, "bf16", LORA)
     assert need(FULL, recipe, "fp32", LORA) > need(FULL, recipe, "bf16", LORA)
 
