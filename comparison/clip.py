@@ -33,7 +33,14 @@ from ..trainers.weights import read_weights
 from .clip_names import transformers_names
 from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
 from .errors import ComparisonError
-from .vision import View, unfit, unit_vectors, view_of, weights_digest, whole_model
+from .vision import (
+    Preprocessing,
+    preprocessing_of,
+    unfit,
+    unit_vectors,
+    weights_digest,
+    whole_model,
+)
 
 StateDict = Mapping[str, Tensor]
 
@@ -51,14 +58,17 @@ class ClipImages:
     name: str
     digest: str
     model: Any
-    view: View
+    preprocessing: Preprocessing
     key: str = "clip"
     who: bool = False
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Unit vectors (n, projection)."""
         return unit_vectors(
-            self.model, self.view, pictures, lambda seen: self.model(pixel_values=seen).image_embeds
+            self.model,
+            self.preprocessing,
+            pictures,
+            lambda seen: self.model(pixel_values=seen).image_embeds,
         )
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -110,11 +120,12 @@ def load_clip(files: EncoderFiles, device: str = "cpu") -> ClipImages | PromptEn
         raise ComparisonError("No image encoder of CLIP is given.")
     with unfit(f"The image encoder {path.name}"):
         if path.is_dir():
-            model, view = _from_folder(CLIPVisionModelWithProjection, path), _view(path)
+            model = _from_folder(CLIPVisionModelWithProjection, path)
+            preprocessing = _preprocessing(path)
         else:
-            model, view = _vision(_state(path))
+            model, preprocessing = _vision(_state(path))
         digest = weights_digest([path], files.cache)
-    images = ClipImages(f"CLIP ({path.name})", digest, model.eval().to(device), view)
+    images = ClipImages(f"CLIP ({path.name})", digest, model.eval().to(device), preprocessing)
     text_path = files.clip_text or (path if _has_text(path) else None)
     if text_path is None:
         return images
@@ -164,13 +175,13 @@ def _from_folder(kind: Any, path: Path) -> Any:
     return whole_model(kind, path)
 
 
-def _view(path: Path) -> View:
+def _preprocessing(path: Path) -> Preprocessing:
     config = read_config(path / "config.json")
     size = config.get("vision_config", config).get("image_size", 224)
-    return view_of(path, View(size, size, MEAN, STD))
+    return preprocessing_of(path, Preprocessing(size, size, MEAN, STD))
 
 
-def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, View]:
+def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, Preprocessing]:
     """An image encoder under transformers' names. Raises KeyError naming what is absent."""
     width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
     positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
@@ -186,7 +197,9 @@ def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, View]:
         projection_dim=state["visual_projection.weight"].shape[0],
         hidden_act="quick_gelu" if width in _OPENAI else "gelu",
     )
-    return _filled(CLIPVisionModelWithProjection(config), state), View(size, size, MEAN, STD)
+    return _filled(CLIPVisionModelWithProjection(config), state), Preprocessing(
+        size, size, MEAN, STD
+    )
 
 
 def _heads(width: int) -> int:

@@ -19,7 +19,8 @@ from ..trainers.base_model import load_part
 from ..trainers.cpu import use_matrix_products
 from ..trainers.errors import BaseModelError, LikenessError
 from ..trainers.memory import is_out_of_memory
-from ..trainers.sampler import Control
+from ..trainers.sampler import ControlNet
+from ..trainers.tensor_file import Shapes
 from ..trainers.weights import read_weights
 from .errors import ComparisonError
 
@@ -81,7 +82,7 @@ def _from_file(path: Path) -> ControlNetModel:
     return model
 
 
-def _config(shapes: ldm_names.Shapes) -> dict[str, Any]:
+def _config(shapes: Shapes) -> dict[str, Any]:
     """Keyword arguments of ControlNetModel; its half of a UNet has the UNet's names."""
     config = ldm_names.unet_config({**shapes, "out.2.weight": (4,)})
     for key in ("sample_size", "out_channels", "up_block_types"):
@@ -89,7 +90,7 @@ def _config(shapes: ldm_names.Shapes) -> dict[str, Any]:
     return config | {"conditioning_embedding_out_channels": _HINT_WIDTHS}
 
 
-def control_of(model: ControlNetModel, hint: Image.Image, strength: float) -> Control:
+def control_of(model: ControlNetModel, hint: Image.Image, strength: float) -> ControlNet:
     """The residuals of a ControlNet for one picture of a pose, RGB and of the picture's size."""
     pixels = torch.from_numpy(np.array(hint)).float().permute(2, 0, 1)[None] / 255
 

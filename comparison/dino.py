@@ -13,9 +13,17 @@ from transformers import Dinov2Model
 
 from ..trainers.base_file import read_config
 from .encoders import Values, Vectors, cosines
-from .vision import View, unfit, unit_vectors, view_of, weights_digest, whole_model
+from .vision import (
+    Preprocessing,
+    preprocessing_of,
+    unfit,
+    unit_vectors,
+    weights_digest,
+    whole_model,
+)
 
-_VIEW = View(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's colours
+# Of ImageNet.
+_IMAGENET = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Dino:
     name: str
     digest: str
     model: Any
-    view: View
+    preprocessing: Preprocessing
     key: str = "dino"
     who: bool = False
 
@@ -35,7 +43,7 @@ class Dino:
         def class_token(seen: Tensor) -> Tensor:
             return self.model(pixel_values=seen).pooler_output  # (n, width)
 
-        return unit_vectors(self.model, self.view, pictures, class_token)
+        return unit_vectors(self.model, self.preprocessing, pictures, class_token)
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
         """Cosines (n, m)."""
@@ -48,5 +56,5 @@ def load_dino(path: Path, cache: Path | None = None, device: str = "cpu") -> Din
         if read_config(path / "config.json").get("model_type") != "dinov2":
             raise ValueError("its config.json is not DINOv2's")
         model = whole_model(Dinov2Model, path)
-        view, digest = view_of(path, _VIEW), weights_digest([path], cache)
-    return Dino(f"DINOv2 ({path.name})", digest, model.eval().to(device), view)
+        preprocessing, digest = preprocessing_of(path, _IMAGENET), weights_digest([path], cache)
+    return Dino(f"DINOv2 ({path.name})", digest, model.eval().to(device), preprocessing)

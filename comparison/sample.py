@@ -14,7 +14,7 @@ from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
 from ..trainers.cpu import fit_to_cpu
 from ..trainers.errors import BaseModelError
-from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
+from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
 from .blend import blend
 
@@ -75,7 +75,7 @@ def draw(
     guidance: float = 7.5,
     seed: int = 0,
     clip_skip: int = 1,
-    control: Control | None = None,
+    control: ControlNet | None = None,
 ) -> list[np.ndarray]:
     """One picture (height, width, 3) uint8 for each prompt, all from the same noise.
 

@@ -26,7 +26,7 @@ VERSION = 1  # of the way pictures are prepared; part of the encoders' digests
 
 
 @dataclass(frozen=True)
-class View:
+class Preprocessing:
     """How a picture is shown: its shorter side is made `shorter` pixels, its middle `size` cut out.
 
     `mean` and `std` are of the channels of 0 to 1.
@@ -51,12 +51,15 @@ class View:
 
 @torch.no_grad()
 def unit_vectors(
-    model: Any, view: View, pictures: Sequence[Image.Image], features: Callable[[Tensor], Tensor]
+    model: Any,
+    preprocessing: Preprocessing,
+    pictures: Sequence[Image.Image],
+    features: Callable[[Tensor], Tensor],
 ) -> Vectors:
     """`features` of (n, 3, size, size) for all pictures, each of length 1: (n, d)."""
     device, parts = next(model.parameters()).device, []
     for start in range(0, len(pictures), _BATCH):
-        seen = torch.stack([view(picture) for picture in pictures[start : start + _BATCH]])
+        seen = torch.stack([preprocessing(picture) for picture in pictures[start : start + _BATCH]])
         parts.append(F.normalize(features(seen.to(device)).float(), dim=-1).cpu())
     return np.asarray(torch.cat(parts).numpy(), np.float32)
 
@@ -93,8 +96,8 @@ def whole_model(kind: Any, folder: Path) -> Any:
     return model
 
 
-def view_of(folder: Path, usual: View) -> View:
-    """The view that a folder's preprocessor_config.json asks for; `usual` where it is silent."""
+def preprocessing_of(folder: Path, usual: Preprocessing) -> Preprocessing:
+    """That of a folder's preprocessor_config.json; `usual` where it is silent."""
     path = folder / "preprocessor_config.json"
     data = read_config(path) if path.is_file() else {}
     crop = _side(data.get("crop_size"), usual.size)
@@ -103,7 +106,7 @@ def view_of(folder: Path, usual: View) -> View:
         tuple(data.get(key, own))
         for key, own in (("image_mean", usual.mean), ("image_std", usual.std))
     )
-    return View(max(shorter, crop), crop, mean, std)
+    return Preprocessing(max(shorter, crop), crop, mean, std)
 
 
 def _side(value: Any, usual: int) -> int:

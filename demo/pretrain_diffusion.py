@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..trainers.draws import derive
 from ..trainers.objective import add_noise, alphas_cumprod, min_snr_weights, sample_losses
-from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
+from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
 from .pretrain_data import Pool, choose, token_ids
 from .pretrain_hints import hints
 from .pretrain_loop import Losses
@@ -77,7 +77,7 @@ def initialise(unet: Any) -> None:
 
 def losses(
     unet: Any, states: Tensor, latents: Tensor, generator: torch.Generator, alphas: Tensor,
-    control: Control | None = None, noisy: bool = False, where: Tensor | None = None,
+    control: ControlNet | None = None, noisy: bool = False, where: Tensor | None = None,
 ) -> Losses:  # fmt: skip
     """The error of the predicted noise, weighted, and unweighted.
 
@@ -137,8 +137,8 @@ def random_hints(joints: Tensor, width: int, height: int, generator: torch.Gener
 
 
 def draw(
-    unet: Any, text_encoder: Any, vae: Any, prompts: Sequence[str], control: Control | None = None,
-    width: int = 96, height: int = 128,
+    unet: Any, text_encoder: Any, vae: Any, prompts: Sequence[str],
+    control: ControlNet | None = None, width: int = 96, height: int = 128,
 ) -> np.ndarray:  # fmt: skip
     """A picture (height, width, 3) uint8 for each prompt, each from a noise of its own."""
     ids = torch.from_numpy(token_ids([*prompts, ""])).long().to(unet.device)

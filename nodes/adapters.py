@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from ..trainers import ldm_names
 from ..trainers.adapter import load_adapter
 from ..trainers.adapter_names import guess_family, list_names
 from ..trainers.base_file import other_family, read_shapes
@@ -13,8 +14,7 @@ from ..trainers.diffusers_folder import read_folder
 from ..trainers.errors import AdapterError
 from . import host
 
-UNET = "diffusion_model."
-CHECKPOINT_UNET = "model.diffusion_model."
+MODEL_UNET = "diffusion_model."
 
 # In some checkpoints and not in others; nothing is learned in them.
 BESIDE = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
@@ -40,7 +40,7 @@ def apply_adapter(
 
 def is_full_fine_tune(path: Path) -> bool:
     """Whether this is a full fine-tune. Raises LikenessError for a damaged file."""
-    return path.is_dir() or any(name.startswith(CHECKPOINT_UNET) for name in read_shapes(path))
+    return path.is_dir() or any(name.startswith(ldm_names.UNET) for name in read_shapes(path))
 
 
 def with_clip_skip(clip: Any, skipped: int) -> Any:
@@ -134,10 +134,10 @@ def _interpolate(
     unet = {
         key.removeprefix("model."): value
         for key, value in tensors.items()
-        if key.startswith(CHECKPOINT_UNET)
+        if key.startswith(ldm_names.UNET)
     }
     family = other_family(_shapes(tensors)) or ""
-    base = _only(UNET, host.model_shapes(model))
+    base = _only(MODEL_UNET, host.model_shapes(model))
     check_checkpoint(path.name, "UNet", _shapes(unet), base, family)
     text = host.text_encoder_tensors(model, tensors)
     check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip), family)

@@ -9,6 +9,7 @@ from typing import Any
 from ..comparison.errors import ComparisonError
 from ..trainers.base_file import read_shapes, text_width
 from ..trainers.errors import LikenessError
+from ..trainers.tensor_file import Shapes
 
 # Core's loaders: kind of node -> its widget, and the folder of models that it reads.
 BASES = {"CheckpointLoaderSimple": ("ckpt_name", "checkpoints")}
@@ -18,8 +19,6 @@ FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SD
 
 # How the layers of ControlNets begin that have no cross-attention.
 _TRANSFORMERS = {"double_blocks.": "FLUX", "joint_blocks.": "SD 3", "transformer_blocks.": "SD 3"}
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_controls(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..trainers.adapter_names import LORA_UNET
 from . import host
 from .host import ADVANCED, io
 from .sockets import LoraModelType
@@ -20,8 +21,6 @@ from .training import (
     report,
 )
 from .widgets import known_as, number, switch, whole
-
-UNET = "lora_unet_"
 
 
 class TrainLoRA(io.ComfyNode):
@@ -102,7 +101,7 @@ class TrainLoRA(io.ComfyNode):
         tensors = host.read_tensors(result.adapter)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "loras"),
-            {name: tensor for name, tensor in tensors.items() if name.startswith(UNET)},
+            {name: tensor for name, tensor in tensors.items() if name.startswith(LORA_UNET)},
             loss_map(result),
             report(result),
         )

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import ldm_names
 from .adapter_names import (
     METADATA_KEY,
     declared_alphas,
@@ -166,7 +167,7 @@ def read_metadata(path: Path) -> AdapterInfo:
     if ranks:
         scaled = any(n.endswith((".dora_scale", ".lora_magnitude_vector")) for n in names)
         kind = "dora" if scaled else "lora"
-    elif any(name.startswith("model.diffusion_model.") for name in names):
+    elif any(name.startswith(ldm_names.UNET) for name in names):
         kind = "checkpoint"
     steps = _number(metadata.get("likeness.steps", metadata.get("ss_steps")))
     return AdapterInfo(

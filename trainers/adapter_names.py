@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from .errors import AdapterError
 from .recipe import LoRA
+from .tensor_file import Shapes
 
-UNET = "lora_unet_"
-TEXT = "lora_te_"
+LORA_UNET = "lora_unet_"
+LORA_TEXT = "lora_te_"
 METADATA_KEY = "lora_adapter_metadata"  # where diffusers puts PEFT's configuration, as JSON
 
 T = TypeVar("T")
-Shapes = Mapping[str, tuple[int, ...]]  # tensor name -> shape
 
 # How a tensor's name ends, after its module's: others' -> kohya's. The magnitude of PEFT's DoRA
 # is not kohya's dora_scale (lora.py has the formula between them), so it keeps its name.
@@ -55,8 +55,8 @@ def module_name(part: str, path: str) -> str:
     transformers 5 dropped ``text_model.`` from the text encoder's paths; kohya's have it.
     """
     if part == "text_encoder":
-        return TEXT + f"text_model.{path.removeprefix('text_model.')}".replace(".", "_")
-    return UNET + path.replace(".", "_")
+        return LORA_TEXT + f"text_model.{path.removeprefix('text_model.')}".replace(".", "_")
+    return LORA_UNET + path.replace(".", "_")
 
 
 def kohya_name(name: str) -> str:
@@ -64,7 +64,7 @@ def kohya_name(name: str) -> str:
 
     LyCORIS' tensors (LoHa, LoKr, …) have kohya's module names already and pass through.
     """
-    if name.startswith((UNET, "lora_te")):
+    if name.startswith((LORA_UNET, "lora_te")):
         return name
     plain = re.sub(r"\.default(?=\.weight$|$)", "", name)
     ending = next((e for e in sorted(_ENDINGS, key=len, reverse=True) if plain.endswith(e)), None)
@@ -120,7 +120,7 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
         module, _, ending = name.partition(".")
         if ending != "lora_down.weight" or f"{module}.alpha" in shapes or not shape:
             continue
-        prefix = "unet." if module.startswith(UNET) else "text_encoder."
+        prefix = "unet." if module.startswith(LORA_UNET) else "text_encoder."
         given = {key.removeprefix(prefix): value for key, value in config.items()}
         if given.get("alpha_pattern"):
             raise AdapterError("The file has an alpha for each layer by pattern; that is not read.")

@@ -14,7 +14,7 @@ from . import ldm_names
 from .adapter_names import list_names
 from .errors import BaseModelError
 from .files import write_whole
-from .tensor_file import read_header
+from .tensor_file import Shapes, read_header
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 PARTS = ("unet", "vae", "text_encoder")  # folders of a diffusers model that are loaded
@@ -80,7 +80,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise BaseModelError(f"{path.name} {error}. Download it again.") from None
 
 
-def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+def refuse_other_families(shapes: Shapes, name: str) -> None:
     """Raises BaseModelError if tensors of these names and shapes are not an SD 1.x checkpoint."""
     found = other_family(shapes)
     if found is None:
@@ -95,7 +95,7 @@ def refuse_other_families(shapes: Mapping[str, tuple[int, ...]], name: str) -> N
     raise BaseModelError(f"{name} is {found}. {_COMPLETE if found == _NO_VAE else _WANTED}")
 
 
-def other_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def other_family(shapes: Shapes) -> str | None:
     """What the tensors are if not SD 1.x's UNet and more: a phrase such as ``an SDXL model``.
 
     "" for an unknown kind, None for SD 1.x.
@@ -126,7 +126,7 @@ def other_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     return ""
 
 
-def _other_unet(shapes: Mapping[str, tuple[int, ...]], sdxl: bool) -> str | None:
+def _other_unet(shapes: Shapes, sdxl: bool) -> str | None:
     context = text_width(shapes)
     if sdxl or context == 2048 or any(key.startswith("label_emb.") for key in shapes):
         return "an SDXL model"
@@ -149,7 +149,7 @@ def _other_channels(channels: object) -> str | None:
     return f"a model whose UNet has {channels} input channels, where SD 1.x has 4"
 
 
-def text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def text_width(shapes: Shapes) -> int | None:
     """Width of the text that a UNet or a ControlNet attends to; None if it attends to none."""
     found = (
         shape[-1] for key, shape in shapes.items() if shape and key.endswith(".attn2.to_k.weight")
@@ -157,7 +157,7 @@ def text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return next(found, None)
 
 
-def _lacking(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def _lacking(shapes: Shapes) -> str | None:
     parts = {ldm_names.TEXT: "text encoder", ldm_names.VAE: "VAE"}
     lacking = [what for prefix, what in parts.items() if not ldm_names.part(shapes, prefix)]
     return _WITHOUT + " and ".join(lacking) if lacking else None

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from .tensor_file import Shapes
+
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 TEXT = "cond_stage_model.transformer.text_model."
 CONTROL = "control_model."
 
 Names = dict[str, str]  # module of diffusers -> module of LDM
-Shapes = Mapping[str, tuple[int, ...]]  # LDM tensor name without prefix -> shape
 
 LATENT_SCALE = 0.18215  # of SD 1.x's latents, arXiv:2112.10752
 

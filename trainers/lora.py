@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import CLIPTextModel
 
-from .adapter_names import TEXT, file_alpha, guess_family, list_names, module_name
+from .adapter_names import LORA_TEXT, file_alpha, guess_family, list_names, module_name
 from .draws import gaussian
 from .errors import AdapterError
 from .recipe import LoRA
@@ -225,7 +225,7 @@ def apply(
         adapters.setdefault(module, {})[ending] = tensor
     _check(adapters, weights, tensors)
     for module, adapter in adapters.items():
-        strength = strength_text if module.startswith(TEXT) else strength_unet
+        strength = strength_text if module.startswith(LORA_TEXT) else strength_unet
         weights[module].copy_(merged(weights[module].float(), adapter, strength))
 
 

@@ -24,7 +24,7 @@ Solver = Literal["euler", "dpmpp_2m"]
 Denoise = Callable[[Tensor, int], Tensor]  # (noisy latents x, step i) -> the estimate of clean x
 # (scaled latents, timestep, text states) -> a ControlNet's residuals: one for each skip
 # connection, and the one of the middle block
-Control = Callable[[Tensor, Tensor, Tensor], tuple[Sequence[Tensor], Tensor]]
+ControlNet = Callable[[Tensor, Tensor, Tensor], tuple[Sequence[Tensor], Tensor]]
 
 
 def sigma_table() -> Tensor:
@@ -97,7 +97,7 @@ def sample(
     on_step: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
     interrupted: Callable[[], bool] | None = None,
-    control: Control | None = None,
+    control: ControlNet | None = None,
 ) -> Tensor:
     """Latents (n, 4, h, w) as the UNet sees them (scaled), fp32 on the UNet's device.
 
@@ -139,7 +139,7 @@ def _guided(
     positive: Tensor,
     negative: Tensor,
     guidance: float,
-    control: Control | None,
+    control: ControlNet | None,
     dtype: torch.dtype,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The UNet's output under classifier-free guidance (arXiv:2207.12598), as f(x, timestep)."""

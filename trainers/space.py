@@ -7,6 +7,7 @@ from collections import defaultdict
 from math import prod
 from pathlib import Path
 
+from . import ldm_names
 from .base_file import read_shapes
 from .errors import OutOfSpace
 from .places import Places
@@ -76,7 +77,7 @@ def _trained_weights(base: Path) -> float:
     if base.suffix != ".safetensors":
         return _SD15_WEIGHTS
     shapes = read_shapes(base)
-    parts = ("model.diffusion_model.", "cond_stage_model.")
+    parts = (ldm_names.UNET, "cond_stage_model.")
     return sum(prod(shape) for name, shape in shapes.items() if name.startswith(parts))
 
 

@@ -22,6 +22,8 @@ MEGABYTE = 1024**2
 HEADER_LIMIT = 16 * MEGABYTE  # a full SD 1.5 checkpoint has 0.2; tag lists of LoRA files a few
 METADATA_LIMIT = 8 * MEGABYTE
 
+Shapes = Mapping[str, tuple[int, ...]]  # by tensor name
+
 
 @dataclass(frozen=True)
 class Header:

@@ -72,7 +72,7 @@ def test_clip_of_a_folder_is_that_of_transformers(clip_folder):
     clip = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
     assert isinstance(clip, PromptEncoder)
     whole = CLIPModel.from_pretrained(clip_folder)
-    shown = torch.stack([clip.images.view(picture) for picture in pictures()])
+    shown = torch.stack([clip.images.preprocessing(picture) for picture in pictures()])
     texts = ["a man", "a photo of an umbrella", "a man"]
     ids = clip.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_pictures_are_shown_as_transformers_shows_them(clip_folder):
     )
     for picture in (*pictures(1, (61, 90)), *pictures(1, (200, 40)), *pictures(1, (28, 28))):
         expected = processor(picture, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(clip.images.view(picture).numpy(), expected, atol=0.03)
+        np.testing.assert_allclose(clip.images.preprocessing(picture).numpy(), expected, atol=0.03)
 
 
 def test_clip_in_comfyuis_files_gives_the_same(clip_folder, comfy_files):
@@ -221,7 +221,7 @@ def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (dino,), _ = find_encoders(EncoderFiles(dino=tmp_path, face=False))
     assert dino.model.config._attn_implementation == "sdpa"
-    shown = torch.stack([dino.view(picture) for picture in pictures()])
+    shown = torch.stack([dino.preprocessing(picture) for picture in pictures()])
     assert shown.shape == (3, 3, 224, 224)
     with torch.no_grad():
         token = model(pixel_values=shown).last_hidden_state[:, 0]
