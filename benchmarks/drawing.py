@@ -103,12 +103,13 @@ def our_cells(task: Task) -> None:
     from likeness.comparison.matrix import Picture, Plan, Variant
     from likeness.comparison.prompts import Prompt, PromptSet
     from likeness.comparison.taught import Taught
-    from likeness.trainers.base_file import digest_of
+    from likeness.trainers.digests import content_digest
 
     adapters = {name: file and Path(file) for name, file in task["variants"].items()}
     plan = Plan(
         variants=tuple(
-            Variant(name=name, adapter=file and digest_of(file)) for name, file in adapters.items()
+            Variant(name=name, adapter=file and content_digest(file))
+            for name, file in adapters.items()
         ),
         prompts=PromptSet(
             negative=task["negative"],

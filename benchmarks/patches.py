@@ -141,9 +141,9 @@ def weights_read_whole() -> None:
 
 def digests_anew() -> None:
     """The base is read for its digest in every run."""
-    from likeness.trainers import base_file
+    from likeness.trainers import digests
 
-    base_file._read_known = lambda cache: {}
+    digests._read_known = lambda cache: {}
 
 
 PATCHES: dict[str, Callable[[], None]] = {

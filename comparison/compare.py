@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..trainers.adapter import clip_skip_of, trained_prediction
-from ..trainers.base_file import digest_of, identify, weight_files
+from ..trainers.base_file import identify, weight_files
+from ..trainers.digests import content_digest
 from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.memory import release_memory
@@ -143,7 +144,7 @@ def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
     cache = cache_folder(files.output)
 
     def digest(path: Path | None) -> str | None:
-        return None if path is None else digest_of(path, cache)
+        return None if path is None else content_digest(path, cache)
 
     control = None if files.controlnet is None else _control_file(files.controlnet)
     adapters = {one.name: digest(one.adapter) for one in taught}

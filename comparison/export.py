@@ -19,7 +19,7 @@ from typing import IO, Any
 from PIL import Image
 
 from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata
-from ..trainers.base_file import digest_of
+from ..trainers.digests import content_digest
 from ..trainers.errors import AdapterError, SubjectError
 from ..trainers.files import whole_file
 from ..trainers.masks import ENDING
@@ -75,7 +75,7 @@ def find_shared(run: Path, comparison: Path | None = None) -> Shared:
     if comparison is not None and not (comparison / PLAN_FILE).is_file():
         raise ComparisonError(f"{comparison} is no comparison: it has no plan.json.")
     if comparison is None:
-        comparison = newest_comparison(_likeness(adapter) / "comparisons", digest_of(adapter))
+        comparison = newest_comparison(_likeness(adapter) / "comparisons", content_digest(adapter))
     return Shared(adapter, folder, comparison)
 
 
@@ -193,7 +193,7 @@ def _without_folders(text: str) -> str:
 
 
 def _scores_of(shared: Shared) -> dict[str, float]:
-    return means_of(shared.comparison, digest_of(shared.adapter)) if shared.comparison else {}
+    return means_of(shared.comparison, content_digest(shared.adapter)) if shared.comparison else {}
 
 
 def _name(path: Path) -> str:

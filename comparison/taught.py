@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..trainers.adapter import AdapterInfo, read_metadata
-from ..trainers.base_file import known_digest
+from ..trainers.digests import known_digest
 from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
 from ..trainers.runs import Result, RunFolder

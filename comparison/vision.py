@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..trainers.base_file import digest_of, read_config
+from ..trainers.base_file import read_config
+from ..trainers.digests import content_digest
 from ..trainers.errors import LikenessError
 from ..trainers.memory import is_out_of_memory
 from .encoders import Vectors
@@ -117,10 +118,10 @@ def _side(value: Any, usual: int) -> int:
 
 
 def weights_digest(paths: Sequence[Path], cache: Path | None) -> str:
-    """SHA-256 of weights and of the way pictures are prepared; `cache` as for `digest_of`."""
+    """SHA-256 of weights and of the way pictures are prepared; `cache` as for `content_digest`."""
     parts = [str(VERSION)]
     for path in paths:
         folder = ("config.json", "preprocessor_config.json", "model.safetensors")
         files = [path / name for name in folder] if path.is_dir() else [path]
-        parts += [digest_of(file, cache) for file in files if file.is_file()]
+        parts += [content_digest(file, cache) for file in files if file.is_file()]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

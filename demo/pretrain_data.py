@@ -114,7 +114,7 @@ def with_latents(
 
     What the VAE makes of a shard is kept in `cache`, in a folder named after its weights.
     """
-    home = cache / digest_of(vae)[:12]
+    home = cache / model_digest(vae)[:12]
     pools = load(folder, pictures, keys, vae.device)
     for pool in pools:
         paths = [p for s, _, p in shards(folder, pictures) if s == pool.size and p.is_file()]
@@ -134,7 +134,7 @@ def _latents(shard: Path, vae: AutoencoderTiny, cached: Path) -> Tensor:
     return latents
 
 
-def digest_of(model: torch.nn.Module) -> str:
+def model_digest(model: torch.nn.Module) -> str:
     """SHA-256 of a model's weights in fp16, as they are kept in files."""
     digest = sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..trainers.base_file import digest_of
+from ..trainers.digests import content_digest
 from ..trainers.memory import keep_apart
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name
@@ -219,7 +219,7 @@ def file_stamps(known: Path) -> Callable[[str], list[str]]:
 
     @cache
     def stamp(text: str) -> list[str]:
-        return [digest_of(path, known) for path in files_named(text)]
+        return [content_digest(path, known) for path in files_named(text)]
 
     return stamp
 

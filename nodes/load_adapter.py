@@ -15,7 +15,8 @@ from ..trainers.adapter import (
     read_metadata,
     trained_prediction,
 )
-from ..trainers.base_file import PARTS, known_digest
+from ..trainers.base_file import PARTS
+from ..trainers.digests import known_digest
 from ..trainers.errors import AdapterError, LikenessError
 from ..trainers.places import cache_folder
 from .adapters import apply_adapter, checkpoint_of, with_clip_skip

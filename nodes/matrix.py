@@ -12,7 +12,7 @@ from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.matrix import Cell, Plan, WithPose, plan_from_data
 from ..comparison.poses import Pose, fit_pose
 from ..comparison.prompts import PromptSet
-from ..trainers.base_file import digest_of
+from ..trainers.digests import content_digest
 from ..trainers.errors import LikenessError
 from ..trainers.places import cache_folder
 from .board import pin
@@ -231,7 +231,7 @@ def _variant(row: Row, posed: bool) -> dict[str, Any]:
 
 def _digest(name: str) -> str | None:
     path = _path_of(name)
-    return digest_of(path, cache_folder(output_folder())) if path else None
+    return content_digest(path, cache_folder(output_folder())) if path else None
 
 
 def _axes() -> list[io.Input]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .base_file import digest_of, identify
+from .base_file import identify
+from .digests import content_digest
 from .errors import RecipeError
 from .photo_file import class_spec
 from .places import Places
@@ -30,7 +31,7 @@ def bind(recipe: Recipe, places: Places) -> Bound:
     picture once.
     """
     identify(places.base)
-    base = digest_of(places.base, places.cache)
+    base = content_digest(places.base, places.cache)
     photos = read_subject(places.photos, recipe.subject)
     _same("base model", recipe.base.digest, base)
     _same("set of photographs", recipe.subject.digest, photos.digest)

@@ -275,7 +275,7 @@ def test_each_variant_is_as_it_was_after_any_other(server, files):
 def test_the_label_says_what_is_loaded(server, files):
     from likeness.trainers.adapter import save_adapter
     from likeness.trainers.adapter_metadata import metadata_for
-    from likeness.trainers.base_file import digest_of
+    from likeness.trainers.digests import content_digest
     from likeness.trainers.recipe import Recipe
     from safetensors.torch import load_file
 
@@ -295,7 +295,7 @@ def test_the_label_says_what_is_loaded(server, files):
     save_adapter(loras / "foreign.safetensors", load_file(loras / "kohya.safetensors"), metadata)
     assert "base" not in label("foreign.safetensors", 0.5)
     checkpoint = next(server.models.rglob(MINIATURE))
-    digest_of(checkpoint, server.home / "output" / "likeness" / "cache")
+    content_digest(checkpoint, server.home / "output" / "likeness" / "cache")
     assert label("foreign.safetensors", 0.25).endswith("trained on another base")
 
 

@@ -8,7 +8,7 @@ from likeness.comparison.compare import Files, bound_plan, teach
 from likeness.comparison.controlnet import load_controlnet
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.plan_file import plan_file_from_data
-from likeness.trainers.base_file import digest_of
+from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import LikenessError
 from safetensors.torch import load_file, save_file
 
@@ -37,7 +37,7 @@ def test_a_folder_of_each_form_is_taken_and_loaded(unet, net, tmp_path, monkeypa
     files = Files(base=tmp_path / "net" / name, output=tmp_path, controlnet=tmp_path / "net")
     plan = plan_file_from_data(POSED)
     bound = bound_plan(plan, teach(plan, files, never), files)
-    assert bound.control.model == digest_of(tmp_path / "net" / name)
+    assert bound.control.model == content_digest(tmp_path / "net" / name)
 
 
 @pytest.mark.parametrize(

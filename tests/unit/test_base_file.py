@@ -1,11 +1,10 @@
 """What is not an SD 1.x checkpoint is named for what it is, from its header."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-from likeness.trainers.base_file import digest_of, identify
+from likeness.trainers.base_file import identify
 from likeness.trainers.errors import BaseModelError
 
 UNET = "model.diffusion_model."
@@ -159,48 +158,3 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(BaseModelError, match=r"no weights in .*vae"):
         identify(folder)
-
-
-def test_the_digest_is_of_the_content_alone(tmp_path):
-    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    a.write_bytes(b"same")
-    b.write_bytes(b"same")
-    # $ printf same | sha256sum
-    known = "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"
-    assert digest_of(a) == digest_of(b) == known
-
-
-def test_the_digest_of_a_folder_follows_what_is_loaded(tmp_path):
-    folder = write_folder(tmp_path / "model")
-    digest = digest_of(folder)
-    (folder / "README.md").write_text("not loaded")
-    assert digest_of(folder) == digest
-    assert digest_of(write_folder(tmp_path / "copy")) == digest
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"other")
-    assert digest_of(folder) != digest
-
-
-def test_the_digest_is_remembered_until_the_file_changes(tmp_path):
-    file, cache = tmp_path / "a.safetensors", tmp_path / "cache"
-    file.write_bytes(b"one")
-    first, stamp = digest_of(file, cache), file.stat().st_mtime_ns
-    file.write_bytes(b"two")
-    os.utime(file, ns=(stamp, stamp))
-    assert digest_of(file, cache) == first  # same size and time: not read again
-    os.utime(file, ns=(stamp, stamp + 1))
-    assert digest_of(file, cache) == digest_of(file) != first
-
-
-@pytest.mark.parametrize("damage", ["", "[]", "{", '{"a": 1}'])
-def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
-    file, cache = tmp_path / "a.safetensors", tmp_path / "cache"
-    file.write_bytes(b"one")
-    cache.mkdir()
-    (cache / "digests.json").write_text(damage)
-    assert digest_of(file, cache) == digest_of(file)
-    assert str(file.resolve()) in json.loads((cache / "digests.json").read_text())
-
-
-def test_the_digest_of_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(BaseModelError, match="cannot be read"):
-        digest_of(tmp_path / "none.safetensors")

@@ -21,7 +21,7 @@ from likeness.trainers.adapter import (
     save_adapter,
 )
 from likeness.trainers.adapter_metadata import metadata_for
-from likeness.trainers.base_file import digest_of
+from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import AdapterError
 from likeness.trainers.places import Places
 from likeness.trainers.recipe import LoRA, Recipe, Subject
@@ -60,7 +60,7 @@ def comparison(adapter, tmp_path):
     """A comparison that shows it, made in ComfyUI."""
     folder = tmp_path / "output" / "likeness" / "comparisons" / "study"
     folder.mkdir(parents=True)
-    (folder / "plan.json").write_text(json.dumps({"adapter": digest_of(adapter)}))
+    (folder / "plan.json").write_text(json.dumps({"adapter": content_digest(adapter)}))
     (folder / "report.html").write_text("<p>report</p>")
     values = ["C:\\people\\anna\\x.safetensors", "/data/me/y.png"]
     workflow = {"nodes": [{"widgets_values": values}]}
@@ -97,7 +97,7 @@ def test_a_zip_has_all_that_shows_the_adapter_and_no_place(adapter, comparison, 
 
 
 def test_an_adapters_scores_travel_in_it(adapter, comparison, tmp_path):
-    digest = digest_of(adapter)
+    digest = content_digest(adapter)
     rows = [Variant(name="base"), Variant(name="off", adapter=digest, strength_unet=0)]
     rows += [Variant(name="r4", adapter=digest)]
     the_plan = plan(rows, prompt_set_from_text("a dog"), yoga_poses(), with_pose="both")
@@ -173,7 +173,7 @@ def rows(text):
 def test_a_damaged_file_of_a_comparison_was_told_as_the_zip_or_as_a_traceback(
     adapter, comparison, tmp_path, monkeypatch, harm
 ):
-    harmed = harm(comparison, digest_of(adapter), monkeypatch)
+    harmed = harm(comparison, content_digest(adapter), monkeypatch)
     with pytest.raises(ComparisonError) as told:
         export(tmp_path / "x.zip", Shared(adapter, None, comparison))
     assert str(harmed) in str(told.value) and "x.zip" not in str(told.value)

@@ -16,7 +16,7 @@ from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.scores import Measure, Scores
 from likeness.trainers.adapter_metadata import metadata_for
-from likeness.trainers.base_file import digest_of
+from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.places import cache_folder
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
@@ -162,13 +162,13 @@ def test_an_adapter_of_another_base_is_told_where_that_is_known(nodes, tmp_path,
         file.write_bytes(file.stem.encode())
     monkeypatch.setattr(nodes.load_adapter, "output_folder", lambda: tmp_path)
     cache = cache_folder(tmp_path)
-    recipe = Recipe(base={"digest": digest_of(base, cache)})
+    recipe = Recipe(base={"digest": content_digest(base, cache)})
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
     path = saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
     label, told = nodes.load_adapter.label_of, "trained on another base"
     assert told not in label(path, 1, 1, base)
     assert told not in label(path, 1, 1, other), "its digest is not computed for this"
-    digest_of(other, cache)
+    content_digest(other, cache)
     assert label(path, 1, 1, other).endswith(told)
     other.write_bytes(b"replaced")
     assert told not in label(path, 1, 1, other)
@@ -189,7 +189,7 @@ def test_the_scores_of_the_newest_comparison_are_in_the_label(nodes, tmp_path, m
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
     recipe = Recipe(method=LoRA(rank=4))
     path = saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
-    digest, label = digest_of(path), nodes.load_adapter.label_of
+    digest, label = content_digest(path), nodes.load_adapter.label_of
     for name, mean in (("older", 0.5), ("newer", 0.75)):
         folder = tmp_path / "likeness" / "comparisons" / name
         folder.mkdir(parents=True)
@@ -198,7 +198,7 @@ def test_the_scores_of_the_newest_comparison_are_in_the_label(nodes, tmp_path, m
         (folder / "scores.json").write_text(scored(mean).to_json(the_plan))
     os.utime(tmp_path / "likeness" / "comparisons" / "older" / "plan.json", (1e9, 1e9))
     assert "match" not in label(path, 1, 1), "its digest is not computed for this"
-    digest_of(path, cache_folder(tmp_path))
+    content_digest(path, cache_folder(tmp_path))
     assert label(path, 1, 1).endswith(", subject match clip 0.75")
     (folder / "scores.json").write_text("{}")
     assert "match" not in label(path, 1, 1)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from likeness.comparison import taught
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
-from likeness.trainers.base_file import digest_of
+from likeness.trainers.digests import content_digest
 from likeness.trainers.runs import RunFolder
 
 
@@ -19,9 +19,9 @@ def test_adapters_are_known_by_digests_of_when_they_were_drawn(tmp_path, monkeyp
     result = SimpleNamespace(adapter=whole)
     monkeypatch.setattr(RunFolder, "result", lambda self: result)
     monkeypatch.setattr(taught, "read_metadata", lambda path: path.name)
-    digests = {file: digest_of(file, cache) for file in (whole, drawn)}
+    digests = {file: content_digest(file, cache) for file in (whole, drawn)}
     rows = [Variant(name=f"r{n}", adapter=digest) for n, digest in enumerate(digests.values())]
-    rows.append(Variant(name="other", adapter=digest_of(other)))
+    rows.append(Variant(name="other", adapter=content_digest(other)))
     found = taught.taught_of(plan(rows, prompt_set_from_text("a dog")), tmp_path / "runs", cache)
     assert [one.adapter for one in found] == [whole, drawn, None]
     assert [one.result for one in found] == [result, None, None]
