@@ -32,53 +32,7 @@ class ClassImages(io.ComfyNode):
                 "model learns the subject and not that every man looks like it. The base model "
                 "draws them once, at the first training, and every later run shares them."
             ),
-            inputs=[
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    default="a photo of {class} face\na photo of a {class}",
-                    tooltip="What the class images show, one prompt a line, in turn; {class} is "
-                    "the subject's class word. Best are the photographs' own prompt without the "
-                    "token, and one for the class in any framing. With a folder of your own the "
-                    "first line counts.",
-                ),
-                whole(
-                    "count",
-                    200,
-                    1,
-                    100_000,
-                    "How many are drawn. Fewer start sooner; 200 to 500 are usual.",
-                ),
-                number(
-                    "weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."
-                ),
-                io.Combo.Input(
-                    "source",
-                    options=[DRAWN, TEACHER, *picture_folders(input_folder())],
-                    default=DRAWN,
-                    tooltip="Drawn by the base model; none, where what the base predicts on the "
-                    "photographs is kept instead; or a folder of your own in ComfyUI's input "
-                    "folder.",
-                ),
-                io.String.Input(
-                    "negative",
-                    default="",
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Negative prompt of the drawing.",
-                ),
-                whole("steps", 25, 1, 1000, "Sampling steps of a class image.", advanced=True),
-                number(
-                    "guidance",
-                    7.5,
-                    0.0,
-                    100.0,
-                    0.1,
-                    "Guidance scale of the drawing.",
-                    advanced=True,
-                ),
-                seed("seed", "Seed of the drawing. Another seed draws another set.", advanced=True),
-            ],
+            inputs=[*prior_inputs(), *drawing_inputs()],
             outputs=[PriorType.Output(id="class_images", display_name="class_images")],
         )
         return known_as(schema, "regularization", "reg images", "prior preservation")
@@ -117,6 +71,61 @@ class ClassImages(io.ComfyNode):
         prompt = str(options["prompt"]).strip().partition("\n")[0]
         folder = photo_folder(input_folder(), source)
         return io.NodeOutput(PriorSource(prior_spec({**options, "prompt": prompt}), folder))
+
+
+def prior_inputs() -> list[io.Input]:
+    """What the class images are, and how much they count."""
+    return [
+        io.String.Input(
+            "prompt",
+            multiline=True,
+            default="a photo of {class} face\na photo of a {class}",
+            tooltip="What the class images show, one prompt a line, in turn; {class} is "
+            "the subject's class word. Best are the photographs' own prompt without the "
+            "token, and one for the class in any framing. With a folder of your own the "
+            "first line counts.",
+        ),
+        whole(
+            "count",
+            200,
+            1,
+            100_000,
+            "How many are drawn. Fewer start sooner; 200 to 500 are usual.",
+        ),
+        number("weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."),
+        io.Combo.Input(
+            "source",
+            options=[DRAWN, TEACHER, *picture_folders(input_folder())],
+            default=DRAWN,
+            tooltip="Drawn by the base model; none, where what the base predicts on the "
+            "photographs is kept instead; or a folder of your own in ComfyUI's input "
+            "folder.",
+        ),
+    ]
+
+
+def drawing_inputs() -> list[io.Input]:
+    """How they are drawn."""
+    return [
+        io.String.Input(
+            "negative",
+            default="",
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Negative prompt of the drawing.",
+        ),
+        whole("steps", 25, 1, 1000, "Sampling steps of a class image.", advanced=True),
+        number(
+            "guidance",
+            7.5,
+            0.0,
+            100.0,
+            0.1,
+            "Guidance scale of the drawing.",
+            advanced=True,
+        ),
+        seed("seed", "Seed of the drawing. Another seed draws another set.", advanced=True),
+    ]
 
 
 def prior_spec(fields: dict[str, Any]) -> Prior:

@@ -19,7 +19,7 @@ from .names import listing_fingerprint, photo_folder, picture_folders
 from .recipes import check_packages
 from .sockets import SubjectType
 from .values import SubjectSource
-from .widgets import known_as
+from .widgets import known_as, number, switch, whole
 
 
 class Subject(io.ComfyNode):
@@ -36,144 +36,8 @@ class Subject(io.ComfyNode):
                 "ComfyUI's input folder, with different poses, distances and places. Shows the "
                 "crops exactly as they are trained."
             ),
-            inputs=[
-                io.Combo.Input(
-                    "folder",
-                    options=folder_names(),
-                    tooltip="A folder inside ComfyUI's input folder, or the pictures that the "
-                    "miniature learns from. Press R to list new ones.",
-                ),
-                io.String.Input(
-                    "token",
-                    default="sks",
-                    tooltip="A rare word that will stand for the subject in prompts, such as sks "
-                    "or ohwx.",
-                ),
-                io.String.Input(
-                    "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
-                ),
-                io.String.Input(
-                    "prompt",
-                    default="a photo of {token} {class} face",
-                    tooltip="What every photograph shows; {token} and {class} are filled in. "
-                    "Without faces, or with whole people: a photo of {token} {class}.",
-                ),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=8,
-                    tooltip="Pixels of a side. Stable Diffusion 1.5 learned at 512; 256 is faster.",
-                ),
-                io.Combo.Input(
-                    "crop",
-                    options=["centre", "face"],
-                    default="centre",
-                    tooltip="Where squares are cut: the middle, or around the largest face "
-                    "(needs the package dlib-bin).",
-                ),
-                io.Boolean.Input(
-                    "buckets",
-                    default=False,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Keep each photograph's shape, with the area of resolution squared, "
-                    "instead of cropping squares.",
-                ),
-                io.Boolean.Input(
-                    "captions",
-                    default=False,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Use a .txt file of the same name as the photograph's own prompt, "
-                    "with the token, or {token}, in it; or {caption} in the prompt says where the "
-                    "text goes.",
-                ),
-                io.Boolean.Input(
-                    "flip",
-                    default=False,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Also show each photograph mirrored. Faces are not symmetric.",
-                ),
-                io.Int.Input(
-                    "holdout",
-                    default=0,
-                    min=0,
-                    max=1000,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Photographs kept out of training, for the validation loss.",
-                ),
-                io.Float.Input(
-                    "face_share",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="With the crop 'face': cuts closer where the face has less than this "
-                    "share of the crop's height, but not below the resolution; 0.35 suits photos "
-                    "of whole people. 0: crops as large as they can be.",
-                ),
-                io.Combo.Input(
-                    "mask",
-                    options=["none", "alpha", "file"],
-                    default="none",
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Where the subject is. alpha: where the picture is not transparent; "
-                    "file: where <name>-masklabel.png beside it is white. What is around it is "
-                    "learned less: against backgrounds that come with the subject.",
-                ),
-                io.Float.Input(
-                    "unmasked_weight",
-                    default=0.1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="How much the rest of a masked picture counts, the subject being 1.",
-                ),
-                io.Float.Input(
-                    "enlarge",
-                    default=1.0,
-                    min=1.0,
-                    max=4.0,
-                    step=0.1,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="Photographs smaller than the resolution are enlarged, at most so many "
-                    "times; 1: refused. 1.5 does little harm, if most are large enough.",
-                ),
-            ],
-            outputs=[
-                SubjectType.Output(id="subject", display_name="subject"),
-                io.Image.Output(
-                    id="crops",
-                    display_name="crops",
-                    is_output_list=True,
-                    tooltip="The photographs as they are trained: one batch for each size.",
-                ),
-                io.String.Output(
-                    id="report",
-                    display_name="report",
-                    tooltip="What is used, what was refused, and why.",
-                ),
-                io.String.Output(
-                    id="token",
-                    display_name="token",
-                    tooltip="For Prompt Set's token, so that it is written once.",
-                ),
-                io.String.Output(
-                    id="class_word",
-                    display_name="class_word",
-                    tooltip="For Prompt Set's class_word.",
-                ),
-            ],
+            inputs=[*subject_inputs(), *crop_inputs(), *use_inputs(), *fitting_inputs()],
+            outputs=subject_outputs(),
         )
         return known_as(schema, "dataset", "training images", "photos", "captions")
 
@@ -215,6 +79,157 @@ class Subject(io.ComfyNode):
         photos = read_subject(source.folder, source.spec)
         spec = source.spec
         return io.NodeOutput(source, crops(photos), report(photos), spec.token, spec.class_word)
+
+
+def subject_inputs() -> list[io.Input]:
+    """Where the photographs are, and whom they show."""
+    return [
+        io.Combo.Input(
+            "folder",
+            options=folder_names(),
+            tooltip="A folder inside ComfyUI's input folder, or the pictures that the "
+            "miniature learns from. Press R to list new ones.",
+        ),
+        io.String.Input(
+            "token",
+            default="sks",
+            tooltip="A rare word that will stand for the subject in prompts, such as sks or ohwx.",
+        ),
+        io.String.Input(
+            "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
+        ),
+        io.String.Input(
+            "prompt",
+            default="a photo of {token} {class} face",
+            tooltip="What every photograph shows; {token} and {class} are filled in. "
+            "Without faces, or with whole people: a photo of {token} {class}.",
+        ),
+    ]
+
+
+def crop_inputs() -> list[io.Input]:
+    """What is cut out of each photograph."""
+    return [
+        whole(
+            "resolution",
+            512,
+            64,
+            2048,
+            "Pixels of a side. Stable Diffusion 1.5 learned at 512; 256 is faster.",
+            step=8,
+        ),
+        io.Combo.Input(
+            "crop",
+            options=["centre", "face"],
+            default="centre",
+            tooltip="Where squares are cut: the middle, or around the largest face "
+            "(needs the package dlib-bin).",
+        ),
+        switch(
+            "buckets",
+            "Keep each photograph's shape, with the area of resolution squared, "
+            "instead of cropping squares.",
+            advanced=True,
+        ),
+    ]
+
+
+def use_inputs() -> list[io.Input]:
+    """How the photographs are used."""
+    return [
+        switch(
+            "captions",
+            "Use a .txt file of the same name as the photograph's own prompt, "
+            "with the token, or {token}, in it; or {caption} in the prompt says where the "
+            "text goes.",
+            advanced=True,
+        ),
+        switch(
+            "flip",
+            "Also show each photograph mirrored. Faces are not symmetric.",
+            advanced=True,
+        ),
+        whole(
+            "holdout",
+            0,
+            0,
+            1000,
+            "Photographs kept out of training, for the validation loss.",
+            advanced=True,
+        ),
+    ]
+
+
+def fitting_inputs() -> list[io.Input]:
+    """Closer crops, masks, and photographs that are too small."""
+    return [
+        number(
+            "face_share",
+            0.0,
+            0.0,
+            1.0,
+            0.05,
+            "With the crop 'face': cuts closer where the face has less than this "
+            "share of the crop's height, but not below the resolution; 0.35 suits photos "
+            "of whole people. 0: crops as large as they can be.",
+            advanced=True,
+        ),
+        io.Combo.Input(
+            "mask",
+            options=["none", "alpha", "file"],
+            default="none",
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Where the subject is. alpha: where the picture is not transparent; "
+            "file: where <name>-masklabel.png beside it is white. What is around it is "
+            "learned less: against backgrounds that come with the subject.",
+        ),
+        number(
+            "unmasked_weight",
+            0.1,
+            0.0,
+            1.0,
+            0.05,
+            "How much the rest of a masked picture counts, the subject being 1.",
+            advanced=True,
+        ),
+        number(
+            "enlarge",
+            1.0,
+            1.0,
+            4.0,
+            0.1,
+            "Photographs smaller than the resolution are enlarged, at most so many "
+            "times; 1: refused. 1.5 does little harm, if most are large enough.",
+            advanced=True,
+        ),
+    ]
+
+
+def subject_outputs() -> list[io.Output]:
+    """The subject, and what is shown of it."""
+    return [
+        SubjectType.Output(id="subject", display_name="subject"),
+        io.Image.Output(
+            id="crops",
+            display_name="crops",
+            is_output_list=True,
+            tooltip="The photographs as they are trained: one batch for each size.",
+        ),
+        io.String.Output(
+            id="report",
+            display_name="report",
+            tooltip="What is used, what was refused, and why.",
+        ),
+        io.String.Output(
+            id="token",
+            display_name="token",
+            tooltip="For Prompt Set's token, so that it is written once.",
+        ),
+        io.String.Output(
+            id="class_word", display_name="class_word", tooltip="For Prompt Set's class_word."
+        ),
+    ]
 
 
 def folder_names() -> list[str]:
