@@ -107,6 +107,15 @@ def file_alpha(method: LoRA) -> float:
     return alpha * math.sqrt(method.rank) if method.rank_stabilised else alpha
 
 
+def by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Tensors by kohya's names, for each module those of its names' endings, as ``alpha``."""
+    modules: dict[str, dict[str, T]] = {}
+    for name, tensor in tensors.items():
+        module, _, ending = name.partition(".")
+        modules.setdefault(module, {})[ending] = tensor
+    return modules
+
+
 def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, float]:
     """Values for the ``.alpha`` tensors that a diffusers or PEFT file has only in its metadata.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import CLIPTextModel
 
-from .adapter_names import LORA_TEXT, file_alpha, guess_family, list_names, module_name
+from .adapter_names import LORA_TEXT, by_module, file_alpha, guess_family, list_names, module_name
 from .draws import gaussian
 from .errors import AdapterError
 from .recipe import LoRA
@@ -219,10 +219,7 @@ def apply(
     Raises AdapterError, and changes nothing, if any tensor has no place in these models.
     """
     weights = _weights(unet, text_encoder)
-    adapters: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        module, _, ending = name.partition(".")
-        adapters.setdefault(module, {})[ending] = tensor
+    adapters = by_module(tensors)
     _check(adapters, weights, tensors)
     for module, adapter in adapters.items():
         strength = strength_text if module.startswith(LORA_TEXT) else strength_unet

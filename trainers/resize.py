@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .adapter import SCORES, load_adapter, read_metadata, save_adapter
-from .adapter_names import list_names
+from .adapter_names import by_module, list_names
 from .errors import AdapterError
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
 
     if rank < 1:
         raise AdapterError(f"A rank is at least 1, not {rank}.")
-    modules: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        module, _, ending = name.partition(".")
-        modules.setdefault(module, {})[ending] = tensor
+    modules = by_module(tensors)
     pair = {"lora_down.weight", "lora_up.weight"}
     bad = [name for name, parts in modules.items() if parts.keys() - {"alpha"} != pair]
     if bad or not modules:
