@@ -120,6 +120,13 @@ class Run:
         unet.set_attn_processor(AttnProcessor())  # the fused one is slower at this size
         return placed(unet, self.device), placed(text_encoder, self.device), vae
 
+    def trained_models(self) -> tuple[UNet2DConditionModel, CLIPTextModel, AutoencoderTiny]:
+        """As `models`, all trained."""
+        unet, text_encoder, vae = self.models()
+        load_part(self.parts / "unet.safetensors", unet)
+        load_part(self.parts / "text_encoder.safetensors", text_encoder)
+        return unet, text_encoder, vae
+
     def vae(self) -> AutoencoderTiny:
         """The VAE that was trained, as wide as it was."""
         vae = load_vae(self.parts / "vae.safetensors").requires_grad_(False)
@@ -237,9 +244,7 @@ def _unet(run: Run) -> bool:
 
 
 def _controlnet(run: Run) -> bool:
-    unet, text_encoder, vae = run.models()
-    load_part(run.parts / "unet.safetensors", unet)
-    load_part(run.parts / "text_encoder.safetensors", text_encoder)
+    unet, text_encoder, vae = run.trained_models()
     controlnet = placed(miniature.new_controlnet(unet), run.device)
     part = run.parts / "controlnet.safetensors"
     load_part(part, controlnet, missing_ok=True)
@@ -306,9 +311,7 @@ def _judge(run: Run, name: str, architecture: str) -> bool:
 def _pack(run: Run) -> bool:
     """Makes the files of demo/weights from the parts that there are."""
     target = run.out / "weights"
-    unet, text_encoder, vae = run.models()
-    load_part(run.parts / "unet.safetensors", unet)
-    load_part(run.parts / "text_encoder.safetensors", text_encoder)
+    unet, text_encoder, vae = run.trained_models()
     miniature.settle_unseen(text_encoder)
     miniature.save_miniature(
         target / weights.CHECKPOINT, unet=unet, vae=miniature.widened(vae),
@@ -340,8 +343,7 @@ def _unpack(run: Run) -> bool:
 
 _STAGES: dict[str, Callable[[Run], bool]] = {
     "draw": _draw, "vae": _vae, "text_encoder": _text_encoder, "unet": _unet,
-    "controlnet": _controlnet,
-    "judge": lambda run: _judge(run, "judge", "convolution"),
+    "controlnet": _controlnet, "judge": lambda run: _judge(run, "judge", "convolution"),
     "second_judge": lambda run: _judge(run, "second-judge", "patches"),
     "pack": _pack, "unpack": _unpack,
 }  # fmt: skip

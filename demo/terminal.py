@@ -95,12 +95,7 @@ def _add_quality(commands: Any) -> None:
     parser.add_argument(
         "--table", action="store_true", help="only print the table of what is there"
     )
-    parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="put the table between the marks of a page"
-    )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FOLDER", help="another small model's files"
-    )
+    _add_page_and_weights(parser)
     parser.set_defaults(run=_quality)
 
 
@@ -112,13 +107,17 @@ def _add_judge(commands: Any) -> None:
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="only write the hundred pictures there"
     )
+    _add_page_and_weights(parser)
+    parser.set_defaults(run=_judge)
+
+
+def _add_page_and_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write", type=Path, metavar="PAGE", help="put the table between the marks of a page"
     )
     parser.add_argument(
         "--weights", type=Path, metavar="FOLDER", help="another small model's files"
     )
-    parser.set_defaults(run=_judge)
 
 
 def _demo(given: argparse.Namespace) -> int:
