@@ -5,12 +5,13 @@ Each part is kept as it is finished, so the same call goes on where an earlier o
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from ..trainers.adapter import clip_skip_of, trained_prediction
 from ..trainers.base_file import identify, weight_files
@@ -27,7 +28,7 @@ from .errors import ComparisonError
 from .matrix import Cell, Plan, Variant
 from .plan_file import PlanFile, Row
 from .poses import draw_pose
-from .study import cells_folder
+from .study import cell_png, cells_folder
 from .taught import Taught, taught_by
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def draw_missing(
         model = _Model(plan, variant, adapters[variant.name], files, device)
         for cell, path in cells:
             if not path.is_file():  # unless an equal cell was drawn just now
-                write_whole(path, _png(model.draw(cell)))
+                write_whole(path, cell_png(Image.fromarray(model.draw(cell))))
             on_cell(cell)
         del model
         release_memory()  # before the next model is loaded
@@ -273,11 +274,3 @@ class _Model:
             )
         hint = draw_pose(pose, self._plan.picture.width, self._plan.picture.height)
         return control_of(self._control, hint, self._plan.control.strength)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", compress_level=4)
-    return data.getvalue()

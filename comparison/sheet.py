@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..trainers.errors import SubjectError
 from ..trainers.files import write_whole
-from ..trainers.pictures import open_picture, to_srgb
+from ..trainers.pictures import open_picture, png, to_srgb
 from .errors import ComparisonError
 from .lettering import Line, height_of, paragraph, write
 
@@ -141,9 +140,7 @@ def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> byte
     chunks = PngInfo()
     for key, value in (text or {}).items():
         chunks.add_text(key, value if isinstance(value, str) else json.dumps(value))
-    data = io.BytesIO()
-    sheet.save(data, "PNG", pnginfo=chunks, compress_level=4)
-    return data.getvalue()
+    return png(sheet, compress_level=4, pnginfo=chunks)
 
 
 def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) -> Layout:

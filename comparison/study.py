@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..trainers.files import write_whole
+from ..trainers.pictures import png
 from .errors import ComparisonError
 from .matrix import Plan, read_plan
 from .sheet import Label, contact_sheet, write_sheet
@@ -42,6 +43,11 @@ class Study:
 def cells_folder(output: Path) -> Path:
     """Where each cell ever drawn is kept, named by the digest of all that decides it."""
     return output / "likeness" / "cells"
+
+
+def cell_png(picture: Image.Image) -> bytes:
+    """The file of a cell."""
+    return png(picture, compress_level=4)
 
 
 def study_folder(output: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -14,7 +13,7 @@ from PIL import Image
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..comparison.study import Study, cells_folder, study_folder, write_study
+from ..comparison.study import Study, cell_png, cells_folder, study_folder, write_study
 from ..trainers.files import write_whole
 from .viewer import write_thumbnail
 
@@ -93,8 +92,6 @@ class CellWriter:
 
 
 def _write_cell(path: Path, picture: Image.Image, then: Callable[[], None]) -> None:
-    data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=4)
     write_thumbnail(path, picture)
-    write_whole(path, data.getvalue())
+    write_whole(path, cell_png(picture))
     then()

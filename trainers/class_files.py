@@ -19,6 +19,7 @@ from PIL import Image
 
 from .errors import OutOfSpace, SubjectError
 from .files import is_disk_full, write_whole
+from .pictures import png
 from .subject import Photo
 
 _PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -143,13 +144,7 @@ class Writer:
 
 def _write_missing(path: Path, picture: np.ndarray) -> None:
     if not is_whole(path):
-        write(path, _png(picture))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+        write(path, png(Image.fromarray(picture)))
 
 
 def write(path: Path, data: bytes | str) -> None:

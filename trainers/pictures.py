@@ -1,4 +1,4 @@
-"""Picture files of any kind as upright 8-bit sRGB."""
+"""Picture files of any kind as upright 8-bit sRGB, and pictures as PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from .errors import SubjectError
 
@@ -49,6 +49,15 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def png(
+    image: Image.Image, compress_level: int = 6, pnginfo: PngImagePlugin.PngInfo | None = None
+) -> bytes:
+    """A PNG file of a picture, with text chunks; `compress_level` as zlib's, 0 to 9."""
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=compress_level, pnginfo=pnginfo)
+    return data.getvalue()
 
 
 def open_picture(source: Path | io.BytesIO) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from PIL import Image
 from .base_model import BaseModel
 from .errors import RunCancelled
 from .files import write_whole
+from .pictures import png
 from .run import Run
 from .sampler import decode, noise_for, sample, sigmas_for
 from .step import Learner
@@ -57,6 +57,4 @@ def _draw(run: Run, base: BaseModel, learner: Learner, template: str, path: Path
             prediction=base.prediction,
             interrupted=lambda: bool(run.stop.here()),
         )
-    data = io.BytesIO()
-    Image.fromarray(decode(base.vae, latents)[0]).save(data, "PNG")
-    write_whole(path, data.getvalue(), lasting=False)
+    write_whole(path, png(Image.fromarray(decode(base.vae, latents)[0])), lasting=False)
