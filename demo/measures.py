@@ -18,7 +18,7 @@ from ..comparison.keypoints import yoga_poses
 from ..comparison.poses import Pose, choose_pose, draw_pose, fit_pose
 from ..comparison.prompts import bundled_set
 from ..trainers.base_model import BaseModel
-from ..trainers.sampler import Control, decode, noise_for, sample, sigmas_for
+from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
 from . import miniature
 from .facts import asked_of_scene
@@ -84,7 +84,7 @@ class Measures:
 @torch.no_grad()
 def draw(
     model: BaseModel, prompts: Sequence[str], seeds: Sequence[int], *,
-    control: Control | None = None, negative: str = "", canvas: Canvas = Canvas(),
+    control: ControlNet | None = None, negative: str = "", canvas: Canvas = Canvas(),
 ) -> Pictures:  # fmt: skip
     """One picture for each prompt, from the noise of its seed, all in one batch."""
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(model.unet.device)
@@ -142,7 +142,7 @@ def _joint_errors(
     asked_for = np.stack([keypoints(pose) for pose in poses])
     given = miniature.control(controlnet, hints_of(poses, width, height))
 
-    def error(control: Control | None) -> float:
+    def error(control: ControlNet | None) -> float:
         pictures = made(list(study.values()), [seed] * len(study), control=control)
         return float(pose_error(judge(pictures), asked_for, width / height).mean())
 
