@@ -224,3 +224,14 @@ def weight_files(part: Path) -> tuple[Path, ...]:
                 raise BaseModelError(f"{index} names no files (weight_map).")
             return (index, *(part / Path(str(name)).name for name in sorted(set(shards.values()))))
     raise BaseModelError(f"There are no weights in {part} (expected {stem}.safetensors).")
+
+
+def loaded_files(path: Path) -> list[Path]:
+    """The files of a base model that are loaded. Raises BaseModelError where some are missing."""
+    if not path.is_dir():
+        return [path]
+    files = []
+    for part in PARTS:
+        files += [path / part / "config.json", *weight_files(path / part)]
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    return [*files, scheduler] if scheduler.is_file() else files

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .base_file import PARTS, weight_files
+from .base_file import loaded_files
 from .errors import BaseModelError
 from .files import write_whole
 
@@ -29,7 +28,8 @@ def content_digest(path: Path, cache: Path | None = None) -> str:
     try:
         if path.is_dir():
             lines = [
-                f"{f.relative_to(path).as_posix()} {_digest(f, known)}\n" for f in _loaded(path)
+                f"{file.relative_to(path).as_posix()} {_digest(file, known)}\n"
+                for file in loaded_files(path)
             ]
             digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
         else:
@@ -55,14 +55,6 @@ def _remembered(file: Path, known: dict[str, Any]) -> str | None:
     if isinstance(entry, list) and len(entry) == 3:
         return str(entry[2]) if entry[:2] == [stat.st_size, stat.st_mtime_ns] else None
     return None
-
-
-def _loaded(folder: Path) -> Iterator[Path]:
-    for part in PARTS:
-        yield folder / part / "config.json"
-        yield from weight_files(folder / part)
-    if (folder / "scheduler" / "scheduler_config.json").is_file():
-        yield folder / "scheduler" / "scheduler_config.json"
 
 
 def _digest(file: Path, known: dict[str, Any]) -> str:

@@ -6,11 +6,12 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -28,9 +29,11 @@ from .errors import (
 from .events import Emit, EventWriter
 from .files import is_disk_full
 from .memory import is_out_of_memory, memory_advice, stay_on_the_gpu
+from .read_ahead import read_ahead
 from .runs import RunFolder, busy_text
 
 LOCK_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
+STOP_SECONDS = 0.2  # between looks at whether a run is to end
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +49,12 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     folder, start = RunFolder(path.absolute()), time.time()
     try:
         _check_prepared(folder)
+        reading = read_ahead(folder)  # before seconds of imports
         accelerator = _accelerator()
         main = accelerator.is_main_process
         with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
-            return _told(folder, accelerator, emit, follow_parent, start)
+            train = partial(_train, folder, accelerator, emit, follow_parent, reading)
+            return _told(train, folder, emit, start)
     except LikenessError as error:
         # Not an event: it is no run, another process has the lock, or the disk has no room for one.
         _log.error("%s", error)
@@ -81,12 +86,10 @@ def _accelerator() -> Any:
     return accelerator
 
 
-def _told(
-    folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool, start: float
-) -> int:
+def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
     """Trains; errors become events, and their exit code."""
     try:
-        _train(folder, accelerator, emit, follow_parent)
+        train()
     except RunCancelled as error:
         _log.info("%s", error)
         emit("stopped", step=error.step)
@@ -103,12 +106,16 @@ def _told(
     return 0
 
 
-def _train(folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool) -> None:
+def _train(
+    folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool, reading: Thread
+) -> None:
     from .loop import train
     from .stop import StopSignal
 
     stop = StopSignal(folder.stop, follow_parent=follow_parent and accelerator.is_main_process)
     stop.leave_on_sigterm()
+    while reading.is_alive() and not stop.here():
+        reading.join(STOP_SECONDS)
     result = train(folder, accelerator, emit, stop)
     if result.stopped:
         emit("stopped", step=result.steps)

@@ -209,14 +209,13 @@ def test_a_run_of_two_processes_that_is_trained_elsewhere_says_so(folder):
     assert type(job._error_of(ended, None, stopped=False)) is RunFailed
 
 
-def test_a_run_that_leaves_says_so_to_its_panel(folder, monkeypatch):
+def test_a_run_that_leaves_says_so_to_its_panel(folder):
     said = []
 
-    def leaves(*arguments):
+    def leaves():
         raise RunCancelled("it left", step=4)
 
-    monkeypatch.setattr(process, "_train", leaves)
-    code = process._told(folder, None, lambda kind, **data: said.append((kind, data)), False, 0.0)
+    code = process._told(leaves, folder, lambda kind, **data: said.append((kind, data)), 0.0)
     assert code == RunCancelled.exit_code and said == [("stopped", {"step": 4})]
 
 
@@ -227,12 +226,11 @@ def test_a_mistyped_run_folder_was_made_and_locked_without_a_word(tmp_path, capl
     assert f"{path} is no folder of a run" in caplog.text
 
 
-def test_a_failure_is_in_the_log_beside_its_event(folder, monkeypatch, caplog):
-    def fails(*arguments):
+def test_a_failure_is_in_the_log_beside_its_event(folder, caplog):
+    def fails():
         raise SubjectError("no photographs are left")
 
     said = []
-    monkeypatch.setattr(process, "_train", fails)
-    code = process._told(folder, None, lambda kind, **data: said.append(data), False, 0.0)
+    code = process._told(fails, folder, lambda kind, **data: said.append(data), 0.0)
     assert code == 1 and said == [{"message": "no photographs are left", "expected": True}]
     assert f"{folder.path} failed: no photographs are left" in caplog.text

@@ -1,0 +1,41 @@
+"""The base's files, read into the system's cache while libraries are imported. No torch here."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from threading import Thread
+
+import psutil
+
+from .base_file import loaded_files
+from .errors import LikenessError
+from .runs import RunFolder
+
+_BLOCK = 8 << 20  # bytes
+
+
+def read_ahead(folder: RunFolder) -> Thread:
+    """Begins to read the files of a run's base model; the thread ends when they are read.
+
+    Weights are mapped, and what is mapped is read from the disk in small pieces, each when it is
+    first used: that takes longer. Nothing is raised: who loads the model says what is wrong.
+    Of processes that train together on one machine the first one reads.
+    """
+    thread = Thread(target=_read, args=(folder,), name="read ahead", daemon=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        thread.start()
+    return thread
+
+
+def _read(folder: RunFolder) -> None:
+    with suppress(OSError, LikenessError):
+        files = loaded_files(folder.places().base)
+        # With less memory the first ones would be out of the cache again before they are used.
+        if 2 * sum(file.stat().st_size for file in files) > psutil.virtual_memory().available:
+            return
+        block = bytearray(_BLOCK)
+        for file in files:
+            with open(file, "rb", buffering=0) as stream:
+                while stream.readinto(block):
+                    pass
