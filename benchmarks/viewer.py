@@ -105,8 +105,7 @@ def open_viewer(editor: Editor, width: int) -> None:
     editor.load(EMPTY)
     number = editor.add("Likeness_ContactSheet", NODE)
     editor.look_at(editor.box(number), INSET, 1)
-    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": NAME}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "comparison", NAME)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     editor.page.get_by_label("Size of the pictures").fill(str(width))
     editor.page.locator("dialog .lk-cell img").first.wait_for()

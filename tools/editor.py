@@ -258,6 +258,11 @@ class Editor:
         """Gives the page a message as if the server had sent it."""
         self.page.evaluate(TELL, [kind, detail])
 
+    def pin(self, number: int, kind: str, value: Any) -> None:
+        """Tells the page what a node shows, as `nodes.board` does."""
+        board = {"workflow": "", "node": str(number), "kind": kind, "value": value}
+        self.tell("likeness.board", board)
+
     def drop(self, query: str, name: str) -> None:
         """Drops a file that the server has at `query` on the canvas."""
         self.page.evaluate(DROP, [self.address + query, name])

@@ -41,8 +41,7 @@ def panel(editor, show):
     def follow(folder):
         number = editor.add("Likeness_TrainLoRA")
         show(editor, number)
-        board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
-        editor.tell("likeness.board", board)
+        editor.pin(number, "run", folder.name)
         return editor.page.locator(".lk-fill:visible")
 
     return follow
@@ -115,8 +114,7 @@ def test_names_of_a_comparison_are_never_markup(editor, server, show, expect):
     write_comparison(server.home / "output", "marked", ["base", MARK], [MARK, "two"], draw)
     number = editor.add("Likeness_ContactSheet", (420, 420))
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": "marked"}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "comparison", "marked")
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     viewer = editor.page.locator("dialog.lk-viewer")
     expect(viewer.locator(".lk-grid-label strong").nth(1)).to_have_text(MARK)

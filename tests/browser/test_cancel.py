@@ -19,8 +19,7 @@ def test_a_run_of_another_process_is_not_cancelled_from_here(editor, server, exp
     show(editor, number)
     cancel = editor.page.get_by_role("button", name="Cancel", exact=True)
     with FileLock(RunFolder(folder).lock):
-        board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
-        editor.tell("likeness.board", board)
+        editor.pin(number, "run", folder.name)
         expect(editor.page.get_by_role("button", name="Stop and save")).to_be_visible()
         expect(cancel).to_be_hidden()
         news = {"run": folder.name, "ended": False, "step": 5, "total": 40}
@@ -39,8 +38,7 @@ def stopped(editor, server, show, request):
     folder = write_run(server.home / "output", name, events)
     number = editor.add("Likeness_TrainLoRA")
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "run", folder.name)
     return editor.page.locator(".lk-training:visible")
 
 
@@ -72,8 +70,7 @@ def test_no_time_is_left_when_a_comparison_was_interrupted(editor, server, expec
     write_comparison(server.home / "output", "interrupted", ["base", "one"], ["a", "b"], draw)
     number = editor.add("Likeness_ContactSheet", (420, 420))
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": "interrupted"}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "comparison", "interrupted")
     count = editor.page.locator(".lk-comparison:visible .lk-count")
     expect(count).to_have_text("4 pictures")
     news = {"workflow": "", "node": str(number), "name": "interrupted", "finished": False}
@@ -97,9 +94,8 @@ def training(editor, server, show, request):
     folder = write_run(server.home / "output", name, STEPS)
     number = editor.add("Likeness_TrainLoRA")
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
     with FileLock(RunFolder(folder).lock):
-        editor.tell("likeness.board", board)
+        editor.pin(number, "run", folder.name)
         panel = editor.page.locator(".lk-training:visible")
         expect_step(panel, 4)
         yield panel, folder, number
@@ -168,8 +164,7 @@ def test_a_run_that_never_began_is_not_waited_for_when_nothing_is_queued(
     folder = write_run(server.home / "output", "never began", [])
     number = editor.add("Likeness_TrainLoRA")
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "run", "value": folder.name}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "run", folder.name)
     empty = editor.page.locator(".lk-fill:visible .lk-empty")
     expect(empty).to_have_text("The training starts …")
     editor.tell("status", {"exec_info": {"queue_remaining": 0}})

@@ -49,8 +49,7 @@ def viewer(editor, large, show):
     editor.page.on("request", lambda request: asked.append(request.url))
     number = editor.add("Likeness_ContactSheet", (420, 420))
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": large}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "comparison", large)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     editor.page.locator("dialog .lk-cell img").first.wait_for()
     editor.settle()

@@ -61,8 +61,7 @@ def show_run(editor, server, name):
     events = [event("stage", name="train", done=0, total=0), *steps, event("finished", seconds=9)]
     folder = write_run(server.home / "output", name, events)
     number = str(editor.number_of("Likeness_TrainLoRA"))
-    board = {"workflow": "", "node": number, "kind": "run", "value": folder.name}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "run", folder.name)
 
 
 def at_rest(page, panel):

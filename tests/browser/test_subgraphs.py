@@ -70,8 +70,7 @@ def pair(editor):
 def told(editor, matrix, wait_for, chosen):
     """Says as the server does which column of a comparison got which pose, until it is shown."""
     value = {"kitchen": chosen}
-    board = {"workflow": "", "node": str(matrix), "kind": "poses", "value": value}
-    editor.tell("likeness.board", board)
+    editor.pin(matrix, "poses", value)
     wait_for(editor, lambda: "kitchen" in editor.page.evaluate(GOT), 10)
 
 

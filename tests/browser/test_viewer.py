@@ -45,8 +45,7 @@ def number(editor, name, show):
     """A Contact Sheet that shows it."""
     number = editor.add("Likeness_ContactSheet", (420, 420))
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": name}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "comparison", name)
     return number
 
 
@@ -151,8 +150,7 @@ def test_there_is_nothing_to_download_before_a_picture_is_drawn(editor, server, 
     (folder / "viewer.json").write_text(json.dumps({**view, "drawn": [0]}))
     number = editor.add("Likeness_ContactSheet", (420, 420))
     show(editor, number)
-    board = {"workflow": "", "node": str(number), "kind": "comparison", "value": folder.name}
-    editor.tell("likeness.board", board)
+    editor.pin(number, "comparison", folder.name)
     panel = editor.page.locator(".lk-comparison:visible")
     expect(panel.locator(".lk-count")).to_have_text("0 of 1 picture")
     panel.get_by_role("button", name="Open").click()
