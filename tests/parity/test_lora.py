@@ -1,11 +1,12 @@
 """What peft trained is what a file's reader gets, and so it is with diffusers' own files."""
 
 import inspect
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from likeness.trainers import lora
 from likeness.trainers.adapter import load_adapter, save_adapter
@@ -14,7 +15,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
+tiny = MODELS["tiny"]
 
 METHODS = {
     "plain": LoRA(rank=3),
@@ -23,31 +26,6 @@ METHODS = {
     "DoRA": LoRA(rank=3, dora=True),
     "both": LoRA(rank=3, alpha=2, dora=True, rank_stabilised=True),
 }
-
-
-def tiny() -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """The same small UNet and text encoder at every call."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    text = CLIPTextConfig(
-        vocab_size=20,
-        hidden_size=12,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return unet, CLIPTextModel(text)
 
 
 def move(*models: nn.Module) -> None:

@@ -127,18 +127,8 @@ def initial_lora(recipe, places):
     return unet, {n: p.detach() for n, p in base.text_encoder.named_parameters() if p.requires_grad}
 
 
-def reference_losses(recipe, places):
-    base = load_base(places.base)
-    scheduler = DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
-    )
-    photos = [encoded(base.vae, p) for p in pictures(places.photos)]
-    masks = [weights_of(p, recipe) for p in pictures(places.photos)]
-    classes = []
-    if recipe.prior:
-        files = sorted(drawn_folder(recipe, places, recipe.prior).glob("*.png"))
-        classes = [encoded(base.vae, p) for p in files]
-        assert len(classes) == CLASSES
+def trained_parameters(base, recipe, places):
+    """What learns in `base`: peft's adapters with the values of ours, or all weights."""
     if recipe.method.kind == "lora":
         unet0, text0 = initial_lora(recipe, places)
         attention = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -152,6 +142,22 @@ def reference_losses(recipe, places):
         parameters = list(base.unet.requires_grad_(True).parameters())
         if recipe.text_encoder.train:
             parameters += list(base.text_encoder.parameters())
+    return parameters
+
+
+def reference_losses(recipe, places):
+    base = load_base(places.base)
+    scheduler = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
+    )
+    photos = [encoded(base.vae, p) for p in pictures(places.photos)]
+    masks = [weights_of(p, recipe) for p in pictures(places.photos)]
+    classes = []
+    if recipe.prior:
+        files = sorted(drawn_folder(recipe, places, recipe.prior).glob("*.png"))
+        classes = [encoded(base.vae, p) for p in files]
+        assert len(classes) == CLASSES
+    parameters = trained_parameters(base, recipe, places)
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-2)
     prompts = ["a photo of sks man face", *recipe.class_prompts(), ""]
     ids = base.tokenizer(

@@ -1,16 +1,20 @@
 """The two solvers against diffusers' schedulers, on the same UNet, noise, sigmas and timesteps."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    UNet2DConditionModel,
 )
 from likeness.trainers.sampler import noise_for, sample, sigma_table, sigmas_for, timesteps_for
 
 # numpy's, about how diffusers calls it
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
 
 SD15 = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 STEPS, GUIDANCE = 20, 7.5
@@ -18,17 +22,7 @@ STEPS, GUIDANCE = 20, 7.5
 
 @pytest.fixture(scope="module")
 def unet():
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=8,
-        norm_num_groups=8,
-    ).eval()
+    return MODELS["small_unet"]()
 
 
 @pytest.fixture(scope="module")

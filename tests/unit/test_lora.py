@@ -1,3 +1,6 @@
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -5,36 +8,14 @@ from likeness.trainers import lora
 from likeness.trainers.errors import AdapterError
 from likeness.trainers.recipe import LoRA
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
+tiny = MODELS["tiny"]
 
 Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 CONV = "lora_unet_mid_block_resnets_0_conv1"
 TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
-
-
-def tiny() -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """The same small UNet and text encoder at every call."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    text = CLIPTextConfig(
-        vocab_size=20,
-        hidden_size=12,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return unet, CLIPTextModel(text)
 
 
 def attached(

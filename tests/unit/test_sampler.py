@@ -1,9 +1,12 @@
 """Sigmas, noise, guidance and the solvers, against frozen facts and closed forms."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny
 from likeness.trainers.errors import RunCancelled
 from likeness.trainers.sampler import (
     decode,
@@ -16,6 +19,8 @@ from likeness.trainers.sampler import (
     timesteps_for,
 )
 
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
+
 # Written by ComfyUI 0.33.0: comfy.samplers.calculate_sigmas(model_sampling, name, 8).
 CORE_SIGMAS = {
     "simple": [14.6146, 7.29735, 4.08173, 2.49253, 1.61289, 1.06895, 0.693205, 0.397746, 0.0],
@@ -26,17 +31,7 @@ CORE_SIGMAS = {
 
 @pytest.fixture(scope="module")
 def unet():
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=8,
-        norm_num_groups=8,
-    ).eval()
+    return MODELS["small_unet"]()
 
 
 def states(n, seed=0):
