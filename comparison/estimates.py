@@ -45,7 +45,7 @@ def decimals(value: float) -> str:
 def estimate(
     values: NDArray[np.float64], groups: NDArray[np.int64], *, apart: bool = True
 ) -> Estimate | None:
-    """The mean of values (n,) and its interval by the bootstrap (`middle`); None without a value.
+    """The mean of values (n,) and its bootstrap interval; None without a value.
 
     Whole groups are drawn with replacement, because the pictures of one prompt are not
     independent; of a single group its values, unless they are not `apart`, as those that each
@@ -70,11 +70,11 @@ def _interval(
     if len(sums) < FEWEST:
         return None, None
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    low, high = middle(sums[drawn].sum(1) / counts[drawn].sum(1), len(sums))
+    low, high = percentile_interval(sums[drawn].sum(1) / counts[drawn].sum(1), len(sums))
     return low, high
 
 
-def middle(means: NDArray[np.float64], groups: int) -> tuple[float, float]:
+def percentile_interval(means: NDArray[np.float64], groups: int) -> tuple[float, float]:
     """The 95 % interval of a mean from its bootstrap over `groups`, at least 2.
 
     The percentiles are those of Hesterberg (The American Statistician 69, 2015, section 3.2), wider

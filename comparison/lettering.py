@@ -107,7 +107,7 @@ def height_of(lines: Sequence[Line]) -> int:
     return sum(line.height for line in lines)
 
 
-def write(page: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[Line]) -> None:
+def draw_lines(page: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[Line]) -> None:
     """Writes lines one below the other, the first at `corner`, its top left."""
     left, top = corner
     for line in lines:

@@ -16,7 +16,7 @@ from ..trainers.errors import SubjectError
 from ..trainers.files import write_whole
 from ..trainers.pictures import open_picture, png, to_srgb
 from .errors import ComparisonError
-from .lettering import Line, height_of, paragraph, write
+from .lettering import Line, draw_lines, height_of, paragraph
 
 Picture = Path | Image.Image | None
 
@@ -248,15 +248,15 @@ def _write_labels(
     """The columns' labels stand on the pictures; the rows' are level with their middle."""
     for column, lines in enumerate(column_lines):
         x, y = layout.corner(0, column)
-        write(page, (x, y - layout.gap - height_of(lines)), lines)
+        draw_lines(page, (x, y - layout.gap - height_of(lines)), lines)
     for band in range(0, layout.columns, layout.across):
         for row, lines in enumerate(row_lines):
             y = layout.corner(row, band)[1] + (layout.cell[1] - height_of(lines)) // 2
-            write(page, (layout.margin, y), lines)
+            draw_lines(page, (layout.margin, y), lines)
 
 
 def _write_note(
     page: ImageDraw.ImageDraw, layout: Layout, corner: tuple[int, int], note: str
 ) -> None:
     lines = paragraph(note, layout.small, _GREY, layout.cell[0], 1)
-    write(page, (corner[0], corner[1] + layout.cell[1] + layout.small // 4), lines)
+    draw_lines(page, (corner[0], corner[1] + layout.cell[1] + layout.small // 4), lines)

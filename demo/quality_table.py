@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparison.estimates import FEWEST, middle
+from ..comparison.estimates import FEWEST, percentile_interval
 
 COLUMNS = ("identity", "prompt", "token", "drift", "joints", "joints_controlled")
 _RESAMPLES = 10_000
@@ -29,7 +29,7 @@ def interval(
     if len(means) < FEWEST:
         return float(means.mean()), None
     rows = np.random.default_rng(seed).integers(len(means), size=(_RESAMPLES, len(means)))
-    return float(means.mean()), middle(means[rows].mean(axis=1), len(means))
+    return float(means.mean()), percentile_interval(means[rows].mean(axis=1), len(means))
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from ..trainers.errors import SubjectError
 from ..trainers.files import write_whole
 from ..trainers.masks import mask_of
-from ..trainers.photo_checks import BLURRED, fingerprint, sharpness, twin_of
+from ..trainers.photo_checks import BLURRED, difference_hash, sharpness, twin_of
 from ..trainers.pictures import open_picture, to_srgb
 from ..trainers.recipe import Subject
 from ..trainers.subject import Photo, is_beside, load_pixels, read_subject
@@ -170,7 +170,7 @@ def _stem(photo: Photo) -> str:
 
 @lru_cache(maxsize=2000)
 def _looked_at(photo: Photo, temp: Path) -> tuple[float, np.ndarray]:
-    """Sharpness and fingerprint as it is trained; writes its two pictures."""
+    """Sharpness and difference hash as it is trained; writes its two pictures."""
     pixels = load_pixels(photo)
     whole = to_srgb(open_picture(photo.path))
     whole.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -179,4 +179,4 @@ def _looked_at(photo: Photo, temp: Path) -> tuple[float, np.ndarray]:
         whole = Image.composite(whole, dark, mask.resize(whole.size))
     for name, image in (("whole", whole), ("crop", Image.fromarray(pixels))):
         write_whole(temp / FOLDER / f"{_stem(photo)}-{name}.webp", webp(image), lasting=False)
-    return sharpness(pixels), fingerprint(pixels)
+    return sharpness(pixels), difference_hash(pixels)

@@ -33,7 +33,7 @@ def sharpness(pixels: np.ndarray) -> float:
     return float((around - 4 * grey[1:-1, 1:-1]).var())
 
 
-def fingerprint(pixels: np.ndarray) -> np.ndarray:
+def difference_hash(pixels: np.ndarray) -> np.ndarray:
     """128 bits that say where a picture grows brighter to the right, and where downwards.
 
     Args:
@@ -46,7 +46,7 @@ def fingerprint(pixels: np.ndarray) -> np.ndarray:
 
 
 def twin_of(prints: Sequence[np.ndarray]) -> list[int | None]:
-    """For each fingerprint the index of the first one before it that it nearly equals, or None."""
+    """For each hash the index of the first one before it that it nearly equals, or None."""
     table = np.array(prints)  # (n, 128)
     found: list[int | None] = []
     for number, one in enumerate(table):

@@ -60,7 +60,7 @@ def show_run(editor, server, name):
     steps = [step(number, 40) for number in range(1, 41)]
     events = [event("stage", name="train", done=0, total=0), *steps, event("finished", seconds=9)]
     folder = write_run(server.home / "output", name, events)
-    number = str(editor.number_of("Likeness_TrainLoRA"))
+    number = editor.number_of("Likeness_TrainLoRA")
     editor.pin(number, "run", folder.name)
 
 

@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 import pytest
 from likeness.comparison import lettering
-from likeness.comparison.lettering import clean, font_for, paragraph, wrap, write
+from likeness.comparison.lettering import clean, draw_lines, font_for, paragraph, wrap
 from PIL import Image, ImageDraw, ImageFont, features
 
 TEXTS = ["a few short words", "x" * 300, "שלום עולם " * 9, "one " + "y" * 90 + " two", "wide  gap"]
@@ -99,7 +99,7 @@ def only_line(text):
 def drawn(line):
     """Which pixels of a page are ink after a line is written on it."""
     page = Image.new("L", (900, 40), 255)
-    write(ImageDraw.Draw(page), (4, 4), [replace(line, colour=0)])
+    draw_lines(ImageDraw.Draw(page), (4, 4), [replace(line, colour=0)])
     return np.asarray(page) < 128
 
 

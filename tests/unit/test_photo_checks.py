@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from likeness.trainers.photo_checks import BLURRED, fingerprint, sharpness, twin_of
+from likeness.trainers.photo_checks import BLURRED, difference_hash, sharpness, twin_of
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import load_pixels, read_subject
 from PIL import Image, ImageEnhance, ImageFilter
@@ -44,7 +44,7 @@ def test_a_blurred_picture_is_told_from_a_sharp_one():
 def test_an_empty_picture_of_any_shape_is_blurred(size):
     pixels = np.full((size[1], size[0], 3), 90, np.uint8)
     assert sharpness(pixels) == 0
-    assert not fingerprint(pixels).any() and fingerprint(pixels).shape == (128,)
+    assert not difference_hash(pixels).any() and difference_hash(pixels).shape == (128,)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_an_empty_picture_of_any_shape_is_blurred(size):
 )
 def test_a_picture_stored_again_is_a_twin(change):
     pictures = [scene(1), scene(2), changed(scene(1), change), scene(3), changed(scene(2), change)]
-    assert twin_of([fingerprint(one) for one in pictures]) == [None, None, 0, None, 1]
+    assert twin_of([difference_hash(one) for one in pictures]) == [None, None, 0, None, 1]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no photographs in {REAL}")
@@ -60,7 +60,7 @@ def test_good_photographs_of_one_subject_are_neither_blurred_nor_twins():
     photos = read_subject(REAL, Subject(resolution=256)).photos
     pixels = [load_pixels(photo) for photo in photos]
     assert min(map(sharpness, pixels)) > 2 * BLURRED
-    assert twin_of([fingerprint(one) for one in pixels]) == [None] * len(photos)
+    assert twin_of([difference_hash(one) for one in pixels]) == [None] * len(photos)
 
 
 @pytest.mark.parametrize("resolution", [64, 96, 128])
@@ -68,4 +68,4 @@ def test_the_bundled_subject_has_no_marks(resolution):
     photos = read_subject(ROOT / "demo" / "subject", Subject(resolution=resolution)).photos
     pixels = [load_pixels(photo) for photo in photos]
     assert min(map(sharpness, pixels)) > BLURRED
-    assert twin_of([fingerprint(one) for one in pixels]) == [None] * len(photos)
+    assert twin_of([difference_hash(one) for one in pixels]) == [None] * len(photos)
