@@ -79,6 +79,12 @@ PARTS = {
     "those products of few pixels by the weights as they lie": Part(
         "lora", Way(patch="weights_turned_round"), device="cpu"
     ),
+    "a LoRA's update in one thread": Part(
+        "lora",
+        Way(compute(precision="bf16"), "all_threads_update"),
+        Way(compute(precision="bf16")),
+        device="cpu",
+    ),
     "attention in fp32, in a bf16 run": Part(
         "lora",
         Way(compute(precision="bf16"), "attention_as_it_comes"),

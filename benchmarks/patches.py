@@ -93,6 +93,13 @@ def weights_turned_round() -> None:
     cpu.FEW_PIXELS = 0
 
 
+def all_threads_update() -> None:
+    """All threads take part in the update of a LoRA's small tensors."""
+    from likeness.trainers import loop
+
+    loop.threads_for = lambda parameters: nullcontext()
+
+
 def attention_as_it_comes() -> None:
     """Attention on a CPU computes in the precision of the run."""
     from likeness.trainers import step
@@ -156,6 +163,7 @@ PATCHES: dict[str, Callable[[], None]] = {
         waits_after_each_weight,
         plain_convolutions,
         weights_turned_round,
+        all_threads_update,
         attention_as_it_comes,
         plain_adamw,
         channels_last,

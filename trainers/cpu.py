@@ -5,7 +5,7 @@ Measured with PyTorch 2.13 at SD 1.5's sizes; docs/performance.md says what each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -20,7 +20,7 @@ CHANNELS_A_PIXEL = 8
 # With fewer pixels in all, products are faster where a pixel's values lie side by side: PyTorch's
 # backward pass then multiplies by the weights as they lie, not turned round.
 FEW_PIXELS = 16
-SMALL = 50_000_000  # parameters of a UNet
+SMALL = 50_000_000  # parameters of a UNet, or that are trained
 
 
 def fit_to_cpu(unet: nn.Module) -> None:
@@ -37,6 +37,24 @@ def fit_threads(unet: nn.Module) -> None:
     """
     if sum(parameter.numel() for parameter in unet.parameters()) < SMALL:
         torch.set_num_threads(1)
+
+
+@contextmanager
+def threads_for(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """One thread for the update of few weights, as of a LoRA's hundreds of small tensors.
+
+    Each of them would wake the other threads, which takes longer than its arithmetic.
+    """
+    few = sum(parameter.numel() for parameter in parameters) < SMALL
+    if not (few and parameters[0].device.type == "cpu"):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class MatrixConv2d(nn.Conv2d):

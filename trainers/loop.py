@@ -25,7 +25,7 @@ from .computing import (
     unet_to_train,
     use_xformers,
 )
-from .cpu import fit_to_cpu
+from .cpu import fit_to_cpu, threads_for
 from .embeddings import kept_embeddings
 from .errors import CheckpointError, RunFailed
 from .events import Emit
@@ -318,10 +318,11 @@ def advance(
     losses = accumulate(backward, (stacked(batch, device) for batch in samples), device)
     if world > 1:
         losses = accelerator.reduce(losses, "mean")
-    if not training.tier.in_backward:
-        clip = recipe.optimizer.clip_norm
-        update(parameters, state.optimizer, state.scaler, clip, accelerator, recorded)
-    average_weights(state, text_frozen=training.learner.prompts.embeddings is not None)
+    with threads_for(parameters):
+        if not training.tier.in_backward:
+            clip = recipe.optimizer.clip_norm
+            update(parameters, state.optimizer, state.scaler, clip, accelerator, recorded)
+        average_weights(state, text_frozen=training.learner.prompts.embeddings is not None)
     return losses
 
 

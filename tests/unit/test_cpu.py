@@ -9,6 +9,27 @@ from torch.overrides import TorchFunctionMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_few_weights_are_updated_by_one_thread_and_many_by_all(two_threads, monkeypatch):
+    weights = [torch.zeros(8), torch.zeros(8)]
+    for most, threads in ((17, 1), (16, 2)):
+        monkeypatch.setattr(cpu, "SMALL", most)
+        with cpu.threads_for(weights):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    monkeypatch.setattr(cpu, "SMALL", 17)
+    with pytest.raises(RuntimeError), cpu.threads_for(weights):
+        raise RuntimeError
+    assert torch.get_num_threads() == 2
+
+
 def both(channels=(6, 64), kernel=3, stride=1, padding=1, bias=True):
     """A convolution and the same one as a matrix product."""
     torch.manual_seed(0)
