@@ -25,6 +25,7 @@ from ..trainers.files import whole_file
 from ..trainers.masks import ENDING
 from ..trainers.pictures import open_picture
 from ..trainers.recipe import Recipe
+from ..trainers.recipe_parts import name_from
 from ..trainers.runs import RunFolder
 from ..trainers.stripped import strip_prompts
 from ..trainers.subject import read_subject
@@ -198,7 +199,7 @@ def _scores_of(shared: Shared) -> dict[str, float]:
 
 def _name(path: Path) -> str:
     """A file's name without its ending, safe on every system."""
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.stem).strip(".-") or "adapter"
+    return name_from(path.stem, 120) or "adapter"
 
 
 # The comparison.

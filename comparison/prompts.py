@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator
 
 from ..trainers.recipe import Name, Part, check_name, explain
 from ..trainers.recipe import Prompt as Text
+from ..trainers.recipe_parts import is_of_word
 from .errors import ComparisonError
 from .reading import read_json, read_text
 
 MOST_PROMPTS = 1000
 _FOLDER = Path(__file__).parent / "prompt_sets"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_KEYED_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.\-]{0,63}) =(?: (.*))?")
+_KEYED_LINE = re.compile(r"(\S{1,64}) =(?: (.*))?")
 _LONGEST_KEY = 40
 
 
@@ -173,13 +174,19 @@ def _prompt_lines(text: str) -> Iterator[tuple[int, str, str]]:
         line = line.strip()
         if line and not line.startswith("#"):
             match = _KEYED_LINE.fullmatch(line)
-            key, prompt = (match[1], match[2] or "") if match else ("", line)
-            yield number, key, prompt.strip()
+            if match and _is_key(match[1]):
+                yield number, normalize("NFC", match[1]), (match[2] or "").strip()
+            else:
+                yield number, "", line
+
+
+def _is_key(word: str) -> bool:
+    return is_of_word(word[0]) and all(is_of_word(one) or one in "_.-" for one in word)
 
 
 def _key_of(prompt: str, taken: set[str]) -> str:
     """A key of the prompt's first words, unlike all in `taken`; ``prompt`` where it has none."""
-    latin = unicodedata.normalize("NFKD", _PLACEHOLDER.sub(" ", prompt))
+    latin = normalize("NFKD", _PLACEHOLDER.sub(" ", prompt))
     words = re.findall(r"[a-z0-9]+", latin.encode("ascii", "ignore").decode().lower())
     while len("-".join(words)) > _LONGEST_KEY:
         words.pop()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from ..trainers.errors import RecipeError
 from ..trainers.places import runs_folder
 from ..trainers.runs import RunFolder
-from .names import inside
+from .names import inside, is_plain
 
 NEW = "a new training"
 
@@ -41,7 +40,7 @@ def find_run(output: Path, name: str) -> RunFolder:
 
 def run_of_id(output: Path, run_id: str) -> RunFolder | None:
     """The run whose folder has the name; None for any other text. Links are not followed."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,160}", run_id) or ".." in run_id:
+    if not is_plain(run_id) or run_id.startswith("."):
         return None
     run = RunFolder(runs_folder(output) / run_id)
     return run if run.recipe_file.is_file() and not run.path.is_symlink() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
+from unicodedata import category, normalize
 
 from pydantic import (
     BaseModel,
@@ -15,23 +16,55 @@ from pydantic import (
 )
 from pydantic.functional_validators import AfterValidator
 
+MOST_LETTERS, MOST_BYTES = 64, 128  # of a name, which is a part of files' names of 255 bytes
+# Letters and marks without a shape: names would look the same that are not.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}
 
 
 def check_name(name: str) -> str:
-    """Returns `name` if it is safe as part of a file name on every system.
+    """Returns `name` in the Unicode form NFC if it is safe as part of a file name on every system.
 
-    Letters, digits, ``-``, ``_``, ``.`` and inner spaces, 1 to 64 characters, not a Windows
-    device name, no leading or trailing dot. Raises ValueError otherwise.
+    Letters and digits of any script, ``-``, ``_``, ``.`` and inner spaces, 1 to 64 characters and
+    at most 128 bytes in UTF-8, not a Windows device name, no leading or trailing dot. Raises
+    ValueError otherwise.
     """
-    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9 _.\-]{0,62}[A-Za-z0-9_\-])?", name):
+    name = normalize("NFC", name)
+    first, last = name[:1], name[-1:]
+    known = bool(name) and all(is_of_word(letter) or letter in " _.-" for letter in name)
+    if not known or first in " _.-" or category(first)[0] == "M" or last in " .":
         raise ValueError(
-            "a name has 1 to 64 of the characters A-Z a-z 0-9 - _ . and inner spaces, "
+            "a name has 1 to 64 letters or digits of any script, or - _ . and inner spaces, "
             "starts with a letter or digit, and holds no path"
         )
-    if ".." in name or name.split(".")[0].rstrip().lower() in _RESERVED:
+    if len(name) > MOST_LETTERS or len(name.encode()) > MOST_BYTES:
+        raise ValueError(
+            f"a name has at most {MOST_LETTERS} characters, and {MOST_BYTES} bytes in UTF-8"
+        )
+    forms = (name.lower(), normalize("NFKC", name).lower())  # to which some programs convert
+    if ".." in name or any(form.split(".")[0].rstrip() in _RESERVED for form in forms):
         raise ValueError("this name is reserved; choose another")
     return name
+
+
+def is_of_word(letter: str) -> bool:
+    """Whether it is a letter, a digit, or a mark on one, and is seen."""
+    kind = category(letter)
+    return (kind[0] in "LM" or kind == "Nd") and not _UNSEEN.match(letter)
+
+
+def name_from(text: str, most: int = MOST_LETTERS) -> str:
+    """A text's first letters as part of a file's name: ``-`` for what cannot be in one.
+
+    At most `most` characters, and twice as many bytes. "" where nothing is left.
+    """
+    letters = (one if is_of_word(one) or one in "_.-" else " " for one in normalize("NFC", text))
+    name = "-".join("".join(letters).split())[:most]
+    while len(name.encode()) > 2 * most:
+        name = name[:-1]
+    return name.strip(".-")
 
 
 def _check_token(text: str) -> str:

@@ -3,6 +3,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
+from unicodedata import normalize
 
 import pytest
 from likeness.trainers.errors import RecipeError
@@ -16,6 +17,7 @@ from likeness.trainers.recipe import (
     recipe_from_data,
     recipe_from_json,
 )
+from likeness.trainers.recipe_parts import name_from
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,6 +225,19 @@ def test_good_names(name):
     assert check_name(name) == name
 
 
+@pytest.mark.parametrize("name", ["Анна", "安娜 v2", "Vergleich Müller", "अनीता", "ö", "Я" * 64])
+def test_names_of_other_scripts_were_refused(name):
+    assert check_name(name) == name
+    assert check_name(normalize("NFD", name)) == name, "one name, however its letters are written"
+
+
+def test_a_long_name_of_other_letters_stays_below_what_file_systems_take():
+    with pytest.raises(ValueError, match="128 bytes"):
+        check_name("安" * 43)
+    assert name_from("安" * 60 + "!", 48) == "安" * 32
+    assert name_from("安娜 v2 (1)") == "安娜-v2-1" and name_from("../…") == ""
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -238,8 +253,13 @@ def test_good_names(name):
         "d:x",
         "nul.txt",
         "a\x00",
-        "ö",
         "x" * 65,
+        "ＣＯＮ",
+        "a／b",
+        "a\u202eb",
+        "a\u3164",
+        "\u0301a",
+        "smile 😀",
     ],
 )
 def test_bad_names(name):
