@@ -32,8 +32,20 @@ KINDS = ("loras", "checkpoints", "diffusers")
 
 
 def adapter_names() -> list[str]:
-    """What can be chosen: .safetensors files of LoRAs and checkpoints, and diffusers folders."""
-    return sorted({name for kind in KINDS for name in model_names(kind) if _readable(kind, name)})
+    """What can be chosen: .safetensors files of LoRAs and checkpoints, and diffusers folders.
+
+    What several of ComfyUI's folders have is named with its kind: ``checkpoints/anna.safetensors``.
+    """
+    kinds: dict[str, list[str]] = {}
+    for kind in KINDS:
+        for name in model_names(kind):
+            if _readable(kind, name):
+                kinds.setdefault(name, []).append(kind)
+    return sorted(
+        name if len(having) == 1 else f"{kind}/{name}"
+        for name, having in kinds.items()
+        for kind in having
+    )
 
 
 def _readable(kind: str, name: str) -> bool:
@@ -43,9 +55,12 @@ def _readable(kind: str, name: str) -> bool:
 def find_adapter(name: str) -> Path:
     """The file or folder of a LoRA's, a checkpoint's or a diffusers model's name.
 
-    Raises AdapterError.
+    Its kind may stand before it, unless the whole is a name. Raises AdapterError.
     """
     kinds = [kind for kind in KINDS if has_model(kind, name)]
+    kind, _, rest = name.partition("/")
+    if not kinds and kind in KINDS and has_model(kind, rest):
+        kinds, name = [kind], rest
     if not kinds:
         raise AdapterError(
             f"There is no LoRA or checkpoint {name!r}: press R in the browser to list new files, "
@@ -53,14 +68,20 @@ def find_adapter(name: str) -> Path:
         )
     if len(kinds) > 1:
         raise AdapterError(
-            f"{name!r} is in more than one of ComfyUI's model folders ({', '.join(kinds)}): rename "
-            "one of the two."
+            f"{name!r} is in more than one of ComfyUI's model folders: choose one of "
+            f"{', '.join(f'{kind}/{name}' for kind in kinds)}."
         )
     if not _readable(kinds[0], name):
         raise AdapterError(
             f"{name!r} is not a .safetensors file: convert it, then choose that one."
         )
     return model_path(kinds[0], name)
+
+
+def files_of_kind(text: str) -> list[Path]:
+    """What a name with its kind before it means, as in `adapter_names`; [] for any other text."""
+    kind, _, name = text.partition("/")
+    return [model_path(kind, name)] if kind in KINDS and has_model(kind, name) else []
 
 
 class LoadAdapter(io.ComfyNode):
@@ -84,8 +105,8 @@ class LoadAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "adapter",
                     options=[BASE, *adapter_names()],
-                    tooltip="A LoRA, a full checkpoint or a diffusers folder; or connect a train "
-                    "node's adapter.",
+                    tooltip="A LoRA or a full checkpoint (.safetensors files alone), or a "
+                    "diffusers folder; or connect a train node's adapter.",
                 ),
                 io.Float.Input(
                     "strength_model",
@@ -111,13 +132,13 @@ class LoadAdapter(io.ComfyNode):
         return known_as(schema, "lora loader", "load lora", "checkpoint merge")
 
     @classmethod
-    def validate_inputs(cls, adapter: str | None = None) -> bool | str:
-        """Whether the chosen file is there; a connected name is looked up when it arrives."""
-        try:
-            if adapter is not None and adapter != BASE:
-                find_adapter(adapter)
-        except LikenessError as error:
-            return str(error)
+    def validate_inputs(cls, adapter: str | None = None) -> bool:
+        """Whether the chosen file is there; a connected name is looked up when it arrives.
+
+        Raises AdapterError.
+        """
+        if adapter is not None and adapter != BASE:
+            find_adapter(adapter)
         return True
 
     @classmethod

@@ -13,7 +13,7 @@ from ..comparison.matrix import Cell, Plan, WithPose, plan_from_data
 from ..comparison.poses import Pose, fit_pose
 from ..comparison.prompts import PromptSet
 from ..trainers.digests import content_digest
-from ..trainers.errors import LikenessError
+from ..trainers.errors import AdapterError, LikenessError
 from ..trainers.places import cache_folder
 from .board import pin
 from .cells import Values
@@ -21,6 +21,7 @@ from .host import blocked, io, output_folder
 from .load_adapter import adapter_fingerprint, adapter_names, find_adapter
 from .rows import (
     BASE,
+    GRAMMAR,
     SOCKETS,
     Row,
     adapter_lines,
@@ -112,31 +113,28 @@ class Matrix(io.ComfyNode):
         adapter_6: Any = UNWIRED,
         adapter_7: Any = UNWIRED,
         adapter_8: Any = UNWIRED,
-    ) -> bool | str:
+    ) -> bool:
         """Whether the rows can be drawn, before the queue starts and anything is trained.
 
-        None stands for what comes by a wire.
+        Raises LikenessError. None stands for what comes by a wire.
         """
         sockets = (
             *(adapter_1, adapter_2, adapter_3, adapter_4),
             *(adapter_5, adapter_6, adapter_7, adapter_8),
         )
-        try:
-            _written(adapters)
-            if adapters is not None:
-                wired = [
-                    key for key, value in zip(SOCKETS, sockets, strict=True) if value is not UNWIRED
-                ]
-                check_rows(adapters, wired, pose_rows or "")
-            if with_pose not in (None, *WITH_POSE):  # ComfyUI leaves what is named here to us
-                raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(WITH_POSE)}.")
-            if with_pose in ("with", "both") and poses is UNWIRED:
-                raise ComparisonError(
-                    f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
-                    "or choose 'without'."
-                )
-        except LikenessError as error:
-            return str(error)
+        _written(adapters)
+        if adapters is not None:
+            wired = [
+                key for key, value in zip(SOCKETS, sockets, strict=True) if value is not UNWIRED
+            ]
+            check_rows(adapters, wired, pose_rows or "", adapter_names())
+        if with_pose not in (None, *WITH_POSE):  # ComfyUI leaves what is named here to us
+            raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(WITH_POSE)}.")
+        if with_pose in ("with", "both") and poses is UNWIRED:
+            raise ComparisonError(
+                f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
+                "or choose 'without'."
+            )
         return True
 
     @classmethod
@@ -167,7 +165,8 @@ class Matrix(io.ComfyNode):
         files = {
             key: _name(key, connected[key]) for key in SOCKETS if connected.get(key) is not None
         }
-        rows = labelled(_each_step(with_connected(adapter_lines(adapters), files)))
+        lines = adapter_lines(adapters, adapter_names())
+        rows = labelled(_each_step(with_connected(lines, files)))
         posed = posed_labels(pose_rows, (row.label for row in rows))
         matrix = plan_from_data(
             {
@@ -203,9 +202,13 @@ def _name(socket: str, value: Any) -> str:
 
 def _written(adapters: str | None) -> list[Path | None]:
     """The files of the rows that are written down. Raises LikenessError."""
-    rows = [row for row in adapter_lines(adapters or "") if row.name not in SOCKETS]
-    for row in rows:
-        _path_of(row.name)
+    lines = adapter_lines(adapters, adapter_names()) if adapters else []
+    rows = [row for row in lines if row.name not in SOCKETS]
+    try:
+        for row in rows:
+            _path_of(row.name)
+    except AdapterError as error:
+        raise ComparisonError(f"{error} {GRAMMAR}") from None
     return [_path_of(row.name) for row in _each_step(rows)]
 
 

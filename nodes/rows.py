@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
-from ..trainers.recipe_parts import check_name
+from ..trainers.recipe_parts import check_name, name_from
 from ..trainers.step_files import by_step, is_intermediate, run_name_of
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
 MOST_STRENGTH = 2.0  # as Load Adapter's
-_KEYED = re.compile(r"(.*?) = (.*)")
-_STRONG = re.compile(r"(.*) @ (-?\d+(?:\.\d+)?)")
-_EACH = re.compile(r"(.*) @ steps")
+GRAMMAR = (
+    "A row is a file's name, 'base', or 'adapter_1' for what is connected; 'r4 = ' before it is "
+    "the row's name, ' @ 0.7' behind it a strength, and ' @ steps' means the files on the way, too."
+)
+_STRONG = re.compile(r"(.*?)\s*@\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)|steps)", re.IGNORECASE)
 
 
 class Row(NamedTuple):
@@ -31,26 +34,42 @@ class Row(NamedTuple):
     each: bool = False
 
 
-def adapter_lines(text: str) -> list[Row]:
+def adapter_lines(text: str, files: Collection[str] = ()) -> list[Row]:
     """The row of each line: ``file``, ``label = file``, ``file @ 0.7`` or ``file @ steps``.
 
-    Lines with ``#`` are skipped. Raises ComparisonError for a strength that cannot be.
+    Blanks around ``=`` and ``@`` may be left out, and what is one of `files` as it stands is
+    that. Lines with ``#`` are skipped. Raises ComparisonError for a strength that cannot be.
     """
-    found = []
-    for line in _lines(text):
-        match = _KEYED.fullmatch(line)
-        label, name = (match[1].strip(), match[2].strip()) if match else ("", line)
-        strong, each = _STRONG.fullmatch(name), _EACH.fullmatch(name)
-        name, strength = (strong[1].strip(), float(strong[2])) if strong else (name, 1.0)
-        name = each[1].strip() if each else name
-        name = BASE if name == "base" else name
-        if abs(strength) > MOST_STRENGTH or (name == BASE and (strong or each)):
-            raise ComparisonError(
-                f"The Matrix' row {line!r}: a strength is from -{MOST_STRENGTH:g} to "
-                f"{MOST_STRENGTH:g}, and the base has neither that nor steps."
-            )
-        found.append(Row(label, name, strength, bool(each)))
-    return found
+    known = frozenset(files)
+    return [_row(line, known) for line in _lines(text)]
+
+
+def _row(line: str, files: Collection[str]) -> Row:
+    readings = list(_readings(line))
+    known = (one for one in readings if one[0].name in (*files, *SOCKETS) or _is_base(one[0].name))
+    row, strong = next(known, readings[-1])
+    base = row.name == "base" or (_is_base(row.name) and row.name not in files)
+    if abs(row.strength) > MOST_STRENGTH or (base and strong):
+        raise ComparisonError(
+            f"The Matrix' row {line!r}: a strength is from -{MOST_STRENGTH:g} to "
+            f"{MOST_STRENGTH:g}, and the base has neither that nor steps."
+        )
+    return row._replace(name=BASE) if base else row
+
+
+def _readings(line: str) -> Iterator[tuple[Row, bool]]:
+    """What a line may say, from a mere file's name to all its parts; whether it has ``@``."""
+    label, equals, rest = line.partition(" = " if " = " in line else "=")
+    parted = [(normalize("NFC", label.strip()), rest.strip())] if equals else []
+    for said, name in [("", line), *parted]:
+        yield Row(said, name), False
+        if match := _STRONG.fullmatch(name):
+            each = match[2].lower() == "steps"
+            yield Row(said, match[1].strip(), 1.0 if each else float(match[2]), each), True
+
+
+def _is_base(name: str) -> bool:
+    return name.lower() == "base"
 
 
 def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[Row]:
@@ -97,13 +116,16 @@ def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
     return found
 
 
-def check_rows(text: str, connected: Iterable[str], pose_rows: str) -> None:
+def check_rows(
+    text: str, connected: Iterable[str], pose_rows: str, files: Collection[str] = ()
+) -> None:
     """Raises ComparisonError for what is wrong whatever the connected files are called.
 
-    `connected` are sockets. A row without a label gets its file's name, so that `pose_rows` can
-    be checked only where each connected file's row has one, and none stands for several files.
+    `connected` are sockets, `files` the names of what is there. A row without a label gets its
+    file's name, so that `pose_rows` can be checked only where each connected file's row has one,
+    and none stands for several files.
     """
-    rows = with_connected(adapter_lines(text), {socket: socket for socket in connected})
+    rows = with_connected(adapter_lines(text, files), {socket: socket for socket in connected})
     _check_labels(row.label for row in rows if row.label)
     if all(not row.each and (row.label or row.name not in SOCKETS) for row in rows):
         posed_labels(pose_rows, (row.label for row in labelled(rows)))
@@ -145,7 +167,7 @@ def labelled(rows: Iterable[Row]) -> list[Row]:
 
 def _label_of(row: Row, taken: set[str]) -> str:
     stem = "base" if row.name == BASE else Path(row.name.replace("\\", "/")).stem
-    label = re.sub(r"[^A-Za-z0-9_\-]+", "-", stem)[:48].strip("-_") or "adapter"
+    label = name_from(stem.replace(".", "-"), 48).strip("-_") or "adapter"
     if row.strength != 1:
         label += f"_{row.strength:g}"
     number = 1
@@ -159,7 +181,7 @@ def posed_labels(text: str, labels: Iterable[str]) -> set[str]:
 
     Raises ComparisonError for a line that is no label.
     """
-    labels, chosen = list(labels), _lines(text)
+    labels, chosen = list(labels), [normalize("NFC", line) for line in _lines(text)]
     for line in chosen:
         if line not in labels:
             raise ComparisonError(

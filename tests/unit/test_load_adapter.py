@@ -103,11 +103,24 @@ def test_a_preview_that_cannot_be_read_ended_the_training(nodes, tmp_path, monke
     assert shown == [(3, 10, None), (4, 10, None)]
 
 
-def test_a_name_in_two_places_is_refused(nodes, tmp_path):
+def test_two_files_of_one_name_could_not_be_chosen_at_all(nodes, tmp_path):
     for kind in ("loras", "checkpoints"):
         save_file({"a": torch.zeros(1)}, tmp_path / kind / "a.safetensors")
-    with pytest.raises(AdapterError, match=r"loras, checkpoints\): rename"):
-        nodes.load_adapter.find_adapter("a.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "loras" / "b.safetensors")
+    find = nodes.load_adapter.find_adapter
+    assert nodes.load_adapter.adapter_names() == [
+        *("b.safetensors", "checkpoints/a.safetensors", "loras/a.safetensors")
+    ]
+    for kind in ("loras", "checkpoints"):
+        path = tmp_path / kind / "a.safetensors"
+        assert find(f"{kind}/a.safetensors") == path
+        assert nodes.load_adapter.files_of_kind(f"{kind}/a.safetensors") == [path]
+    assert find("b.safetensors") == find("loras/b.safetensors"), "saved graphs have bare names"
+    with pytest.raises(AdapterError, match=r"choose one of loras/a\.safetensors, checkpoints/a.saf"):
+        find("a.safetensors")
+    with pytest.raises(AdapterError, match=r"no LoRA or checkpoint 'vae/a\.safetensors'"):
+        find("vae/a.safetensors")
+    assert nodes.load_adapter.files_of_kind("a photo") == []
 
 
 def test_a_folder_whose_weights_are_replaced_is_noticed(nodes, tmp_path):
