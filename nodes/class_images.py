@@ -38,16 +38,16 @@ class ClassImages(io.ComfyNode):
         return known_as(schema, "regularization", "reg images", "prior preservation")
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None, source: str | None = None) -> bool | str:
-        """Cheap checks before the queue starts; connected values are checked when they arrive."""
+    def validate_inputs(cls, prompt: str | None = None, source: str | None = None) -> bool:
+        """Cheap checks before the queue starts; connected values are checked when they arrive.
+
+        Raises LikenessError.
+        """
         own = source not in (None, DRAWN, TEACHER)
-        try:
-            if prompt is not None:
-                prior_spec({"prompt": prompt})
-            if own:
-                photo_folder(input_folder(), str(source))
-        except LikenessError as error:
-            return str(error)
+        if prompt is not None:
+            prior_spec({"prompt": prompt})
+        if own:
+            photo_folder(input_folder(), str(source))
         return True
 
     @classmethod

@@ -61,14 +61,11 @@ class DetectPose(io.ComfyNode):
         return known_as(schema, "openpose", "dwpose", "preprocessor")
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Whether package and weights are there, before the queue starts."""
-        try:
-            check_package()
-            if folder is not None:
-                weights_in(folder)
-        except LikenessError as error:
-            return str(error)
+    def validate_inputs(cls, folder: str | None = None) -> bool:
+        """Whether package and weights are there, before the queue starts. Raises LikenessError."""
+        check_package()
+        if folder is not None:
+            weights_in(folder)
         return True
 
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..trainers.errors import LikenessError
 from .host import io, output_folder
 from .option_list import all_options, first_options, later_options
 from .recipes import AUTO, check_packages, chosen_attention
@@ -58,13 +57,13 @@ class TrainOptionsNode(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls, continue_from: str | None = None, attention: str | None = None
-    ) -> bool | str:
-        """Whether the run to continue is there, and what the attention needs is installed."""
-        try:
-            check_packages(compute={"attention": chosen_attention(attention or AUTO)})
-            _continued(continue_from)
-        except LikenessError as error:
-            return str(error)
+    ) -> bool:
+        """Whether the run to continue is there, and what the attention needs is installed.
+
+        Raises LikenessError.
+        """
+        check_packages(compute={"attention": chosen_attention(attention or AUTO)})
+        _continued(continue_from)
         return True
 
     @classmethod

@@ -61,12 +61,9 @@ class PoseSet(io.ComfyNode):
         return known_as(schema, "openpose", "poses", "skeleton")
 
     @classmethod
-    def validate_inputs(cls, poses: str | None = None) -> bool | str:
-        """Whether the names are known, before the queue starts."""
-        try:
-            chosen_poses(poses) if poses is not None else None
-        except ComparisonError as error:
-            return str(error)
+    def validate_inputs(cls, poses: str | None = None) -> bool:
+        """Whether the names are known, before the queue starts. Raises ComparisonError."""
+        chosen_poses(poses) if poses is not None else None
         return True
 
     @classmethod

@@ -9,7 +9,6 @@ from ..comparison.prompts import (
     prompt_set_from_data,
     prompt_set_from_text,
 )
-from ..trainers.errors import LikenessError
 from .host import io
 from .sockets import PromptsType
 from .widgets import known_as
@@ -76,16 +75,12 @@ class PromptSetNode(io.ComfyNode):
         token: str | None = None,
         class_word: str | None = None,
         negative: str | None = None,
-    ) -> bool | str:
-        """Reads the prompts before the queue starts, unless a part of them is connected."""
-        given = (prompts, text, token, class_word, negative)
-        try:
-            if prompts not in (None, OWN, *bundled_sets()):
-                bundled_set(str(prompts))
-            if None not in given:
-                read_prompts(*(str(value) for value in given))
-        except LikenessError as error:
-            return str(error)
+    ) -> bool:
+        """Reads the prompts before the queue starts. Raises ComparisonError.
+
+        None stands for what comes by a wire, for which words stand in.
+        """
+        foretold_prompts(prompts, text, token, class_word, negative)
         return True
 
     @classmethod
@@ -95,6 +90,23 @@ class PromptSetNode(io.ComfyNode):
         """(prompts, negative). Raises ComparisonError, which names the line to mend."""
         read = read_prompts(prompts, text, token, class_word, negative)
         return io.NodeOutput(read, read.negative)
+
+
+def foretold_prompts(
+    name: str | None,
+    text: str | None,
+    token: str | None,
+    class_word: str | None,
+    negative: str | None,
+) -> PromptSet | None:
+    """As `read_prompts`, where None stands for what is not known yet: words stand in for it.
+
+    None where the prompts themselves are not known.
+    """
+    if name is None or (name == OWN and text is None):
+        return None
+    words = "sks" if token is None else token, "man" if class_word is None else class_word
+    return read_prompts(name, text or "", *words, negative or "")
 
 
 def read_prompts(name: str, text: str, token: str, class_word: str, negative: str) -> PromptSet:

@@ -49,16 +49,16 @@ class Subject(io.ComfyNode):
         class_word: str | None = None,
         prompt: str | None = None,
         crop: str | None = None,
-    ) -> bool | str:
-        """Cheap checks before the queue starts; connected values are checked when they arrive."""
+    ) -> bool:
+        """Cheap checks before the queue starts; connected values are checked when they arrive.
+
+        Raises LikenessError.
+        """
         given = {"token": token, "class_word": class_word, "prompt": prompt, "crop": crop}
-        try:
-            if folder is not None:
-                find_folder(folder)
-            given = {key: value for key, value in given.items() if value is not None}
-            check_packages(subject=subject_spec(given).model_dump(mode="json"))
-        except LikenessError as error:
-            return str(error)
+        if folder is not None:
+            find_folder(folder)
+        given = {key: value for key, value in given.items() if value is not None}
+        check_packages(subject=subject_spec(given).model_dump(mode="json"))
         return True
 
     @classmethod

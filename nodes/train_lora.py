@@ -11,12 +11,12 @@ from .sockets import LoraModelType
 from .training import (
     adapter_name,
     adapter_outputs,
+    check_early,
     course_inputs,
     fingerprint,
     learn,
     loss_map,
     material_inputs,
-    problem_with,
     record_outputs,
     report,
 )
@@ -67,9 +67,9 @@ class TrainLoRA(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls, base_model: str | None = None, name: str | None = None, optimizer: str | None = None
-    ) -> bool | str:
-        """Cheap checks before the queue starts."""
-        return problem_with(base_model, name, optimizer)
+    ) -> bool:
+        """Cheap checks before the queue starts. Raises LikenessError."""
+        return check_early(base_model, name, optimizer)
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:

@@ -132,20 +132,16 @@ def record_outputs() -> list[io.Output]:
     ]
 
 
-def problem_with(base_model: str | None, name: str | None, optimizer: str | None) -> bool | str:
-    """A message for what can be known before the queue starts, or True.
+def check_early(base_model: str | None, name: str | None, optimizer: str | None) -> bool:
+    """True. Raises LikenessError for what can be known before the queue starts.
 
     None stands for a connected input, which is checked when its value arrives.
     """
-    fields: dict[str, Any] = {} if name is None else {"name": name}
-    try:
-        if base_model is not None:
-            identify(host.model_path("checkpoints", base_model))
-        recipe_from_data(fields)
-        if optimizer not in (None, AUTO):
-            check_packages(optimizer={"name": optimizer})
-    except LikenessError as error:
-        return str(error)
+    if base_model is not None:
+        identify(host.model_path("checkpoints", base_model))
+    recipe_from_data({} if name is None else {"name": name})
+    if optimizer not in (None, AUTO):
+        check_packages(optimizer={"name": optimizer})
     return True
 
 

@@ -25,6 +25,13 @@ ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
 
 
+def said(check, *given, **named):
+    """The reason for which a node's check refuses."""
+    with pytest.raises(LikenessError) as refused:
+        check(*given, **named)
+    return str(refused.value)
+
+
 @pytest.fixture(scope="module")
 def nodes():
     """Modules of the nodes by name."""
@@ -130,7 +137,7 @@ def test_the_miniatures_pictures_can_be_chosen_without_copying_them(nodes, monke
     assert nodes.subject.Subject.validate_inputs(folder=name) is True
     monkeypatch.setattr(nodes.subject.miniature, "subject_folder", lambda: None)
     assert name not in nodes.subject.folder_names()
-    assert "There is no folder" in nodes.subject.Subject.validate_inputs(folder=name)
+    assert "There is no folder" in said(nodes.subject.Subject.validate_inputs, folder=name)
 
 
 # Recipes
@@ -266,12 +273,12 @@ def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
 
 def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatch):
     monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
-    said = [
-        nodes.subject.Subject.validate_inputs(crop="face"),
-        nodes.options.TrainOptionsNode.validate_inputs(attention="xformers"),
-        nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit"),
+    messages = [
+        said(nodes.subject.Subject.validate_inputs, crop="face"),
+        said(nodes.options.TrainOptionsNode.validate_inputs, attention="xformers"),
+        said(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit"),
     ]
-    for message, package in zip(said, ("dlib-bin", "xformers", "bitsandbytes"), strict=True):
+    for message, package in zip(messages, ("dlib-bin", "xformers", "bitsandbytes"), strict=True):
         assert f"pip install --upgrade {package}" in message
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw") is True
 
@@ -281,8 +288,8 @@ def test_an_old_bitsandbytes_ended_in_a_nameerror_on_a_cpu(nodes, monkeypatch):
     monkeypatch.setattr(packages.metadata, "version", lambda name: "0.45.5")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert nodes.recipes.chosen_optimizer("auto") == "adamw"
-    said = nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit")
-    assert "0.45.5" in said and "0.50 or newer" in said
+    message = said(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit")
+    assert "0.45.5" in message and "0.50 or newer" in message
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert nodes.recipes.chosen_optimizer("auto") == "adamw8bit"
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit") is True
