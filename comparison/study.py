@@ -22,6 +22,9 @@ from .sheet import Label, contact_sheet, write_sheet
 PLAN_FILE, SCORES_FILE, REPORT_FILE = "plan.json", "scores.json", "report.html"
 AGAIN_FILE = "comparison-plan.json"  # for `likeness compare`; PLAN_FILE is of digests
 
+_BEGUN = "likeness.begun"  # marks a sheet of which some pictures were not there yet
+_KEPT = 10  # sheets of a comparison
+
 
 @dataclass(frozen=True)
 class Study:
@@ -67,8 +70,8 @@ def write_study(
 ) -> tuple[Study, Image.Image]:
     """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
 
-    Pictures that are not there yet are empty frames of the sheet. What the folder has of the
-    former plan goes away: its single pictures, and scores and report of other pictures.
+    What the folder has of the former plan goes away: its single pictures, scores and report of
+    other pictures, and all but the newest of its sheets.
 
     Args:
         pictures: a PNG file for each of the plan's cells.
@@ -94,14 +97,55 @@ def write_study(
     write_whole(folder / PLAN_FILE, plan.to_json(given=by_graph))
     if by_graph:
         (folder / AGAIN_FILE).unlink(missing_ok=True)  # of a comparison of that name elsewhere
-    sheet = draw_sheet(plan, pictures)
-    digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
-    path = folder / f"sheet-{digest.hexdigest()[:12]}.png"
+    sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
     if redrawn or newest_sheet(folder) != path:
         for name in (SCORES_FILE, REPORT_FILE):
             (folder / name).unlink(missing_ok=True)
     write_sheet(path, sheet, text)
+    keep_newest(folder, "sheet-*.png")
     return Study(plan, folder, tuple(pictures), path), sheet
+
+
+def begin_study(
+    output: Path, name: str, plan: Plan, pictures: Sequence[Path], text: Mapping[str, Any]
+) -> tuple[Study, Image.Image]:
+    """As `write_study`, but the sheet alone, in which pictures that are not there are empty frames.
+
+    All else in the folder stays, and so does the whole sheet of an equal study.
+    """
+    folder = study_folder(output, name)
+    sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
+    if not path.is_file() or _is_begun(path):
+        write_sheet(path, sheet, {**text, _BEGUN: "some pictures were not there yet"})
+    return Study(plan, folder, tuple(pictures), path), sheet
+
+
+def _sheet_file(folder: Path, plan: Plan, pictures: Sequence[Path]) -> Path:
+    digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
+    return folder / f"sheet-{digest.hexdigest()[:12]}.png"
+
+
+def keep_newest(folder: Path, pattern: str) -> None:
+    """Takes all files of a pattern but the newest away.
+
+    Those of former comparisons are shown by a browser's list of what was queued.
+    """
+    for path in _by_time(folder, pattern)[_KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+def _by_time(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern, the newest first."""
+    return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _is_begun(sheet: Path) -> bool:
+    """Whether a sheet was written by `begin_study`."""
+    try:
+        with Image.open(sheet) as image:
+            return _BEGUN in image.info
+    except OSError:
+        return False
 
 
 def _laid_out(folder: Path) -> set[str]:
@@ -126,8 +170,9 @@ def _remove(picture: Path) -> None:
 
 
 def newest_sheet(folder: Path) -> Path | None:
-    """The sheet of a comparison that was written last, None where there is none."""
-    return max(folder.glob("sheet-*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    """The whole sheet of a comparison that was written last, None where there is none."""
+    sheets = _by_time(folder, "sheet-*.png")
+    return next((sheet for sheet in sheets if not _is_begun(sheet)), None)
 
 
 def _encoded(picture: Path, suffix: str) -> bytes:

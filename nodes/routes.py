@@ -63,14 +63,17 @@ def photos(query: Query) -> dict[str, Any]:
 def comparison(query: Query) -> dict[str, Any]:
     """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null where there is none.
 
-    Both are passed on as they are; the viewer checks them.
+    Both are passed on as they are; the viewer checks them. Until a comparison is whole, the scores
+    are those of the former one of its name, and left out.
     """
     root = study_folder(output_folder(), "")
     try:
         folder = inside(root, query.get("name", ""))
     except LikenessError as error:
         return {"error": str(error)}
-    return {"view": _json_of(folder / VIEW), "scores": _json_of(folder / SCORES_FILE)}
+    view = _json_of(folder / VIEW)
+    whole = isinstance(view, dict) and view.get("sheet") is not None
+    return {"view": view, "scores": _json_of(folder / SCORES_FILE) if whole else None}
 
 
 def _json_of(path: Path) -> Any:

@@ -19,9 +19,8 @@ from ..comparison.report import Again, Report, readable, write_report
 from ..comparison.score_table import note_of, score_text
 from ..comparison.scores import Scores, score
 from ..comparison.sheet import write_sheet
-from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet
+from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet, keep_newest
 from ..comparison.taught import taught_of
-from ..trainers.errors import LikenessError
 from ..trainers.files import write_whole
 from ..trainers.places import cache_folder, runs_folder
 from .contact_sheet import workflow_text
@@ -98,14 +97,11 @@ class Score(io.ComfyNode):
         clip_image: str | None = None,
         clip_text: str | None = None,
         dinov2: str | None = None,
-    ) -> bool | str:
-        """Whether the chosen files are there, before the queue starts."""
-        try:
-            for kind, name in ((IMAGES, clip_image), (TEXTS, clip_text), (IMAGES, dinov2)):
-                if name not in (None, AUTO, NONE):
-                    model_path(kind, str(name))
-        except LikenessError as error:
-            return str(error)
+    ) -> bool:
+        """Whether the chosen files are there, before the queue starts. Raises LikenessError."""
+        for kind, name in ((IMAGES, clip_image), (TEXTS, clip_text), (IMAGES, dinov2)):
+            if name not in (None, AUTO, NONE):
+                model_path(kind, str(name))
         return True
 
     @classmethod
@@ -224,6 +220,7 @@ def scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
     digest = hashlib.sha256(f"{study.sheet.name} {notes}".encode()).hexdigest()
     path = study.folder / f"scored-{digest[:12]}.png"
     write_sheet(path, sheet)
+    keep_newest(study.folder, "scored-*.png")
     return sheet, path
 
 

@@ -239,12 +239,16 @@ def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
 def test_a_comparison_is_read_with_its_scores(nodes, tmp_path):
     folder = tmp_path / "output" / "likeness" / "comparisons" / "x"
     folder.mkdir(parents=True)
-    (folder / "viewer.json").write_text('{"version": 1}')
-    assert nodes.routes.comparison({"name": "x"}) == {"view": {"version": 1}, "scores": None}
+    view = {"version": 1, "sheet": "sheet-1.png"}
+    (folder / "viewer.json").write_text(json.dumps(view))
+    assert nodes.routes.comparison({"name": "x"}) == {"view": view, "scores": None}
     (folder / "scores.json").write_text('{"version": 1, "measures": [')
     assert nodes.routes.comparison({"name": "x"})["scores"] is None
     (folder / "scores.json").write_text("[1]")
     assert nodes.routes.comparison({"name": "x"})["scores"] == [1]
+    (folder / "viewer.json").write_text(json.dumps({"version": 1, "sheet": None}))
+    scores = nodes.routes.comparison({"name": "x"})["scores"]
+    assert scores is None, "of the pictures before, until the new ones are whole"
     assert nodes.routes.comparison({"name": "gone"}) == {"view": None, "scores": None}
 
 

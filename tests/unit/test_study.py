@@ -6,7 +6,7 @@ import pytest
 from likeness.comparison import study as comparison_study
 from likeness.comparison.matrix import Variant, plan, plan_from_data
 from likeness.comparison.prompts import prompt_set_from_text
-from likeness.comparison.study import newest_sheet, write_study
+from likeness.comparison.study import begin_study, keep_newest, newest_sheet, write_study
 from PIL import Image
 
 
@@ -68,6 +68,34 @@ def test_scores_of_a_cell_that_was_drawn_again_go_away(tmp_path, pictures):
     Image.new("RGB", (64, 64), "white").save(pictures[1])  # of the same name
     written(tmp_path, ["base", "one"], pictures[:2])
     assert not (study.folder / "scores.json").exists()
+
+
+def test_a_cancelled_comparison_took_the_report_of_the_one_before(tmp_path, pictures):
+    study = written(tmp_path, ["base", "one"], pictures[:2])
+    for name in ("scores.json", "report.html"):
+        (study.folder / name).write_text("of the first two")
+    before = {path: path.read_bytes() for path in study.folder.rglob("*") if path.is_file()}
+    rows = plan([Variant(name="new"), Variant(name="two")], prompt_set_from_text("b = a cat"))
+    other, sheet = begin_study(tmp_path, "mine", rows, [pictures[2], tmp_path / "not yet.png"], {})
+    assert other.sheet.is_file() and sheet.size
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert newest_sheet(study.folder) == study.sheet, "the one that belongs to the report"
+    write_study(tmp_path, "mine", rows, pictures[1:], "png", {})
+    assert not (study.folder / "report.html").exists() and not (study.folder / "base").exists()
+    whole, _ = write_study(tmp_path, "mine", rows, [pictures[2], pictures[2]], "png", {})
+    begun, _ = begin_study(tmp_path, "mine", rows, [pictures[2], pictures[2]], {})
+    assert begun.sheet == whole.sheet == newest_sheet(whole.folder), "a whole one is left alone"
+
+
+def test_old_sheets_piled_up(tmp_path, pictures):
+    folder = None
+    for number in range(12):
+        folder = written(tmp_path, [f"r{number}", "one"], pictures[:2]).folder
+    sheets = [*folder.glob("sheet-*.png")]
+    assert len(sheets) == 10 and newest_sheet(folder) in sheets
+    (folder / "sheet.txt").write_text("of the user")
+    keep_newest(folder, "sheet-*.png")
+    assert len([*folder.glob("sheet*")]) == 11
 
 
 def test_a_plan_that_a_graph_draws_says_only_what_it_was_given():
