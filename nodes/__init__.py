@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import miniature, routes
+from . import foretold, miniature, routes
 from .class_images import ClassImages
 from .contact_sheet import ContactSheet
 from .detect_pose import DetectPose
 from .draw_cells import DrawCells, DrawSheet, KeepCell
-from .host import ComfyExtension, io
+from .host import ComfyExtension, io, show_prompts
 from .load_adapter import LoadAdapter
 from .matrix import Matrix
 from .options import TrainOptionsNode
@@ -20,9 +20,12 @@ from .train_lora import TrainLoRA
 
 
 def register() -> None:
-    """Makes the miniature one of ComfyUI's models, and gives the browser's panels their routes."""
+    """Makes the miniature one of ComfyUI's models, gives the browser's panels their routes, and
+    asks to see prompts before they are checked.
+    """
     miniature.register()
     routes.register()
+    show_prompts(foretold.see)
 
 
 class LikenessExtension(ComfyExtension):

@@ -17,6 +17,7 @@ from ..comparison.errors import ComparisonError
 Node = Mapping[str, Any]
 Values = tuple[Any, ...]
 TRAINERS = frozenset({"Likeness_TrainLoRA", "Likeness_TrainDreamBooth"})
+_MOST_WAITING = 100_000  # links of a graph
 Key = tuple[str, Values]  # a node, and the values it depends on: equal keys, equal results
 
 
@@ -59,6 +60,8 @@ def read_cell_graph(
     uses: dict[str, frozenset[int]] = {}
     stack = [str(picture[0])] if picture[0] != matrix else []
     while stack:
+        if len(stack) > _MOST_WAITING:
+            raise ComparisonError("The nodes that draw a cell are wired in a circle.")
         node = get_node(stack[-1])
         links = [value for value in node["inputs"].values() if is_link(value)]
         waiting = [source for source, _ in links if source != matrix and source not in uses]

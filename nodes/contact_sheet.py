@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
@@ -15,9 +16,10 @@ from ..trainers.memory import keep_apart
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name
 from .board import pin
-from .cells import CellGraph, digests_of, read_cell_graph
+from .cells import CellGraph, Node, digests_of, is_link, read_cell_graph
 from .control import check_controls
-from .draw_cells import WRITER, Job, draw_cells, files_gone, finished, shown, written
+from .draw_cells import WRITER, Job, begun, draw_cells, files_gone, finished, shown
+from .foretold import foretold, sent_prompt
 from .host import (
     ADVANCED,
     Progress,
@@ -28,7 +30,8 @@ from .host import (
     output_folder,
     with_metadata,
 )
-from .matrix import ADAPTER_STRENGTH, CellMatrix
+from .load_adapter import files_of_kind
+from .matrix import ADAPTER, ADAPTER_STRENGTH, POSE, PROMPT, CellMatrix
 from .sockets import MatrixType, StudyType
 from .study import cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
@@ -53,35 +56,7 @@ class ContactSheet(io.ComfyNode):
                 "cancel, restart or change a prompt, and only what is missing is drawn. The "
                 "sheet's PNG carries the workflow."
             ),
-            inputs=[
-                io.Image.Input(
-                    "picture",
-                    lazy=True,
-                    raw_link=True,
-                    tooltip="The picture of one cell, as VAE Decode gives it.",
-                ),
-                MatrixType.Input("matrix", tooltip="The Matrix that the picture depends on."),
-                io.String.Input(
-                    "name",
-                    default="comparison",
-                    tooltip="Folder of the results in output/likeness/comparisons. What is in it "
-                    "is replaced by the next comparison of that name.",
-                ),
-                io.Combo.Input(
-                    "single_pictures",
-                    options=["png", "jpg"],
-                    default="png",
-                    tooltip="How the single pictures are saved beside the sheet.",
-                ),
-                io.String.Input(
-                    "redraw",
-                    multiline=True,
-                    default="",
-                    extra_dict=ADVANCED,
-                    tooltip="Cells to draw again at each queue, one a line: 'row / column', a row "
-                    "or a column; * stands for any letters.",
-                ),
-            ],
+            inputs=_inputs(),
             outputs=[
                 io.Image.Output(id="sheet", display_name="sheet"),
                 StudyType.Output(
@@ -101,24 +76,31 @@ class ContactSheet(io.ComfyNode):
         return known_as(schema, "xy plot", "xyz plot", "grid", "image grid", "compare")
 
     @classmethod
-    def validate_inputs(cls, name: str | None = None) -> bool | str:
-        """Whether `name` can be a folder's name, before the queue starts."""
-        try:
-            check_name(name) if name is not None else None
-        except ValueError as error:
-            return f"name: {error}"
+    def validate_inputs(cls, name: str | None = None) -> bool:
+        """Whether the comparison can be drawn, as far as it is known before the queue starts.
+
+        Raises LikenessError. None stands for what comes by a wire.
+        """
+        if name is not None:
+            folder_name(name)
+        check_sent(sent_prompt(), str(getattr(cls.hidden, "unique_id", None)))
         return True
 
     @classmethod
     def fingerprint_inputs(
-        cls, name: str | None = None, redraw: str | None = None, **_: Any
+        cls,
+        name: str | None = None,
+        redraw: str | None = None,
+        draw_only: str | None = "",
+        **_: Any,
     ) -> str:
-        """Changes at each queue while there are cells to draw again, or files are gone.
+        """Changes at each queue while only some cells are drawn, or again, or files are gone.
 
         None stands for what comes by a wire.
         """
         global _drawn_again
-        if redraw is None or redraw.strip() or files_gone(name):
+        lines = (redraw, draw_only)
+        if any(text is None or text.strip() for text in lines) or files_gone(name):
             _drawn_again = str(time.time_ns())
         return _drawn_again  # not "" afterwards: what ComfyUI keeps from before is of old cells
 
@@ -129,51 +111,140 @@ class ContactSheet(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, picture: Any, matrix: CellMatrix, name: str, single_pictures: str, redraw: str
+        cls,
+        picture: Any,
+        matrix: CellMatrix,
+        name: str,
+        single_pictures: str,
+        redraw: str,
+        draw_only: str = "",
     ) -> io.NodeOutput:
         """(IMAGE, study). Raises ComparisonError if the picture does not come from the Matrix."""
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
-        check_alone(cls.hidden, name)
-        job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw)
+        name = folder_name(name)
+        check_alone(cls.hidden.prompt or {}, str(cls.hidden.unique_id), name)
+        job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw, draw_only)
         output = expanded(job) if job.missing else finished(job)
         pin(cls.hidden, "comparison", name)
         return output
 
 
-def check_alone(hidden: Any, name: str) -> None:
+def _inputs() -> list[io.Input]:
+    return [
+        io.Image.Input(
+            "picture",
+            lazy=True,
+            raw_link=True,
+            tooltip="The picture of one cell, as VAE Decode gives it.",
+        ),
+        MatrixType.Input("matrix", tooltip="The Matrix that the picture depends on."),
+        io.String.Input(
+            "name",
+            default="comparison",
+            tooltip="Folder of the results in output/likeness/comparisons. What is in it "
+            "is replaced when the next comparison of that name is whole.",
+        ),
+        io.Combo.Input(
+            "single_pictures",
+            options=["png", "jpg"],
+            default="png",
+            tooltip="How the single pictures are saved beside the sheet.",
+        ),
+        io.String.Input(
+            "redraw",
+            multiline=True,
+            default="",
+            extra_dict=ADVANCED,
+            tooltip="Cells to draw again at each queue, one a line: 'row / column', a row "
+            "or a column; * stands for any letters.",
+        ),
+        io.String.Input(
+            "draw_only",
+            multiline=True,
+            default="",
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="To try some cells first: only these are drawn, written as in redraw. "
+            "The others stay empty frames, and Score waits. Empty: all.",
+        ),
+    ]
+
+
+def folder_name(name: str) -> str:
+    """The comparison's name as its folder has it. Raises ComparisonError."""
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
+
+
+def check_sent(prompt: Mapping[str, Node], node_id: str) -> None:
+    """Raises LikenessError for what cannot be drawn of the Contact Sheet `node_id`.
+
+    That is as far as a prompt tells before it runs; of what other nodes find wrong with themselves
+    nothing is said.
+    """
+    if prompt.get(node_id, {}).get("class_type") != SHEET:
+        return
+    inputs = prompt[node_id]["inputs"]
+    if isinstance(inputs.get("name"), str):
+        check_alone(prompt, node_id, inputs["name"])
+    picture, matrix = inputs.get("picture"), inputs.get("matrix")
+    if not (is_link(picture) and is_link(matrix)):
+        return
+    try:
+        known = foretold(prompt, matrix[0])
+        graph = known and read_cell_graph(prompt.__getitem__, picture, matrix[0])
+    except KeyError:  # a link to nowhere, of which ComfyUI tells
+        return
+    if graph and known:
+        check_graph(graph, known.plan)
+    if known and known.named:
+        for text in filter(None, (inputs.get("redraw"), inputs.get("draw_only"))):
+            chosen_cells(known.plan, text) if isinstance(text, str) else None
+
+
+def check_alone(prompt: Mapping[str, Node], node_id: str, name: str) -> None:
     """Raises ComparisonError where another Contact Sheet that is queued has the same name."""
-    for node_id, node in (hidden.prompt or {}).items():
+    for other_id, node in prompt.items():
         other = node.get("inputs", {}).get("name")
-        ours = node.get("class_type") == SHEET and str(node_id) != str(hidden.unique_id)
-        if ours and isinstance(other, str) and other.lower() == name.lower():
+        others = node.get("class_type") == SHEET and str(other_id) != node_id
+        if others and isinstance(other, str) and _alike(other) == _alike(name):
             raise ComparisonError(
                 f"Two Contact Sheets are called {name!r}, and would replace each other's files: "
                 "give one of them another name."
             )
 
 
+def _alike(name: str) -> str:
+    """Equal for names of one folder, on systems that ignore case and ways to write a letter."""
+    return normalize("NFC", name).lower()
+
+
 def make_job(
-    hidden: Any, picture: Any, matrix: CellMatrix, name: str, suffix: str, redraw: str
+    hidden: Any,
+    picture: Any,
+    matrix: CellMatrix,
+    name: str,
+    suffix: str,
+    redraw: str,
+    draw_only: str,
 ) -> Job:
-    """What is to be drawn: the cells without a file, and those to draw again."""
+    """What is to be drawn: of the cells of `draw_only` those without a file or of `redraw`."""
     Progress(hidden.unique_id).say("Looking for finished cells")
     WRITER.wait()  # a cancelled queue may have left a cell on its way,
     keep_apart(False)  # and this as it is for the next variant's weights
     output = output_folder()
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
-    check_controls(graph.nodes, model_path)
-    check_strengths(graph, matrix.plan)
+    check_graph(graph, matrix.plan)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
     digests = digests_of(graph, values, file_stamps(cache_folder(output)))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
     again = chosen_cells(matrix.plan, redraw)
+    asked = chosen_cells(matrix.plan, draw_only) or set(range(len(files)))
     missing = {
-        path: index
-        for index, path in reversed(list(enumerate(files)))
-        if index in again or not path.is_file()
+        files[index]: index
+        for index in sorted(asked, reverse=True)
+        if index in again or not files[index].is_file()
     }
     return Job(
         matrix=matrix,
@@ -181,6 +252,7 @@ def make_job(
         values=values,
         files=files,
         missing=tuple(sorted(missing.values())),
+        left_out=sum(not path.is_file() and path not in missing for path in files),
         copies=None,
         node_id=str(hidden.unique_id),
         name=name,
@@ -191,13 +263,40 @@ def make_job(
     )
 
 
-def check_strengths(graph: CellGraph, plan: Plan) -> None:
-    """Raises ComparisonError where rows have strengths, and the cell's nodes do not use them."""
+def check_graph(graph: CellGraph, plan: Plan) -> None:
+    """Raises ComparisonError where the nodes of a cell cannot draw the plan."""
+    check_controls(graph.nodes, model_path)
+    check_uses(graph.uses[graph.picture[0]], plan)
+
+
+def check_uses(uses: Collection[int], plan: Plan) -> None:
+    """Raises ComparisonError where cells differ in what their nodes do not use.
+
+    `uses` are the outputs of the Matrix that a cell's picture depends on.
+    """
+    taught = [variant.name for variant in plan.variants if variant.adapter is not None]
+    if taught and ADAPTER not in uses:
+        raise ComparisonError(
+            f"The row {taught[0]} has an adapter, and nothing uses it: every row would be the "
+            "base. Wire the Matrix' adapter to Load Adapter, and that node's model and clip to "
+            "those that draw; a bypassed Load Adapter loads nothing."
+        )
     strong = [variant.name for variant in plan.variants if variant.strength_unet != 1]
-    if strong and ADAPTER_STRENGTH not in graph.uses[graph.picture[0]]:
+    if strong and ADAPTER_STRENGTH not in uses:
         raise ComparisonError(
             f"The row {strong[0]} has a strength, and nothing uses it: wire the Matrix' "
             "adapter_strength to strength_model and strength_clip of Load Adapter."
+        )
+    posed = [row for row in plan.rows() if row not in {one.name for one in plan.variants}]
+    if posed and POSE not in uses:
+        raise ComparisonError(
+            f"The row {posed[0]} is drawn with poses, and nothing uses them: wire the Matrix' "
+            "pose to the image of Apply ControlNet, or set with_pose to 'without'."
+        )
+    if len(plan.prompts.prompts) > 1 and PROMPT not in uses:
+        raise ComparisonError(
+            "There are several prompts, and nothing uses them: every column would be the same. "
+            "Wire the Matrix' prompt to the text of CLIP Text Encode."
         )
 
 
@@ -219,7 +318,7 @@ def file_stamps(known: Path) -> Callable[[str], list[str]]:
 
     @cache
     def stamp(text: str) -> list[str]:
-        return [content_digest(path, known) for path in files_named(text)]
+        return [content_digest(path, known) for path in (*files_named(text), *files_of_kind(text))]
 
     return stamp
 
@@ -228,10 +327,10 @@ def expanded(job: Job) -> io.NodeOutput:
     """The graph that draws what is missing, and then the sheet.
 
     Until then the sheet has empty frames. It keeps its file's name, by which ComfyUI shows it
-    again when nothing has changed.
+    again when nothing has changed. What the comparison's folder has stays until the sheet is whole.
     """
     builder = graph_builder()
     done = draw_cells(builder, job, 0, len(job.missing))
     sheet = builder.node("Likeness_DrawSheet", job=job, after=done)
-    study, _ = written(job)
+    study, _ = begun(job)
     return io.NodeOutput(sheet.out(0), sheet.out(1), ui=shown(study), expand=builder.finalize())

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from .cells import CellGraph, Key, Values, copy_nodes, shared_links
 from .host import (
     Progress,
     always_asks,
+    blocked,
     forget_progress,
     graph_builder,
     io,
@@ -35,18 +37,20 @@ from .host import (
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
 from .sockets import JobType, StudyType
-from .study import CellWriter, Study, picture_of, write_study
+from .study import CellWriter, Study, begin_study, picture_of, write_study
 from .viewer import CellNews, write_view
 
 WRITER = CellWriter()
-_given: dict[str, tuple[Path, ...]] = {}  # files of the comparisons that were given out, by name
+# Of the comparisons that were given out: by name and sheet the files of the cells.
+_given: dict[str, dict[Path, tuple[Path, ...]]] = {}
 
 
 @dataclass(frozen=True)
 class Job:
     """LIKENESS_JOB: a comparison on its way.
 
-    `values` and `files` are of all cells, `missing` the indices of those to draw, in order.
+    `values` and `files` are of all cells, `missing` the indices of those to draw, in order;
+    `left_out` cells are neither drawn nor there.
     `copies` are the copies that the cells of a variant share, None before there is one variant.
     """
 
@@ -55,6 +59,7 @@ class Job:
     values: tuple[Values, ...]
     files: tuple[Path, ...]
     missing: tuple[int, ...]
+    left_out: int
     copies: Mapping[Key, str] | None
     node_id: str
     name: str
@@ -204,9 +209,9 @@ class KeepCell(io.ComfyNode):
         keep_apart(variant_ends)  # the weights of the next variant
         if variant_ends or not left:  # not each time: the next cell would ask for the pages again
             trim_heap()  # else the freed weights of earlier variants add up
-        progress = Progress(job.node_id)
-        progress.show(len(job.files) - left, len(job.files), image)
-        line = progress_line(len(job.files), number + 1, left, time.time() - job.started)
+        progress, total = Progress(job.node_id), len(job.files) - job.left_out
+        progress.show(total - left, total, image)
+        line = progress_line(total, number + 1, left, time.time() - job.started)
         progress.say(line)
         job.news.say(line)
         return io.NodeOutput(path.name)
@@ -250,28 +255,49 @@ class DrawSheet(io.ComfyNode):
 
 
 def finished(job: Job) -> io.NodeOutput:
-    """What a Contact Sheet gives when all cells are there."""
+    """What a Contact Sheet gives when all cells are there that it was to draw.
+
+    Without the others there is no study, and what waits for it does not run.
+    """
     WRITER.wait()
     job.news.flush()
-    study, sheet = written(job)
-    _given[job.name] = (study.sheet, *job.files)
+    study, sheet = begun(job) if job.left_out else written(job)
+    _given.setdefault(job.name, {})[study.sheet] = () if job.left_out else job.files
     job.news.finished()
     image = torch.from_numpy(np.array(sheet)).float()[None] / 255
-    drawn = len(job.missing)
-    Progress(job.node_id).say(
-        f"{len(job.files)} cells: {drawn} drawn now, {len(job.files) - drawn} found"
-    )
-    return io.NodeOutput(image, study, ui=shown(study))
+    Progress(job.node_id).say(_last_line(job))
+    return io.NodeOutput(image, blocked() if job.left_out else study, ui=shown(study))
+
+
+def _last_line(job: Job) -> str:
+    total, drawn = len(job.files), len(job.missing)
+    line = f"{total} cells: {drawn} drawn now, {total - drawn - job.left_out} found"
+    return f"{line}, {job.left_out} left out by draw_only" if job.left_out else line
 
 
 def files_gone(name: str | None) -> bool:
-    """Whether a file was deleted of a comparison that was given out; None: of any."""
-    names = _given if name is None else {name} & set(_given)
-    return any(not path.is_file() for one in names for path in _given[one])
+    """Whether a file is gone of the sheets that were given out since it was asked last.
+
+    None: of the comparisons of any name.
+    """
+    names = list(_given) if name is None else [normalize("NFC", name)]
+    sheets = [(one, sheet) for one in names for sheet in _given.get(one, ())]
+    gone = [(n, s) for n, s in sheets if not all(p.is_file() for p in (s, *_given[n][s]))]
+    for one, sheet in gone:
+        del _given[one][sheet]
+    return bool(gone)
+
+
+def begun(job: Job) -> tuple[Study, Image.Image]:
+    """The sheet of the cells that are there; of a former comparison all stays but the viewer's."""
+    plan = job.matrix.plan
+    study, sheet = begin_study(output_folder(), job.name, plan, job.files, job.text)
+    write_view(study.folder, plan, job.files, None)
+    return study, sheet
 
 
 def written(job: Job) -> tuple[Study, Image.Image]:
-    """The comparison's files and its sheet, of the cells that are there."""
+    """The comparison's files and its sheet, in the place of a former one's of its name."""
     plan = job.matrix.plan
     study, sheet = write_study(
         output_folder(), job.name, plan, job.files, job.suffix, job.text, by_graph=True

@@ -166,15 +166,14 @@ def tell_browser(event: str, data: dict[str, Any]) -> None:
     PromptServer.instance.send_sync(event, data, to)
 
 
+def show_prompts(to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Has ComfyUI call `to` with each POST of a prompt before it checks that, in the same task."""
+    PromptServer.instance.add_on_prompt_handler(to)
+
+
 def add_get(path: str, answer: Callable[[dict[str, str]], Any]) -> None:
     """Answers GETs of `path` with the JSON that `answer` gives for a query, in a thread."""
-    from aiohttp import web
-
-    async def handle(request: Any) -> Any:
-        query = dict(request.rel_url.query)
-        return web.json_response(await asyncio.to_thread(answer, query))
-
-    PromptServer.instance.routes.get(path)(handle)
+    add_answer("GET", path, lambda asked, _: (200, answer(asked)))
 
 
 def add_answer(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -13,11 +14,18 @@ from PIL import Image
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..comparison.study import Study, cell_png, cells_folder, study_folder, write_study
+from ..comparison.study import (
+    Study,
+    begin_study,
+    cell_png,
+    cells_folder,
+    study_folder,
+    write_study,
+)
 from ..trainers.files import write_whole
 from .viewer import write_thumbnail
 
-__all__ = ["Study", "cells_folder", "study_folder", "write_study"]
+__all__ = ["Study", "begin_study", "cells_folder", "study_folder", "write_study"]
 
 
 def chosen_cells(plan: Plan, text: str) -> set[int]:
@@ -27,7 +35,8 @@ def chosen_cells(plan: Plan, text: str) -> set[int]:
     """
     rows, columns = plan.rows(), plan.columns()
     found: set[int] = set()
-    for line in filter(None, (line.strip() for line in text.splitlines())):
+    lines = (normalize("NFC", line.strip()) for line in text.splitlines())
+    for line in filter(None, lines):
         row, slash, column = (part.strip() for part in line.partition("/"))
         here = {
             cell.row * len(columns) + cell.column

@@ -24,6 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
 
 
+def said(check, *given, **named):
+    """The reason for which a node's check refuses."""
+    with pytest.raises(LikenessError) as refused:
+        check(*given, **named)
+    return str(refused.value)
+
+
 @pytest.fixture
 def nodes(tmp_path):
     """Modules of the nodes by name; there are two LoRAs and an output folder."""
@@ -80,11 +87,20 @@ def test_prompts_are_checked_before_the_queue_and_not_while_connected(nodes):
     check = nodes.prompt_set.PromptSetNode.validate_inputs
     good = {"prompts": "own text", "text": "x", "token": "sks", "class_word": "man", "negative": ""}
     assert check(**good) is True
-    assert "There is no prompt" in check(**{**good, "text": "# nothing"})
-    assert "{colour}" in check(**{**good, "text": "a {colour} dog"})
-    assert "class word is blank" in check(**{**good, "class_word": " "})
-    assert "no prompt set 'x'" in check(**{**good, "prompts": "x"})
+    assert "There is no prompt" in said(check, **{**good, "text": "# nothing"})
+    assert "{colour}" in said(check, **{**good, "text": "a {colour} dog"})
+    assert "class word is blank" in said(check, **{**good, "class_word": " "})
+    assert "no prompt set 'x'" in said(check, **{**good, "prompts": "x"})
     assert check(**{**good, "text": None, "class_word": " "}) is True
+
+
+def test_prompts_were_not_read_while_the_token_comes_by_a_wire(nodes):
+    check = nodes.prompt_set.PromptSetNode.validate_inputs
+    wired = {"prompts": "own text", "token": None, "class_word": None, "negative": None}
+    assert check(**wired, text="a {token} {class}") is True
+    assert "{colour}" in said(check, **wired, text="a {colour} dog")
+    assert "There is no prompt" in said(check, **wired, text="")
+    assert "no prompt set 'x'" in said(check, **{**wired, "prompts": "x"}, text="")
 
 
 # Poses
@@ -123,7 +139,7 @@ def test_poses_are_chosen_by_name(nodes, text, names):
 
 @pytest.mark.parametrize("text", ["", " , ", "tree, crow", "<b>"])
 def test_a_pose_that_is_unknown_is_said_before_the_queue(nodes, text):
-    assert "tree, warrior-two, goddess, lotus" in nodes.pose_set.PoseSet.validate_inputs(text)
+    assert "tree, warrior-two, goddess, lotus" in said(nodes.pose_set.PoseSet.validate_inputs, text)
 
 
 def test_the_pose_picker_has_what_it_draws(nodes):
@@ -189,14 +205,14 @@ def test_poses_are_detected_offline_and_without_pickles(
 def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path, monkeypatch):
     check = nodes.detect_pose.DetectPose.validate_inputs
     monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: None)
-    assert "package controlnet_aux" in check("annotators")
+    assert "package controlnet_aux" in said(check, "annotators")
     monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: name)
     monkeypatch.delenv(nodes.detect_pose.CKPTS, raising=False)
-    assert "lllyasviel/Annotators" in check("annotators")
+    assert "lllyasviel/Annotators" in said(check, "annotators")
     (tmp_path / "annotators").mkdir()
-    assert "has no body_pose_model.pth" in check("annotators")
+    assert "has no body_pose_model.pth" in said(check, "annotators")
     for name in ("../x", "/etc", "a/../../b", ""):
-        assert "not a folder's name" in check(name)
+        assert "not a folder's name" in said(check, name)
 
 
 def test_the_weights_are_found_in_a_folder_of_extra_model_paths(nodes, tmp_path, monkeypatch):
@@ -247,11 +263,20 @@ def test_the_weights_are_found_where_the_pack_for_preprocessors_keeps_its(
             [("r4", "adapter_1", 0.7), ("", "a @ b.safetensors", -1)],
         ),
         ("anna@home.safetensors", [("", "anna@home.safetensors", 1)]),
+        ("r1=adapter_3\nadapter_3@0.7", [("r1", "adapter_3", 1), ("", "adapter_3", 0.7)]),
+        ("Base\nb=BASE", [("", "none (base)", 1), ("b", "none (base)", 1)]),
+        ("x =a.safetensors@.5", [("x", "a.safetensors", 0.5)]),
+        (
+            "a=b.safetensors\nr = a=b.safetensors @1",
+            [("", "a=b.safetensors", 1), ("r", "a=b.safetensors", 1)],
+        ),
+        ("c@2 @ 0.5\nc@2", [("", "c@2", 0.5), ("", "c@2", 1)]),
         ("", []),
     ],
 )
 def test_adapters_are_read_line_by_line(nodes, text, lines):
-    assert [row[:3] for row in nodes.rows.adapter_lines(text)] == lines
+    files = ("a=b.safetensors", "c@2")  # a diffusers folder has no ending
+    assert [row[:3] for row in nodes.rows.adapter_lines(text, files)] == lines
 
 
 def test_rows_without_a_name_get_one_from_their_file(nodes):
@@ -268,12 +293,21 @@ def test_rows_without_a_name_get_one_from_their_file(nodes):
     found = nodes.rows.labelled(nodes.rows.Row(*line) for line in lines)
     labels = [row.label for row in found]
     assert labels == [
-        *("base", "anna-r4", "anna-r4-2", "adapter", "ANNA-r4-3", "anna-r4-4"),
+        *("base", "anna-r4", "anna-r4-2", "фото", "ANNA-r4-3", "anna-r4-4"),
         *("anna_0.7", "anna_-1"),
     ]
     assert [check_name(label) for label in labels] == labels
     with pytest.raises(ComparisonError, match="no adapters"):
         nodes.rows.labelled([])
+
+
+def test_rows_in_other_scripts_lost_their_names(nodes):
+    names = ("Анна.safetensors", "安娜 v2.safetensors", "Анна.v2.safetensors")
+    found = nodes.rows.labelled(nodes.rows.Row("", name) for name in names)
+    assert [row.label for row in found] == ["Анна", "安娜-v2", "Анна-v2"]
+    (row,) = nodes.rows.adapter_lines("Ju\u0308rgen = base")
+    assert row.label == "Jürgen"
+    assert nodes.rows.posed_labels("Ju\u0308rgen", ["Jürgen"]) == {"Jürgen"}
 
 
 def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
@@ -385,26 +419,40 @@ def test_one_adapter_at_two_strengths_is_two_rows_of_different_cells(nodes):
     whole, half = (value.plan.cells()[n] for n in (0, 2))
     assert value.values(half)[nodes.matrix.ADAPTER_STRENGTH] == 0.5
     assert value.plan.digest_of(whole) != value.plan.digest_of(half)
-    wired, bare = (
-        SimpleNamespace(picture=("9", 0), uses={"9": frozenset({output})})
-        for output in (nodes.matrix.ADAPTER_STRENGTH, nodes.matrix.PROMPT)
-    )
-    nodes.contact_sheet.check_strengths(wired, value.plan)
+    bare = {nodes.matrix.ADAPTER, nodes.matrix.PROMPT}
+    nodes.contact_sheet.check_uses({*bare, nodes.matrix.ADAPTER_STRENGTH}, value.plan)
     with pytest.raises(ComparisonError, match="The row half has a strength, and nothing uses it"):
-        nodes.contact_sheet.check_strengths(bare, value.plan)
-    nodes.contact_sheet.check_strengths(bare, run_matrix(nodes)[0].plan)
+        nodes.contact_sheet.check_uses(bare, value.plan)
+    nodes.contact_sheet.check_uses(bare, run_matrix(nodes)[0].plan)
+
+
+def test_a_bypassed_load_adapter_drew_the_base_in_every_row(nodes):
+    matrix, check = nodes.matrix, nodes.contact_sheet.check_uses
+    value, _ = run_matrix(nodes, with_pose="both", poses=yoga_poses())
+    every = {matrix.ADAPTER, matrix.PROMPT, matrix.POSE, matrix.SEED}
+    check(every, value.plan)
+    for output, said in (
+        (matrix.ADAPTER, "The row one has an adapter, and nothing uses it"),
+        (matrix.POSE, "The row base_cnet is drawn with poses, and nothing uses them"),
+        (matrix.PROMPT, "There are several prompts, and nothing uses them"),
+    ):
+        with pytest.raises(ComparisonError, match=said):
+            check(every - {output}, value.plan)
+    alone = prompt_set_from_text("a = on the beach")
+    base, _ = run_matrix(nodes, adapters="base", prompts=alone)
+    check({matrix.SEED}, base.plan)
 
 
 def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
     check = nodes.matrix.Matrix.validate_inputs
     assert check("base\none.safetensors\nr4 = adapter_1", adapter_1=None) is True
-    assert "nobody.safetensors" in check("base\nnobody.safetensors")
+    assert "nobody.safetensors" in said(check, "base\nnobody.safetensors")
     mark = nodes.matrix.Matrix.fingerprint_inputs
     before = mark("one.safetensors")
     assert before == mark("x = one.safetensors")
     (tmp_path / "loras" / "one.safetensors").write_bytes(b"trained again")
     assert mark("one.safetensors") != before
-    assert "no files on the way" in check("one.safetensors @ steps")
+    assert "no files on the way" in said(check, "one.safetensors @ steps")
     one = tmp_path / "loras" / "one.safetensors"
     shutil.copy(one, one.with_stem("one-step000010"))
     assert check("one.safetensors @ steps", "one_10") is True
@@ -419,18 +467,22 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
     check = nodes.matrix.Matrix.validate_inputs
     rows = "base\nr1 = adapter_1\nr4 = adapter_2"
     assert check(rows, "r1", adapter_1=None, adapter_2=None) is True
-    assert "row 'r4' stands for what is connected to adapter_2" in check(rows, "", adapter_1=None)
-    assert "there is no row 'r4'" in check("base\nr1 = adapter_1", "r4", adapter_1=None)
-    assert "The Matrix has no adapters" in check("", "")
-    assert "'größe' cannot be called so" in check("größe = adapter_1", adapter_1=None)
-    assert "a strength is from -2 to 2, and the base has neither" in check("base @ 0.5")
-    assert "and the base has neither" in check("base @ steps")
-    assert "a strength is from -2 to 2" in check("r4 = one.safetensors @ 3")
-    assert "Two rows are called 'R4'" in check("r4 = base\nR4 = one.safetensors")
-    assert "the Matrix has no poses" in check("base", with_pose="both")
+    assert "row 'r4' stands for what is connected to adapter_2" in said(
+        check, rows, "", adapter_1=None
+    )
+    assert "there is no row 'r4'" in said(check, "base\nr1 = adapter_1", "r4", adapter_1=None)
+    assert "The Matrix has no adapters" in said(check, "", "")
+    assert check("größe = adapter_1", adapter_1=None) is True
+    assert "'a/b' cannot be called so" in said(check, "a/b = adapter_1", adapter_1=None)
+    assert "'r4 = ' before it is the row's name" in said(check, "r4 - one.safetensors")
+    assert "a strength is from -2 to 2, and the base has neither" in said(check, "base @ 0.5")
+    assert "and the base has neither" in said(check, "base @ steps")
+    assert "a strength is from -2 to 2" in said(check, "r4 = one.safetensors @ 3")
+    assert "Two rows are called 'R4'" in said(check, "r4 = base\nR4 = one.safetensors")
+    assert "the Matrix has no poses" in said(check, "base", with_pose="both")
     assert check("base", with_pose="both", poses=None) is True
     assert check("base", with_pose=None) is True
-    assert "with_pose is 'bothh'" in check("base", with_pose="bothh", poses=None)
+    assert "with_pose is 'bothh'" in said(check, "base", with_pose="bothh", poses=None)
     # The file's name, which will be the row's, is not known yet.
     assert check("base", "anna-lora-4f2a", adapter_3=None) is True
     assert check(None, "anything") is True
@@ -522,6 +574,7 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
     job = SimpleNamespace(
         files=[tmp_path / f"{number}.png" for number in range(4)],
         missing=[0, 2, 3],
+        left_out=0,
         values=[(adapter, *["same"] * 10) for adapter in adapters],
         news=SimpleNamespace(drawn=lambda cell: None, say=lambda line: None),
         node_id="m",
@@ -560,11 +613,10 @@ def test_two_contact_sheets_of_one_name_are_refused(nodes):
         return {"class_type": "Likeness_ContactSheet", "inputs": {"name": name}}
 
     prompt = {"7": sheet("study"), "12:7": sheet("Study"), "8": sheet(["3", 0])}
-    hidden = SimpleNamespace(prompt=prompt, unique_id="7")
     with pytest.raises(ComparisonError, match="Two Contact Sheets are called 'study'"):
-        nodes.contact_sheet.check_alone(hidden, "study")
+        nodes.contact_sheet.check_alone(prompt, "7", "study")
     prompt["12:7"] = sheet("other")
-    nodes.contact_sheet.check_alone(hidden, "study")
+    nodes.contact_sheet.check_alone(prompt, "7", "study")
 
 
 def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypatch):
@@ -574,5 +626,7 @@ def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypa
     assert mark(name="study", redraw="") == before
     again = mark(name="study", redraw="r4")
     assert len({before, again, mark(name="study", redraw="r4")}) == 3
+    some = {mark(name="study", redraw="", draw_only="base") for _ in range(2)}
+    assert len(some) == 2, "the others may be there by now"
     after = mark(name="study", redraw="")
     assert after != before and mark(name="study", redraw="") == after

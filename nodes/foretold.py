@@ -1,0 +1,101 @@
+"""What can be known of a comparison while a prompt is checked, before anything is trained.
+
+ComfyUI shows a node's checks the node's own widgets. The prompt itself is shown to those who ask to
+see each that is sent (`see`), in the task that then checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from ..comparison.keypoints import yoga_poses
+from ..comparison.matrix import Plan, plan_from_data
+from ..comparison.prompts import PromptSet, prompt_set_from_text
+from ..trainers.errors import LikenessError
+from .cells import Node, is_link
+from .load_adapter import adapter_names
+from .prompt_set import foretold_prompts
+from .rows import BASE, SOCKETS, Row, adapter_lines, labelled, posed_labels, with_connected
+
+MATRIX, PROMPTS = "Likeness_Matrix", "Likeness_PromptSet"
+_SOME_DIGEST = "0" * 64
+_sent: ContextVar[Mapping[str, Node]] = ContextVar("likeness_sent")
+
+
+def see(data: dict[str, Any]) -> dict[str, Any]:
+    """Remembers the prompt of a request, and returns the request."""
+    prompt = data.get("prompt")
+    _sent.set(prompt if isinstance(prompt, dict) else {})
+    return data
+
+
+def sent_prompt() -> Mapping[str, Node]:
+    """The prompt that is checked now; {} where it is not known."""
+    return _sent.get({})
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """A plan with stand-ins for what is not known; `named` says that rows and columns are."""
+
+    plan: Plan
+    named: bool
+
+
+def foretold(prompt: Mapping[str, Node], matrix: str) -> Foretold | None:
+    """What the node `matrix` will plan, None where nobody can say, or the Matrix itself does."""
+    inputs = prompt[matrix]["inputs"]
+    text = inputs.get("adapters")
+    if prompt[matrix].get("class_type") != MATRIX or not isinstance(text, str):
+        return None
+    try:
+        sockets = {socket: socket for socket in SOCKETS if inputs.get(socket) is not None}
+        lines = with_connected(adapter_lines(text, adapter_names()), sockets)
+        prompts = _prompts(prompt, inputs.get("prompts"))
+        return _foretold(inputs, lines, prompts)
+    except (LikenessError, KeyError):
+        return None
+
+
+def _prompts(prompt: Mapping[str, Node], link: Any) -> PromptSet | None:
+    node = prompt[link[0]] if is_link(link) else {}
+    if node.get("class_type") != PROMPTS:
+        return None
+    widgets = ("prompts", "text", "token", "class_word", "negative")
+    values = (node["inputs"].get(name) for name in widgets)
+    return foretold_prompts(*(value if isinstance(value, str) else None for value in values))
+
+
+def _foretold(inputs: Mapping[str, Any], lines: list[Row], prompts: PromptSet | None) -> Foretold:
+    draws, with_pose, pose_rows = (inputs.get(name) for name in ("draws", "with_pose", "pose_rows"))
+    known = isinstance(draws, int) and isinstance(with_pose, str)
+    own = all(not row.each and (row.label or row.name not in SOCKETS) for row in lines)
+    rows = labelled(lines)
+    labels = {row.label for row in rows}
+    posed = labels
+    if isinstance(pose_rows, str):
+        posed = posed_labels(pose_rows, labels) if own else labels
+    else:
+        known = False
+    plan = plan_from_data(
+        {
+            "variants": tuple(_variant(row, row.label in posed) for row in rows),
+            "prompts": prompts or prompt_set_from_text("a = a"),
+            "poses": yoga_poses(),
+            "with_pose": with_pose if isinstance(with_pose, str) else "without",
+            "draws": draws if isinstance(draws, int) else 1,
+        }
+    )
+    return Foretold(plan, known and own and prompts is not None)
+
+
+def _variant(row: Row, posed: bool) -> dict[str, Any]:
+    return {
+        "name": row.label,
+        "adapter": None if row.name == BASE else _SOME_DIGEST,
+        "strength_unet": row.strength,
+        "with_pose": None if posed else "without",
+    }
