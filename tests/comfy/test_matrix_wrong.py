@@ -26,7 +26,7 @@ def test_a_graph_that_cannot_be_drawn_says_why(server):
             prompt[key.strip("n")]["inputs"] |= inputs
         prompt["8"] = node("EmptyImage", width=64, height=96, batch_size=2, color=0)
         prompt["9"] = {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "seed": 6}}
-        return server.run(prompt).error["exception_message"]
+        return server.refused(prompt)
 
     assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
     assert "wired straight" in message(n7={"picture": ["2", 4]})
@@ -40,8 +40,8 @@ def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
     assert "row 'r4' stands for what is connected to adapter_2" in server.refused(nothing)
     unknown = graph("unknown", adapters=("base",), with_pose="with", pose_rows="r4")
     assert "there is no row 'r4'" in server.refused(unknown)
-    label = graph("label", adapters=("größe = base",))
-    assert "'größe' cannot be called so" in server.refused(label)
+    label = graph("label", adapters=("größe/2 = base",))
+    assert "'größe/2' cannot be called so" in server.refused(label)
     bare = graph("bare", adapters=("base",), with_pose="both")
     assert "the Matrix has no poses" in server.refused(bare)
     path = graph("../out")
@@ -55,6 +55,43 @@ def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
         prompt = graph("wrong")
         prompt["1"]["inputs"]["text"] = "\n".join(lines)
         assert said in server.refused(prompt)
+
+
+def test_one_mistake_was_told_as_five_errors_on_the_wrong_inputs(server):
+    wrong = graph("five", adapters=("base", "r4 = adapter_2"), with_pose="both")
+    wrong["8"] = node("Likeness_PoseSet", poses="tree", width=64, height=96)
+    wrong["2"]["inputs"] |= {"poses": ["8", 0], "adapter_3": ["8", 1]}
+    status, answer = server.post("/prompt", {"prompt": wrong})
+    assert status == 400 and set(answer["node_errors"]) == {"2"}
+    (error,) = answer["node_errors"]["2"]["errors"]
+    assert error["details"].startswith("The Matrix' row 'r4' stands for what is connected")
+    # The browser shows the details of exceptions at once, those of returned texts on a click.
+    assert error["type"] == "exception_during_inner_validation"
+
+
+def test_a_bypassed_load_adapter_is_told_before_the_queue_starts(server):
+    """The browser queues a bypassed node as if it were not there: its inputs go on."""
+    prompt = graph("bypassed")
+    prompt["3"]["inputs"]["adapter"] = "one.safetensors"
+    assert "The row one has an adapter, and nothing uses it" in server.refused(prompt)
+    poses = graph("bypassed", adapters=("base",), with_pose="with")
+    poses["8"] = node("EmptyImage", width=64, height=96, batch_size=1, color=0)
+    poses["9"] = node("Likeness_PoseSet", poses="tree", width=64, height=96)
+    poses["2"]["inputs"]["poses"], poses["6"]["inputs"]["pose"] = ["9", 0], ["8", 0]
+    assert "The row base_cnet is drawn with poses" in server.refused(poses)
+    prompts = graph("bypassed", adapters=("base",))
+    prompts["4"]["inputs"]["text"] = "always this"
+    assert "There are several prompts, and nothing uses them" in server.refused(prompts)
+
+
+def test_names_of_cells_and_sheets_are_checked_before_the_queue_starts(server):
+    prompt = graph("names", redraw="beech")
+    assert "'beech' names no cell" in server.refused(prompt)
+    prompt["7"]["inputs"] |= {"redraw": "", "draw_only": "base / beech"}
+    assert "'base / beech' names no cell" in server.refused(prompt)
+    prompt["7"]["inputs"]["draw_only"] = ""
+    prompt["8"] = {**prompt["7"], "inputs": {**prompt["7"]["inputs"], "name": "Names"}}
+    assert "Two Contact Sheets are called 'names'" in server.refused(prompt)
 
 
 JOINTS = [0.5, 0.25, 1.0] * 18

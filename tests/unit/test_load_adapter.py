@@ -116,7 +116,9 @@ def test_two_files_of_one_name_could_not_be_chosen_at_all(nodes, tmp_path):
         assert find(f"{kind}/a.safetensors") == path
         assert nodes.load_adapter.files_of_kind(f"{kind}/a.safetensors") == [path]
     assert find("b.safetensors") == find("loras/b.safetensors"), "saved graphs have bare names"
-    with pytest.raises(AdapterError, match=r"choose one of loras/a\.safetensors, checkpoints/a.saf"):
+    with pytest.raises(
+        AdapterError, match=r"choose one of loras/a\.safetensors, checkpoints/a\.saf"
+    ):
         find("a.safetensors")
     with pytest.raises(AdapterError, match=r"no LoRA or checkpoint 'vae/a\.safetensors'"):
         find("vae/a.safetensors")
