@@ -248,7 +248,7 @@ def _axes() -> list[io.Input]:
             "diffusers) a line, or 'base' for the untouched model; 'r4 = anna-lora.safetensors' "
             "gives a row its name, and so does 'r4 = adapter_1' for what is connected; "
             "'anna-lora.safetensors @ 0.7' has that strength, and '@ steps' makes a row of each "
-            "file that its training saved on the way.",
+            "file that its training saved on the way. Spaces around = and @ may be left out.",
         ),
         seed("seed", "The first noise of every row: the same all down a column."),
         whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),

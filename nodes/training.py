@@ -40,7 +40,12 @@ def material_inputs() -> list[io.Input]:
             options=host.model_names("checkpoints"),
             tooltip="A Stable Diffusion 1.5 checkpoint; it is read from its file.",
         ),
-        io.String.Input("name", default="subject", tooltip="The file's name begins with it."),
+        io.String.Input(
+            "name",
+            default="subject",
+            tooltip="The file's name begins with it: letters and digits of any script, - _ . and "
+            "inner spaces.",
+        ),
     ]
 
 

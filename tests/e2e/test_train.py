@@ -51,6 +51,22 @@ def test_a_lora_is_trained_inspected_and_drawn_with(train, likeness, base, tmp_p
     assert (tmp_path / picture).is_file()
 
 
+def test_a_training_called_anna_in_cyrillic_was_refused(train, likeness, tmp_path):
+    settings = ("name=Анна", "schedule.steps=1", "prior=null")
+    printed = train(settings=settings).stdout
+    adapter = only("output/loras/*.safetensors", tmp_path)
+    assert adapter.name.startswith("Анна-lora-r4-") and adapter.name in printed
+    run = only("output/likeness/runs/*", tmp_path)
+    assert RunFolder(run).result().adapter == adapter
+    kinds = [event.kind for event in EventReader(RunFolder(run).events).block()]
+    assert kinds[-1] == "finished"
+    assert read_metadata(adapter).recipe.name == "Анна"
+    assert json.loads(likeness("inspect", adapter, "--json").stdout)["name"] == "Анна"
+    names = likeness("export", run).stdout
+    assert f"- {adapter.name}" in names
+    assert (tmp_path / "exports" / f"{adapter.stem}.zip").is_file()
+
+
 def test_own_class_images_and_a_tokenizer_from_elsewhere_are_used_and_known_again(
     likeness, base, photos, tmp_path
 ):

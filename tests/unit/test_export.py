@@ -306,6 +306,12 @@ def test_export_puts_into_the_zip_what_its_flags_say(
     assert words == ("--without-prompts" not in flags)
 
 
+def test_an_adapter_in_another_script_lost_its_name_in_the_zip(adapter, tmp_path):
+    path = adapter.rename(adapter.with_name("安娜 Анна's.safetensors"))
+    names = export(tmp_path / "it.zip", find_shared(path))
+    assert names[0] == "安娜-Анна-s.safetensors" in opened(tmp_path / "it.zip")
+
+
 def test_export_takes_the_files_that_are_named(adapter, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "graph.json").write_text(json.dumps({"nodes": [{"file": "/srv/anna/x.png"}]}))

@@ -48,6 +48,12 @@ def test_events_come_in_blocks_and_then_as_they_are_written(run, tmp_path):
     json.dumps(data, allow_nan=False)
 
 
+def test_the_events_of_a_run_in_another_script_were_not_found(run, tmp_path):
+    name = ID.replace("anna", "Анна Мюллер")
+    run.path.rename(run.path.with_name(name))
+    assert routes.run_events(tmp_path, {"run": name})[0] == 200
+
+
 @pytest.mark.parametrize(
     "name",
     [
