@@ -42,8 +42,8 @@ class PromptSetNode(io.ComfyNode):
                     multiline=True,
                     default="beach = a photo of {token} {class} on the beach",
                     tooltip="Your own set: one prompt a line, with a name for its column before "
-                    "' = ' if you like, in any script; {token} and {class} are filled in; lines with # are "
-                    "skipped. Only used with 'own text'.",
+                    "' = ' if you like, in any script; {token} and {class} are filled in; lines "
+                    "with # are skipped. Only used with 'own text'.",
                 ),
                 io.String.Input(
                     "token",
