@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -93,7 +94,7 @@ def stop(comfy, run, what="stop", **headers):
     """The status of a POST that asks to stop, or to go on."""
     address = f"http://127.0.0.1:{comfy.port}"
     request = urllib.request.Request(
-        f"{address}/likeness/runs/{run.path.name}/{what}",
+        f"{address}/likeness/runs/{quote(run.path.name)}/{what}",
         b"",
         {name.replace("_", "-"): value for name, value in headers.items()},
     )
@@ -118,6 +119,17 @@ def test_a_panel_reads_a_run_and_stops_it(comfy, start):
     result = run.result()
     assert result is not None and result.stopped and result.adapter.is_file()
     assert stop(comfy, run, Origin=f"http://127.0.0.1:{comfy.port}") == 409
+
+
+def test_a_panel_could_not_read_a_run_in_another_script(comfy, start):
+    run = start("Анна Мюллер")
+    told = comfy.get(f"/likeness/runs/{quote(run.path.name)}?start=0")
+    assert told["working"] and told["events"][0]["kind"] == "stage"
+    assert stop(comfy, run, Origin=f"http://127.0.0.1:{comfy.port}") == 200
+    wait_for(lambda: not run.is_busy(), comfy)
+    assert run.result().adapter.name.startswith("Анна Мюллер-lora-r4-")
+    listed = comfy.get("/object_info/Likeness_LoadAdapter")["Likeness_LoadAdapter"]["input"]
+    assert run.result().adapter.name in str(listed)
 
 
 def test_a_run_that_was_stopped_and_saved_is_kept_until_it_is_asked_to_go_on(comfy, queue, start):
