@@ -10,7 +10,7 @@ import hashlib
 import io
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,12 +32,12 @@ def image_path(folder: Path, index: int) -> Path:
     return Path(folder) / f"{index:06d}.png"
 
 
-def missing(folder: Path, count: int) -> list[int]:
-    """The numbers below `count` whose image is absent or cut short.
+def missing(folder: Path, numbers: Iterable[int]) -> list[int]:
+    """Those of the numbers whose image is absent or cut short.
 
     Only a file's first and last bytes are looked at: `remove_damaged` reads it whole.
     """
-    return [index for index in range(count) if not is_whole(image_path(folder, index))]
+    return [index for index in numbers if not is_whole(image_path(folder, index))]
 
 
 def is_whole(path: Path) -> bool:
@@ -51,14 +51,14 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def remove_damaged(folder: Path, count: int) -> int:
-    """Removes those of the first `count` images that are damaged anywhere; returns how many.
+def remove_damaged(folder: Path, numbers: Iterable[int]) -> int:
+    """Removes those of these images that are damaged anywhere; returns how many.
 
     Takes about as long as the digests of `drawn_class_images`, which read the files, too.
     Raises SubjectError for one that cannot be removed.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        return sum(pool.map(_removed, (image_path(folder, index) for index in range(count))))
+        return sum(pool.map(_removed, (image_path(folder, index) for index in numbers)))
 
 
 def _removed(path: Path) -> bool:
@@ -94,12 +94,12 @@ def _is_sound(data: bytes) -> bool:
     return True
 
 
-def drawn_class_images(folder: Path, count: int, size: int) -> list[Photo]:
-    """The first `count` drawn images in their order, whole and unscaled.
+def drawn_class_images(folder: Path, numbers: Iterable[int], size: int) -> list[Photo]:
+    """The drawn images of these numbers in their order, whole and unscaled.
 
     Raises SubjectError when one is not there.
     """
-    return [_drawn(image_path(folder, index), size) for index in range(count)]
+    return [_drawn(image_path(folder, index), size) for index in numbers]
 
 
 def _drawn(path: Path, size: int) -> Photo:

@@ -23,7 +23,7 @@ from .places import Places
 from .prior import draw_class_images, prior_folder, prior_key
 from .recipe import Prior, Recipe
 from .run import Run
-from .samples import Material, Shown
+from .samples import Material, Shown, classes_shown
 from .subject import Photo, load_pixels, split_holdout
 
 _LOOK_SECONDS = 0.5  # between looks at what another run has drawn
@@ -43,7 +43,7 @@ def drawn_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
 
 
 def draw_missing_class_images(run: Run, base: BaseModel) -> None:
-    """Draws the class images that the cache lacks, shared out over the processes.
+    """Draws the class images that the run shows and the cache lacks, shared out over the processes.
 
     Damaged ones are removed before, which is said, and so drawn again.
     Raises RunCancelled as soon as the run is asked to end.
@@ -54,10 +54,11 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     if prior is None or prior.source == "teacher" or prior.images is not None:
         return
     folder = drawn_folder(recipe, run.places, prior)
-    if accelerator.is_main_process and (damaged := remove_damaged(folder, prior.count)):
+    numbers = classes_shown(recipe, prior.count, accelerator.num_processes)
+    if accelerator.is_main_process and (damaged := remove_damaged(folder, numbers)):
         run.note(f"Damaged class images in {folder}, which are drawn again: {damaged}.")
     accelerator.wait_for_everyone()
-    with _turn_to_draw(run, folder, prior.count) as backwards:
+    with _turn_to_draw(run, folder, numbers) as backwards:
         draw_class_images(
             base,
             prior,
@@ -65,6 +66,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
             folder,
             device=accelerator.device,
             size=recipe.subject.resolution,
+            numbers=numbers,
             clip_skip=recipe.text_encoder.clip_skip,
             progress=lambda done, total: run.progress("class images", done, total),
             interrupted=lambda: bool(run.stop.here()),
@@ -77,7 +79,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
 
 
 @contextmanager
-def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[bool]:
+def _turn_to_draw(run: Run, folder: Path, numbers: Sequence[int]) -> Iterator[bool]:
     """Waits while other runs draw the same set, and shows how far they are.
 
     Gives whether to begin with the last image. On a GPU one run draws a set. On a CPU two do, for
@@ -85,14 +87,14 @@ def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[bool]:
     those that wait for the main one would give it up. They and the others then draw side by side,
     and the first to finish an image keeps it.
     """
-    if run.accelerator.num_processes > 1 or not missing(folder, count):
+    if run.accelerator.num_processes > 1 or not missing(folder, numbers):
         yield False
         return
     make_folder(folder)
     ends = [FileLock(folder / ".lock"), FileLock(folder / ".lock-last")]
     if run.accelerator.device.type != "cpu":
         ends.pop()
-    lock = _waited_for(ends, run, folder, count)
+    lock = _waited_for(ends, run, folder, numbers)
     try:
         yield lock is not None and lock is not ends[0]
     finally:
@@ -100,19 +102,21 @@ def _turn_to_draw(run: Run, folder: Path, count: int) -> Iterator[bool]:
             lock.release()
 
 
-def _waited_for(locks: Sequence[FileLock], run: Run, folder: Path, count: int) -> FileLock | None:
+def _waited_for(
+    locks: Sequence[FileLock], run: Run, folder: Path, numbers: Sequence[int]
+) -> FileLock | None:
     """The first lock that is free; None if all images are there, or the file system has no locks.
 
     Raises RunCancelled as soon as the run is asked to end.
     """
-    while left := missing(folder, count):
+    while left := missing(folder, numbers):
         try:
             lock = next(filter(_acquired, locks), None)
         except (OSError, NotImplementedError):
             return None
         if lock is not None:
             return lock
-        run.progress("class images", count - len(left), count)
+        run.progress("class images", len(numbers) - len(left), len(numbers))
         run.stop.check()
         time.sleep(_LOOK_SECONDS)
     return None
@@ -168,9 +172,12 @@ def gather(run: Run, base: BaseModel) -> Material:
     """
     recipe = run.recipe
     train, held_out = _split(run)
-    classes = _class_photos(run)
+    count, classes = _class_photos(run)
     sides = _sides(recipe)
-    views = [*_views(train, held_out, sides), *(PhotoView(photo, False) for photo in classes)]
+    views = [
+        *_views(train, held_out, sides),
+        *(PhotoView(photo, False) for photo in classes.values()),
+    ]
 
     def progress(done: int, total: int) -> None:
         run.progress("encode", done, total)
@@ -205,7 +212,10 @@ def gather(run: Run, base: BaseModel) -> Material:
     )
     class_prompts = recipe.class_prompts()
     shown_classes = tuple(
-        [shown(class_prompts[index % len(class_prompts)]) for index in range(len(classes))]
+        [
+            shown(class_prompts[index % len(class_prompts)], sides=(False,) * (index in classes))
+            for index in range(count)
+        ]
     )
     if recipe.prior and recipe.prior.source == "teacher":
         numbers = [prompts.setdefault(prompt, len(prompts)) for prompt in class_prompts]
@@ -248,11 +258,15 @@ def written_prompts(recipe: Recipe, of_photos: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(filter(None, prompts)))
 
 
-def _class_photos(run: Run) -> Sequence[Photo]:
-    recipe, places = run.recipe, run.places
+def _class_photos(run: Run) -> tuple[int, dict[int, Photo]]:
+    """How many class images there are, and those that the run shows, by their numbers."""
+    recipe, places, world = run.recipe, run.places, run.accelerator.num_processes
     prior, size = recipe.prior, recipe.subject.resolution
     if prior is None or prior.source == "teacher":
-        return []
+        return 0, {}
     if places.class_images is not None:
-        return class_photos(run.folder.photos_file, recipe, places.class_images).photos
-    return drawn_class_images(drawn_folder(recipe, places, prior), prior.count, size)
+        own = class_photos(run.folder.photos_file, recipe, places.class_images).photos
+        return len(own), {index: own[index] for index in classes_shown(recipe, len(own), world)}
+    numbers = classes_shown(recipe, prior.count, world)
+    photos = drawn_class_images(drawn_folder(recipe, places, prior), numbers, size)
+    return prior.count, dict(zip(numbers, photos, strict=True))

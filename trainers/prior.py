@@ -2,7 +2,8 @@
 
 Image i of a set depends on the set's key and on i alone, but for the rounding of the device and
 precision of the run that was first to need it. So drawing can stop at any image, go on later, be
-shared out over processes, and a larger set begins with the smaller one.
+shared out over processes, a larger set begins with the smaller one, and a run draws only those that
+it shows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ def draw_class_images(
     *,
     device: torch.device,
     size: int,
+    numbers: Sequence[int] | None = None,
     clip_skip: int = 1,
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
@@ -97,11 +99,12 @@ def draw_class_images(
     ranks: tuple[int, int] = (0, 1),
     backwards: bool = False,
 ) -> None:
-    """Draws those of the first `prior.count` images of `size` x `size` that `folder` lacks.
+    """Draws those images of `size` x `size` that `folder` lacks: of `numbers`, ascending, or of
+    the first `prior.count`.
 
     Image i shows prompt i modulo their number. The base's parts lie on `device`. `ranks` is
-    (rank, processes): rank k takes each image, on a CPU each block, whose number is k modulo
-    processes, the last ones first if `backwards`. `progress(done, total)` counts this rank's
+    (rank, processes): they take one image after the other in turn, on a CPU one block, the
+    last ones first if `backwards`. `progress(done, total)` counts this rank's
     images. On a GPU the UNet works in fp16 whatever the recipe's precision, since the set is
     shared, and with `graphs` in CUDA graphs; where it cannot, `notice(text)` says so. Raises
     OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
@@ -109,9 +112,8 @@ def draw_class_images(
     artist = _Artist(
         base, prior, prompts, size, clip_skip, device, graphs, interrupted, notice or _say_nothing
     )
-    own = _share(prior.count, artist.block, ranks)
-    lacking = set(missing(folder, prior.count))
-    todo = [index for index in own if index in lacking]
+    own = _share(range(prior.count) if numbers is None else numbers, artist.block, ranks)
+    todo = missing(folder, own)
     if backwards:
         todo.reverse()
 
@@ -134,10 +136,11 @@ def _say_nothing(text: str) -> None:
     pass
 
 
-def _share(count: int, block: int, ranks: tuple[int, int]) -> list[int]:
-    """The numbers below `count` that a rank draws: block after block goes to the next rank."""
+def _share(numbers: Sequence[int], block: int, ranks: tuple[int, int]) -> list[int]:
+    """Those of ascending numbers that a rank draws: block after block goes to the next rank."""
     rank, world = ranks
-    return [index for index in range(count) if index // block % world == rank]
+    blocks = [list(group) for _, group in groupby(numbers, key=lambda index: index // block)]
+    return [index for one in blocks[rank::world] for index in one]
 
 
 def _turns(

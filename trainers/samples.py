@@ -11,13 +11,16 @@ from torch import Tensor
 
 from . import draws
 from .latents import Latents, StoredLatents
-from .objective import TIMESTEPS, offset_noise
+from .objective import offset_noise
 from .recipe import Recipe
+
+_PHOTOS, _CLASSES = "photo order", "class order"  # what orders are drawn for
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture as it can be shown: plain, and mirrored if the recipe flips.
+    """One picture as it can be shown: plain, and mirrored if the recipe flips. A class image that
+    the run does not show has no view.
 
     `masks` are the weights (h, w) of each view's loss, none where all of it counts.
     """
@@ -101,14 +104,26 @@ def step_samples(
     return batches
 
 
+def classes_shown(recipe: Recipe, count: int, world: int = 1) -> list[int]:
+    """The numbers, ascending, of those of `count` class images that a run shows in `world`
+    processes: all, unless it has fewer places for them.
+    """
+    places = recipe.schedule.steps * recipe.schedule.batch * recipe.schedule.accumulation * world
+    shown = (draws.pick(at, count, recipe.seed, _CLASSES) for at in range(min(places, count)))
+    return sorted(shown)
+
+
 def validation_samples(recipe: Recipe, material: Material, levels: int = 5) -> Iterator[Sample]:
-    """Every held-out photograph at `levels` evenly spread timesteps, the same at every call."""
+    """Every held-out photograph at `levels` timesteps, evenly spread over those that are trained,
+    the same at every call.
+    """
+    least, most = recipe.objective.timestep_min, recipe.objective.timestep_max
     for index, shown in enumerate(material.held_out):
         for level in range(levels):
             view = shown.views[0].read()
             shape = tuple(view.mean.shape)
             noise = draws.gaussian(shape, recipe.seed, "validation noise", index, level)
-            timestep = (2 * level + 1) * TIMESTEPS // (2 * levels)
+            timestep = least + (2 * level + 1) * (most - least) // (2 * levels)
             mask = shown.masks[0] if shown.masks else None
             yield Sample(view.mean, noise, timestep, shown.prompt, 1.0, False, mask)
 
@@ -118,7 +133,8 @@ def _sample(
 ) -> Sample:
     seed, kind = recipe.seed, "class" if prior else "photo"
     things = material.classes if prior else material.photos
-    shown = things[draws.pick(step * local * world + slot, len(things), seed, f"{kind} order")]
+    order = _CLASSES if prior else _PHOTOS
+    shown = things[draws.pick(step * local * world + slot, len(things), seed, order)]
     flip = draws.integer(len(shown.views), seed, f"{kind} flip", step, slot)
     view = shown.views[flip].read()
     shape = tuple(view.mean.shape)  # (4, h, w)

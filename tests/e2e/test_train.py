@@ -204,6 +204,33 @@ def places(output, base, photos):
     )
 
 
+def test_class_images_that_a_run_never_shows_are_not_drawn_and_change_nothing(
+    base, photos, tmp_path
+):
+    """Losses and file are those of a run that finds the whole set; so are those of more steps."""
+    recipe = small().changed(prior={"count": 8})
+    more = recipe.changed(schedule={"steps": 6}, seed=1)
+    lazy, full = (places(tmp_path / name, base, photos) for name in ("lazy", "full"))
+
+    def drawn(where):
+        return len(list((where.cache / "class_images").rglob("*.png")))
+
+    def learned(recipe, where):
+        result = train(recipe, where, device="cpu", on_event=lambda event: None)
+        return result.losses, digest(result.adapter)
+
+    learned(recipe.changed(schedule={"steps": 8}, name="whole"), full)
+    for one, count in ((recipe, 4), (recipe.changed(name="again"), 4)):
+        assert learned(one, lazy) == learned(one, full)
+        assert (drawn(lazy), drawn(full)) == (count, 8)
+    more = recipe.changed(schedule={"steps": 6}, continues=run_digest(lazy, recipe))
+    assert learned(more, lazy) == learned(more, full) and drawn(lazy) == 6
+
+
+def run_digest(where, recipe):
+    return prepare(recipe, where).recipe().digest()
+
+
 def test_more_steps_go_on_from_a_finished_run(likeness, train, tmp_path):
     train("--output", "whole", settings=["schedule.steps=8"])
     train()

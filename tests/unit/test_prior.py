@@ -22,6 +22,7 @@ from likeness.trainers.class_files import (
 from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
 from likeness.trainers.prior import draw_class_images, prior_folder, prior_key
 from likeness.trainers.recipe import Prior, Recipe
+from likeness.trainers.samples import classes_shown
 from likeness.trainers.subject import load_pixels
 from PIL import Image
 
@@ -136,7 +137,7 @@ def test_a_set_is_drawn_extended_and_mended(base, tmp_path):
     folder, told = tmp_path / "set", []
     draw(base, folder, 2, progress=lambda *at: told.append(at))
     assert told == [(0, 2), (2, 2)]
-    assert missing(folder, 4) == [2, 3]
+    assert missing(folder, range(4)) == [2, 3]
     first = images(folder, 2)
     assert first[0].shape == (SIZE, SIZE, 3)
     assert not np.array_equal(first[0], first[1])
@@ -147,7 +148,7 @@ def test_a_set_is_drawn_extended_and_mended(base, tmp_path):
     told.clear()
     draw(base, folder, 3, progress=lambda *at: told.append(at))
     assert told == [(1, 3), (3, 3)]
-    assert missing(folder, 3) == []
+    assert missing(folder, range(3)) == []
     assert image_path(folder, 0).read_bytes() == whole
     assert image_path(folder, 1).stat().st_mtime_ns == kept
     about = json.loads((folder / "prompt.json").read_text())
@@ -163,7 +164,7 @@ def test_a_set_is_drawn_extended_and_mended(base, tmp_path):
 def test_processes_share_a_set_and_draw_the_same(base, tmp_path):
     draw(base, tmp_path / "alone", 6)
     draw(base, tmp_path / "shared", 6, ranks=(1, 2))
-    assert missing(tmp_path / "shared", 6) == [0, 1, 2, 3]
+    assert missing(tmp_path / "shared", range(6)) == [0, 1, 2, 3]
     draw(base, tmp_path / "shared", 6, ranks=(0, 2))
     for one, other in zip(
         images(tmp_path / "alone", 6), images(tmp_path / "shared", 6), strict=True
@@ -174,15 +175,15 @@ def test_processes_share_a_set_and_draw_the_same(base, tmp_path):
 def test_cancelling_keeps_what_is_drawn(base, tmp_path):
     with pytest.raises(RunCancelled):
         draw(base, tmp_path, 6, interrupted=lambda: image_path(tmp_path, 0).exists())
-    assert missing(tmp_path, 6) == [4, 5]
+    assert missing(tmp_path, range(6)) == [4, 5]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x89PNG", b"x" * 100])
 def test_damaged_files_are_missing(tmp_path, damage):
     Image.new("RGB", (8, 8)).save(image_path(tmp_path, 0))
     image_path(tmp_path, 1).write_bytes(damage)
-    assert missing(tmp_path, 2) == [1]
-    assert missing(tmp_path / "absent", 2) == [0, 1]
+    assert missing(tmp_path, range(2)) == [1]
+    assert missing(tmp_path / "absent", range(2)) == [0, 1]
 
 
 def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
@@ -191,7 +192,7 @@ def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
     draw(base, tmp_path / "one", 1)
     with pytest.raises(OutOfSpace, match="fewer class images"):
         draw(base, tmp_path / "two", 2)
-    assert missing(tmp_path / "two", 2) == [0, 1]
+    assert missing(tmp_path / "two", range(2)) == [0, 1]
 
 
 def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
@@ -205,21 +206,21 @@ def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
     monkeypatch.setattr(class_files, "write_whole", full)
     with pytest.raises(OutOfSpace, match="what is drawn stays"):
         draw(base, tmp_path, 2)
-    assert missing(tmp_path, 2) == [1]
+    assert missing(tmp_path, range(2)) == [1]
 
 
 def test_drawn_images_are_read_in_their_order(base, tmp_path):
     draw(base, tmp_path, 2)
-    photos = drawn_class_images(tmp_path, 2, SIZE)
+    photos = drawn_class_images(tmp_path, range(2), SIZE)
     for photo, image in zip(photos, images(tmp_path, 2), strict=True):
         assert np.array_equal(load_pixels(photo), image)
     with pytest.raises(SubjectError, match="000002"):
-        drawn_class_images(tmp_path, 3, SIZE)
+        drawn_class_images(tmp_path, range(3), SIZE)
     with pytest.raises(SubjectError, match=r"000000\.png is not 32x32"):
-        load_pixels(drawn_class_images(tmp_path, 1, 32)[0])
+        load_pixels(drawn_class_images(tmp_path, range(1), 32)[0])
     damage(image_path(tmp_path, 0))
     with pytest.raises(SubjectError, match=r"000000\.png: .* damaged"):
-        load_pixels(drawn_class_images(tmp_path, 1, SIZE)[0])
+        load_pixels(drawn_class_images(tmp_path, range(1), SIZE)[0])
 
 
 def damage(path):
@@ -252,9 +253,9 @@ def test_what_is_damaged_anywhere_is_removed_and_nothing_else(tmp_path, damaged)
     for number in (2, 3):
         path = image_path(tmp_path, number)
         path.write_bytes(damaged(path.read_bytes()))
-    assert remove_damaged(tmp_path, 3) == 1, "what a larger set has is not looked at"
+    assert remove_damaged(tmp_path, range(3)) == 1, "what a larger set has is not looked at"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.png", "000003.png"]
-    assert remove_damaged(tmp_path, 3) == remove_damaged(tmp_path / "absent", 3) == 0
+    assert remove_damaged(tmp_path, range(3)) == remove_damaged(tmp_path / "absent", range(3)) == 0
 
 
 def test_a_damaged_image_that_cannot_be_removed_is_said(tmp_path, monkeypatch):
@@ -265,7 +266,7 @@ def test_a_damaged_image_that_cannot_be_removed_is_said(tmp_path, monkeypatch):
     damage(image_path(tmp_path, 0))
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(SubjectError, match=r"000000\.png .*\(Permission denied\): remove it"):
-        remove_damaged(tmp_path, 1)
+        remove_damaged(tmp_path, range(1))
 
 
 def test_other_errors_of_drawing_come_out(base, tmp_path, monkeypatch):
@@ -288,7 +289,7 @@ def save(folder, *numbers):
         Image.new("RGB", (SIZE, SIZE)).save(image_path(folder, number))
 
 
-def run_of_six(cache, **accelerator):
+def run_of_six(cache, steps=800, **accelerator):
     """A run with six class images on the CPU, and what it notes."""
     prior, notes = Prior(count=6, steps=2), []
     one = SimpleNamespace(
@@ -296,7 +297,7 @@ def run_of_six(cache, **accelerator):
            "wait_for_everyone": lambda: None, **accelerator},
     )  # fmt: skip
     run = SimpleNamespace(
-        recipe=Recipe(prior=prior, subject={"resolution": SIZE}),
+        recipe=Recipe(prior=prior, subject={"resolution": SIZE}, schedule={"steps": steps}),
         places=SimpleNamespace(cache=cache),
         accelerator=one,
         stop=SimpleNamespace(check=lambda: None, here=lambda: False),
@@ -314,7 +315,7 @@ def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base
     assert notes == []
 
     damage(image_path(folder, 5))
-    assert missing(folder, 6) == []  # a quick look does not see it
+    assert missing(folder, range(6)) == []  # a quick look does not see it
     material.draw_missing_class_images(run, base)
     assert [image_path(folder, index).read_bytes() for index in range(6)] == drawn
     assert image_path(folder, 4).stat().st_mtime_ns == kept
@@ -328,12 +329,47 @@ def test_of_several_processes_one_removes_what_is_damaged_before_the_others_look
     damage(image_path(folder, 5))
 
     def wait():  # the main process is done with it
-        remove_damaged(folder, 6)
+        remove_damaged(folder, range(6))
 
     others = {"num_processes": 2, "process_index": 1, "is_main_process": False}
     run, _, notes = run_of_six(tmp_path, **others, wait_for_everyone=wait)
     material.draw_missing_class_images(run, base)
     assert image_path(folder, 5).read_bytes() == whole and notes == []
+
+
+def test_class_images_are_drawn_that_the_run_never_shows(base, tmp_path):
+    """A run of two steps shows two; a longer one draws the others, and the same ones."""
+    told = []
+    for steps, progress in ((2, ((0, 2), (2, 2))), (6, ((2, 6), (6, 6)))):
+        run, folder, notes = run_of_six(tmp_path / "short", steps=steps)
+        run.progress = lambda name, *at: told.append(at)
+        material.draw_missing_class_images(run, base)
+        assert (told[0], told[-1]) == progress and notes == []
+        numbers = classes_shown(run.recipe, 6)
+        assert len(numbers) == steps
+        assert missing(folder, range(6)) == [i for i in range(6) if i not in numbers]
+        told.clear()
+    run, whole, _ = run_of_six(tmp_path / "long")
+    material.draw_missing_class_images(run, base)
+    for index in range(6):
+        assert image_path(folder, index).read_bytes() == image_path(whole, index).read_bytes()
+
+
+def test_what_a_run_does_not_show_takes_no_room_and_may_be_damaged(base, tmp_path, monkeypatch):
+    run, folder, notes = run_of_six(tmp_path, steps=2)
+    folder.mkdir(parents=True)
+    (other,) = [i for i in range(6) if i not in classes_shown(run.recipe, 6)][:1]
+    image_path(folder, other).write_bytes(b"damaged")
+    usage = type("Usage", (), {"free": 5 * SIZE * SIZE})  # of two images, not of six
+    monkeypatch.setattr(class_files.shutil, "disk_usage", lambda folder: usage)
+    material.draw_missing_class_images(run, base)
+    assert notes == [] and image_path(folder, other).read_bytes() == b"damaged"
+
+
+def test_processes_share_evenly_what_is_drawn_of_a_set():
+    shares = [module._share([0, 3, 9, 12, 13, 30, 31], 4, (rank, 2)) for rank in (0, 1)]
+    assert shares == [[0, 3, 12, 13], [9, 30, 31]]
+    assert module._share(range(6), 1, (1, 3)) == [1, 4]
 
 
 def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):
@@ -348,8 +384,10 @@ def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):
         save(folder, 0)
         other.release()
 
-    with material._turn_to_draw(run_on("cuda", progress=progress), folder, 2) as backwards:
-        assert told == [("class images", 0, 2)] and missing(folder, 2) == [1] and not backwards
+    with material._turn_to_draw(run_on("cuda", progress=progress), folder, range(2)) as backwards:
+        assert (
+            told == [("class images", 0, 2)] and missing(folder, range(2)) == [1] and not backwards
+        )
         with pytest.raises(Timeout):
             FileLock(folder / ".lock").acquire(timeout=0)
     FileLock(folder / ".lock").acquire(timeout=0)
@@ -360,8 +398,8 @@ def test_a_run_that_needs_fewer_goes_on_while_the_other_draws(tmp_path, monkeypa
     folder = tmp_path / "set"
     folder.mkdir()
     run = run_on("cuda", progress=lambda *at: save(folder, 0, 1))
-    with FileLock(folder / ".lock"), material._turn_to_draw(run, folder, 2):
-        assert not missing(folder, 2)
+    with FileLock(folder / ".lock"), material._turn_to_draw(run, folder, range(2)):
+        assert not missing(folder, range(2))
 
 
 def test_on_a_cpu_a_second_run_draws_from_the_end_on(tmp_path, base):
@@ -371,11 +409,11 @@ def test_on_a_cpu_a_second_run_draws_from_the_end_on(tmp_path, base):
     drawn = []
 
     def step(done, total):
-        drawn.append(missing(shared, 10))
+        drawn.append(missing(shared, range(10)))
 
     with (
         FileLock(shared / ".lock"),
-        material._turn_to_draw(run_on("cpu"), shared, 10) as backwards,
+        material._turn_to_draw(run_on("cpu"), shared, range(10)) as backwards,
     ):
         assert backwards
         draw(base, shared, 10, progress=step, backwards=backwards)
@@ -393,5 +431,5 @@ def test_a_run_that_waits_can_be_stopped(tmp_path):
     run = run_on("cuda", progress=lambda *at: None, stop=SimpleNamespace(check=check))
     (tmp_path / "set").mkdir()
     with FileLock(tmp_path / "set" / ".lock"), pytest.raises(RunCancelled):  # noqa: SIM117
-        with material._turn_to_draw(run, tmp_path / "set", 2):
+        with material._turn_to_draw(run, tmp_path / "set", range(2)):
             pytest.fail("drew beside the other run")

@@ -71,7 +71,7 @@ def draw(monkeypatch, tmp_path, room_for):
 
 def test_what_overflows_in_fp16_is_drawn_in_fp32_and_said_once(draw):
     base, told = draw(CUDA)
-    assert missing(draw.folder, 6) == []
+    assert missing(draw.folder, range(6)) == []
     assert len(told) == 1 and "fp32" in told[0]
     assert base.unet.dtype is torch.float16, "the training has the weights as they were loaded"
 
@@ -79,7 +79,7 @@ def test_what_overflows_in_fp16_is_drawn_in_fp32_and_said_once(draw):
 def test_a_base_of_wrong_numbers_is_an_error_and_no_black_picture(draw):
     with pytest.raises(RunFailed, match="wrong numbers"):
         draw(CPU)
-    assert missing(draw.folder, 6) == [0, 1, 2, 3, 4, 5]
+    assert missing(draw.folder, range(6)) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_where_memory_is_short_fewer_are_drawn_at_once(tmp_path, tried, room_for
     fits[False] = 2
     draw_six(tmp_path, Base(), graphs=False)
     assert attempts == [(count, "plain") for count in (6, 4, 2, 2, 2)]
-    assert missing(tmp_path, 6) == []
+    assert missing(tmp_path, range(6)) == []
 
 
 def test_where_a_recording_leaves_no_memory_even_one_image_is_drawn_without(
@@ -129,7 +129,7 @@ def test_where_a_recording_leaves_no_memory_even_one_image_is_drawn_without(
     fits[True] = 0
     draw_six(tmp_path, Base())
     assert attempts == [(1, "recorded"), *[(1, "plain")] * 6]
-    assert missing(tmp_path, 6) == []
+    assert missing(tmp_path, range(6)) == []
 
 
 def test_half_as_many_are_drawn_when_there_is_no_memory_without_a_recording_either(
@@ -193,7 +193,7 @@ def test_memory_that_is_short_while_drawing_is_there_again(
     monkeypatch.setattr(module, "recorded_unet", recorded)
     room_for(4)
     draw_six(tmp_path, Base())
-    assert len(made) == 2 and missing(tmp_path, 6) == []
+    assert len(made) == 2 and missing(tmp_path, range(6)) == []
     assert len(recordings) == 2, "recorded anew for fewer images"
 
 

@@ -10,6 +10,7 @@ from likeness.trainers.samples import (
     Batch,
     Material,
     Shown,
+    classes_shown,
     stacked,
     step_samples,
     validation_samples,
@@ -66,6 +67,41 @@ def test_two_processes_share_out_the_samples_of_one():
     numbers = sorted((s.timestep, s.noise[0, 0, 0].item()) for b in whole for s in b)
     shared = sorted((s.timestep, s.noise[0, 0, 0].item()) for p in parts for b in p for s in b)
     assert numbers == shared
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "accumulation", "world", "count"),
+    [(100, 1, 1, 1, 100), (100, 1, 1, 2, 200), (50, 2, 3, 1, 300), (400, 1, 1, 2, 500)],
+)
+def test_class_images_are_listed_that_the_run_never_shows(steps, batch, accumulation, world, count):
+    r = recipe(schedule={"steps": steps, "batch": batch, "accumulation": accumulation})
+    given = replace(material(), classes=tuple(Shown((latents(i),), 1) for i in range(500)))
+    batches = [
+        step_samples(r, given, step, rank, world) for step in range(steps) for rank in range(world)
+    ]
+    seen = {value for batch in batches for value in shown(batch, prior=True)}
+    listed = classes_shown(r, 500, world)
+    assert listed == sorted(seen) and len(listed) == count
+
+
+def test_class_images_that_are_not_shown_change_no_sample():
+    r = recipe(schedule={"steps": 3})
+    whole = material()
+    wanted = classes_shown(r, len(whole.classes))
+    some = [
+        one if index in wanted else replace(one, views=())
+        for index, one in enumerate(whole.classes)
+    ]
+    assert sum(not one.views for one in some) == 4
+    for step in range(3):
+        pairs = zip(
+            step_samples(r, whole, step)[0],
+            step_samples(r, replace(whole, classes=tuple(some)), step)[0],
+            strict=True,
+        )
+        for one, other in pairs:
+            assert torch.equal(one.latents, other.latents) and torch.equal(one.noise, other.noise)
+            assert (one.timestep, one.prompt) == (other.timestep, other.prompt)
 
 
 def test_weights_add_up_to_one_and_to_the_prior_weight():
@@ -141,6 +177,16 @@ def test_validation_is_the_same_at_every_call():
     first, again = (list(validation_samples(recipe(), m)) for _ in range(2))
     assert [s.timestep for s in first] == [100, 300, 500, 700, 900] * 2
     assert all(torch.equal(a.noise, b.noise) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "levels"),
+    [(0, 700, [70, 210, 350, 490, 630]), (200, 210, [201, 203, 205, 207, 209]), (5, 6, [5] * 5)],
+)
+def test_validation_asks_for_timesteps_that_are_never_trained(least, most, levels):
+    r = recipe(objective={"timestep_min": least, "timestep_max": most})
+    samples = validation_samples(r, material(held_out=1))
+    assert [sample.timestep for sample in samples] == levels
 
 
 def test_places_count_by_the_mask_of_the_view_that_is_shown_and_all_of_a_class_image():
