@@ -18,6 +18,7 @@ from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name, explain
+from ..trainers.terminal import print_json
 from .arguments import (
     add_sets,
     check_encoders,
@@ -203,7 +204,7 @@ def _plan(given: argparse.Namespace) -> int:
         return 0
     if given.plan is None:
         raise ComparisonError(f"Which plan? There are {', '.join(bundled_plans())}.")
-    print(find_plan(given.plan).to_json())
+    print_json(find_plan(given.plan).to_json())
     return 0
 
 

@@ -57,6 +57,7 @@ class Job:
         self._reader = EventReader(folder.events, skip_old=True)
         environment = _with_own_allocator(dict(os.environ))
         environment |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # of the log
         if sys.flags.no_user_site:  # for what torch.distributed.run starts
             environment["PYTHONNOUSERSITE"] = "1"
         environment = waiting_briefly(environment)

@@ -161,15 +161,31 @@ class Recipe(Part):
         """The recipe without what only shows or keeps what is learned; equal ones teach the same.
 
         Left out are previews, validation, how often the state is saved and how many are kept, and
-        the weight around masks where there are none.
+        fields that do nothing beside the others (`_idle`).
         """
-        plain = {"unmasked_weight": Subject().unmasked_weight}
         return self.changed(
-            previews=Previews(),
-            saving={"every": 0, "keep": 1},
-            validate_every=0,
-            subject=plain if self.subject.mask == "none" else {},
+            previews=Previews(), saving={"every": 0, "keep": 1}, validate_every=0, **self._idle()
         )
+
+    def _idle(self) -> dict[str, dict[str, Any]]:
+        """The defaults of those fields that do nothing in this recipe, by part and name."""
+        prior, course = self.prior, self.schedule.course
+        drawn = prior is None or (prior.source == "images" and prior.images is None)
+        drawing = ("count", "negative", "steps", "guidance", "seed")
+        idle = {
+            ("subject", "unmasked_weight"): self.subject.mask == "none",
+            ("subject", "face_share"): self.subject.crop != "face",
+            ("schedule", "cycles"): course != "cosine_with_restarts",
+            ("schedule", "power"): course != "polynomial",
+            ("text_encoder", "learning_rate"): not self.text_encoder.train,
+            **{("prior", name): not drawn for name in drawing},
+        }
+        parts: dict[str, dict[str, Any]] = {}
+        for (part, name), is_idle in idle.items():
+            if is_idle:
+                default = type(getattr(self, part)).model_fields[name].default
+                parts.setdefault(part, {})[name] = default
+        return parts
 
     def label(self) -> str:
         """A short name of the method: ``lora-r4``, ``dora-r4`` or ``dreambooth-512``."""

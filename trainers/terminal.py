@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from codecs import lookup
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
 from .adapter_metadata import late_loss
+from .binding import check_class_images
 from .cleaning import kept_states, remove_state
 from .errors import RecipeError, RunCancelled
 from .events import Event
@@ -148,6 +150,7 @@ def _places(given: argparse.Namespace, old: Places | None) -> Places:
 
 def _train(given: argparse.Namespace) -> int:
     recipe, old = find_recipe(given.recipe)
+    asked = given.class_images
     places = _places(given, old)
     if given.more is not None:
         if given.more < 1:
@@ -155,6 +158,7 @@ def _train(given: argparse.Namespace) -> int:
         steps = run_with_digest(recipe.digest(), places).steps_done() + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
+    check_class_images(recipe, asked)
     train_shown(recipe, places, processes=given.processes, device=given.device)
     return 0
 
@@ -274,14 +278,21 @@ class Screen:
             self._bar = None
 
 
+def print_json(text: str) -> None:
+    """Prints JSON; in ASCII where the output is not in UTF-8, as a file's on Windows is not."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text if lookup(encoding).name == "utf-8" else json.dumps(json.loads(text), indent=2))
+
+
 def _inspect(given: argparse.Namespace) -> int:
     if given.json:
-        print(recipe_of(given.adapter).to_json())
+        print_json(recipe_of(given.adapter).to_json())
         return 0
     info = read_metadata(given.adapter)
     print(describe(info))
     if info.recipe is not None:
-        print(f"digest {info.recipe.digest()}\n{info.recipe.to_json()}")
+        print(f"digest {info.recipe.digest()}")
+        print_json(info.recipe.to_json())
     return 0
 
 
@@ -297,7 +308,7 @@ def _resize(given: argparse.Namespace) -> int:
 
 
 def _recipe(given: argparse.Namespace) -> int:
-    print(with_settings(preset(given.preset), given.set).to_json())
+    print_json(with_settings(preset(given.preset), given.set).to_json())
     return 0
 
 

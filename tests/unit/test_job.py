@@ -41,6 +41,16 @@ def test_a_run_does_not_take_over_the_allocator_of_comfyui(tmp_path, monkeypatch
     assert run.folder.log.read_text().strip() == str(given)
 
 
+def test_the_log_of_a_run_was_in_the_locales_encoding_and_read_in_another(tmp_path, monkeypatch):
+    tell = r"import sys; print('J\xfcrgen \u2191'); print('\udcff', file=sys.stderr)"
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    run = job.Job(RunFolder(tmp_path))
+    run._process.wait(60)
+    run.end()
+    assert job.log_tail(run.folder.log).split() == ["Jürgen", "↑", r"\udcff"]
+
+
 @pytest.mark.parametrize(
     ("set_by_the_user", "given"),
     [

@@ -296,3 +296,31 @@ def test_the_weight_around_masks_that_are_not_there_trains_nothing_anew():
     assert plain.lesson() == moved.lesson()
     masked = [one.changed(subject={"mask": "alpha"}).lesson() for one in (plain, moved)]
     assert masked[0] != masked[1]
+
+
+TEACHER = {"prior": {"source": "teacher"}}
+
+
+@pytest.mark.parametrize(
+    ("idle", "part", "field", "values", "at_work"),
+    [
+        ({}, "schedule", "cycles", (1, 3), {"schedule": {"course": "cosine_with_restarts"}}),
+        ({}, "schedule", "power", (1.0, 2.0), {"schedule": {"course": "polynomial"}}),
+        ({}, "subject", "face_share", (0.0, 0.3), {"subject": {"crop": "face"}}),
+        (
+            {"text_encoder": {"train": False}}, "text_encoder", "learning_rate", (None, 1e-5),
+            {"text_encoder": {"train": True}},
+        ),
+        (TEACHER, "prior", "count", (500, 9), {"prior": {"source": "images"}}),
+        (TEACHER, "prior", "steps", (25, 9), {"prior": {"source": "images"}}),
+        (TEACHER, "prior", "guidance", (7.5, 9.0), {"prior": {"source": "images"}}),
+        (TEACHER, "prior", "seed", (0, 9), {"prior": {"source": "images"}}),
+        (TEACHER, "prior", "negative", ("", "a cat"), {"prior": {"source": "images"}}),
+        ({"prior": {"images": "0" * 64}}, "prior", "count", (500, 9), {"prior": {"images": None}}),
+    ],
+)  # fmt: skip
+def test_an_option_that_does_nothing_trained_the_run_anew(idle, part, field, values, at_work):
+    plain, moved = (Recipe().changed(**idle).changed(**{part: {field: v}}) for v in values)
+    assert plain.lesson() == moved.lesson() and plain.digest() != moved.digest()
+    working = [one.changed(**at_work).lesson() for one in (plain, moved)]
+    assert working[0] != working[1]

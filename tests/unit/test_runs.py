@@ -87,6 +87,20 @@ def test_another_base_or_other_photographs_than_named_are_refused(places):
         bind(recipe(base={"digest": "0" * 64}), places)
 
 
+@pytest.mark.parametrize(
+    ("prior", "says"),
+    [
+        ({"weight": 0}, "set prior to null"),
+        ({"prompt": "a photo of {class}\na {token} {class}"}, r"holds \{token\}"),
+        ({"prompt": "a {token}", "source": "teacher"}, r"holds \{token\}"),
+    ],
+)
+def test_a_prior_that_keeps_nothing_of_the_class_is_refused(places, prior, says):
+    with pytest.raises(RecipeError, match=says):
+        prepare(recipe(prior=prior), places)
+    assert not places.runs.exists()
+
+
 def test_own_class_images_are_part_of_the_digest(places, tmp_path):
     own = tmp_path / "own"
     shutil.copytree(places.photos, own)

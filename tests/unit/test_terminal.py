@@ -15,6 +15,7 @@ from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
+from likeness.trainers.recipe import read_recipe
 from likeness.trainers.runs import RunFolder
 from likeness.trainers.terminal import find_recipe, with_settings
 from safetensors.torch import save_file
@@ -87,6 +88,27 @@ def test_a_terminal_that_knows_no_arrows_is_told_the_rest(monkeypatch):
     assert raw.getvalue().rstrip().endswith(rb"subject \u2191")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "utf-8", "utf-16"])
+def test_a_redirected_recipe_could_not_be_read_back_on_windows(tmp_path, monkeypatch, encoding):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert main(["recipe", "lora-r4", "--set", "subject.class_word=Jürgen ↑"]) == 0
+    sys.stdout.flush()
+    file = tmp_path / "r.json"
+    file.write_bytes(raw.getvalue())
+    assert read_recipe(file).subject.class_word == "Jürgen ↑"
+    assert ("Jürgen".encode() in raw.getvalue()) == (encoding == "utf-8")
+
+
+def test_class_images_that_are_not_used_were_taken_without_a_word(capsys, asked, tmp_path):
+    given = ["--base", "b", "--photos", "p", "--class-images", "own"]
+    for setting, why in (("prior=null", "prior is null"), ("prior.source=teacher", "'teacher'")):
+        assert main(["train", "lora-r4", *given, "--set", setting]) == 1
+        said = capsys.readouterr().err
+        assert "own would not be used" in said and why in said
+
+
 def test_a_folder_of_a_presets_name_stood_before_the_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
@@ -140,6 +162,8 @@ def test_a_run_folder_stands_for_its_recipe_and_its_places(asked, tmp_path):
     assert changed == recipe.changed(seed=8)
     new = {"photos": Path("p"), "class_images": Path("c"), "tokenizers": (Path("t"),)}
     assert moved == places.model_copy(update=new)
+    without, _ = asked(folder.path, "--set", "prior=null")
+    assert without.prior is None, "its class images are none that were asked for now"
 
 
 def test_a_run_folder_from_elsewhere_chose_where_files_are_written(asked, tmp_path):
