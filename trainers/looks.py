@@ -15,7 +15,7 @@ from .errors import Diverged
 from .graphs import Recorded
 from .health import advice, check_weights
 from .memory import is_out_of_memory, release_memory
-from .previews import draw_previews
+from .previews import draw_previews, previews_drawn
 from .recipe import Recipe
 from .result import save_adapter_file
 from .run import Run
@@ -47,6 +47,20 @@ def previews_due(recipe: Recipe, done: int) -> bool:
 def due(every: int, done: int) -> bool:
     """Whether something that is done `every` steps (0: never) is to be done now."""
     return bool(every) and done % every == 0
+
+
+def catch_up(run: Run, training: Training, start: int) -> None:
+    """What is due at the step that a run begins at: it may have been left before that was done.
+
+    Raises Diverged.
+    """
+    recipe = run.recipe
+    if previews_due(recipe, start) and not previews_drawn(run, start):
+        previews(run, training, start)
+    if start and adapter_due(recipe, start):
+        save_on_the_way(run, training, start)
+    if start and due(recipe.validate_every, start):
+        validate(run, training, start)
 
 
 def look(run: Run, training: Training, done: int, backward: ForwardBackward) -> None:

@@ -29,7 +29,7 @@ from .cpu import fit_to_cpu, threads_for
 from .embeddings import kept_embeddings
 from .errors import CheckpointError, RunFailed
 from .events import Emit
-from .looks import adapter_due, due, look, looks, previews, previews_due, save_on_the_way
+from .looks import catch_up, due, look, looks
 from .material import (
     draw_missing_class_images,
     gather,
@@ -40,13 +40,14 @@ from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
 from .optimizers import (
     build_optimizer,
+    effective_rate,
     eight_bit_fault,
     parameter_groups,
     rate_factor,
+    rate_rises,
     set_rates,
     slow_on_cpu,
 )
-from .previews import previews_drawn
 from .recipe import LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
@@ -228,22 +229,24 @@ def resume(run: Run, state: checkpoint.State) -> int:
     run's; returns its step, else 0.
     """
     recipe, folder = run.recipe, run.folder
-    candidates = [(folder.checkpoints, recipe.digest())]
+    candidates = [(folder.checkpoints, recipe)]
     for other in earlier_runs(recipe, run.places):
-        candidates.append((other.checkpoints, other.recipe().digest()))
+        candidates.append((other.checkpoints, other.recipe()))
     damaged = False
-    for checkpoints, digest in candidates:
+    for checkpoints, before in candidates:
         for step in reversed(checkpoint.found(checkpoints)):
             if step > recipe.schedule.steps:  # a run that is continued went on meanwhile
                 continue
             try:
                 path = checkpoint.step_folder(checkpoints, step)
-                step, run.losses = checkpoint.load(path, state, digest)
+                step, run.losses = checkpoint.load(path, state, before.digest())
             except CheckpointError as error:
                 run.note(str(error))
                 damaged = True
                 continue
             run.emit("notice", text=f"Going on from step {step}.")
+            if note := rate_rises(before, recipe, step):
+                run.note(note)
             return step
     if recipe.continues:
         raise CheckpointError(
@@ -261,10 +264,7 @@ def learn(run: Run, training: Training, start: int) -> int:
     """
     recipe, state = run.recipe, training.state
     factor, last_text_step = rate_factor(recipe.schedule), text_steps(recipe)
-    if previews_due(recipe, start) and not previews_drawn(run, start):
-        previews(run, training, start)
-    if start and adapter_due(recipe, start):  # it may have ended before this was written
-        save_on_the_way(run, training, start)
+    catch_up(run, training, start)
     recorded = recordable(run, training.tier)
     backward = forward_backward_of(run, training.learner, state, training.tier, recorded=recorded)
     meter, checkpoints = Meter(run, start), Checkpoints(run, state)
@@ -274,16 +274,18 @@ def learn(run: Run, training: Training, start: int) -> int:
             put_away_text_encoder(recipe, training.base)
             state.optimizer.zero_grad()  # what has no gradient any more is not updated any more
         set_rates(state.optimizer, factor(step))
+        rate = effective_rate(state.optimizer)
         losses = advance(run, training, backward, step, recorded=recorded)
         done = step + 1
         ask = run.stop.asked(run.accelerator, late=checkpoints.late())
         with checkpoints.doubted():
-            meter.add(losses, state.optimizer.param_groups[0]["lr"])
+            meter.add(losses, rate)
             checkpoints.prove(meter.said)
             if done == recipe.schedule.steps or ask or due(recipe.saving.every, done):
                 with meter.paused():
                     checkpoints.prove(meter.said)  # all losses are read now
-                    checkpoints.save(done)
+                    last = done == recipe.schedule.steps
+                    checkpoints.save(done, needed=last or ask > Ask.CHECKPOINT)
         if ask is Ask.LEAVE:
             run.leave(done)
         if ask is Ask.SAVE:

@@ -97,6 +97,26 @@ def rate_factor(schedule: Schedule) -> Callable[[int], float]:
     return course.lr_lambdas[0]
 
 
+def rate_rises(before: Recipe, now: Recipe, step: int) -> str | None:
+    """What a run says that goes on at `step` of another one, if its course is higher there."""
+    old, new = rate_factor(before.schedule), rate_factor(now.schedule)
+    if new(step) <= 1.05 * old(step):
+        return None
+    ended = before.optimizer.learning_rate * old(step - 1)
+    return (
+        f"The learning rate rises again, from {ended:.2g} to "
+        f"{now.optimizer.learning_rate * new(step):.2g}: the course {now.schedule.course!r} is "
+        f"laid over all {now.schedule.steps} steps. To go on gently, choose the course 'constant' "
+        "and a low rate."
+    )
+
+
+def effective_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The UNet's learning rate as it is: Prodigy's is a factor of the one that it finds (`d`)."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"] * group.get("d", 1.0))
+
+
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group's learning rate to its first one times `factor`."""
     for group in optimizer.param_groups:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import checkpoint
-from .errors import Diverged
+from .errors import CheckpointError, Diverged
 from .health import check_weights
 from .run import Run
 
@@ -35,18 +35,36 @@ class Checkpoints:
         every = self._run.recipe.saving.every
         return not every and time.monotonic() - self._saved > self._pause
 
-    def save(self, step: int) -> None:
-        """Writes a checkpoint, by the main process only. Raises Diverged for unsound weights."""
+    def save(self, step: int, *, needed: bool = True) -> None:
+        """Writes a checkpoint, by the main process only.
+
+        One that is not `needed`, because the run goes on, may fail where another program has its
+        files open. Raises Diverged for unsound weights, else as `checkpoint.save`.
+        """
         run, began = self._run, time.monotonic()
         check_weights(run.recipe, self._state.parameters.values(), step)
         if run.accelerator.is_main_process:
-            path = checkpoint.save(
-                run.folder.checkpoints, step, self._state, run.recipe.digest(), run.losses
-            )
-            run.emit("checkpoint", step=step, path=path.relative_to(run.folder.path).as_posix())
+            try:
+                self._write(step)
+            except CheckpointError as error:
+                if needed or not isinstance(error.__cause__, PermissionError):
+                    raise
+                run.note(
+                    f"The checkpoint after step {step} could not be written, and the run goes on "
+                    f"without it: {error.__cause__}. Another program, such as a virus scanner, "
+                    "may have it open."
+                )
         run.accelerator.wait_for_everyone()
-        self._unproven, self._saved = step, time.monotonic()
+        self._saved = time.monotonic()
         self._pause = max(RESCUE_SECONDS, (self._saved - began) / RESCUE_SHARE)
+
+    def _write(self, step: int) -> None:
+        run = self._run
+        path = checkpoint.save(
+            run.folder.checkpoints, step, self._state, run.recipe.digest(), run.losses
+        )
+        run.emit("checkpoint", step=step, path=path.relative_to(run.folder.path).as_posix())
+        self._unproven = step
 
     def prove(self, sound: int) -> None:
         """Removes old checkpoints once step `sound`, after the newest one, went well."""

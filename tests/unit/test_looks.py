@@ -86,6 +86,19 @@ def test_what_is_away_from_the_device_is_there_for_previews_alone():
     assert moved == [("away", "cpu:0"), ("away", "cpu")]
 
 
+def test_a_validation_due_where_a_run_was_left_was_never_done(run, monkeypatch):
+    done = []
+    for name in ("previews", "save_on_the_way", "validate"):
+        monkeypatch.setattr(looks, name, lambda *given, name=name: done.append((name, given[2])))
+    drawn = {4}
+    monkeypatch.setattr(looks, "previews_drawn", lambda run, step: step in drawn)
+    for start in (0, 2, 3, 4):
+        looks.catch_up(run, None, start)
+    assert done == [
+        ("previews", 0), ("validate", 2), ("save_on_the_way", 4), ("validate", 4),
+    ]  # fmt: skip
+
+
 def test_what_is_due_after_which_steps():
     recipe = preset("lora-r4").changed(
         schedule={"steps": 10}, saving={"adapters_every": 4},

@@ -5,8 +5,10 @@ import pytest
 import torch
 from likeness.trainers.optimizers import (
     build_optimizer,
+    effective_rate,
     parameter_groups,
     rate_factor,
+    rate_rises,
     set_rates,
     slow_on_cpu,
 )
@@ -66,6 +68,37 @@ def test_rates_follow_the_course_from_any_step():
     for step in (5, 10, 5):
         set_rates(optimizer, factor(step))
         assert optimizer.param_groups[0]["lr"] == 2.0 * factor(step)
+
+
+def test_a_falling_course_that_is_continued_jumped_back_up_without_a_word():
+    def recipe(steps, **parts):
+        return Recipe().changed(schedule={"steps": steps, "course": "cosine"}).changed(**parts)
+
+    note = rate_rises(recipe(400), recipe(800), 400)
+    assert "from 1.5e-09 to 5e-05" in note and "'cosine'" in note and "800 steps" in note
+    assert "to 1e-05" in rate_rises(
+        recipe(400), recipe(800, optimizer={"learning_rate": 2e-5}), 400
+    )
+    assert rate_rises(recipe(400), recipe(400), 200) is None
+    assert rate_rises(recipe(800), recipe(400), 200) is None
+    flat = {"schedule": {"course": "constant"}}
+    other = recipe(800, **flat, optimizer={"learning_rate": 1e-3})
+    assert rate_rises(recipe(400, **flat), other, 400) is None, "it was asked for"
+    warming = {"schedule": {"course": "constant_with_warmup", "warmup": 100}}
+    assert rate_rises(recipe(400, **warming), recipe(800, **warming), 50) is None
+
+
+def test_prodigys_rate_was_told_as_its_factor():
+    pytest.importorskip("prodigyopt")
+    (weight,) = weights(1)
+    optimizer = build_optimizer(Optimizer(name="prodigy"), [{"params": [weight], "lr": 1.0}])
+    set_rates(optimizer, 0.5)
+    assert effective_rate(optimizer) == pytest.approx(0.5e-6)  # it begins with that
+    optimizer.param_groups[0]["d"] = 3e-4
+    assert effective_rate(optimizer) == pytest.approx(1.5e-4)
+    plain = build_optimizer(Optimizer(name="adamw"), [{"params": [weight], "lr": 2.0}])
+    set_rates(plain, 0.5)
+    assert effective_rate(plain) == 1.0
 
 
 STEPS, WARMUP = 40, 8

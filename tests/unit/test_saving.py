@@ -1,9 +1,11 @@
+import errno
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from likeness.trainers import checkpoint, saving
-from likeness.trainers.errors import Diverged
+from likeness.trainers.errors import CheckpointError, Diverged, OutOfSpace
 from likeness.trainers.recipe import Recipe
 from likeness.trainers.runs import RunFolder
 
@@ -65,6 +67,36 @@ def test_unsound_weights_are_never_saved(parts):
     with pytest.raises(Diverged):
         checkpoints.save(3)
     assert kept(run) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "needed", "ends"),
+    [
+        (PermissionError(13, "The process cannot access the file"), False, None),
+        (PermissionError(13, "The process cannot access the file"), True, CheckpointError),
+        (OSError(errno.ENOSPC, "No space left on device"), False, OutOfSpace),
+        (OSError(errno.EIO, "Input/output error"), False, CheckpointError),
+    ],
+    ids=["held", "held and needed", "full", "broken"],
+)
+def test_a_scanner_that_held_a_checkpoint_ended_the_run(parts, monkeypatch, error, needed, ends):
+    def refuse(partial, target):
+        raise error
+
+    run, state = parts
+    run.note, notes = (lambda text: notes.append(text)), []
+    checkpoints = saving.Checkpoints(run, state)
+    checkpoints.save(3)
+    with monkeypatch.context() as windows:
+        windows.setattr(checkpoint, "move_folder", refuse)
+        with pytest.raises(ends) if ends else nullcontext():
+            checkpoints.save(6, needed=needed)
+    assert kept(run) == [3] and len(notes) == (ends is None)
+    checkpoints.prove(7)
+    assert kept(run) == [3], "what was not written proves nothing old"
+    checkpoints.save(9, needed=needed)
+    checkpoints.prove(10)
+    assert kept(run) == [9]
 
 
 def test_a_run_that_saves_at_its_end_is_late_after_five_minutes_or_fifty_savings(
