@@ -25,6 +25,16 @@ _COMPLETE = (
 )
 _LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_", ".lokr_w", "_lora.")
 
+# SD 1.x's noise, in the words of diffusers' schedulers.
+_NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+}
+
 
 @dataclass(frozen=True)
 class BaseFile:
@@ -62,6 +72,26 @@ def identify(path: Path) -> BaseFile:
 def prediction_of(keys: Mapping[str, Any]) -> Literal["epsilon", "v_prediction"]:
     """What a checkpoint's UNet predicts: the key ``v_pred`` marks velocity."""
     return "v_prediction" if "v_pred" in keys else "epsilon"
+
+
+def refuse_other_noise(base: BaseFile) -> None:
+    """Raises BaseModelError if a base tells of other noise than SD 1.x's, with which it is trained.
+
+    What says nothing of it is taken for SD 1.x's, and so is a pickle.
+    """
+    others = []
+    if base.kind == "diffusers":
+        scheduler = base.path / "scheduler" / "scheduler_config.json"
+        config = read_config(scheduler) if scheduler.is_file() else {}
+        told = {name: config.get(name, value) for name, value in _NOISE.items()}
+        others = [f"{name} {told[name]!r:.80}" for name in _NOISE if told[name] != _NOISE[name]]
+    elif base.path.suffix.lower() == ".safetensors" and "ztsnr" in read_shapes(base.path):
+        others = ["zero terminal SNR (ztsnr)"]
+    if others:
+        raise BaseModelError(
+            f"{base.path.name} is of other noise than Stable Diffusion 1.x: {', '.join(others)}. "
+            "Trained with that of 1.x it would learn wrong things. Choose another base."
+        )
 
 
 # Single files.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .base_file import identify
+from .base_file import identify, refuse_other_noise
 from .digests import content_digest
 from .errors import RecipeError
 from .photo_file import class_spec
@@ -32,7 +32,7 @@ def bind(recipe: Recipe, places: Places) -> Bound:
     picture once.
     """
     _check_prior(recipe)
-    identify(places.base)
+    refuse_other_noise(identify(places.base))
     base = content_digest(places.base, places.cache)
     photos = read_subject(places.photos, recipe.subject)
     _same("base model", recipe.base.digest, base)

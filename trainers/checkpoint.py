@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
 from .errors import CheckpointError, OutOfSpace
-from .files import is_disk_full, make_folder, move_folder, remove_folder, sync_file, write_whole
+from .files import is_disk_full, make_folder, move_folder, remove_folder, write_whole
+from .weights import write_as_they_are
 
 VERSION = 1
 
@@ -69,7 +70,7 @@ def save(
         partial.mkdir()
         _write(partial, step, state, digest, losses)
         move_folder(partial, target)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         kind = OutOfSpace if is_disk_full(error) else CheckpointError
         raise kind(
@@ -99,11 +100,11 @@ def discard(checkpoints: Path, step: int) -> None:
 
 def _write(folder: Path, step: int, state: State, digest: str, losses: list[float]) -> None:
     tensors, scalars = _optimizer_state(state)
-    _write_tensors(folder / "weights.safetensors", state.parameters)
-    _write_tensors(folder / "optimizer.safetensors", tensors)
+    write_as_they_are(folder / "weights.safetensors", state.parameters)
+    write_as_they_are(folder / "optimizer.safetensors", tensors)
     if state.average is not None:
         shadows = dict(zip(state.parameters, state.average.shadow_params, strict=True))
-        _write_tensors(folder / "average.safetensors", shadows)
+        write_as_they_are(folder / "average.safetensors", shadows)
     document = {
         "version": VERSION,
         "step": step,
@@ -231,15 +232,3 @@ def _optimizer_of(
         # Copied: a mapped file that was removed keeps its room on the disk.
         restored.setdefault(parameter, {})[entry] = value.to(device, copy=True)
     return restored
-
-
-def _write_tensors(path: Path, tensors: dict[str, Any]) -> None:
-    plain: dict[str, Tensor] = {}
-    stored: set[int] = set()
-    for name, tensor in tensors.items():
-        value = tensor.detach().cpu().contiguous()
-        # Optimizers share tables between parameters, which safetensors refuses.
-        plain[name] = value.clone() if value.data_ptr() in stored else value
-        stored.add(value.data_ptr())
-    save_file(plain, path)
-    sync_file(path)

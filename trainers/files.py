@@ -14,10 +14,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
 _PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds
+_ABANDONED = 24 * 3600.0  # seconds since anything was written
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Rust's messages: "No space left on device (os error 28)"; 112 and 39 are Windows' codes.
 _FULL_TEXT = re.compile(r"os error (28|122|112|39)\b|no space left", re.IGNORECASE)
@@ -50,7 +52,8 @@ def whole_file(
     """A new file to write, which gets the name `path` when the block ends without an error.
 
     Makes the folder. Until then the file has a hidden name beside `path`, so no reader meets half
-    a file, and after an error nothing is left behind. Raises OSError (see `is_disk_full`).
+    a file, and after an error nothing is left behind. What a killed process left of such a file is
+    removed after a day. Raises OSError (see `is_disk_full`).
 
     Args:
         lasting: if false, a power cut may still take the new name away: right for a cache.
@@ -59,6 +62,8 @@ def whole_file(
         check: called with the path of the bytes on the disk before they get their name.
     """
     make_folder(path.parent)
+    if not alone:
+        _remove_left_overs(path)
     number = "" if alone else f".{secrets.token_hex(4)}"
     partial = path.with_name(f".{path.name}{number}.partial")
     try:
@@ -73,6 +78,14 @@ def whole_file(
             partial.unlink(missing_ok=True)
     if lasting:
         sync_folder(path.parent)
+
+
+def _remove_left_overs(path: Path) -> None:
+    """Removes what killed processes left of a `whole_file`: nobody writes one for a day."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        with suppress(OSError):  # gone, or open elsewhere: a later call removes it
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink()
 
 
 def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
@@ -92,12 +105,6 @@ def write_between_marks(page: Path, name: str, text: str) -> None:
     if not (begin and end):
         raise ValueError(f"{page} has not both marks {marks[0]} and {marks[1]}")
     write_whole(page, f"{before}{begin}\n{text.strip()}\n{end}{after}")
-
-
-def sync_file(path: Path) -> None:
-    """Makes the bytes of a file that another library wrote safe from a power cut."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

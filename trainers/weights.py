@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import zipfile
@@ -21,7 +22,16 @@ from .files import make_folder, whole_file
 from .memory import is_out_of_memory
 from .tensor_file import header_bytes
 
-_NAMES = {torch.float16: "F16", torch.float32: "F32"}
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 _MARGIN = 16 << 20  # bytes left free on the disk
 _SAFE_PICKLES = Version("2.6")  # before, torch.load's weights_only could run code
 
@@ -105,6 +115,22 @@ def write_weights(
         raise RunFailed(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def write_as_they_are(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file of tensors in their own dtypes, which is on the disk after that.
+
+    Tensors may be on any device; one at a time is in the host's memory. Raises OSError.
+    """
+    header, _ = _header(tensors, None, {})
+    with open(path, "wb") as file:
+        file.write(header)
+        for name in _order(tensors, None):
+            flat = tensors[name].detach().cpu().contiguous().view(-1)
+            file.write(flat.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
+            del flat
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def holds(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> bool:
@@ -119,11 +145,11 @@ def holds(
 
 
 def _header(
-    tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
+    tensors: Mapping[str, Tensor], dtype: torch.dtype | None, metadata: Mapping[str, str]
 ) -> tuple[bytes, int]:
     """The file's first bytes, and the size of the whole."""
     entries, end = dict[str, object](), 0
-    for name in _order(tensors):
+    for name in _order(tensors, dtype):
         kind = _kept(tensors[name], dtype)
         begin, end = end, end + tensors[name].numel() * kind.itemsize
         shape = list(tensors[name].shape)
@@ -132,17 +158,24 @@ def _header(
     return header, len(header) + end
 
 
-def _order(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Scalars first: fp32 stays aligned before any fp16."""
-    return sorted(tensors, key=lambda name: (tensors[name].ndim > 0, name))
+def _order(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> list[str]:
+    """The widest dtypes first, so that all are aligned; scalars before others."""
+
+    def rank(name: str) -> tuple[int, bool, str]:
+        return -_kept(tensors[name], dtype).itemsize, tensors[name].ndim > 0, name
+
+    return sorted(tensors, key=rank)
 
 
-def _kept(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+def _kept(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype in the file: scalars stay fp32, and without a `dtype` each is as it is."""
+    if dtype is None:
+        return tensor.dtype
     return dtype if tensor.ndim else torch.float32
 
 
 def _converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    for name in _order(tensors):
+    for name in _order(tensors, dtype):
         tensor = tensors[name].detach().to(_kept(tensors[name], dtype)).cpu().contiguous()
         if not torch.isfinite(tensor).all():
             raise RunFailed(

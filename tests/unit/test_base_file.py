@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from likeness.trainers.base_file import identify
+from likeness.trainers.base_file import identify, refuse_other_noise
 from likeness.trainers.errors import BaseModelError
 
 UNET = "model.diffusion_model."
@@ -136,6 +136,47 @@ def test_a_folder_says_what_it_predicts(tmp_path):
     scheduler.write_text('{"prediction_type": "sample"}')
     with pytest.raises(BaseModelError, match="predicts 'sample'"):
         identify(folder)
+
+
+STABLE = {
+    "_class_name": "PNDMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"rescale_betas_zero_snr": True},
+        {"beta_start": 0.0001},
+        {"beta_end": 0.02},
+        {"beta_schedule": "linear"},
+        {"num_train_timesteps": 4000},
+        {"trained_betas": [0.1, 0.2]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_folder_of_other_noise_was_trained_with_that_of_sd1(tmp_path, other):
+    folder = write_folder(tmp_path / "model")
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(STABLE | {"rescale_betas_zero_snr": False}))
+    refuse_other_noise(identify(folder))
+    scheduler.write_text(json.dumps(STABLE | other))
+    with pytest.raises(BaseModelError, match=f"other noise than.*{next(iter(other))} "):
+        refuse_other_noise(identify(folder))
+
+
+def test_a_file_with_zero_terminal_snr_was_trained_with_the_noise_of_sd1(tmp_path):
+    refuse_other_noise(identify(write(tmp_path / "b.safetensors", SD1 | {"v_pred": (0,)})))
+    marked = write(tmp_path / "a.safetensors", SD1 | {"v_pred": (0,), "ztsnr": (0,)})
+    with pytest.raises(BaseModelError, match="zero terminal SNR"):
+        refuse_other_noise(identify(marked))
 
 
 @pytest.mark.parametrize(

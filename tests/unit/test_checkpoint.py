@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import weakref
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from likeness.trainers import checkpoint
 from likeness.trainers.errors import CheckpointError, OutOfSpace
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.recipe import Optimizer
-from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 DIGEST = "a" * 64
 
@@ -139,7 +140,7 @@ def test_an_empty_average_came_through_after_the_weights_were_changed(tmp_path):
     s = state()
     advance(s, 1)
     folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
-    checkpoint.save_file({}, folder / "average.safetensors")
+    save_file({}, folder / "average.safetensors")
     fresh = state()
     before = {k: p.detach().clone() for k, p in fresh.parameters.items()}
     with pytest.raises(CheckpointError):
@@ -158,6 +159,29 @@ def test_a_number_that_no_float_or_int_holds_is_damage(tmp_path, was, harmed):
         checkpoint.load(folder, state(), DIGEST)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "prodigy"])
+def test_a_checkpoint_held_all_of_the_optimizer_in_the_hosts_memory(tmp_path, monkeypatch, name):
+    if name != "adamw":
+        pytest.importorskip({"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}[name])
+    s, copies = state(name), []
+    advance(s, 2)
+
+    def fetched(tensor):  # as from a GPU
+        assert all(copy() is None for copy in copies), "one at a time"
+        copy = tensor.clone()
+        copies.append(weakref.ref(copy))
+        return copy
+
+    with monkeypatch.context() as gpu:
+        gpu.setattr(torch.Tensor, "cpu", fetched)
+        folder = checkpoint.save(tmp_path, 2, s, DIGEST, [])
+    tensors, _ = checkpoint._optimizer_state(s)
+    found = load_file(folder / "optimizer.safetensors")
+    assert found.keys() == tensors.keys() and len(copies) >= len(tensors)
+    for key, tensor in tensors.items():
+        assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor), key
+
+
 def test_another_recipes_checkpoint_is_refused(tmp_path):
     s = state()
     advance(s, 1)
@@ -173,11 +197,11 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_leaves_nothing_half_writte
     advance(s, 1)
     checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
 
-    def full(tensors, path):
+    def full(path, tensors):
         path.write_bytes(b"half")
-        raise SafetensorError("No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_as_they_are", full)
     with pytest.raises(OutOfSpace, match="No space left"):
         checkpoint.save(tmp_path, 2, s, DIGEST, [], keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]

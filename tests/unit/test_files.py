@@ -1,5 +1,6 @@
 import errno
 import os
+import time
 
 import pytest
 from likeness.trainers import files
@@ -59,6 +60,23 @@ def test_what_a_killed_process_left_of_a_large_file_is_replaced(tmp_path):
     with files.whole_file(tmp_path / "a", alone=True) as file:
         file.write(b"3")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"3"]
+
+
+def test_what_killed_processes_left_of_small_files_stayed_for_ever(tmp_path):
+    def leave(name, days):
+        (tmp_path / name).write_text("half")
+        moment = time.time() - days * 24 * 3600
+        os.utime(tmp_path / name, (moment, moment))
+
+    leave(".a[1].json.0123abcd.partial", days=2)
+    leave(".a[1].json.deadbeef.partial", days=0.5)  # perhaps being written
+    leave(".a1.json.0123abcd.partial", days=2)  # of another file
+    leave(".a[1].json.partial", days=2)  # of a file that one process writes
+    files.write_whole(tmp_path / "a[1].json", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a1.json.0123abcd.partial", ".a[1].json.deadbeef.partial", ".a[1].json.partial",
+        "a[1].json",
+    ]  # fmt: skip
 
 
 def test_a_file_that_another_program_has_open_is_replaced_when_it_is_let_go(tmp_path, monkeypatch):

@@ -101,6 +101,16 @@ def test_a_prior_that_keeps_nothing_of_the_class_is_refused(places, prior, says)
     assert not places.runs.exists()
 
 
+def test_a_base_of_other_noise_is_refused_before_anything_is_written(places, monkeypatch):
+    def refuse(base):
+        raise BaseModelError(f"{base.path.name} is of other noise")
+
+    monkeypatch.setattr("likeness.trainers.binding.refuse_other_noise", refuse)
+    with pytest.raises(BaseModelError, match="other noise"):
+        prepare(recipe(), places)
+    assert not places.runs.exists()
+
+
 def test_own_class_images_are_part_of_the_digest(places, tmp_path):
     own = tmp_path / "own"
     shutil.copytree(places.photos, own)

@@ -33,6 +33,19 @@ def test_what_is_written_is_read(tmp_path, dtype):
     assert os.listdir(path.parent) == ["a.safetensors"]
 
 
+def test_tensors_of_any_dtype_are_written_as_they_are(tmp_path):
+    kinds = [*weights._NAMES]
+    tensors = {str(kind): torch.tensor([[0, 1, 1]] * 3).to(kind)[:, :2] for kind in kinds}
+    tensors |= {f"{kind} scalar": torch.tensor(1).to(kind) for kind in kinds}
+    tensors |= {"empty": torch.zeros(0, 3), "nan": torch.tensor([float("nan")])}
+    weights.write_as_they_are(tmp_path / "a.safetensors", tensors)
+    found = read_weights(tmp_path / "a.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
+        assert torch.equal(found[name].nan_to_num(), tensor.nan_to_num())
+
+
 def test_equal_arguments_give_equal_bytes(tmp_path):
     metadata = {str(n): str(n) for n in range(20)}
     write_weights(tmp_path / "a", TENSORS, torch.float16, metadata)
