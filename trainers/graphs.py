@@ -27,7 +27,9 @@ Tensors = tuple[Tensor, ...]
 Work = Callable[[Tensors, Any], Tensor]
 
 WARM_UP = 3  # calls before the recording, in which libraries choose and prepare their kernels
-RECORDINGS = 16  # more than there are buckets; each holds its inputs and output, the rest is plain
+# Photographs in buckets with captions, at batch 4 to 8, come in 26 to 38 kinds. Each recording holds
+# its kernels, inputs and output; the memory of their work is shared.
+RECORDINGS = 48
 
 
 class Recorder(Protocol):
@@ -144,6 +146,7 @@ class Replayed:
         self._met: set[Hashable] = set()
         self._plain = False
         self._moved = False
+        self._told = False
 
     def __call__(self, inputs: Tensors, setting: Hashable = None) -> Tensor:
         recording = None if self._plain else self._recording_for(inputs, setting)
@@ -172,6 +175,7 @@ class Replayed:
         if known is not None and not self._forget_moved():
             return None
         if len(self._recordings) >= RECORDINGS:
+            self._tell_of_too_many()
             return None
         try:
             recording = self._recorded(inputs, setting, addresses)
@@ -197,6 +201,15 @@ class Replayed:
             self._give_up("the weights are moved in memory again and again")
         self._moved = True
         return not self._plain
+
+    def _tell_of_too_many(self) -> None:
+        if not self._told:
+            self._notice(
+                f"CUDA graphs are kept for {RECORDINGS} kinds of batches, and there are "
+                f"{len(self._met)} so far, by their shapes and numbers of prompts: the others are "
+                "computed without, and slower. A smaller batch or no buckets give fewer kinds."
+            )
+        self._told = True
 
     def _give_up(self, reason: str) -> None:
         self._plain = True

@@ -213,13 +213,22 @@ def test_other_errors_of_the_work_come_out(notes):
         double((torch.ones(1),))
 
 
-def test_many_kinds_of_batches_are_not_all_recorded(notes, monkeypatch):
+def test_many_kinds_of_batches_were_slow_without_a_word(notes, monkeypatch):
     monkeypatch.setattr(graphs, "RECORDINGS", 2)
     recorder = Repeater()
     double = Replayed(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
     for size in (1, 2, 3, 4) * 2:
         assert double((torch.ones(size),)).tolist() == [2.0] * size
-    assert (recorder.recorded, notes) == (2, [])
+    assert recorder.recorded == 2 and len(notes) == 1
+    assert "kept for 2 kinds of batches, and there are 3 so far" in notes[0]
+
+
+def test_all_kinds_of_batches_of_buckets_with_captions_are_recorded(notes):
+    recorder = Repeater()
+    double = Replayed(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for size in [*range(1, 39)] * 2:
+        double((torch.ones(size),))
+    assert (recorder.recorded, notes) == (38, [])
 
 
 class Learned:
