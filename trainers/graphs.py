@@ -27,8 +27,8 @@ Tensors = tuple[Tensor, ...]
 Work = Callable[[Tensors, Any], Tensor]
 
 WARM_UP = 3  # calls before the recording, in which libraries choose and prepare their kernels
-# Photographs in buckets with captions, at batch 4 to 8, come in 26 to 38 kinds. Each recording holds
-# its kernels, inputs and output; the memory of their work is shared.
+# Photographs in buckets with captions, at batch 4 to 8, come in 26 to 38 kinds. Each recording
+# holds its kernels, inputs and output; the memory of their work is shared.
 RECORDINGS = 48
 
 

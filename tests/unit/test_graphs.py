@@ -220,7 +220,7 @@ def test_many_kinds_of_batches_were_slow_without_a_word(notes, monkeypatch):
     for size in (1, 2, 3, 4) * 2:
         assert double((torch.ones(size),)).tolist() == [2.0] * size
     assert recorder.recorded == 2 and len(notes) == 1
-    assert "kept for 2 kinds of batches, and there are 3 so far" in notes[0]
+    assert "kept for 2 kinds of batches, and there are 4 so far" in notes[0]
 
 
 def test_all_kinds_of_batches_of_buckets_with_captions_are_recorded(notes):
