@@ -90,7 +90,8 @@ def prior_inputs() -> list[io.Input]:
             200,
             1,
             100_000,
-            "How many are drawn. Fewer start sooner; 200 to 500 are usual.",
+            "How many the set has; a training draws those that it shows. Fewer start sooner; "
+            "200 to 500 are usual.",
         ),
         number("weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."),
         io.Combo.Input(

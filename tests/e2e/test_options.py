@@ -234,9 +234,9 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
     monkeypatch.setattr(measuring, "time", clock)
 
     def slow(work):
-        def slower(*arguments):
+        def slower(*arguments, **options):
             late[0] += 1e6
-            return work(*arguments)
+            return work(*arguments, **options)
 
         return slower
 
