@@ -71,6 +71,25 @@ class PhotoSet:
     digest: str
 
 
+class NoneUsable(SubjectError):
+    """No photograph of a folder can be used; `refused` says why each is not."""
+
+    def __init__(self, folder: Path, refused: Sequence[Refused]) -> None:
+        names: dict[str, list[str]] = {}
+        for one in refused:
+            names.setdefault(one.reason, []).append(one.name)
+        lines = [f"- {_some(found)}: {reason}" for reason, found in names.items()]
+        lines = lines[:10] + ([f"- and {len(lines) - 10} more"] if len(lines) > 10 else [])
+        super().__init__("\n".join([f"No photograph in {folder} can be used:", *lines]))
+        self.refused = tuple(refused)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """Names in a row, the first few of many."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
+
+
 def read_subject(folder: Path, spec: Subject) -> PhotoSet:
     """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
 
@@ -146,10 +165,7 @@ def is_beside(path: Path) -> bool:
 
 def _check_enough(folder: Path, count: int, refused: Sequence[Refused], holdout: int) -> None:
     if count == 0:
-        shown = [f"- {item.name}: {item.reason}" for item in refused[:10]]
-        if len(refused) > 10:
-            shown.append(f"- and {len(refused) - 10} more")
-        raise SubjectError("\n".join([f"No photograph in {folder} can be used:", *shown]))
+        raise NoneUsable(folder, refused)
     if count <= holdout:
         raise SubjectError(
             f"holdout keeps {holdout} of the {count} usable photographs in {folder} back, which "

@@ -14,6 +14,8 @@ from likeness.trainers.errors import MissingPackage, SubjectError
 from likeness.trainers.pictures import strict
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import (
+    NoneUsable,
+    _some,
     bucket_for,
     bucket_sizes,
     crop_box,
@@ -226,6 +228,20 @@ def test_folders_without_photographs(tmp_path):
     put(tmp_path, "tiny.png", picture(20, 20))
     with pytest.raises(SubjectError, match=r"(?s)can be used.*tiny\.png: .*20x20"):
         read_subject(tmp_path, SMALL)
+
+
+def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
+    for number in range(5):
+        put(tmp_path, f"{number}.png", picture(20 + number % 2, 20))
+    with pytest.raises(NoneUsable) as refused:
+        read_subject(tmp_path, SMALL)
+    _, *lines = str(refused.value).splitlines()
+    assert [line.partition(": it is")[0] for line in lines] == [
+        "- 0.png, 2.png, 4.png",
+        "- 1.png, 3.png",
+    ]
+    assert [one.name for one in refused.value.refused] == [f"{n}.png" for n in range(5)]
+    assert _some("abcde") == "a, b, c and 2 more"
 
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
