@@ -1,17 +1,29 @@
-"""What each node has to show: told to open tabs at once, and kept for those that open later."""
+"""What each node has to show: told to open tabs at once, and kept for those that open later.
+
+It is kept on the disk, too, so that a panel is not empty when ComfyUI has been restarted.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ..trainers.files import write_whole
+from ..trainers.places import cache_folder
 from . import host
 
 EVENT = "likeness.board"
 MOST_NODES = 1000
+FILE = "board.json"
 
-_pinned: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+Pins = OrderedDict[tuple[str, str], dict[str, Any]]  # by workflow and node
+
+_pinned: Pins = OrderedDict()
+_read_from: Path | None = None  # what `_pinned` was read from
 _lock = Lock()
 
 
@@ -20,21 +32,50 @@ def pin(hidden: Any, kind: str, value: Any) -> None:
 
     Args:
         hidden: the node's hidden inputs, with `unique_id` and `extra_pnginfo`.
-        kind: "run", "comparison" or "poses".
+        kind: "run", "comparison", "scores" or "poses".
     """
     node, workflow = str(hidden.unique_id), workflow_of(hidden)
     with _lock:
+        _recall()
         _pinned.setdefault((workflow, node), {})[kind] = value
         _pinned.move_to_end((workflow, node))
         while len(_pinned) > MOST_NODES:
             _pinned.popitem(last=False)
+        _keep()
     host.tell_browser(EVENT, {"workflow": workflow, "node": node, "kind": kind, "value": value})
 
 
 def pinned(workflow: str) -> dict[str, dict[str, Any]]:
     """What the nodes of a workflow show: {node id: {kind: value}}."""
     with _lock:
+        _recall()
         return {node: dict(kinds) for (name, node), kinds in _pinned.items() if name == workflow}
+
+
+def _recall() -> None:
+    """Reads what was kept before ComfyUI was started."""
+    global _read_from
+    file = _file()
+    if file == _read_from:
+        return
+    _read_from = file
+    _pinned.clear()
+    with suppress(OSError, ValueError, TypeError, RecursionError):  # none yet, or damaged
+        for workflow, node, kinds in json.loads(file.read_text(encoding="utf-8"))[-MOST_NODES:]:
+            _pinned[str(workflow), str(node)] = dict(kinds)
+
+
+def _keep() -> None:
+    # A program's nodes have no workflow: theirs are of this start alone.
+    kept = [[*key, kinds] for key, kinds in _pinned.items() if key[0]]
+    if not host.output_folder().is_dir():
+        return
+    with suppress(OSError):  # a panel that is empty after a restart is all that is lost
+        write_whole(_file(), json.dumps(kept), lasting=False)
+
+
+def _file() -> Path:
+    return cache_folder(host.output_folder()) / FILE
 
 
 def workflow_of(hidden: Any) -> str:
