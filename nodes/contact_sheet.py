@@ -32,6 +32,7 @@ from .host import (
 )
 from .load_adapter import files_of_kind
 from .matrix import ADAPTER, ADAPTER_STRENGTH, POSE, PROMPT, CellMatrix
+from .redraw import asked_cells, is_asked
 from .sockets import MatrixType, StudyType
 from .study import cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
@@ -100,7 +101,8 @@ class ContactSheet(io.ComfyNode):
         """
         global _drawn_again
         lines = (redraw, draw_only)
-        if any(text is None or text.strip() for text in lines) or files_gone(name):
+        chosen = any(text is None or text.strip() for text in lines)
+        if chosen or is_asked(name) or files_gone(name):
             _drawn_again = str(time.time_ns())
         return _drawn_again  # not "" afterwards: what ComfyUI keeps from before is of old cells
 
@@ -239,8 +241,9 @@ def make_job(
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
     digests = digests_of(graph, values, file_stamps(cache_folder(output)))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
-    again = chosen_cells(matrix.plan, redraw)
-    asked = chosen_cells(matrix.plan, draw_only) or set(range(len(files)))
+    once = asked_cells(name, files)
+    again = chosen_cells(matrix.plan, redraw) | once
+    asked = (chosen_cells(matrix.plan, draw_only) or set(range(len(files)))) | once
     missing = {
         files[index]: index
         for index in sorted(asked, reverse=True)

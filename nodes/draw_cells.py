@@ -36,6 +36,7 @@ from .host import (
 )
 from .matrix import OF_VARIANT, POSE, CellMatrix
 from .pose_set import ALL
+from .redraw import drawn_again
 from .sockets import JobType, StudyType
 from .study import CellWriter, Study, begin_study, picture_of, write_study
 from .viewer import CellNews, write_view
@@ -200,7 +201,7 @@ class KeepCell(io.ComfyNode):
     def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
         """The file's name. Raises ComparisonError for several pictures."""
         path, image = job.files[job.missing[number]], picture_of(picture)
-        WRITER.write(path, image, partial(job.news.drawn, job.missing[number]))
+        WRITER.write(path, image, partial(_told, job, job.missing[number]))
         forget_progress(job.node_id)
         left = len(job.missing) - number - 1
         variant_ends = left > 0 and _variant(job, number + 1) != _variant(job, number)
@@ -215,6 +216,12 @@ class KeepCell(io.ComfyNode):
         progress.say(line)
         job.news.say(line)
         return io.NodeOutput(path.name)
+
+
+def _told(job: Job, index: int) -> None:
+    """A cell's file is written."""
+    drawn_again(job.name, job.files[index])
+    job.news.drawn(index)
 
 
 def progress_line(total: int, drawn: int, left: int, seconds: float) -> str:

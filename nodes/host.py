@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -171,28 +170,9 @@ def show_prompts(to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     PromptServer.instance.add_on_prompt_handler(to)
 
 
-def add_get(path: str, answer: Callable[[dict[str, str]], Any]) -> None:
-    """Answers GETs of `path` with the JSON that `answer` gives for a query, in a thread."""
-    add_answer("GET", path, lambda asked, _: (200, answer(asked)))
-
-
-def add_answer(
-    method: str,
-    path: str,
-    answer: Callable[[dict[str, str], Mapping[str, str]], tuple[int, Any]],
-) -> None:
-    """Answers `method` of `path` with a status and JSON: `answer(asked, headers)`, in a thread.
-
-    `asked` has the parts of the path that are in braces, and the query's values.
-    """
-    from aiohttp import web
-
-    async def handle(request: Any) -> Any:
-        asked = {**request.rel_url.query, **request.match_info}
-        status, data = await asyncio.to_thread(answer, asked, request.headers)
-        return web.json_response(data, status=status, headers={"Cache-Control": "no-store"})
-
-    PromptServer.instance.routes.route(method, path)(handle)
+def server_routes() -> Any:
+    """aiohttp's table of the routes that ComfyUI's server answers."""
+    return PromptServer.instance.routes
 
 
 def encoder_device() -> str:

@@ -1,25 +1,23 @@
 """What the panels in the browser ask of the server.
 
-All but "stop and save" and "train on" only reads; small copies of photographs go to ComfyUI's
-temp folder.
+Most only read; small copies of photographs, and what is shared, go to ComfyUI's temp folder. What
+changes something is refused to pages of another origin.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from ..comparison.study import SCORES_FILE
 from ..trainers.errors import LikenessError
+from ..trainers.subject import NoneUsable
+from .answers import add_answer, add_page
 from .board import pinned
-from .host import add_answer, add_get, output_folder, temp_folder
-from .names import inside
+from .comparison_routes import REPORT_HEADERS, comparison, draw_again, report
+from .host import output_folder, temp_folder
 from .photo_view import PhotoViews
-from .run_routes import run_events, stop_run, train_on
-from .study import study_folder
+from .run_routes import export_run, run_events, stop_run, train_on
 from .subject import find_folder, subject_spec
-from .viewer import VIEW
 
 Query = dict[str, str]
 
@@ -31,13 +29,17 @@ _views = PhotoViews()
 
 def register() -> None:
     """Adds the routes to ComfyUI's server."""
-    add_get("/likeness/board", board)
-    add_get("/likeness/photos", photos)
-    add_get("/likeness/comparison", comparison)
-    output = output_folder
-    add_answer("GET", "/likeness/runs/{run}", lambda asked, _: run_events(output(), asked))
-    add_answer("POST", "/likeness/runs/{run}/stop", lambda *asked: stop_run(output(), *asked))
-    add_answer("POST", "/likeness/runs/{run}/go-on", lambda *asked: train_on(output(), *asked))
+    output, temp = output_folder, temp_folder
+    add_answer("GET", "/likeness/board", lambda asked, _: (200, board(asked)))
+    add_answer("GET", "/likeness/photos", lambda asked, _: (200, photos(asked)))
+    add_answer("GET", "/likeness/comparison", lambda asked, _: comparison(output(), asked))
+    add_page("/likeness/report", lambda asked: report(output(), asked), REPORT_HEADERS)
+    add_answer("POST", "/likeness/draw-again", lambda *asked: draw_again(output(), *asked))
+    run = "/likeness/runs/{run}"
+    add_answer("GET", run, lambda asked, _: run_events(output(), asked))
+    add_answer("POST", f"{run}/stop", lambda *asked: stop_run(output(), *asked))
+    add_answer("POST", f"{run}/go-on", lambda *asked: train_on(output(), *asked))
+    add_answer("POST", f"{run}/export", lambda *asked: export_run(output(), temp(), *asked))
 
 
 def board(query: Query) -> dict[str, Any]:
@@ -56,28 +58,8 @@ def photos(query: Query) -> dict[str, Any]:
         return {"reading": True} if view is None else view
     except ValueError:
         return {"error": "The values of the node cannot be read."}
+    except NoneUsable as error:
+        refused = [{"name": one.name, "reason": one.reason} for one in error.refused]
+        return {"error": str(error), "refused": refused}
     except LikenessError as error:
         return {"error": str(error)}
-
-
-def comparison(query: Query) -> dict[str, Any]:
-    """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null where there is none.
-
-    Both are passed on as they are; the viewer checks them. Until a comparison is whole, the scores
-    are those of the former one of its name, and left out.
-    """
-    root = study_folder(output_folder(), "")
-    try:
-        folder = inside(root, query.get("name", ""))
-    except LikenessError as error:
-        return {"error": str(error)}
-    view = _json_of(folder / VIEW)
-    whole = isinstance(view, dict) and view.get("sheet") is not None
-    return {"view": view, "scores": _json_of(folder / SCORES_FILE) if whole else None}
-
-
-def _json_of(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

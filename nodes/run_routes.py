@@ -1,8 +1,7 @@
-"""What a training panel asks of a run: its events, to stop and save, and to train on. The run's
-folder knows.
+"""What a training panel asks of a run: its events, to stop and save, to train on, and to share it.
 
-A run is named by its folder's name; no other folder is read, and nothing but the files `stop` and
-`go-on` is written.
+A run is named by its folder's name; no other folder is read, and nothing is written but the files
+`stop` and `go-on` in it, and what is shared in ComfyUI's temp folder.
 """
 
 from __future__ import annotations
@@ -12,13 +11,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..comparison.export import export, find_shared
+from ..trainers.errors import LikenessError
 from ..trainers.events import EventReader
 from .runs import asked_to_go_on, run_of_id
+
+TEMP = "likeness"  # below ComfyUI's temp folder
 
 Answer = tuple[int, dict[str, Any]]  # status and JSON
 
 _NO_RUN: Answer = (404, {"error": "There is no such run."})
-_PROXY = (
+PROXY = (
     "A reverse proxy in front of it must pass on the Host of the browser; for nginx: "
     "proxy_set_header Host $http_host;"
 )
@@ -44,7 +47,7 @@ def run_events(output: Path, asked: Mapping[str, str]) -> Answer:
 def stop_run(output: Path, asked: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
     """Asks ``run`` to save what it has learned and end. Only for pages of this very server."""
     if not same_origin(headers):
-        return 403, {"error": f"Only ComfyUI's own page may stop a run. {_PROXY}"}
+        return 403, {"error": f"Only ComfyUI's own page may stop a run. {PROXY}"}
     run = run_of_id(output, asked.get("run", ""))
     if run is None:
         return _NO_RUN
@@ -60,7 +63,7 @@ def train_on(output: Path, asked: Mapping[str, str], headers: Mapping[str, str])
     Only for pages of this very server.
     """
     if not same_origin(headers):
-        return 403, {"error": f"Only ComfyUI's own page may ask a run to go on. {_PROXY}"}
+        return 403, {"error": f"Only ComfyUI's own page may ask a run to go on. {PROXY}"}
     run = run_of_id(output, asked.get("run", ""))
     if run is None:
         return _NO_RUN
@@ -70,6 +73,29 @@ def train_on(output: Path, asked: Mapping[str, str], headers: Mapping[str, str])
     run.go_on.touch()
     asked_to_go_on.append(run.path.name)
     return 200, {}
+
+
+def export_run(
+    output: Path, temp: Path, asked: Mapping[str, str], headers: Mapping[str, str]
+) -> Answer:
+    """Makes the zip of a finished ``run``, without photographs; ``file`` is its name in
+    ``likeness`` below ComfyUI's temp folder.
+
+    ``prompts=0`` leaves out all words that the user wrote. Only for pages of this very server.
+    """
+    if not same_origin(headers):
+        return 403, {"error": f"Only ComfyUI's own page may share a run. {PROXY}"}
+    run = run_of_id(output, asked.get("run", ""))
+    if run is None:
+        return _NO_RUN
+    try:
+        shared = find_shared(run.path)
+        target = temp / TEMP / f"{shared.adapter.stem}.zip"
+        target.unlink(missing_ok=True)
+        names = export(target, shared, prompts=asked.get("prompts") != "0")
+    except (LikenessError, OSError) as error:
+        return 409, {"error": str(error)}
+    return 200, {"file": target.name, "contents": names}
 
 
 def same_origin(headers: Mapping[str, str]) -> bool:

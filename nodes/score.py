@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet, keep_newest
 from ..comparison.taught import taught_of
 from ..trainers.files import write_whole
 from ..trainers.places import cache_folder, runs_folder
+from .board import pin, workflow_of
 from .contact_sheet import workflow_text
 from .host import (
     Progress,
@@ -33,6 +35,7 @@ from .host import (
     model_path,
     models_there,
     output_folder,
+    tell_browser,
     tokenizer_folder,
     with_metadata,
 )
@@ -42,8 +45,11 @@ from .study import Study
 from .values import SubjectSource
 from .widgets import known_as, switch
 
+Say = Callable[[str], None]
+
 AUTO, NONE = "auto", "none"
 IMAGES, TEXTS = "clip_vision", "text_encoders"  # ComfyUI's folders
+EVENT = "likeness.scoring"
 
 
 class Score(io.ComfyNode):
@@ -121,16 +127,17 @@ class Score(io.ComfyNode):
         subject: SubjectSource | None = None,
     ) -> io.NodeOutput:
         """(IMAGE, table, report). Raises ComparisonError for a file that cannot be used."""
-        progress = Progress(cls.hidden.unique_id)
+        say = _sayer(cls.hidden)
         files = encoder_files(clip_image, clip_text, dinov2, face)
         photos = photographs(subject.folder if subject else None)
-        scores = scored(study, files, photos, progress)
+        scores = scored(study, files, photos, say)
         table, report = score_text(study.plan, scores), study.folder / REPORT_FILE
         write_whole(study.folder / SCORES_FILE, scores.to_json(study.plan))
         write_report(report, report_of(study, scores, cls.hidden))
         sheet, path = scored_sheet(study, scores)
         where = report.relative_to(output_folder()).as_posix()
-        progress.say(f"The report is output/{where}\n{table}")
+        say(f"The report is output/{where}\n{table}")
+        pin(cls.hidden, "scores", study.folder.name)
         image = torch.from_numpy(np.array(sheet)).float()[None] / 255
         return io.NodeOutput(image, table, where, ui=shown(path, table))
 
@@ -167,14 +174,26 @@ def _chosen(name: str, kind: str, found: Path | None) -> Path | None:
     return place_of(model_path(kind, name))
 
 
-def scored(study: Study, files: EncoderFiles, photos: list[Path], progress: Progress) -> Scores:
+def _sayer(hidden: Any) -> Say:
+    """Says a line on the node, and to its panel; core does not say of which workflow it is."""
+    to = {"node": str(hidden.unique_id), "workflow": workflow_of(hidden)}
+    progress = Progress(hidden.unique_id)
+
+    def say(line: str) -> None:
+        progress.say(line)
+        tell_browser(EVENT, {**to, "line": line.partition("\n")[0]})
+
+    return say
+
+
+def scored(study: Study, files: EncoderFiles, photos: list[Path], say: Say) -> Scores:
     """The scores; ComfyUI's cancel is heeded between encoders. Raises ComparisonError."""
-    progress.say("Loading encoders")
+    say("Loading encoders")
     encoders, missing = find_encoders(files, judges(), encoder_device(), study.plan.picture)
 
-    def say(name: str) -> None:
+    def begin(name: str) -> None:
         interrupted()
-        progress.say(f"Scoring with {name}")
+        say(f"Scoring with {name}")
 
     return score(
         study.plan,
@@ -183,7 +202,7 @@ def scored(study: Study, files: EncoderFiles, photos: list[Path], progress: Prog
         encoders,
         notes=missing,
         cache=cache_folder(output_folder()),
-        on_encoder=say,
+        on_encoder=begin,
     )
 
 

@@ -578,6 +578,7 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
         values=[(adapter, *["same"] * 10) for adapter in adapters],
         news=SimpleNamespace(drawn=lambda cell: None, say=lambda line: None),
         node_id="m",
+        name="x",
         started=0.0,
     )
     for number in range(3):

@@ -61,6 +61,9 @@ def node(tmp_path, monkeypatch):
     said = []
     progress = lambda node_id: SimpleNamespace(say=said.append, show=lambda *a: None)  # noqa: E731
     monkeypatch.setattr(module, "Progress", progress)
+    told = []
+    monkeypatch.setattr(module, "tell_browser", lambda event, data: told.append((event, data)))
+    monkeypatch.setattr(module, "pin", lambda hidden, *shown: told.append(shown))
     monkeypatch.setattr(module, "interrupted", lambda: False)
     monkeypatch.setattr(module, "encoder_device", lambda: "cpu")
     monkeypatch.setattr(module, "tokenizer_folder", lambda: tmp_path / "tokenizer")
@@ -69,7 +72,7 @@ def node(tmp_path, monkeypatch):
     module.Score.hidden = SimpleNamespace(
         unique_id="7", prompt=prompt, extra_pnginfo={"workflow": workflow}
     )
-    module.said = said
+    module.said, module.told = said, told
     yield module
     STUB["install"]()
 

@@ -43,6 +43,7 @@ def board(nodes, monkeypatch):
     sent = []
     monkeypatch.setattr(nodes.board.host, "tell_browser", lambda *message: sent.append(message))
     nodes.board._pinned.clear()
+    nodes.board._read_from = None
     nodes.board.sent = sent
     return nodes.board
 
@@ -76,6 +77,28 @@ def test_a_workflow_without_an_id_is_shown_to_all(board, workflow):
     board.pin(SimpleNamespace(unique_id=3, extra_pnginfo={"workflow": workflow}), "run", "r")
     assert board.sent[-1][1]["workflow"] == ""
     assert board.pinned("") == {"3": {"run": "r"}}
+
+
+def test_after_a_restart_panels_are_not_empty(board, tmp_path):
+    (tmp_path / "output").mkdir()
+    board.pin(hidden("5", "w1"), "run", "anna-lora-1")
+    board.pin(hidden("12:6", "w1"), "comparison", "x")
+    board.pin(hidden("5"), "run", "of a program")
+    board._pinned.clear()
+    board._read_from = None
+    assert board.pinned("w1") == {"5": {"run": "anna-lora-1"}, "12:6": {"comparison": "x"}}
+    assert board.pinned("") == {}
+
+
+@pytest.mark.parametrize("text", ["", "[", "5", "[[1]]", '[["w", "5", 3]]', "[" * 99_999])
+def test_a_damaged_memory_of_the_board_is_none(board, tmp_path, text):
+    file = tmp_path / "output" / "likeness" / "cache" / "board.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    board._read_from = None
+    assert board.pinned("w") == {}
+    board.pin(hidden("5", "w"), "run", "r")
+    assert json.loads(file.read_text()) == [["w", "5", {"run": "r"}]]
 
 
 def test_the_board_forgets_the_oldest(board):
@@ -206,7 +229,10 @@ def test_an_error_that_takes_long_is_said(nodes, photos, reads, monkeypatch):
     reads.free.clear()
     assert ask_once(nodes) == {"reading": True}
     reads.free.set()
-    assert "can be used" in ask(nodes)["error"]
+    view = ask(nodes)
+    assert "can be used" in view["error"]
+    assert {one["name"] for one in view["refused"]} == {path.name for path in photos.iterdir()}
+    assert all("not a picture" in one["reason"] for one in view["refused"])
 
 
 def test_an_unchanged_folder_is_not_read_again(nodes, photos, reads, monkeypatch):
@@ -231,32 +257,6 @@ def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
     assert ask(nodes)["photos"]
     assert [spec.resolution for spec in reads.of] == [64, 128], "64 had begun"
     assert ask(nodes, resolution="96")["photos"], "it is read when it is asked for again"
-
-
-# Comparisons
-
-
-def test_a_comparison_is_read_with_its_scores(nodes, tmp_path):
-    folder = tmp_path / "output" / "likeness" / "comparisons" / "x"
-    folder.mkdir(parents=True)
-    view = {"version": 1, "sheet": "sheet-1.png"}
-    (folder / "viewer.json").write_text(json.dumps(view))
-    assert nodes.routes.comparison({"name": "x"}) == {"view": view, "scores": None}
-    (folder / "scores.json").write_text('{"version": 1, "measures": [')
-    assert nodes.routes.comparison({"name": "x"})["scores"] is None
-    (folder / "scores.json").write_text("[1]")
-    assert nodes.routes.comparison({"name": "x"})["scores"] == [1]
-    (folder / "viewer.json").write_text(json.dumps({"version": 1, "sheet": None}))
-    scores = nodes.routes.comparison({"name": "x"})["scores"]
-    assert scores is None, "of the pictures before, until the new ones are whole"
-    assert nodes.routes.comparison({"name": "gone"}) == {"view": None, "scores": None}
-
-
-@pytest.mark.parametrize("name", ["", "..", "../../secret", "/etc", "C:\\x", "a\x00b"])
-def test_no_other_folder_is_read(nodes, tmp_path, name):
-    (tmp_path / "output" / "secret").mkdir(parents=True)
-    (tmp_path / "output" / "secret" / "viewer.json").write_text("5")
-    assert set(nodes.routes.comparison({"name": name})) == {"error"}
 
 
 def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, monkeypatch):

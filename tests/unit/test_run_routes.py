@@ -109,6 +109,45 @@ def test_only_a_run_that_was_stopped_and_saved_can_be_asked_to_go_on(run, tmp_pa
     assert run.go_on.exists() and fingerprint(None) != before  # ComfyUI asks the node again
 
 
+@pytest.fixture
+def shared(run, tmp_path, monkeypatch):
+    """What the run gave; `asked` has the choices with which it was put into a zip."""
+    adapter, asked = tmp_path / "loras" / "anna.safetensors", []
+
+    def export(target, found, *, prompts):
+        assert found.adapter == adapter and not target.exists()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"zip")
+        asked.append(prompts)
+        return ["anna.safetensors"]
+
+    found = SimpleNamespace(adapter=adapter)
+    monkeypatch.setattr(routes, "find_shared", lambda folder: found)
+    monkeypatch.setattr(routes, "export", export)
+    return asked
+
+
+def test_a_finished_run_is_put_into_a_zip_to_share(shared, tmp_path):
+    temp = tmp_path / "temp"
+    for choice in ({}, {"prompts": "0"}, {"prompts": "1"}):
+        status, data = routes.export_run(tmp_path, temp, {"run": ID, **choice}, OURS)
+        assert (status, data["file"]) == (200, "anna.zip")
+        assert (temp / "likeness" / "anna.zip").read_bytes() == b"zip"
+    assert shared == [True, False, True]
+
+
+def test_only_comfyuis_own_page_shares_a_run_and_only_one_that_is_there(shared, tmp_path):
+    temp = tmp_path / "temp"
+    assert routes.export_run(tmp_path, temp, {"run": ID}, {})[0] == 403
+    assert routes.export_run(tmp_path, temp, {"run": "../x"}, OURS)[0] == 404
+    assert shared == [] and not temp.exists()
+
+
+def test_a_run_that_has_not_finished_cannot_be_shared(run, tmp_path):
+    status, data = routes.export_run(tmp_path, tmp_path / "temp", {"run": ID}, OURS)
+    assert status == 409 and "no folder of a finished run" in data["error"]
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -1,0 +1,90 @@
+"""What the comparison viewer asks of a comparison: its files, its report, and a cell drawn again.
+
+A comparison is named by its folder's name, and no other folder is read. Only a cell's being asked
+for is noted; nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..comparison.study import REPORT_FILE, SCORES_FILE, study_folder
+from ..trainers.errors import LikenessError
+from .names import inside
+from .redraw import ask_again
+from .run_routes import PROXY, Answer, same_origin
+from .viewer import VIEW
+
+# The report asks for nothing and has its style and script in it. In its sandbox it is of no origin:
+# what a changed report does reaches neither ComfyUI nor any other server.
+REPORT_HEADERS = {
+    "Content-Security-Policy": (
+        "sandbox allow-scripts allow-downloads; default-src 'none'; img-src data:; "
+        "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def comparison(output: Path, asked: Mapping[str, str]) -> Answer:
+    """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null where there is none.
+
+    Both are passed on as they are; the viewer checks them. ``report`` says whether there is one.
+    Until a comparison is whole, scores and report are those of the former one of its name, and left
+    out.
+    """
+    try:
+        folder = _folder(output, asked)
+    except LikenessError as error:
+        return 200, {"error": str(error)}
+    view = _json_of(folder / VIEW)
+    whole = isinstance(view, dict) and view.get("sheet") is not None
+    scores = _json_of(folder / SCORES_FILE) if whole else None
+    has_report = whole and (folder / REPORT_FILE).is_file()
+    return 200, {"view": view, "scores": scores, "report": has_report}
+
+
+def report(output: Path, asked: Mapping[str, str]) -> tuple[int, bytes]:
+    """The report of ``name``, to be sent with REPORT_HEADERS."""
+    try:
+        path = inside(_folder(output, asked), REPORT_FILE)
+        return 200, path.read_bytes()
+    except (LikenessError, OSError):
+        return 404, b"This comparison has no report: a Score node writes one."
+
+
+def draw_again(output: Path, asked: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+    """Asks for the cell ``picture`` of ``name`` to be drawn again when its node is queued.
+
+    Only for pages of this very server.
+    """
+    if not same_origin(headers):
+        return 403, {"error": f"Only ComfyUI's own page may ask for a cell. {PROXY}"}
+    try:
+        folder = _folder(output, asked)
+    except LikenessError as error:
+        return 404, {"error": str(error)}
+    view, picture = _json_of(folder / VIEW), asked.get("picture", "")
+    pictures = view.get("pictures") if isinstance(view, dict) else None
+    if not isinstance(pictures, list) or picture not in pictures:
+        return 404, {"error": "The comparison has no such cell any more."}
+    ask_again(folder.name, picture)
+    return 200, {}
+
+
+def _folder(output: Path, asked: Mapping[str, str]) -> Path:
+    """The folder of ``name``. Raises LikenessError."""
+    return inside(study_folder(output, ""), asked.get("name", ""))
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
