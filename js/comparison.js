@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { follow, isLoaded, nodeOfId } from "./lib/board.js";
 import { CellGrid } from "./lib/cell_grid.js";
+import { openCellMenu } from "./lib/cell_menu.js";
 import {
   addDrawn,
   comparisonOf,
@@ -12,19 +13,24 @@ import {
   scoresOf,
   thumbnailQuery,
 } from "./lib/comparison.js";
+import { drawAgain, readComparison, reportAddress } from "./lib/comparison_client.js";
 import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
 import { plural } from "./lib/format.js";
-import { whileInGraph } from "./lib/graph.js";
-import { addPanel, limitHeight, widgetOf } from "./lib/node_panel.js";
+import { freeName } from "./lib/free_name.js";
+import { pathsOf, whileInGraph } from "./lib/graph.js";
+import { addPanel, after, limitHeight, widgetOf } from "./lib/node_panel.js";
 import { OneAtATime } from "./lib/one_at_a_time.js";
 import { whenNothingIsQueued } from "./lib/queue.js";
-import { reasonOf } from "./lib/refusal.js";
 import { Viewer } from "./lib/viewer.js";
+import { settingOf } from "./lib/wires.js";
 
 const NODE = "Likeness_ContactSheet";
+const EMPTY = "The pictures appear here as they are drawn.";
 const GONE = "This comparison's files are gone. Queue again to draw it.";
 const DRAWING = "The pictures are being drawn.";
+const PASTED = -1; // the number of a copy in what ComfyUI pastes
+const WAIT = 400; // ms after the last letter of a name
 const address = (query) => api.apiURL(query);
 const panels = new Map(); // node -> its panel
 let viewer = null;
@@ -33,8 +39,8 @@ class ComparisonPanel {
   #comparison = null;
   #scores = [];
   #wanted = null; // the name of the comparison that is to be shown
-  #loads = new OneAtATime((name) => this.#load(name));
-  #empty = "The pictures appear here as they are drawn.";
+  #loads = new OneAtATime((name, known) => this.#load(name, known));
+  #empty = EMPTY;
 
   constructor() {
     this.count = h("span", { class: "lk-count" });
@@ -50,6 +56,7 @@ class ComparisonPanel {
     this.grid = new CellGrid({
       address: (index) => address(thumbnailQuery(this.#comparison, index)),
       choose: (index) => this.#open(index),
+      menu: (index, event) => this.#menu(index, event),
       fit: { least: 56, most: 240 },
     });
     this.message = h("div", { class: "lk-empty" });
@@ -58,26 +65,32 @@ class ComparisonPanel {
     this.#showEmpty(this.#empty);
   }
 
-  /** Reads the comparison of a name from ComfyUI's output folder. */
-  load(name) {
+  /** Reads the comparison of a name from ComfyUI's output folder; `known` says that it was drawn. */
+  load(name, known = true) {
     this.#wanted = name;
-    return this.#loads.ask(name);
+    return this.#loads.ask(name, known);
   }
 
-  async #load(name) {
-    const found = await read(name).catch((error) => ({ error }));
+  /** Reads the comparison that has the name of the node, if there is one. */
+  find({ value, wired }) {
+    if (!wired && value) this.load(value, false);
+  }
+
+  async #load(name, known) {
+    const found = await readComparison(name).catch((error) => ({ error }));
     if (name !== this.#wanted) return;
     try {
-      this.#show(name, found);
+      this.#show(name, found, known);
     } catch (error) {
-      this.#say(error.message);
+      this.#say(known ? error.message : EMPTY);
     }
   }
 
-  #show(name, { view, scores, error }) {
+  #show(name, { view, scores, report, error }, known) {
     if (error) throw error;
-    if (view === null) return this.#say(GONE);
+    if (view === null) return this.#say(known ? GONE : EMPTY);
     const comparison = comparisonOf(view, name);
+    comparison.report = report === true;
     this.#scores = scoresOf(scores, comparison);
     if (isSame(comparison, this.#comparison)) this.#renew(comparison);
     else this.#replace(comparison);
@@ -111,10 +124,10 @@ class ComparisonPanel {
   }
 
   /** Keeps what is open and where it is scrolled to. */
-  #renew({ drawn, sheet }) {
+  #renew({ drawn, sheet, report }) {
     const before = this.#comparison.drawn;
     const changed = [...drawn.keys()].filter((index) => drawn[index] !== before[index]);
-    Object.assign(this.#comparison, { drawn, sheet });
+    Object.assign(this.#comparison, { drawn, sheet, report });
     this.#refresh(changed);
   }
 
@@ -125,16 +138,26 @@ class ComparisonPanel {
   }
 
   #open(index) {
-    viewer ??= new Viewer(address);
+    viewer ??= new Viewer({ address, reportAddress, drawAgain });
     viewer.open(this.#comparison, this.#scores, index);
     this.#readScores(this.#comparison);
+  }
+
+  #menu(index, event) {
+    const comparison = this.#comparison;
+    const again = async () => {
+      const text = await drawAgain(comparison, index);
+      for (const place of [this.count, this.said]) say(place, text);
+    };
+    openCellMenu(comparison, index, event, { address, open: () => this.#open(index), again });
   }
 
   /** A Score node may have run since. */
   async #readScores(comparison) {
     // Where the server is away, the pictures may still be in the browser's cache.
-    const found = await read(comparison.name).catch(() => null);
+    const found = await readComparison(comparison.name).catch(() => null);
     if (found === null || comparison !== this.#comparison) return;
+    comparison.report = found.report === true;
     this.#scores = scoresOf(found.scores, comparison);
     viewer.score(comparison, this.#scores);
   }
@@ -161,13 +184,27 @@ class ComparisonPanel {
   }
 }
 
-/** {view, scores} of a comparison. Throws an Error in words. */
-async function read(name) {
-  const answer = await api.fetchApi(`/likeness/comparison?name=${encodeURIComponent(name)}`);
-  if (!answer.ok) throw new Error(await reasonOf(answer));
-  const found = await answer.json();
-  if (found.error) throw new Error(found.error);
-  return found;
+/** The names of all other nodes of this kind. */
+function otherNames(node) {
+  const nodes = [...pathsOf(app.rootGraph ?? app.graph)].map((path) => path.at(-1));
+  const others = nodes.filter((one) => one !== node && one.comfyClass === NODE);
+  return others.map((one) => widgetOf(one, "name")?.value ?? "");
+}
+
+/** A copy would replace the files of the node that it was made from: it gets another name. */
+function renameCopy(node) {
+  const widget = widgetOf(node, "name");
+  if (!widget || settingOf(node, "name").wired) return;
+  widget.value = freeName(widget.value, otherNames(node));
+}
+
+/** Shows what has the node's name whenever that changes. */
+function followName(node, panel) {
+  let timer = null;
+  after(widgetOf(node, "name"), "callback", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => panel.find(settingOf(node, "name")), WAIT);
+  });
 }
 
 api.addEventListener("likeness.cells", ({ detail }) => {
@@ -191,6 +228,13 @@ app.registerExtension({
     takeOver(node);
     limitHeight(widgetOf(node, "redraw"), 56);
     addPanel(node, "likeness_comparison", panel.element, { styles: ["grid"], minHeight: 240 });
-    follow(node, "comparison", (name) => panel.load(name));
+    followName(node, panel);
+    const find = () => panel.find(settingOf(node, "name"));
+    follow(node, "comparison", (name) => panel.load(name), find);
+    const configured = node.onConfigure;
+    node.onConfigure = function (saved) {
+      configured?.apply(this, arguments);
+      if (saved.id === PASTED) renameCopy(node);
+    };
   },
 });

@@ -7,11 +7,12 @@ import { dropThrough, sendAll } from "./lib/dropped.js";
 import { whileInGraph } from "./lib/graph.js";
 import { openLightbox } from "./lib/lightbox.js";
 import { addPanel, after, widgetOf } from "./lib/node_panel.js";
+import { cropped, pair, whole } from "./lib/photo_pictures.js";
 import {
+  areTooSmall,
   checkWords,
-  cropPlace,
+  foldRefused,
   isMaterial,
-  isWhole,
   marksOf,
   photosOf,
   readPhotos,
@@ -27,6 +28,10 @@ const WIDGETS = [
 ];
 const WORDS = ["token", "prompt"];
 const BUNDLED = "miniature (bundled)"; // no folder of the user's
+const CHOOSE =
+  "Choose a folder of your own photographs: make one in ComfyUI's input folder and press R.\n" +
+  "The miniature's drawings are 256 × 256; for them, set the resolution to 256 or less.";
+const NONE = "None of these photographs can be used.";
 const WAIT = 400; // ms after the last change
 
 class SubjectPanel {
@@ -111,7 +116,7 @@ class SubjectPanel {
       () => asked === this.#asked,
     );
     if (view === null) return;
-    if (view.error) return this.#say(view.error);
+    if (view.error) return this.#sayWhy(folder.value, view);
     const wired = settings.filter(([, { wired }]) => wired).map(([name]) => name);
     if (wired.length)
       view.notes.unshift(`By wire: ${wired.join(", ")}. Shown is what the defaults would give.`);
@@ -173,12 +178,26 @@ class SubjectPanel {
     const marked = view.photos.flatMap((photo) =>
       marksOf(photo).map((mark) => this.#line(photo.name, mark, "warn")),
     );
-    const refused = view.refused.map(({ name, reason }) =>
-      this.#line(name, `refused: ${reason}`, "bad"),
-    );
-    this.list.replaceChildren(...marked, ...refused, ...notes.map((note) => h("li", {}, note)));
+    const lines = [...marked, ...this.#refusals(view.refused)];
+    this.list.replaceChildren(...lines, ...notes.map((note) => h("li", {}, note)));
     show(this.list, this.list.childElementCount > 0);
     this.#mode(true);
+  }
+
+  #refusals(refused) {
+    return foldRefused(refused).map(({ title, files, reason }) => {
+      const line = this.#line(title, `refused: ${reason}`, "bad");
+      line.title = files.join("\n");
+      return line;
+    });
+  }
+
+  /** Why no photograph is shown. */
+  #sayWhy(folder, { error, refused }) {
+    if (folder === BUNDLED && areTooSmall(refused)) return this.#say(CHOOSE);
+    this.#say(refused.length ? NONE : error);
+    const list = h("ul", { class: "lk-notes" }, this.#refusals(refused));
+    if (refused.length) this.message.append(list);
   }
 
   #say(text) {
@@ -252,50 +271,6 @@ async function copied(file, folder, name, overwrite) {
   } catch (error) {
     throw new Error(`${file.name} could not be copied. ${error.message}`);
   }
-}
-
-function address(filename) {
-  return api.apiURL(
-    `/view?${new URLSearchParams({ filename, subfolder: "likeness", type: "temp" })}`,
-  );
-}
-
-function cropped({ crop, size }) {
-  return h("img", {
-    alt: "",
-    loading: "lazy",
-    decoding: "async",
-    src: address(crop),
-    width: size[0],
-    height: size[1],
-  });
-}
-
-/** The whole photograph, dark outside of the crop. */
-function whole(photo) {
-  return h(
-    "span",
-    { class: "lk-whole", style: { "aspect-ratio": photo.width / photo.height } },
-    h("img", { alt: "", loading: "lazy", decoding: "async", src: address(photo.whole) }),
-    isWhole(photo) || h("span", { class: "lk-crop", style: cropPlace(photo) }),
-  );
-}
-
-/** Whole and as trained, side by side. */
-function pair(photo) {
-  const figure = (picture, aspect, text) =>
-    h("figure", { style: { "--lk-aspect": aspect } }, picture, h("figcaption", {}, text));
-  const [width, height] = photo.size;
-  return h(
-    "div",
-    { class: "lk-photo-pair" },
-    figure(whole(photo), photo.width / photo.height, "Whole"),
-    figure(
-      cropped(photo),
-      width / height,
-      photo.caption ? `As trained: ${photo.caption}` : "As trained",
-    ),
-  );
 }
 
 const panels = new Set();

@@ -5,6 +5,7 @@ import { app } from "../../scripts/app.js";
 import { follow } from "./lib/board.js";
 import { takeOver } from "./lib/core_preview.js";
 import { button, h, say, show } from "./lib/dom.js";
+import { save } from "./lib/download.js";
 import { Filmstrip } from "./lib/filmstrip.js";
 import { bytes, count, duration, pace } from "./lib/format.js";
 import { whileInGraph } from "./lib/graph.js";
@@ -14,6 +15,7 @@ import { whenNothingIsQueued } from "./lib/queue.js";
 import { reasonOf } from "./lib/refusal.js";
 import { RunReader } from "./lib/run_client.js";
 import { secondsLeft } from "./lib/run_state.js";
+import { openShareBox } from "./lib/share.js";
 
 const NODES = ["Likeness_TrainLoRA", "Likeness_TrainDreamBooth"];
 const STAGES = {
@@ -30,6 +32,7 @@ const ENDINGS = {
   gone: "The run's folder is gone",
   cancelled: "Interrupted",
 };
+const SHARED = ["finished", "stopped"];
 const EMPTY = "Loss, speed and previews appear here when the training runs.";
 const STARTS = "The training starts …";
 const INSTEAD = {
@@ -87,6 +90,11 @@ class TrainingPanel {
       title: "Train the steps that are left; queues the workflow",
       click: () => this.#trainOn(),
     });
+    this.share = button({
+      text: "Share …",
+      title: "Download what this training gave as one zip, without photographs",
+      click: () => openShareBox(this.share, (prompts) => this.#pack(prompts)),
+    });
     this.cancel = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
     this.full = h(
       "div",
@@ -95,7 +103,7 @@ class TrainingPanel {
       this.bar,
       this.stats,
       this.body,
-      h("div", { class: "lk-foot" }, this.note, this.save, this.on, this.cancel),
+      h("div", { class: "lk-foot" }, this.note, this.save, this.on, this.share, this.cancel),
     );
     this.empty = h("div", { class: "lk-empty" }, EMPTY);
     this.element = h("div", { class: "lk-fill" }, this.empty, this.full);
@@ -179,6 +187,7 @@ class TrainingPanel {
     show(this.save, training);
     show(this.on, state.status === "stopped" && Boolean(state.saved));
     this.on.disabled = this.#goesOn;
+    show(this.share, SHARED.includes(state.status) && Boolean(state.saved));
     show(this.cancel, running && this.#here);
     if (this.#told?.status !== state.status) this.#told = null;
     const known = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
@@ -221,6 +230,17 @@ class TrainingPanel {
     } finally {
       asked.disabled = false;
     }
+  }
+
+  /** Has the zip of the run made, and downloads it. */
+  async #pack(prompts) {
+    const { run } = this.#reader;
+    const asked = `/likeness/runs/${encodeURIComponent(run)}/export?prompts=${Number(prompts)}`;
+    const answer = await api.fetchApi(asked, { method: "POST" });
+    if (!answer.ok) throw new Error(await reasonOf(answer));
+    const { file: filename } = await answer.json();
+    const made = new URLSearchParams({ filename, subfolder: "likeness", type: "temp" });
+    save(api.apiURL(`/view?${made}&t=${Date.now()}`), filename);
   }
 
   /** Asks for a second click: a cancelled run is kept and can go on, but makes no adapter. */

@@ -4,17 +4,18 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { pathsOf } from "./graph.js";
 
-const followers = new WeakMap(); // node -> {kind: then}
+const followers = new WeakMap(); // node -> {kind: {then, otherwise}}
 let listening = false;
 let asking = false;
 
 /**
  * Calls `then(value, path, recalled)` for what the server shows on a node, now and later; `path` is
  * the node behind the subgraph nodes that it is in, and `recalled` says that it is no news.
+ * `otherwise(path)` is called when a workflow was loaded and the server knows of nothing to show.
  */
-export function follow(node, kind, then) {
+export function follow(node, kind, then, otherwise = () => {}) {
   const kinds = followers.get(node) ?? {};
-  followers.set(node, { ...kinds, [kind]: then });
+  followers.set(node, { ...kinds, [kind]: { then, otherwise } });
   if (!listening) listen();
   listening = true;
 }
@@ -54,7 +55,16 @@ async function ask() {
   // A node that is in a subgraph now may be known by two names: the present one counts.
   const isExact = ([id]) => Number(exactPath(id) !== null);
   shown.sort((one, other) => isExact(one) - isExact(other));
-  for (const [id, kinds] of shown) show(id, kinds, true);
+  const told = new Map(); // node -> kinds
+  for (const [id, kinds] of shown) {
+    const node = show(id, kinds, true);
+    told.set(node, { ...told.get(node), ...kinds });
+  }
+  for (const path of pathsOf(rootGraph())) {
+    const node = path.at(-1);
+    for (const [kind, { otherwise }] of Object.entries(followers.get(node) ?? {}))
+      if (!Object.hasOwn(told.get(node) ?? {}, kind)) otherwise(path);
+  }
 }
 
 function rootGraph() {
@@ -65,10 +75,13 @@ function workflowId() {
   return rootGraph()?.id ?? "";
 }
 
+/** Returns the node that was told, undefined if there is none. */
 function show(id, kinds, recalled) {
   const path = pathOfId(id);
-  const known = followers.get(path?.at(-1)) ?? {};
-  for (const [kind, value] of Object.entries(kinds)) known[kind]?.(value, path, recalled);
+  const node = path?.at(-1);
+  const known = followers.get(node) ?? {};
+  for (const [kind, value] of Object.entries(kinds)) known[kind]?.then(value, path, recalled);
+  return node;
 }
 
 /** The node that the server calls `id`: "5", or "12:5" for node 5 inside of subgraph node 12. */

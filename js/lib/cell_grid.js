@@ -12,6 +12,7 @@ const TALL_HEAD = 46;
 /**
  * @param address index -> address of a small picture
  * @param choose (index, event) -> what a click or Enter does
+ * @param menu (index, event) -> what a right click does, or the keyboard's menu key
  * @param width, label of a cell and of a row's name, in pixels
  * @param fit {least, most} width, between which all cells fit if they can; null: as `width` says
  */
@@ -25,9 +26,10 @@ export class CellGrid {
   #active = { row: 0, column: 0 };
   #frame = 0;
 
-  constructor({ address, choose, width = 96, label = 84, fit = null }) {
+  constructor({ address, choose, menu, width = 96, label = 84, fit = null }) {
     this.address = address;
     this.choose = choose;
+    this.menu = menu;
     this.width = width;
     this.label = label;
     this.fit = fit;
@@ -43,7 +45,8 @@ export class CellGrid {
     this.element.addEventListener("scroll", () => this.#later(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focus", (event) => this.#enter(event));
-    this.element.addEventListener("click", (event) => this.#click(event));
+    this.element.addEventListener("click", (event) => this.#click(event, this.choose));
+    this.element.addEventListener("contextmenu", (event) => this.#click(event, this.menu));
     new ResizeObserver(() => (this.fit ? this.#fitIn() : this.#later())).observe(this.element);
   }
 
@@ -284,13 +287,17 @@ export class CellGrid {
     return image;
   }
 
-  #click(event) {
+  #click(event, then) {
     const cell = event.target.closest(".lk-cell");
     if (!cell) return;
+    if (event.type === "contextmenu") {
+      event.preventDefault();
+      event.stopPropagation(); // ComfyUI's own menu
+    }
     const index = Number(cell.dataset.index);
     const across = this.#comparison.columns.length;
     this.#activate({ row: Math.floor(index / across), column: index % across });
-    this.choose(index, event);
+    then(index, event);
   }
 
   #key(event) {

@@ -41,13 +41,14 @@ export function comparisonOf(data, name) {
     height,
     aspect: width / height,
     sheet: isText(data.sheet) ? data.sheet : null,
+    report: false, // whether there is one
   };
 }
 
 /** Whether two have the same cells; they may differ in which of them are drawn. */
 export function isSame(a, b) {
   const plan = (comparison) =>
-    comparison && JSON.stringify({ ...comparison, drawn: null, sheet: null });
+    comparison && JSON.stringify({ ...comparison, drawn: null, sheet: null, report: null });
   return plan(a) === plan(b);
 }
 

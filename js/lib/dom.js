@@ -103,6 +103,7 @@ const ICONS = {
   swap: "M3 5.5h9.5M10 3l2.5 2.5L10 8M13 10.5H3.5M6 8l-2.5 2.5L6 13",
   compare: "M8 2v12M2.5 4h3.5v8H2.5zM10 4h3.5v8H10z",
   warning: "M8 2.5L14 13H2zM8 6.5v3M8 11.3v.2",
+  page: "M4 2.5h5l3 3v8H4zM9 2.5v3h3M6 8.5h4M6 11h4",
   check: "M3 8.5l3.2 3.2L13 4.8",
   refresh: "M13 8a5 5 0 1 1-1.5-3.5M13 2.5v2.5h-2.5",
 };
@@ -130,6 +131,12 @@ export function button({ text = "", label = null, symbol = null, kind = "", titl
     symbol && icon(symbol),
     text && h("span", {}, text),
   );
+}
+
+/** A link to a page in a tab of its own, that looks as a button; its `href` is set later. */
+export function link({ text, title, symbol }) {
+  const opens = { target: "_blank", rel: "noopener noreferrer" };
+  return h("a", { class: "lk-button", title, ...opens }, icon(symbol), h("span", {}, text));
 }
 
 /** Loads style sheets of the pack, each once. */

@@ -27,6 +27,7 @@ function isBox({ box, width, height }) {
 }
 
 const PAUSE = 300; // ms
+const TOO_SMALL = "it is too small"; // how the server's reason begins
 
 /**
  * Asks until the server has read the photographs.
@@ -104,6 +105,26 @@ const READ = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt)$/i;
 /** Whether a dropped file is a photograph or its caption: many browsers know no type of HEIC. */
 export function isMaterial({ name, type }) {
   return type.startsWith("image/") || READ.test(name);
+}
+
+/**
+ * Refused files, those with the same reason together: [{name, reason}, …] as {title, files, reason},
+ * where `title` has their number and `files` their names.
+ */
+export function foldRefused(refused) {
+  const byReason = new Map();
+  for (const { name, reason } of refused)
+    byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
+  return [...byReason].map(([reason, files]) => ({
+    title: files.length === 1 ? files[0] : plural(files.length, "photograph"),
+    files,
+    reason,
+  }));
+}
+
+/** Whether photographs were refused, each of them for its size. */
+export function areTooSmall(refused) {
+  return refused.length > 0 && refused.every(({ reason }) => reason.startsWith(TOO_SMALL));
 }
 
 /** "15 photographs, 2 refused, 1 to look at". */

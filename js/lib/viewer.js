@@ -2,6 +2,7 @@
 
 import { ArchiveButton } from "./archive_button.js";
 import { CellGrid } from "./cell_grid.js";
+import { AGAIN, openCellMenu } from "./cell_menu.js";
 import {
   downloadName,
   drawnCount,
@@ -10,7 +11,7 @@ import {
   sheetQuery,
   thumbnailQuery,
 } from "./comparison.js";
-import { button, h, loadStyle, say, show } from "./dom.js";
+import { button, h, link, loadStyle, say, show } from "./dom.js";
 import { save } from "./download.js";
 import { plural } from "./format.js";
 import { keepKeys } from "./keys.js";
@@ -18,21 +19,29 @@ import { PicturePage } from "./picture_page.js";
 
 const SIZES = { min: 64, max: 384, step: 8, value: 168 };
 const ACTUAL = "Each pixel of the picture; the arrow keys move it while it has the focus";
+const REPORT = "Pictures, scores, losses and recipes on one page, in a new tab";
 const SHEET = "The contact sheet; drag the file onto ComfyUI to get the workflow back";
 
-/** A dialog; `address` turns a query for /view into an address. */
+/**
+ * A dialog.
+ * @param address turns a query for /view into an address
+ * @param reportAddress gives the address of a comparison's report
+ * @param drawAgain (comparison, index) -> has a cell drawn again, and gives what to say of it
+ */
 export class Viewer {
   #comparison = null;
   #scores = [];
   #choosing = false;
   #first = null; // of two pictures that are chosen in the grid
+  #asked = null; // the cell that was asked for again
 
-  constructor(address) {
+  constructor({ address, reportAddress, drawAgain }) {
     loadStyle("grid", "viewer");
-    this.address = address;
+    Object.assign(this, { address, reportAddress, drawAgain });
     this.grid = new CellGrid({
       address: (index) => address(thumbnailQuery(this.#comparison, index)),
       choose: (index, event) => this.#chosen(index, event),
+      menu: (index, event) => this.#menu(index, event),
       width: SIZES.value,
       label: 124,
     });
@@ -44,6 +53,8 @@ export class Viewer {
   open(comparison, scores, index = null) {
     this.#comparison = comparison;
     this.#scores = scores;
+    this.#asked = null;
+    this.report.href = this.reportAddress(comparison.name);
     this.#fillMeasures();
     this.grid.show(comparison);
     this.page.open(comparison, scores);
@@ -57,18 +68,20 @@ export class Viewer {
   /** Tells of cells that were drawn while it is open. */
   refresh(comparison, indices) {
     if (!this.dialog.open || comparison !== this.#comparison) return;
+    if (indices.includes(this.#asked)) this.#say("The picture was drawn again.");
     this.grid.refresh(indices);
     if (this.inGrid) this.#layOut(true);
     else this.page.refresh(indices);
   }
 
-  /** Takes the scores of the comparison that is open, if they are other ones. */
+  /** Takes the scores of the comparison that is open, and whether it has a report. */
   score(comparison, scores) {
-    const same = JSON.stringify(scores) === JSON.stringify(this.#scores);
-    if (!this.dialog.open || comparison !== this.#comparison || same) return;
-    this.#scores = scores;
-    this.#fillMeasures();
-    this.page.score(scores);
+    if (!this.dialog.open || comparison !== this.#comparison) return;
+    if (JSON.stringify(scores) !== JSON.stringify(this.#scores)) {
+      this.#scores = scores;
+      this.#fillMeasures();
+      this.page.score(scores);
+    }
     this.#layOut(this.inGrid);
   }
 
@@ -107,7 +120,14 @@ export class Viewer {
       symbol: "expand",
       click: () => this.page.toggleActual(),
     });
+    this.again = press({
+      text: "Draw again",
+      title: AGAIN,
+      symbol: "refresh",
+      click: () => this.#again(this.page.index),
+    });
     this.one = press({ text: "Download", click: () => this.#saveOne() });
+    this.report = link({ text: "Report", title: REPORT, symbol: "page" });
     this.sheet = press({ text: "Sheet", title: SHEET, click: () => this.#saveSheet() });
     this.archive = new ArchiveButton(
       () => this.#contents(),
@@ -132,7 +152,7 @@ export class Viewer {
       kind: "plain",
       click: () => this.dialog.close(),
     });
-    const files = [this.one, this.sheet, this.archive.element];
+    const files = [this.again, this.one, this.report, this.sheet, this.archive.element];
     const views = [this.measures, this.size, this.compare, this.actual];
     return [this.back, titles, ...views, ...files, shut];
   }
@@ -142,7 +162,7 @@ export class Viewer {
       h("option", { value: key, title: meaning }, `${label} (${encoder})`),
     );
     const before = this.measures.value;
-    this.measures.replaceChildren(h("option", { value: "" }, "no scores"), ...options);
+    this.measures.replaceChildren(h("option", { value: "" }, "scores: off"), ...options);
     this.measures.value = this.#scores.some((measure) => measure.key === before) ? before : "";
     this.grid.score(this.#measure);
   }
@@ -173,6 +193,9 @@ export class Viewer {
     show(this.archive.element, inGrid);
     show(this.sheet, inGrid && this.#comparison.sheet !== null);
     show(this.one, !inGrid && !pair);
+    show(this.again, !inGrid && !pair);
+    this.again.disabled = !(this.#comparison.drawn[this.page.index] > 0);
+    show(this.report, inGrid && this.#comparison.report);
     show(this.measures, inGrid && this.#scores.length > 0);
     this.archive.offer(drawnCount(this.#comparison));
     this.compare.setAttribute("aria-pressed", String(pair || this.#choosing));
@@ -180,7 +203,9 @@ export class Viewer {
     const { title, text } = inGrid ? this.#gridTitles() : this.page.titles;
     say(this.title, title);
     say(this.text, text);
-    if (!inGrid) this.#keepFocus();
+    if (inGrid) return;
+    if (this.#asked !== null && this.page.index !== this.#asked) this.#forgetAsked();
+    this.#keepFocus();
   }
 
   /** Where what had the focus is gone or hidden, no key would be heard. */
@@ -234,6 +259,26 @@ export class Viewer {
     this.compare.setAttribute("aria-pressed", String(choosing));
     this.grid.mark({});
     this.#say(choosing ? "Click the first of two pictures." : "");
+  }
+
+  // Drawing again
+
+  #menu(index, event) {
+    const open = () => this.#showPicture(index);
+    const again = () => this.#again(index);
+    openCellMenu(this.#comparison, index, event, { address: this.address, open, again });
+  }
+
+  async #again(index) {
+    const comparison = this.#comparison;
+    this.#asked = index;
+    const text = await this.drawAgain(comparison, index);
+    if (comparison === this.#comparison) this.#say(text);
+  }
+
+  #forgetAsked() {
+    this.#asked = null;
+    this.#say("");
   }
 
   // Keys
