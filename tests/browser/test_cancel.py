@@ -63,6 +63,35 @@ def test_a_run_that_is_asked_to_go_on_is_not_asked_twice(editor, stopped, expect
     page.unroute("**/go-on")
 
 
+def test_a_stopped_run_that_was_saved_can_be_shared_without_its_prompts(
+    editor, server, stopped, expect
+):
+    page, asked = editor.page, []
+    made = server.home / "temp" / "likeness" / "a.zip"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_bytes(b"PK")
+
+    def answer(route):
+        asked.append(route.request.url)
+        route.fulfill(json={"file": "a.zip", "contents": []})
+
+    page.route("**/export*", lambda route: route.fulfill(status=409, json={"error": "No room."}))
+    stopped.get_by_role("button", name="Share").click()
+    box = page.get_by_role("dialog", name="Share")
+    box.get_by_role("button", name="Make the zip").click()
+    expect(box.get_by_role("status")).to_have_text("No room.")
+    page.unroute("**/export*")
+    page.route("**/export*", answer)
+    box.get_by_label("Leave all prompts out").check()
+    with page.expect_download() as download:
+        box.get_by_role("button", name="Make the zip").click()
+    assert download.value.suggested_filename == "a.zip"
+    assert asked[0].endswith("/export?prompts=0")
+    expect(box).to_have_count(0)
+    page.unroute("**/export*")
+    editor.errors = [line for line in editor.errors if "409" not in line]
+
+
 def test_no_time_is_left_when_a_comparison_was_interrupted(editor, server, expect, show):
     def draw(row, column):
         return Image.new("RGB", (64, 64), (100 * row, 100 * column, 0))

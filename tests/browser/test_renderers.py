@@ -30,11 +30,23 @@ PREVIEWS = """
 }
 """
 
+# A line of text as core gets it from the server; whether nodes show theirs.
+TEXT = """
+([nodeId, text]) => comfyAPI.api.api.dispatchCustomEvent("progress_text", { nodeId, text })
+"""
+TEXTS = """
+(numbers) => numbers.map((number) => {
+    const widgets = app.graph.getNodeById(number).widgets
+    return widgets.some(({ name, hidden }) => name === "$$node-text-preview" && !hidden)
+})
+"""
+
 PANELS = {
     "Likeness_Subject": ".lk-subject",
     "Likeness_TrainLoRA": ".lk-training",
     "Likeness_PoseSet": ".lk-picker",
     "Likeness_ContactSheet": ".lk-comparison",
+    "Likeness_Score": ".lk-score-panel",
 }
 
 
@@ -125,6 +137,19 @@ def test_a_panel_takes_the_place_of_cores_preview(loaded, show, wait_for):
         assert previews(kind) == 0
         panel = loaded.page.locator(f"{PANELS[kind]}:visible").first
         assert panel.bounding_box()["height"] > 50
+
+
+@pytest.mark.parametrize("kind", ["Likeness_TrainLoRA", "Likeness_ContactSheet", "Likeness_Score"])
+def test_a_stale_line_of_text_took_half_of_the_panel(loaded, show, expect, kind):
+    show(loaded, loaded.number_of("Likeness_PromptSet"))  # the line comes while others are in view
+    for shown in (kind, "KSampler"):
+        loaded.page.evaluate(TEXT, [str(loaded.number_of(shown)), f"{shown} goes on"])
+    texts = loaded.page.evaluate(TEXTS, [loaded.number_of(kind), loaded.number_of("KSampler")])
+    assert texts == [False, True], "only core's own node has the line below its widgets"
+    show(loaded, loaded.number_of(kind))
+    expect(loaded.page.locator(f"{PANELS[kind]}:visible").first).to_be_visible()
+    loaded.page.wait_for_timeout(500)
+    expect(loaded.page.get_by_text(f"{kind} goes on").locator("visible=true")).to_have_count(0)
 
 
 def test_the_poses_of_a_new_node_are_side_by_side(loaded, show, expect):

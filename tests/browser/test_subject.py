@@ -129,6 +129,37 @@ def test_a_photograph_keeps_the_focus_when_the_folder_is_read_again(
     )
 
 
+def test_a_new_subject_begins_with_a_hint_and_not_with_fifteen_errors(editor, show, expect):
+    show(editor, editor.add("Likeness_Subject", (380, 640)))
+    editor.set_widgets("Likeness_Subject", folder="miniature (bundled)")
+    panel = editor.page.locator(".lk-subject:visible")
+    expect(panel.locator(".lk-empty")).to_contain_text("Choose a folder of your own photographs")
+    expect(panel).not_to_contain_text("refused")
+    editor.set_widgets("Likeness_Subject", resolution=64)
+    expect(panel.locator(".lk-photo")).to_have_count(15)
+
+
+def test_refusals_are_one_line_each_reason_and_begin_below_the_bar(editor, subject, folder, expect):
+    (folder / "first.png").unlink()
+    for number in range(15):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"small{number}.png")
+    for number in range(12):
+        Image.new("RGB", (65 + number, 64)).save(folder / f"other{number}.png")
+    panel = editor.page.locator(".lk-subject:visible")
+    panel.get_by_label("Read the folder again").click()
+    lines = panel.locator(".lk-empty li")
+    expect(lines).to_have_count(13)
+    folded = lines.filter(has_text="15 photographs")
+    expect(folded).to_contain_text("refused: it is too small: 64x64")
+    assert folded.get_attribute("title").splitlines()[14] == "small9.png"
+    empty, bar = panel.locator(".lk-empty"), panel.locator(".lk-panel-bar").bounding_box()
+    expect(empty).to_contain_text("None of these photographs can be used.")
+    assert empty.bounding_box()["y"] >= bar["y"] + bar["height"] - 1
+    assert empty.evaluate("(one) => one.scrollTop === 0 && one.scrollHeight > one.clientHeight")
+    for old in folder.iterdir():
+        old.unlink()
+
+
 def encoded(content):
     return base64.b64encode(content).decode()
 

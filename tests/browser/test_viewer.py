@@ -29,6 +29,23 @@ def draw(row, column):
     return Image.new("RGB", (768, 1024), (80 * row, 80 * column, 90))
 
 
+def write_scores(folder):
+    """Scores of a comparison, and a report."""
+    measure = {"key": "s", "label": "subject match", "encoder": "CLIP", "better": "higher"}
+    scores = {
+        "version": 1,
+        "row_names": ROWS,
+        "column_names": COLUMNS,
+        "measures": [{**measure, "meaning": ""}],
+        "cells": {"s": [0.5] * 9},
+        "rows": {"s": [{"mean": n / 10, "low": None, "high": None} for n in range(3)]},
+        "photographs": {"s": {"mean": 0.9, "low": 0.8, "high": 1.0}},
+        "notes": ["DINOv2 is left out."],
+    }
+    (folder / "scores.json").write_text(json.dumps(scores))
+    (folder / "report.html").write_text("<!doctype html><h1>the report</h1>")
+
+
 @pytest.fixture
 def name(server, request):
     """A comparison that lacks a picture."""
@@ -130,6 +147,80 @@ def test_a_picture_at_its_actual_size_is_moved_by_keys(editor, viewer, expect):
     expect(actual).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("ArrowDown")
     expect(viewer.locator("h2")).to_have_text("one · kitchen")
+
+
+@pytest.fixture
+def asked(editor):
+    """What the page asks for by POST; nothing of it reaches the server, and nothing is queued."""
+    page, asked = editor.page, []
+
+    def answer(route):
+        asked.append(route.request.url)
+        route.fulfill(json={})
+
+    page.route("**/draw-again*", answer)
+    queue = page.evaluate_handle("() => app.queuePrompt")
+    page.evaluate("() => { app.queuePrompt = async () => { window.queued = true; return true } }")
+    yield asked
+    page.evaluate("(queue) => { app.queuePrompt = queue; delete window.queued }", queue)
+    page.unroute("**/draw-again*")
+
+
+def test_a_picture_is_drawn_again_from_its_page(editor, viewer, asked, name, drawn, expect):
+    viewer.locator("[data-index='1']").click()
+    again = viewer.get_by_role("button", name="Draw again")
+    assert "same seed" in again.get_attribute("title")
+    again.click()
+    expect(viewer.locator(".lk-hint")).to_contain_text("Queued")
+    assert asked[0].endswith(f"name={name}&picture={name}-0-1")
+    assert editor.page.evaluate("() => window.queued")
+    drawn(1)
+    expect(viewer.locator(".lk-hint")).to_contain_text("was drawn again")
+    editor.page.keyboard.press("ArrowRight")
+    expect(viewer.locator(".lk-hint")).to_be_hidden()
+    viewer.get_by_role("button", name="one").click()
+    editor.page.keyboard.press("ArrowLeft")
+    editor.page.keyboard.press("ArrowLeft")
+    expect(viewer.locator("h2")).to_have_text("one · kitchen")
+    expect(again).to_be_disabled()  # it is not drawn yet
+
+
+def test_the_menu_of_a_cell_closes_by_escape_and_draws_it_again(viewer, asked, editor, expect):
+    keyboard, menu = editor.page.keyboard, viewer.get_by_role("menu")
+    cell = viewer.locator("[data-index='4']")
+    cell.click(button="right")
+    expect(menu).to_be_visible()
+    keyboard.press("Escape")
+    expect(menu).to_have_count(0)
+    expect(viewer).to_be_visible()
+    assert editor.page.evaluate(FOCUS) == "one, beach"
+    cell.click(button="right")
+    keyboard.press("ArrowDown")
+    keyboard.press("Enter")
+    expect(viewer.locator(".lk-hint")).to_contain_text("Queued")
+    assert len(asked) == 1 and asked[0].endswith("-1-1")
+    cell.click(button="right")
+    viewer.locator("h2").click()
+    expect(menu).to_have_count(0)
+    viewer.locator(f"[data-index='{MISSING}']").click(button="right")
+    expect(menu.get_by_role("menuitem", name="Draw again")).to_be_disabled()
+
+
+def test_scores_that_are_there_are_not_said_to_be_none(editor, server, number, name, expect):
+    write_scores(server.home / "output" / "likeness" / "comparisons" / name)
+    editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
+    viewer = editor.page.locator("dialog.lk-viewer")
+    measures = viewer.get_by_label("Score shown in the cells")
+    expect(measures).to_be_visible()
+    assert measures.locator("option").all_inner_texts() == ["scores: off", "subject match (CLIP)"]
+    report = viewer.get_by_role("link", name="Report")
+    expect(report).to_be_visible()
+    with editor.page.expect_popup() as opened:
+        report.click()
+    expect(opened.value.locator("h1")).to_have_text("the report")
+    # Neither a script from elsewhere nor ComfyUI's own page is within its reach.
+    assert opened.value.evaluate("() => self.origin") == "null"
+    opened.value.close()
 
 
 def test_cells_that_fit_have_no_scroll_bars(editor, number, expect):

@@ -13,10 +13,14 @@ let told = [];
 function graphOf(nodes, more = {}) {
   return { ...more, nodes, getNodeById: (id) => nodes.find((node) => node.id === id) };
 }
+let nothing = []; // nodes of which the server knows nothing, by number
 function trainNode(id) {
   const node = { id };
-  follow(node, "run", (run, path, recalled) =>
-    told.push({ run, path: path.map((one) => one.id), recalled }),
+  follow(
+    node,
+    "run",
+    (run, path, recalled) => told.push({ run, path: path.map((one) => one.id), recalled }),
+    (path) => nothing.push(path.map((one) => one.id)),
   );
   return node;
 }
@@ -24,6 +28,7 @@ const answers = (board) => async () => ({ ok: true, json: async () => board });
 
 beforeEach(() => {
   told = [];
+  nothing = [];
   app.rootGraph = graphOf([], { id: "w" });
   api.fetchApi = answers({});
 });
@@ -86,6 +91,20 @@ test("a run that began while the server was away is shown when it is back", asyn
   api.dispatchEvent(new Event("reconnected"));
   await settled();
   assert.equal(told[0].run, "missed");
+});
+
+test("a node of which the server knows nothing finds by itself what is on the disk", async () => {
+  const holder = { id: 12, subgraph: graphOf([trainNode(5)]) };
+  app.rootGraph = graphOf([trainNode(3), trainNode(4), holder, { id: 6 }], { id: "w" });
+  api.fetchApi = answers({ 3: { run: "a" }, 4: { poses: {} }, 99: { run: "gone" } });
+  recall();
+  await settled();
+  assert.deepEqual(nothing, [[4], [12, 5]]);
+  nothing = [];
+  api.fetchApi = async () => ({ ok: false });
+  recall();
+  await settled();
+  assert.deepEqual(nothing, [], "nobody knows whether there is nothing");
 });
 
 test("what is told of another workflow is not shown", async () => {

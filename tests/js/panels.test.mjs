@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
+  areTooSmall,
   checkWords,
   cropPlace,
+  foldRefused,
   hasToken,
   isMaterial,
   isWhole,
@@ -50,6 +52,19 @@ test("marks and summary", () => {
     sizesOf({ ...PHOTO, face: true }),
     "800 × 600, cropped to 600 × 600 around the face, trained at 512 × 512",
   );
+});
+
+test("photographs that are refused for the same reason are one line", () => {
+  const small = "it is too small: 256x256";
+  const refused = ["1.png", "2.png", "3.png"].map((name) => ({ name, reason: small }));
+  const other = { name: "4.png", reason: "it is not a picture" };
+  assert.deepEqual(foldRefused([refused[0], other, refused[1], refused[2]]), [
+    { title: "3 photographs", files: ["1.png", "2.png", "3.png"], reason: small },
+    { title: "4.png", files: ["4.png"], reason: "it is not a picture" },
+  ]);
+  assert.equal(areTooSmall(refused), true);
+  assert.equal(areTooSmall([...refused, other]), false);
+  assert.equal(areTooSmall([]), false);
 });
 
 test("captions that do not name the subject are marked", () => {
