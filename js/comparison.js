@@ -73,7 +73,7 @@ class ComparisonPanel {
 
   /** Reads the comparison that has the name of the node, if there is one. */
   find({ value, wired }) {
-    if (!wired && value) this.load(value, false);
+    if (!wired && value) this.load(value.normalize("NFC"), false);
   }
 
   async #load(name, known) {

@@ -86,7 +86,8 @@ class ScorePanel {
 /** The name of the comparison that a Score node is connected to, "" if it is not known. */
 function connected(path) {
   const sheet = sourceOf(path, "study");
-  return (sheet && settingOf(sheet, "name").value) || "";
+  const name = sheet && settingOf(sheet, "name").value;
+  return name ? name.normalize("NFC") : ""; // as its folder has it
 }
 
 api.addEventListener("likeness.scoring", ({ detail }) => {

@@ -30,7 +30,9 @@ def draw(row, column):
 
 
 def write_scores(folder):
-    """Scores of a comparison, and a report."""
+    """Scores of a comparison that is whole, and a report."""
+    view = json.loads((folder / "viewer.json").read_text())
+    (folder / "viewer.json").write_text(json.dumps({**view, "sheet": "sheet-1.png"}))
     measure = {"key": "s", "label": "subject match", "encoder": "CLIP", "better": "higher"}
     scores = {
         "version": 1,
