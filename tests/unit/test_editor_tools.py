@@ -8,7 +8,7 @@ import pytest
 from likeness.tools.material import lines, step
 from likeness.tools.pictures import spread
 from likeness.tools.reduced import LORA, WORKFLOW, reduced
-from likeness.tools.workflows.look import NotDrawn, bounds, check_drawn
+from likeness.tools.workflows.look import NotDrawn, bounds, check_drawn, crowded
 from likeness.trainers.events import EventReader
 from PIL import Image, ImageDraw
 
@@ -42,6 +42,18 @@ def test_a_picture_with_all_nodes_passes():
 def test_a_node_that_is_not_on_the_picture_is_named(drawn, missing):
     with pytest.raises(NotDrawn, match=missing):
         check_drawn(screenshot(*drawn), bounds(GRAPH), GRAPH, COLOURS)
+
+
+ON = "A 1 lies on B 2"
+
+
+@pytest.mark.parametrize(
+    ("below", "said"), [(0, []), (30, [ON]), (60, [ON, "B 2 lies on the edge of 'All'"])]
+)
+def test_what_a_higher_node_would_cover_is_told(below, said):
+    group = {"title": "All", "bounding": [-20, -50, 300, 370]}
+    nodes = [{**node, "pos": [0, y]} for node, y in zip(GRAPH["nodes"], (30, 180), strict=True)]
+    assert crowded({"groups": [group], "nodes": nodes}, below) == said
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,24 @@ def test_nothing_lies_on_something_else(name):
         assert not any(overlap(group, other) for other in groups[number + 1 :])
 
 
+@every
+@pytest.mark.parametrize(
+    ("kinds", "growth"),
+    [
+        ({"KSampler"}, 248),  # its first preview
+        ({"Likeness_LoadAdapter"}, 66),  # Vue's rows are higher; an error's bar is below them
+        ({"ControlNetLoader", "Likeness_Score"}, 40),
+    ],
+)
+def test_a_node_that_grows_covers_no_other(name, kinds, growth):
+    nodes = [(n["type"], *n["pos"], *n["size"]) for n in GRAPH[name]["nodes"]]
+    for number, (kind, x, y, width, height) in enumerate(nodes):
+        if kind in kinds:
+            box = (x, y, x + width, y + height + growth)
+            others = nodes[:number] + nodes[number + 1 :]
+            assert not [k for k, a, b, w, h in others if overlap(box, (a, b - 30, a + w, b + h))]
+
+
 def overlap(a, b):
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 

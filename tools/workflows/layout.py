@@ -9,13 +9,17 @@ from .graph import Group, Node, Page
 
 # Measures of the frontend's canvas, in its pixels. A node's title is above its position.
 TITLE = 30
-GAP, ASIDE = 34, 60  # between the nodes of a column, and between columns
-PADDING, HEADER = 20, 50  # inside a group, and for its title
+ASIDE = 60  # between columns
+# Between the nodes of a column. With Vue nodes a Load Adapter is 36 higher than on the canvas, and
+# an error's bar takes 30.
+GAP = 80
+PADDING, HEADER, FOOT = 20, 50, 40  # inside a group: at its sides, for its title, at its foot
 BETWEEN = 60  # groups
 COLOUR = "#3f789e"
 
-# What a node grows by while it runs: a row of previews, as `js/training.js` asks for it.
-GROWTH = {"Likeness_TrainDreamBooth": 96, "Likeness_TrainLoRA": 96}
+# What a node grows by when it first shows a preview, at most, and stays so: 212 on the canvas, 248
+# with Vue nodes.
+GROWTH = {"KSampler": 248}
 
 Places = dict[Node, tuple[int, int]]
 
@@ -35,8 +39,8 @@ def layout(page: Page) -> tuple[Places, list[dict[str, Any]]]:
             x, bottom = right + 2 * PADDING + BETWEEN, max(bottom, low)
         for saved_group in groups[first:]:  # as high as the highest of the row
             bounds = saved_group["bounding"]
-            bounds[3] = bottom + PADDING - bounds[1]
-        top = bottom + PADDING + BETWEEN + HEADER + TITLE
+            bounds[3] = bottom + FOOT - bounds[1]
+        top = bottom + FOOT + BETWEEN + HEADER + TITLE
     return places, groups
 
 
@@ -54,8 +58,8 @@ def _stack(column: Sequence[Node], x: int, top: int, places: Places) -> int:
     y = bottom = top
     for node in column:
         places[node] = (x, y)
-        bottom = y + node.size()[1]
-        y = bottom + GROWTH.get(node.kind, 0) + TITLE + GAP
+        bottom = y + node.size()[1] + GROWTH.get(node.kind, 0)
+        y = bottom + TITLE + GAP
     return bottom
 
 
@@ -63,7 +67,7 @@ def _saved_group(
     group: Group, number: int, x: int, top: int, right: int, bottom: int
 ) -> dict[str, Any]:
     corner = (x - PADDING, top - TITLE - HEADER)
-    size = (right - x + 2 * PADDING, bottom + PADDING - corner[1])
+    size = (right - x + 2 * PADDING, bottom + FOOT - corner[1])
     return {
         "id": number,
         "title": group.title,

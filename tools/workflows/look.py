@@ -3,9 +3,9 @@
     python -m tools.workflows.look [NAME …]
 
 Starts a ComfyUI with the pack as it is now; needs Playwright and Chromium. Says which nodes
-overlap or are larger than the file says, and whether the editor would save other values; then
-writes `docs/images/graphs/<name>.jpg`. Fails where the editor does not know a node or does not
-draw it.
+overlap, on the canvas and with Vue nodes, which are larger than the file says, and whether the
+editor would save other values; writes `docs/images/graphs/<name>.jpg`. Fails where the editor does
+not know a node or does not draw it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ PICTURES = ROOT / "docs" / "images" / "graphs"
 WIDTH = 1200  # of a picture
 SCALE = 0.75  # of the canvas while it is photographed: letters are still drawn
 MARGIN = 40
+ERROR_BAR = 30  # below each Vue node that lacks a model
 PHOTOS = "my_photos"  # the folder that the workflows name
 
 HIDE = """
@@ -78,12 +79,32 @@ def complaints(stored: dict[str, Any], shown: dict[str, Any]) -> list[str]:
             said.append(f"{node['type']} grows from {node['size']} to {seen['size']}")
     if len(stored["links"]) != len(shown["links"]):
         said.append(f"{len(stored['links'])} links become {len(shown['links'])}")
-    boxes = [(node, box_of(node)) for node in shown["nodes"]]
-    for number, (node, (left, top, right, bottom)) in enumerate(boxes):
-        for other, box in boxes[number + 1 :]:
-            if left < box[2] and box[0] < right and top < box[3] and box[1] < bottom:
-                said.append(f"{node['type']} {node['id']} lies on {other['type']} {other['id']}")
+    return [*said, *crowded(shown)]
+
+
+def crowded(graph: dict[str, Any], below: int = 0) -> list[str]:
+    """Which nodes lie on each other, or reach out of their group, `below` added to each."""
+    boxes = [(f"{n['type']} {n['id']}", grown(box_of(n), below)) for n in graph["nodes"]]
+    groups = []
+    for group in graph["groups"]:
+        x, y, width, height = group["bounding"]
+        groups.append((f"the edge of {group['title']!r}", (x, y, x + width, y + height)))
+    said = []
+    for number, (name, box) in enumerate(boxes):
+        said += [f"{name} lies on {other}" for other, at in boxes[number + 1 :] if meet(box, at)]
+        out = [edge for edge, at in groups if meet(box, at) and around([box, at]) != at]
+        said += [f"{name} lies on {edge}" for edge in out]
     return said
+
+
+def grown(box: Box, below: int) -> Box:
+    """A box that is higher, downwards."""
+    return *box[:3], box[3] + below
+
+
+def meet(a: Box, b: Box) -> bool:
+    """Whether two boxes have a part in common."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def photograph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
@@ -132,6 +153,15 @@ def take_picture(editor: Editor, path: Path) -> None:
     small.save(PICTURES / f"{path.stem}.jpg", quality=82, optimize=True)
 
 
+def look_at_vue_nodes(editor: Editor, path: Path) -> None:
+    """Prints what lies on something else where each node has an error and is as Vue draws it."""
+    editor.load(json.loads(path.read_text(encoding="utf-8")))
+    editor.look_at(bounds(editor.saved()))  # nodes out of view are not measured
+    editor.page.wait_for_timeout(1500)
+    for complaint in crowded(editor.saved(), ERROR_BAR):
+        print(f"{path.stem}, Vue nodes: {complaint}")
+
+
 def write_stand_ins(home: Path) -> None:
     """What the workflows name: empty files for models, enlarged drawings for photographs."""
     for model in (SD15, OPENPOSE):
@@ -148,18 +178,19 @@ def write_stand_ins(home: Path) -> None:
 
 def main() -> None:
     """Looks at all workflows, or at those named."""
-    paths = sorted((ROOT / "workflows").glob("*.json"))
+    names = sys.argv[1:] or ["*"]
+    paths = sorted(p for name in names for p in (ROOT / "workflows").glob(f"{name}.json"))
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         home = Path(folder, "home")
         write_stand_ins(home)
         server = Server(home, miniature_pack(home, Path(folder, "pack", "ComfyUI-Likeness")))
         try:
-            editor = Editor(browser.new_page(), server.address)
-            editor.open()
-            editor.page.add_style_tag(content=HIDE)
-            for path in paths:
-                if path.stem in (sys.argv[1:] or [path.stem]):
-                    take_picture(editor, path)
+            for vue, look in ((False, take_picture), (True, look_at_vue_nodes)):
+                editor = Editor(browser.new_page(), server.address)
+                editor.open(Comfy__VueNodes__Enabled=vue)
+                editor.page.add_style_tag(content=HIDE)
+                for path in paths:
+                    look(editor, path)
         finally:
             server.stop()
 

@@ -74,7 +74,7 @@ def records(train: Node) -> list[Node]:
     """What a training reports, and its losses."""
     return [
         node("PreviewAny", f"Report: {train.given['name']}", 380, 230, source=train["report"]),
-        node("LossGraphNode", f"Loss: {train.given['name']}", 380, 230, loss=train["loss"]),
+        node("LossGraphNode", f"Loss: {train.given['name']}", 380, 326, loss=train["loss"]),
     ]
 
 
@@ -107,7 +107,7 @@ def comparison(
     poses = node(
         "Likeness_PoseSet", "", 360, poses="all four yoga poses", width=width, height=height
     )
-    preview = node("PreviewImage", "The poses", 360, 260, images=poses["preview"])
+    preview = node("PreviewImage", "The poses", 360, 270, images=poses["preview"])
     plan = node(
         "Likeness_Matrix",
         "",

@@ -79,4 +79,4 @@ def _picture(adapter: Socket | str) -> list[list[Node]]:
     picture = node(
         "SaveImage", "", 420, 520, images=decode["IMAGE"], filename_prefix="likeness/picture"
     )
-    return [[base, load, size], texts, [sampler, decode], [picture]]
+    return [[base, load, size], texts, [sampler], [decode, picture]]
