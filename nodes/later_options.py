@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..trainers.tiers import TIERS
-from .host import io
+from .host import ADVANCED, io
 from .option import Option
 from .recipes import AUTO
+from .widgets import whole
 
 
 def speed() -> list[Option]:
@@ -26,6 +27,7 @@ def speed() -> list[Option]:
         Option(
             io.Boolean.Input(
                 "cuda_graphs",
+                extra_dict=ADVANCED,
                 default=True,
                 tooltip="Starts a step's thousands of kernels at once, on a CUDA GPU.",
             ),
@@ -35,6 +37,7 @@ def speed() -> list[Option]:
         Option(
             io.Boolean.Input(
                 "compile",
+                extra_dict=ADVANCED,
                 default=False,
                 tooltip="torch.compile: minutes before the first step, for long trainings.",
             ),
@@ -67,7 +70,7 @@ def timesteps() -> list[Option]:
     """The range of noise that is learned from."""
 
     def widget(id: str, default: int, least: int, most: int, tip: str) -> io.Input:
-        return io.Int.Input(id, default=default, min=least, max=most, tooltip=tip)
+        return whole(id, default, least, most, tip, extra_dict=ADVANCED)
 
     low = widget("timestep_min", 0, 0, 999, "The least noise, 0 to 999.")
     high = widget(

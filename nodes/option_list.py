@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import get_args
 
 from ..trainers.recipe import Schedule
-from .host import io
+from .host import ADVANCED, io
 from .later_options import captions, saving, speed, timesteps
 from .option import Option
 from .recipes import AUTO, chosen_attention
+from .widgets import number, whole
 
 COURSES = list(get_args(Schedule.model_fields["course"].annotation))
 
@@ -24,7 +25,7 @@ def _lines(text: str) -> list[str]:
 def _previews() -> list[Option]:
     def size(id: str) -> io.Input:
         tip = "Pixels; 0: as the photographs."
-        return io.Int.Input(id, default=0, min=0, max=2048, step=8, tooltip=tip)
+        return whole(id, 0, 0, 2048, tip, step=8, extra_dict=ADVANCED)
 
     return [
         Option(
@@ -40,32 +41,36 @@ def _previews() -> list[Option]:
             _lines,
         ),
         Option(
-            io.String.Input("preview_negative", default="", tooltip="Their negative prompt."),
+            io.String.Input(
+                "preview_negative",
+                extra_dict=ADVANCED,
+                default="",
+                tooltip="Their negative prompt.",
+            ),
             "previews",
             "negative",
         ),
         Option(size("preview_width"), "previews", "width", _none_if_zero),
         Option(size("preview_height"), "previews", "height", _none_if_zero),
         Option(
-            io.Int.Input("preview_steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
+            whole("preview_steps", 20, 1, 1000, "Sampling steps.", extra_dict=ADVANCED),
             "previews",
             "steps",
         ),
         Option(
-            io.Float.Input(
-                "preview_guidance", default=7.5, min=0, max=100, step=0.1, tooltip="Guidance scale."
-            ),
+            number("preview_guidance", 7.5, 0, 100, 0.1, "Guidance scale.", extra_dict=ADVANCED),
             "previews",
             "guidance",
         ),
         Option(
-            io.Int.Input(
+            whole(
                 "preview_seed",
-                default=0,
-                min=0,
-                max=2**53 - 1,
+                0,
+                0,
+                2**53 - 1,
+                "The same seed at every step, so that the pictures compare.",
                 control_after_generate=False,
-                tooltip="The same seed at every step, so that the pictures compare.",
+                extra_dict=ADVANCED,
             ),
             "previews",
             "seed",
@@ -97,16 +102,12 @@ def _schedule() -> list[Option]:
             "warmup",
         ),
         Option(
-            io.Int.Input(
-                "cycles", default=1, min=1, max=1000, tooltip="Restarts of 'cosine_with_restarts'."
-            ),
+            whole("cycles", 1, 1, 1000, "Restarts of 'cosine_with_restarts'.", extra_dict=ADVANCED),
             "schedule",
             "cycles",
         ),
         Option(
-            io.Float.Input(
-                "power", default=1.0, min=0.1, max=10, step=0.1, tooltip="Of 'polynomial'."
-            ),
+            number("power", 1.0, 0.1, 10, 0.1, "Of 'polynomial'.", extra_dict=ADVANCED),
             "schedule",
             "power",
         ),
@@ -141,12 +142,13 @@ def _text_encoder() -> list[Option]:
             _none_if_zero,
         ),
         Option(
-            io.Int.Input(
+            whole(
                 "text_encoder_last_step",
-                default=0,
-                min=0,
-                max=1_000_000,
-                tooltip="The text encoder stays as it is after this step; 0: it learns to the end.",
+                0,
+                0,
+                1_000_000,
+                "The text encoder stays as it is after this step; 0: it learns to the end.",
+                extra_dict=ADVANCED,
             ),
             "text_encoder",
             "last_step",
@@ -170,25 +172,24 @@ def _text_encoder() -> list[Option]:
 def _optimizer() -> list[Option]:
     def beta(id: str, default: float) -> io.Input:
         tip = "Adam's decay of its running means."
-        return io.Float.Input(id, default=default, min=0, max=0.9999, step=0.0001, tooltip=tip)
+        return number(id, default, 0, 0.9999, 0.0001, tip, extra_dict=ADVANCED)
 
     return [
         Option(
-            io.Float.Input(
-                "weight_decay", default=0.01, min=0, max=1, step=0.001, tooltip="AdamW's."
-            ),
+            number("weight_decay", 0.01, 0, 1, 0.001, "AdamW's.", extra_dict=ADVANCED),
             "optimizer",
             "weight_decay",
         ),
         Option(
-            io.Float.Input(
+            number(
                 "clip_norm",
-                default=1.0,
-                min=0,
-                max=1000,
-                step=0.1,
-                tooltip="The global gradient norm is clipped to this (max_grad_norm); 0: no "
+                1.0,
+                0,
+                1000,
+                0.1,
+                "The global gradient norm is clipped to this (max_grad_norm); 0: no "
                 "clipping, which saves one of two backward passes in the memory tier in_backward.",
+                extra_dict=ADVANCED,
             ),
             "optimizer",
             "clip_norm",
@@ -197,9 +198,7 @@ def _optimizer() -> list[Option]:
         Option(beta("beta1", 0.9), "optimizer", "beta1"),
         Option(beta("beta2", 0.999), "optimizer", "beta2"),
         Option(
-            io.Float.Input(
-                "epsilon", default=1e-8, min=1e-12, max=1, step=1e-12, tooltip="Adam's epsilon."
-            ),
+            number("epsilon", 1e-8, 1e-9, 1, 1e-9, "Adam's epsilon.", extra_dict=ADVANCED),
             "optimizer",
             "epsilon",
         ),
@@ -234,14 +233,15 @@ def _objective() -> list[Option]:
             "noise_offset",
         ),
         Option(
-            io.Float.Input(
+            number(
                 "ema_decay",
-                default=0.0,
-                min=0,
-                max=0.99999,
-                step=0.00001,
-                tooltip="Saves the running mean of the weights; 0 is off. It is (1 + n) / (10 + n) "
+                0.0,
+                0,
+                0.99999,
+                0.00001,
+                "Saves the running mean of the weights; 0 is off. It is (1 + n) / (10 + n) "
                 "at most after n steps: 0.98 suits 800 steps, and above 0.989 nothing changes.",
+                extra_dict=ADVANCED,
             ),
             "objective",
             "ema_decay",
@@ -250,6 +250,7 @@ def _objective() -> list[Option]:
         Option(
             io.Combo.Input(
                 "prediction",
+                extra_dict=ADVANCED,
                 options=["auto", "epsilon", "v_prediction"],
                 default="auto",
                 tooltip="What the base model predicts. auto: as the file says.",
@@ -265,6 +266,7 @@ def _compute() -> list[Option]:
         Option(
             io.Combo.Input(
                 "attention",
+                extra_dict=ADVANCED,
                 options=[AUTO, "sdpa", "xformers"],
                 default=AUTO,
                 tooltip="sdpa is PyTorch's own; auto: xformers where it is installed.",
@@ -288,14 +290,15 @@ def _compute() -> list[Option]:
 def _saving() -> list[Option]:
     return [
         Option(
-            io.Int.Input(
+            whole(
                 "checkpoint_every",
-                default=0,
-                min=0,
-                max=1_000_000,
-                tooltip="Steps between saved training states, from which a run goes on (save_state "
+                0,
+                0,
+                1_000_000,
+                "Steps between saved training states, from which a run goes on (save_state "
                 "elsewhere); 0: about every five minutes. For models on the way see "
                 "save_adapter_every.",
+                extra_dict=ADVANCED,
             ),
             "saving",
             "every",
@@ -315,6 +318,7 @@ def _saving() -> list[Option]:
         Option(
             io.Combo.Input(
                 "save_dtype",
+                extra_dict=ADVANCED,
                 options=["fp16", "fp32"],
                 default="fp16",
                 tooltip="Precision of the adapter file.",

@@ -34,11 +34,11 @@ def number(
     tooltip: str,
     *,
     advanced: bool = False,
+    **more: Any,
 ) -> io.Input:
-    """A number from `least` to `most`, by `step`."""
-    return io.Float.Input(
-        id, default=default, min=least, max=most, step=step, tooltip=tooltip, **_seldom(advanced)
-    )
+    """A number from `least` to `most`, by `step`; `more` goes to ComfyUI as it is."""
+    more |= {"tooltip": tooltip, **_seldom(advanced)}
+    return io.Float.Input(id, default=default, min=least, max=most, step=step, **more)
 
 
 def seed(id: str, tooltip: str, *, advanced: bool = False) -> io.Input:

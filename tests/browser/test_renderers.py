@@ -40,6 +40,14 @@ TEXTS = """
     return widgets.some(({ name, hidden }) => name === "$$node-text-preview" && !hidden)
 })
 """
+ADVANCED = """
+(id) => {
+    const ofVue = [...document.querySelectorAll(`[data-node-id="${id}"] button`)]
+    const button = ofVue.find(({ innerText }) => innerText.includes("advanced inputs"))
+    if (button) button.click()
+    else app.graph.getNodeById(id).widgets.find(({ type }) => type === "button").callback()
+}
+"""
 
 PANELS = {
     "Likeness_Subject": ".lk-subject",
@@ -153,9 +161,31 @@ def test_a_stale_line_of_text_took_half_of_the_panel(loaded, show, expect, kind)
 
 
 def test_the_poses_of_a_new_node_are_side_by_side(loaded, show, expect):
-    """The last test of this module: it puts the workflow away."""
+    """From here on the workflow is put away."""
     loaded.load(EMPTY)
     show(loaded, loaded.add("Likeness_PoseSet"))
     poses = loaded.page.locator(".lk-pose:visible")
     expect(poses).to_have_count(4)
     assert len({round(pose.bounding_box()["y"]) for pose in poses.all()}) == 1
+
+
+def test_train_options_was_as_high_as_the_window(loaded, show, wait_for):
+    loaded.load(EMPTY)
+    number = loaded.add("Likeness_TrainOptions")
+    show(loaded, number)
+
+    def height():
+        _, top, _, bottom = loaded.box(number)
+        return bottom - top
+
+    def values():
+        return loaded.saved()["nodes"][0]["widgets_values"]
+
+    before = values()
+    wait_for(loaded, lambda: height() < 600)
+    loaded.page.evaluate(ADVANCED, number)
+    wait_for(loaded, lambda: height() > 900)
+    loaded.load(loaded.saved())
+    assert height() > 900 and values() == before, "what is shown is saved with the node"
+    loaded.page.evaluate(ADVANCED, number)
+    assert values() == before

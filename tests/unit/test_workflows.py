@@ -16,6 +16,7 @@ from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.prompts import bundled_set
 from likeness.tools.reduced import TRAINERS
 from likeness.tools.workflows.__main__ import text_of
+from likeness.tools.workflows.graph import SELDOM
 from likeness.tools.workflows.pages import pages
 from likeness.tools.workflows.saved import saved
 from likeness.trainers.presets import preset
@@ -139,18 +140,29 @@ def test_links_join_outputs_and_inputs_of_one_type(name):
 
 @every
 def test_values_of_our_lists_are_on_them(name):
-    import asyncio
-
-    listed = {}
-    for node in asyncio.run(STUB["install"]().LikenessExtension().get_node_list()):
-        schema = node.define_schema()
-        for part in schema.inputs:
-            listed[schema.node_id, part.id] = part.options.get("options")
+    parts = our_inputs().items()
+    listed = {key: options.get("options") for key, options in parts}
     files = {"base_model", "adapter", "folder", "continue_from"}
     for kind, nodes in kinds(name).items():
         for widget in {widget for values in nodes for widget in values} - files:
             options = listed.get((kind, widget))
             assert not options or all(values[widget] in options for values in nodes), widget
+
+
+def our_inputs():
+    """What our nodes say of each input, by (node, input)."""
+    import asyncio
+
+    nodes = asyncio.run(STUB["install"]().LikenessExtension().get_node_list())
+    schemas = [node.define_schema() for node in nodes]
+    return {(one.node_id, part.id): part.options for one in schemas for part in one.inputs}
+
+
+def test_the_seldom_options_are_counted_and_keep_their_places_in_saved_graphs():
+    options = [o for (node, _), o in our_inputs().items() if node == "Likeness_TrainOptions"]
+    assert sum("extra_dict" in one for one in options) == SELDOM
+    # The browser puts optional widgets after all others.
+    assert not any(one.get("optional") for one in options)
 
 
 # What a reader sees

@@ -14,14 +14,15 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # Rows of a node on the frontend's canvas, in its pixels.
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
-# What the panels of `js/` add to a node, and a text of several lines.
+# What `js/` adds to a node and hides of it, and a text of several lines.
+SELDOM = 23  # settings of Train Options that are behind a button
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
     "Likeness_TrainDreamBooth": 358,
     "Likeness_TrainLoRA": 358,
     "Likeness_PoseSet": 156,
-    "Likeness_TrainOptions": 30,
+    "Likeness_TrainOptions": 30 + WIDGET - SELDOM * WIDGET,
 }
 
 
