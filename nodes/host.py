@@ -21,6 +21,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from comfy_execution.graph import get_input_info
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from comfy_execution.progress import NodeState, get_progress_state
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
@@ -183,6 +184,11 @@ def encoder_device() -> str:
     return str(device)
 
 
+def executing_node() -> str:
+    """The id of the node that runs. One that asks for it as an input shares no cached results."""
+    return getattr(get_executing_context(), "node_id", "")
+
+
 class Progress:
     """A node's progress bar, the line of text on it, and its preview picture."""
 
@@ -287,13 +293,9 @@ def forget_progress(node_id: str) -> None:
     them it would do little else.
     """
     known = get_progress_state().nodes
-    done = [
-        key
-        for key, progress in known.items()
-        if key.startswith(f"{node_id}.") and progress["state"] == NodeState.Finished
-    ]
-    for key in done:
-        del known[key]
+    for key in [key for key in known if key.startswith(f"{node_id}.")]:
+        if known[key]["state"] == NodeState.Finished:
+            del known[key]
 
 
 def with_metadata() -> bool:
@@ -307,9 +309,7 @@ def models_folder() -> Path:
 
 
 def files_named(text: str) -> list[Path]:
-    """What a widget's text names: models of any kind, diffusers folders, files of the input, those
-    of a folder in it, and files by their whole path.
-    """
+    """The files that a widget's text names: of models, of folders, of the input, by whole paths."""
     # Two separators: Windows would log in to the computer that they name.
     if not re.fullmatch(r"(?![\\/]{2})[^\n\0]{1,250}", text):
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from ..comparison.row_means import means_of, newest_comparison
@@ -16,11 +15,20 @@ from ..trainers.adapter import (
     trained_prediction,
 )
 from ..trainers.base_file import PARTS
-from ..trainers.digests import known_digest
-from ..trainers.errors import AdapterError, LikenessError
+from ..trainers.digests import content_digest, known_digest
+from ..trainers.errors import AdapterError, BaseModelError, LikenessError
 from ..trainers.places import cache_folder
 from .adapters import apply_adapter, checkpoint_of, with_clip_skip
-from .host import has_model, io, model_names, model_path, output_folder, with_v_prediction
+from .host import (
+    Progress,
+    executing_node,
+    has_model,
+    io,
+    model_names,
+    model_path,
+    output_folder,
+    with_v_prediction,
+)
 from .names import file_fingerprint, listing_fingerprint
 from .rows import BASE
 from .study import study_folder
@@ -29,6 +37,13 @@ from .widgets import known_as
 _MOST = 1e9  # of a score that is shown
 
 KINDS = ("loras", "checkpoints", "diffusers")
+
+OTHER_BASE = "trained on another base"
+WARNING = (
+    "Warning: this adapter was trained on another base model file than the one loaded here. "
+    "Choose the same checkpoint in both nodes."
+)
+_warned: set[str] = set()  # nodes with the warning on them
 
 
 def adapter_names() -> list[str]:
@@ -155,6 +170,7 @@ class LoadAdapter(io.ComfyNode):
     ) -> io.NodeOutput:
         """(MODEL, CLIP, label). Raises AdapterError for a file that does not fit."""
         if adapter == BASE:
+            warn(executing_node(), "base")
             return io.NodeOutput(model, clip, "base")
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)
@@ -164,7 +180,19 @@ class LoadAdapter(io.ComfyNode):
             clip = with_clip_skip(clip, skipped)
         if any(strengths) and trained_prediction(path) == "v_prediction":
             model = with_v_prediction(model)
-        return io.NodeOutput(model, clip, label_of(path, *strengths, checkpoint_of(model)))
+        label = label_of(path, *strengths, checkpoint_of(model))
+        warn(executing_node(), label)
+        return io.NodeOutput(model, clip, label)
+
+
+def warn(node_id: str, label: str) -> None:
+    """Puts a warning on a node whose adapter is of another base, and the label where one was."""
+    if label.endswith(OTHER_BASE):
+        _warned.add(node_id)
+        Progress(node_id).say(WARNING)
+    elif node_id in _warned:
+        _warned.remove(node_id)
+        Progress(node_id).say(label)
 
 
 def adapter_fingerprint(path: Path) -> str:
@@ -186,14 +214,20 @@ def label_of(path: Path, on_model: float, on_clip: float, base: Path | None = No
     info = None if path.is_dir() else read_metadata(path)
     said = [] if info is None else lessons(info)
     if info is not None and said:
-        # Digests that were computed before: a comparison has that of its adapters.
-        known = partial(known_digest, cache=cache_folder(output_folder()))
+        # That of an adapter was computed before for a comparison.
         if SCORES not in info.metadata:
-            means = _means(known(path))
+            means = _means(known_digest(path, cache_folder(output_folder())))
             said += [f"{name} {value:.2f}" for name, value in means.items()]
-        other = info.base and base is not None and known(base) not in (None, info.base)
-        said += ["trained on another base"] if other else []
+        said += [OTHER_BASE] if info.base and _digest(base) not in (None, info.base) else []
     return f"{name}: {', '.join(said)}" if said else name
+
+
+def _digest(base: Path | None) -> str | None:
+    """A checkpoint's digest; that of one which no run has read yet takes seconds, once."""
+    try:
+        return content_digest(base, cache_folder(output_folder())) if base else None
+    except BaseModelError:
+        return None
 
 
 def _means(digest: str | None) -> dict[str, float]:

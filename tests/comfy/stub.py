@@ -65,7 +65,8 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         names = ["comfy", "comfy.lora", "comfy.model_base", "comfy.model_management"]
         names += ["comfy.model_sampling", "comfy.utils", "comfy.cli_args"]
         names += ["comfy_execution", "comfy_execution.graph_utils", "comfy_execution.progress"]
-        names += ["comfy_execution.graph", "folder_paths", "server", "nodes"]
+        names += ["comfy_execution.graph", "comfy_execution.utils"]
+        names += ["folder_paths", "server", "nodes"]
         for name in [*names, "comfy_api", "comfy_api.v0_0_2"]:
             sys.modules[name] = types.ModuleType(name)
             parent, _, leaf = name.rpartition(".")
@@ -82,6 +83,7 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy_execution.graph"].get_input_info = Record
         sys.modules["comfy_execution.progress"].get_progress_state = Record
         sys.modules["comfy_execution.progress"].NodeState = Record
+        sys.modules["comfy_execution.utils"].get_executing_context = lambda: None
         instance = types.SimpleNamespace(client_id=None, send_sync=lambda *_: None)
         sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": instance})
     nowhere = {

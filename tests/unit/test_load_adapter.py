@@ -171,22 +171,43 @@ def test_the_label_says_what_a_training_was(nodes, tmp_path):
     assert label(path, 1, 1) == "anna: full fine-tune, 800 steps"
 
 
-def test_an_adapter_of_another_base_is_told_where_that_is_known(nodes, tmp_path, monkeypatch):
+@pytest.fixture
+def bases(nodes, tmp_path, monkeypatch):
+    """An adapter's base, and another."""
     base, other = (tmp_path / f"{name}.safetensors" for name in ("base", "other"))
     for file in (base, other):
         file.write_bytes(file.stem.encode())
     monkeypatch.setattr(nodes.load_adapter, "output_folder", lambda: tmp_path)
-    cache = cache_folder(tmp_path)
-    recipe = Recipe(base={"digest": content_digest(base, cache)})
+    return base, other
+
+
+def trained_on(base, tmp_path):
+    """A LoRA that says so."""
+    recipe = Recipe(base={"digest": content_digest(base, cache_folder(tmp_path))})
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
-    path = saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
+    return saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
+
+
+def test_a_base_that_no_run_had_read_was_not_told_as_another(nodes, bases, tmp_path):
+    path = trained_on(bases[0], tmp_path)
     label, told = nodes.load_adapter.label_of, "trained on another base"
-    assert told not in label(path, 1, 1, base)
-    assert told not in label(path, 1, 1, other), "its digest is not computed for this"
-    content_digest(other, cache)
-    assert label(path, 1, 1, other).endswith(told)
-    other.write_bytes(b"replaced")
-    assert told not in label(path, 1, 1, other)
+    assert told not in label(path, 1, 1, bases[0])
+    assert label(path, 1, 1, bases[1]).endswith(told)
+    bases[1].unlink()
+    assert told not in label(path, 1, 1, bases[1])
+    assert told not in label(path, 1, 1, None)
+
+
+def test_another_base_than_the_trained_one_was_told_nowhere_on_the_node(
+    nodes, bases, tmp_path, monkeypatch
+):
+    path, said = trained_on(bases[0], tmp_path), []
+    module = nodes.load_adapter
+    say = SimpleNamespace(say=said.append)
+    monkeypatch.setattr(module, "Progress", lambda node_id: say)
+    for base in (bases[0], bases[1], bases[0], bases[0]):
+        module.warn("7", module.label_of(path, 1, 1, base))
+    assert said == [module.WARNING, "a: LoRA of rank 4, 8 steps"], "the warning is taken back once"
 
 
 def scored(mean):

@@ -17,9 +17,9 @@ PADDING, HEADER, FOOT = 20, 50, 40  # inside a group: at its sides, for its titl
 BETWEEN = 60  # groups
 COLOUR = "#3f789e"
 
-# What a node grows by when it first shows a preview, at most, and stays so: 212 on the canvas, 248
-# with Vue nodes.
-GROWTH = {"KSampler": 248}
+# What a node grows by when it first shows a preview (212 on the canvas, 248 with Vue nodes) or a
+# warning, and stays so.
+GROWTH = {"KSampler": 248, "Likeness_LoadAdapter": 62}
 
 Places = dict[Node, tuple[int, int]]
 
