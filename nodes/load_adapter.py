@@ -39,10 +39,7 @@ _MOST = 1e9  # of a score that is shown
 KINDS = ("loras", "checkpoints", "diffusers")
 
 OTHER_BASE = "trained on another base"
-WARNING = (
-    "Warning: this adapter was trained on another base model file than the one loaded here. "
-    "Choose the same checkpoint in both nodes."
-)
+WARNING = "Warning: trained on another base model than the one loaded."  # what a node shows whole
 _warned: set[str] = set()  # nodes with the warning on them
 
 

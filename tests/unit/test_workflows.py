@@ -193,7 +193,7 @@ def test_nothing_lies_on_something_else(name):
     [
         ({"KSampler"}, 248),  # its first preview
         # Rows of Vue nodes are higher; below them are a warning and an error's bar.
-        ({"Likeness_LoadAdapter"}, 36 + 62 + 30),
+        ({"Likeness_LoadAdapter"}, 36 + 64 + 30),
         ({"ControlNetLoader", "Likeness_Score"}, 40),
     ],
 )

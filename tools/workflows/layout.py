@@ -19,7 +19,7 @@ COLOUR = "#3f789e"
 
 # What a node grows by when it first shows a preview (212 on the canvas, 248 with Vue nodes) or a
 # warning, and stays so.
-GROWTH = {"KSampler": 248, "Likeness_LoadAdapter": 62}
+GROWTH = {"KSampler": 248, "Likeness_LoadAdapter": 64}
 
 Places = dict[Node, tuple[int, int]]
 
