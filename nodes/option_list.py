@@ -198,7 +198,7 @@ def _optimizer() -> list[Option]:
         Option(beta("beta1", 0.9), "optimizer", "beta1"),
         Option(beta("beta2", 0.999), "optimizer", "beta2"),
         Option(
-            number("epsilon", 1e-8, 1e-9, 1, 1e-9, "Adam's epsilon.", extra_dict=ADVANCED),
+            number("epsilon", 1e-8, 1e-12, 1, 1e-9, "Adam's epsilon.", extra_dict=ADVANCED),
             "optimizer",
             "epsilon",
         ),
