@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
+def subjects():
+    """Folders of photographs, one a subject; skips where LIKENESS_SUBJECTS names none."""
+    if not os.environ.get("LIKENESS_SUBJECTS"):
+        pytest.skip("LIKENESS_SUBJECTS names no folder of subjects (CONTRIBUTING.md)")
+    return sorted(path for path in Path(os.environ["LIKENESS_SUBJECTS"]).iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="session")
 def comfyui():
     """Skips the tests that need a real ComfyUI where there is none."""
     from likeness.tools.comfyui import NoComfyUI, find_comfyui

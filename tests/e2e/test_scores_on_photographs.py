@@ -1,9 +1,9 @@
 """On real photographs, the same subject's others are more alike than another subject's.
 
-The photographs are those of the DreamBooth paper's data set where a checkout lies beside
-`shared/data/subjects`; LIKENESS_FACES names a folder of further subjects, a folder of portraits
-each. CLIP and DINOv2 come from LIKENESS_CLIP, LIKENESS_CLIP_TEXT and LIKENESS_DINO, the face
-network from its packages. Nothing of them is in the repository, so each test says what it lacks.
+LIKENESS_SUBJECTS and LIKENESS_FACES name folders with a folder of photographs for each subject, the
+latter of portraits. CLIP and DINOv2 come from LIKENESS_CLIP, LIKENESS_CLIP_TEXT and LIKENESS_DINO,
+the face network from its packages. Nothing of them is in the repository, so each test says what it
+lacks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from likeness.comparison.encoders import EncoderFiles, encode_files, find_encode
 from PIL import Image
 
 PHOTOS = {".jpg", ".jpeg", ".png"}
-SUBJECTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "subjects"
 
 
 def given(name):
@@ -37,10 +36,11 @@ def find(key):
     pytest.skip(" ".join(missing))
 
 
-def vectors_of(folder, encoder):
+def vectors_of(name, encoder):
     """Vectors by subject, of the pictures that have one; skips without two subjects of two."""
-    if folder is None or not folder.is_dir():
-        pytest.skip(f"there are no photographs in {folder}")
+    folder = given(name)
+    if folder is None:
+        pytest.skip(f"{name} names no folder of photographs")
     found = {}
     for subject in sorted(path for path in folder.iterdir() if path.is_dir()):
         photos = sorted(path for path in subject.iterdir() if path.suffix in PHOTOS)
@@ -54,10 +54,10 @@ def vectors_of(folder, encoder):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("key", ["clip", "dino", "face"])
-@pytest.mark.parametrize("folder", [SUBJECTS, given("LIKENESS_FACES")], ids=["objects", "faces"])
-def test_photographs_of_one_subject_are_more_alike_than_those_of_two(key, folder):
+@pytest.mark.parametrize("photographs", ["LIKENESS_SUBJECTS", "LIKENESS_FACES"])
+def test_photographs_of_one_subject_are_more_alike_than_those_of_two(key, photographs):
     encoder = find(key)
-    vectors = vectors_of(folder, encoder)
+    vectors = vectors_of(photographs, encoder)
     for name, mine in vectors.items():
         if len(mine) < 2:
             continue

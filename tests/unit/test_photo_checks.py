@@ -11,7 +11,6 @@ from likeness.trainers.subject import load_pixels, read_subject
 from PIL import Image, ImageEnhance, ImageFilter
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL = ROOT.parent / "shared" / "data" / "subjects" / "dog"
 
 
 def scene(seed):
@@ -55,9 +54,8 @@ def test_a_picture_stored_again_is_a_twin(change):
     assert twin_of([difference_hash(one) for one in pictures]) == [None, None, 0, None, 1]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no photographs in {REAL}")
-def test_good_photographs_of_one_subject_are_neither_blurred_nor_twins():
-    photos = read_subject(REAL, Subject(resolution=256)).photos
+def test_good_photographs_of_one_subject_are_neither_blurred_nor_twins(subjects):
+    photos = read_subject(subjects[0], Subject(resolution=256)).photos
     pixels = [load_pixels(photo) for photo in photos]
     assert min(map(sharpness, pixels)) > 2 * BLURRED
     assert twin_of([difference_hash(one) for one in pixels]) == [None] * len(photos)
