@@ -87,6 +87,7 @@ test("another token is looked for in the photographs that were read", () => {
   assert.match(note, /lacks the token sks/);
   assert.equal(photos[0].missing, null);
   assert.deepEqual(checkWords(photos, undefined, undefined), []);
+  assert.deepEqual(checkWords([photos[0]], "sks", "a man"), [], "no photograph has the prompt");
 });
 
 test("a prompt with a place for the caption may name the subject itself", () => {

@@ -32,6 +32,11 @@ test("a run from its start to its end", () => {
   );
 });
 
+test("one slow step changes the time left by a tenth", () => {
+  const run = runOf(step(1), step(2), step(3, { seconds: 12 }));
+  assert.equal(Math.round(secondsLeft(run)), 17 * 3);
+});
+
 test("the time left is of the class images while they are drawn", () => {
   const drawn = (done, time) => ({
     ...event("stage", { name: "class images", done, total: 200 }),
@@ -229,4 +234,33 @@ test("a stopped run that goes on has neither the time nor the file of before", (
     event("stage", { name: "load", done: 0, total: 0 }),
   );
   assert.deepEqual([run.status, run.saved, run.seconds], ["running", null, null]);
+});
+
+test("a resumed run loses the validation losses that came after its checkpoint", () => {
+  const validation = (number) => event("validation", { step: number, loss: 0.5 });
+  const run = runOf(step(1), validation(1), step(10), validation(10), step(2));
+  assert.deepEqual(
+    run.validation.map((one) => one.step),
+    [1],
+  );
+});
+
+test("an error of the server leaves a run as it was", async () => {
+  const { fetchApi } = server([500]);
+  const reader = new RunReader("x", fetchApi, () => {});
+  await reader.read();
+  assert.equal(reader.state.status, "starting");
+  reader.stop();
+});
+
+test("what ends while it is read is read to its end", async () => {
+  const silent = { events: [], next: 0, working: true };
+  const last = { events: [event("finished", { seconds: 3 })], next: 50, working: false };
+  const blocks = [silent, last, { events: [], next: 50, working: false }];
+  const { fetchApi } = server(blocks);
+  const reader = new RunReader("x", fetchApi, () => {});
+  const first = reader.read();
+  reader.end();
+  await first;
+  assert.equal(reader.state.status, "finished");
 });

@@ -26,6 +26,8 @@ test("a million steps take bounded memory and keep their mean", () => {
   const mean = series.points.reduce((sum, point) => sum + point.loss * point.count, 0) / all;
   assert.ok(Math.abs(mean - (all + 1) / 2) < 1e-3);
   assert.equal(series.points.at(-1).step, all);
+  const counts = new Set(series.points.slice(0, -1).map((point) => point.count));
+  assert.equal(counts.size, 1, "each point is of as many steps");
   assert.deepEqual(
     steps(series),
     [...steps(series)].sort((a, b) => a - b),
