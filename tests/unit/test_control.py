@@ -46,8 +46,10 @@ def check(tmp_path):
             raise LikenessError(f"no {kind} {name}")
         return tmp_path / name
 
-    def run(base, *controls):
+    def run(base, *controls, second=None):
         nodes = {"1": node("CheckpointLoaderSimple", ckpt_name=base), "2": node("Other", x=1)}
+        if second is not None:
+            nodes["3"] = node("CheckpointLoaderSimple", ckpt_name=second)
         nodes |= {
             f"c{number}": node("ControlNetLoader", control_net_name=name)
             for number, name in enumerate(controls)
@@ -85,3 +87,4 @@ def test_what_fits_or_cannot_be_told_is_left_to_core(check, control):
     check("sd15.safetensors", control)
     check("x.ckpt", "pose-xl.safetensors")
     check(["7", 0], "pose-xl.safetensors")
+    check("sd15.safetensors", control, "pose-xl.safetensors", second="xl.safetensors")

@@ -239,8 +239,10 @@ def test_options_reach_the_recipe(nodes):
 
 
 def test_previews_show_the_subject_if_nothing_else_is_asked(nodes):
-    recipe = recipe_of(nodes, nodes.train_lora.TrainLoRA, Subject(), None, preview_every=9)
-    assert recipe.previews.prompts == (Subject().prompt,)
+    subject = Subject(resolution=256)
+    recipe = recipe_of(nodes, nodes.train_lora.TrainLoRA, subject, None, preview_every=9)
+    assert recipe.previews.prompts == (subject.prompt,)
+    assert (recipe.previews.width, recipe.previews.height) == (256, 256)
 
 
 def test_wrong_values_are_named(nodes):
@@ -381,23 +383,42 @@ def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, resu
     assert "Train on" in kept and "attempt" not in kept
 
 
-def test_what_a_stopped_run_gave_is_kept_and_a_deleted_adapter_is_not(
-    nodes, result, monkeypatch, tmp_path
-):
+@pytest.fixture
+def trains(nodes, result, monkeypatch, tmp_path):
+    """Runs a train node's training, which only gives `result`; returns what it was asked for."""
     (tmp_path / "base.safetensors").write_bytes(b"12")
     training, silent = nodes.training, lambda *_: None
     follower = SimpleNamespace(show=silent, begin=silent, pin=silent, end=silent)
-    for name in ("output_folder", "tokenizer_folder", "training_device", "Progress"):
+    for name in ("output_folder", "tokenizer_folder", "Progress"):
         monkeypatch.setattr(training.host, name, silent)
+    monkeypatch.setattr(training.host, "training_device", lambda: "cpu")
     monkeypatch.setattr(training.host, "model_path", lambda kind, name: tmp_path / name)
     monkeypatch.setattr(training.Places, "below", lambda *_, **__: None)
     monkeypatch.setattr(training, "Follower", lambda *_: follower)
 
-    def asked_after(**given):
-        """What tells ComfyUI whether to run the node again, after a run."""
-        monkeypatch.setattr(training, "train", lambda *_, **__: replace(result, **given))
+    def run(**given):
+        asked = {"follower": follower}
+        train = lambda *_, **how: asked.update(how) or replace(result, **given)  # noqa: E731
+        monkeypatch.setattr(training, "train", train)
         source, hidden = SimpleNamespace(folder=tmp_path), SimpleNamespace(unique_id="1")
         training.run(Recipe(), "base.safetensors", source, None, hidden)
+        return SimpleNamespace(**asked)
+
+    return run
+
+
+def test_a_training_heeds_cancel_makes_room_and_uses_comfyuis_device(nodes, trains):
+    asked = trains()
+    assert asked.interrupted is nodes.training.host.interrupted
+    assert asked.before_start is asked.follower.begin, "which frees ComfyUI's models"
+    assert asked.device == "cpu"
+    assert asked.keep_stopped, "what Stop and Save left is given on"
+
+
+def test_what_a_stopped_run_gave_is_kept_and_a_deleted_adapter_is_not(nodes, result, trains):
+    def asked_after(**given):
+        """What tells ComfyUI whether to run the node again, after a run."""
+        trains(**given)
         return nodes.train_lora.TrainLoRA.fingerprint_inputs(base_model="base.safetensors")
 
     result.adapter.parent.mkdir(exist_ok=True)
@@ -492,10 +513,23 @@ def test_strength_zero_is_the_base_itself(nodes, checkpoint):
     assert added == []
 
 
-def test_a_fine_tune_behind_other_patches_is_refused(nodes, checkpoint):
+@pytest.mark.parametrize("on", [0, 1])
+def test_a_fine_tune_behind_other_patches_is_refused(nodes, checkpoint, on):
+    targets = [Target(), Target()]
+    targets[on] = Target(patches=("earlier",))
     with pytest.raises(AdapterError, match="the LoRAs after it"):
-        model = Target(patches=("earlier",))
-        nodes.adapters.apply_adapter(model, Target(), checkpoint[0], (1.0, 0.0))
+        nodes.adapters.apply_adapter(*targets, checkpoint[0], (1.0, 0.0))
+
+
+def test_a_lora_has_its_own_strength_on_model_and_text_encoder(nodes, monkeypatch, tmp_path):
+    adapters, added = nodes.adapters, []
+    for name in ("is_full_fine_tune", "load_adapter", "check_lora"):
+        monkeypatch.setattr(adapters, name, lambda *_: {})
+    for name in ("lora_modules", "model_shapes", "clip_shapes", "lora_patches"):
+        monkeypatch.setattr(adapters.host, name, lambda *_: {})
+    monkeypatch.setattr(adapters.host, "patched", lambda *what: added.append(what))
+    adapters.apply_adapter("model", "clip", tmp_path, (0.75, 0.5))
+    assert added == [("model", {}, 0.75), ("clip", {}, 0.5)]
 
 
 def test_no_adapter_is_the_base_itself(nodes):

@@ -560,6 +560,9 @@ def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_pa
     with pytest.raises(ComparisonError, match="cannot be written"):
         writer.wait()
     writer.wait()
+    writer.write(tmp_path / "file" / "x.png", Image.new("RGB", (4, 4)))
+    with pytest.raises(ComparisonError, match="cannot be written"):
+        writer.write(tmp_path / "new" / "4.png", Image.new("RGB", (4, 4)))
 
 
 def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch, tmp_path):
@@ -614,8 +617,10 @@ def test_two_contact_sheets_of_one_name_are_refused(nodes):
         return {"class_type": "Likeness_ContactSheet", "inputs": {"name": name}}
 
     prompt = {"7": sheet("study"), "12:7": sheet("Study"), "8": sheet(["3", 0])}
+    node = nodes.contact_sheet.ContactSheet
+    node.hidden = SimpleNamespace(prompt=prompt, unique_id="7")
     with pytest.raises(ComparisonError, match="Two Contact Sheets are called 'study'"):
-        nodes.contact_sheet.check_alone(prompt, "7", "study")
+        node.execute(None, None, "study", "png", "")
     prompt["12:7"] = sheet("other")
     nodes.contact_sheet.check_alone(prompt, "7", "study")
 
@@ -631,3 +636,55 @@ def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypa
     assert len(some) == 2, "the others may be there by now"
     after = mark(name="study", redraw="")
     assert after != before and mark(name="study", redraw="") == after
+    monkeypatch.setattr(nodes.contact_sheet, "files_gone", lambda name: name == "study")
+    assert mark(name="study", redraw="") != after, "a deleted file is drawn again"
+
+
+@pytest.fixture
+def sheet(nodes, monkeypatch):
+    """A Contact Sheet over two rows of two prompts: its job, its graph, and its hidden inputs."""
+    value, _ = run_matrix(nodes)
+    value = nodes.matrix.CellMatrix(value.plan, value.adapters, "m")
+    silent = SimpleNamespace(say=lambda text: None)
+    monkeypatch.setattr(nodes.contact_sheet, "Progress", lambda node_id: silent)
+    cell = {"prompt": ["m", nodes.matrix.PROMPT], "adapter": ["m", nodes.matrix.ADAPTER]}
+    graph = {"m": {"class_type": "Likeness_Matrix", "inputs": {}}}
+    graph["d"] = {"class_type": "Draw", "inputs": cell}
+    hidden = SimpleNamespace(
+        dynprompt=SimpleNamespace(get_node=graph.__getitem__), prompt=graph, unique_id="s",
+        extra_pnginfo={"workflow": {"id": "w"}},
+    )  # fmt: skip
+
+    def job(redraw="", draw_only="", output=0, matrix=value):
+        given = hidden, ["d", output], matrix, "study", "png", redraw, draw_only
+        return nodes.contact_sheet.make_job(*given)
+
+    return SimpleNamespace(job=job, cell=cell, graph=graph)
+
+
+def test_what_is_missing_or_asked_for_is_drawn(sheet):
+    first = sheet.job()
+    assert first.missing == (0, 1, 2, 3) and len({*first.files}) == 4
+    for path in first.files[:3]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert sheet.job().missing == (3,)
+    assert sheet.job(redraw="base / a").missing == (0, 3)
+    assert [sheet.job(draw_only=row).missing for row in ("base", "one")] == [(), (3,)]
+    assert [sheet.job(draw_only=row).left_out for row in ("base", "one")] == [1, 0]
+    assert not {*sheet.job(output=1).files} & {*first.files}, "of another picture of that node"
+
+
+def test_the_sheet_carries_no_workflow_where_comfyui_may_not_write_it(sheet, nodes, monkeypatch):
+    assert sheet.job().text["workflow"] == {"id": "w"}
+    monkeypatch.setattr(nodes.contact_sheet, "with_metadata", lambda: False)
+    assert sheet.job().text == {}
+
+
+def test_a_rows_strength_that_the_cells_nodes_do_not_use_is_said(sheet, nodes):
+    half, _ = run_matrix(nodes, adapters="half = one.safetensors @ 0.5")
+    half = nodes.matrix.CellMatrix(half.plan, half.adapters, "m")
+    with pytest.raises(ComparisonError, match="nothing uses it"):
+        sheet.job(matrix=half)
+    sheet.cell["strength"] = ["m", nodes.matrix.ADAPTER_STRENGTH]
+    assert sheet.job(matrix=half).missing == (0, 1)

@@ -89,20 +89,25 @@ def study(tmp_path):
     return write_study(tmp_path / "output", "mine", the_plan, pictures, "png", {})[0]
 
 
+@pytest.fixture
+def source(tmp_path):
+    """What the Subject node gives, with two photographs."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for red in (30, 50):
+        Image.new("RGB", (80, 80), (red, 0, 0)).save(photos / f"{red}.png")
+    return SimpleNamespace(spec=Subject(), folder=photos)
+
+
 def run(node, study, **inputs):
     choices = {"clip_image": "auto", "clip_text": "auto", "dinov2": "auto", "face": False}
     return node.Score.execute(study=study, **{**choices, **inputs})
 
 
 def test_scores_report_and_sheet_are_written_beside_the_comparison(
-    node, study, tmp_path, monkeypatch
+    node, study, source, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for red in (30, 50):
-        Image.new("RGB", (80, 80), (red, 0, 0)).save(photos / f"{red}.png")
-    source = SimpleNamespace(spec=Subject(), folder=photos)
     output = run(node, study, subject=source)
     sheet, table, report = output.args
     assert sheet.ndim == 4 and sheet.shape[0] == 1 and 0 <= sheet.min() < sheet.max() <= 1
@@ -117,6 +122,17 @@ def test_scores_report_and_sheet_are_written_beside_the_comparison(
     (image,) = output.ui["images"]
     assert (tmp_path / "output" / image["subfolder"] / image["filename"]).is_file()
     assert any("Scoring with red" in line for line in node.said)
+
+
+def test_a_sheet_with_other_scores_has_another_name_for_the_browser_keeps_files_by_name(
+    node, study, source, monkeypatch
+):
+    names = []
+    for judges in ([], [lambda picture: Red()]):
+        monkeypatch.setattr(node, "judges", lambda judges=judges: judges)
+        (image,) = run(node, study, subject=source).ui["images"]
+        names.append(image["filename"])
+    assert names[0] != names[1]
 
 
 def test_without_any_encoder_there_is_a_report_and_no_number(node, study, monkeypatch):
