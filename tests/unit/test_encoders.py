@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from likeness.comparison.encoders import (
     find_encoders,
 )
 from likeness.comparison.errors import ComparisonError
+from likeness.comparison.face import Face
 from likeness.comparison.matrix import Picture
 from likeness.demo.random_model import write_small_tokenizer
 from PIL import Image
@@ -73,7 +75,7 @@ def test_clip_of_a_folder_is_that_of_transformers(clip_folder):
     assert isinstance(clip, PromptEncoder)
     whole = CLIPModel.from_pretrained(clip_folder)
     shown = torch.stack([clip.images.preprocessing(picture) for picture in pictures()])
-    texts = ["a man", "a photo of an umbrella", "a man"]
+    texts = ["a photo of an umbrella", "a man", "a photo of an umbrella"]
     ids = clip.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
         expected = whole(input_ids=ids, pixel_values=shown)
@@ -334,3 +336,17 @@ def test_a_weights_file_beside_a_config_of_others_is_itself(tmp_path):
         (tmp_path / name).write_text("{}")
     assert place_of(tmp_path / "model.safetensors") == tmp_path
     assert place_of(tmp_path / "clip_vision_l.safetensors").name == "clip_vision_l.safetensors"
+
+
+def test_the_largest_face_counts_and_faces_far_apart_are_less_alike():
+    def detector(pixels, enlarged):
+        areas = {255: (9, 50), 0: ()}[int(pixels[0, 0, 0])]
+        return [SimpleNamespace(area=lambda area=area: area) for area in areas]
+
+    network = SimpleNamespace(compute_face_descriptor=lambda pixels, face: [face.area()] * 128)
+    encoder = Face(detector, lambda pixels, face: face, network, "d" * 64)
+    seen = encoder.encode([Image.new("RGB", (8, 8), colour) for colour in ("white", "black")])
+    assert (seen[0] == 50).all() and np.isnan(seen[1]).all()
+    a, b = np.zeros((1, 128), np.float32), np.zeros((2, 128), np.float32)
+    b[1, 0] = 0.6
+    assert encoder.likeness(a, b)[0] == pytest.approx([1.0, 0.4])

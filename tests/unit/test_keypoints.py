@@ -60,7 +60,7 @@ def test_written_frames_have_the_lists_that_readers_reshape():
 
 def test_joints_of_low_score_are_missing():
     points = joints()
-    points[2], points[5] = 0.0, 0.29
+    points[2], points[5], points[8] = 0.0, 0.29, 0.3
     (pose,) = poses_of_keypoints(frame(points))
     assert [index for index, p in enumerate(pose.people[0]) if p is None] == [0, 1]
 

@@ -59,6 +59,8 @@ def test_noise_and_pose_are_the_same_down_a_column():
         assert len({cell.seed for cell in cells}) == 1
         assert len({cell.pose for cell in cells if cell.with_pose}) == 1
         assert [cell.with_pose for cell in cells] == [False, True, False, True]
+    posed = [cell.pose for cell in made.cells() if cell.with_pose]
+    assert posed[0::2] != posed[1::2], "draws of a prompt have poses of their own"
 
 
 def test_more_draws_of_a_prompt_have_seeds_and_files_of_their_own():

@@ -256,3 +256,9 @@ def test_a_bound_plan_on_disk_is_read_again(tmp_path):
     made = find_plan("study").matrix({})
     (tmp_path / "plan.json").write_text(made.to_json(), encoding="utf-8")
     assert read_plan(tmp_path / "plan.json") == made
+
+
+def test_a_row_keeps_its_two_strengths_apart():
+    row = {"name": "r", "adapter": "r.safetensors", "strength_unet": 0.5, "strength_text": 0.25}
+    (variant,) = plan(row).matrix({"r": "a" * 64}).variants
+    assert (variant.strength_unet, variant.strength_text) == (0.5, 0.25)

@@ -101,3 +101,14 @@ def test_a_controlnet_on_a_cpu_has_matrix_products_too(base, tmp_path):
     unet = sample.load_with_adapter(base[0], None).unet
     ControlNetModel.from_unet(unet).save_pretrained(tmp_path)
     assert products(load_controlnet(tmp_path, unet)) > 0
+
+
+@pytest.mark.parametrize(("text", "given"), [(0.25, (0.5, 0.25)), (None, (0.5, 0.5))])
+def test_a_lora_has_its_own_strength_on_unet_and_text_encoder(
+    base, learned, monkeypatch, text, given
+):
+    strengths = []
+    monkeypatch.setattr(lora, "apply", lambda *what: strengths.append(what[3:]))
+    path = learned("epsilon")
+    sample.load_with_adapter(base[0], path, strength=0.5, strength_text=text)
+    assert strengths == [given]

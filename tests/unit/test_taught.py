@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import torch
 from likeness.comparison import taught
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
+from likeness.trainers.adapter import save_adapter
+from likeness.trainers.adapter_metadata import metadata_for
 from likeness.trainers.digests import content_digest
+from likeness.trainers.recipe import Recipe
 from likeness.trainers.runs import RunFolder
 
 
@@ -26,3 +30,15 @@ def test_adapters_are_known_by_digests_of_when_they_were_drawn(tmp_path, monkeyp
     assert [one.adapter for one in found] == [whole, drawn, None]
     assert [one.result for one in found] == [result, None, None]
     assert found[1].info == drawn.name
+
+
+def test_a_file_saved_on_the_way_has_not_the_losses_of_the_whole_run(tmp_path, monkeypatch):
+    recipe, result = Recipe(), SimpleNamespace(recipe=Recipe(), steps=800)
+    monkeypatch.setattr(RunFolder, "result", lambda self: result)
+    found = []
+    for steps in (400, 800):
+        file = tmp_path / f"{steps}.safetensors"
+        save_adapter(file, {"x": torch.zeros(1)}, metadata_for(recipe, steps=steps, losses=[0.5]))
+        found.append(taught.taught_by("r", file, tmp_path))
+    assert [one.result for one in found] == [None, result]
+    assert [one.recipe for one in found] == [recipe, recipe], "the file has it too"
