@@ -191,20 +191,29 @@ def test_each_setting_of_the_previews_changes_the_picture(run):
         "guidance": {"guidance": 2.0},
         "seed": {"seed": 1},
         "size": {"width": 72, "height": 80},
+        "filled": {"prompts": ["a {class}"]},
+        "v": {},
     }
     drawn = {}
     for attempt, (name, change) in enumerate(changes.items()):
-        result, _ = run(steps=1, attempt=attempt, prior=None, previews={**small, **change})
+        base = {"prediction": "v_prediction" if name == "v" else "auto"}
+        parts = {"prior": None, "base": base, "previews": {**small, **change}}
+        result, _ = run(steps=1, attempt=attempt, **parts)
         with Image.open(result.folder / "samples" / "step-000000-0.png") as picture:
             drawn[name] = picture.size, picture.tobytes()
+    assert drawn.pop("filled") == drawn["plain"]
     assert len(set(drawn.values())) == len(drawn)
     assert drawn["size"][0] == (72, 80)
 
 
-def test_validation_losses_are_of_what_is_learned_so_far(run):
-    _, events = run(steps=4, subject={"holdout": 1}, validate_every=2)
-    losses = [data["loss"] for kind, data in events if kind == "validation"]
-    assert len(losses) == 2 and losses[0] != losses[1]
+def test_validation_losses_are_of_what_would_be_saved_so_far(run):
+    def validated(**parts):
+        _, events = run(steps=4, subject={"holdout": 1}, validate_every=2, **parts)
+        return [data["loss"] for kind, data in events if kind == "validation"]
+
+    plain, averaged = validated(), validated(objective={"ema_decay": 0.5})
+    assert len(plain) == 2 and plain[0] != plain[1]
+    assert averaged[1] != plain[1]
 
 
 def test_flips_show_some_of_the_photographs_mirrored(run):

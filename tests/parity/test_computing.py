@@ -263,6 +263,15 @@ def test_a_run_goes_on_in_its_tier(places, monkeypatch):
     assert json.loads((result.folder / "tier.json").read_text())["tier"] == "checkpointing"
 
 
+def test_a_run_goes_on_in_the_tier_of_the_one_that_it_continues(places):
+    """Its state may fit no other tier's optimizer."""
+    short = recipe("lora", name="short", schedule={"steps": 1})
+    prepare(short, places).tier_file.write_text('{"version": 1, "tier": "checkpointing"}')
+    digest = trained(short, places).recipe.digest()
+    result = trained(short.changed(schedule={"steps": 2}, continues=digest), places)
+    assert json.loads((result.folder / "tier.json").read_text())["tier"] == "checkpointing"
+
+
 def test_only_as_many_checkpoints_stay_as_asked_though_each_step_is_saved(places):
     folder, kept = prepare(recipe("lora", saving={"every": 1}, schedule={"steps": 8}), places), []
 

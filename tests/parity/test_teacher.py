@@ -48,6 +48,14 @@ def test_what_has_learned_nothing_predicts_what_the_base_predicts(places, kind):
     assert not (places.cache / "class_images").exists()
 
 
+def test_the_teacher_is_asked_with_the_prompt_that_the_model_is_asked_with(places):
+    """A model that learns next to nothing predicts what the base does, of each class prompt."""
+    still, prompts = {"learning_rate": 1e-12}, {"prompt": "a photo of man\na man\nman"}
+    few = {"batch": 2, "steps": 6}
+    _, prior = trained(recipe("lora", prior=prompts, optimizer=still, schedule=few), places)
+    assert prior == pytest.approx([0] * 6, abs=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["lora", "dreambooth"])
 def test_the_teacher_holds_the_model_back(places, kind):
     """With a large weight the model moves away from the base's predictions less."""
@@ -73,6 +81,20 @@ def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
     monkeypatch.undo()
     resumed, _ = trained(again, places)
     assert resumed.losses == unbroken.losses
+
+
+def test_the_teacher_of_a_lora_is_the_base_whatever_the_lora_has_learned(places):
+    base, other = load_base(places.base), load_base(places.base)
+    ids = torch.zeros(1, 77, dtype=torch.int64)
+    taught = teacher_of(recipe("lora"), base, ids, torch.float32)
+    attach(base.unet, None, LoRA(rank=2), seed=0)
+    noisy, timestep = torch.randn(1, 4, 8, 8), torch.tensor([3])
+    with torch.no_grad():
+        for parameter in trainable(base.unet, None).values():
+            parameter.add_(0.1)
+        wanted = other.unet(noisy, timestep, taught.embeddings).sample
+        assert not torch.equal(base.unet(noisy, timestep, taught.embeddings).sample, wanted)
+    assert torch.equal(taught.predict(noisy, timestep, torch.tensor([0])), wanted)
 
 
 class Fp32(TorchDispatchMode):

@@ -130,6 +130,8 @@ def test_metadata_says_what_other_programs_ask() -> None:
     assert found["ss_network_dim"] == "4"
     assert found["ss_network_alpha"] == "2.0"
     assert found["ss_base_model_version"] == "sd_v1"
+    skips = RECIPE.changed(text_encoder={"clip_skip": 2})
+    assert [metadata(one)["ss_clip_skip"] for one in (RECIPE, skips)] == ["1", "2"]
     assert found["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert found["modelspec.trigger_phrase"] == "sks man"
     assert found["likeness.loss"] == "0.15"  # the last tenth

@@ -234,6 +234,15 @@ def test_a_run_begun_without_a_scaler_goes_on_with_one(tmp_path):
     assert checkpoint.load(folder, scaled, DIGEST)[0] == 1
 
 
+def test_a_run_in_fp16_goes_on_with_the_scale_that_it_had(tmp_path):
+    saved, resumed = state(average=False), state(average=False)
+    for one, scale in ((saved, 8.0), (resumed, 65536.0)):
+        one.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    folder = checkpoint.save(tmp_path, 1, saved, DIGEST, [], keep=1)
+    checkpoint.load(folder, resumed, DIGEST)
+    assert resumed.scaler.get_scale() == 8.0
+
+
 def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch):
     folder = checkpoint.save(tmp_path, 3, state(), "d" * 64, losses=[])
 

@@ -36,8 +36,9 @@ def encoded(monkeypatch):
     return rows
 
 
-def frozen(run, ids=IDS):
-    prompts = step.Prompts(ids, 1, nn.Linear(1, 1), kept_embeddings(run, nn.Linear(1, 1), ids))
+def frozen(run, ids=IDS, dtype=torch.float32):
+    encoder = nn.Linear(1, 1, dtype=dtype)
+    prompts = step.Prompts(ids, 1, encoder, kept_embeddings(run, encoder, ids))
     prompts.freeze()
     return prompts.embeddings
 
@@ -48,7 +49,7 @@ def test_a_later_run_does_not_encode_them_again_and_has_the_same(run, encoded):
     assert torch.equal(frozen(run), first) and len(encoded) == 2
 
 
-@pytest.mark.parametrize("other", ["base", "clip_skip", "precision", "ids"])
+@pytest.mark.parametrize("other", ["base", "clip_skip", "precision", "ids", "dtype"])
 def test_those_of_something_else_are_not_taken(run, encoded, other):
     frozen(run)
     if other == "precision":
@@ -57,7 +58,8 @@ def test_those_of_something_else_are_not_taken(run, encoded, other):
         run.recipe = run.recipe.changed(base={"digest": "b" * 64})
     elif other == "clip_skip":
         run.recipe = run.recipe.changed(text_encoder={"clip_skip": 2})
-    frozen(run, IDS + 1 if other == "ids" else IDS)
+    dtype = torch.float16 if other == "dtype" else torch.float32
+    frozen(run, IDS + 1 if other == "ids" else IDS, dtype)
     assert len(encoded) == 4
 
 

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
-from likeness.trainers.in_backward import only
+from likeness.trainers import in_backward
+from likeness.trainers.in_backward import UpdateInBackward, only
 
 
 @pytest.fixture
@@ -26,3 +29,24 @@ def test_an_error_gives_the_optimizer_its_parameters_back(optimizer):
     with pytest.raises(RuntimeError), only(optimizer, group, group["params"][0]):
         raise RuntimeError
     assert [len(one["params"]) for one in optimizer.param_groups] == [2, 1]
+
+
+@pytest.mark.parametrize("clip", [0.5, 100.0, None])
+def test_gradients_are_clipped_as_pytorch_clips_them_and_never_enlarged(monkeypatch, clip):
+    def moved(update):
+        first, second = weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+        update(weights, torch.optim.SGD(weights, lr=1.0), 3 * first.sum() + 4 * second.sum())
+        return torch.cat(weights).detach()
+
+    def usual(weights, optimizer, loss):
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(weights, clip)
+        optimizer.step()
+
+    def in_the_backward_pass(weights, optimizer, loss):
+        monkeypatch.setattr(in_backward, "losses_of", lambda *_: loss[None])
+        update = UpdateInBackward(None, optimizer, clip)
+        update(SimpleNamespace(weights=torch.ones(1), priors=0))
+
+    assert torch.allclose(moved(in_the_backward_pass), moved(usual))

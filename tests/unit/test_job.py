@@ -73,6 +73,19 @@ def test_waiting_threads_of_a_run_soon_sleep(tmp_path, monkeypatch, set_by_the_u
     assert run.folder.log.read_text().split() == given
 
 
+@pytest.mark.parametrize(("device", "seen"), [("auto", "all"), ("cpu", "")])
+def test_a_run_asks_no_network_and_may_be_kept_from_the_gpu(tmp_path, monkeypatch, device, seen):
+    names = ("HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES")
+    tell = f"import json, os; print(json.dumps([os.environ.get(name) for name in {names}]))"
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
+    run = job.Job(RunFolder(tmp_path), device=device)
+    run._process.wait(60)
+    run.end()
+    assert json.loads(run.folder.log.read_text()) == ["1", seen]
+
+
 @pytest.mark.parametrize(("alone", "flags"), [(True, ["-s"]), (False, [])])
 def test_a_run_sees_no_packages_that_comfyui_does_not(monkeypatch, alone, flags):
     """The portable build starts with -s: another torch may lie in the user's own packages."""

@@ -269,13 +269,15 @@ def test_100_000_cached_pictures_are_not_100_000_mapped_files(kl, tmp_path):
     assert latents.mean.untyped_storage().filename is None
 
 
-def test_wrong_numbers_of_the_vae_were_kept_for_all_later_runs(tmp_path):
+@pytest.mark.parametrize("numbers", [(float("nan"), 1.0), (0.0, float("inf"))])
+def test_wrong_numbers_of_the_vae_were_kept_for_all_later_runs(tmp_path, numbers):
     class Broken(torch.nn.Module):
         config = SimpleNamespace(scaling_factor=1.0)
         dtype = torch.float32
 
         def encode(self, images):
-            return SimpleNamespace(latents=torch.full((len(images), 4, 8, 8), float("nan")))
+            mean, std = (torch.full((len(images), 4, 8, 8), number) for number in numbers)
+            return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=std))
 
     item = SimpleNamespace(key="a", pixels=lambda: np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(RunFailed, match="not finite"):

@@ -1,5 +1,6 @@
 """What a run shows and leaves on its way, and when."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +73,22 @@ def test_previews_for_which_there_is_no_memory_end_no_run(run, monkeypatch):
     monkeypatch.setattr(looks, "preview", lambda *_: [][0])
     with pytest.raises(IndexError):
         looks.previews(run, None, 4)
+
+
+@pytest.mark.parametrize("average", [None, "mean"])
+def test_a_validation_of_averaged_weights_asks_their_text_encoder_anew(monkeypatch, average):
+    """The prompts that a frozen text encoder gave are not those of its running mean."""
+    asked, nothing = [], nullcontext()
+    training = SimpleNamespace(
+        learner=SimpleNamespace(device=None, evaluating=lambda anew: asked.append(anew) or nothing),
+        state=SimpleNamespace(average=average), material=None,
+    )  # fmt: skip
+    monkeypatch.setattr(looks, "averaged", lambda state: nullcontext())
+    monkeypatch.setattr(looks, "validation_samples", lambda *_: [0])
+    monkeypatch.setattr(looks, "stacked", lambda *_: None)
+    monkeypatch.setattr(looks, "losses_of", lambda *_: torch.ones(1))
+    looks.validate(SimpleNamespace(recipe=None, emit=lambda *_, **__: None), training, 4)
+    assert asked == [average is not None]
 
 
 def test_what_is_away_from_the_device_is_there_for_previews_alone():

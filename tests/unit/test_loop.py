@@ -27,6 +27,19 @@ def test_a_text_encoder_that_nothing_asks_any_more_leaves_the_device(changes, mo
     assert places == moved
 
 
+def test_a_run_takes_no_state_of_more_steps_than_its_own(tmp_path, monkeypatch):
+    """The run that it continues went on meanwhile."""
+    taken = []
+    monkeypatch.setattr(loop, "earlier_runs", lambda recipe, places: [])
+    monkeypatch.setattr(loop.checkpoint, "found", lambda folder: [100, 900])
+    monkeypatch.setattr(loop.checkpoint, "load", lambda path, *_: taken.append(path) or (100, []))
+    recipe, folder = preset("lora-r4").changed(schedule={"steps": 800}), SimpleNamespace()
+    folder.checkpoints = tmp_path
+    run = SimpleNamespace(recipe=recipe, folder=folder, places=None, emit=lambda *_, **__: None)
+    assert loop.resume(run, None) == 100
+    assert [path.name for path in taken] == ["step-000100"]
+
+
 def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, monkeypatch):
     def load(path, state, digest):
         raise CheckpointError(f"{path.name} is damaged.")

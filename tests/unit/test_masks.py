@@ -144,6 +144,7 @@ def test_in_a_run_with_masks_a_photograph_without_one_counts_whole(folder):
     (photo,) = read_subject(folder, spec("file")).photos
     expected = torch.tensor(0.2 + 0.8 * HALF, dtype=torch.float32)
     assert torch.allclose(loss_weights(recipe, photo), expected)
+    assert torch.allclose(loss_weights(recipe, photo, flip=True), expected.flip(1))
 
 
 def test_an_opaque_picture_with_an_alpha_channel_is_no_cut_out(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,12 @@ def test_each_setting_of_the_prior_changes_its_images(base, tmp_path, changed):
         draw_class_images(base, prior, prompts, tmp_path / name, device=CPU, size=SIZE)
     plain, other = images(tmp_path / "plain", 1), images(tmp_path / "changed", 1)
     assert not np.array_equal(plain[0], other[0])
+
+
+def test_class_images_of_a_base_that_predicts_v_are_drawn_so(base, tmp_path):
+    draw(base, tmp_path / "epsilon", 1)
+    draw(replace(base, prediction="v_prediction"), tmp_path / "v", 1)
+    assert not np.array_equal(*images(tmp_path / "epsilon", 1), *images(tmp_path / "v", 1))
 
 
 def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monkeypatch):
@@ -320,6 +327,15 @@ def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base
     assert [image_path(folder, index).read_bytes() for index in range(6)] == drawn
     assert image_path(folder, 4).stat().st_mtime_ns == kept
     assert notes == [f"Damaged class images in {folder}, which are drawn again: 1."]
+
+
+def test_class_images_are_drawn_with_the_recipes_clip_skip(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(material, "draw_class_images", lambda *_, **named: given.update(named))
+    run, _, _ = run_of_six(tmp_path)
+    run.recipe = run.recipe.changed(text_encoder={"clip_skip": 2})
+    material.draw_missing_class_images(run, None)
+    assert given["clip_skip"] == 2
 
 
 def test_of_several_processes_one_removes_what_is_damaged_before_the_others_look(base, tmp_path):

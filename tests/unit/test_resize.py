@@ -97,6 +97,13 @@ def test_a_file_is_resized_from_the_terminal(saved: Path, capsys: pytest.Capture
     assert torch.allclose(change(found, LINEAR), wanted, atol=0.02)
 
 
+def test_a_file_that_is_resized_twice_names_the_rank_that_was_trained(saved: Path) -> None:
+    for rank in ("4", "2"):
+        assert main(["resize", str(saved), rank]) == 0
+        saved = saved.with_name(f"{saved.stem}-r{rank}.safetensors")
+    assert read_metadata(saved).metadata[RESIZED] == "8"
+
+
 @pytest.mark.parametrize(("rank", "says"), [("8", "has rank 8"), ("0", "at least 1")])
 def test_a_rank_that_is_none_to_resize_to_is_refused(saved, capsys, rank, says) -> None:
     assert main(["resize", str(saved), rank]) == 1

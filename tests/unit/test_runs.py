@@ -25,6 +25,7 @@ from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA, Recipe
 from likeness.trainers.runs import Result, RunFolder, earlier_runs, prepare, same_lessons
 from likeness.trainers.space import check_space, lora_weights
+from likeness.trainers.subject import set_digest
 from PIL import Image
 
 
@@ -165,6 +166,15 @@ def test_a_run_that_pauses_on_a_full_disk_need_not_have_its_checkpoints_room_aga
     assert prepare(whole, places) == folder
 
 
+def test_a_running_mean_of_the_weights_needs_room_in_checkpoints(places, monkeypatch):
+    whole = recipe(method={"kind": "dreambooth"}, objective={"ema_decay": 0.98})
+    room(monkeypatch, 2 * 15 * 829_316)
+    with pytest.raises(OutOfSpace):
+        prepare(whole, places)
+    room(monkeypatch, 2 * 20 * 829_316)
+    prepare(whole, places)
+
+
 def test_checkpoints_and_adapter_on_one_disk_need_room_together(places, monkeypatch):
     whole = recipe(method={"kind": "dreambooth"}, saving={"dtype": "fp32"})
     checkpoints, adapter = 2 * 12 * 829_316, 4.4 * 829_316
@@ -236,6 +246,7 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
         {"optimizer": {"name": "prodigy"}},
         {"text_encoder": {"train": False}},
         {"objective": {"ema_decay": 0.9}},
+        {"base": {"prediction": "v_prediction"}},
     ):
         with pytest.raises(RecipeError, match=next(iter(parts))):
             prepare(longer.changed(**parts), places)
@@ -399,7 +410,7 @@ def test_pictures_are_decoded_once_for_a_run(places, tmp_path, monkeypatch):
     assert len(class_photos(folder.photos_file, bound, own).photos) == 3
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut", "other", "moved"])
+@pytest.mark.parametrize("harm", ["gone", "cut", "other", "fewer", "moved"])
 def test_a_list_of_pictures_that_does_not_hold_is_not_used(places, harm):
     folder = prepare(recipe(), places)
     file, bound = folder.photos_file, folder.recipe()
@@ -409,9 +420,12 @@ def test_a_list_of_pictures_that_does_not_hold_is_not_used(places, harm):
         file.write_text(file.read_text()[:100])
     elif harm == "other":
         file.write_text(file.read_text().replace("digest", "caption"))
+    elif harm == "fewer":
+        table = json.loads(file.read_text())
+        file.write_text(json.dumps({**table, "photos": table["photos"][1:]}))
     else:
         (places.photos / "0.png").rename(places.photos / "renamed.png")
-    assert subject_photos(file, bound, places.photos).digest == bound.subject.digest
+    assert set_digest(subject_photos(file, bound, places.photos).photos) == bound.subject.digest
     next(places.photos.iterdir()).unlink()
     with pytest.raises(SubjectError, match="changed"):
         subject_photos(file, bound, places.photos)

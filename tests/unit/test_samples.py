@@ -64,9 +64,12 @@ def test_two_processes_share_out_the_samples_of_one():
     whole = step_samples(recipe(schedule={"batch": 4}), material(), 3)
     half = recipe(schedule={"batch": 2})
     parts = [step_samples(half, material(), 3, rank, 2) for rank in (0, 1)]
-    numbers = sorted((s.timestep, s.noise[0, 0, 0].item()) for b in whole for s in b)
-    shared = sorted((s.timestep, s.noise[0, 0, 0].item()) for p in parts for b in p for s in b)
-    assert numbers == shared
+
+    def told(batches):
+        return [(s.timestep, s.noise[0, 0, 0].item(), s.latents[0, 0, 0].item())
+                for batch in batches for s in batch]  # fmt: skip
+
+    assert sorted(told(whole)) == sorted(told(parts[0]) + told(parts[1]))
 
 
 @pytest.mark.parametrize(

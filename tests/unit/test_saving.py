@@ -32,8 +32,10 @@ def kept(run):
     return checkpoint.found(run.folder.checkpoints)
 
 
-def test_the_last_checkpoint_goes_only_after_the_next_is_proven(parts):
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_last_checkpoint_goes_only_after_the_next_is_proven(parts, keep):
     run, state = parts
+    run.recipe = run.recipe.changed(saving={"keep": keep})  # 0: once the run has finished
     checkpoints = saving.Checkpoints(run, state)
     checkpoints.save(3)
     checkpoints.prove(5)

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers.step import Learner, Prompts, average_gradients, buckets
+from likeness.trainers.step import Learner, Prompts, average_gradients, buckets, update
 
 
 def test_gradients_are_averaged_in_few_messages():
@@ -50,3 +50,12 @@ def test_evaluating_leaves_no_dropout_on_and_gives_back_what_was(learner):
     assert learner.prompts.embeddings is before
     with learner.evaluating():
         assert learner.prompts.embeddings is before
+
+
+def test_gradients_of_a_scaled_loss_are_clipped_at_their_own_size():
+    weight = torch.nn.Parameter(torch.zeros(4))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(3 * weight.sum()).backward()
+    alone = SimpleNamespace(num_processes=1)
+    update([weight], torch.optim.SGD([weight], lr=1.0), scaler, 1.0, alone)
+    assert weight.norm().item() == pytest.approx(1.0, rel=1e-5)
