@@ -21,8 +21,7 @@ def test_all_stages_from_nothing_to_the_files_of_the_miniature(tmp_path, monkeyp
     said = []
     options = pretrain.Options(tmp_path, torch.device("cpu"), say=said.append)
     assert pretrain.pretrain("all", options)
-    for name in weights.FILES:
-        weights.find(name, tmp_path / "weights")
+    check_packed(tmp_path / "weights")
     for stage in (*trained, "second-judge"):
         sheets = list((tmp_path / stage / "sheets").glob("*.png"))
         assert bool(sheets) == (stage != "text_encoder"), stage
@@ -30,3 +29,23 @@ def test_all_stages_from_nothing_to_the_files_of_the_miniature(tmp_path, monkeyp
         assert np.isfinite(json.loads(lines[-1])["loss"]), stage
     assert json.loads((tmp_path / "judge" / "held_out.json").read_text())["pictures"] == 32
     assert "min left" in " ".join(said)
+
+
+def check_packed(folder):
+    """The miniature's files and no others, in the size that the repository may carry."""
+    files = [path for path in folder.rglob("*.*") if path.is_file()]
+    names = {path.relative_to(folder).as_posix() for path in files}
+    vocabulary = {name for name in names if name.startswith(f"{weights.TOKENIZER}/")}
+    assert vocabulary and names - vocabulary == {*weights.FILES, weights.DIGESTS}
+    for name in weights.FILES:
+        weights.find(name, folder)
+    assert sum(path.stat().st_size for path in files) <= 32_000_000
+
+
+def test_unpacked_weights_are_packed_to_the_same_files(tmp_path):
+    options = pretrain.Options(tmp_path, torch.device("cpu"), say=lambda text: None)
+    assert pretrain.pretrain("unpack", options) and pretrain.pretrain("pack", options)
+    for name in weights.FILES:
+        assert weights.digest(weights.find(name, tmp_path / "weights")) == weights.digest(
+            weights.find(name)
+        )

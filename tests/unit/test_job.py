@@ -170,14 +170,3 @@ def test_how_windows_ended_a_run_is_said_in_words(tmp_path):
     said = job._last_words(3221225477, RunFolder(tmp_path))
     assert "0xC0000005" in said and "memory" in said and "3221225477" not in said
     assert "code 7" in job._last_words(7, RunFolder(tmp_path))
-
-
-def test_several_processes_import_nothing_from_the_folder_they_work_in(tmp_path, monkeypatch):
-    """A run's folder may have come from somebody else."""
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").write_text("print('imported from the run')")
-    told = subprocess.run(
-        [*job._command(2)[:-3], "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert told.returncode == 0 and "--nproc" in told.stdout, told.stderr
-    assert "imported" not in told.stdout

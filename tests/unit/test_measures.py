@@ -3,16 +3,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from diffusers import ControlNetModel
 from likeness.comparison.keypoints import yoga_poses
-from likeness.demo import measures, miniature, quality, quality_table
+from likeness.demo import measures, quality, quality_table
 from likeness.demo.judge import Judge, Reference
-from likeness.demo.judge_networks import ARCHITECTURES
+from likeness.demo.judge_networks import PatchJudge
 from likeness.demo.measures import Measures, Words
-from likeness.demo.tokenizer import write_tokenizer
-from likeness.trainers.base_model import BaseModel
+from likeness.demo.random_model import write_random_model
+from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import RecipeError
-from likeness.trainers.tokenizer import load_tokenizer
 
 SMALL = measures.Canvas(32, 32, steps=1)
 
@@ -41,39 +40,22 @@ def test_hints_are_skeletons_on_black():
 
 @pytest.fixture
 def model(tmp_path):
-    """A miniature of random weights."""
-    torch.manual_seed(0)
-    write_tokenizer(tmp_path / "tokenizer")
-    return BaseModel(
-        unet=miniature.new_unet().eval(),
-        vae=miniature.new_vae().eval(),
-        text_encoder=miniature.new_text_encoder().eval(),
-        tokenizer=load_tokenizer(tmp_path / "tokenizer"),
-        prediction="epsilon",
-    )
+    return load_base(write_random_model(tmp_path / "tiny.safetensors"))
 
 
-def test_every_measure_is_a_number_and_repeats(model):
-    judge = Judge(ARCHITECTURES["convolution"]().eval(), "convolution")
+def test_measures_repeat_and_are_numbers_but_joint_errors_without_a_controlnet(model):
+    judge = Judge(PatchJudge(width=32, layers=1).eval(), "patches")
     subject = Reference(np.ones(64) / 8, chance=0.0, same=1.0)
-    controlnet = miniature.new_controlnet(model.unet).eval()
-    runs = [
-        measures.measure(model, judge, subject, controlnet=controlnet, draws=1, canvas=SMALL)
-        for _ in range(2)
-    ]
-    numbers, pictures = runs[0]
+    controlnet = ControlNetModel.from_unet(model.unet).eval()
+    numbers, pictures = measures.measure(
+        model, judge, subject, controlnet=controlnet, draws=1, canvas=SMALL
+    )
     assert pictures.shape == (6, 32, 32, 3)
     assert np.isfinite(list(numbers.to_dict().values())).all()
-    assert runs[0][0] == runs[1][0]
+    again, _ = measures.measure(model, judge, subject, draws=1, canvas=SMALL)
+    assert again.to_dict() == numbers.to_dict() | {"joints": None, "joints_controlled": None}
     # A ControlNet that has learned nothing changes nothing.
     assert numbers.joints == pytest.approx(numbers.joints_controlled, abs=1e-6)
-
-
-def test_without_a_controlnet_there_are_no_joint_errors(model):
-    judge = Judge(ARCHITECTURES["convolution"]().eval(), "convolution")
-    subject = Reference(np.ones(64) / 8, chance=0.0, same=1.0)
-    numbers, _ = measures.measure(model, judge, subject, draws=1, canvas=SMALL)
-    assert numbers.to_dict()["joints"] is None
 
 
 # The study over people.

@@ -18,10 +18,9 @@ from likeness.demo import (
     pretrain_shards,
     pretrain_text,
     pretrain_vae,
-    weights,
 )
 from likeness.demo.facts import QUESTIONS
-from likeness.demo.judge_networks import ARCHITECTURES, PatchJudge
+from likeness.demo.judge_networks import PatchJudge
 from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, with_latents
 from likeness.demo.pretrain_loop import Course, Task, _gradients, train
@@ -130,7 +129,7 @@ def test_crops_show_faces_that_are_seen():
 
 def test_latents_are_kept_for_the_same_vae_only(drawn, tmp_path):
     torch.manual_seed(0)
-    vae = new_vae()
+    vae = new_vae(16)
     first = with_latents(drawn, 8, vae, tmp_path, ["facts"])
     files = sorted(tmp_path.rglob("*.safetensors"))
     assert first[1]["latents"].shape == (8, 4, 16, 12) and len(files) == 3
@@ -340,28 +339,6 @@ def test_captions_are_understood_better_with_each_step(drawn):
     assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
 
 
-def test_packing_makes_the_files_of_the_miniature(tiny):
-    unet = pretrain.miniature.new_unet()
-    models = {
-        "unet": unet, "vae": new_vae(16), "text_encoder": pretrain.miniature.new_text_encoder(),
-        "controlnet": pretrain.miniature.new_controlnet(unet),
-    }  # fmt: skip
-    for name, model in models.items():
-        pretrain.save_part(tiny.out / "parts" / f"{name}.safetensors", model)
-    for name, kind in (("judge", "convolution"), ("second-judge", "patches")):
-        pretrain.save_judge(tiny.out / "parts" / f"{name}.safetensors", ARCHITECTURES[kind]())
-    assert pretrain.pretrain("pack", tiny)
-    folder = tiny.out / "weights"
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
-    vocabulary = {name for name in names if name.startswith(f"{weights.TOKENIZER}/")}
-    assert vocabulary
-    assert names - vocabulary == {*weights.FILES, weights.DIGESTS}
-    for name in weights.FILES:
-        weights.find(name, folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*.*"))
-    assert size <= 32_000_000  # what the repository may carry
-
-
 def test_the_vae_stage_leaves_a_part_and_goes_on_from_it(tiny):
     assert pretrain.pretrain("vae", tiny)
     part = (tiny.out / "parts" / "vae.safetensors").read_bytes()
@@ -377,15 +354,6 @@ def test_latents_of_unit_variance_and_no_correlation_have_no_spread():
     assert pretrain_vae._spread(latents) < 1e-3
     assert pretrain_vae._spread(2 * latents) > 1
     assert pretrain_vae._spread(latents[:, [0, 1, 2, 2]]) > 0.1
-
-
-def test_unpacked_weights_are_packed_to_the_same_files(tmp_path):
-    options = pretrain.Options(tmp_path, CPU, say=lambda text: None)
-    assert pretrain.pretrain("unpack", options) and pretrain.pretrain("pack", options)
-    for name in weights.FILES:
-        assert weights.digest(weights.find(name, tmp_path / "weights")) == weights.digest(
-            weights.find(name)
-        )
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "a/3", "-1/2", "0/0"])
