@@ -7,7 +7,8 @@ from likeness.demo import quality, weights
 from likeness.demo.drawn import measure_drawings, scenes_for
 from likeness.demo.judge import load_judge, reference_for
 from likeness.demo.measures import Canvas
-from likeness.demo.subject import write_subject
+from likeness.demo.subject import subject_scenes
+from likeness.demo.world import draw
 from likeness.trainers.base_model import load_base
 
 WHO = quality.person(5000)
@@ -33,11 +34,11 @@ def test_scenes_show_what_is_asked_and_nothing_more(
         assert framings is None or scene.framing in framings
 
 
-def test_drawings_are_the_person_they_show_and_nobody_else(tmp_path):
+def test_drawings_are_the_person_they_show_and_nobody_else():
     judge = load_judge(weights.find(weights.JUDGE))
     vae = load_base(weights.find(weights.CHECKPOINT)).vae
-    write_subject(tmp_path / "photos", seed=5000, count=8, identity=WHO, size=128)
-    subject = reference_for(judge, WHO, quality.photos_of(tmp_path / "photos"), count=8)
+    photos = np.stack([draw(scene, 64, 64) for scene in subject_scenes(WHO, 5000, 8)])
+    subject = reference_for(judge, WHO, photos, count=8)
     own, _ = measure_drawings(WHO, vae, judge, subject, draws=1, seed=0, canvas=Canvas(64, 64))
     assert own.identity > 0.8 and own.drift < 0.5
     assert own.prompt > 0.9 and own.joints_controlled < 0.05
