@@ -5,12 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from ..trainers.errors import RecipeError
 from ..trainers.packages import eight_bit_lack, require_packages
 from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data, without_caption
 from .values import TrainOptions
 
-LEAST_PRODIGY_RATE = 0.1  # it multiplies the rate that Prodigy finds, meant to be 1
 AUTO = "auto"  # a saved workflow must run where an optional package is not installed
 
 
@@ -55,11 +53,6 @@ def build_recipe(
     attempt: int = 0,
 ) -> Recipe:
     """A train node's recipe. Raises RecipeError that names each wrong field."""
-    if optimizer == "prodigy" and learning_rate < LEAST_PRODIGY_RATE:
-        raise RecipeError(
-            f"prodigy finds the learning rate by itself and multiplies it by learning_rate, which "
-            f"is {learning_rate:g}: nothing would be learned. Set it to 1."
-        )
     options = options or TrainOptions()
     chosen: dict[str, dict[str, Any]] = {
         "schedule": {"steps": steps, "batch": batch},

@@ -17,6 +17,7 @@ from .packages import require_packages
 from .photo_file import write_photos
 from .places import Places
 from .recipe import Recipe, explain, read_recipe
+from .recipe_checks import check_recipe
 from .space import check_space
 
 
@@ -199,6 +200,7 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
     for one in same_lessons(recipe, places):
         if one.settled() if keep_stopped else one.finished():
             return one
+    check_recipe(recipe)
     if recipe.continues is not None and not folder.has_state():
         _check_beginning(recipe, places)
     require_packages(recipe)
@@ -300,7 +302,9 @@ def run_with_digest(digest: str, places: Places) -> RunFolder:
         folder = RunFolder(path)
         if folder.recipe().digest() == digest:
             return folder
-    raise RecipeError(f"The run {digest[:8]} to continue is not in {places.runs}.")
+    raise RecipeError(
+        f"The run to continue, whose folder's name ends with {digest[:8]}, is not in {places.runs}."
+    )
 
 
 def _check_continues(recipe: Recipe, earlier: Recipe) -> None:

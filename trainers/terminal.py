@@ -155,6 +155,11 @@ def _train(given: argparse.Namespace) -> int:
     if given.more is not None:
         if given.more < 1:
             raise RecipeError(f"--more takes steps to add, at least 1, not {given.more}.")
+        if recipe.base.digest is None:  # a preset, or a recipe that no run has bound to its files
+            raise RecipeError(
+                f"--more goes on from a finished run, and {given.recipe} names none: give the "
+                "run's folder or its adapter."
+            )
         steps = run_with_digest(recipe.digest(), places).steps_done() + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)

@@ -75,17 +75,14 @@ class ModelSize:
     prompts: int
 
 
-def refused(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
-    """Why a tier is not for this recipe on this machine, or None."""
-    whole = isinstance(recipe.method, DreamBooth)
+def unsuited(tier: Tier, recipe: Recipe) -> str | None:
+    """Why a tier is not for this recipe on any machine, or None."""
     if not tier.checkpointing and recipe.compute.gradient_checkpointing:
         return "compute.gradient_checkpointing is on"
-    if tier.eight_bit and not whole:
+    if tier.eight_bit and not isinstance(recipe.method, DreamBooth):
         return "a LoRA's optimizer has next to no state"
     if tier.eight_bit and recipe.optimizer.name == "prodigy":
         return "Prodigy needs all gradients together, in fp32"
-    if tier.eight_bit and not machine.bitsandbytes:
-        return "8-bit Adam (bitsandbytes) is not installed, or does not work on this machine"
     if tier is EIGHT_BIT and recipe.optimizer.name == "adamw8bit":
         return "the recipe's optimizer is in 8 bits already: choose checkpointing"
     if not tier.in_backward:
@@ -96,6 +93,17 @@ def refused(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
         return "subject.buckets can split a step into several backward passes"
     if recipe.compute.compile:
         return "compute.compile gives all gradients together"
+    return None
+
+
+def refused(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
+    """Why a tier is not for this recipe on this machine, or None."""
+    if (reason := unsuited(tier, recipe)) is not None:
+        return reason
+    if tier.eight_bit and not machine.bitsandbytes:
+        return "8-bit Adam (bitsandbytes) is not installed, or does not work on this machine"
+    if not tier.in_backward:
+        return None
     if machine.processes > 1:
         return "several processes average gradients that are kept"
     if machine.precision == "fp16" and not machine.has_bf16:
@@ -111,12 +119,22 @@ def available(recipe: Recipe, machine: Machine) -> list[Tier]:
     if recipe.compute.memory == "auto":
         return [tier for tier in TIERS if refused(tier, recipe, machine) is None]
     tier = by_name(recipe.compute.memory)
-    reason = refused(tier, recipe, machine)
+    _check(tier, refused(tier, recipe, machine))
+    return [tier]
+
+
+def check_named(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe names a tier that is not for it on any machine."""
+    if recipe.compute.memory != "auto":
+        tier = by_name(recipe.compute.memory)
+        _check(tier, unsuited(tier, recipe))
+
+
+def _check(tier: Tier, reason: str | None) -> None:
     if reason is not None:
         raise RecipeError(
             f"compute.memory {tier.name!r} cannot be used: {reason}. Choose another, or 'auto'."
         )
-    return [tier]
 
 
 def by_name(name: str) -> Tier:

@@ -539,17 +539,6 @@ def test_only_finished_runs_are_listed_and_continued(nodes, tmp_path):
         nodes.runs.find_run(tmp_path, "gone")
 
 
-def test_prodigy_with_the_usual_rate_is_refused(nodes):
-    given = {
-        "method": {"kind": "lora"}, "name": "x", "steps": 8, "batch": 1, "preview_every": 0,
-        "train_text_encoder": True, "precision": "fp32", "optimizer": "prodigy", "seed": 0,
-    }  # fmt: skip
-    with pytest.raises(RecipeError, match="nothing would be learned"):
-        nodes.recipes.build_recipe(Subject(), None, None, learning_rate=1e-4, **given)
-    recipe = nodes.recipes.build_recipe(Subject(), None, None, learning_rate=1.0, **given)
-    assert recipe.optimizer.learning_rate == 1
-
-
 def test_only_folders_with_pictures_are_offered(nodes, tmp_path):
     for name in ("3d", "anna", "more/inner"):
         (tmp_path / name).mkdir(parents=True)

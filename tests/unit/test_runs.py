@@ -127,7 +127,7 @@ def test_own_class_images_are_part_of_the_digest(places, tmp_path):
     [
         ({"optimizer": {"name": "adamw8bit"}}, "bitsandbytes"),
         ({"compute": {"attention": "xformers"}}, "xformers"),
-        ({"optimizer": {"name": "prodigy"}}, "prodigyopt"),
+        ({"optimizer": {"name": "prodigy", "learning_rate": 1.0}}, "prodigyopt"),
         ({"subject": {"crop": "face"}}, "dlib-bin"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     prepare(longer, places)
     for parts in (
         {"method": {"rank": 1}},
-        {"optimizer": {"name": "prodigy"}},
+        {"optimizer": {"name": "prodigy", "learning_rate": 1.0}},
         {"text_encoder": {"train": False}},
         {"objective": {"ema_decay": 0.9}},
         {"base": {"prediction": "v_prediction"}},
@@ -429,3 +429,18 @@ def test_a_list_of_pictures_that_does_not_hold_is_not_used(places, harm):
     next(places.photos.iterdir()).unlink()
     with pytest.raises(SubjectError, match="changed"):
         subject_photos(file, bound, places.photos)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"optimizer": {"name": "prodigy"}},
+        {"compute": {"memory": "8bit"}},
+        {"schedule": {"course": "cosine", "warmup": 800}},
+    ],
+    ids=["prodigy", "memory", "warmup"],
+)
+def test_what_the_recipe_alone_tells_is_refused_before_anything_is_written(places, parts):
+    with pytest.raises(RecipeError, match=next(iter(parts))):
+        prepare(recipe(**parts), places)
+    assert not places.runs.exists()

@@ -194,3 +194,14 @@ def test_a_part_given_whole_takes_its_fields_from_other_settings():
     settings = ['method={"kind": "lora", "rank": 2}', "method.targets=linear"]
     method = with_settings(preset("standard"), settings).method
     assert (method.kind, method.rank, method.targets) == ("lora", 2, "linear")
+
+
+@pytest.mark.parametrize("unbound", ["lora-r1", "recipe.json"])
+def test_more_of_a_preset_was_told_by_a_digest_that_nobody_has(
+    capsys, tmp_path, monkeypatch, unbound
+):
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.json").write_text(preset("tiny").to_json())
+    assert main(["train", unbound, "--base", "b", "--photos", "p", "--more", "100"]) == 1
+    said = capsys.readouterr().err
+    assert f"{unbound} names none" in said and "give the run's folder or its adapter" in said

@@ -1,0 +1,43 @@
+import pytest
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import recipe_from_json
+from likeness.trainers.recipe_checks import check_recipe
+
+
+@pytest.mark.parametrize("name", ["lora-r4", "standard", "miniature-standard"])
+def test_the_presets_can_be_trained(name):
+    check_recipe(preset(name))
+
+
+def test_prodigy_at_the_recipes_own_rate_learned_nothing_and_said_nothing():
+    prodigy = preset("lora-r4").changed(optimizer={"name": "prodigy"})
+    with pytest.raises(RecipeError, match=r"learning_rate, which is 0\.0001.*Set it to 1"):
+        check_recipe(prodigy)
+    check_recipe(prodigy.changed(optimizer={"learning_rate": 1.0}))
+    assert recipe_from_json(prodigy.to_json()) == prodigy, "an old adapter's stays readable"
+
+
+@pytest.mark.parametrize("course", ["constant_with_warmup", "cosine"])
+def test_a_warmup_as_long_as_the_training_never_reached_its_rate(course):
+    schedule = {"course": course, "steps": 10}
+    recipe = preset("lora-r4").changed(schedule={**schedule, "warmup": 9})
+    check_recipe(recipe)
+    for warmup in (10, 50):
+        with pytest.raises(RecipeError, match=r"schedule\.warmup is .*schedule\.steps 10"):
+            check_recipe(recipe.changed(schedule={"warmup": warmup}))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "why"),
+    [
+        ("lora-r4", {"compute": {"memory": "8bit"}}, "a LoRA's optimizer"),
+        ("tiny", {"compute": {"memory": "full", "gradient_checkpointing": True}}, "is on"),
+        ("tiny", {"compute": {"memory": "in_backward"}, "schedule": {"accumulation": 2}}, "accum"),
+        ("tiny", {"compute": {"memory": "in_backward"}, "subject": {"buckets": True}}, "buckets"),
+        ("tiny", {"compute": {"memory": "8bit"}}, "8 bits already"),
+    ],
+)
+def test_an_impossible_memory_tier_was_refused_after_class_images_were_drawn(name, parts, why):
+    with pytest.raises(RecipeError, match=rf"compute\.memory .*{why}"):
+        check_recipe(preset(name).changed(**parts))
