@@ -52,13 +52,13 @@ def several_at_once(given: argparse.Namespace) -> TrainRows:
             return result
 
         interrupts.begin()
-        rows: dict[str, list[str]] = {}  # those with equal recipes are one run
+        rows: dict[str, list[str]] = {}  # those with equal lessons are one run
         for name, recipe in recipes.items():
-            rows.setdefault(recipe.digest(), []).append(name)
+            rows.setdefault(recipe.lesson().digest(), []).append(name)
         first = {names[0]: recipes[names[0]] for names in rows.values()}
         try:
             for name, result in in_threads(train_row, first, given.at_once):
-                yield from ((row, result) for row in rows[recipes[name].digest()])
+                yield from ((row, result) for row in rows[recipes[name].lesson().digest()])
         finally:
             interrupts.close()
             screen.close()

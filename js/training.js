@@ -51,6 +51,7 @@ class TrainingPanel {
   #goesOn = false; // whether it was asked to, and has not begun
   #sure = null;
   #told = null; // {text, status}: what came of a click, until the run is in another status
+  #remark = null; // {run, text}: what its node says of a run
 
   constructor() {
     this.state = h("span", { class: "lk-state", role: "status" });
@@ -141,6 +142,12 @@ class TrainingPanel {
     else if (total > 0) this.#showProgress(step, total);
   }
 
+  /** Shows what the node says of a run, which may be pinned before or after. */
+  remark(remark) {
+    this.#remark = remark;
+    if (this.#reader) this.#showFoot(this.#reader.state);
+  }
+
   stop() {
     this.#reader?.stop();
   }
@@ -190,10 +197,12 @@ class TrainingPanel {
     show(this.share, SHARED.includes(state.status) && Boolean(state.saved));
     show(this.cancel, running && this.#here);
     if (this.#told?.status !== state.status) this.#told = null;
+    const remark = this.#remark?.run === this.#reader.run ? this.#remark.text : "";
     const known = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
-    const text = this.#told?.text ?? known;
+    const text = this.#told?.text ?? (remark || known);
     say(this.note, text);
-    this.note.title = [this.#told?.text, ...state.notices, state.saved].filter(Boolean).join("\n");
+    const all = [this.#told?.text, remark, ...state.notices, state.saved];
+    this.note.title = all.filter(Boolean).join("\n");
     show(this.note.parentElement, running || text !== "");
   }
 
@@ -308,5 +317,6 @@ app.registerExtension({
     });
     takeOver(node);
     follow(node, "run", (run, _, recalled) => panel.follow(run, recalled));
+    follow(node, "remark", (remark) => panel.remark(remark));
   },
 });

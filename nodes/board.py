@@ -32,7 +32,7 @@ def pin(hidden: Any, kind: str, value: Any) -> None:
 
     Args:
         hidden: the node's hidden inputs, with `unique_id` and `extra_pnginfo`.
-        kind: "run", "comparison", "scores" or "poses".
+        kind: "run", "remark" (of a run), "comparison", "scores" or "poses".
     """
     node, workflow = str(hidden.unique_id), workflow_of(hidden)
     with _lock:

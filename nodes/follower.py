@@ -39,6 +39,10 @@ class Follower:
         """Shows a run on the node's panel."""
         pin(self._hidden, "run", folder.name)
 
+    def remark(self, folder: Path, text: str) -> None:
+        """Says something of a run at the foot of the node's panel; "" takes it away."""
+        pin(self._hidden, "remark", {"run": folder.name, "text": text})
+
     def show(self, event: Event) -> None:
         """One event."""
         data = event.data

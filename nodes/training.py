@@ -12,7 +12,7 @@ from ..trainers.errors import LikenessError
 from ..trainers.job import train
 from ..trainers.places import Places
 from ..trainers.recipe import Recipe, recipe_from_data
-from ..trainers.runs import Result, RunFolder
+from ..trainers.runs import Result, RunFolder, reused_text
 from . import host, miniature
 from .follower import Follower
 from .host import io
@@ -44,7 +44,8 @@ def material_inputs() -> list[io.Input]:
             "name",
             default="subject",
             tooltip="The file's name begins with it: letters and digits of any script, - _ . and "
-            "inner spaces.",
+            "inner spaces. Another name alone trains nothing again: the file that is there is "
+            "given, under its own name, unless attempt is raised.",
         ),
     ]
 
@@ -221,6 +222,7 @@ def run(
             keep_stopped=True,
         )
         follower.pin(result.folder)
+        follower.remark(result.folder, reused_text(result, recipe) if result.reused else "")
         _given.add(result.adapter)
         run = RunFolder(result.folder)
         _stopped.pop(run, None)

@@ -23,7 +23,7 @@ from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
 from .places import Places
 from .recipe import Recipe
-from .runs import Result, RunFolder, busy_text, prepare
+from .runs import Result, RunFolder, busy_text, prepare, reused_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -208,7 +208,8 @@ def train(
     device: str = "auto",
     keep_stopped: bool = False,
 ) -> Result:
-    """Trains a recipe in its own process and waits for it; a finished equal run is reused.
+    """Trains a recipe in its own process and waits for it; a finished equal run is reused, also one
+    of another name, which is told as a notice.
 
     One that was stopped and saved goes on, or with `keep_stopped` is reused, too, unless it was
     asked to go on (`RunFolder.settled`).
@@ -228,7 +229,10 @@ def train(
     folder = prepare(recipe, places, keep_stopped=keep_stopped)
     result = folder.settled() if keep_stopped else folder.finished()
     if result is not None:
-        return replace(result, reused=True)
+        text = reused_text(result, recipe)
+        if text:
+            on_event(Event("notice", time.time(), {"text": text}))
+        return replace(result, reused=True, notes=(*filter(None, [text]), *result.notes))
     folder.log.touch()
     since = folder.log.stat().st_mtime  # a stop flag's time comes from the same clock
     if before_start is not None:

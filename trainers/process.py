@@ -30,7 +30,7 @@ from .events import Emit, EventWriter
 from .files import is_disk_full
 from .memory import is_out_of_memory, memory_advice, stay_on_the_gpu
 from .read_ahead import read_ahead
-from .runs import RunFolder, busy_text
+from .runs import RunFolder, busy_text, check_not_busy, same_lessons
 
 LOCK_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
 STOP_SECONDS = 0.2  # between looks at whether a run is to end
@@ -143,6 +143,8 @@ def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[No
         if folder.stop.stat().st_mtime < start:
             folder.stop.unlink()
     try:
+        with suppress(RecipeError):  # of a damaged folder, which the run itself tells
+            check_not_busy(same_lessons(folder.recipe(), folder.places()))
         yield
     finally:
         with suppress(OSError):

@@ -160,11 +160,15 @@ class Recipe(Part):
     def lesson(self) -> Recipe:
         """The recipe without what only shows or keeps what is learned; equal ones teach the same.
 
-        Left out are previews, validation, how often the state is saved and how many are kept, and
-        fields that do nothing beside the others (`_idle`).
+        Left out are the name, previews, validation, how often the state is saved and how many are
+        kept, and fields that do nothing beside the others (`_idle`).
         """
         return self.changed(
-            previews=Previews(), saving={"every": 0, "keep": 1}, validate_every=0, **self._idle()
+            name=Recipe.model_fields["name"].default,
+            previews=Previews(),
+            saving={"every": 0, "keep": 1},
+            validate_every=0,
+            **self._idle(),
         )
 
     def _idle(self) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,8 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
     """Checks everything that can be checked without torch, and writes the run's folder.
 
     The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. That
-    of a finished run (with `keep_stopped` of a settled one) of an equal lesson is left as it is.
+    of a finished run (with `keep_stopped` of a settled one) of an equal lesson, under whatever
+    name, is left as it is.
     Raises a LikenessError; then nothing has been written.
     """
     bound = bind(recipe, places)
@@ -197,15 +199,15 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
     if folder.settled() if keep_stopped else folder.finished():
         return folder
     keep_stopped = keep_stopped and not folder.has_state()  # else it goes on by itself
-    for one in same_lessons(recipe, places):
+    others = same_lessons(recipe, places)
+    for one in others:
         if one.settled() if keep_stopped else one.finished():
             return one
     check_recipe(recipe)
     if recipe.continues is not None and not folder.has_state():
         _check_beginning(recipe, places)
     require_packages(recipe)
-    if folder.is_busy():
-        raise RunBusy(busy_text(folder))
+    check_not_busy([folder, *others])
     check_space(recipe, places, folder.checkpoints)
     try:
         write_whole(folder.recipe_file, recipe.to_json())
@@ -218,21 +220,42 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
 
 
 def same_lessons(recipe: Recipe, places: Places) -> list[RunFolder]:
-    """Other runs of this name that learn just the same as a bound recipe, the newest first.
+    """Other runs that learn just the same as a bound recipe: those of its name first, and of each
+    the newest.
 
-    They differ in previews, validation, or how their state is saved.
+    They differ in their name, previews, validation, or how their state is saved.
     """
     lesson, own = recipe.lesson().digest(), recipe.digest()
     found = []
-    for path in places.runs.glob(f"{recipe.name}-{recipe.label()}-*"):
+    for path in places.runs.glob(f"*-{recipe.label()}-*"):
         folder = RunFolder(path)
         try:
             other = folder.recipe()
         except RecipeError:
             continue  # a folder of another version, or no run at all
         if other.digest() != own and other.lesson().digest() == lesson:
-            found.append((folder.recipe_file.stat().st_mtime, folder))
+            newest = other.name == recipe.name, folder.recipe_file.stat().st_mtime
+            found.append((newest, folder))
     return [folder for _, folder in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def reused_text(result: Result, recipe: Recipe) -> str:
+    """What to say where an equal training's result is used: "" if it has the recipe's name."""
+    if result.recipe.name == recipe.name:
+        return ""
+    return (
+        f"Trained already as {result.recipe.name!r}: its file {result.adapter.name} is used. Raise "
+        "attempt to train it again under the new name."
+    )
+
+
+def check_not_busy(folders: Iterable[RunFolder]) -> None:
+    """Raises RunBusy if a process trains one of the runs, all of one lesson: one may begin with
+    checkpoints that another lets go of.
+    """
+    for folder in folders:
+        if folder.is_busy():
+            raise RunBusy(busy_text(folder))
 
 
 def busy_text(folder: RunFolder) -> str:

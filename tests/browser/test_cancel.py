@@ -202,3 +202,22 @@ def test_a_run_that_never_began_is_not_waited_for_when_nothing_is_queued(
     editor.page.on("request", lambda request: asked.append(request.url))
     editor.page.wait_for_timeout(2500)
     assert not [address for address in asked if "/likeness/runs/" in address]
+
+
+def test_a_file_of_another_name_was_given_without_a_word_on_the_node(editor, server, expect, show):
+    ends = [event("saved", path="/x/bob.safetensors"), event("finished", seconds=9)]
+    folder = write_run(server.home / "output", "bob", [*STEPS, *ends])
+    number = editor.add("Likeness_TrainLoRA")
+    show(editor, number)
+    note = editor.page.locator(".lk-training:visible").locator(".lk-note")
+
+    def pin(kind, value):
+        board = {"workflow": "", "node": str(number), "kind": kind, "value": value}
+        editor.tell("likeness.board", board)
+
+    pin("run", folder.name)
+    expect(note).to_have_text("bob.safetensors")
+    pin("remark", {"run": folder.name, "text": "Trained already as 'bob'"})
+    expect(note).to_have_text("Trained already as 'bob'")
+    pin("remark", {"run": folder.name, "text": ""})
+    expect(note).to_have_text("bob.safetensors")

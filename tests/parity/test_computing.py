@@ -80,7 +80,8 @@ def test_recorded_steps_learn_what_plain_ones_learn(places, kind, parts, monkeyp
     monkeypatch.setattr(computing, "CudaRecorder", Repeater)
     monkeypatch.setattr(loop, "recordable", lambda run, tier: True)
     before = Repeater.recorded
-    recorded = trained(recipe(kind, **parts, name="recorded"), places)
+    again = {"attempt": 100 + parts.get("attempt", 0)}
+    recorded = trained(recipe(kind, **{**parts, **again}), places)
     assert Repeater.recorded > before
     assert not recorded.notes
     same(recorded, plain, places.base)
@@ -139,7 +140,7 @@ def test_out_of_memory_starts_again_in_the_next_tier_from_the_first_weights(plac
     eight = {"optimizer": {"name": "adamw8bit"}, "attempt": 5}
     full = trained(recipe(**eight), places)
     monkeypatch.setattr(loop, "learn", failing(2, loop.learn))
-    fallen = trained(recipe(**eight, name="fallen"), places)
+    fallen = trained(recipe(**{**eight, "attempt": 6}), places)
     tier = json.loads((fallen.folder / "tier.json").read_text())["tier"]
     assert tier == "in_backward"
     assert [note.split()[2] for note in fallen.notes] == ["'full'", "'checkpointing'"]
@@ -168,19 +169,19 @@ def test_nothing_of_an_attempt_that_ran_out_of_memory_is_held(places, kind, monk
 
     monkeypatch.setattr(loop, "learn", learn)
     monkeypatch.setattr(loop, "release_memory", released)
-    trained(recipe(kind, name="let-go", schedule={"steps": 3}), places)
+    trained(recipe(kind, attempt=7, schedule={"steps": 3}), places)
     assert len(held) == 2 and left[0] == 0
 
 
 def test_out_of_memory_in_the_last_tier_comes_out(places, monkeypatch):
     monkeypatch.setattr(loop, "learn", failing(9, loop.learn))
     with pytest.raises(torch.OutOfMemoryError):
-        trained(recipe("lora", name="hopeless"), places)
+        trained(recipe("lora", attempt=8), places)
 
 
 def test_a_model_that_does_not_load_for_want_of_memory_changes_no_tier(places, monkeypatch):
     """Another program holds it; 8 bits would not help, and could not go on from the checkpoint."""
-    folder = prepare(recipe(name="crowded"), places)
+    folder = prepare(recipe(attempt=9), places)
     folder.tier_file.write_text('{"version": 1, "tier": "checkpointing"}')
 
     def load(run):
@@ -188,7 +189,7 @@ def test_a_model_that_does_not_load_for_want_of_memory_changes_no_tier(places, m
 
     monkeypatch.setattr(loop, "load", load)
     with pytest.raises(torch.OutOfMemoryError):
-        trained(recipe(name="crowded"), places)
+        trained(recipe(attempt=9), places)
     assert json.loads(folder.tier_file.read_text())["tier"] == "checkpointing"
 
 
@@ -213,7 +214,7 @@ def test_8_bit_adam_without_its_kernels_ends_a_run_before_anything_is_drawn(plac
     monkeypatch.setattr(loop, "eight_bit_fault", lambda device: "RuntimeError('no binary')")
     monkeypatch.setattr(loop, "draw_missing_class_images", lambda *a: pytest.fail("drawn"))
     with pytest.raises(RunFailed, match="no binary"):
-        trained(recipe("lora", name="broken", optimizer={"name": "adamw8bit"}), places)
+        trained(recipe("lora", attempt=10, optimizer={"name": "adamw8bit"}), places)
 
 
 def test_a_whole_model_that_no_tier_can_hold_ends_a_run_before_anything_is_drawn(
@@ -247,19 +248,19 @@ def test_8_bit_adam_works_here():
 def test_a_tier_named_in_the_recipe_is_not_left(places, monkeypatch):
     monkeypatch.setattr(loop, "learn", failing(1, loop.learn))
     with pytest.raises(torch.OutOfMemoryError):
-        trained(recipe(name="named", compute={"memory": "full"}), places)
+        trained(recipe(attempt=11, compute={"memory": "full"}), places)
 
 
 def test_little_memory_takes_a_lower_tier_and_says_so(places, monkeypatch):
     monkeypatch.setattr(computing, "free_memory", lambda accelerator: 1)
-    result = trained(recipe("lora", name="little"), places)
+    result = trained(recipe("lora", attempt=12), places)
     assert any("'checkpointing'" in note for note in result.notes)
 
 
 def test_a_run_goes_on_in_its_tier(places, monkeypatch):
-    first = prepare(recipe("lora", name="kept"), places)
+    first = prepare(recipe("lora", attempt=13), places)
     first.tier_file.write_text('{"version": 1, "tier": "checkpointing"}')
-    result = trained(recipe("lora", name="kept"), places)
+    result = trained(recipe("lora", attempt=13), places)
     assert json.loads((result.folder / "tier.json").read_text())["tier"] == "checkpointing"
 
 
@@ -285,7 +286,7 @@ def test_only_as_many_checkpoints_stay_as_asked_though_each_step_is_saved(places
 
 def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monkeypatch):
     """In 8 bits it could only begin anew: what was learned is worth more than the tier."""
-    whole = recipe(name="changed", saving={"every": 1}, schedule={"steps": 3})
+    whole = recipe(attempt=14, saving={"every": 1}, schedule={"steps": 3})
     folder, said = prepare(whole, places), []
     with monkeypatch.context() as patch:
         patch.setattr(loop, "advance", interrupted(loop.advance))
@@ -296,7 +297,7 @@ def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monk
     assert checkpoint.found(folder.checkpoints)[-1] == 2
     result = trained(whole, places)
     assert result.steps == 3 and len(result.losses) == 3
-    same(result, trained(recipe(name="unbroken", schedule={"steps": 3}), places), places.base)
+    same(result, trained(recipe(attempt=15, schedule={"steps": 3}), places), places.base)
 
 
 def interrupted(advance):
@@ -322,7 +323,7 @@ def test_a_compiler_that_does_not_work_here_is_told_and_not_used(places, monkeyp
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch, "compile", broken)
-    folder, said = prepare(recipe("lora", name="plain", compute={"compile": True}), places), []
+    folder, said = prepare(recipe("lora", attempt=16, compute={"compile": True}), places), []
     emit = lambda kind, **data: said.append(data.get("text") or "")  # noqa: E731
     loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
     assert any("compute.compile does not work here" in t and "C compiler" in t for t in said)

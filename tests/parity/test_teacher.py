@@ -74,7 +74,7 @@ def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
             raise KeyboardInterrupt
         return stop_at(run, training, backward, step, **given)
 
-    again = recipe("dreambooth", saving={"every": 3}, name="again")
+    again = recipe("dreambooth", saving={"every": 3}, attempt=1)
     monkeypatch.setattr(loop, "advance", broken)
     with pytest.raises(KeyboardInterrupt):
         trained(again, places)

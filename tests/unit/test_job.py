@@ -11,7 +11,8 @@ import pytest
 import torch
 from likeness.trainers import job
 from likeness.trainers.errors import RunCancelled, RunFailed
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.recipe import Recipe
+from likeness.trainers.runs import Result, RunFolder
 
 # Two processes that heed nothing, each with a group of its own as torch.distributed.run's have.
 WORKER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -170,3 +171,20 @@ def test_how_windows_ended_a_run_is_said_in_words(tmp_path):
     said = job._last_words(3221225477, RunFolder(tmp_path))
     assert "0xC0000005" in said and "memory" in said and "3221225477" not in said
     assert "code 7" in job._last_words(7, RunFolder(tmp_path))
+
+
+def test_a_file_of_another_name_is_given_with_a_word_of_it(tmp_path, monkeypatch):
+    recipe, told = Recipe(name="anna"), []
+    result = Result(
+        adapter=tmp_path / "bob.safetensors", recipe=recipe.changed(name="bob"), folder=tmp_path,
+        steps=1, losses=(), seconds={}, notes=("a note",), precision="fp32", peak_memory=0,
+    )  # fmt: skip
+    run = SimpleNamespace(finished=lambda: result)
+    monkeypatch.setattr(job, "prepare", lambda recipe, places, **_: run)
+    given = job.train(recipe, None, on_event=told.append)
+    assert given.reused and given.adapter == result.adapter
+    (event,) = told
+    assert event.kind == "notice" and event.data["text"].startswith("Trained already as 'bob'")
+    assert given.notes == (event.data["text"], "a note")
+    assert job.train(result.recipe, None, on_event=told.append).notes == ("a note",)
+    assert len(told) == 1

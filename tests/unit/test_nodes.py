@@ -373,8 +373,9 @@ def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, resu
 def trains(nodes, result, monkeypatch, tmp_path):
     """Runs a train node's training, which only gives `result`; returns what it was asked for."""
     (tmp_path / "base.safetensors").write_bytes(b"12")
-    training, silent = nodes.training, lambda *_: None
+    training, silent, remarks = nodes.training, lambda *_: None, []
     follower = SimpleNamespace(show=silent, begin=silent, pin=silent, end=silent)
+    follower.remark = lambda folder, text: remarks.append(text)
     for name in ("output_folder", "tokenizer_folder", "Progress"):
         monkeypatch.setattr(training.host, name, silent)
     monkeypatch.setattr(training.host, "training_device", lambda: "cpu")
@@ -382,12 +383,12 @@ def trains(nodes, result, monkeypatch, tmp_path):
     monkeypatch.setattr(training.Places, "below", lambda *_, **__: None)
     monkeypatch.setattr(training, "Follower", lambda *_: follower)
 
-    def run(**given):
-        asked = {"follower": follower}
+    def run(recipe=Recipe(), **given):  # noqa: B008  it is frozen
+        asked = {"follower": follower, "remarks": remarks}
         train = lambda *_, **how: asked.update(how) or replace(result, **given)  # noqa: E731
         monkeypatch.setattr(training, "train", train)
         source, hidden = SimpleNamespace(folder=tmp_path), SimpleNamespace(unique_id="1")
-        training.run(Recipe(), "base.safetensors", source, None, hidden)
+        training.run(recipe, "base.safetensors", source, None, hidden)
         return SimpleNamespace(**asked)
 
     return run
@@ -399,6 +400,13 @@ def test_a_training_heeds_cancel_makes_room_and_uses_comfyuis_device(nodes, trai
     assert asked.before_start is asked.follower.begin, "which frees ComfyUI's models"
     assert asked.device == "cpu"
     assert asked.keep_stopped, "what Stop and Save left is given on"
+
+
+def test_a_node_says_on_its_panel_that_it_gives_a_file_of_another_name(trains):
+    trains(Recipe(name="anna"), reused=True)
+    trains(reused=True)
+    said, *others = trains(reused=False).remarks
+    assert "Trained already as 'subject'" in said and others == ["", ""]
 
 
 def test_what_a_stopped_run_gave_is_kept_and_a_deleted_adapter_is_not(nodes, result, trains):

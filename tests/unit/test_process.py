@@ -18,6 +18,7 @@ from likeness.trainers.errors import (
     SubjectError,
 )
 from likeness.trainers.events import EventReader
+from likeness.trainers.places import Places
 from likeness.trainers.recipe import DreamBooth, Recipe
 from likeness.trainers.runs import RunFolder
 from likeness.trainers.stop import Ask, StopSignal
@@ -53,6 +54,21 @@ def take_lock_elsewhere(folder):
             pass
     finally:
         process.LOCK_SECONDS = before
+
+
+def test_two_runs_of_one_lesson_that_start_at_once_do_not_train_side_by_side(tmp_path):
+    one, other = (RunFolder(tmp_path / f"{name}-lora-r4-0") for name in ("a", "b"))
+    for name, run in (("a", one), ("b", other)):
+        run.path.mkdir()
+        run.recipe_file.write_text(Recipe(name=name).to_json())
+        places = Places.below(tmp_path, base=tmp_path, photos=tmp_path)
+        run.places_file.write_text(places.model_copy(update={"runs": tmp_path}).model_dump_json())
+    with process.locked(one, START):
+        with pytest.raises(RunBusy, match="a-lora-r4-0"), process.locked(other, START):
+            pytest.fail("both train")
+        assert not other.is_busy()
+    with process.locked(other, START):
+        pass
 
 
 def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):

@@ -23,7 +23,14 @@ from likeness.trainers.photo_file import class_photos, subject_photos
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA, Recipe
-from likeness.trainers.runs import Result, RunFolder, earlier_runs, prepare, same_lessons
+from likeness.trainers.runs import (
+    Result,
+    RunFolder,
+    earlier_runs,
+    prepare,
+    reused_text,
+    same_lessons,
+)
 from likeness.trainers.space import check_space, lora_weights
 from likeness.trainers.subject import set_digest
 from PIL import Image
@@ -292,7 +299,7 @@ def test_a_run_that_is_only_shown_or_saved_in_another_way_is_not_trained_anew(pl
     first = prepare(recipe(), places)
     finish(first, tmp_path)
     assert prepare(recipe(**SHOWN), places).path == first.path
-    for parts in ({"seed": 1}, {"name": "other"}, {"attempt": 1}):
+    for parts in ({"seed": 1}, {"attempt": 1}):
         assert prepare(recipe(**SHOWN, **parts), places).path != first.path
     assert prepare(recipe(saving={**SHOWN["saving"], "dtype": "fp32"}), places).path != first.path
 
@@ -303,8 +310,9 @@ def test_the_newest_run_of_the_same_lesson_comes_first(places):
     third = prepare(recipe(previews={"width": 64}), places)
     os.utime(first.recipe_file, (1e9, 1e9))
     (places.runs / "subject-lora-r4-empty").mkdir()
+    renamed = prepare(recipe(name="other"), places)
     others = same_lessons(third.recipe(), places)
-    assert [run.path for run in others] == [second.path, first.path]
+    assert [run.path for run in others] == [second.path, first.path, renamed.path]
 
 
 def test_a_stopped_run_is_settled_until_it_is_asked_to_go_on(places, tmp_path):
@@ -444,3 +452,33 @@ def test_what_the_recipe_alone_tells_is_refused_before_anything_is_written(place
     with pytest.raises(RecipeError, match=next(iter(parts))):
         prepare(recipe(**parts), places)
     assert not places.runs.exists()
+
+
+def test_another_name_alone_trained_everything_again(places, tmp_path):
+    first = prepare(recipe(), places)
+    finish(first, tmp_path)
+    again = prepare(recipe(name="anna"), places)
+    assert again.path == first.path
+    said = reused_text(again.finished(), recipe(name="anna"))
+    assert said.startswith("Trained already as 'subject': its file a.safetensors") and (
+        "Raise attempt" in said
+    )
+    assert reused_text(again.finished(), recipe(**SHOWN)) == ""
+    assert prepare(recipe(name="anna", attempt=1), places).path.name.startswith("anna-")
+
+
+def test_a_run_that_is_renamed_goes_on_from_its_checkpoint(places):
+    first = prepare(recipe(), places)
+    keep_state(first, "step-000400")
+    renamed = prepare(recipe(name="anna"), places)
+    assert renamed.path != first.path
+    assert earlier_runs(renamed.recipe(), places) == [first]
+
+
+@pytest.mark.parametrize("parts", [{"name": "anna"}, SHOWN], ids=["renamed", "shown"])
+def test_two_runs_of_one_lesson_trained_side_by_side(places, parts):
+    first = prepare(recipe(), places)
+    keep_state(first, "step-000400")
+    with FileLock(first.lock), pytest.raises(RunBusy, match=first.path.name):
+        prepare(recipe(**parts), places)
+    assert prepare(recipe(**parts), places).path != first.path

@@ -212,5 +212,6 @@ def test_rows_of_one_recipe_are_one_training(monkeypatch, capsys):
     monkeypatch.setattr(teaching, "train", train)
     r1, r4 = (preset(f"miniature-lora-{rank}") for rank in ("r1", "r4"))
     rows = teaching.several_at_once(SimpleNamespace(at_once=2))
-    trained = list(rows({"half": r4, "other": r1, "full": r4}, None))
+    renamed = r4.changed(name="renamed", previews={"width": 64})
+    trained = list(rows({"half": r4, "other": r1, "full": renamed}, None))
     assert len(begun) == 2 and sorted(name for name, _ in trained) == ["full", "half", "other"]
