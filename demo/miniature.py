@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..trainers import ldm_names
-from ..trainers.base_model import save_single_file
+from ..trainers.single_file import save_single_file
 from ..trainers.weights import read_weights, write_weights
 from .tokenizer import LENGTH, vocabulary, write_tokenizer
 from .words import NONSENSE, TOKEN, WORDS

@@ -96,8 +96,8 @@ def _schedule() -> list[Option]:
                 default=0,
                 min=0,
                 max=1_000_000,
-                tooltip="Steps in which the learning rate rises from 0, fewer than the train node's "
-                "steps; not with 'constant'.",
+                tooltip="Steps in which the learning rate rises from 0, fewer than the train "
+                "node's steps; not with 'constant'.",
             ),
             "schedule",
             "warmup",

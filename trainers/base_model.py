@@ -1,4 +1,4 @@
-"""SD 1.x base models: loaded from a single file or a diffusers folder, saved as a single file.
+"""SD 1.x base models, loaded from a single file or a diffusers folder.
 
 Nothing is asked of a network: the sizes of the parts are read off the tensors' shapes.
 """
@@ -20,16 +20,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import base_file, ldm_names
 from .base_file import BaseFile
-from .errors import BaseModelError, NameTaken
+from .errors import BaseModelError
 from .memory import is_out_of_memory
 from .tokenizer import find_tokenizers, load_tokenizer
-from .weights import holds, read_weights, refuse_unsafe_pickles, write_weights
+from .weights import read_weights, refuse_unsafe_pickles
 
 StateDict = dict[str, Tensor]
 Built = TypeVar("Built")
 Vae = AutoencoderKL | AutoencoderTiny
 
-_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 # What the libraries raise for tensors and settings that do not fit each other.
 _UNFIT = (
     *(ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -106,7 +105,7 @@ _Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]
 
 def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
     state, name = read_weights(file.path), file.path.name
-    base_file.refuse_other_families(_shapes(state), name)  # of a pickle nothing is known so far
+    base_file.refuse_other_families(shapes_of(state), name)  # of a pickle nothing is known so far
 
     def placed(prefix: str, dtype: torch.dtype = dtype) -> StateDict:
         return _placed(ldm_names.part(state, prefix), dtype, device)
@@ -171,7 +170,7 @@ def _built(what: str, build: Callable[[], Built]) -> Built:
 
 
 def _unet(state: StateDict) -> UNet2DConditionModel:
-    config = ldm_names.unet_config(_shapes(state))
+    config = ldm_names.unet_config(shapes_of(state))
     renamed, unknown = ldm_names.from_ldm(state, ldm_names.unet_names(config))
     if unknown:
         raise ValueError(f"it has layers that SD 1.x has not: {', '.join(unknown[:3])}")
@@ -181,7 +180,7 @@ def _unet(state: StateDict) -> UNet2DConditionModel:
 
 
 def _vae(state: StateDict) -> Vae:
-    shapes = _shapes(state)
+    shapes = shapes_of(state)
     if "taesd_encoder.0.weight" in shapes:
         config = ldm_names.tiny_vae_config(shapes)
         if float(state.get("vae_shift", torch.zeros(()))):
@@ -203,7 +202,7 @@ def _vae(state: StateDict) -> Vae:
 
 
 def _text_encoder(state: StateDict) -> CLIPTextModel:
-    config = CLIPTextConfig(**ldm_names.text_config(_shapes(state)))
+    config = CLIPTextConfig(**ldm_names.text_config(shapes_of(state)))
     return _named_text_encoder(config, state)
 
 
@@ -246,85 +245,6 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-# Saving.
-
-
-def save_single_file(
-    path: Path,
-    *,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    vae: Vae,
-    dtype: Literal["fp16", "fp32"],
-    prediction: str = "epsilon",
-    metadata: Mapping[str, str],
-    replace: bool = True,
-) -> None:
-    """Writes a checkpoint in the LDM names, whole or not at all; see `write_weights`.
-
-    Without `replace` a file that has the name stays, if it is equal.
-
-    Raises:
-        NameTaken: another file has the name, and `replace` is False.
-        OutOfSpace: the disk has no room for it.
-        BaseModelError: the model has a setting that a single file cannot tell.
-        RunFailed: a weight is not finite in `dtype`, or the file reads back differently.
-    """
-    state = _unet_state(unet) | _vae_state(vae) | _text_state(text_encoder)
-    if prediction == "v_prediction":
-        state["v_pred"] = torch.zeros(0)  # only its name counts
-    if path.exists() and not replace:
-        if holds(path, state, _DTYPES[dtype], metadata):
-            return
-        raise NameTaken(f"{path} exists and is another checkpoint. Move it, or choose a name.")
-    write_weights(path, state, _DTYPES[dtype], metadata)
-
-
-def _unet_state(unet: UNet2DConditionModel) -> StateDict:
-    names = ldm_names.unet_names(unet.config)
-    state = ldm_names.to_ldm(unet.state_dict(), names, ldm_names.UNET)
-    _check_implied(unet.config, ldm_names.unet_config(_shapes(state, ldm_names.UNET)))
-    return state
-
-
-def _vae_state(vae: Vae) -> StateDict:
-    if isinstance(vae, AutoencoderTiny):
-        names = ldm_names.tiny_vae_names(vae.config)
-        state = ldm_names.to_ldm(vae.state_dict(), names, ldm_names.VAE)
-        scale = torch.tensor(ldm_names.LATENT_SCALE / vae.config.scaling_factor)
-        state[f"{ldm_names.VAE}vae_scale"] = scale
-        state[f"{ldm_names.VAE}vae_shift"] = torch.tensor(0.0)
-        return state
-    state = ldm_names.to_ldm(vae.state_dict(), ldm_names.vae_names(vae.config), ldm_names.VAE)
-    _check_implied(vae.config, ldm_names.vae_config(_shapes(state, ldm_names.VAE)))
-    return state
-
-
-def _text_state(text_encoder: CLIPTextModel) -> StateDict:
-    state = text_encoder.state_dict()
-    state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
-    state = ldm_names.to_ldm(state, ldm_names.text_names(state), ldm_names.TEXT)
-    _check_implied(text_encoder.config, ldm_names.text_config(_shapes(state, ldm_names.TEXT)))
-    return state
-
-
-# What no shape tells: a reader of the file takes SD 1.x's values.
-_IMPLIED = (
-    *("attention_head_dim", "num_attention_heads", "norm_num_groups"),
-    *("hidden_act", "scaling_factor"),
-)
-
-
-def _check_implied(config: Any, inferred: Mapping[str, Any]) -> None:
-    for key in _IMPLIED:
-        has = getattr(config, key, None)
-        values = set(has) if isinstance(has, list | tuple) else {has}
-        if key in inferred and values != {inferred[key]}:
-            raise BaseModelError(
-                f"This model cannot be saved as a single file: its {key} is {has}, and a reader "
-                f"of the file would take {inferred[key]}."
-            )
-
-
-def _shapes(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, tuple[int, ...]]:
+def shapes_of(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """The tensors' shapes by their names without `prefix`."""
     return {key.removeprefix(prefix): tuple(tensor.shape) for key, tensor in state.items()}

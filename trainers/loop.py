@@ -48,12 +48,13 @@ from .optimizers import (
     set_rates,
     slow_on_cpu,
 )
-from .recipe import LoRA, Recipe
+from .recipe import DreamBooth, LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
 from .runs import Result, RunFolder, earlier_runs
 from .samples import Material, stacked, step_samples
 from .saving import Checkpoints
+from .single_file import check_savable
 from .step import ForwardBackward, Learner, Prompts, accumulate, update
 from .stop import Ask, StopSignal
 from .teacher import teacher_of
@@ -123,6 +124,8 @@ def load(run: Run) -> BaseModel:
         raise RunFailed(
             f"8-bit Adam (bitsandbytes) does not work here: {fault}. Choose the optimizer adamw."
         )
+    if isinstance(recipe.method, DreamBooth):
+        check_savable(base)
     check_memory(run, base)
     if device.type == "cpu":
         fit_to_cpu(base.unet)

@@ -9,12 +9,13 @@ from pathlib import Path
 from . import lora
 from .adapter import save_adapter
 from .adapter_metadata import metadata_for
-from .base_model import BaseModel, save_single_file
+from .base_model import BaseModel
 from .errors import NameTaken
 from .files import make_folder
 from .recipe import LoRA
 from .run import Run
 from .runs import Result
+from .single_file import save_single_file
 from .step_files import stem
 from .tokenizer import keep_beside
 

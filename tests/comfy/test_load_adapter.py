@@ -77,7 +77,7 @@ def disturb(base, seed, size=0.02):
 
 def write_fine_tunes(base, models):
     """The same fine-tune as fp16 and fp32 file, and as a diffusers folder."""
-    from likeness.trainers.base_model import save_single_file
+    from likeness.trainers.single_file import save_single_file
 
     parts = {"unet": base.unet, "vae": base.vae, "text_encoder": base.text_encoder}
     for dtype in ("fp16", "fp32"):

@@ -73,8 +73,9 @@ def write_adapters(checkpoint, models):
     from likeness.trainers import lora
     from likeness.trainers.adapter import save_adapter
     from likeness.trainers.adapter_metadata import metadata_for
-    from likeness.trainers.base_model import load_base, save_single_file
+    from likeness.trainers.base_model import load_base
     from likeness.trainers.recipe import LoRA, Recipe
+    from likeness.trainers.single_file import save_single_file
 
     generator = torch.Generator().manual_seed(0)
     for name in ("tuned", "other"):

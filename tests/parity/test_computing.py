@@ -2,13 +2,15 @@
 
 import json
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
 from likeness.trainers import checkpoint, computing, loop, tiers
-from likeness.trainers.errors import OutOfMemory, RunFailed
+from likeness.trainers.errors import BaseModelError, OutOfMemory, RunFailed
 from likeness.trainers.optimizers import eight_bit_fault
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
@@ -215,6 +217,22 @@ def test_8_bit_adam_without_its_kernels_ends_a_run_before_anything_is_drawn(plac
     monkeypatch.setattr(loop, "draw_missing_class_images", lambda *a: pytest.fail("drawn"))
     with pytest.raises(RunFailed, match="no binary"):
         trained(recipe("lora", attempt=10, optimizer={"name": "adamw8bit"}), places)
+
+
+def test_a_base_that_cannot_be_saved_ends_dreambooth_before_anything_is_drawn(places, monkeypatch):
+    real = loop.load_base
+
+    def of_an_lcm(*given, **options):
+        base = real(*given, **options)
+        known = {k: v for k, v in base.unet.config.items() if not k.startswith("_")}
+        return replace(base, unet=UNet2DConditionModel(**{**known, "time_cond_proj_dim": 16}))
+
+    monkeypatch.setattr(loop, "load_base", of_an_lcm)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "draw_missing_class_images", lambda *a: pytest.fail("drawn"))
+        with pytest.raises(BaseModelError, match="train a LoRA on this base"):
+            trained(recipe(attempt=17), places)
+    assert trained(recipe("lora", attempt=17), places).adapter.is_file()
 
 
 def test_a_whole_model_that_no_tier_can_hold_ends_a_run_before_anything_is_drawn(
