@@ -9,7 +9,7 @@ from typing import Any
 from .base_file import identify, refuse_other_noise
 from .digests import content_digest
 from .errors import RecipeError
-from .photo_file import class_spec
+from .photo_file import read_class_images
 from .places import Places
 from .recipe import Recipe
 from .subject import PhotoSet, read_subject
@@ -81,8 +81,7 @@ def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
             "The recipe was made with a set of class images of its own (prior.images): "
             "give their folder, or set prior.images to null to have them drawn."
         )
-    # As photographs are read, but square where those use aspect-ratio buckets.
-    images = read_subject(places.class_images, class_spec(recipe))
+    images = read_class_images(places.class_images, recipe)
     named = recipe.prior.images if recipe.prior else None
     _same("set of class images", named, images.digest)
     return images

@@ -32,6 +32,10 @@ class NameTaken(AdapterError):
     """Another file has the name that a result should get."""
 
 
+class NothingLearned(AdapterError):
+    """A LoRA that changes nothing: no file is made of it."""
+
+
 class CheckpointError(LikenessError):
     """A training checkpoint that is damaged or belongs to another run."""
 

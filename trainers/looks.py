@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .averaging import averaged
-from .errors import Diverged
+from .errors import Diverged, NothingLearned
 from .graphs import Recorded
 from .health import advice, check_weights
 from .memory import is_out_of_memory, release_memory
@@ -115,7 +115,11 @@ def save_on_the_way(run: Run, training: Training, done: int) -> None:
     """Saves what is learned so far as a file like the result's. Raises Diverged."""
     with averaged(training.state):
         check_weights(run.recipe, training.state.parameters.values(), done)
-        path = save_adapter_file(run, training.base, done)
+        try:
+            path = save_adapter_file(run, training.base, done)
+        except NothingLearned as error:  # as yet
+            run.note(f"After step {done}: {error}")
+            return
     run.emit("adapter", step=done, path=str(path))
 
 

@@ -30,12 +30,7 @@ from .embeddings import kept_embeddings
 from .errors import CheckpointError, RunFailed
 from .events import Emit
 from .looks import catch_up, due, look, looks
-from .material import (
-    draw_missing_class_images,
-    gather,
-    photo_prompts,
-    written_prompts,
-)
+from .material import draw_missing_class_images, gather
 from .memory import is_out_of_memory, release_memory
 from .objective import alphas_cumprod
 from .optimizers import (
@@ -49,6 +44,7 @@ from .optimizers import (
     slow_on_cpu,
 )
 from .recipe import DreamBooth, LoRA, Recipe
+from .remarks import note_beginning
 from .result import save_adapter_file, write_result
 from .run import Meter, Run, usable_precision
 from .runs import Result, RunFolder, earlier_runs
@@ -58,9 +54,8 @@ from .single_file import check_savable
 from .step import ForwardBackward, Learner, Prompts, accumulate, update
 from .stop import Ask, StopSignal
 from .teacher import teacher_of
-from .text import cut_prompts, tokenize
+from .text import tokenize
 from .tiers import Tier
-from .tokenizer import NEVER_SEEN, unknown_words
 
 
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
@@ -88,7 +83,7 @@ def attempt(run: Run) -> Result:
     run.losses, run.tier = [], None
     with run.stage("load"):
         base = load(run)
-        note_prompts(run, base)
+        note_beginning(run, base)
     with run.stage("class images"):
         draw_missing_class_images(run, base)
     with run.stage("encode"):
@@ -132,23 +127,6 @@ def load(run: Run) -> BaseModel:
     if recipe.compute.attention == "xformers":
         use_xformers(run, base)
     return base
-
-
-def note_prompts(run: Run, base: BaseModel) -> None:
-    """Says which words of the run's prompts the base never saw, and which are cut off."""
-    taught = photo_prompts(run)
-    prompts = written_prompts(run.recipe, taught)
-    ids = tokenize(base.tokenizer, prompts)
-    if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
-        run.note(NEVER_SEEN % ", ".join(unknown))
-    if cut := cut_prompts(base.tokenizer, prompts):
-        run.note(cut)
-    token = run.recipe.subject.token
-    if without := sum(token.lower() not in prompt.lower() for prompt in taught):
-        run.note(
-            f"{without} of {len(taught)} photographs are trained without the token {token!r} in "
-            "their prompt or caption: what they show is not learned for it."
-        )
 
 
 @dataclass(frozen=True)

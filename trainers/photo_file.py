@@ -1,7 +1,7 @@
 """The pictures that were checked before a run, so that it need not decode them all again.
 
-`photos.json` in the run's folder lists each with its digest and its crop; the pixels are compared
-with the digest when they are read.
+`photos.json` in the run's folder lists each with its digest and its crop, and beside them what is
+not used or was noted; the pixels are compared with the digest when they are read.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import Any
 from .errors import SubjectError
 from .files import write_whole
 from .recipe import Recipe, Subject
-from .subject import Photo, PhotoSet, read_subject, set_digest
+from .subject import Photo, PhotoSet, Refused, read_subject, set_digest
 
 
 def write_photos(file: Path, photos: PhotoSet, class_images: PhotoSet | None) -> None:
     """Writes the list."""
     sets = {"photos": photos, "class_images": class_images}
-    table = {
-        name: [_entry(photo) for photo in found.photos]
-        for name, found in sets.items()
-        if found is not None
-    }
+    table: dict[str, Any] = {"refused": {}, "notes": {}}
+    for name, found in sets.items():
+        if found is not None:
+            table[name] = [_entry(photo) for photo in found.photos]
+            table["refused"][name] = [[file.name, file.reason] for file in found.refused]
+            table["notes"][name] = found.notes
     write_whole(file, json.dumps({"version": 1, **table}, indent=1))
 
 
@@ -39,13 +40,19 @@ def subject_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
     Raises SubjectError if they changed since the recipe was bound.
     """
     listed = _listed(file, "photos", recipe.subject.digest)
-    return listed or _unchanged(folder, recipe.subject, recipe.subject.digest)
+    return listed or _unchanged(read_subject(folder, recipe.subject), folder, recipe.subject.digest)
 
 
 def class_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
     """As `subject_photos`, for the user's own class images."""
     digest = recipe.prior.images if recipe.prior else None
-    return _listed(file, "class_images", digest) or _unchanged(folder, class_spec(recipe), digest)
+    listed = _listed(file, "class_images", digest)
+    return listed or _unchanged(read_class_images(folder, recipe), folder, digest)
+
+
+def read_class_images(folder: Path, recipe: Recipe) -> PhotoSet:
+    """The user's own class images, read as photographs. Raises as `read_subject`."""
+    return read_subject(folder, class_spec(recipe), "class images have the prompts of prior.prompt")
 
 
 def class_spec(recipe: Recipe) -> Subject:
@@ -53,8 +60,7 @@ def class_spec(recipe: Recipe) -> Subject:
     return Subject(resolution=recipe.subject.resolution, enlarge=recipe.subject.enlarge)
 
 
-def _unchanged(folder: Path, spec: Subject, digest: str | None) -> PhotoSet:
-    photos = read_subject(folder, spec)
+def _unchanged(photos: PhotoSet, folder: Path, digest: str | None) -> PhotoSet:
     if photos.digest != digest:
         raise SubjectError(f"The pictures in {folder} changed after the run was prepared.")
     return photos
@@ -65,10 +71,13 @@ def _listed(file: Path, name: str, digest: str | None) -> PhotoSet | None:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         photos = tuple(_photo(entry) for entry in table[name])
+        told = table.get("refused", {}).get(name, ())  # 0.1.0 wrote none of it
+        refused = tuple(Refused(str(file), str(reason)) for file, reason in told)
+        notes = tuple(str(note) for note in table.get("notes", {}).get(name, ()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     whole = set_digest(photos) == digest and all(photo.path.is_file() for photo in photos)
-    return PhotoSet(photos, (), (), digest or "") if whole else None
+    return PhotoSet(photos, refused, notes, digest or "") if whole else None
 
 
 def _photo(entry: dict[str, Any]) -> Photo:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from . import lora
 from .adapter import save_adapter
 from .adapter_metadata import metadata_for
 from .base_model import BaseModel
-from .errors import NameTaken
+from .errors import NameTaken, NothingLearned
 from .files import make_folder
-from .recipe import LoRA
+from .recipe import LoRA, Recipe
 from .run import Run
 from .runs import Result
 from .single_file import save_single_file
@@ -22,6 +26,8 @@ from .tokenizer import keep_beside
 
 def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
     """Saves what was learned in `steps` steps: a LoRA, or a whole checkpoint for DreamBooth.
+
+    Raises NothingLearned for a LoRA that would change nothing.
 
     Files on a model list may be in use and are never replaced: a number is added to the name,
     unless the file that has it is this very result (the process was killed after it).
@@ -49,6 +55,7 @@ def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> No
     if isinstance(recipe.method, LoRA):
         text_encoder = base.text_encoder if recipe.text_encoder.train else None
         tensors = lora.export(base.unet, text_encoder, recipe.method)
+        _check_learned(tensors, run.recipe)
         save_adapter(path, tensors, metadata, dtype)
         return
     if not path.exists():
@@ -63,6 +70,19 @@ def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> No
         metadata=metadata,
         replace=False,
     )
+
+
+def _check_learned(tensors: Mapping[str, Tensor], recipe: Recipe) -> None:
+    """Raises NothingLearned if all that a LoRA adds is 0 as it is stored; DoRA also scales."""
+    dtype = {"fp16": torch.float16, "fp32": torch.float32}[recipe.saving.dtype]
+    ups = (tensor for name, tensor in tensors.items() if name.endswith("lora_up.weight"))
+    scaled = any(name.endswith("dora_scale") for name in tensors)
+    if not scaled and not any(bool(up.to(dtype).any()) for up in ups):
+        raise NothingLearned(
+            f"Nothing is learned: all that the LoRA adds is 0 in {recipe.saving.dtype}, so no file "
+            "is saved. The rate was too low so far: raise optimizer.learning_rate, which is "
+            f"{recipe.optimizer.learning_rate:g}, or train more steps than schedule.warmup."
+        )
 
 
 def write_result(run: Run, adapter: Path, steps: int) -> Result:

@@ -90,12 +90,16 @@ def _some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
-def read_subject(folder: Path, spec: Subject) -> PhotoSet:
+CAPTIONS_OFF = "captions are off (subject.captions)"
+
+
+def read_subject(folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF) -> PhotoSet:
     """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
 
     Hidden files, .txt files and masks are passed over; with `spec.captions` the .txt of the same
-    name is the caption. Raises SubjectError when no photograph is left to train on, and
-    MissingPackage when the face crop lacks its detector.
+    name is the caption, and without it `no_captions` says in a note why it is none. Raises
+    SubjectError when no photograph is left to train on, and MissingPackage when the face crop lacks
+    its detector.
     """
     files, notes = _list_files(Path(folder))
     find_face = face_finder() if spec.crop == "face" else None
@@ -119,6 +123,8 @@ def read_subject(folder: Path, spec: Subject) -> PhotoSet:
         photos[photo.digest] = photo
     _check_enough(Path(folder), len(photos), refused, spec.holdout)
     ordered = tuple(photos[digest] for digest in sorted(photos))
+    if unread := 0 if spec.captions else sum(_caption_file(p.path).is_file() for p in ordered):
+        notes.append(f"{unread} of {len(ordered)} have a .txt that is not used: {no_captions}.")
     return PhotoSet(ordered, tuple(refused), tuple(notes), set_digest(ordered))
 
 
@@ -173,9 +179,13 @@ def _check_enough(folder: Path, count: int, refused: Sequence[Refused], holdout:
         )
 
 
+def _caption_file(path: Path) -> Path:
+    return path.with_suffix(".txt")
+
+
 def _read_caption(path: Path) -> tuple[str | None, list[str]]:
     """The caption beside a photograph on one line, or None and a note that says why."""
-    file = path.with_suffix(".txt")
+    file = _caption_file(path)
     try:
         with open(file, encoding="utf-8-sig") as opened:
             caption = " ".join(opened.read(_LONGEST_CAPTION).split())

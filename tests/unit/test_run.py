@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers import loop, run
+from likeness.trainers import run
 from likeness.trainers.recipe import Recipe
 
 
@@ -65,18 +65,3 @@ def test_a_note_is_said_once_though_the_run_starts_again_in_another_memory_tier(
     for text in ("a prompt is cut", "out of memory", "a prompt is cut"):
         one.note(text)
     assert said == one.notes == ["a prompt is cut", "out of memory"]
-
-
-def test_photographs_that_are_trained_without_the_token_are_told(monkeypatch):
-    prompts = ["a photo of SKS man", "a man on a beach", "a man"]
-    monkeypatch.setattr(loop, "photo_prompts", lambda run: prompts)
-    monkeypatch.setattr(loop, "tokenize", lambda *_: torch.zeros(1, dtype=int))
-    for name in ("unknown_words", "cut_prompts"):
-        monkeypatch.setattr(loop, name, lambda *_: None)
-    notes = []
-    given = SimpleNamespace(recipe=Recipe(), note=notes.append)
-    loop.note_prompts(given, SimpleNamespace(tokenizer=None))
-    assert len(notes) == 1 and notes[0].startswith("2 of 3 photographs are trained without the")
-    del prompts[1:]
-    loop.note_prompts(given, SimpleNamespace(tokenizer=None))
-    assert len(notes) == 1

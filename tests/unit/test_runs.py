@@ -411,10 +411,10 @@ def test_pictures_are_decoded_once_for_a_run(places, tmp_path, monkeypatch):
     shutil.copytree(places.photos, own)
     places = places.model_copy(update={"class_images": own})
     folder = prepare(recipe(), places)
-    bound = folder.recipe()
+    bound, read = folder.recipe(), bind(recipe(), places).photos.photos
     monkeypatch.setattr("likeness.trainers.photo_file.read_subject", None)
     photos = subject_photos(folder.photos_file, bound, places.photos)
-    assert photos.photos == bind(recipe(), places).photos.photos
+    assert photos.photos == read
     assert len(class_photos(folder.photos_file, bound, own).photos) == 3
 
 
