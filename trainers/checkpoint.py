@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from .errors import CheckpointError, OutOfSpace
+from .errors import CheckpointError, OtherOptimizer, OutOfSpace
 from .files import is_disk_full, make_folder, move_folder, remove_folder, write_whole
 from .weights import write_as_they_are
 
@@ -128,9 +128,10 @@ def found(checkpoints: Path) -> list[int]:
 def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
     """Puts a checkpoint's values into `state`; returns its step and the losses so far.
 
-    Raises CheckpointError if it is damaged, or was written under another recipe than `digest` or
-    with another optimizer (in another memory tier); then `state` is as it was. A file that cannot
-    be read now, for want of memory or by a fault of the disk, is not damaged: OSError.
+    Raises CheckpointError if it is damaged or was written under another recipe than `digest`, and
+    OtherOptimizer if with another optimizer (in another memory tier); then `state` is as it was. A
+    file that cannot be read now, for want of memory or by a fault of the disk, is not damaged:
+    OSError.
     """
     try:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -139,12 +140,13 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         shadows = load_file(folder / "average.safetensors") if state.average else {}
         belongs = document["version"] == VERSION and document["recipe"] == digest
         kind = type(state.optimizer).__name__
-        belongs = belongs and document.get("optimizer_kind", kind) == kind  # 0.1.0 wrote none
         belongs = belongs and _fits(weights, state)
         belongs = belongs and (state.average is None or _fits(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
         # Of another optimizer they are not even put on the device: they may not fit into it.
-        restored = _optimizer_of(state, tensors, document["optimizer"]) if belongs else {}
+        saved_by = str(document.get("optimizer_kind", kind))  # 0.1.0 wrote none
+        ours = belongs and saved_by == kind
+        restored = _optimizer_of(state, tensors, document["optimizer"]) if ours else {}
         numbers = [dict(group) for group in document["groups"]]
         groups = list(zip(state.optimizer.param_groups, numbers, strict=True))
         average_steps = int(document["average_steps"]) if state.average else 0
@@ -156,7 +158,12 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
     if not belongs:
         raise CheckpointError(
-            f"The checkpoint {folder} belongs to another run, version or optimizer."
+            f"The checkpoint {folder} belongs to another run or version, or to other weights."
+        )
+    if not ours:
+        raise OtherOptimizer(
+            f"The checkpoint {folder} has the state of {saved_by}, and this run trains with "
+            f"{kind}: take the compute.memory of then, or raise attempt to begin anew."
         )
     with torch.no_grad():
         for name, parameter in state.parameters.items():

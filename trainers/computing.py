@@ -17,7 +17,7 @@ from . import tiers
 from .base_model import BaseModel
 from .checkpoint import State
 from .cpu import attention_in_fp32_again
-from .errors import OutOfMemory
+from .errors import OtherOptimizer, OutOfMemory
 from .graphs import CudaRecorder, Recorded
 from .in_backward import UpdateInBackward
 from .memory import is_out_of_memory
@@ -48,14 +48,32 @@ def eight_bit_works(device: torch.device) -> bool:
     return eight_bit_lack() is None and eight_bit_fault(device) is None
 
 
+def check_tier(run: Run) -> None:
+    """Raises RecipeError for a tier of the recipe's that is not for it on this machine, and
+    OtherOptimizer where none goes on with the state that there is: before the base is loaded.
+    """
+    _choice(run)
+
+
+def _choice(run: Run) -> list[Tier]:
+    """The tiers to choose from that go on with the state there is, the fastest first."""
+    found = tiers.available(run.recipe, machine_of(run.recipe, run.precision, run.accelerator))
+    before = _tier_before(run)
+    fitting = [t for t in found if before is None or tiers.same_state(t, before, run.recipe)]
+    if before is not None and not fitting:
+        raise OtherOptimizer(tiers.other_state(before, run.recipe))
+    return fitting
+
+
 def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) -> Tier:
     """The tier that the run took before, or the one that it continues; else the fastest that fits.
 
-    It is kept with the run. Raises RecipeError for a tier of the recipe's that is not for it.
+    It is kept with the run. Raises as `check_tier`.
     """
-    choice = tiers.available(run.recipe, machine_of(run.recipe, run.precision, run.accelerator))
-    tier, note = tiers.stored(run.folder.tier_file) or _tier_before(run), None
-    if tier is None or tier not in choice:
+    choice, note = _choice(run), None
+    taken = (tiers.stored(run.folder.tier_file), _tier_before(run))
+    tier = next((one for one in taken if one in choice), None)
+    if tier is None:
         size = model_size(run.recipe, base, parameters)
         free = free_memory(run.accelerator)
         tier, note = tiers.choose(choice, run.recipe, run.precision, size, free)
@@ -88,9 +106,9 @@ def check_memory(run: Run, base: BaseModel) -> None:
 
 
 def _tier_before(run: Run) -> Tier | None:
-    """The tier of the run that this one begins with: its state may fit no other one's optimizer."""
-    with_state = (one for one in earlier_runs(run.recipe, run.places) if one.has_state())
-    return next((tiers.stored(one.tier_file) for one in with_state), None)
+    """The tier of the state that a run begins with, its own or an earlier run's; None without."""
+    runs = (run.folder, *earlier_runs(run.recipe, run.places))
+    return next((tiers.stored(one.tier_file) for one in runs if one.has_state()), None)
 
 
 def model_size(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> ModelSize:
@@ -143,7 +161,7 @@ def fall(run: Run) -> bool:
 def _would_begin_anew(run: Run, before: Tier, lower: Tier) -> bool:
     """Whether a lower tier's optimizer could not go on from the checkpoint there is; says so."""
     folders = [run.folder, *earlier_runs(run.recipe, run.places)]
-    same = lower.eight_bit == before.eight_bit or run.recipe.optimizer.name == "adamw8bit"
+    same = tiers.same_state(lower, before, run.recipe)
     if same or not any(folder.has_state() for folder in folders):
         return False
     run.note(

@@ -40,6 +40,10 @@ class CheckpointError(LikenessError):
     """A training checkpoint that is damaged or belongs to another run."""
 
 
+class OtherOptimizer(CheckpointError):
+    """A whole checkpoint of the same run, with the state of another optimizer."""
+
+
 ABSENT = "is not installed"
 
 

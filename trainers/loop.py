@@ -17,6 +17,7 @@ from .base_model import BaseModel, load_base
 from .computing import (
     DTYPES,
     check_memory,
+    check_tier,
     checkpoint_activations,
     chosen_tier,
     fall,
@@ -27,7 +28,7 @@ from .computing import (
 )
 from .cpu import fit_to_cpu, threads_for
 from .embeddings import kept_embeddings
-from .errors import CheckpointError, RunFailed
+from .errors import CheckpointError, OtherOptimizer, RunFailed
 from .events import Emit
 from .looks import catch_up, due, look, looks
 from .material import draw_missing_class_images, gather
@@ -104,6 +105,7 @@ def attempt(run: Run) -> Result:
 def load(run: Run) -> BaseModel:
     """The base on the device; frozen weights in the precision, trained ones in fp32."""
     recipe, places, device = run.recipe, run.places, run.accelerator.device
+    check_tier(run)
     dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
     base = load_base(
         places.base,
@@ -207,7 +209,7 @@ def state_of(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoi
 
 def resume(run: Run, state: checkpoint.State) -> int:
     """Loads the newest whole checkpoint, or one of a run of the same lesson, or the continued
-    run's; returns its step, else 0.
+    run's; returns its step, else 0. Raises OtherOptimizer for a whole one that does not fit.
     """
     recipe, folder = run.recipe, run.folder
     candidates = [(folder.checkpoints, recipe)]
@@ -221,6 +223,8 @@ def resume(run: Run, state: checkpoint.State) -> int:
             try:
                 path = checkpoint.step_folder(checkpoints, step)
                 step, run.losses = checkpoint.load(path, state, before.digest())
+            except OtherOptimizer:
+                raise  # it is whole: to begin anew is for the user to say
             except CheckpointError as error:
                 run.note(str(error))
                 damaged = True
@@ -230,11 +234,9 @@ def resume(run: Run, state: checkpoint.State) -> int:
                 run.note(note)
             return step
     if recipe.continues:
-        raise CheckpointError(
-            f"The run {recipe.continues[:8]} has no whole checkpoint to go on from."
-        )
+        raise CheckpointError("The run that this one continues has no checkpoint to go on from.")
     if damaged:
-        run.note("No checkpoint is whole, so training begins anew, from step 0.")
+        run.note("No checkpoint can be used, so training begins anew, from step 0.")
     return 0
 
 

@@ -212,6 +212,29 @@ def choose(
     )
 
 
+def same_state(tier: Tier, other: Tier, recipe: Recipe) -> bool:
+    """Whether the optimizer of one tier goes on with the state of the other's."""
+    return tier.eight_bit == other.eight_bit or recipe.optimizer.name == "adamw8bit"
+
+
+def other_state(before: Tier, recipe: Recipe) -> str:
+    """What to say where no tier that a run can take goes on with the state of tier `before`."""
+    if recipe.compute.memory != "auto":
+        said = (
+            f"compute.memory {recipe.compute.memory!r} keeps another optimizer's state than the "
+            f"checkpoint that this run goes on from, which memory tier {before.name!r} saved. "
+            f"Choose compute.memory {before.name!r} or 'auto'"
+        )
+    else:
+        said = (
+            f"The checkpoint that this run goes on from was saved in memory tier {before.name!r}, "
+            "by 8-bit Adam, and bitsandbytes is not installed any more, or does not work. Install "
+            "it to go on: pip install --upgrade bitsandbytes"
+        )
+    anew = "clear continues" if recipe.continues else "raise attempt"
+    return f"{said}; or {anew} to train from the start."
+
+
 def below(tier: Tier, tiers: Sequence[Tier]) -> Tier | None:
     """The next tier that needs less memory, or None."""
     later = list(tiers)[list(tiers).index(tier) + 1 :] if tier in tiers else []

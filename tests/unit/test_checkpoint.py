@@ -1,12 +1,13 @@
 import contextlib
 import errno
+import json
 import weakref
 
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
 from likeness.trainers import checkpoint
-from likeness.trainers.errors import CheckpointError, OutOfSpace
+from likeness.trainers.errors import CheckpointError, OtherOptimizer, OutOfSpace
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.recipe import Optimizer
 from safetensors.torch import load_file, save_file
@@ -63,8 +64,21 @@ def test_states_of_another_optimizer_are_not_put_on_the_device(tmp_path, monkeyp
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(checkpoint, "_optimizer_of", no_room)
-    with pytest.raises(CheckpointError, match="another run, version or optimizer"):
+    with pytest.raises(OtherOptimizer, match="state of AdamW, and this run trains with AdamW8bit"):
         checkpoint.load(folder, state("adamw8bit"), DIGEST)
+
+
+def test_another_optimizers_state_was_told_as_damage(tmp_path):
+    s = state()
+    advance(s, 1)
+    folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
+    document = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(document | {"optimizer_kind": "Lion"}))
+    fresh = state()
+    before = {k: p.detach().clone() for k, p in fresh.parameters.items()}
+    with pytest.raises(OtherOptimizer, match=r"state of Lion.*raise attempt"):
+        checkpoint.load(folder, fresh, DIGEST)
+    assert all(torch.equal(before[k], p) for k, p in fresh.parameters.items())
 
 
 def test_only_the_newest_are_kept(tmp_path):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from likeness.trainers import loop
-from likeness.trainers.errors import CheckpointError
+from likeness.trainers.errors import CheckpointError, OtherOptimizer
 from likeness.trainers.presets import preset
 
 
@@ -52,3 +52,18 @@ def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, 
     assert loop.resume(run, None) == 0
     assert told[:2] == ["step-000200 is damaged.", "step-000100 is damaged."]
     assert "begins anew, from step 0" in told[2]
+
+
+def test_a_whole_state_of_another_optimizer_was_told_as_none_and_training_began_anew(
+    tmp_path, monkeypatch
+):
+    def load(path, state, digest):
+        raise OtherOptimizer("the state of AdamW8bit")
+
+    monkeypatch.setattr(loop, "earlier_runs", lambda recipe, places: [])
+    monkeypatch.setattr(loop.checkpoint, "found", lambda folder: [100, 200])
+    monkeypatch.setattr(loop.checkpoint, "load", load)
+    folder = SimpleNamespace(checkpoints=tmp_path)
+    run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=pytest.fail)
+    with pytest.raises(OtherOptimizer, match="AdamW8bit"):
+        loop.resume(run, None)
