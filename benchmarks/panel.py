@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import psutil
 from likeness.tools.editor import Editor
@@ -175,6 +176,7 @@ def watching(server: Any, name: str, noted: Training) -> Iterator[None]:
 def widgets(given: argparse.Namespace, name: str, previews: bool) -> Widgets:
     """What is set on the bundled workflow's nodes."""
     training = {"base_model": BASE, "name": name, "steps": given.steps, "optimizer": "adamw"}
+    training |= {"attempt": crc32(name.encode()) % 1_000_000}  # each is trained
     training |= {"precision": "fp32", "preview_every": given.preview_every if previews else 0}
     return {SUBJECT: {"folder": "person", "resolution": given.resolution}, TRAIN: training}
 

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import quote
+from zlib import crc32
 
 import psutil
 import pytest
@@ -42,6 +43,7 @@ def queue(comfy, workflow):
                 "base_model": "tiny.safetensors",
                 "steps": 100_000,
                 "name": name,
+                "attempt": crc32(name.encode()) % 1_000_000,
                 "optimizer": "adamw",
                 "precision": "fp32",
             },

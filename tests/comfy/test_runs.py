@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from zlib import crc32
 
 import psutil
 import pytest
@@ -14,13 +15,18 @@ BASE = "sd15-random-fp16.safetensors"
 
 @pytest.fixture
 def long_training(comfy, workflow):
-    """A training that would take hours; each test has its own name."""
+    """A training that would take hours; each test has its own."""
 
     def make(name):
         prompt = workflow(
             comfy,
             "train_lora",
-            Likeness_TrainLoRA={"base_model": BASE, "steps": 10_000, "name": name},
+            Likeness_TrainLoRA={
+                "base_model": BASE,
+                "steps": 10_000,
+                "name": name,
+                "attempt": crc32(name.encode()) % 1_000_000,
+            },
             Likeness_Subject={"resolution": 128},
         )
         kinds = ("Likeness_TrainLoRA", "Likeness_Subject")
