@@ -109,6 +109,19 @@ def test_equal_recipes_give_equal_bytes_and_a_finished_run_is_reused(
     assert second.name == first.name
 
 
+def test_a_photograph_that_is_dropped_is_told_and_another_name_gives_the_file_that_is_there(
+    train, photos, tmp_path
+):
+    (photos / "torn.png").write_bytes(b"\x89PNG")
+    told = train().stderr
+    assert "Photographs: 3 are used; not used, 1:\n- torn.png: " in told
+    adapter = only("output/loras/*.safetensors", tmp_path)
+    again = train(settings=["name=anna"])
+    assert "nothing was trained" in again.stdout and str(adapter.name) in again.stdout
+    assert "Trained already as 'subject'" in again.stderr
+    assert only("output/loras/*", tmp_path) == adapter
+
+
 def test_training_again_from_an_adapter_gives_the_same_digest(
     likeness, train, base, photos, tmp_path
 ):
