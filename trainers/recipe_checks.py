@@ -26,3 +26,16 @@ def check_recipe(recipe: Recipe) -> None:
             "learning rate would never be reached. Choose a warmup below the steps."
         )
     check_named(recipe)
+
+
+def check_more(steps: int, recipe: Recipe, named: str) -> None:
+    """Raises RecipeError unless `steps` can be added to the run of a recipe that is called `named`:
+    not of a preset, nor of a recipe that no run has bound to its files.
+    """
+    if steps < 1:
+        raise RecipeError(f"--more takes steps to add, at least 1, not {steps}.")
+    if recipe.base.digest is None:
+        raise RecipeError(
+            f"--more goes on from a finished run, and {named} names none: give the run's folder or "
+            "its adapter."
+        )

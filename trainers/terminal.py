@@ -24,6 +24,7 @@ from .job import train
 from .places import Places, runs_folder
 from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
+from .recipe_checks import check_more
 from .runs import Result, RunFolder, run_with_digest
 
 
@@ -153,13 +154,7 @@ def _train(given: argparse.Namespace) -> int:
     asked = given.class_images
     places = _places(given, old)
     if given.more is not None:
-        if given.more < 1:
-            raise RecipeError(f"--more takes steps to add, at least 1, not {given.more}.")
-        if recipe.base.digest is None:  # a preset, or a recipe that no run has bound to its files
-            raise RecipeError(
-                f"--more goes on from a finished run, and {given.recipe} names none: give the "
-                "run's folder or its adapter."
-            )
+        check_more(given.more, recipe, given.recipe)
         steps = run_with_digest(recipe.digest(), places).steps_done() + given.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = with_settings(recipe, given.set)
