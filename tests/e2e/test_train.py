@@ -233,7 +233,7 @@ def test_class_images_that_a_run_never_shows_are_not_drawn_and_change_nothing(
         return result.losses, digest(result.adapter)
 
     learned(recipe.changed(schedule={"steps": 8}, name="whole"), full)
-    for one, count in ((recipe, 4), (recipe.changed(name="again"), 4)):
+    for one, count in ((recipe, 4), (recipe.changed(attempt=1), 4)):
         assert learned(one, lazy) == learned(one, full)
         assert (drawn(lazy), drawn(full)) == (count, 8)
     more = recipe.changed(schedule={"steps": 6}, continues=run_digest(lazy, recipe))
