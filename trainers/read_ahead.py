@@ -12,7 +12,7 @@ from .base_file import loaded_files
 from .errors import LikenessError
 from .runs import RunFolder
 
-_BLOCK = 8 << 20  # bytes
+_BLOCK = 128 << 20  # bytes
 
 
 def read_ahead(folder: RunFolder) -> Thread:
