@@ -84,7 +84,11 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy_execution.progress"].get_progress_state = Record
         sys.modules["comfy_execution.progress"].NodeState = Record
         sys.modules["comfy_execution.utils"].get_executing_context = lambda: None
-        instance = types.SimpleNamespace(client_id=None, send_sync=lambda *_: None)
+        instance = types.SimpleNamespace(
+            client_id=None,
+            send_sync=lambda *_: None,
+            add_on_prompt_handler=lambda handler: None,
+        )
         sys.modules["server"].PromptServer = type("PromptServer", (), {"instance": instance})
     nowhere = {
         "get_input_directory": lambda: "nowhere",

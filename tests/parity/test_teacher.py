@@ -52,7 +52,9 @@ def test_the_teacher_is_asked_with_the_prompt_that_the_model_is_asked_with(place
     """A model that learns next to nothing predicts what the base does, of each class prompt."""
     still, prompts = {"learning_rate": 1e-12}, {"prompt": "a photo of man\na man\nman"}
     few = {"batch": 2, "steps": 6}
-    _, prior = trained(recipe("lora", prior=prompts, optimizer=still, schedule=few), places)
+    exact = {"dtype": "fp32"}  # where so little is not 0, and so can be saved
+    asked = recipe("lora", prior=prompts, optimizer=still, schedule=few, saving=exact)
+    _, prior = trained(asked, places)
     assert prior == pytest.approx([0] * 6, abs=1e-9)
 
 
