@@ -86,7 +86,7 @@ def test_a_workflow_runs_to_its_end(server, reduced, name):
 
 
 @pytest.mark.skipif(
-    not os.environ.get("LIKENESS_FULL"), reason="seven minutes on a CPU: set LIKENESS_FULL=1"
+    not os.environ.get("LIKENESS_FULL"), reason="ten minutes on a CPU: set LIKENESS_FULL=1"
 )
 def test_the_miniature_runs_to_its_end_as_it_is(server, workflow):
     outcome = server.run(workflow(server, "miniature"))
