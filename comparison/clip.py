@@ -197,9 +197,8 @@ def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, Preprocess
         projection_dim=state["visual_projection.weight"].shape[0],
         hidden_act="quick_gelu" if width in _OPENAI else "gelu",
     )
-    return _filled(CLIPVisionModelWithProjection(config), state), Preprocessing(
-        size, size, MEAN, STD
-    )
+    model = _filled(CLIPVisionModelWithProjection(config), state)
+    return model, Preprocessing(size, size, MEAN, STD)
 
 
 def _heads(width: int) -> int:

@@ -231,10 +231,8 @@ app.registerExtension({
     followName(node, panel);
     const find = () => panel.find(settingOf(node, "name"));
     follow(node, "comparison", (name) => panel.load(name), find);
-    const configured = node.onConfigure;
-    node.onConfigure = function (saved) {
-      configured?.apply(this, arguments);
+    after(node, "onConfigure", (saved) => {
       if (saved.id === PASTED) renameCopy(node);
-    };
+    });
   },
 });

@@ -5,7 +5,7 @@ import { app } from "../../scripts/app.js";
 import { follow, isLoaded, nodeOfId } from "./lib/board.js";
 import { readComparison, reportAddress } from "./lib/comparison_client.js";
 import { takeOver } from "./lib/core_preview.js";
-import { h, link, say, show } from "./lib/dom.js";
+import { h, reportLink, say, show } from "./lib/dom.js";
 import { plural } from "./lib/format.js";
 import { whileInGraph } from "./lib/graph.js";
 import { addPanel } from "./lib/node_panel.js";
@@ -25,11 +25,7 @@ class ScorePanel {
 
   constructor() {
     this.status = h("span", { class: "lk-count", role: "status" });
-    this.report = link({
-      text: "Report",
-      title: "Pictures, scores, losses and recipes on one page, in a new tab",
-      symbol: "page",
-    });
+    this.report = reportLink();
     this.table = h("div");
     this.notes = h("ul", { class: "lk-score-notes" });
     this.body = h(

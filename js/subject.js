@@ -315,7 +315,7 @@ app.registerExtension({
       const widget = widgetOf(node, name);
       if (widget) after(widget, "callback", () => later(WIDGETS.includes(name)));
     }
-    after(node, "onConfigure", later);
-    after(node, "onConnectionsChange", later);
+    after(node, "onConfigure", () => later());
+    after(node, "onConnectionsChange", () => later());
   },
 });

@@ -16,6 +16,7 @@ import { reasonOf } from "./lib/refusal.js";
 import { RunReader } from "./lib/run_client.js";
 import { secondsLeft } from "./lib/run_state.js";
 import { openShareBox } from "./lib/share.js";
+import { tempAddress } from "./lib/temp_files.js";
 
 const NODES = ["Likeness_TrainLoRA", "Likeness_TrainDreamBooth"];
 const STAGES = {
@@ -248,8 +249,8 @@ class TrainingPanel {
     const answer = await api.fetchApi(asked, { method: "POST" });
     if (!answer.ok) throw new Error(await reasonOf(answer));
     const { file: filename } = await answer.json();
-    const made = new URLSearchParams({ filename, subfolder: "likeness", type: "temp" });
-    save(api.apiURL(`/view?${made}&t=${Date.now()}`), filename);
+    // The browser may have kept an earlier one of that name.
+    save(`${tempAddress(filename)}&t=${Date.now()}`, filename);
   }
 
   /** Asks for a second click: a cancelled run is kept and can go on, but makes no adapter. */

@@ -17,7 +17,6 @@ from ..comparison.errors import ComparisonError
 Node = Mapping[str, Any]
 Values = tuple[Any, ...]
 TRAINERS = frozenset({"Likeness_TrainLoRA", "Likeness_TrainDreamBooth"})
-_MOST_WAITING = 100_000  # links of a graph
 Key = tuple[str, Values]  # a node, and the values it depends on: equal keys, equal results
 
 
@@ -59,16 +58,19 @@ def read_cell_graph(
     nodes: dict[str, Node] = {}
     uses: dict[str, frozenset[int]] = {}
     stack = [str(picture[0])] if picture[0] != matrix else []
+    path: set[str] = set()  # of the nodes on the stack those that wait for what is above them
     while stack:
-        if len(stack) > _MOST_WAITING:
-            raise ComparisonError("The nodes that draw a cell are wired in a circle.")
         node = get_node(stack[-1])
         links = [value for value in node["inputs"].values() if is_link(value)]
         waiting = [source for source, _ in links if source != matrix and source not in uses]
         if waiting:
+            path.add(stack[-1])
+            if path.intersection(waiting):
+                raise ComparisonError("The nodes that draw a cell are wired in a circle.")
             stack += waiting
             continue
         node_id = stack.pop()
+        path.discard(node_id)
         direct = {int(output) for source, output in links if source == matrix}
         through = (uses[source] for source, _ in links if source != matrix)
         nodes[node_id], uses[node_id] = node, frozenset(direct).union(*through)

@@ -201,8 +201,8 @@ def check_sent(prompt: Mapping[str, Node], node_id: str) -> None:
     if graph and known:
         check_graph(graph, known.plan)
     if known and known.named:
-        for text in filter(None, (inputs.get("redraw"), inputs.get("draw_only"))):
-            chosen_cells(known.plan, text) if isinstance(text, str) else None
+        for text in (inputs.get("redraw"), inputs.get("draw_only")):
+            chosen_cells(known.plan, text if isinstance(text, str) else "")
 
 
 def check_alone(prompt: Mapping[str, Node], node_id: str, name: str) -> None:

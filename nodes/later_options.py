@@ -6,7 +6,7 @@ from ..trainers.tiers import TIERS
 from .host import ADVANCED, io
 from .option import Option
 from .recipes import AUTO
-from .widgets import whole
+from .widgets import number, whole
 
 
 def speed() -> list[Option]:
@@ -51,12 +51,12 @@ def saving() -> list[Option]:
     """Files of what is learned so far."""
     return [
         Option(
-            io.Int.Input(
+            whole(
                 "save_adapter_every",
-                default=0,
-                min=0,
-                max=1_000_000,
-                tooltip="Steps between files of what is learned so far, to be compared: a line "
+                0,
+                0,
+                1_000_000,
+                "Steps between files of what is learned so far, to be compared: a line "
                 "'adapter_1 @ steps' in Matrix draws a row of each. 0: at the end only. A file of "
                 "DreamBooth has 2 GB.",
             ),
@@ -91,13 +91,13 @@ def captions() -> list[Option]:
     """How prompts are shown."""
     return [
         Option(
-            io.Float.Input(
+            number(
                 "caption_dropout",
-                default=0.0,
-                min=0.0,
-                max=0.99,
-                step=0.01,
-                tooltip="The share of pictures that are shown without their prompt, so that "
+                0.0,
+                0.0,
+                0.99,
+                0.01,
+                "The share of pictures that are shown without their prompt, so that "
                 "guidance keeps its other half; 0.05 to 0.1 is usual for many photographs, 0 is "
                 "off.",
             ),

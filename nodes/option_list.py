@@ -91,12 +91,12 @@ def _schedule() -> list[Option]:
             "course",
         ),
         Option(
-            io.Int.Input(
+            whole(
                 "warmup",
-                default=0,
-                min=0,
-                max=1_000_000,
-                tooltip="Steps in which the learning rate rises from 0, fewer than the train "
+                0,
+                0,
+                1_000_000,
+                "Steps in which the learning rate rises from 0, fewer than the train "
                 "node's steps; not with 'constant'.",
             ),
             "schedule",
@@ -113,12 +113,12 @@ def _schedule() -> list[Option]:
             "power",
         ),
         Option(
-            io.Int.Input(
+            whole(
                 "accumulation",
-                default=1,
-                min=1,
-                max=1024,
-                tooltip="Batches added up for one step: a larger batch for little memory.",
+                1,
+                1,
+                1024,
+                "Batches added up for one step: a larger batch for little memory.",
             ),
             "schedule",
             "accumulation",
@@ -129,13 +129,13 @@ def _schedule() -> list[Option]:
 def _text_encoder() -> list[Option]:
     return [
         Option(
-            io.Float.Input(
+            number(
                 "text_encoder_learning_rate",
-                default=0.0,
-                min=0.0,
-                max=10.0,
-                step=1e-7,
-                tooltip="0: the same as the UNet's. For a LoRA at 1e-4 half of it is usual, too. "
+                0.0,
+                0.0,
+                10.0,
+                1e-7,
+                "0: the same as the UNet's. For a LoRA at 1e-4 half of it is usual, too. "
                 "To freeze the text encoder, switch train_text_encoder off.",
             ),
             "text_encoder",
@@ -156,13 +156,12 @@ def _text_encoder() -> list[Option]:
             _none_if_zero,
         ),
         Option(
-            io.Int.Input(
+            whole(
                 "clip_skip",
-                default=1,
-                min=1,
-                max=12,
-                tooltip="1: the text encoder's last layer; 2: the one before it, for bases "
-                "trained so.",
+                1,
+                1,
+                12,
+                "1: the text encoder's last layer; 2: the one before it, for bases trained so.",
             ),
             "text_encoder",
             "clip_skip",
@@ -209,26 +208,26 @@ def _optimizer() -> list[Option]:
 def _objective() -> list[Option]:
     return [
         Option(
-            io.Float.Input(
+            number(
                 "min_snr_gamma",
-                default=0.0,
-                min=0,
-                max=100,
-                step=0.5,
-                tooltip="Min-SNR loss weighting (arXiv:2303.09556); 5 is usual, 0 is off.",
+                0.0,
+                0,
+                100,
+                0.5,
+                "Min-SNR loss weighting (arXiv:2303.09556); 5 is usual, 0 is off.",
             ),
             "objective",
             "min_snr_gamma",
             _none_if_zero,
         ),
         Option(
-            io.Float.Input(
+            number(
                 "noise_offset",
-                default=0.0,
-                min=0,
-                max=1,
-                step=0.01,
-                tooltip="Lets the model learn very dark and very bright pictures; 0 is off.",
+                0.0,
+                0,
+                1,
+                0.01,
+                "Lets the model learn very dark and very bright pictures; 0 is off.",
             ),
             "objective",
             "noise_offset",
@@ -305,12 +304,12 @@ def _saving() -> list[Option]:
             "every",
         ),
         Option(
-            io.Int.Input(
+            whole(
                 "keep_checkpoints",
-                default=1,
-                min=0,
-                max=1000,
-                tooltip="Training states that stay, the newest; 0: none of a finished training, "
+                1,
+                0,
+                1000,
+                "Training states that stay, the newest; 0: none of a finished training, "
                 "which then cannot be continued. DreamBooth's have 6 to 12 GB.",
             ),
             "saving",

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 from ..comparison.export import export, find_shared
 from ..trainers.errors import LikenessError
 from ..trainers.events import EventReader
+from .photo_view import FOLDER
 from .runs import asked_to_go_on, run_of_id
-
-TEMP = "likeness"  # below ComfyUI's temp folder
 
 Answer = tuple[int, dict[str, Any]]  # status and JSON
 
@@ -90,7 +89,7 @@ def export_run(
         return _NO_RUN
     try:
         shared = find_shared(run.path)
-        target = temp / TEMP / f"{shared.adapter.stem}.zip"
+        target = temp / FOLDER / f"{shared.adapter.stem}.zip"
         target.unlink(missing_ok=True)
         names = export(target, shared, prompts=asked.get("prompts") != "0")
     except (LikenessError, OSError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .base_file import identify, refuse_other_noise
@@ -31,7 +30,6 @@ def bind(recipe: Recipe, places: Places) -> Bound:
     SubjectError for files that cannot be used. Reads the base's header and digest, and each
     picture once.
     """
-    _check_prior(recipe)
     refuse_other_noise(identify(places.base))
     base = content_digest(places.base, places.cache)
     photos = read_subject(places.photos, recipe.subject)
@@ -44,35 +42,6 @@ def bind(recipe: Recipe, places: Places) -> Bound:
         class_images = _own_class_images(recipe, places)
         parts["prior"] = {"images": class_images.digest}
     return Bound(recipe.changed(**parts), photos, class_images)
-
-
-def _check_prior(recipe: Recipe) -> None:
-    """Raises RecipeError for a prior that keeps nothing of the class.
-
-    No part of the recipe's own checks: recipes of finished runs are read, too.
-    """
-    prior = recipe.prior
-    if prior is not None and prior.weight == 0:
-        raise RecipeError(
-            "prior.weight is 0: all that is done for the class would count nothing. To train "
-            "without prior preservation, set prior to null (in ComfyUI: take Class Images away)."
-        )
-    if prior is not None and "{token}" in prior.prompt:
-        raise RecipeError(
-            "prior.prompt holds {token}: the class would be kept as the subject. Take it out; "
-            "{class} stands for the class."
-        )
-
-
-def check_class_images(recipe: Recipe, folder: Path | None) -> None:
-    """Raises RecipeError for a folder of class images of which the recipe would use none."""
-    if folder is None or (recipe.prior is not None and recipe.prior.source == "images"):
-        return
-    why = "prior is null" if recipe.prior is None else "prior.source is 'teacher'"
-    raise RecipeError(
-        f"The class images in {folder} would not be used, for {why}: leave --class-images out, or "
-        "change that."
-    )
 
 
 def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:

@@ -52,13 +52,12 @@ def check_tier(run: Run) -> None:
     """Raises RecipeError for a tier of the recipe's that is not for it on this machine, and
     OtherOptimizer where none goes on with the state that there is: before the base is loaded.
     """
-    _choice(run)
+    _choice(run, _tier_before(run))
 
 
-def _choice(run: Run) -> list[Tier]:
-    """The tiers to choose from that go on with the state there is, the fastest first."""
+def _choice(run: Run, before: Tier | None) -> list[Tier]:
+    """The tiers to choose from that go on with the state of tier `before`, the fastest first."""
     found = tiers.available(run.recipe, machine_of(run.recipe, run.precision, run.accelerator))
-    before = _tier_before(run)
     fitting = [t for t in found if before is None or tiers.same_state(t, before, run.recipe)]
     if before is not None and not fitting:
         raise OtherOptimizer(tiers.other_state(before, run.recipe))
@@ -70,8 +69,8 @@ def chosen_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
 
     It is kept with the run. Raises as `check_tier`.
     """
-    choice, note = _choice(run), None
-    taken = (tiers.stored(run.folder.tier_file), _tier_before(run))
+    before, note = _tier_before(run), None
+    choice, taken = _choice(run, before), (tiers.stored(run.folder.tier_file), before)
     tier = next((one for one in taken if one in choice), None)
     if tier is None:
         size = model_size(run.recipe, base, parameters)

@@ -213,7 +213,10 @@ def gather(run: Run, base: BaseModel) -> Material:
     class_prompts = recipe.class_prompts()
     shown_classes = tuple(
         [
-            shown(class_prompts[index % len(class_prompts)], sides=(False,) * (index in classes))
+            shown(
+                class_prompts[index % len(class_prompts)],
+                sides=(False,) if index in classes else (),
+            )
             for index in range(count)
         ]
     )

@@ -5,8 +5,10 @@ Checked before a run and not as a recipe is read: older ones in adapter files st
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .errors import RecipeError
-from .recipe import Recipe
+from .recipe import Prior, Recipe
 from .tiers import check_named
 
 LEAST_PRODIGY_RATE = 0.1  # it multiplies the rate that Prodigy finds, meant to be 1
@@ -25,7 +27,34 @@ def check_recipe(recipe: Recipe) -> None:
             f"schedule.warmup is {schedule.warmup} and schedule.steps {schedule.steps}: the "
             "learning rate would never be reached. Choose a warmup below the steps."
         )
+    if recipe.prior is not None:
+        _check_prior(recipe.prior)
     check_named(recipe)
+
+
+def _check_prior(prior: Prior) -> None:
+    """Raises RecipeError for a prior that keeps nothing of the class."""
+    if prior.weight == 0:
+        raise RecipeError(
+            "prior.weight is 0: all that is done for the class would count nothing. To train "
+            "without prior preservation, set prior to null (in ComfyUI: take Class Images away)."
+        )
+    if "{token}" in prior.prompt:
+        raise RecipeError(
+            "prior.prompt holds {token}: the class would be kept as the subject. Take it out; "
+            "{class} stands for the class."
+        )
+
+
+def check_class_images(recipe: Recipe, folder: Path | None) -> None:
+    """Raises RecipeError for a folder of class images of which the recipe would use none."""
+    if folder is None or (recipe.prior is not None and recipe.prior.source == "images"):
+        return
+    why = "prior is null" if recipe.prior is None else "prior.source is 'teacher'"
+    raise RecipeError(
+        f"The class images in {folder} would not be used, for {why}: leave --class-images out, or "
+        "change that."
+    )
 
 
 def check_more(steps: int, recipe: Recipe, named: str) -> None:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
 from .adapter_metadata import late_loss
-from .binding import check_class_images
 from .cleaning import kept_states, remove_state
 from .errors import RecipeError, RunCancelled
 from .events import Event
@@ -24,7 +23,7 @@ from .job import train
 from .places import Places, runs_folder
 from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
-from .recipe_checks import check_more
+from .recipe_checks import check_class_images, check_more
 from .runs import Result, RunFolder, run_with_digest
 
 

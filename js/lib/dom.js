@@ -133,10 +133,11 @@ export function button({ text = "", label = null, symbol = null, kind = "", titl
   );
 }
 
-/** A link to a page in a tab of its own, that looks as a button; its `href` is set later. */
-export function link({ text, title, symbol }) {
+/** A link to a comparison's report, that looks as a button; its `href` is set later. */
+export function reportLink() {
+  const title = "Pictures, scores, losses and recipes on one page, in a new tab";
   const opens = { target: "_blank", rel: "noopener noreferrer" };
-  return h("a", { class: "lk-button", title, ...opens }, icon(symbol), h("span", {}, text));
+  return h("a", { class: "lk-button", title, ...opens }, icon("page"), h("span", {}, "Report"));
 }
 
 /** Loads style sheets of the pack, each once. */

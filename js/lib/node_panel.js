@@ -35,12 +35,12 @@ export function addPanel(
   node.setSize([Math.max(node.size[0], least, minWidth), Math.max(node.size[1], wanted)]);
 }
 
-/** Calls `then` after a method of a node or a widget, which may have none as yet. */
+/** Calls `then` after a method of a node or a widget, which may have none, with its arguments. */
 export function after(object, method, then) {
   const before = object[method];
   object[method] = function () {
     const result = before?.apply(this, arguments);
-    then();
+    then(...arguments);
     return result;
   };
 }

@@ -1,14 +1,8 @@
 // Pictures of a subject's photographs, which the server has written to ComfyUI's temp folder.
 
-import { api } from "../../../scripts/api.js";
 import { h } from "./dom.js";
 import { cropPlace, isWhole } from "./photos.js";
-
-function address(filename) {
-  return api.apiURL(
-    `/view?${new URLSearchParams({ filename, subfolder: "likeness", type: "temp" })}`,
-  );
-}
+import { tempAddress } from "./temp_files.js";
 
 /** As it is trained. */
 export function cropped({ crop, size }) {
@@ -16,7 +10,7 @@ export function cropped({ crop, size }) {
     alt: "",
     loading: "lazy",
     decoding: "async",
-    src: address(crop),
+    src: tempAddress(crop),
     width: size[0],
     height: size[1],
   });
@@ -27,7 +21,7 @@ export function whole(photo) {
   return h(
     "span",
     { class: "lk-whole", style: { "aspect-ratio": photo.width / photo.height } },
-    h("img", { alt: "", loading: "lazy", decoding: "async", src: address(photo.whole) }),
+    h("img", { alt: "", loading: "lazy", decoding: "async", src: tempAddress(photo.whole) }),
     isWhole(photo) || h("span", { class: "lk-crop", style: cropPlace(photo) }),
   );
 }

@@ -11,7 +11,7 @@ import {
   sheetQuery,
   thumbnailQuery,
 } from "./comparison.js";
-import { button, h, link, loadStyle, say, show } from "./dom.js";
+import { button, h, loadStyle, reportLink, say, show } from "./dom.js";
 import { save } from "./download.js";
 import { plural } from "./format.js";
 import { keepKeys } from "./keys.js";
@@ -19,7 +19,6 @@ import { PicturePage } from "./picture_page.js";
 
 const SIZES = { min: 64, max: 384, step: 8, value: 168 };
 const ACTUAL = "Each pixel of the picture; the arrow keys move it while it has the focus";
-const REPORT = "Pictures, scores, losses and recipes on one page, in a new tab";
 const SHEET = "The contact sheet; drag the file onto ComfyUI to get the workflow back";
 
 /**
@@ -127,7 +126,7 @@ export class Viewer {
       click: () => this.#again(this.page.index),
     });
     this.one = press({ text: "Download", click: () => this.#saveOne() });
-    this.report = link({ text: "Report", title: REPORT, symbol: "page" });
+    this.report = reportLink();
     this.sheet = press({ text: "Sheet", title: SHEET, click: () => this.#saveSheet() });
     this.archive = new ArchiveButton(
       () => this.#contents(),
