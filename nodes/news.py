@@ -42,5 +42,5 @@ class News:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        self._due = self._clock() + SECONDS
         self._send(waiting)
+        self._due = self._clock() + SECONDS  # a slow message counts from its end

@@ -58,6 +58,23 @@ def test_messages_are_at_most_four_a_second_and_none_is_lost(news):
     assert len(sent) == 5
 
 
+def test_messages_that_took_long_were_sent_one_after_another(news):
+    now, sent = 0.0, []
+
+    def send(message):
+        nonlocal now
+        sent.append(message)
+        now += 2 * news.SECONDS
+
+    some = news.News(send, clock=lambda: now)
+    some.add({"step": 1})
+    some.add({"step": 2})
+    assert sent == [{"step": 1}]
+    now += news.SECONDS
+    some.add({"step": 3})
+    assert sent == [{"step": 1}, {"step": 3}]
+
+
 def test_the_last_value_of_a_name_counts(news):
     now, sent = 0.0, []
     some = news.News(sent.append, clock=lambda: now)
@@ -89,8 +106,9 @@ def test_the_view_says_which_cells_are_drawn_and_makes_their_thumbnails(
 
 
 def test_viewers_hear_of_each_cell_and_later_ones_read_the_file(
-    viewer, small_plan, cells, tmp_path, monkeypatch
+    viewer, news, small_plan, cells, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(viewer, "News", lambda send: news.News(send, clock=lambda: 0.0))
     sent = []
     monkeypatch.setattr(viewer, "tell_browser", lambda event, data: sent.append((event, data)))
     folder = tmp_path / "likeness" / "comparisons" / "x"
