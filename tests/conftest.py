@@ -29,9 +29,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def subjects():
     """Folders of photographs, one a subject; skips where LIKENESS_SUBJECTS names none."""
-    if not os.environ.get("LIKENESS_SUBJECTS"):
+    named = os.environ.get("LIKENESS_SUBJECTS")
+    found = sorted(path for path in Path(named).iterdir() if path.is_dir()) if named else []
+    if not found:
         pytest.skip("LIKENESS_SUBJECTS names no folder of subjects (CONTRIBUTING.md)")
-    return sorted(path for path in Path(os.environ["LIKENESS_SUBJECTS"]).iterdir() if path.is_dir())
+    return found
 
 
 @pytest.fixture(scope="session")

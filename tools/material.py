@@ -84,3 +84,28 @@ def write_comparison(
     }
     (folder / "viewer.json").write_text(json.dumps(view), encoding="utf-8")
     return folder
+
+
+def write_scores(folder: Path, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """One measure's scores and a report beside a comparison that is whole, which has a sheet then.
+
+    A row's mean is a quarter higher than that of the row before it; its interval is around it.
+    """
+    measure = {"key": "s", "label": "subject match", "encoder": "CLIP", "better": "higher"}
+    means = [(number + 1) / 4 for number in range(len(rows))]
+    scores = {
+        "version": 1,
+        "row_names": list(rows),
+        "column_names": list(columns),
+        "measures": [{**measure, "meaning": "likeness"}],
+        "cells": {"s": [mean for mean in means for _ in columns]},
+        "rows": {"s": [{"mean": one, "low": one - 0.1, "high": one + 0.1} for one in means]},
+        "photographs": {"s": {"mean": 0.9, "low": None, "high": None}},
+        "notes": ["DINOv2 is left out."],
+    }
+    view = json.loads((folder / "viewer.json").read_text(encoding="utf-8"))
+    view["sheet"] = "sheet-1.png"
+    (folder / "viewer.json").write_text(json.dumps(view), encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    report = "<!doctype html><h1>the report</h1>"
+    (folder / "report.html").write_text(report, encoding="utf-8")

@@ -211,13 +211,9 @@ def test_a_file_of_another_name_was_given_without_a_word_on_the_node(editor, ser
     show(editor, number)
     note = editor.page.locator(".lk-training:visible").locator(".lk-note")
 
-    def pin(kind, value):
-        board = {"workflow": "", "node": str(number), "kind": kind, "value": value}
-        editor.tell("likeness.board", board)
-
-    pin("run", folder.name)
+    editor.pin(number, "run", folder.name)
     expect(note).to_have_text("bob.safetensors")
-    pin("remark", {"run": folder.name, "text": "Trained already as 'bob'"})
+    editor.pin(number, "remark", {"run": folder.name, "text": "Trained already as 'bob'"})
     expect(note).to_have_text("Trained already as 'bob'")
-    pin("remark", {"run": folder.name, "text": ""})
+    editor.pin(number, "remark", {"run": folder.name, "text": ""})
     expect(note).to_have_text("bob.safetensors")

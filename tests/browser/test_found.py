@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from likeness.tools.editor import EMPTY
-from likeness.tools.material import write_comparison
+from likeness.tools.material import write_comparison, write_scores
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -30,24 +28,10 @@ def comparisons(server):
     def draw(row, column):
         return Image.new("RGB", (64, 64), (100 * row, 100 * column, 0))
 
-    output = server.home / "output"
-    write_comparison(output, "found", ["base"], ["a", "b"], draw)
-    folder = write_comparison(output, "measured", ["base", "one"], ["a", "b"], draw)
-    measure = {"key": "s", "label": "subject match", "encoder": "CLIP", "better": "higher"}
-    scores = {
-        "version": 1,
-        "row_names": ["base", "one"],
-        "column_names": ["a", "b"],
-        "measures": [{**measure, "meaning": "likeness"}],
-        "cells": {"s": [0.1, 0.2, 0.3, 0.4]},
-        "rows": {"s": [{"mean": n / 4, "low": n / 5, "high": n / 3} for n in (1, 2)]},
-        "photographs": {"s": {"mean": 0.9, "low": None, "high": None}},
-        "notes": ["DINOv2 is left out."],
-    }
-    view = json.loads((folder / "viewer.json").read_text())
-    (folder / "viewer.json").write_text(json.dumps({**view, "sheet": "sheet-1.png"}))
-    (folder / "scores.json").write_text(json.dumps(scores))
-    (folder / "report.html").write_text("<h1>report</h1>")
+    output, rows, columns = server.home / "output", ["base", "one"], ["a", "b"]
+    write_comparison(output, "found", ["base"], columns, draw)
+    folder = write_comparison(output, "measured", rows, columns, draw)
+    write_scores(folder, rows, columns)
 
 
 def test_panels_are_not_empty_after_comfyui_was_restarted(editor, show, expect):

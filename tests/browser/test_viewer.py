@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from likeness.tools.material import write_comparison
+from likeness.tools.material import write_comparison, write_scores
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -27,25 +27,6 @@ RESIZE = """
 
 def draw(row, column):
     return Image.new("RGB", (768, 1024), (80 * row, 80 * column, 90))
-
-
-def write_scores(folder):
-    """Scores of a comparison that is whole, and a report."""
-    view = json.loads((folder / "viewer.json").read_text())
-    (folder / "viewer.json").write_text(json.dumps({**view, "sheet": "sheet-1.png"}))
-    measure = {"key": "s", "label": "subject match", "encoder": "CLIP", "better": "higher"}
-    scores = {
-        "version": 1,
-        "row_names": ROWS,
-        "column_names": COLUMNS,
-        "measures": [{**measure, "meaning": ""}],
-        "cells": {"s": [0.5] * 9},
-        "rows": {"s": [{"mean": n / 10, "low": None, "high": None} for n in range(3)]},
-        "photographs": {"s": {"mean": 0.9, "low": 0.8, "high": 1.0}},
-        "notes": ["DINOv2 is left out."],
-    }
-    (folder / "scores.json").write_text(json.dumps(scores))
-    (folder / "report.html").write_text("<!doctype html><h1>the report</h1>")
 
 
 @pytest.fixture
@@ -209,7 +190,7 @@ def test_the_menu_of_a_cell_closes_by_escape_and_draws_it_again(viewer, asked, e
 
 
 def test_scores_that_are_there_are_not_said_to_be_none(editor, server, number, name, expect):
-    write_scores(server.home / "output" / "likeness" / "comparisons" / name)
+    write_scores(server.home / "output" / "likeness" / "comparisons" / name, ROWS, COLUMNS)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     viewer = editor.page.locator("dialog.lk-viewer")
     measures = viewer.get_by_label("Score shown in the cells")

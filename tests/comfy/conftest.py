@@ -102,6 +102,12 @@ def light_server(tmp_path_factory, comfyui):
 
 
 @pytest.fixture
+def server(light_server):
+    """The server of most tests of the comparison; some prepare it further."""
+    return light_server
+
+
+@pytest.fixture
 def drawn(light_server):
     """What the light nodes did since the last question, as lists of words by their kind."""
     log = light_server.home / "custom_nodes" / "light" / "log.txt"

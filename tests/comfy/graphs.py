@@ -6,6 +6,7 @@ Run by path (`runpy`), because tests are no package.
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 NOTES = ("Note", "MarkdownNote")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -70,3 +71,8 @@ def to_prompt(graph: dict[str, Any], table: Table) -> dict[str, Any]:
         inputs = {**widget_values(node, table[node["type"]]), **linked}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
+
+
+def attempt_of(name: str) -> int:
+    """A value of a train node's `attempt` for a name: another name alone starts no new run."""
+    return crc32(name.encode()) % 1_000_000

@@ -126,5 +126,15 @@ def renamed(prompt, prefix):
     }
 
 
+def cancel_at(server, line):
+    """Cancels when the Contact Sheet says `line`: what `server.run` calls with each message."""
+
+    def listen(message):
+        if isinstance(message, bytes) and line.encode() in message:
+            server.post("/interrupt", {})
+
+    return listen
+
+
 def node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}

@@ -1,7 +1,8 @@
 """As much of ComfyUI as importing and reading our nodes needs, for tests without ComfyUI.
 
 Run by path (`runpy`), because tests are no package. `install()` returns the package
-`likeness.nodes`; `table(nodes)` its schemas in the form of `tests/golden/*_nodes.json`.
+`likeness.nodes`; `table(nodes)` its schemas in the form of `tests/golden/*_nodes.json`;
+`refused(check, …)` why a check refuses.
 """
 
 from __future__ import annotations
@@ -99,6 +100,16 @@ def install(folders: dict[str, Any] | None = None) -> Any:
     }
     sys.modules["folder_paths"].__dict__.update({**nowhere, **(folders or {})})
     return import_module("likeness.nodes")
+
+
+def refused(check: Any, *given: Any, **named: Any) -> str:
+    """The reason for which a node's check refuses: the text of its LikenessError."""
+    error = import_module("likeness.trainers.errors").LikenessError
+    try:
+        check(*given, **named)
+    except error as reason:
+        return str(reason)
+    raise AssertionError("nothing was refused")
 
 
 def table(nodes: list[Any]) -> dict[str, Any]:

@@ -14,11 +14,7 @@ pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
 PROMPTS, ADAPTERS = LIGHT["PROMPTS"], LIGHT["ADAPTERS"]
 graph, node, renamed = LIGHT["graph"], LIGHT["node"], LIGHT["renamed"]
-
-
-@pytest.fixture
-def server(light_server):
-    return light_server
+cancel_at = LIGHT["cancel_at"]
 
 
 def encoded(name, prompts=PROMPTS, adapters=("none (base)", "one.safetensors", "two.safetensors")):
@@ -123,16 +119,6 @@ def cells(server):
 def first_words(drawn):
     """What the cells that were drawn have encoded."""
     return [cell[0] for cell in drawn()]
-
-
-def cancel_at(server, line):
-    """Cancels when the Contact Sheet says `line`."""
-
-    def listen(message):
-        if isinstance(message, bytes) and line.encode() in message:
-            server.post("/interrupt", {})
-
-    return listen
 
 
 def test_a_copied_group_draws_its_own_sheet(server, drawn):

@@ -14,11 +14,7 @@ pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
 
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
 PROMPTS, graph, node = LIGHT["PROMPTS"], LIGHT["graph"], LIGHT["node"]
-
-
-@pytest.fixture
-def server(light_server):
-    return light_server
+cancel_at = LIGHT["cancel_at"]
 
 
 def folder_of(server, name):
@@ -29,14 +25,6 @@ def scored(prompt):
     """The prompt with a Score, which finds no encoders and writes a report."""
     none = dict.fromkeys(("clip_image", "clip_text", "dinov2"), "none")
     return prompt | {"8": node("Likeness_Score", study=["7", 1], face=False, **none)}
-
-
-def cancel_at(server, line):
-    def listen(message):
-        if isinstance(message, bytes) and line.encode() in message:
-            server.post("/interrupt", {})
-
-    return listen
 
 
 def test_a_cancelled_comparison_took_the_report_of_the_one_before(server):

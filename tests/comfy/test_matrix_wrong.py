@@ -14,11 +14,6 @@ LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
 PROMPTS, graph, node = LIGHT["PROMPTS"], LIGHT["graph"], LIGHT["node"]
 
 
-@pytest.fixture
-def server(light_server):
-    return light_server
-
-
 def test_a_graph_that_cannot_be_drawn_says_why(server):
     def message(**changes):
         prompt = graph("wrong")

@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import quote
-from zlib import crc32
 
 import psutil
 import pytest
@@ -32,7 +31,7 @@ def comfy(tmp_path_factory, start_comfy):
 
 
 @pytest.fixture
-def queue(comfy, workflow):
+def queue(comfy, workflow, graphs):
     """Queues a training that would take hours; returns the prompt's id."""
 
     def queue(name):
@@ -43,7 +42,7 @@ def queue(comfy, workflow):
                 "base_model": "tiny.safetensors",
                 "steps": 100_000,
                 "name": name,
-                "attempt": crc32(name.encode()) % 1_000_000,
+                "attempt": graphs["attempt_of"](name),
                 "optimizer": "adamw",
                 "precision": "fp32",
             },

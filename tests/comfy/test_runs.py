@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from zlib import crc32
 
 import psutil
 import pytest
@@ -14,7 +13,7 @@ BASE = "sd15-random-fp16.safetensors"
 
 
 @pytest.fixture
-def long_training(comfy, workflow):
+def long_training(comfy, workflow, graphs):
     """A training that would take hours; each test has its own."""
 
     def make(name):
@@ -25,7 +24,7 @@ def long_training(comfy, workflow):
                 "base_model": BASE,
                 "steps": 10_000,
                 "name": name,
-                "attempt": crc32(name.encode()) % 1_000_000,
+                "attempt": graphs["attempt_of"](name),
             },
             Likeness_Subject={"resolution": 128},
         )

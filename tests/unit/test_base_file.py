@@ -1,12 +1,14 @@
 """What is not an SD 1.x checkpoint is named for what it is, from its header."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 from likeness.trainers.base_file import identify, refuse_other_noise
 from likeness.trainers.errors import BaseModelError
 
+FOLDERS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "folders.py"))
 UNET = "model.diffusion_model."
 CONTEXT = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 SD1 = {
@@ -27,14 +29,10 @@ def write(path: Path, shapes: dict, size: int = 0) -> Path:
 
 
 def write_folder(folder: Path, pipeline: str = "StableDiffusionPipeline", **unet) -> Path:
-    for part in ("unet", "vae", "text_encoder", "scheduler"):
-        (folder / part).mkdir(parents=True)
     config = {"in_channels": 4, "cross_attention_dim": 768} | unet
+    FOLDERS["write_folder"](folder, json.dumps(config))
+    (folder / "scheduler").mkdir()
     (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    for part in ("unet", "vae", "text_encoder"):
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        (folder / part / "config.json").write_text(json.dumps(config))
-        (folder / part / f"{stem}.safetensors").write_bytes(part.encode())
     return folder
 
 

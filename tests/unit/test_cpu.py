@@ -1,12 +1,16 @@
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderTiny
 from likeness.trainers import cpu
 from likeness.trainers.cpu import MatrixConv2d, attention_in_fp32, use_matrix_products
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import CLIPTextConfig, CLIPTextModel
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
 
 
 @pytest.fixture
@@ -139,27 +143,7 @@ class Watch(TorchFunctionMode):
 
 
 def test_a_unet_and_a_text_encoder_ask_for_attention_where_it_is_caught():
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8,),
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        layers_per_block=1,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    ).bfloat16()
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=20,
-            hidden_size=12,
-            intermediate_size=24,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    ).bfloat16()
+    unet, text_encoder = (model.bfloat16() for model in MODELS["tiny"]())
     with Watch() as watch, attention_in_fp32():
         states = text_encoder(torch.arange(5)[None]).last_hidden_state
         assert watch.seen == {torch.float32}
@@ -169,12 +153,7 @@ def test_a_unet_and_a_text_encoder_ask_for_attention_where_it_is_caught():
 
 
 @pytest.mark.parametrize(("limit", "threads"), [(10, 2), (100, 1)])
-def test_a_small_model_has_one_thread(limit, threads, monkeypatch):
-    before = torch.get_num_threads()
+def test_a_small_model_has_one_thread(limit, threads, two_threads, monkeypatch):
     monkeypatch.setattr(cpu, "SMALL", limit)
-    try:
-        torch.set_num_threads(2)
-        cpu.fit_threads(torch.nn.Linear(4, 4))  # 20 parameters
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    cpu.fit_threads(torch.nn.Linear(4, 4))  # 20 parameters
+    assert torch.get_num_threads() == threads

@@ -2,24 +2,15 @@
 
 import json
 import os
+import runpy
 from pathlib import Path
 
 import pytest
 from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import BaseModelError
 
-
-def write_folder(folder: Path) -> Path:
-    """What is loaded of a diffusers folder, as far as digests look into it."""
-    for part, stem in (
-        ("unet", "diffusion_pytorch_model"),
-        ("vae", "diffusion_pytorch_model"),
-        ("text_encoder", "model"),
-    ):
-        (folder / part).mkdir(parents=True)
-        (folder / part / "config.json").write_text("{}")
-        (folder / part / f"{stem}.safetensors").write_bytes(part.encode())
-    return folder
+FOLDERS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "folders.py"))
+write_folder = FOLDERS["write_folder"]
 
 
 def test_the_digest_is_of_the_content_alone(tmp_path):

@@ -24,6 +24,15 @@ for one in [subprocess.Popen(workers, start_new_session=True) for _ in range(2)]
 """
 
 
+def log_of(code, tmp_path, monkeypatch, **options):
+    """The log of a run whose process executes `code`; `options` are the Job's."""
+    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", code])
+    run = job.Job(RunFolder(tmp_path), **options)
+    run._process.wait(60)
+    run.end()
+    return run.folder.log
+
+
 @pytest.mark.parametrize(
     ("asked", "given"),
     [
@@ -34,22 +43,16 @@ for one in [subprocess.Popen(workers, start_new_session=True) for _ in range(2)]
 )
 def test_a_run_does_not_take_over_the_allocator_of_comfyui(tmp_path, monkeypatch, asked, given):
     tell = "import os; print(os.environ.get('PYTORCH_CUDA_ALLOC_CONF'))"
-    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", asked)
-    run = job.Job(RunFolder(tmp_path))
-    run._process.wait(60)
-    run.end()
-    assert run.folder.log.read_text().strip() == str(given)
+    log = log_of(tell, tmp_path, monkeypatch)
+    assert log.read_text().strip() == str(given)
 
 
 def test_the_log_of_a_run_was_in_the_locales_encoding_and_read_in_another(tmp_path, monkeypatch):
     tell = r"import sys; print('J\xfcrgen \u2191'); print('\udcff', file=sys.stderr)"
-    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
-    run = job.Job(RunFolder(tmp_path))
-    run._process.wait(60)
-    run.end()
-    assert job.log_tail(run.folder.log).split() == ["Jürgen", "↑", r"\udcff"]
+    log = log_of(tell, tmp_path, monkeypatch)
+    assert job.log_tail(log).split() == ["Jürgen", "↑", r"\udcff"]
 
 
 @pytest.mark.parametrize(
@@ -63,28 +66,22 @@ def test_the_log_of_a_run_was_in_the_locales_encoding_and_read_in_another(tmp_pa
 def test_waiting_threads_of_a_run_soon_sleep(tmp_path, monkeypatch, set_by_the_user, given):
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     tell = f"import os; print(*map(os.environ.get, {names}))"
-    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
     for name in names:
         monkeypatch.delenv(name, raising=False)
     for name, value in set_by_the_user.items():
         monkeypatch.setenv(name, value)
-    run = job.Job(RunFolder(tmp_path))
-    run._process.wait(60)
-    run.end()
-    assert run.folder.log.read_text().split() == given
+    log = log_of(tell, tmp_path, monkeypatch)
+    assert log.read_text().split() == given
 
 
 @pytest.mark.parametrize(("device", "seen"), [("auto", "all"), ("cpu", "")])
 def test_a_run_asks_no_network_and_may_be_kept_from_the_gpu(tmp_path, monkeypatch, device, seen):
     names = ("HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES")
     tell = f"import json, os; print(json.dumps([os.environ.get(name) for name in {names}]))"
-    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
-    run = job.Job(RunFolder(tmp_path), device=device)
-    run._process.wait(60)
-    run.end()
-    assert json.loads(run.folder.log.read_text()) == ["1", seen]
+    log = log_of(tell, tmp_path, monkeypatch, device=device)
+    assert json.loads(log.read_text()) == ["1", seen]
 
 
 @pytest.mark.parametrize(("alone", "flags"), [(True, ["-s"]), (False, [])])
@@ -101,11 +98,8 @@ def test_nor_do_the_processes_that_torchrun_starts(tmp_path, monkeypatch, alone)
     monkeypatch.setattr(job, "sys", SimpleNamespace(executable=sys.executable, flags=flags))
     monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
     tell = "import sys; print(sys.flags.no_user_site)"
-    monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", tell])
-    run = job.Job(RunFolder(tmp_path), processes=2)
-    run._process.wait(60)
-    run.end()
-    assert run.folder.log.read_text().split() == [str(int(alone))]
+    log = log_of(tell, tmp_path, monkeypatch, processes=2)
+    assert log.read_text().split() == [str(int(alone))]
 
 
 @pytest.mark.parametrize(("device", "refused"), [("auto", True), ("cpu", False)])

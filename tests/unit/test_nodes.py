@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import runpy
 from dataclasses import replace
@@ -21,13 +20,7 @@ from likeness.trainers.runs import Result, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
-
-
-def said(check, *given, **named):
-    """The reason for which a node's check refuses."""
-    with pytest.raises(LikenessError) as refused:
-        check(*given, **named)
-    return str(refused.value)
+refused = STUB["refused"]
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +33,6 @@ def nodes():
     names += " training train_dreambooth train_lora values"
     modules = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names.split()}
     return SimpleNamespace(**modules)
-
-
-# Importing
-
-
-def test_only_the_host_file_imports_comfyui():
-    modules = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution"}
-    modules |= {"folder_paths", "latent_preview", "nodes", "server"}
-    rooms = ["trainers", "comparison", "demo", "nodes"]
-    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")] + [*ROOT.glob("*.py")]
-    found = {path.relative_to(ROOT).as_posix() for path in files if imported(path) & modules}
-    assert found == {"nodes/host.py", "nodes/family.py"}
-
-
-def imported(path):
-    """Top-level names of the modules that a file imports absolutely."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
 
 
 # Names from workflows
@@ -123,7 +93,7 @@ def test_the_miniatures_pictures_can_be_chosen_without_copying_them(nodes, monke
     assert nodes.subject.Subject.validate_inputs(folder=name) is True
     monkeypatch.setattr(nodes.subject.miniature, "subject_folder", lambda: None)
     assert name not in nodes.subject.folder_names()
-    assert "There is no folder" in said(nodes.subject.Subject.validate_inputs, folder=name)
+    assert "There is no folder" in refused(nodes.subject.Subject.validate_inputs, folder=name)
 
 
 # Recipes
@@ -262,9 +232,9 @@ def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
 def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatch):
     monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
     messages = [
-        said(nodes.subject.Subject.validate_inputs, crop="face"),
-        said(nodes.options.TrainOptionsNode.validate_inputs, attention="xformers"),
-        said(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit"),
+        refused(nodes.subject.Subject.validate_inputs, crop="face"),
+        refused(nodes.options.TrainOptionsNode.validate_inputs, attention="xformers"),
+        refused(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit"),
     ]
     for message, package in zip(messages, ("dlib-bin", "xformers", "bitsandbytes"), strict=True):
         assert f"pip install --upgrade {package}" in message
@@ -276,7 +246,7 @@ def test_an_old_bitsandbytes_ended_in_a_nameerror_on_a_cpu(nodes, monkeypatch):
     monkeypatch.setattr(packages.metadata, "version", lambda name: "0.45.5")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert nodes.recipes.chosen_optimizer("auto") == "adamw"
-    message = said(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit")
+    message = refused(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit")
     assert "0.45.5" in message and "0.50 or newer" in message
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert nodes.recipes.chosen_optimizer("auto") == "adamw8bit"

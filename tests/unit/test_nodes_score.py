@@ -21,13 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
-
-
-def said(check, *given, **named):
-    """The reason for which a node's check refuses."""
-    with pytest.raises(LikenessError) as refused:
-        check(*given, **named)
-    return str(refused.value)
+refused = STUB["refused"]
 
 
 class Red:
@@ -69,9 +63,8 @@ def node(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "tokenizer_folder", lambda: tmp_path / "tokenizer")
     workflow = {"nodes": [{"widgets_values": ["/srv/secret/x.safetensors"]}]}
     prompt = {"7": {"class_type": "Likeness_Score", "inputs": {}}}
-    module.Score.hidden = SimpleNamespace(
-        unique_id="7", prompt=prompt, extra_pnginfo={"workflow": workflow}
-    )
+    hidden = SimpleNamespace(unique_id="7", prompt=prompt, extra_pnginfo={"workflow": workflow})
+    monkeypatch.setattr(module.Score, "hidden", hidden, raising=False)
     module.said, module.told = said, told
     yield module
     STUB["install"]()
@@ -188,7 +181,7 @@ def test_encoders_are_found_among_comfyuis_models_by_their_headers(node, tmp_pat
     assert (chosen.clip_text, chosen.dino, chosen.face) == (None, None, False)
     check = node.Score.validate_inputs
     assert check(clip_image="auto", clip_text="b-fits.safetensors") is True
-    assert "gone.safetensors" in said(check, clip_image="gone.safetensors")
+    assert "gone.safetensors" in refused(check, clip_image="gone.safetensors")
 
 
 def test_a_picture_that_is_gone_is_an_empty_frame_and_no_score(node, study, monkeypatch):

@@ -353,7 +353,7 @@ def test_of_several_processes_one_removes_what_is_damaged_before_the_others_look
     assert image_path(folder, 5).read_bytes() == whole and notes == []
 
 
-def test_class_images_are_drawn_that_the_run_never_shows(base, tmp_path):
+def test_class_images_were_drawn_that_the_run_never_shows(base, tmp_path):
     """A run of two steps shows two; a longer one draws the others, and the same ones."""
     told = []
     for steps, progress in ((2, ((0, 2), (2, 2))), (6, ((2, 6), (6, 6)))):

@@ -1,11 +1,15 @@
 """The base's files are read while libraries are imported, and what goes wrong is left to later."""
 
 import builtins
+import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from likeness.trainers import read_ahead
 from likeness.trainers.errors import RecipeError
+
+FOLDERS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "folders.py"))
 
 
 @pytest.fixture
@@ -37,15 +41,9 @@ def test_a_checkpoint_is_read(tmp_path, read):
 
 
 def test_of_a_folder_what_is_loaded_is_read(tmp_path, read):
-    for part, stem in {
-        "unet": "diffusion_pytorch_model",
-        "vae": "diffusion_pytorch_model",
-        "text_encoder": "model",
-        "safety_checker": "model",
-    }.items():
-        (tmp_path / part).mkdir()
-        (tmp_path / part / "config.json").write_text("{}")
-        (tmp_path / part / f"{stem}.safetensors").write_bytes(bytes(8))
+    FOLDERS["write_folder"](tmp_path)
+    (tmp_path / "safety_checker").mkdir()
+    (tmp_path / "safety_checker" / "model.safetensors").write_bytes(bytes(8))
     reading(tmp_path)
     assert sorted(read) == sorted(
         ["config.json", "diffusion_pytorch_model.safetensors"] * 2

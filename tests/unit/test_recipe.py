@@ -1,7 +1,5 @@
 import json
-import re
 from contextlib import suppress
-from pathlib import Path
 from typing import get_args
 from unicodedata import normalize
 
@@ -20,7 +18,6 @@ from likeness.trainers.recipe import (
 from likeness.trainers.recipe_parts import name_from
 from pydantic import BaseModel
 
-ROOT = Path(__file__).resolve().parents[2]
 STUDY = {
     # key: (method, resolution, text encoder, learning rate, precision, optimizer)
     "tiny": ("dreambooth", 256, False, 2e-6, "fp32", "adamw8bit"),
@@ -126,15 +123,6 @@ def test_every_field_is_part_of_the_digest(begun):
         assert made.digest() not in digests | {ready.digest()}, path
         digests.add(made.digest())
     assert begun.changed(prior=None).digest() not in digests
-
-
-def test_the_fields_that_old_recipes_lack_are_the_documented_ones():
-    """Another program computes a recipe's digest by what docs/file-formats.md says."""
-    text = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
-    said = re.search(r"every field in it but\s(.*?)\swhere they have their default", text, re.S)
-    parts = {name: getattr(Recipe(), name) for name in Recipe.model_fields}
-    later = {f"{n}.{field}" for n, part in parts.items() for field in getattr(part, "later", ())}
-    assert set(re.findall(r"`([\w.]+)`", said[1])) == later
 
 
 def test_the_method_is_part_of_the_digest():

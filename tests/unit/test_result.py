@@ -21,12 +21,18 @@ def base(tmp_path_factory):
     return load_base(path, prediction="v_prediction")
 
 
-def test_a_checkpoint_says_what_its_base_predicts_and_replaces_no_other(base, tmp_path):
-    run = SimpleNamespace(
-        recipe=Recipe(method={"kind": "dreambooth"}), losses=[0.5] * 800, precision="fp32",
-        places=SimpleNamespace(checkpoints=tmp_path), folder=SimpleNamespace(path=Path("anna-1")),
+def run_of(recipe, folder):
+    """A run that has done its 800 steps, and saves into `folder`."""
+    return SimpleNamespace(
+        recipe=recipe, losses=[0.5] * 800, precision="fp32",
+        places=SimpleNamespace(loras=folder, checkpoints=folder),
+        folder=SimpleNamespace(path=Path("anna-1")),
         accelerator=SimpleNamespace(is_main_process=True),
     )  # fmt: skip
+
+
+def test_a_checkpoint_says_what_its_base_predicts_and_replaces_no_other(base, tmp_path):
+    run = run_of(Recipe(method={"kind": "dreambooth"}), tmp_path)
     (tmp_path / "anna-1.safetensors").write_bytes(b"another's")
     file = save_adapter_file(run, base, 800)
     assert file.name == "anna-1-2.safetensors"
@@ -41,14 +47,21 @@ def lora(value, **more):
     return ups | {"lora_unet_2.lora_down.weight": torch.ones(1, 2)} | more
 
 
-def test_a_lora_that_had_learned_nothing_was_saved_like_any_other():
+def test_a_lora_that_had_learned_nothing_was_saved_like_any_other(base, tmp_path, monkeypatch):
     recipe = Recipe().changed(optimizer={"learning_rate": 1e-9})
+
+    def save(tensors, recipe=recipe):
+        monkeypatch.setattr(result.lora, "export", lambda *_: tensors)
+        return save_adapter_file(run_of(recipe, tmp_path), base, 800)
+
     for value in (0.0, 1e-8):  # fp16 begins at 6e-8
         with pytest.raises(NothingLearned, match=r"learning_rate, which is 1e-09"):
-            result._check_learned(lora(value), recipe)
-    result._check_learned(lora(1e-7), recipe)
-    result._check_learned(lora(1e-8), recipe.changed(saving={"dtype": "fp32"}))
-    result._check_learned(lora(0.0, **{"lora_unet_2.dora_scale": torch.ones(2, 1)}), recipe)
+            save(lora(value))
+    assert not list(tmp_path.iterdir())
+    dora = lora(0.0, **{"lora_unet_2.dora_scale": torch.ones(2, 1)})
+    fp32 = recipe.changed(saving={"dtype": "fp32"})
+    saved = {save(lora(1e-7)), save(lora(1e-8), fp32), save(dora)}
+    assert len(saved) == 3 and set(tmp_path.iterdir()) == saved
 
 
 def test_an_adapter_on_the_way_that_has_learned_nothing_as_yet_ends_no_run(monkeypatch):

@@ -76,7 +76,7 @@ def test_two_processes_share_out_the_samples_of_one():
     ("steps", "batch", "accumulation", "world", "count"),
     [(100, 1, 1, 1, 100), (100, 1, 1, 2, 200), (50, 2, 3, 1, 300), (400, 1, 1, 2, 500)],
 )
-def test_class_images_are_listed_that_the_run_never_shows(steps, batch, accumulation, world, count):
+def test_class_images_were_listed_that_a_run_never_shows(steps, batch, accumulation, world, count):
     r = recipe(schedule={"steps": steps, "batch": batch, "accumulation": accumulation})
     given = replace(material(), classes=tuple(Shown((latents(i),), 1) for i in range(500)))
     batches = [
@@ -186,7 +186,7 @@ def test_validation_is_the_same_at_every_call():
     ("least", "most", "levels"),
     [(0, 700, [70, 210, 350, 490, 630]), (200, 210, [201, 203, 205, 207, 209]), (5, 6, [5] * 5)],
 )
-def test_validation_asks_for_timesteps_that_are_never_trained(least, most, levels):
+def test_validation_asked_for_timesteps_that_are_never_trained(least, most, levels):
     r = recipe(objective={"timestep_min": least, "timestep_max": most})
     samples = validation_samples(r, material(held_out=1))
     assert [sample.timestep for sample in samples] == levels

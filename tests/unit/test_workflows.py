@@ -187,21 +187,26 @@ def test_nothing_lies_on_something_else(name):
         assert not any(overlap(group, other) for other in groups[number + 1 :])
 
 
+# Pixels by which nodes grow downwards in the browser.
+GROWTH = {
+    "KSampler": 248,  # its first preview
+    # Rows of Vue nodes are higher; below them are a warning and an error's bar.
+    "Likeness_LoadAdapter": 36 + 64 + 30,
+    "ControlNetLoader": 40,
+    "Likeness_Score": 40,
+}
+
+
+def test_each_node_that_grows_is_in_some_workflow():
+    assert set(GROWTH) <= {node["type"] for graph in GRAPH.values() for node in graph["nodes"]}
+
+
 @every
-@pytest.mark.parametrize(
-    ("kinds", "growth"),
-    [
-        ({"KSampler"}, 248),  # its first preview
-        # Rows of Vue nodes are higher; below them are a warning and an error's bar.
-        ({"Likeness_LoadAdapter"}, 36 + 64 + 30),
-        ({"ControlNetLoader", "Likeness_Score"}, 40),
-    ],
-)
-def test_a_node_that_grows_covers_no_other(name, kinds, growth):
+def test_a_node_that_grows_covers_no_other(name):
     nodes = [(n["type"], *n["pos"], *n["size"]) for n in GRAPH[name]["nodes"]]
     for number, (kind, x, y, width, height) in enumerate(nodes):
-        if kind in kinds:
-            box = (x, y, x + width, y + height + growth)
+        if kind in GROWTH:
+            box = (x, y, x + width, y + height + GROWTH[kind])
             others = nodes[:number] + nodes[number + 1 :]
             assert not [k for k, a, b, w, h in others if overlap(box, (a, b - 30, a + w, b + h))]
 
