@@ -5,6 +5,8 @@ Run by path (`runpy`), because tests are no package.
 
 from __future__ import annotations
 
+import time
+
 # Stand for loading, encoding and sampling.
 PACK = """
 import folder_paths, hashlib, json, pathlib, time, torch
@@ -134,6 +136,22 @@ def cancel_at(server, line):
             server.post("/interrupt", {})
 
     return listen
+
+
+def cells(server):
+    """The files of finished cells."""
+    return set((server.home / "output" / "likeness" / "cells").glob("*.png"))
+
+
+def settled_cells(server, at_least):
+    """The cells once no more come: a thread writes them, also after the queue has ended."""
+    deadline, found = time.monotonic() + 30, cells(server)
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        found, before = cells(server), found
+        if found == before and len(found) >= at_least:
+            break
+    return found
 
 
 def node(kind, **inputs):

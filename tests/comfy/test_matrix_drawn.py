@@ -6,13 +6,17 @@ The graph is the bundled workflow `study_everything`, its trainings replaced by 
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
-import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
+
+LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
+cells, settled_cells = LIGHT["cells"], LIGHT["settled_cells"]
 
 BASE, POSES = "miniature.safetensors", "miniature-openpose.safetensors"
 KEYS = ("sunglasses", "girlfriend", "umbrella", "kitchen", "forest", "street")
@@ -146,21 +150,6 @@ def run(server, prompt, cancel_after=None):
     """(outcome, how often each kind of the user's nodes ran)."""
     counting = Counting(server, prompt, cancel_after)
     return server.run(prompt, counting), counting
-
-
-def cells(server):
-    return set((server.home / "output" / "likeness" / "cells").glob("*.png"))
-
-
-def settled_cells(server, at_least):
-    """The cells once no more come: a thread writes them, also after the queue has ended."""
-    deadline, found = time.monotonic() + 30, cells(server)
-    while time.monotonic() < deadline:
-        time.sleep(1)
-        found, before = cells(server), found
-        if found == before and len(found) >= at_least:
-            break
-    return found
 
 
 def pictures(server, name):
