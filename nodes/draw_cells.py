@@ -39,7 +39,7 @@ from .pose_set import ALL
 from .redraw import drawn_again
 from .sockets import JobType, StudyType
 from .study import CellWriter, Study, begin_study, picture_of, write_study
-from .viewer import CellNews, write_view
+from .viewer import CellNews, thumbnail_of, write_view
 
 WRITER = CellWriter()
 # Of the comparisons that were given out: by name and sheet the files of the cells.
@@ -285,11 +285,12 @@ def _last_line(job: Job) -> str:
 def files_gone(name: str | None) -> bool:
     """Whether a file is gone of the sheets that were given out since it was asked last.
 
-    None: of the comparisons of any name.
+    Those of a sheet are its own, its cells and their thumbnails. None: of comparisons of any name.
     """
     names = list(_given) if name is None else [normalize("NFC", name)]
     sheets = [(one, sheet) for one in names for sheet in _given.get(one, ())]
-    gone = [(n, s) for n, s in sheets if not all(p.is_file() for p in (s, *_given[n][s]))]
+    files = {(n, s): (s, *_given[n][s], *map(thumbnail_of, _given[n][s])) for n, s in sheets}
+    gone = [key for key, paths in files.items() if not all(path.is_file() for path in paths)]
     for one, sheet in gone:
         del _given[one][sheet]
     return bool(gone)

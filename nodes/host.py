@@ -160,8 +160,11 @@ def training_device() -> str:
 
 
 def tell_browser(event: str, data: dict[str, Any]) -> None:
-    """Sends a message to every open tab; safe from any thread."""
-    # Without an id a program queued it, which alone is told: tabs have nodes of that number.
+    """Sends a message to every open tab, with the `workflow` "" only to the program that queued it.
+
+    Safe from any thread.
+    """
+    # To a tab it would be news of its own node of that number.
     to = None if data.get("workflow") != "" else PromptServer.instance.client_id or ""
     PromptServer.instance.send_sync(event, data, to)
 

@@ -21,6 +21,7 @@ export class CellGrid {
   #measure = null;
   #best = new Set();
   #marks = new Map();
+  #unread = new Set(); // cells whose small picture could not be read
   #rows = new Map(); // row -> {element, cells: Map of column -> element}
   #heads = new Map();
   #active = { row: 0, column: 0 };
@@ -64,15 +65,16 @@ export class CellGrid {
     this.#layOut();
   }
 
-  /** Draws cells anew whose picture has come or changed. */
+  /** Draws cells anew whose picture has come or changed, or could not be read. */
   refresh(indices) {
     const across = this.#comparison.columns.length;
     this.#keepFocus(() => {
-      for (const index of indices) {
+      for (const index of [...indices, ...this.#unread]) {
         const row = this.#rows.get(Math.floor(index / across));
         row?.cells.get(index % across)?.remove();
         row?.cells.delete(index % across);
       }
+      this.#unread.clear();
       this.#render();
     });
   }
@@ -282,6 +284,7 @@ export class CellGrid {
     image.addEventListener("error", () => {
       const cell = image.parentElement;
       cell?.classList.add("missing");
+      this.#unread.add(index);
       image.replaceWith(h("span", { class: "lk-gone" }, "file is gone"));
     });
     return image;

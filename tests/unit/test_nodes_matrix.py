@@ -19,6 +19,7 @@ from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_data, prompt_set_from_text
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.recipe import check_name
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
@@ -53,6 +54,7 @@ def nodes(tmp_path):
         "prompt_set",
         "rows",
         "study",
+        "viewer",
     ]
     yield SimpleNamespace(
         **{name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
@@ -670,6 +672,25 @@ def test_what_is_missing_or_asked_for_is_drawn(sheet):
     assert [sheet.job(draw_only=row).missing for row in ("base", "one")] == [(), (3,)]
     assert [sheet.job(draw_only=row).left_out for row in ("base", "one")] == [1, 0]
     assert not {*sheet.job(output=1).files} & {*first.files}, "of another picture of that node"
+
+
+def test_deleted_thumbnails_did_not_come_back_when_queued_again(sheet, nodes, monkeypatch):
+    silent = SimpleNamespace(say=lambda text: None)
+    monkeypatch.setattr(nodes.draw_cells, "Progress", lambda node_id: silent)
+    monkeypatch.setattr(nodes.viewer, "tell_browser", lambda event, data: None)
+    for number, path in enumerate(sheet.job().files):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    nodes.draw_cells.finished(sheet.job())
+    mark = nodes.contact_sheet.ContactSheet.fingerprint_inputs
+    before = mark(name="study", redraw="")
+    assert mark(name="study", redraw="") == before
+    thumbnails = [nodes.viewer.thumbnail_of(path) for path in sheet.job().files]
+    for path in thumbnails:
+        path.unlink()
+    assert mark(name="study", redraw="") != before
+    nodes.draw_cells.finished(sheet.job())
+    assert all(path.is_file() for path in thumbnails)
 
 
 def test_the_sheet_carries_no_workflow_where_comfyui_may_not_write_it(sheet, nodes, monkeypatch):

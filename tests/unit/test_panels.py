@@ -73,7 +73,7 @@ def test_tabs_hear_at_once_and_later_ones_ask(board, nodes):
 
 
 @pytest.mark.parametrize("workflow", [None, {}, {"id": 5}, "text", []])
-def test_a_workflow_without_an_id_is_shown_to_all(board, workflow):
+def test_a_workflow_without_an_id_is_told_as_of_none(board, workflow):
     board.pin(SimpleNamespace(unique_id=3, extra_pnginfo={"workflow": workflow}), "run", "r")
     assert board.sent[-1][1]["workflow"] == ""
     assert board.pinned("") == {"3": {"run": "r"}}
