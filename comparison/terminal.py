@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..trainers.adapter import clip_skip_of
+from ..trainers.arguments import add_device, add_tokenizer
 from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.places import cache_folder
@@ -69,24 +70,24 @@ def add_commands(commands: Any) -> None:
 
 def _add_draw(commands: Any) -> None:
     draw = commands.add_parser("draw", help="draw a picture for each prompt")
-    draw.add_argument("prompt", nargs="+")
-    draw.add_argument("--base", type=Path, required=True)
+    draw.add_argument("prompt", nargs="+", help="each gives a picture, all from the same noise")
+    draw.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
     draw.add_argument("--adapter", type=Path, help="a LoRA, or a full fine-tune")
     draw.add_argument("--strength", type=float, default=1.0, help="of the adapter; 0: the base")
-    draw.add_argument("--tokenizer", type=Path, action="append", default=[])
-    draw.add_argument("--negative", default="")
-    draw.add_argument("--width", type=int, default=512)
-    draw.add_argument("--height", type=int, default=512)
-    draw.add_argument("--steps", type=int, default=35)
-    draw.add_argument("--guidance", type=float, default=7.5)
-    draw.add_argument("--seed", type=int, default=0)
+    add_tokenizer(draw)
+    draw.add_argument("--negative", default="", help="negative prompt (default: none)")
+    draw.add_argument("--width", type=int, default=512, help="pixels (default: %(default)s)")
+    draw.add_argument("--height", type=int, default=512, help="pixels (default: %(default)s)")
+    draw.add_argument("--steps", type=int, default=35, help="of sampling (default: %(default)s)")
+    draw.add_argument("--guidance", type=float, default=7.5, help="scale (default: %(default)s)")
+    draw.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     draw.add_argument(
         "--clip-skip", type=int, help="2: the text encoder's last layer but one "
         "(default: as the adapter was trained)",
     )  # fmt: skip
-    draw.add_argument("--device", choices=("auto", "cpu"), default="auto")
+    add_device(draw)
     draw.add_argument("--name", default="picture", help="files are <output>/<name>-0.png, …")
-    draw.add_argument("--output", type=Path, default=Path("output"))
+    draw.add_argument("--output", type=Path, default=Path("output"), help="default: output")
     draw.set_defaults(run=_draw)
 
 
@@ -100,7 +101,7 @@ def _add_compare(commands: Any) -> None:
     add_sets(parser)
     parser.add_argument("--photos", type=Path, help="folder of the subject's photographs")
     parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
-    parser.add_argument("--tokenizer", type=Path, action="append", default=[])
+    add_tokenizer(parser)
     parser.add_argument("--controlnet", type=Path, help="OpenPose ControlNet of rows with poses")
     parser.add_argument("--without-pose", action="store_true", help="leave out rows with poses")
     parser.add_argument(
@@ -114,7 +115,7 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="of every row's recipe"
     )
-    parser.add_argument("--output", type=Path, default=Path("output"))
+    parser.add_argument("--output", type=Path, default=Path("output"), help="default: output")
     together = parser.add_mutually_exclusive_group()
     together.add_argument("--processes", type=int, default=1, help="that train one row together")
     together.add_argument(
@@ -122,7 +123,7 @@ def _add_compare(commands: Any) -> None:
         help="rows trained and pictures drawn at the same time, on a CPU: for small models",
     )  # fmt: skip
     parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
+    add_device(parser)
     _add_encoders(parser)
     parser.set_defaults(run=_compare)
 
@@ -131,7 +132,7 @@ def _add_encoders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", type=Path, help="CLIP: a transformers folder, or an image file")
     parser.add_argument("--clip-text", type=Path, help="its text encoder, where that lies apart")
     parser.add_argument("--dino", type=Path, help="DINOv2: a transformers folder")
-    parser.add_argument("--no-scores", action="store_true")
+    parser.add_argument("--no-scores", action="store_true", help="leave the scores out")
 
 
 def _draw(given: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
 from .adapter_metadata import late_loss
+from .arguments import add_device, add_tokenizer
 from .cleaning import kept_states, remove_state
 from .errors import RecipeError, RunCancelled
 from .events import Event
@@ -73,7 +74,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--base", type=Path, help="checkpoint file or diffusers folder")
     parser.add_argument("--photos", type=Path, help="folder of photographs")
     parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
-    parser.add_argument("--tokenizer", type=Path, action="append", default=[])
+    add_tokenizer(parser)
     parser.add_argument(
         "--output", type=Path, help="default: where a run folder wrote to, else output"
     )
@@ -81,8 +82,8 @@ def _add_train(commands: Any) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="schedule.steps=400"
     )
     parser.add_argument("--more", type=int, metavar="STEPS", help="go on from a finished run")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
+    parser.add_argument("--processes", type=int, default=1, help="that train together, one a GPU")
+    add_device(parser)
     parser.set_defaults(run=_train)
 
 

@@ -10,7 +10,14 @@ from likeness.comparison import terminal as comparison
 from likeness.comparison.arguments import given_encoders
 from likeness.comparison.plan_file import bundled_plans, find_plan
 from likeness.demo import pretrain, quality, quality_table
-from likeness.terminal import main
+from likeness.terminal import build_parser, main
+
+
+@pytest.mark.parametrize("command", ["train", "draw", "compare"])
+def test_options_had_no_text_in_the_help_of_their_command(command):
+    (commands,) = build_parser()._subparsers._group_actions
+    options = [one for one in commands.choices[command]._actions if one.option_strings]
+    assert not [one.dest for one in options if not one.help]
 
 
 @pytest.mark.parametrize(
