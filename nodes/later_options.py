@@ -19,7 +19,9 @@ def speed() -> list[Option]:
                 default=AUTO,
                 tooltip="How much memory training may take. auto: the fastest way that fits; full: "
                 "full speed; checkpointing: activations are computed twice; 8bit: and 8-bit Adam; "
-                "in_backward: and no gradients are kept. The last two are for DreamBooth.",
+                "in_backward: and no gradients are kept. The last two are for DreamBooth, and not "
+                "with prodigy; 8bit not with adamw8bit, which the optimizer auto is where "
+                "bitsandbytes is installed.",
             ),
             "compute",
             "memory",
