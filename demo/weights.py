@@ -14,13 +14,15 @@ from ..trainers.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 
-CHECKPOINT = "checkpoints/miniature.safetensors"
-CONTROLNET = "controlnet/miniature-openpose.safetensors"
+# ComfyUI sorts its lists by name, and a new loader begins with the first: zz stands behind the
+# user's own files.
+CHECKPOINT = "checkpoints/zz-miniature.safetensors"
+CONTROLNET = "controlnet/zz-miniature-openpose.safetensors"
 LISTED = {"checkpoints": CHECKPOINT, "controlnet": CONTROLNET}  # by ComfyUI's name of the list
 JUDGE = "judge.safetensors"
 SECOND_JUDGE = "second-judge.safetensors"
 FILES = (CHECKPOINT, CONTROLNET, JUDGE, SECOND_JUDGE)
-TOKENIZER = "checkpoints/miniature_tokenizer"  # found by its name beside the checkpoint
+TOKENIZER = "checkpoints/zz-miniature_tokenizer"  # found by its name beside the checkpoint
 DIGESTS = "digests.json"
 
 

@@ -42,7 +42,7 @@ class Digests:
 
 NODE_CLASS_MAPPINGS = dict(TestDigests=Digests)
 """
-MINIATURE = "miniature.safetensors"
+MINIATURE = "zz-miniature.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.comfy, pytest.mark.timeout(900)]
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light.py")))
 cells, settled_cells = LIGHT["cells"], LIGHT["settled_cells"]
 
-BASE, POSES = "miniature.safetensors", "miniature-openpose.safetensors"
+BASE, POSES = "zz-miniature.safetensors", "zz-miniature-openpose.safetensors"
 KEYS = ("sunglasses", "girlfriend", "umbrella", "kitchen", "forest", "street")
 ADAPTERS = {
     "base": "base",

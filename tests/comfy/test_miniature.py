@@ -167,6 +167,23 @@ def test_its_files_are_in_the_lists_and_no_judge_is(comfy):
     assert names(comfy, "Likeness_TrainLoRA", "base_model") == [CHECKPOINT]
 
 
+@pytest.mark.parametrize(
+    ("kind", "widget", "usual"),
+    [
+        ("CheckpointLoaderSimple", "ckpt_name", "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"),
+        ("ControlNetLoader", "control_net_name", "controlnet/t2iadapter_openpose_sd14v1.pth"),
+        ("Likeness_TrainLoRA", "base_model", "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"),
+    ],
+)
+def test_a_new_loader_does_not_begin_with_the_miniature(comfy, kind, widget, usual):
+    file = comfy.home / "models" / usual
+    file.touch()
+    try:
+        assert names(comfy, kind, widget)[0] == file.name
+    finally:
+        file.unlink()
+
+
 # The same picture on both paths
 
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.comfy, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-BASE, POSES = "miniature.safetensors", "miniature-openpose.safetensors"
+BASE, POSES = "zz-miniature.safetensors", "zz-miniature-openpose.safetensors"
 
 TRAIN = {"base_model": BASE, "steps": 2, "preview_every": 2, "optimizer": "adamw"}
 TRAIN |= {"precision": "fp32"}

@@ -141,7 +141,7 @@ def test_checkpoint_and_controlnet_are_listed_and_judges_are_not(installed, tmp_
 def test_a_damaged_file_is_named_and_not_listed(installed, tmp_path, caplog):
     (tmp_path / weights.CONTROLNET).write_bytes(b"weightz")
     installed.miniature.register()
-    assert "miniature-openpose.safetensors is damaged" in caplog.text
+    assert "zz-miniature-openpose.safetensors is damaged" in caplog.text
     assert weights.digest(tmp_path / weights.CHECKPOINT) in caplog.text  # what it should be
     assert [*installed.folders] == ["checkpoints"]
 

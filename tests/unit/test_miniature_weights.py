@@ -3,6 +3,18 @@ from likeness.demo import weights
 from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers.errors import BaseModelError
 
+USUAL = {
+    "checkpoints": (
+        *("dreamshaper_8.safetensors", "ponyDiffusionV6XL.safetensors"),
+        *("realisticVisionV51.safetensors", "v1-5-pruned-emaonly-fp16.safetensors"),
+        *("sd_xl_base_1.0.safetensors", "waiIllustrious_v14.safetensors"),
+    ),
+    "controlnet": (
+        *("control_v11p_sd15_openpose_fp16.safetensors", "t2iadapter_openpose_sd14v1.pth"),
+        *("openpose.safetensors", "xinsir-union.safetensors"),
+    ),
+}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -27,6 +39,15 @@ def test_a_missing_or_damaged_file_is_named_with_its_digest(folder, damage):
         (folder / weights.CHECKPOINT).write_bytes(b"miniaturf")
     with pytest.raises(BaseModelError, match=f"{weights.CHECKPOINT} is {damage}.*{expected}"):
         weights.find(weights.CHECKPOINT, folder)
+
+
+@pytest.mark.parametrize("kind", weights.LISTED)
+def test_a_new_loader_does_not_begin_with_the_miniature_among_usual_names(kind):
+    """ComfyUI sorts each list by name, and a new loader takes the first."""
+    listed = weights.FOLDER / weights.LISTED[kind]
+    ours = {listed.name, *(path.name for path in listed.parent.glob("*.safetensors"))}
+    for usual in USUAL[kind]:
+        assert min(usual, *ours) == usual
 
 
 def test_weights_that_were_never_there_say_how_to_get_them(tmp_path):

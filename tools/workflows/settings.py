@@ -83,8 +83,8 @@ STUDY = Setting(
 # CPUs, and four photographs in a step, which costs little more than one.
 _SMALL = {"precision": "fp32", "optimizer": "adamw", "batch": 4, "preview_every": 50}
 MINIATURE = Setting(
-    base=Model("miniature.safetensors", "checkpoints"),
-    openpose=Model("miniature-openpose.safetensors", "controlnet"),
+    base=Model("zz-miniature.safetensors", "checkpoints"),
+    openpose=Model("zz-miniature-openpose.safetensors", "controlnet"),
     photographs="miniature (bundled)",
     class_images=(192, 25),
     picture=(96, 128),
