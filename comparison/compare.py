@@ -19,7 +19,7 @@ from ..trainers.digests import content_digest
 from ..trainers.errors import RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.memory import release_memory
-from ..trainers.packages import require_packages
+from ..trainers.packages import require_packages, require_training
 from ..trainers.places import Places, cache_folder, runs_folder
 from ..trainers.recipe import Recipe, Subject
 from ..trainers.runs import Result
@@ -85,6 +85,8 @@ def teach(plan: PlanFile, files: Files, train_rows: TrainRows) -> list[Taught]:
             "An adapter that is there already is named with --adapter ROW=FILE."
         )
     recipes = {row.name: recipe for row in todo if (recipe := plan.recipe_of(row))}
+    if recipes:
+        require_training()
     for recipe in recipes.values():
         require_packages(recipe)
     with closing(train_rows(recipes, _places(files))) as results:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..trainers.packages import installed
 from .encoders import MissingEncoder, Values, Vectors
 from .vision import unfit, weights_digest
 
@@ -63,8 +64,9 @@ class Face:
 
 def load_face() -> Face:
     """The face network of the installed packages. Raises MissingEncoder."""
-    package = find_spec("face_recognition_models")
-    if package is None or package.origin is None or find_spec("dlib") is None:
+    name = "face_recognition_models"
+    package = find_spec(name) if installed(name) else None
+    if package is None or package.origin is None or not installed("dlib"):
         raise MissingEncoder(
             "The face score is left out: pip install dlib-bin face_recognition_models."
         )

@@ -25,6 +25,7 @@ from .host import (
     Progress,
     files_named,
     graph_builder,
+    interrupted,
     io,
     model_path,
     output_folder,
@@ -321,7 +322,8 @@ def file_stamps(known: Path) -> Callable[[str], list[str]]:
 
     @cache
     def stamp(text: str) -> list[str]:
-        return [content_digest(path, known) for path in (*files_named(text), *files_of_kind(text))]
+        files = (*files_named(text), *files_of_kind(text))
+        return [content_digest(path, known, lambda _: interrupted()) for path in files]
 
     return stamp
 

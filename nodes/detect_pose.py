@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.poses import Pose
 from ..trainers.errors import LikenessError
+from ..trainers.packages import installed
 from ..trainers.weights import refuse_unsafe_pickles
 from .host import files_named, interrupted, io, models_folder
 from .names import inside
@@ -116,7 +116,7 @@ def _wanted(folder: str) -> str:
 
 def check_package() -> None:
     """Raises ComparisonError unless controlnet_aux is installed."""
-    if find_spec("controlnet_aux") is None:
+    if not installed("controlnet_aux"):
         raise ComparisonError(
             "Detect Pose needs the package controlnet_aux: install it in ComfyUI's Python, or use "
             "Pose Set's yoga poses, or connect another pack's POSE_KEYPOINT to Pose Set."

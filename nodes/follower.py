@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ from .board import pin
 from .news import News
 
 EVENT = "likeness.step"
+
+
+def reading(progress: host.Progress) -> Callable[[Path], None]:
+    """A function that shows on the node which file is read, and raises ComfyUI's interruption when
+    the user cancels.
+    """
+    news = News(lambda values: progress.say(values["line"]))
+
+    def show(file: Path) -> None:
+        host.interrupted()
+        news.add({"line": f"Reading {file.name}"})
+
+    return show
 
 
 class Follower:

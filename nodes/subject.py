@@ -14,7 +14,8 @@ from ..trainers.recipe import Subject as SubjectSpec
 from ..trainers.recipe import explain
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from . import miniature
-from .host import ADVANCED, input_folder, io
+from .follower import reading
+from .host import ADVANCED, Progress, executing_node, input_folder, io
 from .names import listing_fingerprint, photo_folder, picture_folders
 from .recipes import check_packages
 from .sockets import SubjectType
@@ -76,7 +77,9 @@ class Subject(io.ComfyNode):
         Raises SubjectError when no photograph can be used.
         """
         source = SubjectSource(subject_spec(options), find_folder(folder))
-        photos = read_subject(source.folder, source.spec)
+        progress = Progress(executing_node() or None)
+        photos = read_subject(source.folder, source.spec, reading=reading(progress))
+        progress.say(f"{len(photos.photos)} photographs")
         spec = source.spec
         return io.NodeOutput(source, crops(photos), report(photos), spec.token, spec.class_word)
 

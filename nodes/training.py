@@ -10,11 +10,12 @@ from ..trainers.adapter_metadata import late_loss
 from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
+from ..trainers.packages import require_training
 from ..trainers.places import Places
 from ..trainers.recipe import Recipe, recipe_from_data
 from ..trainers.runs import Result, RunFolder, reused_text
 from . import host, miniature
-from .follower import Follower
+from .follower import Follower, reading
 from .host import io
 from .names import file_fingerprint
 from .recipes import AUTO, build_recipe, check_packages
@@ -86,8 +87,9 @@ def _run_inputs(optimizer: str) -> list[io.Input]:
             "optimizer",
             options=[AUTO, "adamw", "adamw8bit", "prodigy"],
             default=optimizer,
-            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it where it is "
-            "installed, else adamw. prodigy needs prodigyopt and a learning rate of 1.",
+            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it on a CUDA GPU "
+            "where that is installed, else adamw. prodigy needs prodigyopt and a learning rate "
+            "of 1.",
         ),
         io.Combo.Input(
             "precision",
@@ -146,10 +148,13 @@ def check_early(base_model: str | None, name: str | None, optimizer: str | None)
     if base_model is not None:
         identify(host.model_path("checkpoints", base_model))
     recipe_from_data({} if name is None else {"name": name})
+    require_training()
     if optimizer not in (None, AUTO):
         check_packages(optimizer={"name": optimizer})
     return True
 
+
+REUSED = "This training was finished already and is reused: attempt + 1 trains it again."
 
 _given: set[Path] = set()  # adapters that were given out: deleted, they are trained again
 _stopped: dict[RunFolder, int] = {}  # stopped runs that were given out, with their result's time
@@ -188,7 +193,8 @@ def learn(
 ) -> Result:
     """Trains by `method` with a train node's inputs. Raises as `run`."""
     prior = class_images.spec if class_images else None
-    recipe = build_recipe(subject.spec, prior, options, method=method, **widgets)
+    device = host.training_device()
+    recipe = build_recipe(subject.spec, prior, options, method=method, device=device, **widgets)
     return run(recipe, base_model, subject, class_images, hidden)
 
 
@@ -210,7 +216,8 @@ def run(
         class_images=prior.folder if prior else None,
         tokenizers=(host.tokenizer_folder(), *miniature.tokenizers()),
     )
-    follower = Follower(hidden, host.Progress(hidden.unique_id))
+    progress = host.Progress(hidden.unique_id)
+    follower = Follower(hidden, progress)
     try:
         result = train(
             recipe,
@@ -220,7 +227,10 @@ def run(
             before_start=follower.begin,
             device=host.training_device(),
             keep_stopped=True,
+            reading=reading(progress),
         )
+        if result.reused and not result.stopped:
+            progress.say(REUSED)
         follower.pin(result.folder)
         follower.remark(result.folder, reused_text(result, recipe) if result.reused else "")
         _given.add(result.adapter)
@@ -250,7 +260,6 @@ def loss_map(result: Result) -> dict[str, list[float]]:
 
 def report(result: Result) -> str:
     """What was trained, where the file is, how the loss went and what took how long."""
-    reused = "This training was finished already and is reused: attempt + 1 trains it again."
     stopped = (
         f"stopped and saved before its {result.recipe.schedule.steps} steps: "
         "Train on in the panel trains the others"
@@ -259,7 +268,7 @@ def report(result: Result) -> str:
     tenth = max(1, len(losses) // 10)
     lines = [
         f"{result.adapter.name}: {result.recipe.label()}, {result.steps} steps",
-        *([reused] if result.reused and not result.stopped else []),
+        *([REUSED] if result.reused and not result.stopped else []),
         *([stopped] if result.stopped else []),
         f"saved as {result.adapter}",
         f"the run's folder is {result.folder}",

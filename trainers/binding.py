@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .base_file import identify, refuse_other_noise
-from .digests import content_digest
+from .digests import Reading, content_digest
 from .errors import RecipeError
 from .photo_file import read_class_images
 from .places import Places
@@ -23,34 +23,34 @@ class Bound:
     class_images: PhotoSet | None = None  # the user's own
 
 
-def bind(recipe: Recipe, places: Places) -> Bound:
+def bind(recipe: Recipe, places: Places, reading: Reading | None = None) -> Bound:
     """Binds a recipe to the files in `places`.
 
     Raises RecipeError if the recipe already names others than those given, BaseModelError and
     SubjectError for files that cannot be used. Reads the base's header and digest, and each
-    picture once.
+    picture once; `reading` is called with each file meanwhile, and may raise to end that.
     """
     refuse_other_noise(identify(places.base))
-    base = content_digest(places.base, places.cache)
-    photos = read_subject(places.photos, recipe.subject)
+    base = content_digest(places.base, places.cache, reading)
+    photos = read_subject(places.photos, recipe.subject, reading=reading)
     _same("base model", recipe.base.digest, base)
     _same("set of photographs", recipe.subject.digest, photos.digest)
     parts: dict[str, Any] = {"base": {"digest": base}, "subject": {"digest": photos.digest}}
     class_images = None
     prior = recipe.prior
     if prior and prior.source == "images" and (places.class_images or prior.images):
-        class_images = _own_class_images(recipe, places)
+        class_images = _own_class_images(recipe, places, reading)
         parts["prior"] = {"images": class_images.digest}
     return Bound(recipe.changed(**parts), photos, class_images)
 
 
-def _own_class_images(recipe: Recipe, places: Places) -> PhotoSet:
+def _own_class_images(recipe: Recipe, places: Places, reading: Reading | None) -> PhotoSet:
     if places.class_images is None:
         raise RecipeError(
             "The recipe was made with a set of class images of its own (prior.images): "
             "give their folder, or set prior.images to null to have them drawn."
         )
-    images = read_class_images(places.class_images, recipe)
+    images = read_class_images(places.class_images, recipe, reading)
     named = recipe.prior.images if recipe.prior else None
     _same("set of class images", named, images.digest)
     return images

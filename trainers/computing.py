@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import psutil
@@ -22,7 +21,7 @@ from .graphs import CudaRecorder, Recorded
 from .in_backward import UpdateInBackward
 from .memory import is_out_of_memory
 from .optimizers import eight_bit_fault
-from .packages import eight_bit_lack
+from .packages import eight_bit_lack, installed
 from .recipe import DreamBooth, LoRA, Recipe
 from .run import Run, has_bf16
 from .runs import earlier_runs
@@ -175,7 +174,7 @@ def unet_to_train(run: Run, base: BaseModel) -> Any:
     """The UNet, compiled if that is asked for and can be; else it is told."""
     if not run.recipe.compute.compile:
         return base.unet
-    if run.accelerator.device.type == "cuda" and find_spec("triton") is None:
+    if run.accelerator.device.type == "cuda" and not installed("triton"):
         run.note("compute.compile needs Triton (on Windows the package triton-windows); not used.")
         return base.unet
     try:

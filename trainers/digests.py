@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from .base_file import loaded_files
 from .errors import BaseModelError
 from .files import write_whole
 
+Reading = Callable[[Path], object]  # called with a file while it is read; may raise to end that
 
-def content_digest(path: Path, cache: Path | None = None) -> str:
+
+def content_digest(path: Path, cache: Path | None = None, reading: Reading | None = None) -> str:
     """SHA-256 of a file's or a model folder's content, 64 hex digits, the same wherever it lies.
 
     For a diffusers folder: of the names and contents of the files that are loaded. `cache` is a
     folder; its ``digests.json`` remembers digests by path, size and time of change.
+    `reading` is called for each block of a file whose digest is not known.
 
     Raises:
         BaseModelError: a file is missing or cannot be read.
@@ -28,12 +32,12 @@ def content_digest(path: Path, cache: Path | None = None) -> str:
     try:
         if path.is_dir():
             lines = [
-                f"{file.relative_to(path).as_posix()} {_digest(file, known)}\n"
+                f"{file.relative_to(path).as_posix()} {_digest(file, known, reading)}\n"
                 for file in loaded_files(path)
             ]
             digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
         else:
-            digest = _digest(path, known)
+            digest = _digest(path, known, reading)
     except OSError as error:
         raise BaseModelError(f"{error.filename} cannot be read: {error.strerror}") from None
     if cache is not None and known != before:
@@ -57,13 +61,15 @@ def _remembered(file: Path, known: dict[str, Any]) -> str | None:
     return None
 
 
-def _digest(file: Path, known: dict[str, Any]) -> str:
+def _digest(file: Path, known: dict[str, Any], reading: Reading | None) -> str:
     if remembered := _remembered(file, known):
         return remembered
     stat = file.stat()
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
+            if reading is not None:
+                reading(file)
             digest.update(block)
     known[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
     return digest.hexdigest()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Mapping
+
 
 class LikenessError(Exception):
     """Base of every error meant for the user: its text is shown as it is, without a traceback.
@@ -47,6 +51,15 @@ class OtherOptimizer(CheckpointError):
 ABSENT = "is not installed"
 
 
+def _pip_install(*packages: str) -> str:
+    """The command that installs packages into this Python, which may leave the user's own out
+    (``-s``), as ComfyUI's portable build does.
+    """
+    own = ["-s"] if sys.flags.no_user_site else []
+    words = [sys.executable, *own, "-m", "pip", "install", "--upgrade", *packages]
+    return " ".join(f'"{word}"' if re.search(r"[\s<>=]", word) else word for word in words)
+
+
 class MissingPackage(LikenessError):
     """An optional package is needed, and absent or too old.
 
@@ -59,9 +72,25 @@ class MissingPackage(LikenessError):
     def __init__(self, package: str, why: str, lack: str = ABSENT) -> None:
         super().__init__(
             f"{why} needs the package {package}, which {lack}. Install it into the Python that "
-            f"runs this: pip install --upgrade {package}"
+            f"runs this: {_pip_install(package)}"
         )
         self.package = package
+
+
+class MissingRequirements(LikenessError):
+    """Packages that every training needs are absent or too old.
+
+    Args:
+        lacks: what is wrong with each, as the end of a sentence, by its requirement, e.g.
+            ``"accelerate>=1.0"``.
+    """
+
+    def __init__(self, lacks: Mapping[str, str]) -> None:
+        said = "; ".join(f"{requirement} {lack}" for requirement, lack in lacks.items())
+        super().__init__(
+            f"Training needs this pack's requirements: {said}. Install what is missing into the "
+            f"Python that runs this: {_pip_install(*lacks)}"
+        )
 
 
 class OutOfSpace(LikenessError):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from .digests import Reading
 from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
 from .places import Places
@@ -207,6 +208,7 @@ def train(
     processes: int = 1,
     device: str = "auto",
     keep_stopped: bool = False,
+    reading: Reading | None = None,
 ) -> Result:
     """Trains a recipe in its own process and waits for it; a finished equal run is reused, also one
     of another name, which is told as a notice.
@@ -214,6 +216,8 @@ def train(
     One that was stopped and saved goes on, or with `keep_stopped` is reused, too, unless it was
     asked to go on (`RunFolder.settled`).
 
+    `reading` is called with each file that is checked before the start, again and again while it is
+    read; what it raises is raised here.
     `before_start` is called with the run's folder when all checks have passed and there is
     something to train.
     `interrupted` is asked ten times a second: if it returns True or raises, the run is cancelled
@@ -226,7 +230,7 @@ def train(
         raise RunFailed(f"{processes} processes cannot train: ask for at least one.")
     if processes > 1 and device != "cpu":
         _check_gpus(processes)
-    folder = prepare(recipe, places, keep_stopped=keep_stopped)
+    folder = prepare(recipe, places, keep_stopped=keep_stopped, reading=reading)
     result = folder.settled() if keep_stopped else folder.finished()
     if result is not None:
         text = reused_text(result, recipe)

@@ -119,7 +119,8 @@ def load(run: Run) -> BaseModel:
     fault = eight_bit_fault(device) if recipe.optimizer.name == "adamw8bit" else None
     if fault is not None:  # before class images are drawn
         raise RunFailed(
-            f"8-bit Adam (bitsandbytes) does not work here: {fault}. Choose the optimizer adamw."
+            f"8-bit Adam (bitsandbytes) does not work here: {fault}. Install bitsandbytes anew, or "
+            "choose the optimizer adamw: 'auto' takes 8-bit Adam where bitsandbytes is installed."
         )
     if isinstance(recipe.method, DreamBooth):
         check_savable(base)

@@ -1,13 +1,16 @@
-"""The optional packages a recipe asks for, checked before anything starts."""
+"""The packages that training and a recipe need, checked before anything starts."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
-from packaging.version import Version
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
-from .errors import ABSENT, MissingPackage
+from .errors import ABSENT, MissingPackage, MissingRequirements
 from .recipe import Recipe
 
 _OPTIMIZERS = {
@@ -15,11 +18,62 @@ _OPTIMIZERS = {
     "prodigy": ("prodigyopt", "The Prodigy optimizer"),
 }
 _EIGHT_BIT_ON_CPU = Version("0.50")  # older ones fail at import there, or at the first step
+_REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"  # a wheel has none
+_IMPORTED_AS = {"pillow": "PIL"}
+
+
+def installed(module: str) -> bool:
+    """Whether a top-level module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # another pack put a stand-in without a spec into sys.modules
+        return False
+
+
+def require_training() -> None:
+    """Raises MissingRequirements if this pack's requirements are not met.
+
+    ComfyUI itself needs only some of them, so a clone without ``pip install -r`` loads. Takes
+    about 10 ms, each time: packages may be installed while ComfyUI runs.
+    """
+    lacks = {str(one): lack for one in _requirements() if (lack := _lack(one))}
+    if lacks:
+        raise MissingRequirements(lacks)
+
+
+@cache
+def _requirements() -> tuple[Requirement, ...]:
+    """Of requirements.txt, or of the installed package where that has no such file."""
+    if _REQUIREMENTS.is_file():
+        lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    else:
+        lines = _requirements_of_the_wheel()
+    found = [Requirement(line) for line in lines if line.strip() and line[0] != "#"]
+    return tuple(one for one in found if one.marker is None or one.marker.evaluate({"extra": ""}))
+
+
+def _requirements_of_the_wheel() -> list[str]:
+    try:
+        return metadata.requires("comfyui-likeness") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _lack(requirement: Requirement) -> str | None:
+    """Why a requirement is not met, as the end of a sentence; None if it is."""
+    name = requirement.name
+    try:
+        found = metadata.version(name)
+        known = requirement.specifier.contains(found, prereleases=True)
+    except (metadata.PackageNotFoundError, InvalidVersion, TypeError, KeyError):
+        # A checkout on the path, or metadata that somebody damaged: it may do.
+        return None if installed(_IMPORTED_AS.get(name, name)) else ABSENT
+    return None if known else f"is there as {found}"
 
 
 def eight_bit_lack() -> str | None:
     """Why 8-bit Adam cannot be used on this machine, as the end of a sentence; None if it can."""
-    if find_spec("bitsandbytes") is None:
+    if not installed("bitsandbytes"):
         return ABSENT
     try:
         found = metadata.version("bitsandbytes")
@@ -35,7 +89,7 @@ def eight_bit_lack() -> str | None:
 
 
 def require_packages(recipe: Recipe) -> None:
-    """Raises MissingPackage for the first one absent or too old."""
+    """Raises MissingPackage for the first optional one that is asked for and absent or too old."""
     needs = []
     if recipe.optimizer.name in _OPTIMIZERS:
         needs.append(_OPTIMIZERS[recipe.optimizer.name])
@@ -44,6 +98,6 @@ def require_packages(recipe: Recipe) -> None:
     if recipe.subject.crop == "face":
         needs.append(("dlib", "The face crop"))
     for package, why in needs:
-        absent = None if find_spec(package) else ABSENT
+        absent = None if installed(package) else ABSENT
         if lack := eight_bit_lack() if package == "bitsandbytes" else absent:
             raise MissingPackage("dlib-bin" if package == "dlib" else package, why, lack)

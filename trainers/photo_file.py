@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .digests import Reading
 from .errors import SubjectError
 from .files import write_whole
 from .recipe import Recipe, Subject
@@ -50,9 +51,10 @@ def class_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
     return listed or _unchanged(read_class_images(folder, recipe), folder, digest)
 
 
-def read_class_images(folder: Path, recipe: Recipe) -> PhotoSet:
-    """The user's own class images, read as photographs. Raises as `read_subject`."""
-    return read_subject(folder, class_spec(recipe), "class images have the prompts of prior.prompt")
+def read_class_images(folder: Path, recipe: Recipe, reading: Reading | None = None) -> PhotoSet:
+    """The user's own class images, read as photographs. `reading` and errors as `read_subject`."""
+    prompts = "class images have the prompts of prior.prompt"
+    return read_subject(folder, class_spec(recipe), prompts, reading)
 
 
 def class_spec(recipe: Recipe) -> Subject:

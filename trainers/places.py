@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from .recipe import Part
 
@@ -41,10 +41,31 @@ class Places(Part):
             cache=cache_folder(output),
         )
 
+    def absolute(self) -> Places:
+        """With all paths absolute."""
+        paths = {
+            name: tuple(p.absolute() for p in value)
+            if isinstance(value, tuple)
+            else value.absolute()
+            for name, value in self
+            if isinstance(value, (Path, tuple))
+        }
+        return self.model_copy(update=paths)
+
 
 def runs_folder(output: Path) -> Path:
     """The folder of the run folders."""
     return output / "likeness" / "runs"
+
+
+def where_now(adapter: str, run: Path) -> Path:
+    """The path of a run's adapter file; if it is gone, where the run's own output folder has it,
+    which may have been moved to another drive, mount or system.
+    """
+    if Path(adapter).is_file():
+        return Path(adapter)
+    moved = PureWindowsPath(adapter)  # which reads both kinds of separators
+    return run.absolute().parents[2] / moved.parent.name / moved.name
 
 
 def cache_folder(output: Path) -> Path:

@@ -12,11 +12,12 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from .binding import bind
+from .digests import Reading
 from .errors import OutOfSpace, RecipeError, RunBusy, RunFailed
 from .files import is_disk_full, write_whole
-from .packages import require_packages
+from .packages import require_packages, require_training
 from .photo_file import write_photos
-from .places import Places
+from .places import Places, where_now
 from .recipe import Recipe, explain, read_recipe
 from .recipe_checks import check_recipe
 from .space import check_space
@@ -130,12 +131,15 @@ class RunFolder:
         self.go_on.unlink(missing_ok=True)
 
     def result(self) -> Result | None:
-        """The result, or None if there is none, it is damaged, or its adapter file is gone."""
+        """The result, or None if there is none, it is damaged, or its adapter file is gone.
+
+        An output folder that was moved has it in the same place below.
+        """
         try:
             data = json.loads(self.result_file.read_text(encoding="utf-8"))
             if data.pop("version") != 1:
                 return None
-            data |= {"adapter": Path(data["adapter"]), "steps": int(data["steps"])}
+            data |= {"adapter": where_now(data["adapter"], self.path), "steps": int(data["steps"])}
             data["losses"] = tuple(float(loss) for loss in data["losses"])
             data["seconds"] = {str(key): float(s) for key, s in data["seconds"].items()}
             data["notes"] = tuple(str(note) for note in data["notes"])
@@ -185,15 +189,17 @@ _DAMAGE = (
 )
 
 
-def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> RunFolder:
+def prepare(
+    recipe: Recipe, places: Places, *, keep_stopped: bool = False, reading: Reading | None = None
+) -> RunFolder:
     """Checks everything that can be checked without torch, and writes the run's folder.
 
     The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. That
     of a finished run (with `keep_stopped` of a settled one) of an equal lesson, under whatever
-    name, is left as it is.
+    name, is left as it is. `reading` as in `bind`.
     Raises a LikenessError; then nothing has been written.
     """
-    bound = bind(recipe, places)
+    bound = bind(recipe, places, reading)
     recipe = bound.recipe
     folder = RunFolder(places.runs.resolve() / recipe.run_name())
     if folder.settled() if keep_stopped else folder.finished():
@@ -206,12 +212,13 @@ def prepare(recipe: Recipe, places: Places, *, keep_stopped: bool = False) -> Ru
     check_recipe(recipe)
     if recipe.continues is not None and not folder.has_state():
         _check_beginning(recipe, places)
+    require_training()
     require_packages(recipe)
     check_not_busy([folder, *others])
     check_space(recipe, places, folder.checkpoints)
     try:
         write_whole(folder.recipe_file, recipe.to_json())
-        write_whole(folder.places_file, _absolute(places).model_dump_json(indent=2))
+        write_whole(folder.places_file, places.absolute().model_dump_json(indent=2))
         write_photos(folder.photos_file, bound.photos, bound.class_images)
     except OSError as error:
         kind = OutOfSpace if is_disk_full(error) else RunFailed
@@ -264,15 +271,6 @@ def busy_text(folder: RunFolder) -> str:
         f"This run is being trained by another process already ({folder.path.name}): another "
         "ComfyUI or a terminal. Wait for it and queue again to use its result, or stop it there."
     )
-
-
-def _absolute(places: Places) -> Places:
-    paths = {
-        name: tuple(p.absolute() for p in value) if isinstance(value, tuple) else value.absolute()
-        for name, value in places
-        if isinstance(value, (Path, tuple))
-    }
-    return places.model_copy(update=paths)
 
 
 def continued(recipe: Recipe, places: Places) -> RunFolder:

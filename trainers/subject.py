@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .digests import Reading
 from .errors import MissingPackage, SubjectError
 from .masks import is_mask, masked
 from .pictures import open_picture, read_checked, strict, to_srgb
@@ -93,19 +94,21 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 CAPTIONS_OFF = "captions are off (subject.captions)"
 
 
-def read_subject(folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF) -> PhotoSet:
+def read_subject(
+    folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF, reading: Reading | None = None
+) -> PhotoSet:
     """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
 
     Hidden files, .txt files and masks are passed over; with `spec.captions` the .txt of the same
-    name is the caption, and without it `no_captions` says in a note why it is none. Raises
-    SubjectError when no photograph is left to train on, and MissingPackage when the face crop lacks
-    its detector.
+    name is the caption, and without it `no_captions` says in a note why it is none.
+    `reading` is called with each file before it is waited for. Raises SubjectError when no
+    photograph is left to train on, and MissingPackage when the face crop lacks its detector.
     """
     files, notes = _list_files(Path(folder))
     find_face = face_finder() if spec.crop == "face" else None
     photos: dict[str, Photo] = {}
     refused: list[Refused] = []
-    for path, found in _read_all(files, spec, find_face):
+    for path, found in _read_all(files, spec, find_face, reading):
         if isinstance(found, SubjectError):
             refused.append(Refused(path.name, str(found)))
             continue
@@ -129,7 +132,7 @@ def read_subject(folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF) -
 
 
 def _read_all(
-    files: Sequence[Path], spec: Subject, find_face: FaceFinder | None
+    files: Sequence[Path], spec: Subject, find_face: FaceFinder | None, reading: Reading | None
 ) -> Iterator[tuple[Path, tuple[Photo, list[str]] | SubjectError]]:
     """Each file's photograph and notes, or why it is refused, in order; several are decoded at
     once.
@@ -141,11 +144,20 @@ def _read_all(
         except SubjectError as error:
             return error
 
+    def each(found: Iterator[Any]) -> Iterator[tuple[Path, Any]]:
+        for path in files:
+            if reading is not None:
+                reading(path)
+            yield path, next(found)
+
     if find_face is not None:  # detectors are not made for threads
-        yield from zip(files, map(read, files), strict=True)
+        yield from each(map(read, files))
         return
     with strict(), ThreadPoolExecutor(max_workers=_READERS) as pool:
-        yield from zip(files, pool.map(read, files), strict=True)
+        try:
+            yield from each(pool.map(read, files))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:

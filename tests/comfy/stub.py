@@ -76,6 +76,7 @@ def install(folders: dict[str, Any] | None = None) -> Any:
         sys.modules["comfy"].__path__ = []
         sys.modules["comfy_api.v0_0_2"].io = _io()
         sys.modules["comfy_api.v0_0_2"].ComfyExtension = type("ComfyExtension", (), {})
+        sys.modules["comfy.model_management"].cpu_mode = lambda: False
         sys.modules["comfy.cli_args"].args = types.SimpleNamespace(
             disable_metadata=False, cache_none=False
         )

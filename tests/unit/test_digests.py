@@ -56,3 +56,21 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
 def test_the_digest_of_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(BaseModelError, match="cannot be read"):
         content_digest(tmp_path / "none.safetensors")
+
+
+def test_a_file_of_gigabytes_was_read_to_its_end_after_a_cancel(tmp_path):
+    file, seen = tmp_path / "a.safetensors", []
+    file.write_bytes(bytes(3 << 20))
+
+    def cancelled_at_the_second_block(path):
+        seen.append(path)
+        if len(seen) == 2:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        content_digest(file, tmp_path / "cache", cancelled_at_the_second_block)
+    assert seen == [file, file]
+    whole = content_digest(file, tmp_path / "cache", lambda path: None)
+    assert whole == content_digest(file)
+    content_digest(file, tmp_path / "cache", seen.append)
+    assert len(seen) == 2, "it is remembered, and not read"

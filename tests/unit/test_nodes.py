@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def recipe_of(nodes, node, subject, prior, options=None, **changes):
 
 
 def test_the_defaults_are_the_studys_but_for_class_images_and_a_loras_optimizer(nodes, monkeypatch):
-    monkeypatch.setattr(nodes.recipes, "find_spec", lambda name: name)  # all installed
+    monkeypatch.setattr(nodes.recipes, "installed", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     subject = nodes.subject.subject_spec(
         {k: v for k, v in defaults(nodes.subject.Subject).items() if k != "folder"}
     )
@@ -241,15 +243,73 @@ def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatc
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw") is True
 
 
+def give_versions(monkeypatch, versions):
+    """Packages are there in these versions, None for absent; the others as they are."""
+    there = packages.metadata.version
+
+    def version(name):
+        if versions.get(name, "") is None:
+            raise packages.metadata.PackageNotFoundError(name)
+        return versions.get(name) or there(name)
+
+    monkeypatch.setattr(packages.metadata, "version", version)
+
+
+def test_without_accelerate_a_training_ended_with_code_1_after_models_were_unloaded(
+    nodes, monkeypatch
+):
+    """A clone without ``pip install -r``: ComfyUI itself has no accelerate, diffusers and peft."""
+    check = nodes.train_dreambooth.TrainDreamBooth.validate_inputs
+    assert check(optimizer="auto") is True
+    give_versions(monkeypatch, {"accelerate": None, "peft": None, "diffusers": "0.32.2"})
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    for said in (refused(check, optimizer="auto"), refused(check, optimizer=None)):
+        assert "accelerate>=1.0 is not installed" in said
+        assert "diffusers>=0.33 is there as 0.32.2" in said and "transformers" not in said
+        command = '-m pip install --upgrade "accelerate>=1.0" "diffusers>=0.33" "peft>=0.18"'
+        assert said.endswith(command) and sys.executable in said
+
+
+def test_a_stand_in_for_xformers_in_sys_modules_ended_the_queue_with_a_valueerror(
+    nodes, monkeypatch
+):
+    for name in ("xformers", "bitsandbytes"):
+        stand_in = ModuleType(name)  # as another pack may make one
+        assert stand_in.__spec__ is None
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert nodes.recipes.chosen_attention("auto") == "sdpa"
+    assert nodes.recipes.chosen_optimizer("auto", "auto") == "adamw"
+    said = refused(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit")
+    assert "bitsandbytes, which is not installed" in said
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "taken"),
+    [("auto", True, "adamw8bit"), ("auto", False, "adamw"), ("cpu", True, "adamw")],
+)
+def test_auto_took_8_bit_adam_on_a_cpu_where_it_is_five_times_slower(
+    nodes, monkeypatch, device, cuda, taken
+):
+    monkeypatch.setattr(nodes.recipes, "eight_bit_lack", lambda: None)
+    monkeypatch.setattr(nodes.training.host, "training_device", lambda: device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    subject = nodes.subject.subject_spec({})
+    made = recipe_of(nodes, nodes.train_dreambooth.TrainDreamBooth, subject, None)
+    assert made.optimizer.name == taken
+    named = recipe_of(
+        nodes, nodes.train_dreambooth.TrainDreamBooth, subject, None, optimizer="adamw8bit"
+    )
+    assert named.optimizer.name == "adamw8bit"
+
+
 def test_an_old_bitsandbytes_ended_in_a_nameerror_on_a_cpu(nodes, monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda name: True)
-    monkeypatch.setattr(packages.metadata, "version", lambda name: "0.45.5")
+    give_versions(monkeypatch, {"bitsandbytes": "0.45.5"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert nodes.recipes.chosen_optimizer("auto") == "adamw"
     message = refused(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit")
     assert "0.45.5" in message and "0.50 or newer" in message
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert nodes.recipes.chosen_optimizer("auto") == "adamw8bit"
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw8bit") is True
 
 
@@ -343,18 +403,20 @@ def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, resu
 def trains(nodes, result, monkeypatch, tmp_path):
     """Runs a train node's training, which only gives `result`; returns what it was asked for."""
     (tmp_path / "base.safetensors").write_bytes(b"12")
-    training, silent, remarks = nodes.training, lambda *_: None, []
+    training, silent, remarks, said = nodes.training, lambda *_: None, [], []
     follower = SimpleNamespace(show=silent, begin=silent, pin=silent, end=silent)
     follower.remark = lambda folder, text: remarks.append(text)
-    for name in ("output_folder", "tokenizer_folder", "Progress"):
+    for name in ("output_folder", "tokenizer_folder"):
         monkeypatch.setattr(training.host, name, silent)
+    progress = SimpleNamespace(say=said.append)
+    monkeypatch.setattr(training.host, "Progress", lambda node_id: progress)
     monkeypatch.setattr(training.host, "training_device", lambda: "cpu")
     monkeypatch.setattr(training.host, "model_path", lambda kind, name: tmp_path / name)
     monkeypatch.setattr(training.Places, "below", lambda *_, **__: None)
     monkeypatch.setattr(training, "Follower", lambda *_: follower)
 
     def run(recipe=Recipe(), **given):  # noqa: B008  it is frozen
-        asked = {"follower": follower, "remarks": remarks}
+        asked = {"follower": follower, "remarks": remarks, "said": said}
         train = lambda *_, **how: asked.update(how) or replace(result, **given)  # noqa: E731
         monkeypatch.setattr(training, "train", train)
         source, hidden = SimpleNamespace(folder=tmp_path), SimpleNamespace(unique_id="1")
@@ -370,6 +432,20 @@ def test_a_training_heeds_cancel_makes_room_and_uses_comfyuis_device(nodes, trai
     assert asked.before_start is asked.follower.begin, "which frees ComfyUI's models"
     assert asked.device == "cpu"
     assert asked.keep_stopped, "what Stop and Save left is given on"
+
+
+def test_a_cancel_was_not_heeded_while_a_base_of_gigabytes_was_read(nodes, trains, monkeypatch):
+    host, asked = nodes.training.host, trains()
+
+    def cancelled():
+        raise InterruptedError
+
+    monkeypatch.setattr(host, "interrupted", lambda: False)
+    asked.reading(Path("models/base.safetensors"))
+    assert asked.said == ["Reading base.safetensors"]
+    monkeypatch.setattr(host, "interrupted", cancelled)
+    with pytest.raises(InterruptedError):
+        asked.reading(Path("models/base.safetensors"))
 
 
 def test_a_node_says_on_its_panel_that_it_gives_a_file_of_another_name(trains):

@@ -202,9 +202,9 @@ def test_poses_are_detected_offline_and_without_pickles(
 
 def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path, monkeypatch):
     check = nodes.detect_pose.DetectPose.validate_inputs
-    monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: None)
+    monkeypatch.setattr(nodes.detect_pose, "installed", lambda name: False)
     assert "package controlnet_aux" in refused(check, "annotators")
-    monkeypatch.setattr(nodes.detect_pose, "find_spec", lambda name: name)
+    monkeypatch.setattr(nodes.detect_pose, "installed", lambda name: True)
     monkeypatch.delenv(nodes.detect_pose.CKPTS, raising=False)
     assert "lllyasviel/Annotators" in refused(check, "annotators")
     (tmp_path / "annotators").mkdir()

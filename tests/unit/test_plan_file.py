@@ -15,7 +15,7 @@ from likeness.comparison.plan_file import (
 )
 from likeness.comparison.prompts import bundled_set
 from likeness.comparison.taught import taught_by
-from likeness.trainers.errors import MissingPackage, RecipeError, RunCancelled
+from likeness.trainers.errors import MissingPackage, MissingRequirements, RecipeError, RunCancelled
 from likeness.trainers.presets import preset
 
 BASE = {"name": "base"}
@@ -225,6 +225,19 @@ def test_missing_packages_are_said_before_the_first_row_is_trained(files, monkey
     rows = ({"name": "a", "preset": "miniature-lora-r1"}, {"name": "b", "preset": "lora-r1"})
     with pytest.raises(MissingPackage):
         teach(plan(*rows), given, never)
+
+
+def test_missing_requirements_are_said_before_the_first_row_is_trained(files, monkeypatch):
+    from likeness.trainers import packages
+
+    def absent(name):
+        raise packages.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(packages.metadata, "version", absent)
+    monkeypatch.setattr(packages, "find_spec", lambda name: name != "peft" or None)
+    given = Files(files.base, files.output, photos=files.output)
+    with pytest.raises(MissingRequirements, match=r"peft>=0\.18 is not installed\. "):
+        teach(plan({"name": "a", "preset": "miniature-lora-r1"}), given, never)
 
 
 def test_a_stopped_training_ends_the_comparison(files, monkeypatch):

@@ -26,6 +26,7 @@ from likeness.trainers.recipe import LoRA, Recipe
 from likeness.trainers.runs import (
     Result,
     RunFolder,
+    continued,
     earlier_runs,
     prepare,
     reused_text,
@@ -302,6 +303,35 @@ def test_a_run_that_is_only_shown_or_saved_in_another_way_is_not_trained_anew(pl
     for parts in ({"seed": 1}, {"attempt": 1}):
         assert prepare(recipe(**SHOWN, **parts), places).path != first.path
     assert prepare(recipe(saving={**SHOWN["saving"], "dtype": "fp32"}), places).path != first.path
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        "/mnt/old/ComfyUI/output/loras/a.safetensors",
+        "D:\\ComfyUI\\output\\loras\\a.safetensors",
+        "\\\\server\\share\\output\\loras\\a.safetensors",
+    ],
+)
+def test_every_run_of_a_moved_output_folder_counted_as_unfinished(places, tmp_path, old):
+    given = {"base": places.base, "photos": places.photos}
+    first = prepare(recipe(), Places.below(tmp_path / "old", **given))
+    adapter = tmp_path / "old" / "loras" / "a.safetensors"
+    adapter.parent.mkdir()
+    adapter.touch()
+    first.write_result(result_in(first, adapter))
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = Places.below(tmp_path / "new", **given)
+    here = tmp_path / "new" / "loras" / "a.safetensors"
+    assert prepare(recipe(), moved).finished().adapter == here
+    folder = prepare(recipe(), moved)
+    longer = folder.recipe().changed(schedule={"steps": 900}, continues=folder.recipe().digest())
+    assert continued(longer, moved).finished().adapter == here
+    told = json.loads(folder.result_file.read_text()) | {"adapter": old}
+    folder.result_file.write_text(json.dumps(told))
+    assert folder.finished().adapter == here, "written by another system"
+    here.unlink()
+    assert folder.result() is None
 
 
 def test_the_newest_run_of_the_same_lesson_comes_first(places):

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -196,6 +197,32 @@ def test_1_500_photographs_are_not_decoded_one_after_another(tmp_path, monkeypat
 
     monkeypatch.setattr(subject, "read_photo", meet)
     assert len(read_subject(tmp_path, SMALL).photos) == 4
+
+
+def test_photographs_were_all_read_after_a_cancel(tmp_path, monkeypatch):
+    for number in range(40):
+        put(tmp_path, f"{number:02d}.png", picture(seed=number))
+    read, seen = [], []
+    monkeypatch.setattr(subject, "read_photo", slowly(subject.read_photo, read))
+
+    def cancelled_at_the_third(path):
+        seen.append(path.name)
+        if len(seen) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        read_subject(tmp_path, SMALL, reading=cancelled_at_the_third)
+    assert seen == ["00.png", "01.png", "02.png"]
+    assert len(read) < 20
+
+
+def slowly(read_photo, read):
+    def wait(*given):
+        read.append(given[0])
+        time.sleep(0.01)
+        return read_photo(*given)
+
+    return wait
 
 
 def test_reading_in_threads_leaves_the_hosts_setting_as_it_was(tmp_path, monkeypatch):

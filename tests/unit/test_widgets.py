@@ -128,14 +128,17 @@ def taught(nodes, monkeypatch):
         "lora": nodes.train_lora.TrainLoRA,
         "dreambooth": nodes.train_dreambooth.TrainDreamBooth,
     }
+    no_photos = SimpleNamespace(photos=())
     for name, stand_in in (
-        *(("find_folder", lambda name: Path(name)), ("read_subject", lambda *_: None)),
+        *(("find_folder", lambda name: Path(name)), ("read_subject", lambda *_, **__: no_photos)),
+        ("Progress", lambda node_id: SimpleNamespace(say=lambda text: None)),
         *(("crops", lambda photos: []), ("report", lambda photos: "")),
     ):
         monkeypatch.setattr(nodes.subject, name, stand_in)
     # What "auto" means must not hang on what is installed here.
-    monkeypatch.setattr(nodes.recipes, "find_spec", lambda name: name)
+    monkeypatch.setattr(nodes.recipes, "installed", lambda name: True)
     monkeypatch.setattr(nodes.recipes, "eight_bit_lack", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(nodes.options, "find_run", lambda folder, name: name)
     monkeypatch.setattr(nodes.options, "run_digest", lambda name: name[0] * 64)
     monkeypatch.setattr(nodes.training, "run", stopped)

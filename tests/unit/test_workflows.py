@@ -291,7 +291,8 @@ def trained(name, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(training, "run", run)
-    monkeypatch.setattr("likeness.nodes.recipes.find_spec", lambda name: name)  # all installed
+    monkeypatch.setattr("likeness.nodes.recipes.installed", lambda name: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     prompt = GRAPHS["to_prompt"](GRAPH[name], TABLE)
 
     def value_of(link):
