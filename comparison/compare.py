@@ -23,6 +23,7 @@ from ..trainers.packages import require_packages, require_training
 from ..trainers.places import Places, cache_folder, runs_folder
 from ..trainers.recipe import Recipe, Subject
 from ..trainers.runs import Result
+from ..trainers.set_aside import set_aside
 from ..trainers.subject import read_subject
 from .errors import ComparisonError
 from .matrix import Cell, Plan, Variant
@@ -231,6 +232,7 @@ class _Model:
     def __init__(
         self, plan: Plan, variant: Variant, adapter: Path | None, files: Files, device: str
     ) -> None:
+        set_aside()
         from .sample import dtype_on, load_with_adapter
 
         self._plan, self._files, self._device = plan, files, device

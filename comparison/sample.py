@@ -14,6 +14,7 @@ from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
 from ..trainers.cpu import fit_to_cpu
 from ..trainers.errors import BaseModelError
+from ..trainers.gpus import has_fp16
 from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
 from ..trainers.text import encode_text, tokenize
 from .blend import blend
@@ -51,8 +52,8 @@ def load_with_adapter(
 
 
 def dtype_on(device: str) -> torch.dtype:
-    """What pictures are drawn in: half precision on a GPU."""
-    return torch.float16 if device.startswith("cuda") else torch.float32
+    """What pictures are drawn in: half precision on a GPU that has it."""
+    return torch.float16 if has_fp16(torch.device(device)) else torch.float32
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -19,6 +19,7 @@ from ..trainers.errors import RecipeError, RunCancelled
 from ..trainers.files import write_whole
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name, explain
+from ..trainers.set_aside import set_aside
 from ..trainers.terminal import print_json
 from .arguments import (
     add_sets,
@@ -139,6 +140,7 @@ def _draw(given: argparse.Namespace) -> int:
     picture = _given_picture(given)
     from PIL import Image
 
+    set_aside()
     from .sample import draw, dtype_on, load_with_adapter
 
     skip, device = _clip_skip(given), _device(given.device)

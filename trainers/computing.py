@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from . import tiers
@@ -17,15 +19,24 @@ from .base_model import BaseModel
 from .checkpoint import State
 from .cpu import attention_in_fp32_again
 from .errors import OtherOptimizer, OutOfMemory
+from .gpus import has_bf16, records_graphs
 from .graphs import CudaRecorder, Recorded
 from .in_backward import UpdateInBackward
 from .memory import is_out_of_memory
 from .optimizers import eight_bit_fault
 from .packages import eight_bit_lack, installed
 from .recipe import DreamBooth, LoRA, Recipe
-from .run import Run, has_bf16
+from .run import Run
 from .runs import earlier_runs
-from .step import ForwardBackward, Learner, forward_backward
+from .samples import Batch
+from .set_aside import fault
+from .step import (
+    ForwardBackward,
+    Learner,
+    forward_backward,
+    is_compiled,
+    uncompiled,
+)
 from .tiers import ModelSize, Tier
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -200,6 +211,8 @@ def use_xformers(run: Run, base: BaseModel) -> None:
         run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
         return
     try:
+        if lack := fault("xformers"):
+            raise ImportError(f"it {lack}")
         try_xformers(DTYPES[run.precision], run.accelerator.device)
         base.unet.enable_xformers_memory_efficient_attention()
     except Exception as error:
@@ -210,12 +223,23 @@ def use_xformers(run: Run, base: BaseModel) -> None:
 
 
 def try_xformers(dtype: torch.dtype, device: torch.device) -> None:
-    """Attends as SD 1.5 does, forward and backward; raises what xformers raises."""
+    """Attends as SD 1.5 does, forward and backward, beside PyTorch's attention.
+
+    Raises what xformers raises, and AssertionError for other numbers: kernels that were built for
+    other GPUs end without an error.
+    """
     from xformers.ops import memory_efficient_attention
 
     for width in (40, 80, 160):  # of a head
-        states = torch.zeros(1, 64, 2, width, device=device, dtype=dtype, requires_grad=True)
-        memory_efficient_attention(states, states, states).sum().backward()
+        shape = (1, 64, 2, width)  # sample, place, head, width
+        states = torch.randn(shape, device=device, dtype=dtype, requires_grad=True)
+        found = memory_efficient_attention(states, states, states)
+        swapped = states.transpose(1, 2)
+        right = scaled_dot_product_attention(swapped, swapped, swapped).transpose(1, 2)
+        weights = torch.randn_like(found)
+        gradients = [torch.autograd.grad((one * weights).sum(), states) for one in (found, right)]
+        torch.testing.assert_close(found, right, rtol=0.05, atol=0.05)
+        torch.testing.assert_close(*gradients, rtol=0.1, atol=0.1)
 
 
 def checkpoint_activations(base: BaseModel, recipe: Recipe) -> None:
@@ -239,10 +263,46 @@ def forward_backward_of(
     """What adds the gradients of a micro-batch (or updates at once, in the lowest tier)."""
     if tier.in_backward:
         return UpdateInBackward(learner, state.optimizer, run.recipe.optimizer.clip_norm)
-    if not recorded:
-        return partial(forward_backward, learner, state.scaler)
+    plain = partial(forward_backward, learner, state.scaler)
     parameters = list(state.parameters.values())
+    if run.recipe.compute.compile:
+        return Compiled(plain, learner, parameters, run.note)
+    if not recorded:
+        return plain
     return Recorded(learner, state.scaler, parameters, CudaRecorder(), run.note)
+
+
+class Compiled:
+    """`plain`, the first time with what is left where the UNet cannot be compiled: then without.
+
+    The compiler works when a step is first computed, and a whole model may fail where
+    `try_compile` did not.
+    """
+
+    def __init__(
+        self,
+        plain: ForwardBackward,
+        learner: Learner,
+        parameters: list[Parameter],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._plain, self._learner, self._notice = plain, learner, notice
+        self._parameters: list[Parameter] | None = parameters  # None: it has worked
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self._parameters is None:
+            return self._plain(batch)
+        parameters, self._parameters = self._parameters, None
+        try:
+            return self._plain(batch)
+        except Exception as error:
+            if is_out_of_memory(error) or not is_compiled(self._learner.unet):
+                raise
+            self._notice(f"compute.compile fails on this model; not used. ({error!r:.200})")
+        for parameter in parameters:
+            parameter.grad = None
+        self._learner.unet = uncompiled(self._learner.unet)
+        return self._plain(batch)
 
 
 def recordable(run: Run, tier: Tier) -> bool:
@@ -251,6 +311,7 @@ def recordable(run: Run, tier: Tier) -> bool:
     if run.accelerator.device.type != "cuda" or not recipe.compute.graphs:
         return False
     reasons = {
+        "on AMD's GPUs they were never tried": not records_graphs(run.accelerator.device),
         "method.dropout draws anew at each step": isinstance(recipe.method, LoRA)
         and recipe.method.dropout > 0,
         "compute.compile launches few kernels by itself": recipe.compute.compile,

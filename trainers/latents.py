@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import RunFailed
 from .kept import read_kept, write_kept
-from .memory import is_out_of_memory
+from .memory import is_out_of_memory, release_memory
 
 HELD = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
 _FORMAT = "latents 1"  # a new number when the files' content changes meaning
@@ -150,6 +150,7 @@ def _encoded(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents
     except RuntimeError as error:
         if len(pixels) == 1 or not is_out_of_memory(error):
             raise
+    release_memory()  # here the error, whose traceback holds tensors, is gone
     return [latents for one in pixels for latents in encode(vae, one[None], device)]
 
 

@@ -30,6 +30,7 @@ from .cpu import fit_to_cpu, threads_for
 from .embeddings import kept_embeddings
 from .errors import CheckpointError, OtherOptimizer, RunFailed
 from .events import Emit
+from .gpus import usable_precision
 from .looks import catch_up, due, look, looks
 from .material import draw_missing_class_images, gather
 from .memory import is_out_of_memory, release_memory
@@ -47,7 +48,7 @@ from .optimizers import (
 from .recipe import DreamBooth, LoRA, Recipe
 from .remarks import note_beginning
 from .result import save_adapter_file, write_result
-from .run import Meter, Run, usable_precision
+from .run import Meter, Run
 from .runs import Result, RunFolder, earlier_runs
 from .samples import Material, stacked, step_samples
 from .saving import Checkpoints
@@ -82,6 +83,7 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
 def attempt(run: Run) -> Result:
     """One attempt at a run, in its memory tier."""
     run.losses, run.tier = [], None
+    run.forget_peak()
     with run.stage("load"):
         base = load(run)
         note_beginning(run, base)

@@ -18,6 +18,7 @@ from .class_files import drawn_class_images, missing, remove_damaged
 from .files import make_folder
 from .latents import encode_images
 from .masks import load_mask
+from .memory import release_memory
 from .photo_file import class_photos, subject_photos
 from .places import Places
 from .prior import draw_class_images, prior_folder, prior_key
@@ -75,6 +76,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
             ranks=(accelerator.process_index, accelerator.num_processes),
             backwards=backwards,
         )
+    release_memory()  # many images are drawn together: what they took is not what encoding takes
     accelerator.wait_for_everyone()
 
 

@@ -15,7 +15,9 @@ from .recipe import DreamBooth, Recipe
 from .tiers import Tier
 
 # Of Linux and macOS, and of Windows with too small a page file: its words are in its language.
-_SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b")
+_SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b|winerror 1455\b")
+_PAGE_FILE = re.compile(r"(os |win)error 1455\b", re.IGNORECASE)
+_SHORT = 1 << 30  # bytes of a GPU
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _APART, _APART_AT_MOST = 1 << 20, 32 << 20  # bytes
 
@@ -28,12 +30,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = (
         *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
         *("_status_alloc_failed", "_allocation_failed"),  # of cuBLAS, and cuDNN's
-        "unable to find an engine",  # cuDNN's, where none has room to work
-        # Its answers where there is no room for its handle, or for its kernels.
-        *("cudnn_status_not_initialized", "cudnn_status_internal_error"),
         "when calling `cublascreate",  # a backward pass's own handle, beside PyTorch's allocator
     )
-    return isinstance(error, MemoryError) or any(words in text for words in said)
+    if isinstance(error, MemoryError) or any(words in text for words in said):
+        return True
+    # cuDNN's answers where there is no room to work, for its handle or its kernels; and where it
+    # is broken, which no lower memory tier mends.
+    other = "cudnn_status_not_initialized", "cudnn_status_internal_error"
+    engine = "unable to find an engine", "unable to find a valid cudnn algorithm"
+    return any(words in text for words in (*other, *engine)) and _gpu_is_full()
+
+
+def _gpu_is_full() -> bool:
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < _SHORT
+
+
+def page_file_advice(error: BaseException) -> str:
+    """What helps where Windows has no memory to promise, which is not the GPU's; "" elsewhere."""
+    if _PAGE_FILE.search(str(error)) is None:
+        return ""
+    return "Windows' page file is too small: a larger one helps (System, Performance, Advanced). "
 
 
 def memory_advice(recipe: Recipe, tier: Tier | None = None) -> str:
@@ -88,6 +106,10 @@ def release_memory() -> None:
     gc.collect()  # cycles that tensors of the first ones held, which the collector cannot see
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    elif torch.xpu.is_available():
+        torch.xpu.empty_cache()
     trim_heap()
 
 

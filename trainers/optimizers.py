@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from .memory import is_out_of_memory
 from .recipe import Optimizer, Recipe, Schedule
+from .set_aside import fault
 
 
 def build_optimizer(
@@ -43,6 +44,8 @@ def build_optimizer(
 @cache
 def eight_bit_fault(device: torch.device) -> str | None:
     """Why an update of 8-bit Adam fails on a device, as bitsandbytes without its kernels does."""
+    if lack := fault("bitsandbytes"):
+        return f"it {lack}"
     weights = Parameter(torch.zeros(8192, device=device))  # from 4,096 on it is in 8 bits
     weights.grad = torch.zeros_like(weights)
     try:

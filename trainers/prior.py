@@ -25,6 +25,7 @@ from torch import Tensor
 from . import draws
 from .class_files import Writer, check_disk_space, image_path, is_whole, missing, write
 from .errors import RunFailed
+from .gpus import has_fp16, records_graphs
 from .graphs import recorded_unet
 from .memory import is_out_of_memory
 from .recipe import Prior
@@ -204,6 +205,8 @@ class _Artist:
     def __enter__(self) -> _Artist:
         self._dtype = self.base.unet.dtype
         if self.cuda:
+            if not has_fp16(self.device):
+                self._become_exact()
             self.at_once = images_at_once(torch.cuda.mem_get_info()[0], self.size)
         self._record()
         return self
@@ -255,7 +258,7 @@ class _Artist:
         return self.unet is not self.base.unet
 
     def _record(self) -> None:
-        if self.cuda and self.graphs and not self.exact:
+        if self.graphs and not self.exact and records_graphs(self.device):
             self.unet = recorded_unet(self.base.unet, self.notice)
 
     @cached_property
@@ -274,7 +277,7 @@ class _Artist:
         """
         latents = self._latents(indices)
         if not self.exact and self.cuda and not _finite(latents):
-            self.exact, self.unet = True, self.base.unet.float()
+            self._become_exact()
             self.notice("In fp16 this base draws wrong numbers here; class images come in fp32.")
             latents = self._latents(indices)
         if not _finite(latents):
@@ -283,6 +286,9 @@ class _Artist:
                 "Is its file damaged?"
             )
         return decode(self.base.vae, latents, batch=max(1, len(indices) // 4))
+
+    def _become_exact(self) -> None:
+        self.exact, self.unet = True, self.base.unet.float()
 
     def _latents(self, indices: Sequence[int]) -> Tensor:
         positive, negative = self.texts

@@ -28,7 +28,7 @@ from .errors import (
 )
 from .events import Emit, EventWriter
 from .files import is_disk_full
-from .memory import is_out_of_memory, memory_advice, stay_on_the_gpu
+from .memory import is_out_of_memory, memory_advice, page_file_advice, stay_on_the_gpu
 from .read_ahead import read_ahead
 from .runs import RunFolder, busy_text, check_not_busy, same_lessons
 
@@ -50,7 +50,7 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     try:
         _check_prepared(folder)
         reading = read_ahead(folder)  # before seconds of imports
-        accelerator = _accelerator()
+        accelerator = _known(_accelerator, folder)
         main = accelerator.is_main_process
         with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
             train = partial(_train, folder, accelerator, emit, follow_parent, reading)
@@ -75,6 +75,8 @@ def _accelerator() -> Any:
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.utils import check_cuda_p2p_ib_support
 
+    from .gpus import fit_to_translation
+
     if not check_cuda_p2p_ib_support():  # RTX 40: else it raises; `accelerate launch` does so too
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
         os.environ.setdefault("NCCL_IB_DISABLE", "1")
@@ -83,7 +85,19 @@ def _accelerator() -> Any:
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
     if accelerator.device.type == "cuda":
         stay_on_the_gpu()
+    fit_to_translation(accelerator.device)
     return accelerator
+
+
+def _known(work: Callable[[], Any], folder: RunFolder) -> Any:
+    """What `work` gives; its errors are those that a user is told."""
+    try:
+        return work()
+    except Exception as error:
+        known = as_error(error, folder)
+        if known is not error:
+            traceback.print_exc()
+        raise known from error
 
 
 def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
@@ -109,8 +123,11 @@ def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float
 def _train(
     folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool, reading: Thread
 ) -> None:
-    from .loop import train
+    from .set_aside import needed_by, set_aside
     from .stop import StopSignal
+
+    set_aside(needed_by(folder.recipe()))
+    from .loop import train
 
     stop = StopSignal(folder.stop, follow_parent=follow_parent and accelerator.is_main_process)
     stop.leave_on_sigterm()
@@ -200,5 +217,5 @@ def as_error(error: Exception, folder: RunFolder) -> LikenessError:
         advice = ""
         with suppress(RecipeError):
             advice = memory_advice(folder.recipe(), tiers.stored(folder.tier_file))
-        return OutOfMemory(f"Out of memory. {advice}\n{text}")
+        return OutOfMemory(f"Out of memory. {page_file_advice(error) or advice}\n{text}")
     return Unexpected(text)

@@ -71,6 +71,12 @@ class Run:
             step,
         )
 
+    def forget_peak(self) -> None:
+        """Peak memory is from now on that of the attempt that begins."""
+        self.peak_memory = 0
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
     def memory(self) -> int:
         """Peak memory in bytes: of the GPU, else of this process."""
         if self.accelerator.device.type == "cuda":
@@ -79,24 +85,6 @@ class Run:
             now = psutil.Process().memory_info().rss
         self.peak_memory = max(self.peak_memory, now)
         return self.peak_memory
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16: PyTorch says so, too, of GPUs that only imitate it."""
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def usable_precision(precision: str, device: torch.device) -> tuple[str, str | None]:
-    """The precision that the device can compute in, and a note if it is another one."""
-    if precision == "fp16" and device.type != "cuda":
-        built = "" if torch.version.cuda else ", and this PyTorch is built without CUDA"
-        return (
-            "fp32",
-            f"fp16 training needs a CUDA GPU{built}; on this {device.type} it runs in fp32.",
-        )
-    if precision == "bf16" and not has_bf16(device):
-        return "fp16", "This GPU has no bf16; the run uses fp16."
-    return precision, None
 
 
 class Meter:
@@ -125,8 +113,9 @@ class Meter:
         values = torch.stack([losses for losses, _ in self._pending]).tolist()
         now = time.perf_counter()
         seconds = (now - self._flushed) / len(values)
+        memory = self._run.memory()  # slow to ask: once a block
         for (instance, prior), (_, rate) in zip(values, self._pending, strict=True):
-            self._say(instance, prior, rate, seconds)
+            self._say(instance, prior, rate, seconds, memory)
         self._pending.clear()
         self._flushed = now
 
@@ -137,7 +126,7 @@ class Meter:
         yield
         self._flushed = time.perf_counter()
 
-    def _say(self, instance: float, prior: float, rate: float, seconds: float) -> None:
+    def _say(self, instance: float, prior: float, rate: float, seconds: float, memory: int) -> None:
         run, loss, step = self._run, instance + prior, self.said + 1
         run.losses.append(loss)
         check_loss(run.recipe, run.losses, step)
@@ -151,5 +140,5 @@ class Meter:
             prior_loss=prior if run.recipe.prior else None,
             learning_rate=rate,
             seconds=seconds,
-            memory=run.memory(),
+            memory=memory,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -76,15 +77,20 @@ class Learner:
 
     @contextmanager
     def evaluating(self, *, anew: bool = False) -> Iterator[None]:
-        """Without dropout; with `anew` the text encoder is asked also where it is frozen."""
+        """Without dropout; with `anew` the text encoder is asked also where it is frozen.
+
+        A compiled UNet rests: it would be compiled anew for each shape, for minutes.
+        """
         unet, prompts = self.unet, self.prompts
         before = unet.training, prompts.text_encoder.training, prompts.embeddings
+        self.unet = uncompiled(unet)
         unet.eval()
         prompts.text_encoder.eval()
         prompts.embeddings = None if anew else prompts.embeddings
         try:
             yield
         finally:
+            self.unet = unet
             unet.train(before[0])
             prompts.text_encoder.train(before[1])
             prompts.embeddings = before[2]
@@ -100,6 +106,16 @@ class Learner:
         cast = torch.autocast(self.device.type, self.autocast_dtype, cache_enabled=False)
         with cast, attention:
             yield
+
+
+def is_compiled(unet: Any) -> bool:
+    """Whether `torch.compile` has wrapped it."""
+    return hasattr(unet, "_orig_mod")
+
+
+def uncompiled(unet: Any) -> Any:
+    """The UNet itself, with the same weights."""
+    return getattr(unet, "_orig_mod", unet)
 
 
 def losses_of(learner: Learner, batch: Batch) -> Tensor:

@@ -1,7 +1,9 @@
 """Whole small runs in each way of computing them: what is learned stays the same."""
 
 import json
+import sys
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from likeness.trainers.errors import BaseModelError, OutOfMemory, RunFailed
 from likeness.trainers.optimizers import eight_bit_fault
 from likeness.trainers.presets import preset
 from likeness.trainers.runs import prepare
+from likeness.trainers.step import Learner
 from likeness.trainers.stop import StopSignal
 from safetensors.torch import load_file
 
@@ -345,3 +348,63 @@ def test_a_compiler_that_does_not_work_here_is_told_and_not_used(places, monkeyp
     emit = lambda kind, **data: said.append(data.get("text") or "")  # noqa: E731
     loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
     assert any("compute.compile does not work here" in t and "C compiler" in t for t in said)
+
+
+class Uncompilable(torch.nn.Module):
+    """As `torch.compile` gives it of a model that it then cannot compile."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._orig_mod = model
+
+    def forward(self, *_, **__):
+        raise RuntimeError("InductorError: no such kernel")
+
+
+def test_a_model_that_cannot_be_compiled_ended_the_run_at_its_first_step(places, monkeypatch):
+    made = []
+
+    def wrapped(model):
+        made.append(model)
+        return model if len(made) == 1 else Uncompilable(model)  # first the layer that is tried
+
+    settings = {"validate_every": 2, "subject": {"holdout": 1}}
+    plain = trained(recipe("lora", attempt=18, **settings), places)
+    monkeypatch.setattr(torch, "compile", wrapped)
+    folder = prepare(recipe("lora", attempt=18, compute={"compile": True}, **settings), places)
+    said = []
+    stop = StopSignal(folder.stop)
+    loop.train(
+        folder, Accelerator(cpu=True), lambda kind, **d: said.append(d.get("text", "")), stop
+    )
+    assert any("compute.compile fails on this model" in text and "no such" in text for text in said)
+    assert folder.result().losses == plain.losses
+
+
+def test_validation_and_previews_compiled_the_unet_anew():
+    unet = torch.nn.Linear(2, 2)
+    compiled = Uncompilable(unet)
+    prompts = SimpleNamespace(text_encoder=torch.nn.Linear(1, 1), embeddings=None)
+    learner = Learner(compiled, prompts, None, "epsilon", None, torch.device("cpu"), None)
+    with learner.evaluating():
+        assert learner.unet is unet and not unet.training
+    assert learner.unet is compiled and unet.training
+
+
+def attention(queries, keys, values):
+    """As `xformers.ops.memory_efficient_attention` lays tensors out: sample, place, head, width."""
+    swapped = [states.transpose(1, 2) for states in (queries, keys, values)]
+    return torch.nn.functional.scaled_dot_product_attention(*swapped).transpose(1, 2)
+
+
+@pytest.mark.parametrize("fault", [0.0, 1.0])
+def test_xformers_with_kernels_for_other_gpus_computed_garbage(fault, monkeypatch):
+    def attend(*states):
+        return attention(*states) + fault
+
+    ops = SimpleNamespace(memory_efficient_attention=attend)
+    monkeypatch.setitem(sys.modules, "xformers", SimpleNamespace(ops=ops))
+    monkeypatch.setitem(sys.modules, "xformers.ops", ops)
+    right = nullcontext() if not fault else pytest.raises(AssertionError)
+    with right:
+        computing.try_xformers(torch.float32, torch.device("cpu"))

@@ -69,3 +69,17 @@ def test_a_tier_below_that_of_the_earlier_state_is_kept_once_the_run_fell_to_it(
 def test_a_named_tier_that_this_machine_has_not_is_refused_before_the_base_is_loaded(begun):
     with pytest.raises(RecipeError, match="bitsandbytes"):
         computing.check_tier(begun(WITHOUT, compute={"memory": "8bit"}))
+
+
+@pytest.mark.parametrize(("known", "told"), [(True, 0), (False, 1)])
+def test_graphs_were_recorded_on_amd_where_a_failure_shows_as_wrong_numbers(
+    known, told, monkeypatch
+):
+    monkeypatch.setattr(computing, "records_graphs", lambda device: known)
+    said = []
+    run = SimpleNamespace(
+        recipe=preset("lora-r4"), note=said.append,
+        accelerator=SimpleNamespace(device=SimpleNamespace(type="cuda")),
+    )  # fmt: skip
+    assert computing.recordable(run, FULL) == known
+    assert len(said) == told and all("AMD" in text for text in said)

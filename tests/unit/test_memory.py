@@ -10,7 +10,13 @@ import psutil
 import pytest
 import torch
 from likeness.trainers import memory, tiers
-from likeness.trainers.memory import is_out_of_memory, keep_apart, memory_advice, trim_heap
+from likeness.trainers.memory import (
+    is_out_of_memory,
+    keep_apart,
+    memory_advice,
+    page_file_advice,
+    trim_heap,
+)
 from likeness.trainers.presets import preset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,16 +27,14 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("CUDA error: out of memory"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
-        RuntimeError("GET was unable to find an engine to execute this computation"),
         MemoryError(),
         OSError(errno.ENOMEM, "Kein Speicher"),
         OSError("Die Auslagerungsdatei ist zu klein. (os error 1455)"),
+        OSError("[WinError 1455] The paging file is too small. Error loading cublas64_12.dll"),
         RuntimeError("unable to mmap 4 bytes: Cannot allocate memory (12)"),
     ],
 )
@@ -43,6 +47,29 @@ def test_lack_of_memory_is_known_whatever_library_says_it(error):
 )
 def test_other_errors_are_not_lack_of_memory(text):
     assert not is_out_of_memory(RuntimeError(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        "GET was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+    ],
+)
+def test_a_broken_cudnn_was_taken_for_lack_of_memory(text, monkeypatch):
+    assert not is_out_of_memory(RuntimeError(text))  # there is no GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, lack in ((200 << 20, True), (3 << 30, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 8 << 30))
+        assert is_out_of_memory(RuntimeError(text)) == lack
+
+
+def test_a_small_page_file_is_told_apart():
+    small = OSError("[WinError 1455] The paging file is too small for this operation to complete")
+    assert "page file" in page_file_advice(small)
+    assert page_file_advice(OSError("(os error 14550)")) == ""
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")

@@ -8,16 +8,6 @@ from likeness.trainers import run
 from likeness.trainers.recipe import Recipe
 
 
-def test_a_gpu_that_only_imitates_bf16_computes_in_fp16(monkeypatch):
-    """So says PyTorch of Turing's and older ones, where convolutions in bf16 fail or crawl."""
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
-    )
-    precision, note = run.usable_precision("bf16", torch.device("cuda"))
-    assert precision == "fp16" and "no bf16" in note
-    assert not run.has_bf16(torch.device("cuda")) and run.has_bf16(torch.device("cpu"))
-
-
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=0.0)
@@ -65,3 +55,11 @@ def test_a_note_is_said_once_though_the_run_starts_again_in_another_memory_tier(
     for text in ("a prompt is cut", "out of memory", "a prompt is cut"):
         one.note(text)
     assert said == one.notes == ["a prompt is cut", "out of memory"]
+
+
+def test_the_peak_of_a_memory_tier_that_ran_out_was_said_of_the_next_one():
+    accelerator = SimpleNamespace(device=torch.device("cpu"))
+    one = run.Run(None, Recipe(), None, accelerator, None, None, "fp32", peak_memory=1 << 60)
+    assert one.memory() == 1 << 60
+    one.forget_peak()
+    assert one.memory() < 1 << 60
