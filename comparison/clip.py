@@ -7,8 +7,9 @@ off the tensors' shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ from ..trainers.text import tokenize
 from ..trainers.tokenizer import find_tokenizers, load_tokenizer
 from ..trainers.weights import read_weights
 from .clip_names import transformers_names
-from .encoders import EncoderFiles, PromptEncoder, Values, Vectors, cosines
+from .encoders import Device, EncoderFiles, PromptEncoder, Values, Vectors, cosines, on_cpu
 from .errors import ComparisonError
 from .vision import (
     Preprocessing,
+    Sight,
+    bytes_of,
+    loaded_late,
     preprocessing_of,
     unfit,
     unit_vectors,
@@ -53,22 +57,22 @@ _OPENAI, _OPENAI_TEXT = (768, 1024), (512, 768)
 
 @dataclass(frozen=True)
 class ClipImages:
-    """An image encoder of CLIP; the likeness is the cosine, DreamBooth's CLIP-I."""
+    """An image encoder of CLIP; the likeness is the cosine, DreamBooth's CLIP-I.
+
+    `load` gives the model.
+    """
 
     name: str
     digest: str
-    model: Any
-    preprocessing: Preprocessing
+    load: Callable[[], Sight]
     key: str = "clip"
     who: bool = False
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Unit vectors (n, projection)."""
+        """Unit vectors (n, projection). Raises ComparisonError."""
+        model, preprocessing = self.load()
         return unit_vectors(
-            self.model,
-            self.preprocessing,
-            pictures,
-            lambda seen: self.model(pixel_values=seen).image_embeds,
+            model, preprocessing, pictures, lambda seen: model(pixel_values=seen).image_embeds
         )
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -93,7 +97,7 @@ class Clip:
         return self.images.digest
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Unit vectors (n, projection)."""
+        """As that of `images`."""
         return self.images.encode(pictures)
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -110,29 +114,46 @@ class Clip:
         return np.asarray((vectors * texts).sum(1), np.float64)
 
 
-def load_clip(files: EncoderFiles, device: str = "cpu") -> ClipImages | PromptEncoder:
+def load_clip(files: EncoderFiles, device: Device = on_cpu) -> ClipImages | PromptEncoder:
     """CLIP of `files`, with its text encoder where that is given or lies in the same place.
 
-    Raises ComparisonError for files that are damaged, of another kind, or not of one CLIP.
+    Raises ComparisonError for files that are damaged, of another kind, or not of one CLIP; for
+    what only the whole image encoder tells, when that is loaded.
     """
     path = files.clip_image
     if path is None:
         raise ComparisonError("No image encoder of CLIP is given.")
     with unfit(f"The image encoder {path.name}"):
-        if path.is_dir():
-            model = _from_folder(CLIPVisionModelWithProjection, path)
-            preprocessing = _preprocessing(path)
-        else:
-            model, preprocessing = _vision(_state(path))
+        wide = _projection(path)
         digest = weights_digest([path], files.cache)
-    images = ClipImages(f"CLIP ({path.name})", digest, model.eval().to(device), preprocessing)
+    sight = loaded_late(partial(_images, path), bytes_of(path), device)
+    images = ClipImages(f"CLIP ({path.name})", digest, sight)
     text_path = files.clip_text or (path if _has_text(path) else None)
     if text_path is None:
         return images
     model, tokenizer = _text_encoder(text_path, files.tokenizers)
-    _check_pair(images.model, model, path, text_path)
+    _check_pair(wide, model.config.projection_dim, path, text_path)
     names = dict.fromkeys((path.name, text_path.name))
-    return Clip(images, model.eval().to(device), tokenizer, f"CLIP ({', '.join(names)})")
+    size = 4 * sum(weight.numel() for weight in model.parameters())
+    text = model.eval().to(device(size))
+    return Clip(images, text, tokenizer, f"CLIP ({', '.join(names)})")
+
+
+def _images(path: Path) -> Sight:
+    """Raises ComparisonError."""
+    with unfit(f"The image encoder {path.name}"):
+        if path.is_dir():
+            return _from_folder(CLIPVisionModelWithProjection, path), _preprocessing(path)
+        return _vision(_state(path))
+
+
+def _projection(path: Path) -> int:
+    """How many numbers an image encoder gives. Raises KeyError, ValueError or LikenessError."""
+    if path.is_dir():
+        config = _config(CLIPVisionModelWithProjection, path)
+        part = config.get("vision_config", config)
+        return int(part.get("projection_dim", CLIPVisionConfig().projection_dim))
+    return int(_state(path)["visual_projection.weight"].shape[0])
 
 
 def _text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPTokenizer]:
@@ -149,8 +170,7 @@ def _text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPToke
         raise ValueError(f"no tokenizer of its {vocabulary:,} entries was found")
 
 
-def _check_pair(image: Any, text: Any, path: Path, text_path: Path) -> None:
-    wide, other = image.config.projection_dim, text.config.projection_dim
+def _check_pair(wide: int, other: int, path: Path, text_path: Path) -> None:
     if wide != other:
         raise ComparisonError(
             f"{path.name} gives {wide} numbers for a picture and {text_path.name} {other} for a "
@@ -169,10 +189,16 @@ def _state(path: Path) -> StateDict:
 
 
 def _from_folder(kind: Any, path: Path) -> Any:
-    found = read_config(path / "config.json").get("model_type")
-    if found not in ("clip", kind.config_class.model_type):
-        raise ValueError("its config.json is not CLIP's")
+    _config(kind, path)
     return whole_model(kind, path)
+
+
+def _config(kind: Any, path: Path) -> dict[str, Any]:
+    """A folder's config.json. Raises ValueError unless it is of CLIP."""
+    config = read_config(path / "config.json")
+    if config.get("model_type") not in ("clip", kind.config_class.model_type):
+        raise ValueError("its config.json is not CLIP's")
+    return config
 
 
 def _preprocessing(path: Path) -> Preprocessing:

@@ -32,7 +32,7 @@ from .poses import Pose
 Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 
-_AT_ONCE = 16  # pictures held in memory
+_AT_ONCE = 16  # pictures held in memory; of faces, which take the CPU long, one
 _LEAST_FOR_FACES = 150  # a picture's sides in pixels: dlib's network reads a face as 150 x 150
 _STUDY = Picture()
 
@@ -87,6 +87,13 @@ class PoseEncoder(Encoder, Protocol):
 
 
 Finder = Callable[[Picture], Encoder | None]
+Device = Callable[[int], str]  # where a model of so many bytes computes, with room made for it
+OnPart = Callable[[int, int], None]
+
+
+def on_cpu(size: int) -> str:
+    """A `Device`."""
+    return "cpu"
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,13 @@ class EncoderFiles:
 def find_encoders(
     files: EncoderFiles,
     more: Sequence[Finder] = (),
-    device: str = "cpu",
+    device: Device = on_cpu,
     picture: Picture = _STUDY,
 ) -> tuple[list[Encoder], list[str]]:
     """The encoders for a plan's `picture` that are installed, and a line for each that is not.
 
-    Raises ComparisonError for a file that was given and cannot be used.
+    CLIP's and DINOv2's image encoders are loaded when they first encode a picture. Raises
+    ComparisonError, as they may then, for a file that was given and cannot be used.
     """
     found: list[Encoder] = []
     missing: list[str] = []
@@ -133,7 +141,7 @@ def find_encoders(
     return found, missing
 
 
-def _own(files: EncoderFiles, device: str, picture: Picture) -> list[Callable[[], Encoder]]:
+def _own(files: EncoderFiles, device: Device, picture: Picture) -> list[Callable[[], Encoder]]:
     def clip() -> Encoder:
         if files.clip_image is None:
             raise MissingEncoder(
@@ -173,22 +181,31 @@ def cosines(a: Vectors, b: Vectors) -> Values:
 # Files.
 
 
-def encode_files(encoder: Encoder, paths: Sequence[Path], cache: Path | None = None) -> Vectors:
+def encode_files(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    cache: Path | None = None,
+    on_part: OnPart = lambda done, total: None,
+) -> Vectors:
     """Vectors (n, d) of picture files, by the content of file and encoder from the folder `cache`.
 
-    Raises ComparisonError for a file that is no picture.
+    `on_part(done, total)` is called before each few pictures and at the end; what it raises ends
+    the work, and what is done is remembered. Raises ComparisonError for a file that is no picture.
     """
     digests = [_digest(path) for path in paths]
     files = dict(zip(digests, paths, strict=True))
     remembered = {digest: _remembered(encoder, digest, cache) for digest in files}
     known = {digest: vector for digest, vector in remembered.items() if vector is not None}
     todo = [digest for digest in files if digest not in known]
-    for start in range(0, len(todo), _AT_ONCE):
-        part = todo[start : start + _AT_ONCE]
+    at_once = 1 if encoder.who else _AT_ONCE
+    for start in range(0, len(todo), at_once):
+        on_part(len(known), len(files))
+        part = todo[start : start + at_once]
         vectors = encoder.encode([open_rgb(files[digest]) for digest in part])
         for digest, vector in zip(part, vectors, strict=True):
             known[digest] = vector
             _remember(encoder, digest, cache, vector)
+    on_part(len(files), len(files))
     return np.stack([known[digest] for digest in digests])
 
 

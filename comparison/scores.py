@@ -15,7 +15,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoders import Encoder, PoseEncoder, PromptEncoder, Values, Vectors, encode_files
+from .encoders import (
+    Encoder,
+    OnPart,
+    PoseEncoder,
+    PromptEncoder,
+    Values,
+    Vectors,
+    encode_files,
+)
 from .estimates import Estimate, estimate, mean_or_nan
 from .matrix import Cell, Plan
 
@@ -86,6 +94,7 @@ def score(
     notes: Sequence[str] = (),
     cache: Path | None = None,
     on_encoder: OnEncoder = lambda name: None,
+    on_part: OnPart = lambda done, total: None,
 ) -> Scores:
     """Scores of a plan's pictures by each encoder.
 
@@ -94,6 +103,8 @@ def score(
         photographs: the subject's, whole; none leaves out what is measured by them.
         notes: lines on encoders that are not there.
         cache: the folder where vectors are remembered.
+        on_encoder: called with each encoder's name before its work.
+        on_part: of its photographs and then of its pictures, as `encode_files` calls it.
 
     Raises ComparisonError for a file that is no picture.
     """
@@ -101,11 +112,11 @@ def score(
     found: list[_Found] = []
     for encoder in encoders:
         on_encoder(encoder.name)
-        known = encode_files(encoder, photographs, cache) if photographs else None
+        known = encode_files(encoder, photographs, cache, on_part) if photographs else None
         if known is not None and np.isnan(known).any(1).all():
             lines.append(f"{encoder.name} finds nothing to compare on the training photographs.")
         else:
-            found += _found(_encoded(encoder, plan, pictures, cache), known)
+            found += _found(_encoded(encoder, plan, pictures, cache, on_part), known)
     return Scores(
         measures=tuple(one.measure for one in found),
         cells={one.measure.key: tuple(map(_or_none, one.values)) for one in found},
@@ -159,11 +170,13 @@ class _Encoded:
 
 
 def _encoded(
-    encoder: Encoder, plan: Plan, pictures: Sequence[Path], cache: Path | None
+    encoder: Encoder, plan: Plan, pictures: Sequence[Path], cache: Path | None, on_part: OnPart
 ) -> _Encoded:
     files = [path for path in pictures if path.is_file()]
     there = np.array([path.is_file() for path in pictures])
-    found = encode_files(encoder, files, cache) if files else np.zeros((0, 1), np.float32)
+    found = np.zeros((0, 1), np.float32)
+    if files:
+        found = encode_files(encoder, files, cache, on_part)
     vectors = np.full((len(pictures), found.shape[1]), np.nan, np.float32)
     vectors[there] = found
     return _Encoded(plan, vectors, there, encoder)

@@ -310,8 +310,9 @@ def _device(asked: str) -> str:
 def _score(given: argparse.Namespace, study: Study, files: Files) -> Scores:
     """The scores, printed and written beside the sheet."""
     cache = cache_folder(files.output)
+    device = _device(given.device)
     found, missing = find_encoders(
-        given_encoders(given), given.encoders, _device(given.device), study.plan.picture
+        given_encoders(given), given.encoders, lambda size: device, study.plan.picture
     )
     scores = score(
         study.plan,

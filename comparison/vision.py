@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..trainers.base_file import read_config
+from ..trainers.base_file import read_config, read_shapes
 from ..trainers.digests import content_digest
 from ..trainers.errors import LikenessError
 from ..trainers.memory import is_out_of_memory
-from .encoders import Vectors
+from .encoders import Device, Vectors
 from .errors import ComparisonError
 
 _BATCH = 8
+Sight = tuple[Any, "Preprocessing"]  # a model, and how it is shown pictures
 VERSION = 1  # of the way pictures are prepared; part of the encoders' digests
 
 
@@ -48,6 +51,27 @@ class Preprocessing:
         values = torch.from_numpy(np.array(seen)).float().permute(2, 0, 1) / 255
         mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
         return (values - mean) / std
+
+
+def loaded_late(load: Callable[[], Sight], size: int, device: Device) -> Callable[[], Sight]:
+    """`load`, with the model of `size` bytes on its device, at the first call alone."""
+
+    @cache
+    def sight() -> Sight:
+        where = device(size)  # room is made before the model is read
+        model, preprocessing = load()
+        return model.eval().to(where), preprocessing
+
+    return sight
+
+
+def bytes_of(path: Path) -> int:
+    """What the weights of a file, or of a transformers folder, take in fp32, as far as known."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        return 4 * sum(map(prod, read_shapes(file).values()))
+    except LikenessError:  # no safetensors: most are fp16
+        return 2 * file.stat().st_size if file.is_file() else 0
 
 
 @torch.no_grad()
@@ -117,11 +141,11 @@ def _side(value: Any, usual: int) -> int:
     return usual if value is None else int(value)
 
 
-def weights_digest(paths: Sequence[Path], cache: Path | None) -> str:
-    """SHA-256 of weights and of the way pictures are prepared; `cache` as for `content_digest`."""
+def weights_digest(paths: Sequence[Path], known: Path | None) -> str:
+    """SHA-256 of weights and of the way pictures are prepared; `known` as for `content_digest`."""
     parts = [str(VERSION)]
     for path in paths:
         folder = ("config.json", "preprocessor_config.json", "model.safetensors")
         files = [path / name for name in folder] if path.is_dir() else [path]
-        parts += [content_digest(file, cache) for file in files if file.is_file()]
+        parts += [content_digest(file, known) for file in files if file.is_file()]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -60,7 +60,8 @@ class ComparisonPanel {
       fit: { least: 56, most: 240 },
     });
     this.message = h("div", { class: "lk-empty" });
-    const parts = [this.bar, this.grid.element, this.message, this.said];
+    this.remark = h("div", { class: "lk-remark", role: "status" });
+    const parts = [this.bar, this.remark, this.grid.element, this.message, this.said];
     this.element = h("div", { class: "lk-comparison" }, parts);
     this.#showEmpty(this.#empty);
   }
@@ -120,6 +121,7 @@ class ComparisonPanel {
     show(this.bar, true);
     show(this.grid.element, true);
     this.grid.show(comparison);
+    this.#tellRemark(comparison.remark);
     this.#count();
   }
 
@@ -181,6 +183,13 @@ class ComparisonPanel {
     show(this.message, true);
     show(this.bar, false);
     show(this.grid.element, false);
+    this.#tellRemark("");
+  }
+
+  /** What is wrong with some rows. */
+  #tellRemark(text) {
+    say(this.remark, text);
+    show(this.remark, text !== "");
   }
 }
 

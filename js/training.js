@@ -49,6 +49,7 @@ const SURE_SECONDS = 4;
 class TrainingPanel {
   #reader = null;
   #here = false; // whether this ComfyUI trains the run: another process may, and is not interrupted
+  #prompt = ""; // the id of the prompt that trains it here
   #goesOn = false; // whether it was asked to, and has not begun
   #sure = null;
   #told = null; // {text, status}: what came of a click, until the run is in another status
@@ -130,8 +131,9 @@ class TrainingPanel {
   }
 
   /** Tells that the run has gone on, more often than its folder is read. */
-  hint({ run, step, total, ended }) {
+  hint({ run, step, total, ended, prompt }) {
     if (this.#reader?.run !== run) return;
+    this.#prompt = prompt || this.#prompt;
     if (this.#here === Boolean(ended)) {
       this.#here = !ended;
       this.#showFoot(this.#reader.state);
@@ -267,7 +269,7 @@ class TrainingPanel {
     clearTimeout(this.#sure);
     this.#sure = null;
     say(label, "Cancel");
-    api.interrupt();
+    api.interrupt(this.#prompt); // whatever else may run by now
   }
 
   #pictureAddress(path) {

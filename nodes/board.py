@@ -23,7 +23,7 @@ FILE = "board.json"
 Pins = OrderedDict[tuple[str, str], dict[str, Any]]  # by workflow and node
 
 _pinned: Pins = OrderedDict()
-_read_from: Path | None = None  # what `_pinned` was read from
+_read_from: tuple[Path, Any] | None = None  # the file in `_pinned`, and what marks its content
 _lock = Lock()
 
 
@@ -53,25 +53,37 @@ def pinned(workflow: str) -> dict[str, dict[str, Any]]:
 
 
 def _recall() -> None:
-    """Reads what was kept before ComfyUI was started."""
+    """Reads what was kept before ComfyUI was started, and since by another on the same folder."""
     global _read_from
-    file = _file()
-    if file == _read_from:
+    file, before = _file(), _read_from
+    _read_from = (file, _mark(file))
+    if before == _read_from:
         return
-    _read_from = file
-    _pinned.clear()
+    if before and before[0] != file:
+        _pinned.clear()
     with suppress(OSError, ValueError, TypeError, RecursionError):  # none yet, or damaged
         for workflow, node, kinds in json.loads(file.read_text(encoding="utf-8"))[-MOST_NODES:]:
             _pinned[str(workflow), str(node)] = dict(kinds)
 
 
+def _mark(file: Path) -> Any:
+    """Changes when the file is written; None without one."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def _keep() -> None:
+    global _read_from
     # A program's nodes have no workflow: theirs are of this start alone.
     kept = [[*key, kinds] for key, kinds in _pinned.items() if key[0]]
     if not host.output_folder().is_dir():
         return
     with suppress(OSError):  # a panel that is empty after a restart is all that is lost
         write_whole(_file(), json.dumps(kept), lasting=False)
+        _read_from = (_file(), _mark(_file()))
 
 
 def _file() -> Path:

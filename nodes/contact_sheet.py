@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..trainers.digests import content_digest
 from ..trainers.memory import keep_apart
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name
@@ -23,23 +21,22 @@ from .foretold import foretold, sent_prompt
 from .host import (
     ADVANCED,
     Progress,
-    files_named,
     graph_builder,
-    interrupted,
     io,
     model_path,
     output_folder,
     with_metadata,
 )
-from .load_adapter import files_of_kind
 from .matrix import ADAPTER, ADAPTER_STRENGTH, POSE, PROMPT, CellMatrix
 from .redraw import asked_cells, is_asked
 from .sockets import MatrixType, StudyType
+from .stamps import base_remark, file_stamps
 from .study import cells_folder, chosen_cells, study_folder
 from .viewer import CellNews
 from .widgets import known_as
 
 SHEET = "Likeness_ContactSheet"
+log = logging.getLogger("likeness")
 _drawn_again = ""  # when cells were last asked for again
 
 
@@ -234,17 +231,17 @@ def make_job(
 ) -> Job:
     """What is to be drawn: of the cells of `draw_only` those without a file or of `redraw`."""
     Progress(hidden.unique_id).say("Looking for finished cells")
-    WRITER.wait()  # a cancelled queue may have left a cell on its way,
-    keep_apart(False)  # and this as it is for the next variant's weights
-    output = output_folder()
+    _settle()
+    output, known = output_folder(), cache_folder(output_folder())
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
     check_graph(graph, matrix.plan)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
-    digests = digests_of(graph, values, file_stamps(cache_folder(output)))
+    digests = digests_of(graph, values, file_stamps(known))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
     once = asked_cells(name, files)
     again = chosen_cells(matrix.plan, redraw) | once
     asked = (chosen_cells(matrix.plan, draw_only) or set(range(len(files)))) | once
+    remark = base_remark(matrix, graph.nodes, known)
     missing = {
         files[index]: index
         for index in sorted(asked, reverse=True)
@@ -263,8 +260,18 @@ def make_job(
         suffix=suffix,
         text=workflow_text(hidden) if with_metadata() else {},
         started=time.time(),
-        news=CellNews(hidden, study_folder(output, name), matrix.plan, files),
+        news=CellNews(hidden, study_folder(output, name), matrix.plan, files, remark),
+        remark=remark,
     )
+
+
+def _settle() -> None:
+    """Puts an end to what a cancelled queue may have left: a cell on its way, and its memory."""
+    keep_apart(False)
+    try:
+        WRITER.wait()
+    except ComparisonError as error:  # of that queue; the cell is missing, and drawn if it is asked
+        log.warning("%s", error)
 
 
 def check_graph(graph: CellGraph, plan: Plan) -> None:
@@ -312,20 +319,6 @@ def workflow_text(hidden: Any) -> dict[str, Any]:
         for node_id, node in hidden.prompt.items()
     }
     return {"prompt": prompt, **(hidden.extra_pnginfo or {})}
-
-
-def file_stamps(known: Path) -> Callable[[str], list[str]]:
-    """Digests of the content of the models and input files that a text names.
-
-    `known` is the folder where digests are remembered.
-    """
-
-    @cache
-    def stamp(text: str) -> list[str]:
-        files = (*files_named(text), *files_of_kind(text))
-        return [content_digest(path, known, lambda _: interrupted()) for path in files]
-
-    return stamp
 
 
 def expanded(job: Job) -> io.NodeOutput:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,21 +53,24 @@ class Job:
     `values` and `files` are of all cells, `missing` the indices of those to draw, in order;
     `left_out` cells are neither drawn nor there.
     `copies` are the copies that the cells of a variant share, None before there is one variant.
+    `remark` is a sentence on the rows, or "".
+    ComfyUI keeps the repr of an input of a node that fails: it is short.
     """
 
-    matrix: CellMatrix
-    graph: CellGraph
-    values: tuple[Values, ...]
-    files: tuple[Path, ...]
-    missing: tuple[int, ...]
+    matrix: CellMatrix = field(repr=False)
+    graph: CellGraph = field(repr=False)
+    values: tuple[Values, ...] = field(repr=False)
+    files: tuple[Path, ...] = field(repr=False)
+    missing: tuple[int, ...] = field(repr=False)
     left_out: int
-    copies: Mapping[Key, str] | None
+    copies: Mapping[Key, str] | None = field(repr=False)
     node_id: str
     name: str
     suffix: str
-    text: Mapping[str, Any]
+    text: Mapping[str, Any] = field(repr=False)
     started: float
-    news: CellNews
+    news: CellNews = field(repr=False)
+    remark: str = ""
 
 
 def _inner(schema: io.Schema) -> io.Schema:
@@ -271,7 +274,7 @@ def finished(job: Job) -> io.NodeOutput:
     study, sheet = begun(job) if job.left_out else written(job)
     _given.setdefault(job.name, {})[study.sheet] = () if job.left_out else job.files
     job.news.finished()
-    image = torch.from_numpy(np.array(sheet)).float()[None] / 255
+    image = torch.from_numpy(np.array(sheet)).float().div_(255)[None]
     Progress(job.node_id).say(_last_line(job))
     return io.NodeOutput(image, blocked() if job.left_out else study, ui=shown(study))
 
@@ -279,7 +282,8 @@ def finished(job: Job) -> io.NodeOutput:
 def _last_line(job: Job) -> str:
     total, drawn = len(job.files), len(job.missing)
     line = f"{total} cells: {drawn} drawn now, {total - drawn - job.left_out} found"
-    return f"{line}, {job.left_out} left out by draw_only" if job.left_out else line
+    line += f", {job.left_out} left out by draw_only" if job.left_out else ""
+    return f"{line}. {job.remark}" if job.remark else line
 
 
 def files_gone(name: str | None) -> bool:
@@ -300,7 +304,7 @@ def begun(job: Job) -> tuple[Study, Image.Image]:
     """The sheet of the cells that are there; of a former comparison all stays but the viewer's."""
     plan = job.matrix.plan
     study, sheet = begin_study(output_folder(), job.name, plan, job.files, job.text)
-    write_view(study.folder, plan, job.files, None)
+    write_view(study.folder, plan, job.files, None, job.remark)
     return study, sheet
 
 
@@ -310,7 +314,7 @@ def written(job: Job) -> tuple[Study, Image.Image]:
     study, sheet = write_study(
         output_folder(), job.name, plan, job.files, job.suffix, job.text, by_graph=True
     )
-    write_view(study.folder, plan, job.files, study.sheet.name)
+    write_view(study.folder, plan, job.files, study.sheet.name, job.remark)
     return study, sheet
 
 

@@ -85,4 +85,5 @@ class Follower:
         if "step" in news:
             self._progress.show(*self._done)
         self._progress.say(news["line"])
-        host.tell_browser(EVENT, {"run": self._folder.name, "ended": False, **news})
+        here = {"run": self._folder.name, "prompt": host.executing_prompt(), "ended": False}
+        host.tell_browser(EVENT, here | news)

@@ -15,6 +15,7 @@ from ..comparison.keypoints import yoga_poses
 from ..comparison.matrix import Plan, plan_from_data
 from ..comparison.prompts import PromptSet, prompt_set_from_text
 from ..trainers.errors import LikenessError
+from ..trainers.memory import keep_apart
 from .cells import Node, is_link
 from .load_adapter import adapter_names
 from .prompt_set import foretold_prompts
@@ -27,6 +28,7 @@ _sent: ContextVar[Mapping[str, Node]] = ContextVar("likeness_sent")
 
 def see(data: dict[str, Any]) -> dict[str, Any]:
     """Remembers the prompt of a request, and returns the request."""
+    keep_apart(False)  # a cancelled comparison may have left it on
     prompt = data.get("prompt")
     _sent.set(prompt if isinstance(prompt, dict) else {})
     return data

@@ -35,7 +35,6 @@ __all__ = ["ADVANCED", "ComfyExtension", "io"]
 ADVANCED = {"advanced": True}
 
 PREVIEW_PIXELS = 512
-ENCODER_BYTES = 4 * 1024**3  # CLIP ViT-H with its text encoder, in fp32
 DIFFUSERS_INDEX = "model_index.json"  # marks a model folder of diffusers
 
 
@@ -164,9 +163,16 @@ def tell_browser(event: str, data: dict[str, Any]) -> None:
 
     Safe from any thread.
     """
-    # To a tab it would be news of its own node of that number.
-    to = None if data.get("workflow") != "" else PromptServer.instance.client_id or ""
+    to = None if data.get("workflow") != "" else _who_queued()
     PromptServer.instance.send_sync(event, data, to)
+
+
+def _who_queued() -> str:
+    """The tab or program that queued the running prompt; "", which is nobody, if it did not say.
+
+    To another tab the number of a node is that of a node of its own.
+    """
+    return PromptServer.instance.client_id or ""
 
 
 def show_prompts(to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -179,17 +185,23 @@ def server_routes() -> Any:
     return PromptServer.instance.routes
 
 
-def encoder_device() -> str:
-    """Where ComfyUI computes, after room was made there for an image encoder."""
+def encoder_device(size: int) -> str:
+    """Where ComfyUI computes, after room was made there for an encoder of `size` bytes."""
     device = comfy.model_management.get_torch_device()
     if device.type != "cpu":
-        comfy.model_management.free_memory(ENCODER_BYTES, device)
+        beside = comfy.model_management.minimum_inference_memory()
+        comfy.model_management.free_memory(size + beside, device)
     return str(device)
 
 
 def executing_node() -> str:
     """The id of the node that runs. One that asks for it as an input shares no cached results."""
     return getattr(get_executing_context(), "node_id", "")
+
+
+def executing_prompt() -> str:
+    """The id of the prompt that runs, by which ComfyUI interrupts it and no other."""
+    return getattr(get_executing_context(), "prompt_id", "")
 
 
 class Progress:
@@ -209,9 +221,9 @@ class Progress:
         self._bar.update_absolute(done, max(total, 1), preview)
 
     def say(self, text: str) -> None:
-        """Puts a line of text on the node."""
+        """Puts a line of text on the node, where its prompt was queued."""
         if self._node_id is not None:
-            PromptServer.instance.send_progress_text(text, self._node_id)
+            PromptServer.instance.send_progress_text(text, self._node_id, sid=_who_queued())
 
 
 # Models

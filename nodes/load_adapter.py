@@ -183,7 +183,10 @@ class LoadAdapter(io.ComfyNode):
 
 
 def warn(node_id: str, label: str) -> None:
-    """Puts a warning on a node whose adapter is of another base, and the label where one was."""
+    """Puts a warning on a node whose adapter is of another base, and the label where one was.
+
+    In a comparison copies of the node run, which the browser does not know: Contact Sheet tells it.
+    """
     if label.endswith(OTHER_BASE):
         _warned.add(node_id)
         Progress(node_id).say(WARNING)

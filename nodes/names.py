@@ -69,13 +69,24 @@ def _is_unseen(letter: str) -> bool:
 def photo_folder(root: Path, name: str) -> Path:
     """As `inside`, for a folder that has a file. Raises LikenessError."""
     path = inside(root, name)
-    if not path.is_dir():
-        raise LikenessError(
-            f"There is no folder {name!r} in {root}: make it and put the photographs into it."
-        )
-    if not any(entry.is_file() for entry in path.iterdir()):
-        raise LikenessError(f"The folder {name!r} has no photographs; put some into it.")
+    try:
+        if not path.is_dir():
+            raise LikenessError(
+                f"There is no folder {name!r} in {root}: make it and put the photographs into it."
+            )
+        if not any(entry.is_file() for entry in path.iterdir()):
+            raise LikenessError(f"The folder {name!r} has no photographs; put some into it.")
+    except OSError as error:
+        raise unreadable(path, error) from None
     return path
+
+
+def unreadable(folder: Path, error: OSError) -> LikenessError:
+    """The error of a folder that cannot be read."""
+    return LikenessError(
+        f"The folder {folder} cannot be read: {error.strerror or error}. Let ComfyUI's user read "
+        "it, or choose another."
+    )
 
 
 def subfolders(root: Path, depth: int = 2) -> list[str]:

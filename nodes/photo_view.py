@@ -24,7 +24,7 @@ from ..trainers.pictures import open_picture, to_srgb
 from ..trainers.recipe import Subject
 from ..trainers.subject import Photo, is_beside, load_pixels, read_subject
 from .encode import webp
-from .names import listing_fingerprint
+from .names import listing_fingerprint, unreadable
 
 WHOLE_SIDE = 640
 DARK = 0.3
@@ -73,7 +73,8 @@ class PhotoViews:
     def view(self, folder: Path, spec: Subject, temp: Path) -> View | None:
         """What `photo_view` gives; None while it is read.
 
-        Raises as `photo_view` does, and SubjectError for more than MOST files.
+        Raises as `photo_view` does, SubjectError for more than MOST files, and LikenessError for
+        a folder that cannot be read.
         """
         _check_count(folder)
         key = (folder, spec, temp, listing_fingerprint(folder))
@@ -106,8 +107,11 @@ class PhotoViews:
 
 
 def _check_count(folder: Path) -> None:
-    files = folder.iterdir() if folder.is_dir() else ()
-    count = sum(not is_beside(path) for path in files)
+    try:
+        files = folder.iterdir() if folder.is_dir() else ()
+        count = sum(not is_beside(path) for path in files)
+    except OSError as error:
+        raise unreadable(folder, error) from None
     if count > MOST:
         raise SubjectError(
             f"The folder has {count:,} files, and at most {MOST} are shown here. All are read when "

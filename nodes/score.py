@@ -14,7 +14,7 @@ from PIL import Image
 from .. import __version__
 from ..comparison.compare import photographs
 from ..comparison.encoder_files import first_clip, first_dino, first_text, place_of
-from ..comparison.encoders import EncoderFiles, Finder, find_encoders
+from ..comparison.encoders import Device, EncoderFiles, Finder, OnPart, find_encoders, on_cpu
 from ..comparison.export import without_folders_within
 from ..comparison.report import Again, Report, readable, write_report
 from ..comparison.score_table import note_of, score_text
@@ -23,6 +23,7 @@ from ..comparison.sheet import write_sheet
 from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet, keep_newest
 from ..comparison.taught import taught_of
 from ..trainers.files import write_whole
+from ..trainers.memory import is_out_of_memory, release_memory
 from ..trainers.places import cache_folder, runs_folder
 from .board import pin, workflow_of
 from .contact_sheet import workflow_text
@@ -37,6 +38,7 @@ from .host import (
     output_folder,
     tell_browser,
     tokenizer_folder,
+    training_device,
     with_metadata,
 )
 from .names import file_fingerprint
@@ -50,6 +52,7 @@ Say = Callable[[str], None]
 AUTO, NONE = "auto", "none"
 IMAGES, TEXTS = "clip_vision", "text_encoders"  # ComfyUI's folders
 EVENT = "likeness.scoring"
+ON_CPU = "The GPU has no room for an encoder: the CPU computes the scores."
 
 
 class Score(io.ComfyNode):
@@ -127,10 +130,11 @@ class Score(io.ComfyNode):
         subject: SubjectSource | None = None,
     ) -> io.NodeOutput:
         """(IMAGE, table, report). Raises ComparisonError for a file that cannot be used."""
-        say = _sayer(cls.hidden)
+        progress = Progress(cls.hidden.unique_id)
+        say = _sayer(cls.hidden, progress)
         files = encoder_files(clip_image, clip_text, dinov2, face)
         photos = photographs(subject.folder if subject else None)
-        scores = scored(study, files, photos, say)
+        scores = scored(study, files, photos, say, progress.show)
         table, report = score_text(study.plan, scores), study.folder / REPORT_FILE
         write_whole(study.folder / SCORES_FILE, scores.to_json(study.plan))
         write_report(report, report_of(study, scores, cls.hidden))
@@ -138,7 +142,7 @@ class Score(io.ComfyNode):
         where = report.relative_to(output_folder()).as_posix()
         say(f"The report is output/{where}\n{table}")
         pin(cls.hidden, "scores", study.folder.name)
-        image = torch.from_numpy(np.array(sheet)).float()[None] / 255
+        image = torch.from_numpy(np.array(sheet)).float().div_(255)[None]
         return io.NodeOutput(image, table, where, ui=shown(path, table))
 
 
@@ -174,10 +178,9 @@ def _chosen(name: str, kind: str, found: Path | None) -> Path | None:
     return place_of(model_path(kind, name))
 
 
-def _sayer(hidden: Any) -> Say:
+def _sayer(hidden: Any, progress: Progress) -> Say:
     """Says a line on the node, and to its panel; core does not say of which workflow it is."""
     to = {"node": str(hidden.unique_id), "workflow": workflow_of(hidden)}
-    progress = Progress(hidden.unique_id)
 
     def say(line: str) -> None:
         progress.say(line)
@@ -186,23 +189,50 @@ def _sayer(hidden: Any) -> Say:
     return say
 
 
-def scored(study: Study, files: EncoderFiles, photos: list[Path], say: Say) -> Scores:
-    """The scores; ComfyUI's cancel is heeded between encoders. Raises ComparisonError."""
+def scored(study: Study, files: EncoderFiles, photos: list[Path], say: Say, show: OnPart) -> Scores:
+    """The scores; an encoder that the GPU has no room for computes on the CPU.
+
+    ComfyUI's cancel is heeded after every few pictures. Raises ComparisonError.
+    """
+    try:
+        return _scored(study, files, photos, say, show, encoder_device, [])
+    except Exception as error:
+        if training_device() == "cpu" or not is_out_of_memory(error):
+            raise
+    release_memory()  # here, where the error holds it no longer
+    say(ON_CPU)
+    return _scored(study, files, photos, say, show, on_cpu, [ON_CPU])
+
+
+def _scored(
+    study: Study,
+    files: EncoderFiles,
+    photos: list[Path],
+    say: Say,
+    show: OnPart,
+    device: Device,
+    notes: list[str],
+) -> Scores:
     say("Loading encoders")
-    encoders, missing = find_encoders(files, judges(), encoder_device(), study.plan.picture)
+    encoders, missing = find_encoders(files, judges(), device, study.plan.picture)
 
     def begin(name: str) -> None:
         interrupted()
         say(f"Scoring with {name}")
+
+    def go_on(done: int, total: int) -> None:
+        interrupted()
+        show(done, total)
 
     return score(
         study.plan,
         study.pictures,
         photos,
         encoders,
-        notes=missing,
+        notes=[*notes, *missing],
         cache=cache_folder(output_folder()),
         on_encoder=begin,
+        on_part=go_on,
     )
 
 

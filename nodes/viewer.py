@@ -34,18 +34,22 @@ def write_thumbnail(picture: Path, image: Image.Image) -> None:
     write_whole(thumbnail_of(picture), webp(small), lasting=False)
 
 
-def write_view(folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | None) -> None:
+def write_view(
+    folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | None, remark: str = ""
+) -> None:
     """Writes a comparison's `viewer.json`, and the thumbnails that are missing.
 
     Args:
         pictures: a PNG file for each of the plan's cells, there or not yet.
         sheet: the sheet's file name in `folder`, None before there is one.
+        remark: a sentence for the panel.
     """
     for picture in set(pictures):
         if picture.is_file() and not thumbnail_of(picture).is_file():
             with Image.open(picture) as image:
                 write_thumbnail(picture, image)
-    write_whole(folder / VIEW, json.dumps(view_of(plan, pictures, sheet)), lasting=False)
+    view = view_of(plan, pictures, sheet) | {"remark": remark}
+    write_whole(folder / VIEW, json.dumps(view), lasting=False)
 
 
 def view_of(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str, Any]:
@@ -82,13 +86,20 @@ class CellNews:
     Args:
         hidden: the Contact Sheet's hidden inputs, with `unique_id` and `extra_pnginfo`.
         folder: the comparison's.
-        plan, pictures: as `write_view` takes them.
+        plan, pictures, remark: as `write_view` takes them.
     """
 
-    def __init__(self, hidden: Any, folder: Path, plan: Plan, pictures: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        hidden: Any,
+        folder: Path,
+        plan: Plan,
+        pictures: Sequence[Path],
+        remark: str = "",
+    ) -> None:
         self._to = {"node": str(hidden.unique_id), "workflow": workflow_of(hidden)}
         self._folder = folder
-        self._plan, self._pictures = plan, pictures
+        self._plan, self._pictures, self._remark = plan, pictures, remark
         self._news = News(self._send)
 
     def drawn(self, index: int) -> None:
@@ -110,7 +121,7 @@ class CellNews:
     def _send(self, news: dict[str, Any]) -> None:
         drawn = {index: at for index, at in news.items() if index != "line"}
         # The file is for viewers that open later.
-        write_view(self._folder, self._plan, self._pictures, None)
+        write_view(self._folder, self._plan, self._pictures, None, self._remark)
         self._tell(drawn, False, news.get("line", ""))
 
     def _tell(self, drawn: dict[str, Any], finished: bool, line: str = "") -> None:

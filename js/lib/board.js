@@ -5,7 +5,6 @@ import { app } from "../../../scripts/app.js";
 import { pathsOf } from "./graph.js";
 
 const followers = new WeakMap(); // node -> {kind: {then, otherwise}}
-let listening = false;
 let asking = false;
 
 /**
@@ -16,17 +15,14 @@ let asking = false;
 export function follow(node, kind, then, otherwise = () => {}) {
   const kinds = followers.get(node) ?? {};
   followers.set(node, { ...kinds, [kind]: { then, otherwise } });
-  if (!listening) listen();
-  listening = true;
 }
 
-function listen() {
-  api.addEventListener("likeness.board", ({ detail: { workflow, node, kind, value } }) => {
-    if (isLoaded(workflow)) show(node, { [kind]: value }, false);
-  });
-  // What was told meanwhile is lost.
-  api.addEventListener("reconnected", recall);
-}
+// From the first: ComfyUI complains of messages that nobody listens to.
+api.addEventListener("likeness.board", ({ detail: { workflow, node, kind, value } }) => {
+  if (isLoaded(workflow)) show(node, { [kind]: value }, false);
+});
+// What was told meanwhile is lost.
+api.addEventListener("reconnected", recall);
 
 /** Whether news of a workflow is for this tab; one that was queued without an id may be. */
 export function isLoaded(workflow) {

@@ -41,6 +41,7 @@ export function comparisonOf(data, name) {
     height,
     aspect: width / height,
     sheet: isText(data.sheet) ? data.sheet : null,
+    remark: isText(data.remark) ? data.remark : "",
     report: false, // whether there is one
   };
 }

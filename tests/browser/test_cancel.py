@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from filelock import FileLock
 from likeness.tools.material import event, lines, step, write_comparison, write_run
@@ -217,3 +219,51 @@ def test_a_file_of_another_name_was_given_without_a_word_on_the_node(editor, ser
     expect(note).to_have_text("Trained already as 'bob'")
     editor.pin(number, "remark", {"run": folder.name, "text": ""})
     expect(note).to_have_text("bob.safetensors")
+
+
+def test_cancel_interrupted_whatever_ran_by_then(editor, training, expect):
+    panel, folder, _ = training
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.post_data_json)
+        route.fulfill(status=200)
+
+    editor.page.route("**/interrupt", answer)
+    news = {"run": folder.name, "prompt": "p1", "ended": False, "step": 4, "total": 40, "line": ""}
+    editor.tell("likeness.step", news)
+    cancel = panel.get_by_role("button", name="Cancel")
+    cancel.click()
+    expect(cancel).to_have_text("Cancel without saving?")
+    cancel.click()
+    expect(cancel).to_have_text("Cancel")
+    assert asked == [{"prompt_id": "p1"}]
+    editor.page.unroute("**/interrupt")
+
+
+def test_rows_of_another_base_are_told_on_the_contact_sheet(editor, server, expect, show):
+    def draw(row, column):
+        return Image.new("RGB", (64, 64), (100 * row, 100 * column, 0))
+
+    write_comparison(server.home / "output", "foreign", ["base", "one"], ["a"], draw)
+    file = server.home / "output" / "likeness" / "comparisons" / "foreign" / "viewer.json"
+    told = "Trained on another base model than the one loaded: one."
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"remark": told}))
+    number = editor.add("Likeness_ContactSheet", (420, 420))
+    show(editor, number)
+    editor.pin(number, "comparison", "foreign")
+    remark = editor.page.locator(".lk-comparison:visible .lk-remark")
+    expect(remark).to_have_text(told)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"remark": ""}))
+    editor.tell(
+        "likeness.cells",
+        {
+            "workflow": "",
+            "node": str(number),
+            "name": "foreign",
+            "drawn": {},
+            "finished": True,
+            "line": "",
+        },
+    )
+    expect(remark).to_be_hidden()

@@ -5,6 +5,9 @@ import { load } from "./stubs.mjs";
 
 const api = new EventTarget();
 const app = {};
+const heard = new Set();
+const listen = api.addEventListener.bind(api);
+api.addEventListener = (name, ...rest) => listen(name, ...rest, heard.add(name));
 const { follow, nodeOfId, recall } = await load("lib/board.js", { api, app });
 const settled = () => new Promise((done) => setTimeout(done));
 
@@ -31,6 +34,11 @@ beforeEach(() => {
   nothing = [];
   app.rootGraph = graphOf([], { id: "w" });
   api.fetchApi = answers({});
+});
+
+const heardBeforeAnyNode = new Set(heard);
+test("a message that came before the first node was called unknown in the console", () => {
+  assert.ok(heardBeforeAnyNode.has("likeness.board"));
 });
 
 test("loading a workflow does not wait for a slow server", async () => {

@@ -121,3 +121,9 @@ def test_a_cell_is_drawn_with_its_pose_or_with_an_empty_picture(nodes):
     assert poses == [("EmptyImage", 0)] * 3 + [("Likeness_PoseSet", 1)] * 3
     people = [len(one.inputs["keypoints"]) for one in ran.values() if "PoseSet" in one.kind]
     assert people == [1, 1, 1]
+
+
+def test_an_error_in_a_cell_wrote_the_whole_comparison_into_comfyuis_history(nodes):
+    job = job_of(nodes, [Variant(name="base"), Variant(name="r4", adapter="4" * 64)])
+    assert len(repr(job)) < 200
+    assert "node_id='s', name='x'" in repr(job)

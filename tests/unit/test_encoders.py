@@ -74,7 +74,7 @@ def test_clip_of_a_folder_is_that_of_transformers(clip_folder):
     clip = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
     assert isinstance(clip, PromptEncoder)
     whole = CLIPModel.from_pretrained(clip_folder)
-    shown = torch.stack([clip.images.preprocessing(picture) for picture in pictures()])
+    shown = torch.stack([clip.images.load()[1](picture) for picture in pictures()])
     texts = ["a photo of an umbrella", "a man", "a photo of an umbrella"]
     ids = clip.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_pictures_are_shown_as_transformers_shows_them(clip_folder):
     )
     for picture in (*pictures(1, (61, 90)), *pictures(1, (200, 40)), *pictures(1, (28, 28))):
         expected = processor(picture, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(clip.images.preprocessing(picture).numpy(), expected, atol=0.03)
+        np.testing.assert_allclose(clip.images.load()[1](picture).numpy(), expected, atol=0.03)
 
 
 def test_clip_in_comfyuis_files_gives_the_same(clip_folder, comfy_files):
@@ -222,8 +222,9 @@ def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
     config["attn_implementation"] = "somebody/kernel"  # transformers would fetch and run it
     (tmp_path / "config.json").write_text(json.dumps(config))
     (dino,), _ = find_encoders(EncoderFiles(dino=tmp_path, face=False))
-    assert dino.model.config._attn_implementation == "sdpa"
-    shown = torch.stack([dino.preprocessing(picture) for picture in pictures()])
+    loaded, preprocessing = dino.load()
+    assert loaded.config._attn_implementation == "sdpa"
+    shown = torch.stack([preprocessing(picture) for picture in pictures()])
     assert shown.shape == (3, 3, 224, 224)
     with torch.no_grad():
         token = model(pixel_values=shown).last_hidden_state[:, 0]
@@ -322,7 +323,7 @@ def test_a_folder_without_a_projection_says_what_it_lacks(clip_folder, tmp_path)
     shutil.copytree(clip_folder, tmp_path / "clip")
     save_file(lame, tmp_path / "clip" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ComparisonError, match=r"lacks visual_projection\.weight"):
-        only_clip(EncoderFiles(clip_image=tmp_path / "clip", face=False))
+        only_clip(EncoderFiles(clip_image=tmp_path / "clip", face=False)).encode(pictures())
 
 
 def test_an_image_encoder_of_an_unknown_large_width_is_refused():
@@ -350,3 +351,17 @@ def test_the_largest_face_counts_and_faces_far_apart_are_less_alike():
     a, b = np.zeros((1, 128), np.float32), np.zeros((2, 128), np.float32)
     b[1, 0] = 0.6
     assert encoder.likeness(a, b)[0] == pytest.approx([1.0, 0.4])
+
+
+def test_encoders_were_loaded_though_all_their_vectors_were_remembered(comfy_files, tmp_path):
+    cache, asked, paths = tmp_path / "cache", [], []
+    for number, picture in enumerate(pictures()):
+        paths.append(tmp_path / f"{number}.png")
+        picture.save(paths[-1])
+    alone = EncoderFiles(clip_image=comfy_files.clip_image, face=False)
+    for _ in range(2):
+        (encoder,), _ = find_encoders(alone, device=lambda size: asked.append(size) or "cpu")
+        first = encode_files(encoder, paths, cache)
+    assert first.shape == (len(paths), 24)
+    # Room is made for as much as the file takes in fp32, and once.
+    assert asked == [4 * sum(t.numel() for t in load_file(alone.clip_image).values())]

@@ -125,3 +125,12 @@ def test_each_request_is_checked_with_its_own_prompt(nodes, prompt):
     assert nodes.foretold.sent_prompt() is prompt
     nodes.foretold.see({"prompt": ["no graph"]})
     assert nodes.foretold.sent_prompt() == {}
+
+
+def test_a_cancelled_comparison_left_its_way_of_taking_memory_to_the_next_prompt(
+    nodes, monkeypatch
+):
+    did = []
+    monkeypatch.setattr(nodes.foretold, "keep_apart", did.append)
+    assert nodes.foretold.see({"prompt": {}}) == {"prompt": {}}
+    assert did == [False]

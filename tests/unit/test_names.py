@@ -67,3 +67,15 @@ def test_any_text_is_refused_or_stays_inside(tmp_path_factory, text):
         return
     for form in (str(path), unicodedata.normalize("NFKC", str(path))):
         assert os.path.normpath(form).startswith(f"{root}{os.sep}")
+
+
+def test_a_folder_that_may_not_be_read_ended_in_a_traceback(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "anna").mkdir()
+    for method in ("iterdir", "is_dir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, refused)
+            with pytest.raises(LikenessError, match="cannot be read: Permission denied"):
+                names.photo_folder(tmp_path, "anna")

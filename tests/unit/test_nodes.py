@@ -329,6 +329,8 @@ class Screen:
 
 def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
     screen, freed, told = Screen(), [], []
+    context = SimpleNamespace(prompt_id="p1")  # by which Cancel interrupts this training alone
+    monkeypatch.setattr(nodes.follower.host, "get_executing_context", lambda: context)
     monkeypatch.setattr(nodes.follower.host, "free_models", lambda: freed.append(True), False)
     monkeypatch.setattr(nodes.follower.host, "tell_browser", lambda *message: told.append(message))
     follower = nodes.follower.Follower(SimpleNamespace(unique_id="5"), screen)
@@ -348,7 +350,7 @@ def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
     assert pinned[1] == {"workflow": "", "node": "5", "kind": "run", "value": "run"}
     assert screen.said == ["class images 3 of 500", "step 7 of 20, loss 0.1250"]
     assert [message for message, _ in (stage, step, end)] == ["likeness.step"] * 3
-    data = {"run": "run", "ended": False, "line": "step 7 of 20, loss 0.1250"}
+    data = {"run": "run", "prompt": "p1", "ended": False, "line": "step 7 of 20, loss 0.1250"}
     assert step[1] == {**data, "step": 7, "total": 20}
     assert end == ("likeness.step", {"run": "run", "ended": True})
 

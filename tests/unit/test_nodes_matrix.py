@@ -589,6 +589,18 @@ def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch,
     assert [path.exists() for path in job.files] == [True, False, True, True]
 
 
+def test_a_cell_that_a_cancelled_queue_could_not_write_stopped_the_next_one(
+    nodes, monkeypatch, tmp_path, caplog
+):
+    sheet, did = nodes.contact_sheet, []
+    monkeypatch.setattr(sheet, "keep_apart", did.append)
+    (tmp_path / "file").write_text("")
+    sheet.WRITER.write(tmp_path / "file" / "x.png", Image.new("RGB", (4, 4)))
+    sheet._settle()
+    assert did == [False]
+    assert "A finished cell cannot be written" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("state", "line"),
     [

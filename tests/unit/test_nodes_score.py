@@ -59,7 +59,8 @@ def node(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "tell_browser", lambda event, data: told.append((event, data)))
     monkeypatch.setattr(module, "pin", lambda hidden, *shown: told.append(shown))
     monkeypatch.setattr(module, "interrupted", lambda: False)
-    monkeypatch.setattr(module, "encoder_device", lambda: "cpu")
+    monkeypatch.setattr(module, "encoder_device", lambda size: "cpu")
+    monkeypatch.setattr(module, "training_device", lambda: "auto")
     monkeypatch.setattr(module, "tokenizer_folder", lambda: tmp_path / "tokenizer")
     workflow = {"nodes": [{"widgets_values": ["/srv/secret/x.safetensors"]}]}
     prompt = {"7": {"class_type": "Likeness_Score", "inputs": {}}}
@@ -182,6 +183,68 @@ def test_encoders_are_found_among_comfyuis_models_by_their_headers(node, tmp_pat
     check = node.Score.validate_inputs
     assert check(clip_image="auto", clip_text="b-fits.safetensors") is True
     assert "gone.safetensors" in refused(check, clip_image="gone.safetensors")
+
+
+class Full(Red):
+    """An encoder that the GPU has no room for."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def encode(self, pictures):
+        if self.device(10) == "cuda":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GB")
+        return super().encode(pictures)
+
+
+def test_a_gpu_without_room_for_an_encoder_ended_the_queue_after_all_was_drawn(
+    node, study, source, monkeypatch
+):
+    asked = []
+
+    def find(files, more, device, picture):
+        return [Full(device)], []
+
+    monkeypatch.setattr(node, "find_encoders", find)
+    monkeypatch.setattr(node, "encoder_device", lambda size: asked.append(size) or "cuda")
+    _, table, _ = run(node, study, subject=source).args
+    assert asked == [10]
+    assert node.ON_CPU in node.said and node.ON_CPU in table
+    monkeypatch.setattr(node, "training_device", lambda: "cpu")
+    for file in (study.folder.parents[1] / "cache").rglob("*.npy"):
+        file.unlink()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(node, study, subject=source)
+
+
+def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
+    node, study, source, monkeypatch
+):
+    class Cancelled(BaseException):
+        pass
+
+    seen = []
+
+    class Face(Red):
+        who = True
+
+        def encode(self, pictures):
+            seen.append(len(pictures))
+            return super().encode(pictures)
+
+    def interrupted():
+        if len(seen) == 3:
+            raise Cancelled
+
+    shown = []
+    bar = SimpleNamespace(say=lambda line: None, show=lambda *part: shown.append(part))
+    monkeypatch.setattr(node, "Progress", lambda node_id: bar)
+    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Face()])
+    monkeypatch.setattr(node, "interrupted", interrupted)
+    with pytest.raises(Cancelled):
+        run(node, study, subject=source)
+    assert seen == [1, 1, 1]
+    assert shown == [(0, 2), (1, 2), (2, 2), (0, 4)]
 
 
 def test_a_picture_that_is_gone_is_an_empty_frame_and_no_score(node, study, monkeypatch):

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from likeness.trainers.errors import LikenessError
+from likeness.trainers.recipe import Subject
 from PIL import Image, ImageFilter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +57,35 @@ def test_a_run_of_a_program_took_over_the_node_of_that_number_in_every_tab(nodes
     nodes.board.pin(hidden("5"), "run", "anna-lora-1")
     nodes.board.pin(hidden("5", "w1"), "run", "anna-lora-1")
     assert [to for _, _, to in sent] == ["script", None]
+
+
+def test_a_line_of_one_tab_stood_on_the_node_of_that_number_in_every_other(nodes, monkeypatch):
+    host, sent = nodes.board.host, []
+    server = SimpleNamespace(
+        client_id="tab", send_progress_text=lambda text, node, sid=None: sent.append((text, sid))
+    )
+    monkeypatch.setattr(host, "PromptServer", SimpleNamespace(instance=server))
+    monkeypatch.setattr(host.comfy.utils, "ProgressBar", lambda *_, **__: None, raising=False)
+    host.Progress("5").say("4 of 9 cells done")
+    server.client_id = None
+    host.Progress("5").say("5 of 9 cells done")
+    assert sent == [("4 of 9 cells done", "tab"), ("5 of 9 cells done", "")]
+
+
+def test_two_comfyuis_on_one_output_folder_overwrote_each_others_pins(board, tmp_path):
+    file = tmp_path / "output" / "likeness" / "cache" / "board.json"
+    file.parent.mkdir(parents=True)
+    board.pin(hidden("5", "w1"), "run", "anna-lora-1")
+    board.pin(hidden("5"), "run", "of a program")
+    kept = json.loads(file.read_text())
+    file.unlink()  # the other writes a file of its own, which takes this one's place
+    file.write_text(json.dumps([*kept, ["w2", "6", {"run": "ben-lora-1"}]]))
+    board.pin(hidden("7", "w1"), "comparison", "x")
+    assert [entry[:2] for entry in json.loads(file.read_text())] == [
+        ["w1", "5"], ["w2", "6"], ["w1", "7"],
+    ]  # fmt: skip
+    assert board.pinned("w2") == {"6": {"run": "ben-lora-1"}}
+    assert board.pinned("") == {"5": {"run": "of a program"}}
 
 
 def test_tabs_hear_at_once_and_later_ones_ask(board, nodes):
@@ -266,3 +297,13 @@ def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, mo
     assert "photos" in ask(nodes)
     (photos / "more.png").write_text("x")
     assert "has 6 files, and at most 5 are shown here" in ask(nodes)["error"]
+
+
+def test_a_folder_that_may_not_be_read_was_an_error_of_the_server(nodes, photos, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert "cannot be read: Permission denied" in ask_once(nodes)["error"]
+    with pytest.raises(LikenessError, match="cannot be read: Permission denied"):
+        nodes.photo_view.PhotoViews().view(photos, Subject(), photos)

@@ -89,8 +89,9 @@ def test_the_view_says_which_cells_are_drawn_and_makes_their_thumbnails(
     viewer, small_plan, cells, tmp_path
 ):
     folder = tmp_path / "likeness" / "comparisons" / "x"
-    viewer.write_view(folder, small_plan, cells, "sheet-1.png")
+    viewer.write_view(folder, small_plan, cells, "sheet-1.png", "Trained on another base: r4.")
     view = json.loads((folder / "viewer.json").read_text())
+    assert view["remark"] == "Trained on another base: r4."
     assert view["rows"] == ["base", "r4"]
     assert [column["prompt"] for column in view["columns"]] == [
         "on the beach",
