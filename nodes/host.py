@@ -16,6 +16,7 @@ import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
 import folder_paths
+import torch
 from comfy.cli_args import args
 from comfy_api.v0_0_2 import ComfyExtension, io
 from comfy_execution.graph import get_input_info
@@ -131,8 +132,19 @@ def add_models(kind: str, folder: Path) -> None:
 
 
 def free_models() -> None:
-    """Gives the memory of ComfyUI's loaded models back, before another process needs it."""
-    comfy.model_management.unload_all_models()
+    """Gives the memory of ComfyUI's loaded models back, before another process needs it.
+
+    With ``--highvram`` and ``--gpu-only``, too, where their place to rest is the GPU.
+    """
+    loaded = [one.model for one in comfy.model_management.current_loaded_models]
+    rests = [(patcher, patcher.offload_device) for patcher in loaded if patcher is not None]
+    try:
+        for patcher, _ in rests:
+            patcher.offload_device = torch.device("cpu")
+        comfy.model_management.unload_all_models()
+    finally:
+        for patcher, device in rests:
+            patcher.offload_device = device
     comfy.model_management.soft_empty_cache()
 
 

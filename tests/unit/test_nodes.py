@@ -327,6 +327,19 @@ class Screen:
         self.said.append(text)
 
 
+def test_with_highvram_models_stayed_on_the_gpu_beside_a_training(nodes, monkeypatch):
+    management, went = nodes.follower.host.comfy.model_management, []
+    gpu = torch.device("cuda")
+    one = SimpleNamespace(offload_device=gpu)
+    entries = [SimpleNamespace(model=one), SimpleNamespace(model=None)]  # None: it is gone
+    monkeypatch.setattr(management, "current_loaded_models", entries, raising=False)
+    unload = lambda: went.append(one.offload_device.type)  # noqa: E731
+    monkeypatch.setattr(management, "unload_all_models", unload, raising=False)
+    monkeypatch.setattr(management, "soft_empty_cache", lambda: went.append("given"), raising=False)
+    nodes.follower.host.free_models()
+    assert went == ["cpu", "given"] and one.offload_device == gpu
+
+
 def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
     screen, freed, told = Screen(), [], []
     context = SimpleNamespace(prompt_id="p1")  # by which Cancel interrupts this training alone
