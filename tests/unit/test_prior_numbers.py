@@ -45,6 +45,8 @@ def room_for(monkeypatch):
         free = int(images * 1e9 * (SIZE / 512) ** 2)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
 
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce RTX 4090")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
     return free
 
 
@@ -67,6 +69,14 @@ def draw(monkeypatch, tmp_path, room_for):
 
     run.folder = tmp_path
     return run
+
+
+def test_class_images_of_a_gpu_without_fp16_are_drawn_in_fp32_at_once(draw, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GTX 1660")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    base, told = draw(CUDA)
+    assert missing(draw.folder, range(6)) == [] and told == []  # the run has said it already
+    assert base.unet.dtype == torch.float16  # as it came
 
 
 def test_what_overflows_in_fp16_is_drawn_in_fp32_and_said_once(draw):
