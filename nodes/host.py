@@ -138,13 +138,11 @@ def free_models() -> None:
     """
     loaded = [one.model for one in comfy.model_management.current_loaded_models]
     rests = [(patcher, patcher.offload_device) for patcher in loaded if patcher is not None]
-    try:
-        for patcher, _ in rests:
-            patcher.offload_device = torch.device("cpu")
-        comfy.model_management.unload_all_models()
-    finally:
-        for patcher, device in rests:
-            patcher.offload_device = device
+    for patcher, _ in rests:
+        patcher.offload_device = torch.device("cpu")
+    comfy.model_management.unload_all_models()
+    for patcher, device in rests:
+        patcher.offload_device = device
     comfy.model_management.soft_empty_cache()
 
 
@@ -171,19 +169,13 @@ def training_device() -> str:
 
 
 def tell_browser(event: str, data: dict[str, Any]) -> None:
-    """Sends a message to every open tab, with the `workflow` "" only to the program that queued it.
-
-    Safe from any thread.
-    """
+    """Tells every open tab, with the `workflow` "" only who queued it; safe from any thread."""
     to = None if data.get("workflow") != "" else _who_queued()
     PromptServer.instance.send_sync(event, data, to)
 
 
 def _who_queued() -> str:
-    """The tab or program that queued the running prompt; "", which is nobody, if it did not say.
-
-    To another tab the number of a node is that of a node of its own.
-    """
+    """The tab or program that queued the prompt, in whose graph a node has its number; "": none."""
     return PromptServer.instance.client_id or ""
 
 
