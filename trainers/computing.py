@@ -30,13 +30,7 @@ from .run import Run
 from .runs import earlier_runs
 from .samples import Batch
 from .set_aside import fault
-from .step import (
-    ForwardBackward,
-    Learner,
-    forward_backward,
-    is_compiled,
-    uncompiled,
-)
+from .step import ForwardBackward, Learner, forward_backward, uncompiled
 from .tiers import ModelSize, Tier
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -230,13 +224,15 @@ def try_xformers(dtype: torch.dtype, device: torch.device) -> None:
     """
     from xformers.ops import memory_efficient_attention
 
+    random = torch.Generator(device).manual_seed(0)
     for width in (40, 80, 160):  # of a head
         shape = (1, 64, 2, width)  # sample, place, head, width
-        states = torch.randn(shape, device=device, dtype=dtype, requires_grad=True)
+        states = torch.randn(shape, generator=random, device=device, dtype=dtype)
+        states.requires_grad_()
         found = memory_efficient_attention(states, states, states)
         swapped = states.transpose(1, 2)
         right = scaled_dot_product_attention(swapped, swapped, swapped).transpose(1, 2)
-        weights = torch.randn_like(found)
+        weights = torch.randn(shape, generator=random, device=device, dtype=dtype)
         gradients = [torch.autograd.grad((one * weights).sum(), states) for one in (found, right)]
         torch.testing.assert_close(found, right, rtol=0.05, atol=0.05)
         torch.testing.assert_close(*gradients, rtol=0.1, atol=0.1)
@@ -273,10 +269,8 @@ def forward_backward_of(
 
 
 class Compiled:
-    """`plain`, the first time with what is left where the UNet cannot be compiled: then without.
-
-    The compiler works when a step is first computed, and a whole model may fail where
-    `try_compile` did not.
+    """`plain`, and without the compiler where that fails at the first step: `try_compile` tries
+    one layer, the whole model is compiled when it is first computed.
     """
 
     def __init__(
@@ -287,31 +281,32 @@ class Compiled:
         notice: Callable[[str], None],
     ) -> None:
         self._plain, self._learner, self._notice = plain, learner, notice
-        self._parameters: list[Parameter] | None = parameters  # None: it has worked
+        self._parameters: list[Parameter] | None = parameters  # None behind the first step
 
     def __call__(self, batch: Batch) -> Tensor:
         if self._parameters is None:
             return self._plain(batch)
         parameters, self._parameters = self._parameters, None
+        unet = uncompiled(self._learner.unet)
         try:
             return self._plain(batch)
         except Exception as error:
-            if is_out_of_memory(error) or not is_compiled(self._learner.unet):
+            if is_out_of_memory(error) or unet is self._learner.unet:
                 raise
             self._notice(f"compute.compile fails on this model; not used. ({error!r:.200})")
         for parameter in parameters:
             parameter.grad = None
-        self._learner.unet = uncompiled(self._learner.unet)
+        self._learner.unet = unet
         return self._plain(batch)
 
 
 def recordable(run: Run, tier: Tier) -> bool:
     """Whether steps are recorded as CUDA graphs; what stands against it is told."""
-    recipe = run.recipe
-    if run.accelerator.device.type != "cuda" or not recipe.compute.graphs:
+    recipe, device = run.recipe, run.accelerator.device
+    if device.type != "cuda" or not recipe.compute.graphs:
         return False
     reasons = {
-        "on AMD's GPUs they were never tried": not records_graphs(run.accelerator.device),
+        "on AMD's GPUs a failed recording may not be noticed": not records_graphs(device),
         "method.dropout draws anew at each step": isinstance(recipe.method, LoRA)
         and recipe.method.dropout > 0,
         "compute.compile launches few kernels by itself": recipe.compute.compile,

@@ -15,8 +15,7 @@ from .recipe import DreamBooth, Recipe
 from .tiers import Tier
 
 # Of Linux and macOS, and of Windows with too small a page file: its words are in its language.
-_SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b|winerror 1455\b")
-_PAGE_FILE = re.compile(r"(os |win)error 1455\b", re.IGNORECASE)
+_SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b|winerror 1455\b", re.IGNORECASE)
 _SHORT = 1 << 30  # bytes of a GPU
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _APART, _APART_AT_MOST = 1 << 20, 32 << 20  # bytes
@@ -36,9 +35,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # cuDNN's answers where there is no room to work, for its handle or its kernels; and where it
     # is broken, which no lower memory tier mends.
-    other = "cudnn_status_not_initialized", "cudnn_status_internal_error"
-    engine = "unable to find an engine", "unable to find a valid cudnn algorithm"
-    return any(words in text for words in (*other, *engine)) and _gpu_is_full()
+    either = (
+        *("cudnn_status_not_initialized", "cudnn_status_internal_error"),
+        *("unable to find an engine", "unable to find a valid cudnn algorithm"),
+    )
+    return any(words in text for words in either) and _gpu_is_full()
 
 
 def _gpu_is_full() -> bool:
@@ -49,7 +50,8 @@ def _gpu_is_full() -> bool:
 
 def page_file_advice(error: BaseException) -> str:
     """What helps where Windows has no memory to promise, which is not the GPU's; "" elsewhere."""
-    if _PAGE_FILE.search(str(error)) is None:
+    found = _SYSTEMS_NUMBER.search(str(error))
+    if found is None or "1455" not in found[0]:
         return ""
     return "Windows' page file is too small: a larger one helps (System, Performance, Advanced). "
 

@@ -50,15 +50,17 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     try:
         _check_prepared(folder)
         reading = read_ahead(folder)  # before seconds of imports
-        accelerator = _known(_accelerator, folder)
+        accelerator = _accelerator()
         main = accelerator.is_main_process
         with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
             train = partial(_train, folder, accelerator, emit, follow_parent, reading)
             return _told(train, folder, emit, start)
-    except LikenessError as error:
-        # Not an event: it is no run, another process has the lock, or the disk has no room for one.
-        _log.error("%s", error)
-        return error.exit_code
+    except Exception as error:  # noqa: BLE001  the last place where it can be told
+        # Not an event: it is no run, another process has the lock, the disk has no room for one, or
+        # PyTorch does not come up.
+        known = _known(error, folder)
+        _log.error("%s", known)
+        return known.exit_code
 
 
 def _check_prepared(folder: RunFolder) -> None:
@@ -89,17 +91,6 @@ def _accelerator() -> Any:
     return accelerator
 
 
-def _known(work: Callable[[], Any], folder: RunFolder) -> Any:
-    """What `work` gives; its errors are those that a user is told."""
-    try:
-        return work()
-    except Exception as error:
-        known = as_error(error, folder)
-        if known is not error:
-            traceback.print_exc()
-        raise known from error
-
-
 def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
     """Trains; errors become events, and their exit code."""
     try:
@@ -109,15 +100,21 @@ def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float
         emit("stopped", step=error.step)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last place where it can be told
-        known = as_error(error, folder)
-        if known is not error:
-            with suppress(OSError):  # the log may be on a full disk
-                traceback.print_exc()
+        known = _known(error, folder)
         emit("failed", message=str(known), expected=not isinstance(known, Unexpected))
         _log.error("%s failed: %s", folder.path, known)
         return known.exit_code
     emit("finished", seconds=time.time() - start)
     return 0
+
+
+def _known(error: Exception, folder: RunFolder) -> LikenessError:
+    """What to tell of an error; what that does not say is in the log, as a traceback."""
+    known = as_error(error, folder)
+    if known is not error:
+        with suppress(OSError):  # the log may be on a full disk
+            traceback.print_exc()
+    return known
 
 
 def _train(

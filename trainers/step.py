@@ -108,13 +108,8 @@ class Learner:
             yield
 
 
-def is_compiled(unet: Any) -> bool:
-    """Whether `torch.compile` has wrapped it."""
-    return hasattr(unet, "_orig_mod")
-
-
 def uncompiled(unet: Any) -> Any:
-    """The UNet itself, with the same weights."""
+    """A UNet, without what `torch.compile` puts around it: the same weights."""
     return getattr(unet, "_orig_mod", unet)
 
 

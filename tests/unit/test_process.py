@@ -250,3 +250,15 @@ def test_a_failure_is_in_the_log_beside_its_event(folder, caplog):
     code = process._told(fails, folder, lambda kind, **data: said.append(data), 0.0)
     assert code == 1 and said == [{"message": "no photographs are left", "expected": True}]
     assert f"{folder.path} failed: no photographs are left" in caplog.text
+
+
+def test_a_pytorch_that_does_not_come_up_was_told_as_code_1_without_advice(
+    folder, monkeypatch, caplog
+):
+    def too_small():
+        raise OSError("[WinError 1455] The paging file is too small")
+
+    monkeypatch.setattr(process, "read_ahead", lambda folder: None)
+    monkeypatch.setattr(process, "_accelerator", too_small)
+    assert process.run_process(folder.path, follow_parent=False) == OutOfMemory.exit_code
+    assert "a larger one helps" in caplog.text
