@@ -79,11 +79,11 @@ def prior_inputs() -> list[io.Input]:
         io.String.Input(
             "prompt",
             multiline=True,
-            default="a photo of {class} face\na photo of a {class}",
-            tooltip="What the class images show, one prompt a line, in turn; {class} is "
-            "the subject's class word. Best are the photographs' own prompt without the "
-            "token, and one for the class in any framing. With a folder of your own the "
-            "first line counts.",
+            default="a photo of {class}",
+            tooltip="What the class images show; {class} is the subject's class word. Best is "
+            "the photographs' own prompt without the token; where that names a framing, with "
+            "one in any framing below it: prompts, one a line, are shown in turn. With a folder "
+            "of your own the first line counts.",
         ),
         whole(
             "count",

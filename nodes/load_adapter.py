@@ -139,6 +139,12 @@ class LoadAdapter(io.ComfyNode):
                     display_name="label",
                     tooltip="The adapter's name, its strength, and what it says of its training.",
                 ),
+                io.String.Output(
+                    id="trigger_phrase",
+                    display_name="trigger_phrase",
+                    tooltip="The words that stand for the subject in prompts, such as sks man, "
+                    "where the file names them.",
+                ),
             ],
         )
         return known_as(schema, "lora loader", "load lora", "checkpoint merge")
@@ -165,10 +171,10 @@ class LoadAdapter(io.ComfyNode):
     def execute(
         cls, model: object, clip: object, adapter: str, strength_model: float, strength_clip: float
     ) -> io.NodeOutput:
-        """(MODEL, CLIP, label). Raises AdapterError for a file that does not fit."""
+        """(MODEL, CLIP, label, trigger phrase). Raises AdapterError for a misfit."""
         if adapter == BASE:
             warn(executing_node(), "base")
-            return io.NodeOutput(model, clip, "base")
+            return io.NodeOutput(model, clip, "base", "")
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)
         model, clip = apply_adapter(model, clip, path, strengths)
@@ -179,7 +185,7 @@ class LoadAdapter(io.ComfyNode):
             model = with_v_prediction(model)
         label = label_of(path, *strengths, checkpoint_of(model))
         warn(executing_node(), label)
-        return io.NodeOutput(model, clip, label)
+        return io.NodeOutput(model, clip, label, trigger_phrase_of(path))
 
 
 def warn(node_id: str, label: str) -> None:
@@ -193,6 +199,11 @@ def warn(node_id: str, label: str) -> None:
     elif node_id in _warned:
         _warned.remove(node_id)
         Progress(node_id).say(label)
+
+
+def trigger_phrase_of(path: Path) -> str:
+    """What a file names as the words for its subject; "" for a folder."""
+    return "" if path.is_dir() else read_metadata(path).trigger_phrase
 
 
 def adapter_fingerprint(path: Path) -> str:

@@ -103,9 +103,9 @@ def subject_inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "prompt",
-            default="a photo of {token} {class} face",
+            default="a photo of {token} {class}",
             tooltip="What every photograph shows; {token} and {class} are filled in. "
-            "Without faces, or with whole people: a photo of {token} {class}.",
+            "Where all are portraits: a photo of {token} {class} face.",
         ),
     ]
 

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
+
+
+@pytest.fixture(autouse=True)
+def _no_hidden_packages():
+    """Trainings and drawings hide optional packages from their process, which here goes on."""
+    yield
+    for package in ("xformers", "bitsandbytes"):
+        if sys.modules.get(package, package) is None:
+            del sys.modules[package]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

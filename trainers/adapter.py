@@ -37,6 +37,7 @@ RECIPE = "likeness.recipe"
 STRIPPED = "likeness.recipe_without_prompts"
 SCORES = "likeness.scores"  # a JSON object of numbers by name
 PREDICTION = "modelspec.prediction_type"  # "epsilon" or "v"
+TRIGGER_PHRASE = "modelspec.trigger_phrase"
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -141,6 +142,11 @@ class AdapterInfo:
         """What it was trained with, 1 where it does not say."""
         skipped = self._of_recipe("text_encoder", "clip_skip")
         return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
+
+    @property
+    def trigger_phrase(self) -> str:
+        """The words that stand for the subject in prompts, "" where it does not say."""
+        return self.metadata.get(TRIGGER_PHRASE, "").strip()
 
     @property
     def base(self) -> str | None:

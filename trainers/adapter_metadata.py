@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .adapter import PREDICTION, RECIPE
+from .adapter import PREDICTION, RECIPE, TRIGGER_PHRASE
 from .adapter_names import file_alpha
 from .recipe import LoRA, Recipe
 
@@ -29,7 +29,7 @@ def metadata_for(
         "modelspec.title": recipe.name,
         "modelspec.resolution": f"{subject.resolution}x{subject.resolution}",
         PREDICTION: {"v_prediction": "v"}.get(prediction, prediction),
-        "modelspec.trigger_phrase": f"{subject.token} {subject.class_word}",
+        TRIGGER_PHRASE: f"{subject.token} {subject.class_word}",
         "likeness.version": "1",
         "likeness.steps": str(steps),
         RECIPE: recipe.to_json(indent=None),

@@ -43,6 +43,8 @@ def set_aside(needed: Collection[str] = ()) -> None:
             except Exception as error:  # noqa: BLE001  whatever it raises, it would elsewhere
                 _faults[package] = f"{type(error).__name__}: {error}"
                 _log.warning("%s is set aside: it %s", package, fault(package))
+        elif sys.modules.get(package) is not None:
+            continue  # it cost its time already, and bitsandbytes cannot be imported twice
         _hide(package)
 
 

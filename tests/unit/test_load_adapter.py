@@ -352,10 +352,22 @@ def test_what_was_trained_with_a_clip_skip_is_drawn_with_it(nodes, tmp_path, mon
         metadata = metadata_for(recipe, steps=8, losses=[])
         for shared in (metadata, strip_prompts(metadata)):
             saved(tmp_path / "loras" / "anna.safetensors", lora, shared)
-            _, clip, label = run("model", given, "anna.safetensors", 1.0, 1.0).args
+            _, clip, label, _ = run("model", given, "anna.safetensors", 1.0, 1.0).args
             assert clip.layer == layer and ("clip skip 2" in label) == (skipped == 2)
     assert given.layer is None, "the input stays as it is"
     assert run("model", given, "anna.safetensors", 0.0, 0.0).args[1] is given
+
+
+def test_a_result_tells_the_words_for_its_subject(nodes, tmp_path, monkeypatch):
+    lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
+    monkeypatch.setattr(nodes.load_adapter, "apply_adapter", lambda model, clip, *_: (model, clip))
+    recipe = Recipe(subject={"token": "ohwx", "class_word": "toy robot"})
+    metadata = metadata_for(recipe, steps=8, losses=[])
+    for given, wanted in ((metadata, "ohwx toy robot"), ({}, "")):
+        saved(tmp_path / "loras" / "anna.safetensors", lora, given)
+        run = nodes.load_adapter.LoadAdapter.execute
+        assert run("model", "clip", "anna.safetensors", 1.0, 1.0).args[3] == wanted
+    assert run("model", "clip", nodes.load_adapter.BASE, 1.0, 1.0).args[3] == ""
 
 
 class Sampled:

@@ -133,7 +133,9 @@ def recipe_of(nodes, node, subject, prior, options=None, **changes):
         module.run = original
 
 
-def test_the_defaults_are_the_studys_but_for_class_images_and_a_loras_optimizer(nodes, monkeypatch):
+def test_defaults_are_the_studys_but_for_words_class_images_and_a_loras_optimizer(
+    nodes, monkeypatch
+):
     monkeypatch.setattr(nodes.recipes, "installed", lambda name: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     subject = nodes.subject.subject_spec(
@@ -142,14 +144,14 @@ def test_the_defaults_are_the_studys_but_for_class_images_and_a_loras_optimizer(
     prior = nodes.class_images.prior_spec(
         {k: v for k, v in defaults(nodes.class_images.ClassImages).items() if k != "source"}
     )
-    drawn = {"prompt": "a photo of {class} face\na photo of a {class}", "count": 200}
-    shown = {"every": 200, "prompts": ["a photo of {token} {class} face"]}
+    drawn = {"prompt": "a photo of {class}", "count": 200}
+    prompt = "a photo of {token} {class}"
+    given = {"prior": drawn, "previews": {"every": 200, "prompts": [prompt]}}
+    given["subject"] = {"prompt": prompt}
     lora = recipe_of(nodes, nodes.train_lora.TrainLoRA, subject, prior)
-    assert lora == preset("lora-r4").changed(
-        prior=drawn, previews=shown, optimizer={"name": "adamw"}
-    )
+    assert lora == preset("lora-r4").changed(**given, optimizer={"name": "adamw"})
     tuned = recipe_of(nodes, nodes.train_dreambooth.TrainDreamBooth, subject, prior)
-    assert tuned == preset("standard").changed(prior=drawn, previews=shown)
+    assert tuned == preset("standard").changed(**given)
 
 
 def test_of_several_class_prompts_a_folder_of_ones_own_has_the_first(nodes, monkeypatch):
@@ -590,7 +592,7 @@ def test_a_lora_has_its_own_strength_on_model_and_text_encoder(nodes, monkeypatc
 def test_no_adapter_is_the_base_itself(nodes):
     node = nodes.load_adapter.LoadAdapter
     result = node.execute("model", "clip", nodes.load_adapter.BASE, 1.0, 1.0)
-    assert result.args == ("model", "clip", "base")
+    assert result.args == ("model", "clip", "base", "")
 
 
 # Runs to continue

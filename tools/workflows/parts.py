@@ -29,6 +29,7 @@ def material(setting: Setting, training: Training, title: str = "") -> Material:
         title and f"Subject, {title}",
         360,
         folder=setting.photographs,
+        prompt=training.prompt,
         resolution=training.resolution,
     )
     count, steps = setting.class_images

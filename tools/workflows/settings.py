@@ -34,6 +34,7 @@ class Training:
     widgets: dict[str, Any]
     rank: int | None = None  # None: DreamBooth
     resolution: int = 512
+    prompt: str = "a photo of {token} {class} face"
     class_prompt: str = SLIGHT
     class_weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from .graph import Group, Node, Page, Socket, node
 from .parts import material, records, trainer
-from .settings import BOTH, SD15, STUDY, Setting
+from .settings import SD15, STUDY, Setting
 from .texts import read_me
 
+WORDS = {"prompt": "a photo of {token} {class}", "class_prompt": "a photo of {class}"}
 FOREST = (
-    "portrait of sks man face, in the forest, standing, 4K, raw, hrd, hd, high quality, realism, "
+    "portrait of {subject}, in the forest, standing, 4K, raw, hrd, hd, high quality, realism, "
     "sharp focus"
 )
 NEGATIVE = (
@@ -38,8 +39,7 @@ def use_adapter() -> Page:
 
 def _trained(name: str, key: str) -> Page:
     setting: Setting = replace(STUDY, class_images=(200, 25))
-    # The photographs' prompt without the token, and one in any framing (docs/sweeps.md).
-    shown = material(setting, replace(setting.trainings[key], class_prompt=BOTH))
+    shown = material(setting, replace(setting.trainings[key], **WORDS))
     train = trainer(setting, key, shown)
     train.title, train.given["name"] = "", "subject"
     del train.given["optimizer"]  # the node's default; a LoRA gains nothing by the study's
@@ -57,9 +57,21 @@ def _picture(adapter: Socket | str) -> list[list[Node]]:
     base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=SD15)
     load = node("Likeness_LoadAdapter", model=base["MODEL"], clip=base["CLIP"], adapter=adapter)
     size = node("EmptyLatentImage", "Size of the picture", width=512, height=512)
+    prompt = node(
+        "StringReplace",
+        "Your prompt; {subject} is filled in",
+        340,
+        260,
+        string=FOREST,
+        find="{subject}",
+        replace=load["trigger_phrase"],
+    )
     texts = [
-        node("CLIPTextEncode", title, 340, 190, clip=load["clip"], text=text)
-        for title, text in (("Prompt", FOREST), ("Negative prompt", NEGATIVE))
+        node("CLIPTextEncode", title, 340, height, clip=load["clip"], text=text)
+        for title, height, text in (
+            ("Prompt", 88, prompt["STRING"]),
+            ("Negative prompt", 190, NEGATIVE),
+        )
     ]
     sampler = node(
         "KSampler",
@@ -79,4 +91,4 @@ def _picture(adapter: Socket | str) -> list[list[Node]]:
     picture = node(
         "SaveImage", "", 420, 520, images=decode["IMAGE"], filename_prefix="likeness/picture"
     )
-    return [[base, load, size], texts, [sampler], [decode, picture]]
+    return [[base, load, size], [prompt, *texts], [sampler], [decode, picture]]
