@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
+PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
 def load_package():
@@ -12,9 +12,9 @@ def load_package():
     if "likeness" in sys.modules:
         return
     # The folder holds `nodes/`, the name of a ComfyUI module: it must not be on the path.
-    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != FOLDER]
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != PACKAGE_FOLDER]
     spec = importlib.util.spec_from_file_location(
-        "likeness", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+        "likeness", PACKAGE_FOLDER / "__init__.py", submodule_search_locations=[str(PACKAGE_FOLDER)]
     )
     package = importlib.util.module_from_spec(spec)
     sys.modules["likeness"] = package
@@ -23,6 +23,6 @@ def load_package():
 
 if __name__ == "__main__":
     load_package()
-    from likeness.terminal import main
+    from likeness.cli import main
 
     sys.exit(main())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .drawings import compare, table
-from .material import Model, Size, write_lora, write_model
+from .draw_benchmark import compare, table
+from .inputs import Model, Size, write_lora, write_model
 from .matrix import PROMPTS
-from .options import common, parsed, publish, working_folder
+from .options import common_parser, parse_options, publish, working_folder
 from .table import machine
 
 TUNED, LORAS = 3, 4
@@ -31,30 +31,30 @@ def write_variants(folder: Path, model: Model, size: Size) -> dict[str, str | No
 
 def main(arguments: list[str]) -> None:
     """Measures, prints the table, and writes it if asked."""
-    parser = common("comparison", __doc__ or "")
+    parser = common_parser("comparison", __doc__ or "")
     parser.add_argument("--steps", type=int, default=35, help="of the sampler")
-    given = parsed(parser, arguments)
-    with working_folder(given) as folder:
-        model = write_model(folder, given.size)
+    args = parse_options(parser, arguments)
+    with working_folder(args) as folder:
+        model = write_model(folder, args.size)
         task = {
             "model": str(model.folder),
             "checkpoint": str(model.checkpoint),
-            "variants": write_variants(folder, model, given.size),
+            "variants": write_variants(folder, model, args.size),
             "prompts": PROMPTS,
             "negative": "blurry",
-            "device": given.device,
-            "size": given.resolution,
-            "steps": given.steps,
+            "device": args.device,
+            "size": args.resolution,
+            "steps": args.steps,
         }
         sides = {
             "Likeness": ("our_cells", task),
             "a pipeline": ("pipeline_cells", task),
         }
-        results = compare(sides, folder, given.device, given.rounds)
+        results = compare(sides, folder, args.device, args.rounds)
     about = (
-        f"{machine(given.device == 'cpu')}\n\n{given.size} model of random weights: the base, "
-        f"{TUNED} full fine-tunes and {LORAS} LoRAs x {len(PROMPTS)} prompts, {given.resolution} "
-        f"x {given.resolution} pixels, {given.steps} steps of Euler, guidance 7.5, {given.rounds} "
+        f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights: the base, "
+        f"{TUNED} full fine-tunes and {LORAS} LoRAs x {len(PROMPTS)} prompts, {args.resolution} "
+        f"x {args.resolution} pixels, {args.steps} steps of Euler, guidance 7.5, {args.rounds} "
         "rounds. Loading of the variants counts."
     )
-    publish(given, f"{about}\n\n{table(results)}")
+    publish(args, f"{about}\n\n{table(results)}")

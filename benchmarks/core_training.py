@@ -1,4 +1,4 @@
-"""Trains a LoRA with ComfyUI's TrainLoraNode, without a server; `child.py` runs this.
+"""Trains a LoRA with ComfyUI's TrainLoraNode, without a server; `worker.py` runs this.
 
 ``core_training.py TASK``: the task is JSON, as `peers.core_node` writes it. ComfyUI's Python runs
 this, which need not have our packages.

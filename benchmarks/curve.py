@@ -9,11 +9,11 @@ from pathlib import Path
 
 from likeness.comparison.charts import Series, loss_lines
 from likeness.comparison.html import Html, tag
-from likeness.trainers.files import write_whole
+from likeness.trainers.files import write_atomic
 
-from .measure import Command, Measured, measure
-from .options import PAGE, common, parsed, publish, room, working_folder
-from .peers import DIFFUSERS, diffusers_script
+from .baselines import DIFFUSERS, diffusers_script
+from .measure import Command, Measurement, measure
+from .options import PAGE, common_parser, parse_options, publish, temporary_folder, working_folder
 from .setting import PICTURES, Setting, our_command, recipe_of, setting_of
 from .table import machine, markdown, not_measured
 
@@ -29,17 +29,19 @@ line { stroke: #ddd } .series { fill: none; stroke-width: 1.8; stroke-linejoin: 
 Losses = Mapping[str, Sequence[Sequence[float]]]  # by side: for each seed one value a step
 
 
-def run(side: str, case: str, seed: int, rate: float, setting: Setting, folder: Path) -> Measured:
+def run(
+    side: str, case: str, seed: int, rate: float, setting: Setting, folder: Path
+) -> Measurement:
     """One training with a seed."""
     recipe = recipe_of(case, setting).changed(
         seed=seed, optimizer={"learning_rate": rate}, schedule={"steps": setting.steps}
     )
-    with room(folder) as place:
+    with temporary_folder(folder) as place:
         command: Command | None = our_command(recipe, setting, place)
         if side == SCRIPT:
             command = diffusers_script(recipe, setting, place)
         if command is None:
-            return Measured(error=f"{DIFFUSERS} is not set")
+            return Measurement(error=f"{DIFFUSERS} is not set")
         return measure(command, place, cpu=setting.device == "cpu")
 
 
@@ -86,39 +88,39 @@ def _mean_and_error(runs: Sequence[Sequence[float]]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Trains, prints the table, and writes the plot and the table if asked."""
-    parser = common("curve", __doc__ or "")
+    parser = common_parser("curve", __doc__ or "")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--case", choices=("lora", "dreambooth"), default="lora")
     parser.add_argument("--rate", type=float, default=1e-3, help="a small model learns at more")
     parser.set_defaults(size="tiny")
-    given = parsed(parser, arguments)
+    args = parse_options(parser, arguments)
     losses: dict[str, list[Sequence[float]]] = {}
-    with working_folder(given) as folder:
-        setting = setting_of(given, folder, "fp32" if given.device == "cpu" else "fp16")
-        for seed in range(given.seeds):
+    with working_folder(args) as folder:
+        setting = setting_of(args, folder, "fp32" if args.device == "cpu" else "fp16")
+        for seed in range(args.seeds):
             for side in (OURS, SCRIPT):
-                one = run(side, given.case, seed, given.rate, setting, folder)
+                one = run(side, args.case, seed, args.rate, setting, folder)
                 print(
                     f"{side}, seed {seed}: {one.error or f'{len(one.losses)} losses'}", flush=True
                 )
                 if one.error or not one.losses:
                     raise SystemExit(f"{side}: {not_measured([one])}")
                 losses.setdefault(side, []).append(one.losses)
-    if given.write:
-        write_whole(PLOT, plot(losses))
+    if args.write:
+        write_atomic(PLOT, plot(losses))
     head = ("by", "seeds", "loss, first quarter: mean ± standard error", "last quarter")
-    publish(given, f"{about(given, setting)}\n\n{markdown(head, rows(losses))}\n\n{_IMAGE}")
+    publish(args, f"{about(args, setting)}\n\n{markdown(head, rows(losses))}\n\n{_IMAGE}")
 
 
 _IMAGE = f"![Losses of both sides over the steps](images/{PLOT.name})"
 
 
-def about(given: argparse.Namespace, setting: Setting) -> str:
+def about(args: argparse.Namespace, setting: Setting) -> str:
     """What was trained, and on what."""
     return (
-        f"{machine(given.device == 'cpu')}\n\n{given.case}, {given.size} model of random weights, "
-        f"{given.resolution} x {given.resolution} pixels, {setting.precision}, "
-        f"{setting.optimizer}, rate {given.rate:g}, {PICTURES} photographs and as many class "
+        f"{machine(args.device == 'cpu')}\n\n{args.case}, {args.size} model of random weights, "
+        f"{args.resolution} x {args.resolution} pixels, {setting.precision}, "
+        f"{setting.optimizer}, rate {args.rate:g}, {PICTURES} photographs and as many class "
         "images. Each side draws its own noise and its own first LoRA."
     )

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from likeness.tools.comfyui import Server, copy_pack
 
-from .material import write_lora
+from .inputs import write_lora
 from .options import PAGE, ROOT, publish
 from .table import machine
 
@@ -47,19 +47,19 @@ def drawing(base: str, cell: dict[str, Any], steps: int) -> Prompt:
     size = {"width": cell["width"], "height": cell["height"], "batch_size": 1}
     noise = {"seed": cell["seed"], "steps": steps, "cfg": 7.5, "denoise": 1.0}
     ways = {"sampler_name": "euler", "scheduler": "simple", "latent_image": ["5", 0]}
-    given = {"model": [ADAPTER, 0], "positive": ["3", 0], "negative": ["4", 0]}
+    args = {"model": [ADAPTER, 0], "positive": ["3", 0], "negative": ["4", 0]}
     return {
         LOADER: node("CheckpointLoaderSimple", ckpt_name=base),
         ADAPTER: node("Likeness_LoadAdapter", **loaded, adapter=cell["adapter"], **strengths),
         "3": node("CLIPTextEncode", clip=[ADAPTER, 1], text=cell["prompt"]),
         "4": node("CLIPTextEncode", clip=[ADAPTER, 1], text=cell["negative"]),
         "5": node("EmptyLatentImage", **size),
-        SAMPLER: node("KSampler", **given, **noise, **ways),
+        SAMPLER: node("KSampler", **args, **noise, **ways),
         DECODER: node("VAEDecode", samples=[SAMPLER, 0], vae=[LOADER, 2]),
     }
 
 
-def alone(
+def single_picture_prompt(
     base: str, adapter: str, text: str, seed: int, size: tuple[int, int], steps: int
 ) -> Prompt:
     """One picture, saved by core."""
@@ -88,7 +88,7 @@ def matrix(base: str, adapters: list[str], seed: int, size: tuple[int, int], ste
 
 
 @dataclass
-class Watch:
+class ExecutionTimer:
     """When which of the user's nodes began, in seconds of the clock and of the server's CPU."""
 
     process: psutil.Process
@@ -145,7 +145,7 @@ def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
 
 
 @contextmanager
-def serving(home: Path, pack: Path = ROOT) -> Iterator[Any]:
+def running_server(home: Path, pack: Path = ROOT) -> Iterator[Any]:
     """A ComfyUI of our own."""
     server = Server(home, pack)
     try:
@@ -154,7 +154,7 @@ def serving(home: Path, pack: Path = ROOT) -> Iterator[Any]:
         server.stop()
 
 
-def queue(server: Any, prompt: Prompt, watch: Watch | None = None) -> None:
+def queue(server: Any, prompt: Prompt, watch: ExecutionTimer | None = None) -> None:
     """Runs a prompt to its end. Raises RuntimeError with the server's error."""
     outcome = server.run(prompt, watch)
     if outcome.status != "success":
@@ -164,26 +164,26 @@ def queue(server: Any, prompt: Prompt, watch: Watch | None = None) -> None:
 # Time.
 
 
-def measure_time(given: argparse.Namespace, folder: Path) -> str:
+def measure_time(args: argparse.Namespace, folder: Path) -> str:
     """The table of seconds per picture."""
     from likeness.demo import weights
     from likeness.demo.random_model import write_random_miniature
 
     pack = copy_pack(folder / "pack" / "ComfyUI-Likeness")
     write_random_miniature(pack / "demo" / "weights")
-    base, size = Path(weights.CHECKPOINT).name, (given.width, given.height)
-    with serving(folder / "home", pack) as server:
+    base, size = Path(weights.CHECKPOINT).name, (args.width, args.height)
+    with running_server(folder / "home", pack) as server:
         process = psutil.Process(server.process.pid)
-        queue(server, alone(base, NONE, "warm up", 0, (64, 64), 2))
-        ours, core = Watch(process), Watch(process)
-        for seed in range(1, given.rounds + 1):
+        queue(server, single_picture_prompt(base, NONE, "warm up", 0, (64, 64), 2))
+        ours, core = ExecutionTimer(process), ExecutionTimer(process)
+        for seed in range(1, args.rounds + 1):
             for text in PROMPTS:
-                queue(server, alone(base, NONE, text, seed, size, given.steps), core)
-            queue(server, matrix(base, ["base"], seed, size, given.steps), ours)
-    return time_table(core, ours, f"{size[0]} x {size[1]} pixels, {given.steps} steps")
+                queue(server, single_picture_prompt(base, NONE, text, seed, size, args.steps), core)
+            queue(server, matrix(base, ["base"], seed, size, args.steps), ours)
+    return time_table(core, ours, f"{size[0]} x {size[1]} pixels, {args.steps} steps")
 
 
-def time_table(core: Watch, ours: Watch, about: str) -> str:
+def time_table(core: ExecutionTimer, ours: ExecutionTimer, about: str) -> str:
     """Medians, and what a cell takes beyond core's KSampler."""
     sampling = core.spans(SAMPLER, DECODER)
     rows = {
@@ -207,14 +207,16 @@ def time_table(core: Watch, ours: Watch, about: str) -> str:
 # Memory.
 
 
-def measure_memory(given: argparse.Namespace, folder: Path) -> str:
+def measure_memory(args: argparse.Namespace, folder: Path) -> str:
     """The table of peaks; the server is started anew for each."""
     home = folder / "home"
     adapters = write_models(home / "models")
-    size, base = (given.width, given.height), "base.safetensors"
+    size, base = (args.width, args.height), "base.safetensors"
     cases = {
-        "core's nodes, the base": alone(base, NONE, PROMPTS[0], 1, size, 1),
-        "core's nodes, one fine-tune": alone(base, adapters[0], PROMPTS[0], 1, size, 1),
+        "core's nodes, the base": single_picture_prompt(base, NONE, PROMPTS[0], 1, size, 1),
+        "core's nodes, one fine-tune": single_picture_prompt(
+            base, adapters[0], PROMPTS[0], 1, size, 1
+        ),
         f"a Matrix of {1 + len(adapters)} x {len(PROMPTS)}": matrix(
             base, ["base", *adapters], 1, size, 1
         ),
@@ -222,7 +224,7 @@ def measure_memory(given: argparse.Namespace, folder: Path) -> str:
     lines = ["| | peak of the server's resident memory, GB | without pages of files, GB |"]
     lines.append("|---|---|---|")
     for name, prompt in cases.items():
-        with serving(home) as server:
+        with running_server(home) as server:
             with peak_memory(psutil.Process(server.process.pid)) as peak:
                 queue(server, prompt)
             lines.append(f"| {name} | {peak[0] / 1e9:.2f} | {peak[1] / 1e9:.2f} |")
@@ -256,11 +258,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=35, help="of the sampler, for time")
     parser.add_argument("--rounds", type=int, default=2, help="of each side in turn, for time")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
-    given = parser.parse_args(arguments)
-    given.section = f"matrix {given.what}"
-    timed = given.what == "time"
-    given.width = given.width or (384 if timed else 64)
-    given.height = given.height or (512 if timed else 64)
+    args = parser.parse_args(arguments)
+    args.section = f"matrix {args.what}"
+    timed = args.what == "time"
+    args.width = args.width or (384 if timed else 64)
+    args.height = args.height or (512 if timed else 64)
     with tempfile.TemporaryDirectory() as folder:
         measure = measure_time if timed else measure_memory
-        publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")
+        publish(args, f"{machine(cpu=True)}\n\n{measure(args, Path(folder))}")

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from likeness.trainers.job import waiting_briefly
+from likeness.trainers.job import with_passive_openmp
 
-CHILD = Path(__file__).with_name("child.py")
+WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.2
 WARM_UP = 2  # intervals between steps that are not counted
 
 
 @dataclass(frozen=True)
 class Command:
-    """What `child.py` is given, and the Python that runs it."""
+    """What `worker.py` is given, and the Python that runs it."""
 
     arguments: Sequence[str]
     python: str = sys.executable
@@ -31,7 +31,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Peak:
+class PeakMemory:
     """The peak of a process and its children, in bytes.
 
     `anonymous` leaves out pages of mapped files, which a system can let go of at any time.
@@ -40,15 +40,15 @@ class Peak:
     resident: int = 0
     anonymous: int = 0
 
-    def over(self, other: Peak) -> Peak:
+    def maximum(self, other: PeakMemory) -> PeakMemory:
         """The larger of both."""
-        return Peak(
+        return PeakMemory(
             max(self.resident, other.resident), max(self.anonymous, other.anonymous)
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One run of one side.
 
     `moments` are the ends of its optimizer steps (or of what it draws) in seconds from the start
@@ -58,7 +58,7 @@ class Measured:
     moments: Sequence[float] = ()
     cpu_moments: Sequence[float] = ()
     total: float = 0.0
-    peak: Peak = Peak()
+    peak: PeakMemory = PeakMemory()
     gpu_memory: int = 0
     pictures: int = 0  # through the VAE's encoder
     prompts: int = 0  # through the text encoder
@@ -95,11 +95,11 @@ class Measured:
         return self.gpu_memory or self.peak.resident
 
 
-def measure(command: Command, folder: Path, *, cpu: bool) -> Measured:
-    """Runs `child.py` in `folder`, offline; an error in it is part of the result."""
+def measure(command: Command, folder: Path, *, cpu: bool) -> Measurement:
+    """Runs `worker.py` in `folder`, offline; an error in it is part of the result."""
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
     if command.ours:
-        environment = waiting_briefly(environment)  # as `job` starts runs
+        environment = with_passive_openmp(environment)  # as `job` starts runs
     if cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     report = folder / "report.json"
@@ -107,50 +107,50 @@ def measure(command: Command, folder: Path, *, cpu: bool) -> Measured:
     with open(folder / "log.txt", "wb") as log:
         started = time.time()
         process = subprocess.Popen(
-            [command.python, str(CHILD), str(report), *command.arguments],
+            [command.python, str(WORKER), str(report), *command.arguments],
             cwd=folder,
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            peak = watch(process)
+            peak = monitor_memory(process)
         finally:
             process.kill()
     said: dict[str, Any] = {"error": f"ended with code {process.returncode}"}
     if report.is_file():
         said = json.loads(report.read_text(encoding="utf-8"))
-    return measured(said, started, time.time(), peak, process.returncode)
+    return parse_report(said, started, time.time(), peak, process.returncode)
 
 
-def measured(
-    said: dict[str, Any], started: float, ended: float, peak: Peak, code: int | None
-) -> Measured:
+def parse_report(
+    said: dict[str, Any], started: float, ended: float, peak: PeakMemory, code: int | None
+) -> Measurement:
     """What a child said, with times from its start; its error counts if it ended with one."""
     said["moments"] = [moment - started for moment in said.get("moments", [])]
     said["error"] = said.get("error", "") if code else ""
-    return Measured(**said, total=ended - started, peak=peak)
+    return Measurement(**said, total=ended - started, peak=peak)
 
 
 def _between(moments: Sequence[float]) -> tuple[float, ...]:
     return tuple(after - before for before, after in pairwise(moments))[WARM_UP:]
 
 
-def watch(process: subprocess.Popen[bytes]) -> Peak:
+def monitor_memory(process: subprocess.Popen[bytes]) -> PeakMemory:
     """Waits for the process; the peak of its memory."""
-    peak = Peak()
+    peak = PeakMemory()
     while process.poll() is None:
-        peak = peak.over(_memory(process.pid))
+        peak = peak.maximum(_memory(process.pid))
         time.sleep(POLL_SECONDS)
     return peak
 
 
-def _memory(pid: int) -> Peak:
+def _memory(pid: int) -> PeakMemory:
     resident = anonymous = 0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
-        return Peak()
+        return PeakMemory()
     for process in family:
         try:
             now = process.memory_info()
@@ -158,4 +158,4 @@ def _memory(pid: int) -> Peak:
             continue
         resident += now.rss
         anonymous += now.rss - getattr(now, "shared", 0)
-    return Peak(resident, anonymous)
+    return PeakMemory(resident, anonymous)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from likeness.trainers.files import write_between_marks
+from likeness.trainers.files import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 
 
-def common(table: str, about: str) -> argparse.ArgumentParser:
+def common_parser(table: str, about: str) -> argparse.ArgumentParser:
     """A parser with the options of every table."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {table}", description=about)
     parser.add_argument("--size", choices=("tiny", "full"), default="full", help="of the model")
@@ -27,19 +27,19 @@ def common(table: str, about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+def parse_options(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     """The options, with the resolution and the optimizer of the device.
 
     Ends with a message where the table is to be written to a page that has no place for it: a
     benchmark takes too long to learn that afterwards.
     """
-    given = parser.parse_args(arguments)
-    given.resolution = given.resolution or (128 if given.device == "cpu" else 512)
-    given.optimizer = getattr(given, "optimizer", None) or default_optimizer(given.device)
-    given.section = f"{parser.prog.split()[-1]} {given.device}"
-    if given.write and f"<!-- {given.section}: begin -->" not in PAGE.read_text(encoding="utf-8"):
-        parser.error(f"{PAGE} has no section {given.section!r}")
-    return given
+    args = parser.parse_args(arguments)
+    args.resolution = args.resolution or (128 if args.device == "cpu" else 512)
+    args.optimizer = getattr(args, "optimizer", None) or default_optimizer(args.device)
+    args.section = f"{parser.prog.split()[-1]} {args.device}"
+    if args.write and f"<!-- {args.section}: begin -->" not in PAGE.read_text(encoding="utf-8"):
+        parser.error(f"{PAGE} has no section {args.section!r}")
+    return args
 
 
 def default_optimizer(device: str) -> str:
@@ -49,24 +49,24 @@ def default_optimizer(device: str) -> str:
 
 
 @contextmanager
-def working_folder(given: argparse.Namespace) -> Iterator[Path]:
+def working_folder(args: argparse.Namespace) -> Iterator[Path]:
     """The folder of `--folder`, or one that is removed at the end."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.folder or Path(temporary)).resolve()
+        folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
 
 
 @contextmanager
-def room(folder: Path) -> Iterator[Path]:
+def temporary_folder(folder: Path) -> Iterator[Path]:
     """A folder for one run, removed after it."""
     with tempfile.TemporaryDirectory(dir=folder) as path:
         yield Path(path)
 
 
-def publish(given: argparse.Namespace, text: str) -> None:
+def publish(args: argparse.Namespace, text: str) -> None:
     """Prints a table, and writes it into the page if asked."""
     print(f"\n{text}")
-    if given.write:
-        write_between_marks(PAGE, given.section, text)
+    if args.write:
+        replace_between_markers(PAGE, args.section, text)
         print(f"\nWritten to {PAGE}.")

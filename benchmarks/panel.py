@@ -23,16 +23,16 @@ from zlib import crc32
 
 import psutil
 from likeness.tools.editor import Editor
-from likeness.tools.reduced import without
+from likeness.tools.reduced_workflow import without
 from likeness.trainers.events import EventReader
 from likeness.trainers.job import log_tail
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 
-from .browsing import INSET, tab, version
-from .material import write_pictures
-from .matrix import Prompt, serving
+from .browser import INSET, open_tab, version
+from .inputs import write_pictures
+from .matrix import Prompt, running_server
 from .options import PAGE, ROOT, publish
-from .table import machine, markdown, spread
+from .table import format_quartiles, machine, markdown
 
 TRAIN, SUBJECT = "Likeness_TrainLoRA", "Likeness_Subject"
 BASE = "tiny.safetensors"
@@ -105,7 +105,7 @@ class Training:
 # Watching.
 
 
-def watch(server: Any, name: str, noted: Training, ended: threading.Event) -> None:
+def record_cpu(server: Any, name: str, recording: Training, ended: threading.Event) -> None:
     """Follows a training's events, and reads the CPU's time every BLOCK steps."""
     runs = server.home / "output" / "likeness" / "runs"
     folder = None
@@ -116,15 +116,17 @@ def watch(server: Any, name: str, noted: Training, ended: threading.Event) -> No
     reader, due, processes = EventReader(RunFolder(folder).events), WARM_UP, None
     while not ended.wait(POLL_SECONDS):
         steps = [event.data for event in reader.new_events() if event.kind == "step"]
-        noted.seconds += [step["seconds"] for step in steps]
+        recording.seconds += [step["seconds"] for step in steps]
         if not steps or not due <= steps[-1]["step"] < steps[-1]["total"]:
             continue
-        processes = processes or family(server)
-        noted.readings.append(Reading(time.time(), steps[-1]["step"], *map(used, processes)))
+        processes = processes or process_groups(server)
+        recording.readings.append(
+            Reading(time.time(), steps[-1]["step"], *map(cpu_seconds, processes))
+        )
         due = steps[-1]["step"] + BLOCK
 
 
-def family(server: Any) -> tuple[list[psutil.Process], ...]:
+def process_groups(server: Any) -> tuple[list[psutil.Process], ...]:
     """The processes of the training, of ComfyUI and of Chromium."""
     comfyui = psutil.Process(server.process.pid)
     training = comfyui.children(recursive=True)
@@ -145,7 +147,7 @@ def is_chromium(words: Sequence[str]) -> bool:
     return any(word.startswith(("--type=", "--remote-debugging")) for word in words)
 
 
-def used(processes: Sequence[psutil.Process]) -> float:
+def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     """Seconds of CPU time so far, of those that still work."""
     total = 0.0
     for process in processes:
@@ -158,10 +160,10 @@ def used(processes: Sequence[psutil.Process]) -> float:
 
 
 @contextmanager
-def watching(server: Any, name: str, noted: Training) -> Iterator[None]:
+def watching(server: Any, name: str, recording: Training) -> Iterator[None]:
     """Notes what a training does, from another thread."""
     ended = threading.Event()
-    thread = threading.Thread(target=watch, args=(server, name, noted, ended), daemon=True)
+    thread = threading.Thread(target=record_cpu, args=(server, name, recording, ended), daemon=True)
     thread.start()
     try:
         yield
@@ -173,51 +175,51 @@ def watching(server: Any, name: str, noted: Training) -> Iterator[None]:
 # The trainings.
 
 
-def widgets(given: argparse.Namespace, name: str, previews: bool) -> Widgets:
+def widgets(args: argparse.Namespace, name: str, previews: bool) -> Widgets:
     """What is set on the bundled workflow's nodes."""
-    training = {"base_model": BASE, "name": name, "steps": given.steps, "optimizer": "adamw"}
+    training = {"base_model": BASE, "name": name, "steps": args.steps, "optimizer": "adamw"}
     training |= {"attempt": crc32(name.encode()) % 1_000_000}  # each is trained
-    training |= {"precision": "fp32", "preview_every": given.preview_every if previews else 0}
-    return {SUBJECT: {"folder": "person", "resolution": given.resolution}, TRAIN: training}
+    training |= {"precision": "fp32", "preview_every": args.preview_every if previews else 0}
+    return {SUBJECT: {"folder": "person", "resolution": args.resolution}, TRAIN: training}
 
 
 @contextmanager
-def editing(server: Any, values: Widgets, noted: Training) -> Iterator[Editor]:
+def open_editor(server: Any, values: Widgets, recording: Training) -> Iterator[Editor]:
     """The editor with the train node in view, its panel or none, and what comes to it noted."""
     graph = json.loads((ROOT / "workflows" / "train_lora.json").read_text(encoding="utf-8"))
     others = {node["id"] for node in graph["nodes"] if node["type"] not in values}
-    with tab(server.address) as editor:
-        if noted.browser == EDITOR:
+    with open_tab(server.address) as editor:
+        if recording.browser == EDITOR:
             editor.page.route(SCRIPT, lambda route: route.abort())
-        editor.page.on("websocket", lambda one: one.on("framereceived", noted.heard))
-        editor.page.on("response", noted.answered)
+        editor.page.on("websocket", lambda one: one.on("framereceived", recording.heard))
+        editor.page.on("response", recording.answered)
         editor.open()
         editor.load(without(graph, others))
         for kind, named in values.items():
             editor.set_widgets(kind, **named)
-        editor.look_at(editor.box(editor.number_of(TRAIN)), INSET, 1)
+        editor.zoom_to(editor.box(editor.find_node_id(TRAIN)), INSET, 1)
         yield editor
 
 
-def train(server: Any, prompt: Prompt, given: argparse.Namespace, noted: Training) -> Training:
+def train(server: Any, prompt: Prompt, args: argparse.Namespace, recording: Training) -> Training:
     """One training to its end. Raises RuntimeError where it failed, or a panel was there or not."""
     name = f"benchmark-{time.time_ns()}"
-    values, in_view = widgets(given, name, noted.previews), 0
-    if noted.browser != NONE:
-        with editing(server, values, noted) as editor, watching(server, name, noted):
+    values, in_view = widgets(args, name, recording.previews), 0
+    if recording.browser != NONE:
+        with open_editor(server, values, recording) as editor, watching(server, name, recording):
             editor.queue()
             wait_for(server, lambda seconds: editor.page.wait_for_timeout(1000 * seconds))
             in_view = editor.page.locator(".lk-training:visible").count()
     else:
-        with watching(server, name, noted):
+        with watching(server, name, recording):
             status, answer = server.post("/prompt", {"prompt": changed(prompt, values)})
             if status != 200:
                 raise RuntimeError(json.dumps(answer))
             wait_for(server, time.sleep)
     check(server, name)
-    if in_view != (noted.browser == PANEL):
-        raise RuntimeError(f"{in_view} panels were in view with {noted.browser}")
-    return noted
+    if in_view != (recording.browser == PANEL):
+        raise RuntimeError(f"{in_view} panels were in view with {recording.browser}")
+    return recording
 
 
 def changed(prompt: Prompt, values: Widgets) -> Prompt:
@@ -245,27 +247,27 @@ def check(server: Any, name: str) -> None:
         raise RuntimeError(server.log()[-3000:] if run is None else log_tail(run.log))
 
 
-def measure(given: argparse.Namespace, folder: Path) -> str:
+def measure(args: argparse.Namespace, folder: Path) -> str:
     """Both tables, with a line about what was trained."""
     from likeness.demo.random_model import write_random_model
 
     home = folder / "home"
     (home / "models" / "checkpoints").mkdir(parents=True)
     write_random_model(home / "models" / "checkpoints" / BASE)
-    write_pictures(home / "input" / "person", PICTURES, given.resolution, 0)
+    write_pictures(home / "input" / "person", PICTURES, args.resolution, 0)
     trainings = []
-    with serving(home) as server:
-        with editing(server, widgets(given, "first", False), Training(False, PANEL)) as editor:
+    with running_server(home) as server:
+        with open_editor(server, widgets(args, "first", False), Training(False, PANEL)) as editor:
             prompt, chromium = editor.page.evaluate(PROMPT), version(editor.page)
-        short = argparse.Namespace(**{**vars(given), "steps": 2})  # pictures are encoded once
+        short = argparse.Namespace(**{**vars(args), "steps": 2})  # pictures are encoded once
         train(server, prompt, short, Training(False, NONE))
-        for previews in [False] * given.rounds + [True]:
+        for previews in [False] * args.rounds + [True]:
             for browser in (NONE, EDITOR, PANEL):
                 print(f"previews: {previews}, browser: {browser}", flush=True)
-                trainings.append(train(server, prompt, given, Training(previews, browser)))
-    about = f"tiny model of random weights, {given.resolution} x {given.resolution} pixels, fp32, "
-    about += f"{given.steps} steps in each of {given.rounds} rounds, and in one more with previews "
-    about += f"every {given.preview_every} steps; {chromium}."
+                trainings.append(train(server, prompt, args, Training(previews, browser)))
+    about = f"tiny model of random weights, {args.resolution} x {args.resolution} pixels, fp32, "
+    about += f"{args.steps} steps in each of {args.rounds} rounds, and in one more with previews "
+    about += f"every {args.preview_every} steps; {chromium}."
     return f"{about}\n\n{costs(trainings)}\n\n{traffic(trainings)}"
 
 
@@ -280,9 +282,11 @@ def costs(trainings: Sequence[Training]) -> str:
     for kind in dict.fromkeys((one.previews, one.browser) for one in trainings):
         same = [one for one in trainings if (one.previews, one.browser) == kind]
         steps = [seconds for one in same for seconds in one.seconds[WARM_UP:]]
-        parts = [spread(cpu_steps(same, part)) for part in ("training", "comfyui", "chromium")]
+        parts = [
+            format_quartiles(cpu_steps(same, part)) for part in ("training", "comfyui", "chromium")
+        ]
         words = ("on" if kind[0] else "off", kind[1])
-        rows.append([*words, str(len(same)), spread(steps), *parts])
+        rows.append([*words, str(len(same)), format_quartiles(steps), *parts])
     return markdown(head, rows)
 
 
@@ -334,7 +338,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--preview-every", type=int, default=200, help="as the workflows have it")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
-    given = parser.parse_args(arguments)
-    given.section = "panel"
+    args = parser.parse_args(arguments)
+    args.section = "panel"
     with tempfile.TemporaryDirectory() as folder:
-        publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")
+        publish(args, f"{machine(cpu=True)}\n\n{measure(args, Path(folder))}")

@@ -9,39 +9,39 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .measure import Measured, measure
-from .options import common, parsed, publish, room, working_folder
+from .measure import Measurement, measure
+from .options import common_parser, parse_options, publish, temporary_folder, working_folder
 from .setting import Setting, our_command, recipe_of, setting_of
 from .table import (
+    format_quartiles,
+    format_ratio,
     gigabytes,
     intervals,
     machine,
     markdown,
     median_step,
     not_measured,
-    ratio,
-    spread,
 )
 
 Changes = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Way:
+class RunVariant:
     """How a run differs from the case's own: fields of the recipe, a patch, an empty cache."""
 
     changes: Changes = field(default_factory=dict)
     patch: str = ""  # of `patches.py`
-    cold: bool = False
+    cold_cache: bool = False
 
 
 @dataclass(frozen=True)
-class Part:
+class Ablation:
     """One optimisation: a case of `setting.CASES` with it and without it."""
 
     case: str
-    without: Way
-    with_it: Way = Way()
+    disabled: RunVariant
+    enabled: RunVariant = RunVariant()
     device: str = ""  # where it is used; "" everywhere
 
 
@@ -52,56 +52,67 @@ def compute(**fields: Any) -> Changes:
 
 _ADAMW = {"optimizer": {"name": "adamw"}}
 _ADAMW8BIT = {"optimizer": {"name": "adamw8bit"}}
-PARTS = {
-    "latents encoded once": Part("lora", Way(patch="latents_anew")),
-    "latents kept for later runs": Part("lora", Way(cold=True)),
-    "prompts encoded once, text encoder frozen": Part(
-        "lora-frozen-text", Way(patch="prompts_anew")
+ABLATIONS = {
+    "latents encoded once": Ablation("lora", RunVariant(patch="no_latent_cache")),
+    "latents kept for later runs": Ablation("lora", RunVariant(cold_cache=True)),
+    "prompts encoded once, text encoder frozen": Ablation(
+        "lora-frozen-text", RunVariant(patch="no_prompt_reuse")
     ),
-    "prompts kept for later runs, text encoder frozen": Part(
-        "lora-frozen-text", Way(patch="embeddings_anew")
+    "prompts kept for later runs, text encoder frozen": Ablation(
+        "lora-frozen-text", RunVariant(patch="no_embedding_cache")
     ),
-    "photograph and class image in one batch": Part("lora", Way(patch="one_kind_a_batch")),
-    "fused AdamW": Part("lora", Way(_ADAMW, "plain_adamw"), Way(_ADAMW)),
-    "8-bit Adam": Part("dreambooth", Way(_ADAMW), Way(_ADAMW8BIT)),
-    "bf16": Part("lora", Way(compute(precision="fp32")), Way(compute(precision="bf16"))),
-    "gradient checkpointing": Part(
-        "dreambooth", Way(compute(memory="full")), Way(compute(memory="checkpointing"))
+    "photograph and class image in one batch": Ablation(
+        "lora", RunVariant(patch="split_prior_batch")
     ),
-    "updates in the backward pass": Part(
+    "fused AdamW": Ablation("lora", RunVariant(_ADAMW, "unfused_adamw"), RunVariant(_ADAMW)),
+    "8-bit Adam": Ablation("dreambooth", RunVariant(_ADAMW), RunVariant(_ADAMW8BIT)),
+    "bf16": Ablation(
+        "lora", RunVariant(compute(precision="fp32")), RunVariant(compute(precision="bf16"))
+    ),
+    "gradient checkpointing": Ablation(
         "dreambooth",
-        Way(compute(memory="checkpointing", precision="bf16")),
-        Way(compute(memory="in_backward", precision="bf16")),
+        RunVariant(compute(memory="full")),
+        RunVariant(compute(memory="checkpointing")),
     ),
-    "small convolutions as matrix products": Part(
-        "lora", Way(patch="plain_convolutions"), device="cpu"
+    "updates in the backward pass": Ablation(
+        "dreambooth",
+        RunVariant(compute(memory="checkpointing", precision="bf16")),
+        RunVariant(compute(memory="in_backward", precision="bf16")),
     ),
-    "those products of few pixels by the weights as they lie": Part(
-        "lora", Way(patch="weights_turned_round"), device="cpu"
+    "small convolutions as matrix products": Ablation(
+        "lora", RunVariant(patch="plain_convolutions"), device="cpu"
     ),
-    "a LoRA's update in one thread": Part(
+    "those products of few pixels by the weights as they lie": Ablation(
+        "lora", RunVariant(patch="transposed_weights"), device="cpu"
+    ),
+    "a LoRA's update in one thread": Ablation(
         "lora",
-        Way(compute(precision="bf16"), "all_threads_update"),
-        Way(compute(precision="bf16")),
+        RunVariant(compute(precision="bf16"), "multithreaded_update"),
+        RunVariant(compute(precision="bf16")),
         device="cpu",
     ),
-    "attention in fp32, in a bf16 run": Part(
+    "attention in fp32, in a bf16 run": Ablation(
         "lora",
-        Way(compute(precision="bf16"), "attention_as_it_comes"),
-        Way(compute(precision="bf16")),
+        RunVariant(compute(precision="bf16"), "attention_in_run_dtype"),
+        RunVariant(compute(precision="bf16")),
         device="cpu",
     ),
-    "8-bit Adam that does not wait for the GPU after each weight": Part(
-        "lora", Way(_ADAMW8BIT, "waits_after_each_weight"), Way(_ADAMW8BIT), device="cuda"
+    "8-bit Adam that does not wait for the GPU after each weight": Ablation(
+        "lora",
+        RunVariant(_ADAMW8BIT, "sync_after_each_weight"),
+        RunVariant(_ADAMW8BIT),
+        device="cuda",
     ),
-    "CUDA graphs": Part("lora", Way(compute(graphs=False)), device="cuda"),
-    "xformers' attention": Part("lora", Way(), Way(compute(attention="xformers")), device="cuda"),
-    "torch.compile (off by default)": Part(
-        "lora", Way(), Way(compute(compile=True)), device="cuda"
+    "CUDA graphs": Ablation("lora", RunVariant(compute(graphs=False)), device="cuda"),
+    "xformers' attention": Ablation(
+        "lora", RunVariant(), RunVariant(compute(attention="xformers")), device="cuda"
     ),
-    "channels-last (not used)": Part("lora", Way(), Way(patch="channels_last")),
-    "weights mapped, not read": Part("lora", Way(patch="weights_read_whole")),
-    "the base's digest kept": Part("lora", Way(patch="digests_anew")),
+    "torch.compile (off by default)": Ablation(
+        "lora", RunVariant(), RunVariant(compute(compile=True)), device="cuda"
+    ),
+    "channels-last (not used)": Ablation("lora", RunVariant(), RunVariant(patch="channels_last")),
+    "weights mapped, not read": Ablation("lora", RunVariant(patch="no_mmap")),
+    "the base's digest kept": Ablation("lora", RunVariant(patch="no_digest_cache")),
 }
 _HEAD = (
     *("optimisation", "in", "step with it, s", "without, s", "step gains"),
@@ -109,78 +120,78 @@ _HEAD = (
 )
 
 
-def run(part: Part, way: Way, setting: Setting, folder: Path) -> Measured:
+def run(ablation: Ablation, way: RunVariant, setting: Setting, folder: Path) -> Measurement:
     """One run of a part, from the single checkpoint, which is read as our users' are."""
-    recipe = recipe_of(part.case, setting).changed(compute={"memory": "full"})
+    recipe = recipe_of(ablation.case, setting).changed(compute={"memory": "full"})
     recipe = recipe.changed(**way.changes)
     options = ["--patch", way.patch] if way.patch else []
-    with room(folder) as place:
-        cache = place / "cache" if way.cold else folder / "cache"
+    with temporary_folder(folder) as place:
+        cache = place / "cache" if way.cold_cache else folder / "cache"
         base = setting.model.checkpoint
         command = our_command(recipe, setting, place, *options, base=base, cache=cache)
         return measure(command, place, cpu=setting.device == "cpu")
 
 
-def fill_cache(given: argparse.Namespace, folder: Path) -> None:
+def fill_cache(args: argparse.Namespace, folder: Path) -> None:
     """The digest and the latents that all runs but the cold ones find."""
-    setting = replace(setting_of(given, folder, "fp32"), steps=1)
-    run(Part("lora", Way()), Way(), setting, folder)
+    setting = replace(setting_of(args, folder, "fp32"), steps=1)
+    run(Ablation("lora", RunVariant()), RunVariant(), setting, folder)
 
 
 def compare(
-    part: Part, setting: Setting, folder: Path, rounds: int
-) -> tuple[list[Measured], list[Measured]]:
+    ablation: Ablation, setting: Setting, folder: Path, rounds: int
+) -> tuple[list[Measurement], list[Measurement]]:
     """Rounds with it and without, every other one the other way round: a machine's speed drifts."""
-    with_it: list[Measured] = []
-    without: list[Measured] = []
+    enabled: list[Measurement] = []
+    disabled: list[Measurement] = []
     for number in range(rounds):
-        both = [(with_it, part.with_it), (without, part.without)]
+        both = [(enabled, ablation.enabled), (disabled, ablation.disabled)]
         for runs, way in both if number % 2 == 0 else reversed(both):
-            runs.append(run(part, way, setting, folder))
-    return with_it, without
+            runs.append(run(ablation, way, setting, folder))
+    return enabled, disabled
 
 
 def row(
-    name: str, part: Part, with_it: Sequence[Measured], without: Sequence[Measured]
+    name: str, ablation: Ablation, enabled: Sequence[Measurement], disabled: Sequence[Measurement]
 ) -> list[str]:
     """A line of the table."""
-    whole = [[one for one in rounds if not one.error] for rounds in (with_it, without)]
-    for rounds, ended in zip((with_it, without), whole, strict=True):
+    whole = [[one for one in rounds if not one.error] for rounds in (enabled, disabled)]
+    for rounds, ended in zip((enabled, disabled), whole, strict=True):
         if len(intervals(ended)) < 2:
-            return [name, part.case, not_measured(rounds)]
-    sides = with_it, without = whole
+            return [name, ablation.case, not_measured(rounds)]
+    sides = enabled, disabled = whole
     firsts = [f"{statistics.median(one.first for one in rounds):.1f}" for rounds in sides]
     memory = [gigabytes(max(one.memory for one in rounds)) for rounds in sides]
-    steps = [spread(intervals(rounds)) for rounds in sides]
-    gain = ratio(median_step(without), median_step(with_it))
-    return [name, part.case, *steps, gain, *firsts, *memory]
+    steps = [format_quartiles(intervals(rounds)) for rounds in sides]
+    gain = format_ratio(median_step(disabled), median_step(enabled))
+    return [name, ablation.case, *steps, gain, *firsts, *memory]
 
 
 def main(arguments: list[str]) -> None:
     """Measures, prints the table, and writes it if asked."""
-    parser = common("parts", __doc__ or "")
+    parser = common_parser("parts", __doc__ or "")
     parser.add_argument("--steps", type=int, default=8, help="steps counted in each round")
-    parser.add_argument("--only", choices=PARTS, action="append", metavar="OPTIMISATION")
-    given = parsed(parser, arguments)
+    parser.add_argument("--only", choices=ABLATIONS, action="append", metavar="OPTIMISATION")
+    args = parse_options(parser, arguments)
     rows = []
-    with working_folder(given) as folder:
-        fill_cache(given, folder)
-        for name in given.only or PARTS:
-            part = PARTS[name]
-            if part.device not in ("", given.device):
+    with working_folder(args) as folder:
+        fill_cache(args, folder)
+        for name in args.only or ABLATIONS:
+            ablation = ABLATIONS[name]
+            if ablation.device not in ("", args.device):
                 continue
-            precision = "fp32" if given.device == "cpu" else "fp16"
-            setting = setting_of(given, folder, precision, part.case)
-            rows.append(row(name, part, *compare(part, setting, folder, given.rounds)))
+            precision = "fp32" if args.device == "cpu" else "fp16"
+            setting = setting_of(args, folder, precision, ablation.case)
+            rows.append(row(name, ablation, *compare(ablation, setting, folder, args.rounds)))
             print(" | ".join(rows[-1]), flush=True)
-    publish(given, f"{about(given)}\n\n{markdown(_HEAD, rows)}")
+    publish(args, f"{about(args)}\n\n{markdown(_HEAD, rows)}")
 
 
-def about(given: argparse.Namespace) -> str:
+def about(args: argparse.Namespace) -> str:
     """What was measured, and on what."""
-    precision = "fp32" if given.device == "cpu" else "fp16"
+    precision = "fp32" if args.device == "cpu" else "fp16"
     return (
-        f"{machine(given.device == 'cpu')}\n\n{given.size} model of random weights, "
-        f"{given.resolution} x {given.resolution} pixels, {precision} where the line says nothing "
-        f"else; {given.steps} steps in each of {given.rounds} rounds after a warm-up."
+        f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, "
+        f"{args.resolution} x {args.resolution} pixels, {precision} where the line says nothing "
+        f"else; {args.steps} steps in each of {args.rounds} rounds after a warm-up."
     )

@@ -1,4 +1,4 @@
-"""Takes one optimisation out of our trainer, in the process that calls it; `child.py` does.
+"""Takes one optimisation out of our trainer, in the process that calls it; `worker.py` does.
 
 The trainer has no switches for what is never better off, so its functions are replaced here.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 
-def latents_anew() -> None:
+def no_latent_cache() -> None:
     """Pictures go through the VAE whenever a step sees them."""
-    from likeness.trainers import latents, material
+    from likeness.trainers import dataset, latents
 
     @dataclass(frozen=True)
     class Picture:
@@ -29,34 +29,34 @@ def latents_anew() -> None:
     def encode_images(vae: Any, items: Any, *, device: Any, **_: Any) -> list[Picture]:
         return [Picture(vae, item, device) for item in items]
 
-    material.encode_images = encode_images
+    dataset.encode_images = encode_images
 
 
-def prompts_anew() -> None:
+def no_prompt_reuse() -> None:
     """Prompts go through a frozen text encoder in every step."""
     from likeness.trainers import loop
-    from likeness.trainers.step import Prompts
+    from likeness.trainers.step import PromptEncoder
 
-    Prompts.freeze = lambda self: None
-    loop.put_away_text_encoder = lambda recipe, base: None
+    PromptEncoder.freeze = lambda self: None
+    loop.offload_text_encoder = lambda recipe, base: None
 
 
-def embeddings_anew() -> None:
+def no_embedding_cache() -> None:
     """Each run encodes the prompts of its frozen text encoder."""
     from likeness.trainers import loop
 
-    loop.kept_embeddings = lambda run, text_encoder, ids: None
+    loop.open_embedding_cache = lambda run, text_encoder, ids: None
 
 
-def one_kind_a_batch() -> None:
+def split_prior_batch() -> None:
     """A photograph and its class image go through the UNet one after the other."""
     from likeness.trainers import loop
 
     together = loop.step_samples
 
-    def apart(*given: Any, **named: Any) -> list[Any]:
+    def apart(*args: Any, **kwargs: Any) -> list[Any]:
         parts = []
-        for batch in together(*given, **named):
+        for batch in together(*args, **kwargs):
             for prior in (False, True):
                 parts.append([sample for sample in batch if sample.prior is prior])
         return [part for part in parts if part]
@@ -64,15 +64,15 @@ def one_kind_a_batch() -> None:
     loop.step_samples = apart
 
 
-def waits_after_each_weight() -> None:
+def sync_after_each_weight() -> None:
     """8-bit Adam waits for the GPU as bitsandbytes has it."""
     from bitsandbytes.optim import optimizer
     from likeness.trainers import loop
 
     build, wait = loop.build_optimizer, optimizer.sync_gpu
 
-    def built(*given: Any) -> Any:
-        made = build(*given)
+    def built(*args: Any) -> Any:
+        made = build(*args)
         optimizer.sync_gpu = wait
         return made
 
@@ -83,38 +83,38 @@ def plain_convolutions() -> None:
     """Small convolutions on a CPU are PyTorch's own."""
     from likeness.trainers import cpu
 
-    cpu.use_matrix_products = lambda model: None
+    cpu.use_im2col_convs = lambda model: None
 
 
-def weights_turned_round() -> None:
+def transposed_weights() -> None:
     """Products of few pixels multiply by turned weights in the backward pass."""
     from likeness.trainers import cpu
 
     cpu.FEW_PIXELS = 0
 
 
-def all_threads_update() -> None:
+def multithreaded_update() -> None:
     """All threads take part in the update of a LoRA's small tensors."""
     from likeness.trainers import loop
 
-    loop.threads_for = lambda parameters: nullcontext()
+    loop.limited_threads = lambda parameters: nullcontext()
 
 
-def attention_as_it_comes() -> None:
+def attention_in_run_dtype() -> None:
     """Attention on a CPU computes in the precision of the run."""
     from likeness.trainers import step
 
     step.attention_in_fp32 = nullcontext
 
 
-def plain_adamw() -> None:
+def unfused_adamw() -> None:
     """AdamW by many small operations."""
     from likeness.trainers import loop
 
     fused = loop.build_optimizer
 
-    def build(*given: Any) -> Any:
-        optimizer = fused(*given)
+    def build(*args: Any) -> Any:
+        optimizer = fused(*args)
         optimizer._step_supports_amp_scaling = False
         for group in optimizer.param_groups:
             group |= {"fused": False, "foreach": False}
@@ -138,7 +138,7 @@ def channels_last() -> None:
     loop.load = loaded
 
 
-def weights_read_whole() -> None:
+def no_mmap() -> None:
     """A checkpoint is read into memory before any of it is used."""
     from likeness.trainers import weights
     from safetensors.torch import load
@@ -146,28 +146,28 @@ def weights_read_whole() -> None:
     weights.load_file = lambda path: load(Path(path).read_bytes())
 
 
-def digests_anew() -> None:
+def no_digest_cache() -> None:
     """The base is read for its digest in every run."""
     from likeness.trainers import digests
 
-    digests._read_known = lambda cache: {}
+    digests._read_cache = lambda cache: {}
 
 
 PATCHES: dict[str, Callable[[], None]] = {
     patch.__name__: patch
     for patch in (
-        latents_anew,
-        prompts_anew,
-        embeddings_anew,
-        one_kind_a_batch,
-        waits_after_each_weight,
+        no_latent_cache,
+        no_prompt_reuse,
+        no_embedding_cache,
+        split_prior_batch,
+        sync_after_each_weight,
         plain_convolutions,
-        weights_turned_round,
-        all_threads_update,
-        attention_as_it_comes,
-        plain_adamw,
+        transposed_weights,
+        multithreaded_update,
+        attention_in_run_dtype,
+        unfused_adamw,
         channels_last,
-        weights_read_whole,
-        digests_anew,
+        no_mmap,
+        no_digest_cache,
     )
 }

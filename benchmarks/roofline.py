@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .measure import Measured, measure
-from .options import common, parsed, publish, room, working_folder
+from .measure import Measurement, measure
+from .options import common_parser, parse_options, publish, temporary_folder, working_folder
 from .setting import Setting, our_command, recipe_of, setting_of
 from .table import intervals, machine, markdown, median_step, not_measured
 
@@ -38,19 +38,19 @@ def product_rate(precision: str, device: str) -> float:
     return 2 * side**3 / statistics.median(seconds[2:])
 
 
-def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[Measured]:
+def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[Measurement]:
     """A run whose operations are counted, and one that is timed."""
     recipe = recipe_of(case, setting).changed(schedule={"batch": batch})
     counted = recipe.changed(schedule={"steps": 3}, compute={"graphs": False})
     runs = []
     for chosen, options in ((counted, ["--count-flops"]), (recipe, [])):
-        with room(folder) as place:
+        with temporary_folder(folder) as place:
             command = our_command(chosen, setting, place, *options, cache=folder / "cache")
             runs.append(measure(command, place, cpu=setting.device == "cpu"))
     return runs
 
 
-def row(name: str, batch: int, runs: list[Measured], product: float) -> list[str]:
+def row(name: str, batch: int, runs: list[Measurement], product: float) -> list[str]:
     """A line of the table; a step sees a class image with each photograph."""
     counted, timed = runs
     if counted.error or timed.error or not counted.flops or len(intervals([timed])) < 2:
@@ -70,39 +70,39 @@ def row(name: str, batch: int, runs: list[Measured], product: float) -> list[str
 
 def main(arguments: list[str]) -> None:
     """Measures, prints the table, and writes it if asked."""
-    parser = common("roofline", __doc__ or "")
+    parser = common_parser("roofline", __doc__ or "")
     parser.add_argument("--steps", type=int, default=8, help="steps counted")
     parser.add_argument("--only", choices=("lora", "dreambooth"), action="append")
     parser.add_argument("--batch", type=int, action="append", help="default: 1; on CUDA 1 and 4")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), action="append")
-    given = with_defaults(parsed(parser, arguments))
+    args = with_defaults(parse_options(parser, arguments))
     rows = []
-    with working_folder(given) as folder:
-        for precision in given.precision:
-            product = product_rate(precision, given.device)
-            for case in given.only or ("lora",):
-                setting = setting_of(given, folder, precision, case)
-                for batch in given.batch:
+    with working_folder(args) as folder:
+        for precision in args.precision:
+            product = product_rate(precision, args.device)
+            for case in args.only or ("lora",):
+                setting = setting_of(args, folder, precision, case)
+                for batch in args.batch:
                     runs = measure_step(case, batch, setting, folder)
                     rows.append(row(f"{case}, {precision}", batch, runs, product))
                     print(" | ".join(rows[-1]), flush=True)
-    publish(given, f"{about(given)}\n\n{markdown(_HEAD, rows)}")
+    publish(args, f"{about(args)}\n\n{markdown(_HEAD, rows)}")
 
 
-def with_defaults(given: Any) -> Any:
+def with_defaults(args: Any) -> Any:
     """Precisions and batches of the device, where none are given."""
-    cpu = given.device == "cpu"
-    given.precision = given.precision or (["fp32", "bf16"] if cpu else ["fp16", "bf16"])
-    given.batch = given.batch or ([1] if cpu else [1, 4])
-    return given
+    cpu = args.device == "cpu"
+    args.precision = args.precision or (["fp32", "bf16"] if cpu else ["fp16", "bf16"])
+    args.batch = args.batch or ([1] if cpu else [1, 4])
+    return args
 
 
-def about(given: argparse.Namespace) -> str:
+def about(args: argparse.Namespace) -> str:
     """What was measured, and on what."""
-    side = SIDE[given.device]
+    side = SIDE[args.device]
     return (
-        f"{machine(given.device == 'cpu')}\n\n{given.size} model of random weights, "
-        f"{given.resolution} x {given.resolution} pixels, {given.steps} steps after a warm-up; "
+        f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, "
+        f"{args.resolution} x {args.resolution} pixels, {args.steps} steps after a warm-up; "
         f"products of {side:,} x {side:,} matrices with the same threads. Products, convolutions "
         "and attention are counted, as they are computed."
     )

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .material import write_pictures
-from .measure import Measured, measure
-from .options import common, parsed, publish, room, working_folder
+from .inputs import write_pictures
+from .measure import Measurement, measure
+from .options import common_parser, parse_options, publish, temporary_folder, working_folder
 from .setting import PICTURES, Setting, our_command, recipe_of, setting_of
-from .table import gigabytes, machine, markdown, not_measured, spread
+from .table import format_quartiles, gigabytes, machine, markdown, not_measured
 
 PHOTOS = (15, 150, 1500)
 CLASSES = (500, 5000)
@@ -23,22 +23,24 @@ _HEAD = (
 
 
 @dataclass(frozen=True)
-class Counts:
+class PictureCounts:
     """How many pictures a run has."""
 
     photos: int
     classes: int
 
 
-def counts_of(photos: list[int], classes: list[int]) -> Iterator[Counts]:
+def counts_of(photos: list[int], classes: list[int]) -> Iterator[PictureCounts]:
     """Photographs from few to many with few class images, then the other way round."""
     for count in photos:
-        yield Counts(count, PICTURES)
+        yield PictureCounts(count, PICTURES)
     for count in classes:
-        yield Counts(min(photos), count)
+        yield PictureCounts(min(photos), count)
 
 
-def measure_both(counts: Counts, setting: Setting, folder: Path) -> tuple[list[Measured], int]:
+def measure_cold_and_warm(
+    counts: PictureCounts, setting: Setting, folder: Path
+) -> tuple[list[Measurement], int]:
     """A run that encodes all pictures, and one that finds them; the cache's size in bytes."""
     side = setting.resolution
     setting = replace(
@@ -50,16 +52,16 @@ def measure_both(counts: Counts, setting: Setting, folder: Path) -> tuple[list[M
     )
     recipe = recipe_of("lora", setting)
     runs = []
-    with room(folder) as cache:
+    with temporary_folder(folder) as cache:
         for _ in ("encoded", "found"):
-            with room(folder) as place:
+            with temporary_folder(folder) as place:
                 command = our_command(recipe, setting, place, cache=cache)
                 runs.append(measure(command, place, cpu=setting.device == "cpu"))
         size = sum(file.stat().st_size for file in (cache / "latents").rglob("*.safetensors"))
     return runs, size
 
 
-def row(counts: Counts, name: str, run: Measured, size: int) -> list[str]:
+def row(counts: PictureCounts, name: str, run: Measurement, size: int) -> list[str]:
     """A line of the table."""
     start = [f"{counts.photos:,}", f"{counts.classes:,}", name]
     if run.error or not run.intervals:
@@ -68,7 +70,7 @@ def row(counts: Counts, name: str, run: Measured, size: int) -> list[str]:
         *start,
         f"{run.stages['encode']:.1f}",
         f"{run.first:.1f}",
-        spread(run.intervals),
+        format_quartiles(run.intervals),
         gigabytes(run.memory),
         gigabytes(run.peak.anonymous),
         f"{size / 1e6:.1f}",
@@ -77,28 +79,28 @@ def row(counts: Counts, name: str, run: Measured, size: int) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Measures, prints the table, and writes it if asked."""
-    parser = common("scale", __doc__ or "")
+    parser = common_parser("scale", __doc__ or "")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--photos", type=int, nargs="+", default=list(PHOTOS))
     parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
     # What grows is told best beside a small model.
     parser.set_defaults(size="tiny", resolution=256)
-    given = parsed(parser, arguments)
-    with working_folder(given) as folder:
-        setting = setting_of(given, folder, "fp32" if given.device == "cpu" else "fp16")
+    args = parse_options(parser, arguments)
+    with working_folder(args) as folder:
+        setting = setting_of(args, folder, "fp32" if args.device == "cpu" else "fp16")
         rows = []
-        for counts in counts_of(given.photos, given.classes):
-            runs, size = measure_both(counts, setting, folder)
+        for counts in counts_of(args.photos, args.classes):
+            runs, size = measure_cold_and_warm(counts, setting, folder)
             for name, run in zip(("encoded", "from the cache"), runs, strict=True):
                 rows.append(row(counts, name, run, size))
                 print(" | ".join(rows[-1]), flush=True)
-    publish(given, f"{about(given)}\n\n{markdown(_HEAD, rows)}")
+    publish(args, f"{about(args)}\n\n{markdown(_HEAD, rows)}")
 
 
-def about(given: argparse.Namespace) -> str:
+def about(args: argparse.Namespace) -> str:
     """What was measured, and on what."""
     return (
-        f"{machine(given.device == 'cpu')}\n\n{given.size} model of random weights, LoRA with text "
-        f"encoder, {given.resolution} x {given.resolution} pixels, {given.steps} steps; each run "
+        f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, LoRA with text "
+        f"encoder, {args.resolution} x {args.resolution} pixels, {args.steps} steps; each run "
         "once with an empty cache and once more."
     )

@@ -11,7 +11,7 @@ from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import Recipe
 
-from .material import Model, write_model, write_pictures
+from .inputs import Model, write_model, write_pictures
 from .measure import WARM_UP, Command
 
 # Our presets by the name of the case; the study's tiny DreamBooth has half the side.
@@ -39,19 +39,19 @@ class Setting:
 
 
 def setting_of(
-    given: argparse.Namespace, folder: Path, precision: str, case: str = "lora"
+    args: argparse.Namespace, folder: Path, precision: str, case: str = "lora"
 ) -> Setting:
     """The setting of a case; writes model and pictures into `folder`, where they are not yet."""
-    side = given.resolution // 2 if case == "tiny" else given.resolution
+    side = args.resolution // 2 if case == "tiny" else args.resolution
     return Setting(
-        model=write_model(folder, given.size),
+        model=write_model(folder, args.size),
         photos=write_pictures(folder / f"photos-{side}", PICTURES, side, seed=0),
         class_images=write_pictures(folder / f"class-{side}", PICTURES, side, seed=1),
         resolution=side,
-        steps=given.steps + WARM_UP + 1,
+        steps=args.steps + WARM_UP + 1,
         precision=precision,
-        optimizer=given.optimizer,
-        device=given.device,
+        optimizer=args.optimizer,
+        device=args.device,
     )
 
 

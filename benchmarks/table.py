@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .measure import Measured
+from .measure import Measurement
 
 PACKAGES = ["torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes"]
 STEPS = 800  # of the study's trainings
@@ -45,7 +45,7 @@ def _version(package: str) -> str:
 # Cells.
 
 
-def spread(values: Sequence[float]) -> str:
+def format_quartiles(values: Sequence[float]) -> str:
     """Median and quartiles, ``1.5 (1.4 to 1.7)``; one value alone, and a dash for none."""
     if len(values) < 2:
         return f"{values[0]:.3g}" if values else "-"
@@ -58,12 +58,12 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f}" if size >= 10e9 else f"{size / 1e9:.3g}"
 
 
-def ratio(of: float, to: float) -> str:
+def format_ratio(of: float, to: float) -> str:
     """``1.53 x``, or a dash where one of the two was not measured."""
     return f"{of / to:.2f} x" if of and to else "-"
 
 
-def not_measured(rounds: Iterable[Measured]) -> str:
+def not_measured(rounds: Iterable[Measurement]) -> str:
     """Why there is no figure, in a few words."""
     failed = next((run.error for run in rounds if run.error), "")
     reason = " ".join(failed.split())[:160].replace("|", "/")
@@ -80,18 +80,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # What several rounds of one side say together.
 
 
-def intervals(rounds: Iterable[Measured]) -> list[float]:
+def intervals(rounds: Iterable[Measurement]) -> list[float]:
     """The seconds of all steps of all rounds, after each round's warm-up."""
     return [seconds for run in rounds for seconds in run.intervals]
 
 
-def median_step(rounds: Sequence[Measured]) -> float:
+def median_step(rounds: Sequence[Measurement]) -> float:
     """Seconds of a step, 0 where none was measured."""
     values = intervals(rounds)
     return statistics.median(values) if values else 0.0
 
 
-def whole_run(rounds: Sequence[Measured], steps: int = STEPS) -> float:
+def whole_run(rounds: Sequence[Measurement], steps: int = STEPS) -> float:
     """Seconds from the start to the saved adapter of a run of `steps`: reckoned.
 
     The first step is reached as measured, the others take the median, and the rest comes after.
@@ -103,7 +103,7 @@ def whole_run(rounds: Sequence[Measured], steps: int = STEPS) -> float:
 
 # The table of trainings.
 
-Rounds = Mapping[tuple[str, str, str], Sequence[Measured]]  # by precision, case and side
+Rounds = Mapping[tuple[str, str, str], Sequence[Measurement]]  # by precision, case and side
 _FAST = ("", "full")  # memory tiers that need no word
 _HEAD = (
     *("training", "by", "step, s: median (quartiles)", "ours is faster", "step, s of CPU time"),
@@ -122,16 +122,16 @@ def trainings(results: Rounds, ours: str) -> str:
             continue
         tier = "" if whole[0].tier in _FAST else f", tier {whole[0].tier}"
         own = results.get((precision, case, ours), ())
-        faster = "-" if side == ours else ratio(median_step(whole), median_step(own))
+        faster = "-" if side == ours else format_ratio(median_step(whole), median_step(own))
         rows.append([f"{case}, {precision}", f"{side}{tier}", *_figures(whole, faster)])
     return markdown(_HEAD, rows)
 
 
-def _figures(rounds: Sequence[Measured], faster: str) -> list[str]:
+def _figures(rounds: Sequence[Measurement], faster: str) -> list[str]:
     return [
-        spread(intervals(rounds)),
+        format_quartiles(intervals(rounds)),
         faster,
-        spread([seconds for run in rounds for seconds in run.cpu_intervals]),
+        format_quartiles([seconds for run in rounds for seconds in run.cpu_intervals]),
         f"{statistics.median(run.first for run in rounds):.1f}",
         f"{whole_run(rounds):,.0f}",
         gigabytes(max(run.memory for run in rounds)),

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from likeness.tools.editor import EMPTY, Editor
-from likeness.tools.material import write_comparison
+from likeness.tools.fixtures import write_comparison
 from PIL import Image
 
-from .browsing import INSET, decoded, heap, tab, version
-from .matrix import serving
+from .browser import INSET, decoded, heap, open_tab, version
+from .matrix import running_server
 from .options import PAGE, publish
 from .table import machine, markdown
 
@@ -59,7 +59,7 @@ STOP = """
     return [times, pictures.size]
 }
 """
-WAY = "(grid) => grid.scrollHeight - grid.clientHeight"  # to scroll, in pixels
+SCROLL_RANGE = "(grid) => grid.scrollHeight - grid.clientHeight"  # to scroll, in pixels
 ENDED = """
 (selector) => {
     const grid = document.querySelector(selector)
@@ -69,7 +69,7 @@ ENDED = """
 
 
 @dataclass(frozen=True)
-class Look:
+class ViewerState:
     """The viewer at rest: pictures in the document, and bytes."""
 
     shown: int
@@ -87,8 +87,8 @@ class Scroll:
     width: int
     frames: Sequence[float]
     loaded: int
-    before: Look
-    after: Look
+    before: ViewerState
+    after: ViewerState
 
     @property
     def intervals(self) -> list[float]:
@@ -104,25 +104,25 @@ def open_viewer(editor: Editor, width: int) -> None:
     editor.open()
     editor.load(EMPTY)
     number = editor.add("Likeness_ContactSheet", NODE)
-    editor.look_at(editor.box(number), INSET, 1)
+    editor.zoom_to(editor.box(number), INSET, 1)
     editor.pin(number, "comparison", NAME)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     editor.page.get_by_label("Size of the pictures").fill(str(width))
     editor.page.locator("dialog .lk-cell img").first.wait_for()
-    editor.settle()
+    editor.wait_until_loaded()
 
 
-def look(editor: Editor) -> Look:
+def viewer_state(editor: Editor) -> ViewerState:
     """The viewer as it is now."""
     shown = editor.page.locator(f"{GRID} img").count()
-    return Look(shown, heap(editor.page), decoded(editor.page))
+    return ViewerState(shown, heap(editor.page), decoded(editor.page))
 
 
 def wheel_down(editor: Editor) -> tuple[list[float], int]:
     """Turns the wheel until the grid's end; the frames' times, and how many pictures there were."""
     page, grid = editor.page, editor.page.locator(GRID)
     grid.hover()
-    notches = math.ceil(grid.evaluate(WAY) / NOTCH)
+    notches = math.ceil(grid.evaluate(SCROLL_RANGE) / NOTCH)
     grid.evaluate(START)
     for _ in range(notches):
         page.mouse.wheel(0, NOTCH)
@@ -134,12 +134,12 @@ def wheel_down(editor: Editor) -> tuple[list[float], int]:
 
 def scroll(address: str, width: int) -> tuple[Scroll, str]:
     """One way down in a new Chromium, and its version."""
-    with tab(address) as editor:
+    with open_tab(address) as editor:
         open_viewer(editor, width)
-        before = look(editor)
+        before = viewer_state(editor)
         frames, loaded = wheel_down(editor)
-        editor.settle()
-        return Scroll(width, frames, loaded, before, look(editor)), version(editor.page)
+        editor.wait_until_loaded()
+        return Scroll(width, frames, loaded, before, viewer_state(editor)), version(editor.page)
 
 
 # The table.
@@ -153,7 +153,7 @@ def table(scrolls: Sequence[Scroll]) -> str:
     for width in dict.fromkeys(one.width for one in scrolls):
         same = [one for one in scrolls if one.width == width]
         times = [time for one in same for time in one.intervals]
-        figures = [f"{value:.1f}" for value in (*middle(times), max(times))]
+        figures = [f"{value:.1f}" for value in (*median_and_p95(times), max(times))]
         first = statistics.median(one.before.shown for one in same)
         loaded = f"{first:.0f}, then {statistics.median(one.loaded for one in same):.0f}"
         sides = [change(same, "shown", 1, 0)]
@@ -162,7 +162,7 @@ def table(scrolls: Sequence[Scroll]) -> str:
     return markdown(head, rows)
 
 
-def middle(times: Sequence[float]) -> tuple[float, float]:
+def median_and_p95(times: Sequence[float]) -> tuple[float, float]:
     """Median and 95th percentile."""
     return statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1]
 
@@ -174,13 +174,13 @@ def change(scrolls: Sequence[Scroll], part: str, unit: float, digits: int) -> st
     return ", then ".join(f"{value:.{digits}f}" for value in values)
 
 
-def measure(given: argparse.Namespace, folder: Path) -> str:
+def measure(args: argparse.Namespace, folder: Path) -> str:
     """The table, with a line about the pictures."""
     home = folder / "home"
     write_comparison(home / "output", NAME, ROWS, COLUMNS, draw)
     scrolls = []
-    with serving(home) as server:
-        for _ in range(given.rounds):
+    with running_server(home) as server:
+        for _ in range(args.rounds):
             for width in WIDTHS:
                 done, chromium = scroll(server.address, width)
                 scrolls.append(done)
@@ -201,7 +201,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks viewer")
     parser.add_argument("--rounds", type=int, default=5, help="ways down, of each width in turn")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
-    given = parser.parse_args(arguments)
-    given.section = "viewer"
+    args = parser.parse_args(arguments)
+    args.section = "viewer"
     with tempfile.TemporaryDirectory() as folder:
-        publish(given, f"{machine(cpu=True)}\n\n{measure(given, Path(folder))}")
+        publish(args, f"{machine(cpu=True)}\n\n{measure(args, Path(folder))}")

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..trainers.cli import apply_overrides
 from ..trainers.places import cache_folder
-from ..trainers.terminal import with_settings
-from .compare import Files
+from .compare import ComparisonFiles
 from .encoders import EncoderFiles
 from .errors import ComparisonError
 from .plan_file import (
@@ -17,25 +17,25 @@ from .plan_file import (
     PlanFile,
     find_plan,
     with_adapters,
+    with_prompts_and_poses,
     with_recipes,
-    with_sets,
     without_pose,
 )
 from .prompts import bundled_sets
-from .study import AGAIN_FILE
+from .study import RERUN_PLAN_FILE
 
 
-def given_plan(given: argparse.Namespace) -> PlanFile:
+def plan_from_args(args: argparse.Namespace) -> PlanFile:
     """The plan with the changes that the command line asks for. Raises ComparisonError."""
-    plan = find_plan(given.plan)
-    if given.set:
-        plan = with_recipes(plan, lambda recipe: with_settings(recipe, given.set))
+    plan = find_plan(args.plan)
+    if args.set:
+        plan = with_recipes(plan, lambda recipe: apply_overrides(recipe, args.set))
     plan = with_adapters(
-        plan, {row: path.name for row, path in named_adapters(given.adapter).items()}
+        plan, {row: path.name for row, path in parse_adapters(args.adapter).items()}
     )
-    plan = with_sets(plan, given.prompts, given.poses)
-    plan = without_pose(plan) if given.without_pose else plan
-    if given.poses and not any(cell.with_pose for cell in plan.matrix({}).cells()):
+    plan = with_prompts_and_poses(plan, args.prompts, args.poses)
+    plan = without_pose(plan) if args.without_pose else plan
+    if args.poses and not any(cell.with_pose for cell in plan.matrix({}).cells()):
         raise ComparisonError(
             "--poses: no row is drawn with a pose. Give rows of the plan, or all of it, "
             '"with_pose": "both" or "with", and leave out --without-pose.'
@@ -43,7 +43,7 @@ def given_plan(given: argparse.Namespace) -> PlanFile:
     return plan
 
 
-def add_sets(parser: argparse.ArgumentParser) -> None:
+def add_set_options(parser: argparse.ArgumentParser) -> None:
     """The arguments for prompts and poses of the user's own."""
     parser.add_argument(
         "--prompts", metavar="FILE", help="instead of the plan's: .txt with one prompt a line, a "
@@ -55,7 +55,7 @@ def add_sets(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def named_adapters(adapters: Sequence[str]) -> dict[str, Path]:
+def parse_adapters(adapters: Sequence[str]) -> dict[str, Path]:
     """Files by row, of ROW=FILE. Raises ComparisonError."""
     found = {}
     for text in adapters:
@@ -66,71 +66,86 @@ def named_adapters(adapters: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def given_files(given: argparse.Namespace) -> Files:
+def files_from_args(args: argparse.Namespace) -> ComparisonFiles:
     """Where everything is that the command names. Raises ComparisonError."""
-    own = (given.output / "loras", given.output / "checkpoints")
-    return Files(
-        base=given.base,
-        output=given.output,
-        photos=given.photos,
-        controlnet=given.controlnet,
-        adapters=named_adapters(given.adapter),
-        folders=(*given.adapters, *own),
-        class_images=given.class_images,
-        tokenizers=tuple(given.tokenizer),
+    own = (args.output / "loras", args.output / "checkpoints")
+    return ComparisonFiles(
+        base=args.base,
+        output=args.output,
+        photos=args.photos,
+        controlnet=args.controlnet,
+        adapters=parse_adapters(args.adapter),
+        folders=(*args.adapters, *own),
+        class_images=args.class_images,
+        tokenizers=tuple(args.tokenizer),
     )
 
 
-def given_encoders(given: argparse.Namespace) -> EncoderFiles:
+def encoder_files_from_args(args: argparse.Namespace) -> EncoderFiles:
     """Where the encoders' weights are."""
     return EncoderFiles(
-        clip_image=given.clip,
-        clip_text=given.clip_text,
-        dino=given.dino,
-        tokenizers=tuple(given.tokenizer),
-        cache=cache_folder(given.output),
+        clip_image=args.clip,
+        clip_text=args.clip_text,
+        dino=args.dino,
+        tokenizers=tuple(args.tokenizer),
+        cache=cache_folder(args.output),
     )
 
 
-def check_encoders(given: argparse.Namespace) -> None:
+def check_encoders(args: argparse.Namespace) -> None:
     """Raises ComparisonError for files that are not there, before hours of training."""
     for flag, path in (
-        ("--clip", given.clip), ("--clip-text", given.clip_text), ("--dino", given.dino),
+        ("--clip", args.clip), ("--clip-text", args.clip_text), ("--dino", args.dino),
     ):  # fmt: skip
         if path is not None and not path.exists():
             raise ComparisonError(f"{flag}: there is no {path}.")
-    if given.clip_text and not given.clip:
+    if args.clip_text and not args.clip:
         raise ComparisonError("--clip-text is the text encoder of --clip, which is missing.")
 
 
-def drawing_command(given: argparse.Namespace) -> list[str]:
+def drawing_command(args: argparse.Namespace) -> list[str]:
     """The arguments of `likeness` that draw the same plan's cells on the CPU of this machine."""
-    parts = ["compare", str(given.plan), "--device", "cpu", "--output", str(given.output)]
+    parts = ["compare", str(args.plan), "--device", "cpu", "--output", str(args.output)]
     for name in ("base", "photos", "class_images", "controlnet", "prompts", "poses"):
-        path = getattr(given, name)
+        path = getattr(args, name)
         parts += [_flag(name), str(path)] if path else []
     for name in ("tokenizer", "adapter", "adapters", "set"):
-        for value in getattr(given, name):
+        for value in getattr(args, name):
             parts += [_flag(name), str(value)]
-    return [*parts, *(["--without-pose"] if given.without_pose else [])]
+    return [*parts, *(["--without-pose"] if args.without_pose else [])]
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def command_again(given: argparse.Namespace) -> str:
+def rerun_command(args: argparse.Namespace) -> str:
     """The command that does the same, without the places of this machine.
 
     Prompts, poses and settings are in the plan that it names.
     """
-    parts = ["likeness", "compare", AGAIN_FILE]
+    parts = ["likeness", "compare", RERUN_PLAN_FILE]
     for name in ("base", "photos", "class_images", "controlnet", "clip", "clip_text", "dino"):
-        path = getattr(given, name)
+        path = getattr(args, name)
         parts += [_flag(name), path.resolve().name] if path else []
     for name in ("tokenizer", "adapters"):
-        for path in getattr(given, name):
+        for path in getattr(args, name):
             parts += [_flag(name), path.resolve().name]
-    for row, path in named_adapters(given.adapter).items():
+    for row, path in parse_adapters(args.adapter).items():
         parts += ["--adapter", f"{row}={path.name}"]
     return shlex.join(parts)
+
+
+def check_at_once(args: argparse.Namespace) -> None:
+    """Raises ComparisonError if `--at-once` cannot be used here."""
+    if args.at_once < 1:
+        raise ComparisonError("--at-once is at least 1.")
+    if args.at_once > 1 and resolve_device(args.device) != "cpu":
+        raise ComparisonError("--at-once is for CPUs: with a GPU give --device cpu, or leave it.")
+
+
+def resolve_device(device: str) -> str:
+    """``cuda`` or ``cpu`` for ``--device`` auto or cpu."""
+    import torch
+
+    return "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"

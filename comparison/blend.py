@@ -31,9 +31,9 @@ def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: flo
         (model.text_encoder, _text_encoder(model, tensors), strength_text),
     )
     for module, tuned, _ in parts:
-        _check(path.name, dict(module.named_parameters()), tuned)
+        _check_shapes(path.name, dict(module.named_parameters()), tuned)
     for module, tuned, strength in parts:
-        _move(module, tuned, strength)
+        _lerp_parameters(module, tuned, strength)
 
 
 def _unet(model: BaseModel, tensors: StateDict) -> StateDict:
@@ -49,7 +49,7 @@ def _text_encoder(model: BaseModel, tensors: StateDict) -> StateDict:
     return {name: t for name, t in renamed.items() if not name.endswith("position_ids")}
 
 
-def _check(file: str, base: StateDict, tuned: StateDict) -> None:
+def _check_shapes(file: str, base: StateDict, tuned: StateDict) -> None:
     differ = [
         name
         for name in {**tuned, **base}
@@ -63,7 +63,7 @@ def _check(file: str, base: StateDict, tuned: StateDict) -> None:
 
 
 @torch.no_grad()
-def _move(module: Any, tuned: StateDict, strength: float) -> None:
+def _lerp_parameters(module: Any, tuned: StateDict, strength: float) -> None:
     if not strength:
         return
     for name, weight in module.named_parameters():

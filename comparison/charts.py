@@ -38,11 +38,11 @@ class _Axis:
         share = (value - self.low) / ((self.high - self.low) or 1)
         return f"{self.start + share * (self.end - self.start):.1f}"
 
-    def ticks(self, most: int) -> list[float]:
-        """At most `most` + 1 round values: whole multiples of 1, 2 or 5 times a power of 10."""
+    def ticks(self, max_ticks: int) -> list[float]:
+        """At most `max_ticks` + 1 round values, multiples of 1, 2 or 5 times a power of 10."""
         span = (self.high - self.low) or 1
-        power = 10.0 ** math.floor(math.log10(span / most))
-        step = next(n * power for n in (1, 2, 5, 10) if n * power * most >= span * 0.999)
+        power = 10.0 ** math.floor(math.log10(span / max_ticks))
+        step = next(n * power for n in (1, 2, 5, 10) if n * power * max_ticks >= span * 0.999)
         first = math.ceil(self.low / step - 1e-9)
         return [step * n for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -61,7 +61,7 @@ def loss_chart(series: Sequence[Series]) -> Html:
 
 def loss_lines(series: Sequence[Series], **attributes: str) -> Html:
     """The chart alone, an SVG with further attributes; "" without a value to show."""
-    lines = [(one.name, *smoothed(one.values)) for one in series]
+    lines = [(one.name, *smooth_ema(one.values)) for one in series]
     if not any(steps for _, steps, _ in lines):
         return Html("")
     heights = np.concatenate([values for _, _, values in lines])
@@ -94,17 +94,17 @@ def _grid(x: _Axis, y: _Axis) -> list[Html]:
     return [*marks, tag("text", "step", x=middle, y=_HEIGHT - 3, class_="x")]
 
 
-def smoothed(values: Sequence[float]) -> tuple[list[int], np.ndarray]:
+def smooth_ema(values: Sequence[float]) -> tuple[list[int], np.ndarray]:
     """(steps, running means): exponential, over about a fifteenth of the steps, 240 points.
 
     The mean is corrected for its start as Adam's are (arXiv:1412.6980); values that are not finite
     are passed over.
     """
-    keep = 1 - 1 / max(1.0, len(values) / 15)
+    decay = 1 - 1 / max(1.0, len(values) / 15)
     mean, weight, means = 0.0, 0.0, []
     for value in values:
         if math.isfinite(value):
-            mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+            mean, weight = decay * mean + (1 - decay) * value, decay * weight + (1 - decay)
         means.append(mean / weight if weight else math.nan)
     steps = np.unique(np.linspace(1, len(values), min(_POINTS, len(values))).round().astype(int))
     drawn = np.array(means)[steps - 1]

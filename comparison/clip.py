@@ -28,22 +28,30 @@ from transformers import (
 
 from ..trainers.base_file import read_config
 from ..trainers.ldm_names import text_config
-from ..trainers.text import tokenize
+from ..trainers.text_encoding import tokenize
 from ..trainers.tokenizer import find_tokenizers, load_tokenizer
 from ..trainers.weights import read_weights
 from .clip_names import transformers_names
-from .encoders import Device, EncoderFiles, PromptEncoder, Values, Vectors, cosines, on_cpu
+from .encoders import (
+    ChooseDevice,
+    EncoderFiles,
+    PromptEncoder,
+    Values,
+    Vectors,
+    choose_cpu,
+    cosines,
+)
 from .errors import ComparisonError
 from .vision import (
     Preprocessing,
-    Sight,
-    bytes_of,
-    loaded_late,
-    preprocessing_of,
-    unfit,
+    VisionModel,
+    lazy_loader,
+    load_pretrained,
+    read_preprocessing,
     unit_vectors,
     weights_digest,
-    whole_model,
+    weights_size,
+    wrap_load_errors,
 )
 
 StateDict = Mapping[str, Tensor]
@@ -52,11 +60,11 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 # Of ViT-B, L, H, g and bigG, by width.
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 # Widths of OpenAI's image and text encoders, which have the quick GELU.
-_OPENAI, _OPENAI_TEXT = (768, 1024), (512, 768)
+_QUICK_GELU_WIDTHS, _QUICK_GELU_TEXT_WIDTHS = (768, 1024), (512, 768)
 
 
 @dataclass(frozen=True)
-class ClipImages:
+class ClipImageEncoder:
     """An image encoder of CLIP; the likeness is the cosine, DreamBooth's CLIP-I.
 
     `load` gives the model.
@@ -64,9 +72,9 @@ class ClipImages:
 
     name: str
     digest: str
-    load: Callable[[], Sight]
+    load: Callable[[], VisionModel]
     key: str = "clip"
-    who: bool = False
+    identity_only: bool = False
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Unit vectors (n, projection). Raises ComparisonError."""
@@ -84,12 +92,12 @@ class ClipImages:
 class Clip:
     """Both encoders of CLIP; the prompt match is the cosine of picture and text, CLIP-T."""
 
-    images: ClipImages
+    images: ClipImageEncoder
     text: Any
     tokenizer: CLIPTokenizer
     name: str
     key: str = "clip"
-    who: bool = False
+    identity_only: bool = False
 
     @property
     def digest(self) -> str:
@@ -107,14 +115,16 @@ class Clip:
     @torch.no_grad()
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
         """The cosine (n,) of each vector and its prompt, cut to 77 tokens."""
-        unlike = sorted(set(prompts))
-        ids = tokenize(self.tokenizer, unlike).to(next(self.text.parameters()).device)
+        unique = sorted(set(prompts))
+        ids = tokenize(self.tokenizer, unique).to(next(self.text.parameters()).device)
         embeds = F.normalize(self.text(input_ids=ids).text_embeds.float(), dim=-1).cpu().numpy()
-        texts = embeds[[unlike.index(prompt) for prompt in prompts]]
+        texts = embeds[[unique.index(prompt) for prompt in prompts]]
         return np.asarray((vectors * texts).sum(1), np.float64)
 
 
-def load_clip(files: EncoderFiles, device: Device = on_cpu) -> ClipImages | PromptEncoder:
+def load_clip(
+    files: EncoderFiles, device: ChooseDevice = choose_cpu
+) -> ClipImageEncoder | PromptEncoder:
     """CLIP of `files`, with its text encoder where that is given or lies in the same place.
 
     Raises ComparisonError for files that are damaged, of another kind, or not of one CLIP; for
@@ -123,45 +133,45 @@ def load_clip(files: EncoderFiles, device: Device = on_cpu) -> ClipImages | Prom
     path = files.clip_image
     if path is None:
         raise ComparisonError("No image encoder of CLIP is given.")
-    with unfit(f"The image encoder {path.name}"):
-        wide = _projection(path)
+    with wrap_load_errors(f"The image encoder {path.name}"):
+        projection_dim = _projection_dim(path)
         digest = weights_digest([path], files.cache)
-    sight = loaded_late(partial(_images, path), bytes_of(path), device)
-    images = ClipImages(f"CLIP ({path.name})", digest, sight)
+    lazy_load = lazy_loader(partial(_load_image_encoder, path), weights_size(path), device)
+    images = ClipImageEncoder(f"CLIP ({path.name})", digest, lazy_load)
     text_path = files.clip_text or (path if _has_text(path) else None)
     if text_path is None:
         return images
-    model, tokenizer = _text_encoder(text_path, files.tokenizers)
-    _check_pair(wide, model.config.projection_dim, path, text_path)
+    model, tokenizer = _load_text_encoder(text_path, files.tokenizers)
+    _check_pair(projection_dim, model.config.projection_dim, path, text_path)
     names = dict.fromkeys((path.name, text_path.name))
     size = 4 * sum(weight.numel() for weight in model.parameters())
     text = model.eval().to(device(size))
     return Clip(images, text, tokenizer, f"CLIP ({', '.join(names)})")
 
 
-def _images(path: Path) -> Sight:
+def _load_image_encoder(path: Path) -> VisionModel:
     """Raises ComparisonError."""
-    with unfit(f"The image encoder {path.name}"):
+    with wrap_load_errors(f"The image encoder {path.name}"):
         if path.is_dir():
             return _from_folder(CLIPVisionModelWithProjection, path), _preprocessing(path)
-        return _vision(_state(path))
+        return _build_vision_model(_read_state_dict(path))
 
 
-def _projection(path: Path) -> int:
+def _projection_dim(path: Path) -> int:
     """How many numbers an image encoder gives. Raises KeyError, ValueError or LikenessError."""
     if path.is_dir():
         config = _config(CLIPVisionModelWithProjection, path)
         part = config.get("vision_config", config)
         return int(part.get("projection_dim", CLIPVisionConfig().projection_dim))
-    return int(_state(path)["visual_projection.weight"].shape[0])
+    return int(_read_state_dict(path)["visual_projection.weight"].shape[0])
 
 
-def _text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPTokenizer]:
-    with unfit(f"The text encoder {path.name}"):
+def _load_text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPTokenizer]:
+    with wrap_load_errors(f"The text encoder {path.name}"):
         if path.is_dir():
             model = _from_folder(CLIPTextModelWithProjection, path)
         else:
-            model = _text(_state(path))
+            model = _build_text_model(_read_state_dict(path))
         vocabulary = model.config.vocab_size
         for folder in find_tokenizers(path, [path, *tokenizers]):
             tokenizer = load_tokenizer(folder)
@@ -170,27 +180,27 @@ def _text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLIPToke
         raise ValueError(f"no tokenizer of its {vocabulary:,} entries was found")
 
 
-def _check_pair(wide: int, other: int, path: Path, text_path: Path) -> None:
-    if wide != other:
+def _check_pair(projection_dim: int, other: int, path: Path, text_path: Path) -> None:
+    if projection_dim != other:
         raise ComparisonError(
-            f"{path.name} gives {wide} numbers for a picture and {text_path.name} {other} for a "
-            "text: they are not of one CLIP. Choose the two that belong together."
+            f"{path.name} gives {projection_dim} numbers for a picture and {text_path.name} "
+            f"{other} for a text: they are not of one CLIP. Choose the two that belong together."
         )
 
 
 def _has_text(path: Path) -> bool:
     if path.is_dir():
         return read_config(path / "config.json").get("model_type") == "clip"
-    return "text_projection.weight" in _state(path)
+    return "text_projection.weight" in _read_state_dict(path)
 
 
-def _state(path: Path) -> StateDict:
+def _read_state_dict(path: Path) -> StateDict:
     return transformers_names(read_weights(path))
 
 
 def _from_folder(kind: Any, path: Path) -> Any:
     _config(kind, path)
-    return whole_model(kind, path)
+    return load_pretrained(kind, path)
 
 
 def _config(kind: Any, path: Path) -> dict[str, Any]:
@@ -204,10 +214,10 @@ def _config(kind: Any, path: Path) -> dict[str, Any]:
 def _preprocessing(path: Path) -> Preprocessing:
     config = read_config(path / "config.json")
     size = config.get("vision_config", config).get("image_size", 224)
-    return preprocessing_of(path, Preprocessing(size, size, MEAN, STD))
+    return read_preprocessing(path, Preprocessing(size, size, MEAN, STD))
 
 
-def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, Preprocessing]:
+def _build_vision_model(state: StateDict) -> tuple[CLIPVisionModelWithProjection, Preprocessing]:
     """An image encoder under transformers' names. Raises KeyError naming what is absent."""
     width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
     positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
@@ -217,17 +227,17 @@ def _vision(state: StateDict) -> tuple[CLIPVisionModelWithProjection, Preprocess
         hidden_size=width,
         intermediate_size=state[layer.format(0)].shape[0],
         num_hidden_layers=sum(layer.format(n) in state for n in range(len(state))),
-        num_attention_heads=_heads(width),
+        num_attention_heads=_num_heads(width),
         image_size=size,
         patch_size=patch,
         projection_dim=state["visual_projection.weight"].shape[0],
-        hidden_act="quick_gelu" if width in _OPENAI else "gelu",
+        hidden_act="quick_gelu" if width in _QUICK_GELU_WIDTHS else "gelu",
     )
-    model = _filled(CLIPVisionModelWithProjection(config), state)
+    model = _load_weights(CLIPVisionModelWithProjection(config), state)
     return model, Preprocessing(size, size, MEAN, STD)
 
 
-def _heads(width: int) -> int:
+def _num_heads(width: int) -> int:
     """Raises ValueError for a large encoder that is not known: other heads give other vectors."""
     if width not in _HEADS and width > min(_HEADS):
         raise ValueError(
@@ -236,16 +246,18 @@ def _heads(width: int) -> int:
     return _HEADS.get(width, max(1, width // 64))
 
 
-def _text(state: StateDict) -> CLIPTextModelWithProjection:
+def _build_text_model(state: StateDict) -> CLIPTextModelWithProjection:
     """A text encoder under transformers' names. Raises KeyError naming what is absent."""
     state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     shapes = {name.removeprefix("text_model."): tuple(t.shape) for name, t in state.items()}
     config = text_config(shapes) | {"projection_dim": shapes["text_projection.weight"][0]}
-    config["hidden_act"] = "quick_gelu" if config["hidden_size"] in _OPENAI_TEXT else "gelu"
-    return _filled(CLIPTextModelWithProjection(CLIPTextConfig(**config)), state)
+    config["hidden_act"] = (
+        "quick_gelu" if config["hidden_size"] in _QUICK_GELU_TEXT_WIDTHS else "gelu"
+    )
+    return _load_weights(CLIPTextModelWithProjection(CLIPTextConfig(**config)), state)
 
 
-def _filled(model: Any, state: StateDict) -> Any:
+def _load_weights(model: Any, state: StateDict) -> Any:
     """`model` with its tensors from `state`, in fp32."""
     wanted = model.state_dict()
     model.load_state_dict(

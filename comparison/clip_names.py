@@ -54,11 +54,11 @@ def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
         return {part + table[plain]: tensor}
     if match := _BLOCK.fullmatch(plain):
         number, layer, kind = match.groups()
-        return _of_layer(f"{part}encoder.layers.{number}.", layer, kind, tensor)
+        return _rename_layer(f"{part}encoder.layers.{number}.", layer, kind, tensor)
     return {name: tensor}
 
 
-def _of_layer(prefix: str, layer: str, kind: str, tensor: Tensor) -> dict[str, Tensor]:
+def _rename_layer(prefix: str, layer: str, kind: str, tensor: Tensor) -> dict[str, Tensor]:
     if layer == "attn.in_proj":  # query, key and value, one below the other
         parts = zip("qkv", tensor.chunk(3), strict=True)
         return {f"{prefix}self_attn.{one}_proj.{kind}": rows for one, rows in parts}

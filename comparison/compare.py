@@ -17,31 +17,31 @@ from ..trainers.adapter import clip_skip_of, trained_prediction
 from ..trainers.base_file import identify, weight_files
 from ..trainers.digests import content_digest
 from ..trainers.errors import RunCancelled
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from ..trainers.memory import release_memory
-from ..trainers.packages import require_packages, require_training
+from ..trainers.optional_packages import hide_packages
+from ..trainers.packages import require_dependencies, require_packages
 from ..trainers.places import Places, cache_folder, runs_folder
 from ..trainers.recipe import Recipe, Subject
-from ..trainers.runs import Result
-from ..trainers.set_aside import set_aside
+from ..trainers.run_folder import Result
 from ..trainers.subject import read_subject
 from .errors import ComparisonError
 from .matrix import Cell, Plan, Variant
 from .plan_file import PlanFile, Row
 from .poses import draw_pose
-from .study import cell_png, cells_folder
-from .taught import Taught, taught_by
+from .row_adapters import RowAdapter, read_row_adapter
+from .study import cells_folder, encode_cell_png
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..trainers.base_model import BaseModel
 
-_SMALLEST = 64  # pixels of a photograph's side, to be compared with
+_MIN_SIDE = 64  # pixels of a photograph's side, to be compared with
 
 
 @dataclass(frozen=True)
-class Files:
+class ComparisonFiles:
     """Where a comparison reads and writes on this machine.
 
     `adapters` are files by the name of their row, `folders` those in which the adapters are looked
@@ -70,7 +70,9 @@ class Files:
 TrainRows = Callable[[Mapping[str, Recipe], Places], Generator[tuple[str, Result], None, None]]
 
 
-def teach(plan: PlanFile, files: Files, train_rows: TrainRows) -> list[Taught]:
+def train_missing(
+    plan: PlanFile, files: ComparisonFiles, train_rows: TrainRows
+) -> list[RowAdapter]:
     """The adapter of every row; `train_rows` trains those to train, or reuses finished runs.
 
     Raises ComparisonError for what is not given and MissingPackage before anything is trained,
@@ -87,7 +89,7 @@ def teach(plan: PlanFile, files: Files, train_rows: TrainRows) -> list[Taught]:
         )
     recipes = {row.name: recipe for row in todo if (recipe := plan.recipe_of(row))}
     if recipes:
-        require_training()
+        require_dependencies()
     for recipe in recipes.values():
         require_packages(recipe)
     with closing(train_rows(recipes, _places(files))) as results:
@@ -98,10 +100,10 @@ def teach(plan: PlanFile, files: Files, train_rows: TrainRows) -> list[Taught]:
                     f"{result.recipe.schedule.steps} steps; the same command goes on from there."
                 )
             found[name] = result.adapter
-    return [taught_by(row.name, found[row.name], files.runs) for row in plan.rows]
+    return [read_row_adapter(row.name, found[row.name], files.runs) for row in plan.rows]
 
 
-def find_adapter(row: Row, files: Files) -> Path | None:
+def find_adapter(row: Row, files: ComparisonFiles) -> Path | None:
     """The file given for a row, or named by it; None for the base and rows to train.
 
     Raises ComparisonError where it is missing.
@@ -123,8 +125,8 @@ def find_adapter(row: Row, files: Files) -> Path | None:
     )
 
 
-def _places(files: Files) -> Places:
-    return Places.below(
+def _places(files: ComparisonFiles) -> Places:
+    return Places.for_output(
         files.output,
         base=files.base,
         photos=files.photos or Path(),
@@ -137,13 +139,15 @@ def photographs(folder: Path | None) -> list[Path]:
     """The usable pictures of a folder, [] without one. Raises SubjectError if there are none."""
     if folder is None:
         return []
-    return [photo.path for photo in read_subject(folder, Subject(resolution=_SMALLEST)).photos]
+    return [photo.path for photo in read_subject(folder, Subject(resolution=_MIN_SIDE)).photos]
 
 
 # Drawing.
 
 
-def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
+def resolve_plan(
+    plan: PlanFile, row_adapters: Sequence[RowAdapter], files: ComparisonFiles
+) -> Plan:
     """The plan with the digests of all that is drawn with. Raises BaseModelError."""
     cache = cache_folder(files.output)
 
@@ -151,15 +155,17 @@ def bound_plan(plan: PlanFile, taught: Sequence[Taught], files: Files) -> Plan:
         return None if path is None else content_digest(path, cache)
 
     control = None if files.controlnet is None else _control_file(files.controlnet)
-    adapters = {one.name: digest(one.adapter) for one in taught}
-    skips = {one.name: clip_skip_of(one.adapter) for one in taught if one.adapter}
-    said = {one.name: trained_prediction(one.adapter) for one in taught if one.adapter}
-    usual = identify(files.base).prediction
-    others = {name: kind for name, kind in said.items() if kind not in (None, usual)}
+    adapters = {one.name: digest(one.adapter) for one in row_adapters}
+    skips = {one.name: clip_skip_of(one.adapter) for one in row_adapters if one.adapter}
+    predictions = {one.name: trained_prediction(one.adapter) for one in row_adapters if one.adapter}
+    base_prediction = identify(files.base).prediction
+    others = {
+        name: kind for name, kind in predictions.items() if kind not in (None, base_prediction)
+    }
     return plan.matrix(adapters, digest(files.base), digest(control), skips, others)
 
 
-def _check_control(plan: PlanFile, files: Files) -> None:
+def _check_control(plan: PlanFile, files: ComparisonFiles) -> None:
     """Raises ComparisonError where the ControlNet is missing, before hours of training."""
     if files.controlnet is not None and not _control_file(files.controlnet).is_file():
         raise ComparisonError(f"There is no ControlNet at {_control_file(files.controlnet)}.")
@@ -189,8 +195,8 @@ def cell_files(plan: Plan, output: Path) -> list[Path]:
 
 def draw_missing(
     plan: Plan,
-    taught: Sequence[Taught],
-    files: Files,
+    row_adapters: Sequence[RowAdapter],
+    files: ComparisonFiles,
     *,
     on_cell: Callable[[Cell], None],
     device: str = "cpu",
@@ -201,12 +207,12 @@ def draw_missing(
     One model is in memory at a time. `on_cell` is called after each. `only` are the numbers of the
     cells to draw, in the plan's order; None: all. Raises the errors of files that do not fit.
     """
-    adapters = {one.name: one.adapter for one in taught}
+    adapters = {one.name: one.adapter for one in row_adapters}
     for variant, cells in _missing(plan, files.output, only):
         model = _Model(plan, variant, adapters[variant.name], files, device)
         for cell, path in cells:
             if not path.is_file():  # unless an equal cell was drawn just now
-                write_whole(path, cell_png(Image.fromarray(model.draw(cell))))
+                write_atomic(path, encode_cell_png(Image.fromarray(model.draw(cell))))
             on_cell(cell)
         del model
         release_memory()  # before the next model is loaded
@@ -230,13 +236,18 @@ class _Model:
     """A variant's model, with the ControlNet once a cell asks for it."""
 
     def __init__(
-        self, plan: Plan, variant: Variant, adapter: Path | None, files: Files, device: str
+        self,
+        plan: Plan,
+        variant: Variant,
+        adapter: Path | None,
+        files: ComparisonFiles,
+        device: str,
     ) -> None:
-        set_aside()
-        from .sample import dtype_on, load_with_adapter
+        hide_packages()
+        from .sample import inference_dtype, load_with_adapter
 
         self._plan, self._files, self._device = plan, files, device
-        self._dtype = dtype_on(device)
+        self._dtype = inference_dtype(device)
         self._control: Any = None
         self._model: BaseModel = load_with_adapter(
             files.base,
@@ -270,11 +281,11 @@ class _Model:
         pose = self._plan.fitted_pose_of(cell)
         if pose is None or self._files.controlnet is None:
             return None
-        from .controlnet import control_of, load_controlnet
+        from .controlnet import controlnet_for_hint, load_controlnet
 
         if self._control is None:
             self._control = load_controlnet(
                 self._files.controlnet, self._model.unet, device=self._device, dtype=self._dtype
             )
         hint = draw_pose(pose, self._plan.picture.width, self._plan.picture.height)
-        return control_of(self._control, hint, self._plan.control.strength)
+        return controlnet_for_hint(self._control, hint, self._plan.control.strength)

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from ..trainers import ldm_names
 from ..trainers.base_file import read_config
 from ..trainers.base_model import load_part
-from ..trainers.cpu import use_matrix_products
+from ..trainers.cpu import use_im2col_convs
 from ..trainers.errors import BaseModelError, LikenessError
 from ..trainers.memory import is_out_of_memory
+from ..trainers.safetensors_file import Shapes
 from ..trainers.sampler import ControlNet
-from ..trainers.tensor_file import Shapes
 from ..trainers.weights import read_weights
 from .errors import ComparisonError
 
 _HINT_WIDTHS = (16, 32, 96, 256)  # of every ControlNet 1.x; no reader infers them
-_UNFIT = (LikenessError, OSError, RuntimeError, TypeError, ValueError)
+_LOAD_ERRORS = (LikenessError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def load_controlnet(
@@ -42,7 +42,7 @@ def load_controlnet(
             f"{path.name} is no ControlNet for SD 1.x: it lacks {error.args[0]}. Choose a file in "
             "the original names, such as control_v11p_sd15_openpose, or a diffusers folder."
         ) from None
-    except _UNFIT as error:
+    except _LOAD_ERRORS as error:
         if is_out_of_memory(error):
             raise
         raise ComparisonError(f"{path.name} cannot be used as a ControlNet: {error}") from error
@@ -54,7 +54,7 @@ def load_controlnet(
                 f"model's is {ours}. Choose one that was made for this base's family."
             )
     if device == "cpu":
-        use_matrix_products(model)
+        use_im2col_convs(model)
     # diffusers' own `to` warns of an empty list of modules that should stay in fp32.
     return nn.Module.to(model.eval(), device, dtype)
 
@@ -90,7 +90,7 @@ def _config(shapes: Shapes) -> dict[str, Any]:
     return config | {"conditioning_embedding_out_channels": _HINT_WIDTHS}
 
 
-def control_of(model: ControlNetModel, hint: Image.Image, strength: float) -> ControlNet:
+def controlnet_for_hint(model: ControlNetModel, hint: Image.Image, strength: float) -> ControlNet:
     """The residuals of a ControlNet for one picture of a pose, RGB and of the picture's size."""
     pixels = torch.from_numpy(np.array(hint)).float().permute(2, 0, 1)[None] / 255
 

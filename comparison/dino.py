@@ -11,17 +11,17 @@ from torch import Tensor
 from transformers import Dinov2Model
 
 from ..trainers.base_file import read_config
-from .encoders import Device, Values, Vectors, cosines, on_cpu
+from .encoders import ChooseDevice, Values, Vectors, choose_cpu, cosines
 from .vision import (
     Preprocessing,
-    Sight,
-    bytes_of,
-    loaded_late,
-    preprocessing_of,
-    unfit,
+    VisionModel,
+    lazy_loader,
+    load_pretrained,
+    read_preprocessing,
     unit_vectors,
     weights_digest,
-    whole_model,
+    weights_size,
+    wrap_load_errors,
 )
 
 # Of ImageNet.
@@ -37,9 +37,9 @@ class Dino:
 
     name: str
     digest: str
-    load: Callable[[], Sight]
+    load: Callable[[], VisionModel]
     key: str = "dino"
-    who: bool = False
+    identity_only: bool = False
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Unit vectors (n, width). Raises ComparisonError."""
@@ -55,16 +55,16 @@ class Dino:
         return cosines(a, b)
 
 
-def load_dino(path: Path, cache: Path | None = None, device: Device = on_cpu) -> Dino:
+def load_dino(path: Path, cache: Path | None = None, device: ChooseDevice = choose_cpu) -> Dino:
     """DINOv2 of a local transformers folder. Raises ComparisonError."""
-    with unfit(f"The folder {path}"):
+    with wrap_load_errors(f"The folder {path}"):
         if read_config(path / "config.json").get("model_type") != "dinov2":
             raise ValueError("its config.json is not DINOv2's")
         digest = weights_digest([path], cache)
 
-    def load() -> Sight:
-        with unfit(f"The folder {path}"):
-            return whole_model(Dinov2Model, path), preprocessing_of(path, _IMAGENET)
+    def load() -> VisionModel:
+        with wrap_load_errors(f"The folder {path}"):
+            return load_pretrained(Dinov2Model, path), read_preprocessing(path, _IMAGENET)
 
-    sight = loaded_late(load, bytes_of(path), device)
-    return Dino(f"DINOv2 ({path.name})", digest, sight)
+    lazy_load = lazy_loader(load, weights_size(path), device)
+    return Dino(f"DINOv2 ({path.name})", digest, lazy_load)

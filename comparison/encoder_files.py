@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..trainers.tensor_file import read_header
+from ..trainers.safetensors_file import read_header
 from .clip_names import IMAGE_PROJECTION, TEXT_PROJECTION
 
 
-def place_of(file: Path) -> Path:
+def encoder_path(file: Path) -> Path:
     """The transformers folder whose weights a listed file is, or else the file itself."""
     own = file.name == "model.safetensors" and (file.parent / "config.json").is_file()
     return file.parent if own else file
@@ -18,7 +18,7 @@ def place_of(file: Path) -> Path:
 
 def first_clip(files: Iterable[Path]) -> Path | None:
     """The first that is an image encoder of CLIP with its projection, as `encoders` takes it."""
-    return next((place_of(file) for file in files if image_width(place_of(file))), None)
+    return next((encoder_path(file) for file in files if image_width(encoder_path(file))), None)
 
 
 def first_text(files: Iterable[Path], image: Path) -> Path | None:
@@ -29,7 +29,7 @@ def first_text(files: Iterable[Path], image: Path) -> Path | None:
 
 def first_dino(files: Iterable[Path]) -> Path | None:
     """The first transformers folder of DINOv2."""
-    folders = (place_of(file) for file in files)
+    folders = (encoder_path(file) for file in files)
     return next((folder for folder in folders if _model_type(folder) == "dinov2"), None)
 
 

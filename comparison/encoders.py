@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..trainers.errors import SubjectError
-from ..trainers.files import write_whole
-from ..trainers.pictures import open_picture, to_srgb
+from ..trainers.files import write_atomic
+from ..trainers.image_io import open_image, to_srgb
 from .errors import ComparisonError
 from .matrix import Picture
 from .poses import Pose
@@ -32,9 +32,9 @@ from .poses import Pose
 Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 
-_AT_ONCE = 16  # pictures held in memory; of faces, which take the CPU long, one
-_LEAST_FOR_FACES = 150  # a picture's sides in pixels: dlib's network reads a face as 150 x 150
-_STUDY = Picture()
+_BATCH = 16  # pictures held in memory; of faces, which take the CPU long, one
+_MIN_SIDE_FOR_FACES = 150  # a picture's sides in pixels: dlib's network reads a face as 150 x 150
+_DEFAULT_PICTURE = Picture()
 
 
 class MissingEncoder(ComparisonError):
@@ -46,8 +46,8 @@ class Encoder(Protocol):
     """Turns pictures into vectors and says how alike two of them are.
 
     `key` is a short word for tables (``clip``), `name` says which weights, for people, and
-    `digest` is of all that decides a vector: equal digests, equal vectors. `who` says that its
-    likeness is of persons alone, whatever else is on a picture.
+    `digest` is of all that decides a vector: equal digests, equal vectors. `identity_only`
+    says that its likeness is of persons alone, whatever else is on a picture.
     """
 
     @property
@@ -57,7 +57,7 @@ class Encoder(Protocol):
     @property
     def digest(self) -> str: ...
     @property
-    def who(self) -> bool: ...
+    def identity_only(self) -> bool: ...
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Vectors (n, d) of RGB pictures of any size; NaN where there is nothing to encode."""
@@ -86,13 +86,15 @@ class PoseEncoder(Encoder, Protocol):
         ...
 
 
-Finder = Callable[[Picture], Encoder | None]
-Device = Callable[[int], str]  # where a model of so many bytes computes, with room made for it
-OnPart = Callable[[int, int], None]
+EncoderFinder = Callable[[Picture], Encoder | None]
+ChooseDevice = Callable[
+    [int], str
+]  # where a model of so many bytes computes, with room made for it
+OnProgress = Callable[[int, int], None]
 
 
-def on_cpu(size: int) -> str:
-    """A `Device`."""
+def choose_cpu(size: int) -> str:
+    """A `ChooseDevice`."""
     return "cpu"
 
 
@@ -117,9 +119,9 @@ class EncoderFiles:
 
 def find_encoders(
     files: EncoderFiles,
-    more: Sequence[Finder] = (),
-    device: Device = on_cpu,
-    picture: Picture = _STUDY,
+    extra_finders: Sequence[EncoderFinder] = (),
+    device: ChooseDevice = choose_cpu,
+    picture: Picture = _DEFAULT_PICTURE,
 ) -> tuple[list[Encoder], list[str]]:
     """The encoders for a plan's `picture` that are installed, and a line for each that is not.
 
@@ -128,8 +130,11 @@ def find_encoders(
     """
     found: list[Encoder] = []
     missing: list[str] = []
-    own = _own(files, device, picture)
-    finders: list[Callable[[], Encoder | None]] = [*own, *(partial(find, picture) for find in more)]
+    own = _builtin_finders(files, device, picture)
+    finders: list[Callable[[], Encoder | None]] = [
+        *own,
+        *(partial(find, picture) for find in extra_finders),
+    ]
     for find in finders:
         try:
             encoder = find()
@@ -141,7 +146,9 @@ def find_encoders(
     return found, missing
 
 
-def _own(files: EncoderFiles, device: Device, picture: Picture) -> list[Callable[[], Encoder]]:
+def _builtin_finders(
+    files: EncoderFiles, device: ChooseDevice, picture: Picture
+) -> list[Callable[[], Encoder]]:
     def clip() -> Encoder:
         if files.clip_image is None:
             raise MissingEncoder(
@@ -169,7 +176,7 @@ def _own(files: EncoderFiles, device: Device, picture: Picture) -> list[Callable
 
         return load_face()
 
-    faces = files.face and min(picture.width, picture.height) >= _LEAST_FOR_FACES
+    faces = files.face and min(picture.width, picture.height) >= _MIN_SIDE_FOR_FACES
     return [clip, dino, face] if faces else [clip, dino]
 
 
@@ -185,34 +192,34 @@ def encode_files(
     encoder: Encoder,
     paths: Sequence[Path],
     cache: Path | None = None,
-    on_part: OnPart = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Vectors:
     """Vectors (n, d) of picture files, by the content of file and encoder from the folder `cache`.
 
-    `on_part(done, total)` is called before each few pictures and at the end; what it raises ends
-    the work, and what is done is remembered. Raises ComparisonError for a file that is no picture.
+    `on_progress(done, total)` is called before each few pictures and at the end; what it raises
+    ends the work, and what is done is cached. Raises ComparisonError for a file that is no picture.
     """
     digests = [_digest(path) for path in paths]
     files = dict(zip(digests, paths, strict=True))
-    remembered = {digest: _remembered(encoder, digest, cache) for digest in files}
-    known = {digest: vector for digest, vector in remembered.items() if vector is not None}
+    cached = {digest: _read_cached(encoder, digest, cache) for digest in files}
+    known = {digest: vector for digest, vector in cached.items() if vector is not None}
     todo = [digest for digest in files if digest not in known]
-    at_once = 1 if encoder.who else _AT_ONCE
+    at_once = 1 if encoder.identity_only else _BATCH
     for start in range(0, len(todo), at_once):
-        on_part(len(known), len(files))
+        on_progress(len(known), len(files))
         part = todo[start : start + at_once]
         vectors = encoder.encode([open_rgb(files[digest]) for digest in part])
         for digest, vector in zip(part, vectors, strict=True):
             known[digest] = vector
-            _remember(encoder, digest, cache, vector)
-    on_part(len(files), len(files))
+            _write_cached(encoder, digest, cache, vector)
+    on_progress(len(files), len(files))
     return np.stack([known[digest] for digest in digests])
 
 
 def open_rgb(path: Path) -> Image.Image:
     """A picture file, upright, in mode RGB. Raises ComparisonError."""
     try:
-        return to_srgb(open_picture(path))
+        return to_srgb(open_image(path))
     except SubjectError as error:
         raise ComparisonError(f"{path} cannot be scored: {error}.") from None
 
@@ -224,24 +231,24 @@ def _digest(path: Path) -> str:
         raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _place(encoder: Encoder, digest: str, cache: Path) -> Path:
+def _cache_path(encoder: Encoder, digest: str, cache: Path) -> Path:
     return cache / "vectors" / f"{encoder.key}-{encoder.digest[:16]}" / f"{digest}.npy"
 
 
-def _remembered(encoder: Encoder, digest: str, cache: Path | None) -> Vectors | None:
+def _read_cached(encoder: Encoder, digest: str, cache: Path | None) -> Vectors | None:
     if cache is None:
         return None
     try:
-        vector = np.load(_place(encoder, digest, cache), allow_pickle=False)
+        vector = np.load(_cache_path(encoder, digest, cache), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None  # absent or damaged: it is made anew
     return vector if vector.ndim == 1 and vector.dtype == np.float32 else None
 
 
-def _remember(encoder: Encoder, digest: str, cache: Path | None, vector: Vectors) -> None:
+def _write_cached(encoder: Encoder, digest: str, cache: Path | None, vector: Vectors) -> None:
     if cache is None:
         return
     data = io.BytesIO()
     np.save(data, vector.astype(np.float32), allow_pickle=False)
     with suppress(OSError):  # a cache that cannot be written costs time only
-        write_whole(_place(encoder, digest, cache), data.getvalue())
+        write_atomic(_cache_path(encoder, digest, cache), data.getvalue())

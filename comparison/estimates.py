@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST = 4  # groups
+MIN_GROUPS = 4  # groups
 RESAMPLES = 4000
-_SMALL_T = (12.706, 4.303, 3.182, 2.776)  # Student's t at 0.975 for 1 to 4 degrees of freedom
+_T_QUANTILES = (12.706, 4.303, 3.182, 2.776)  # Student's t at 0.975 for 1 to 4 degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,26 @@ class Estimate:
 
     def text(self) -> str:
         """``0.712 [0.655, 0.768]``, and ``5 of 6`` where pictures have no value."""
-        parts = [decimals(self.mean)]
+        parts = [format_score(self.mean)]
         if self.low is not None and self.high is not None:
-            parts.append(f"[{decimals(self.low)}, {decimals(self.high)}]")
+            parts.append(f"[{format_score(self.low)}, {format_score(self.high)}]")
         if self.count < self.asked:
             parts.append(f"{self.count} of {self.asked}")
         return " ".join(parts)
 
 
-def decimals(value: float) -> str:
+def format_score(value: float) -> str:
     """Three decimals, and no sign before a zero."""
     return f"{round(value, 3) + 0.0:.3f}"
 
 
 def estimate(
-    values: NDArray[np.float64], groups: NDArray[np.int64], *, apart: bool = True
+    values: NDArray[np.float64], groups: NDArray[np.int64], *, independent: bool = True
 ) -> Estimate | None:
     """The mean of values (n,) and its bootstrap interval; None without a value.
 
     Whole groups are drawn with replacement, because the pictures of one prompt are not
-    independent; of a single group its values, unless they are not `apart`, as those that each
+    independent; of a single group its values, unless they are not `independent`, as those that each
     pair of pictures has in common. The same values give the same interval; of fewer than FEWEST
     groups there is none: it would hold the mean far less often than it says.
     """
@@ -56,7 +56,7 @@ def estimate(
     if not known.any():
         return None
     found, of = values[known], groups[known]
-    if apart and len(set(of.tolist())) == 1:
+    if independent and len(set(of.tolist())) == 1:
         of = np.arange(len(found))
     low, high = _interval(found, of)
     return Estimate(float(found.mean()), low, high, int(known.sum()), len(values))
@@ -67,7 +67,7 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     _, places = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(places, values), np.bincount(places)
-    if len(sums) < FEWEST:
+    if len(sums) < MIN_GROUPS:
         return None, None
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
     low, high = percentile_interval(sums[drawn].sum(1) / counts[drawn].sum(1), len(sums))
@@ -81,21 +81,21 @@ def percentile_interval(means: NDArray[np.float64], groups: int) -> tuple[float,
     than 2.5 and 97.5: of few groups these hold the mean far less often than they say.
     """
     ratio = math.sqrt(groups / (groups - 1))
-    margin = 100 * NormalDist().cdf(-ratio * _student(groups - 1))
+    margin = 100 * NormalDist().cdf(-ratio * _t_quantile(groups - 1))
     low, high = np.percentile(means, [margin, 100 - margin])
     return float(low), float(high)
 
 
-def _student(freedom: int) -> float:
+def _t_quantile(degrees_of_freedom: int) -> float:
     """Student's t at 0.975; from 5 degrees of freedom by Abramowitz and Stegun, 26.7.5."""
-    if freedom <= len(_SMALL_T):
-        return _SMALL_T[freedom - 1]
+    if degrees_of_freedom <= len(_T_QUANTILES):
+        return _T_QUANTILES[degrees_of_freedom - 1]
     z = NormalDist().inv_cdf(0.975)
     return (
         z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+        + (z**3 + z) / (4 * degrees_of_freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees_of_freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees_of_freedom**3)
     )
 
 

@@ -18,36 +18,36 @@ from typing import IO, Any
 
 from PIL import Image
 
-from ..trainers.adapter import RECIPE, SCORES, STRIPPED, read_metadata
+from ..trainers.adapter import RECIPE_KEY, SCORES_KEY, STRIPPED_KEY, read_metadata
 from ..trainers.digests import content_digest
 from ..trainers.errors import AdapterError, SubjectError
-from ..trainers.files import whole_file
-from ..trainers.masks import ENDING
-from ..trainers.pictures import open_picture
+from ..trainers.files import atomic_file
+from ..trainers.image_io import open_image
+from ..trainers.masks import MASK_SUFFIX
+from ..trainers.metadata_filter import strip_prompts
 from ..trainers.recipe import Recipe
-from ..trainers.recipe_parts import name_from
-from ..trainers.runs import RunFolder
-from ..trainers.stripped import strip_prompts
+from ..trainers.recipe_parts import slugify
+from ..trainers.run_folder import RunFolder
+from ..trainers.safetensors_file import header_with_metadata, read_header
 from ..trainers.subject import read_subject
-from ..trainers.tensor_file import header_with, read_header
 from .errors import ComparisonError
-from .reading import read_json
-from .row_means import means_of, newest_comparison
+from .row_means import adapter_means, newest_comparison
 from .sheet import sheet_png
-from .study import AGAIN_FILE, PLAN_FILE, REPORT_FILE, SCORES_FILE, newest_sheet
+from .study import PLAN_FILE, REPORT_FILE, RERUN_PLAN_FILE, SCORES_FILE, newest_sheet
+from .user_files import read_json
 
-_TIME = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
+_ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
 # A text that is an absolute path, and nothing else.
 _PATH = re.compile(r"(?:file://)?(?:~?/[^/\n]+/|[A-Za-z]:[\\/]|\\\\)[^\n\"'<>|]*")
 # Folders at the front of an absolute path, but not a web address.
-_FOLDERS = re.compile(
+_PATH_PREFIX = re.compile(
     r"(?<![\w.:/\\~])(?:(?:file://)?~?/(?:[^\s/\"'<>|]+/+)+|[A-Za-z]:[\\/]+(?:[^\\/\"'<>|\n]+[\\/]+)*|"
     r"\\\\+(?:[^\\/\"'<>|\n]+[\\/]+)+)"
 )
 
 
 @dataclass(frozen=True)
-class Shared:
+class ExportSource:
     """What goes into the zip.
 
     `run` is the folder of the run, None where it is not at hand; `comparison` the folder of one
@@ -59,7 +59,7 @@ class Shared:
     comparison: Path | None
 
 
-def find_shared(run: Path, comparison: Path | None = None) -> Shared:
+def find_export_source(run: Path, comparison: Path | None = None) -> ExportSource:
     """What RUN means: a run folder or an adapter file; and the newest comparison with it.
 
     Comparisons are looked for where the adapter's own output folder has them, unless one is
@@ -76,8 +76,10 @@ def find_shared(run: Path, comparison: Path | None = None) -> Shared:
     if comparison is not None and not (comparison / PLAN_FILE).is_file():
         raise ComparisonError(f"{comparison} is no comparison: it has no plan.json.")
     if comparison is None:
-        comparison = newest_comparison(_likeness(adapter) / "comparisons", content_digest(adapter))
-    return Shared(adapter, folder, comparison)
+        comparison = newest_comparison(
+            _likeness_folder(adapter) / "comparisons", content_digest(adapter)
+        )
+    return ExportSource(adapter, folder, comparison)
 
 
 def _run_of(adapter: Path) -> RunFolder | None:
@@ -86,18 +88,18 @@ def _run_of(adapter: Path) -> RunFolder | None:
     recipe = read_metadata(adapter).recipe
     if recipe is None:
         return None
-    run = RunFolder(_likeness(adapter) / "runs" / recipe.run_name())
+    run = RunFolder(_likeness_folder(adapter) / "runs" / recipe.run_name())
     return run if run.recipe_file.is_file() else None
 
 
-def _likeness(adapter: Path) -> Path:
+def _likeness_folder(adapter: Path) -> Path:
     """The folder of runs and comparisons of an adapter in ``<output>/loras`` or beside it."""
     return adapter.resolve().parent.parent / "likeness"
 
 
 def export(
     target: Path,
-    shared: Shared,
+    source: ExportSource,
     *,
     workflow: Path | None = None,
     photographs: bool = False,
@@ -117,28 +119,32 @@ def export(
     if target.exists():
         raise ComparisonError(f"{target} exists: move it, or name another file with --to.")
     try:
-        with whole_file(target) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-            return _fill(_Archive(archive), shared, workflow, photographs, prompts)
+        with atomic_file(target) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+            return _write_archive(_ZipWriter(archive), source, workflow, photographs, prompts)
     except OSError as error:
         raise ComparisonError(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def _fill(
-    archive: _Archive, shared: Shared, workflow: Path | None, photographs: bool, prompts: bool
+def _write_archive(
+    archive: _ZipWriter,
+    source: ExportSource,
+    workflow: Path | None,
+    photographs: bool,
+    prompts: bool,
 ) -> list[str]:
-    _add_adapter(archive, shared.adapter, prompts, _scores_of(shared))
+    _add_adapter(archive, source.adapter, prompts, _scores_of(source))
     if prompts:
-        for name, data in _comparison(shared.comparison, workflow):
+        for name, data in _comparison(source.comparison, workflow):
             archive.add(name, data)
     if photographs:
-        for name, data in _photographs(shared.run, captions=prompts):
+        for name, data in _photographs(source.run, captions=prompts):
             archive.add(name, data)
     contents = {"version": 1, "prompts": prompts, "sha256": dict(archive.digests)}
     archive.add("contents.json", json.dumps(contents, indent=1).encode())
     return [*archive.digests]
 
 
-class _Archive:
+class _ZipWriter:
     """A zip that is written, and the digest of each file in it."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
@@ -150,7 +156,7 @@ class _Archive:
 
     def add_stream(self, name: str, parts: Sequence[IO[bytes]], stored: bool = True) -> None:
         """A file of any size, from parts one after another."""
-        entry = zipfile.ZipInfo(name, _TIME)
+        entry = zipfile.ZipInfo(name, _ZIP_TIMESTAMP)
         entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
         entry.external_attr = 0o644 << 16
         digest = hashlib.sha256()
@@ -165,7 +171,9 @@ class _Archive:
 # The adapter.
 
 
-def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[str, float]) -> None:
+def _add_adapter(
+    archive: _ZipWriter, path: Path, prompts: bool, scores: Mapping[str, float]
+) -> None:
     try:
         old, file = read_header(path).metadata, open(path, "rb")  # noqa: SIM115  closed below
     except OSError as error:
@@ -173,33 +181,37 @@ def _add_adapter(archive: _Archive, path: Path, prompts: bool, scores: Mapping[s
     except ValueError as error:
         raise AdapterError(f"{path} {error}. Adapters are whole .safetensors files.") from None
     new = old if prompts else strip_prompts(old)
-    own = (RECIPE, STRIPPED)  # hold no paths, and are named by digest
-    new = {key: text if key in own else _without_folders(text) for key, text in new.items()}
+    own = (RECIPE_KEY, STRIPPED_KEY)  # hold no paths, and are named by digest
+    new = {key: text if key in own else _strip_paths_in_text(text) for key, text in new.items()}
     if scores:
-        new[SCORES] = json.dumps(scores)
+        new[SCORES_KEY] = json.dumps(scores)
     with file:
-        begin = b"" if new == old else header_with(file, new)
+        begin = b"" if new == old else header_with_metadata(file, new)
         archive.add_stream(f"{_name(path)}.safetensors", [BytesIO(begin), file])
-    recipe = _parsed(new.get(RECIPE) or new.get(STRIPPED) or "")
+    recipe = _parse_json(new.get(RECIPE_KEY) or new.get(STRIPPED_KEY) or "")
     if isinstance(recipe, dict):  # none, or damaged
         text = json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False)
         archive.add("recipe.json", text.encode())
 
 
-def _without_folders(text: str) -> str:
-    parsed = _parsed(text)
+def _strip_paths_in_text(text: str) -> str:
+    parsed = _parse_json(text)
     if isinstance(parsed, dict | list):  # some trainers keep JSON in a text
-        return json.dumps(without_folders_within(parsed), ensure_ascii=False)
-    return without_folders(text)
+        return json.dumps(strip_paths_in_json(parsed), ensure_ascii=False)
+    return strip_paths(text)
 
 
-def _scores_of(shared: Shared) -> dict[str, float]:
-    return means_of(shared.comparison, content_digest(shared.adapter)) if shared.comparison else {}
+def _scores_of(source: ExportSource) -> dict[str, float]:
+    return (
+        adapter_means(source.comparison, content_digest(source.adapter))
+        if source.comparison
+        else {}
+    )
 
 
 def _name(path: Path) -> str:
     """A file's name without its ending, safe on every system."""
-    return name_from(path.stem, 120) or "adapter"
+    return slugify(path.stem, 120) or "adapter"
 
 
 # The comparison.
@@ -209,62 +221,62 @@ def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[st
     """(name, bytes) of plan, sheet, report, scores and workflow, as far as they are there."""
     saved = None if workflow is None else read_json(workflow)
     if folder is not None:
-        for name in (PLAN_FILE, AGAIN_FILE, SCORES_FILE, REPORT_FILE):
+        for name in (PLAN_FILE, RERUN_PLAN_FILE, SCORES_FILE, REPORT_FILE):
             if (folder / name).is_file():
-                yield name, _bytes(folder / name)
+                yield name, _read_bytes(folder / name)
         if (sheet := newest_sheet(folder)) is not None:
             data, text = _sheet(sheet)
             yield "sheet.png", data
             saved = saved if saved is not None else text.get("workflow")
     if saved is not None:
-        clean = without_folders_within(saved)
+        clean = strip_paths_in_json(saved)
         yield "workflow.json", json.dumps(clean, indent=1, ensure_ascii=False).encode()
 
 
 def _sheet(path: Path) -> tuple[bytes, dict[str, Any]]:
     """A sheet's PNG with its text chunks cleaned, and those chunks."""
     try:
-        open_picture(path)  # knows all that PIL raises
+        open_image(path)  # knows all that PIL raises
         with Image.open(path) as image:
             texts = dict(getattr(image, "text", {}))
-            chunks = {key: without_folders_within(_parsed(text)) for key, text in texts.items()}
+            chunks = {key: strip_paths_in_json(_parse_json(text)) for key, text in texts.items()}
             return sheet_png(image.convert("RGB"), chunks), chunks
     except (SubjectError, RecursionError) as error:
         raise ComparisonError(f"{path} cannot be read: {error}.") from None
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
 
 
-def without_folders(text: str) -> str:
+def strip_paths(text: str) -> str:
     """The text with each absolute path cut down to its last name.
 
     In a text that is a path, folders may have blanks in their names.
     """
     if _PATH.fullmatch(text):
         return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
-    return _FOLDERS.sub("", text)
+    return _PATH_PREFIX.sub("", text)
 
 
-def without_folders_within(value: Any) -> Any:
-    """Parsed JSON with `without_folders` done to every text in it, and every key."""
+def strip_paths_in_json(value: Any) -> Any:
+    """Parsed JSON with `strip_paths` done to every text in it, and every key."""
     if isinstance(value, str):
-        return without_folders(value)
+        return strip_paths(value)
     if isinstance(value, list):
-        return [without_folders_within(one) for one in value]
+        return [strip_paths_in_json(one) for one in value]
     if isinstance(value, dict):
-        return {without_folders(key): without_folders_within(one) for key, one in value.items()}
+        return {strip_paths(key): strip_paths_in_json(one) for key, one in value.items()}
     return value
 
 
@@ -287,8 +299,8 @@ def _photographs(run: RunFolder | None, *, captions: bool) -> Iterator[tuple[str
         )
     for number, photo in enumerate(found.photos, 1):
         name = f"photographs/{number:02d}"
-        yield f"{name}{photo.path.suffix.lower()}", _bytes(photo.path)
+        yield f"{name}{photo.path.suffix.lower()}", _read_bytes(photo.path)
         if photo.mask not in (None, photo.path):
-            yield f"{name}{ENDING}", _bytes(photo.mask)
+            yield f"{name}{MASK_SUFFIX}", _read_bytes(photo.mask)
         if captions and photo.caption is not None:
             yield f"{name}.txt", photo.caption.encode()

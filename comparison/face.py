@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..trainers.packages import installed
+from ..trainers.packages import is_installed
 from .encoders import MissingEncoder, Values, Vectors
-from .vision import unfit, weights_digest
+from .vision import weights_digest, wrap_load_errors
 
 WIDTH = 128
-_LONGEST = 800  # pixels in which faces are looked for
+_MAX_DETECTION_SIDE = 800  # pixels in which faces are looked for
 _NETWORK = "dlib_face_recognition_resnet_model_v1.dat"
 _LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 
@@ -39,7 +39,7 @@ class Face:
     digest: str
     name: str = "face (dlib)"
     key: str = "face"
-    who: bool = True
+    identity_only: bool = True
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Vectors (n, 128); NaN for a picture on which no face is found."""
@@ -52,7 +52,7 @@ class Face:
 
     def _encode(self, picture: Image.Image) -> Vectors:
         seen = picture.copy()
-        seen.thumbnail((_LONGEST, _LONGEST))
+        seen.thumbnail((_MAX_DETECTION_SIDE, _MAX_DETECTION_SIDE))
         pixels = np.asarray(seen)
         faces = self.detector(pixels, 0) or self.detector(pixels, 1)  # 1: enlarged twice
         if not faces:
@@ -65,15 +65,15 @@ class Face:
 def load_face() -> Face:
     """The face network of the installed packages. Raises MissingEncoder."""
     name = "face_recognition_models"
-    package = find_spec(name) if installed(name) else None
-    if package is None or package.origin is None or not installed("dlib"):
+    package = find_spec(name) if is_installed(name) else None
+    if package is None or package.origin is None or not is_installed("dlib"):
         raise MissingEncoder(
             "The face score is left out: pip install dlib-bin face_recognition_models."
         )
     import dlib
 
     folder = Path(package.origin).parent / "models"
-    with unfit("The package face_recognition_models"):
+    with wrap_load_errors("The package face_recognition_models"):
         return Face(
             dlib.get_frontal_face_detector(),
             dlib.shape_predictor(str(folder / _LANDMARKS)),

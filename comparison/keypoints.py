@@ -14,14 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..trainers.recipe import explain
+from ..trainers.recipe import format_validation_error
 from .errors import ComparisonError
 from .poses import JOINTS, Person, Pose, check_canvas
-from .reading import read_json
+from .user_files import read_json
 
-MOST_FRAMES = 1000
+MAX_FRAMES = 1000
 # Joints with a lower score count as not seen, as in core's node for drawing keypoints.
-_LEAST_SCORE = 0.3
+_MIN_SCORE = 0.3
 # Coordinates up to here are shares of the canvas; a body of so few pixels is none.
 _LARGEST_SHARE = 2.0
 
@@ -66,10 +66,8 @@ def poses_of_keypoints(data: Any, name: str = "pose") -> tuple[Pose, ...]:
 def _check_count(frames: int) -> None:
     if not frames:
         raise ComparisonError("These are no pose keypoints: a frame or a list of frames is needed.")
-    if frames > MOST_FRAMES:
-        raise ComparisonError(
-            f"{frames:,} frames are too many poses: give at most {MOST_FRAMES:,}."
-        )
+    if frames > MAX_FRAMES:
+        raise ComparisonError(f"{frames:,} frames are too many poses: give at most {MAX_FRAMES:,}.")
 
 
 def keypoints_of_poses(poses: Sequence[Pose], width: int, height: int) -> list[dict[str, Any]]:
@@ -81,7 +79,7 @@ def keypoints_of_poses(poses: Sequence[Pose], width: int, height: int) -> list[d
             "canvas_height": height,
             "people": [
                 {
-                    "pose_keypoints_2d": _flat(person, width, height),
+                    "pose_keypoints_2d": _flatten_keypoints(person, width, height),
                     # Readers expect these lists; a score of 0 is a point that is not seen.
                     "face_keypoints_2d": [0.0] * 3 * 70,
                     "hand_left_keypoints_2d": [0.0] * 3 * 21,
@@ -94,7 +92,7 @@ def keypoints_of_poses(poses: Sequence[Pose], width: int, height: int) -> list[d
     ]
 
 
-def _flat(person: Person, width: int, height: int) -> list[float]:
+def _flatten_keypoints(person: Person, width: int, height: int) -> list[float]:
     flat = []
     for point in person:
         flat += [point[0] * width, point[1] * height, 1.0] if point else [0.0, 0.0, 0.0]
@@ -116,7 +114,7 @@ def _pose_of_frame(frame: Any, name: str) -> Pose:
     try:
         return Pose(name=name, aspect=width / height, people=tuple(map(tuple, people)))
     except ValidationError as error:
-        raise ComparisonError(explain(error, f"pose {name!r}")) from None
+        raise ComparisonError(format_validation_error(error, f"pose {name!r}")) from None
 
 
 def _canvas(frame: dict[str, Any], name: str) -> tuple[float, float]:
@@ -144,7 +142,7 @@ def _joints(person: Any, name: str) -> list[tuple[float, float] | None]:
             "needed, those of OpenPose's COCO model, each with x, y and score."
         )
     triples = zip(values[::3], values[1::3], values[2::3], strict=True)
-    return [(x, y) if score >= _LEAST_SCORE else None for x, y, score in triples]
+    return [(x, y) if score >= _MIN_SCORE else None for x, y, score in triples]
 
 
 def _numbers(values: Any) -> list[float]:

@@ -15,16 +15,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ..trainers.adapter import Prediction
-from ..trainers.recipe import Digest, Name, Part, Size, explain
+from ..trainers.recipe import Digest, Name, Part, Size, format_validation_error
 from .errors import ComparisonError
 from .poses import Pose, choose_pose, fit_pose
 from .prompts import Prompt, PromptSet
-from .reading import read_json
+from .user_files import read_json
 
 WithPose = Literal["without", "with", "both"]
 Strength = Annotated[float, Field(ge=-20, le=20)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]  # all that core's samplers take
-MOST_CELLS = 20_000
+MAX_CELLS = 20_000
 
 
 class Variant(Part):
@@ -35,7 +35,7 @@ class Variant(Part):
     took the base to predict, where the base's file says otherwise.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"clip_skip", "prediction"})
+    omit_if_default: ClassVar[frozenset[str]] = frozenset({"clip_skip", "prediction"})
 
     name: Name
     adapter: Digest | None = None
@@ -103,16 +103,16 @@ class Plan(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
-        _unlike("rows", self.rows())
-        _unlike("variants", [variant.name for variant in self.variants])
-        _unlike("poses", [pose.name for pose in self.poses])
+        _check_unique("rows", self.rows())
+        _check_unique("variants", [variant.name for variant in self.variants])
+        _check_unique("poses", [pose.name for pose in self.poses])
         for prompt in self.prompts.prompts:
             if "{token}" in prompt.text or "{class}" in prompt.text:
                 raise ValueError(f"the prompt {prompt.key!r} has placeholders: fill them in first")
         if not self.poses and any(posed for _, _, posed in self._rows()):
             raise ValueError("a variant is drawn with poses, and the plan has none: add poses")
-        if len(self.rows()) * len(self.columns()) > MOST_CELLS:
-            raise ValueError(f"more than {MOST_CELLS:,} pictures: take fewer prompts or variants")
+        if len(self.rows()) * len(self.columns()) > MAX_CELLS:
+            raise ValueError(f"more than {MAX_CELLS:,} pictures: take fewer prompts or variants")
         return self
 
     # The axes. A variant's rows follow one another, so that one model is in memory at a time.
@@ -197,7 +197,7 @@ class Plan(Part):
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def file_of(self, cell: Cell, suffix: str = "png") -> str:
+    def file_path(self, cell: Cell, suffix: str = "png") -> str:
         """Where a picture is in the study's layout: ``<row>/768x1024/<key>.png``."""
         row = self.rows()[cell.row]
         return f"{row}/{self.picture.width}x{self.picture.height}/{cell.key}.{suffix}"
@@ -212,7 +212,7 @@ def _column_name(prompt: Prompt, draw: int) -> str:
     return f"{prompt.key}@{draw + 1}" if draw else prompt.key
 
 
-def _unlike(what: str, names: Sequence[str]) -> None:
+def _check_unique(what: str, names: Sequence[str]) -> None:
     """Raises ValueError if two names name the same file on a system that ignores case."""
     seen: set[str] = set()
     for name in names:
@@ -254,7 +254,7 @@ def plan_from_data(data: Any) -> Plan:
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(explain(error, "plan")) from None
+        raise ComparisonError(format_validation_error(error, "plan")) from None
 
 
 def read_plan(path: Path) -> Plan:

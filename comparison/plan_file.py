@@ -18,13 +18,13 @@ from pydantic.functional_validators import AfterValidator
 from ..trainers.adapter import Prediction
 from ..trainers.errors import RecipeError
 from ..trainers.presets import preset
-from ..trainers.recipe import Name, Part, Prompt, Recipe, explain
+from ..trainers.recipe import Name, Part, Prompt, Recipe, format_validation_error
 from .errors import ComparisonError
 from .keypoints import read_poses, yoga_poses
 from .matrix import Control, Picture, Plan, Seed, Strength, Variant, WithPose, plan
 from .poses import Pose
 from .prompts import PromptSet, bundled_set, bundled_sets, read_prompt_set
-from .reading import read_json
+from .user_files import read_json
 
 YOGA = "yoga"  # as a plan's poses: the bundled ones
 _FOLDER = Path(__file__).parent / "plans"
@@ -209,14 +209,14 @@ def with_adapters(plan: PlanFile, files: Mapping[str, str]) -> PlanFile:
     return _changed(plan, rows=[*(r.model_dump(exclude_unset=True) for r in plan.rows), *more])
 
 
-def with_sets(plan: PlanFile, prompts: str | None, poses: str | None) -> PlanFile:
+def with_prompts_and_poses(plan: PlanFile, prompts: str | None, poses: str | None) -> PlanFile:
     """The plan with other prompts and poses: a bundled set's name or a file; None: its own.
 
     A file is read into the plan. Raises ComparisonError, which names it.
     """
     given = {"prompts": prompts, "poses": poses}
     fields = {name: text for name, text in given.items() if text is not None}
-    return _changed(plan, **_written_out(fields, Path)) if fields else plan
+    return _changed(plan, **_inline_files(fields, Path)) if fields else plan
 
 
 def with_recipes(plan: PlanFile, change: Callable[[Recipe], Recipe]) -> PlanFile:
@@ -259,11 +259,11 @@ def read_plan_file(path: Path) -> PlanFile:
     """
     data = read_json(path)
     if isinstance(data, dict):
-        data = _written_out(data, lambda name: _beside(path, name))
+        data = _inline_files(data, lambda name: _path_beside(path, name))
     return plan_file_from_data(data)
 
 
-def _written_out(data: Mapping[str, Any], place: Callable[[str], Path]) -> dict[str, Any]:
+def _inline_files(data: Mapping[str, Any], place: Callable[[str], Path]) -> dict[str, Any]:
     """A plan's data with the prompts and poses in full that it names by a file."""
     found = dict(data)
     prompts, poses = data.get("prompts"), data.get("poses")
@@ -274,7 +274,7 @@ def _written_out(data: Mapping[str, Any], place: Callable[[str], Path]) -> dict[
     return found
 
 
-def _beside(plan: Path, name: str) -> Path:
+def _path_beside(plan: Path, name: str) -> Path:
     """A file below a plan's folder. A plan that somebody else wrote reads nothing else here."""
     parts = re.split(r"[/\\]", name)
     if {"", ".."} & {*parts} or re.search(r"[:\x00-\x1f]", name):
@@ -290,7 +290,7 @@ def plan_file_from_data(data: Any) -> PlanFile:
     try:
         found = PlanFile.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(explain(error, "plan")) from None
+        raise ComparisonError(format_validation_error(error, "plan")) from None
     for row in found.rows:
         found.recipe_of(row)
     found.matrix({})

@@ -30,7 +30,7 @@ LIMBS = (
 COLOURS = tuple(
     tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue / 18, 1, 1)) for hue in range(18)
 )
-LARGEST_SIDE = 8192
+MAX_SIDE = 8192
 
 Coordinate = Annotated[float, Field(ge=-16, le=16)]
 Point = tuple[Coordinate, Coordinate]
@@ -71,7 +71,7 @@ def fit_pose(pose: Pose, width: int, height: int, margin: float = 0.03) -> Pose:
     aspect = width / height
     sides = aspect, 1.0  # from here on all lengths are in heights of a canvas
     edge = margin * min(sides)
-    low, high = _extent(pose)
+    low, high = _bounding_box(pose)
     extents = zip(sides, low, high, strict=True)
     scale = min(
         max(aspect / pose.aspect, 1.0),
@@ -94,9 +94,9 @@ def fit_pose(pose: Pose, width: int, height: int, margin: float = 0.03) -> Pose:
 def check_canvas(width: float, height: float) -> None:
     """Raises ComparisonError if no canvas has these sides, in pixels."""
     short, long = sorted((width, height))
-    if not (short >= 1 and long <= min(LARGEST_SIDE, 64 * short)):
+    if not (short >= 1 and long <= min(MAX_SIDE, 64 * short)):
         raise ComparisonError(
-            f"A canvas of {width} x {height} cannot be: each side has 1 to {LARGEST_SIDE} pixels, "
+            f"A canvas of {width} x {height} cannot be: each side has 1 to {MAX_SIDE} pixels, "
             "and none is more than 64 times the other."
         )
 
@@ -107,7 +107,7 @@ def check_canvas(width: float, height: float) -> None:
 _BEYOND = ((1, 0, 0.9), (3, 4, 0.7), (6, 7, 0.7), (9, 10, 0.3), (12, 13, 0.3))
 
 
-def _extent(pose: Pose) -> tuple[Point, Point]:
+def _bounding_box(pose: Pose) -> tuple[Point, Point]:
     """Corners of the box around heads, hands and feet, in heights of the pose's canvas."""
     points = []
     for person in pose.people:
@@ -120,7 +120,7 @@ def _extent(pose: Pose) -> tuple[Point, Point]:
     return (min(across), min(down)), (max(across), max(down))
 
 
-def draw_pose(pose: Pose, width: int, height: int, stick: int | None = None) -> Image.Image:
+def draw_pose(pose: Pose, width: int, height: int, stick_width: int | None = None) -> Image.Image:
     """The pose on black in OpenPose's colours, RGB, as OpenPose ControlNets were trained on it.
 
     Args:
@@ -129,7 +129,7 @@ def draw_pose(pose: Pose, width: int, height: int, stick: int | None = None) -> 
             whose shorter side is below 512.
     """
     check_canvas(width, height)
-    stick = stick or max(1, round(4 * min(1.0, min(width, height) / 512)))
+    stick_width = stick_width or max(1, round(4 * min(1.0, min(width, height) / 512)))
     image = Image.new("RGB", (width, height))
     canvas = ImageDraw.Draw(image)
     for person in pose.people:
@@ -137,21 +137,21 @@ def draw_pose(pose: Pose, width: int, height: int, stick: int | None = None) -> 
         for (start, end), colour in zip(LIMBS, COLOURS, strict=False):
             if (a := joints[start]) and (b := joints[end]):
                 shade = tuple(int(0.6 * part) for part in colour)
-                canvas.polygon(_limb(a, b, stick), fill=shade)
+                canvas.polygon(_limb(a, b, stick_width), fill=shade)
         for joint, colour in zip(joints, COLOURS, strict=True):
             if joint:
-                canvas.point(_disc(joint, stick), fill=colour)
+                canvas.point(_disc(joint, stick_width), fill=colour)
     return image
 
 
-def _limb(a: Point, b: Point, stick: int) -> list[tuple[int, int]]:
+def _limb(a: Point, b: Point, stick_width: int) -> list[tuple[int, int]]:
     """The ellipse around a limb. Whole pixels and degrees, as in the drawings trained on."""
     x, y = int((a[0] + b[0]) / 2), int((a[1] + b[1]) / 2)
     half = int(dist(a, b) / 2)
     turn = radians(int(degrees(atan2(a[1] - b[1], a[0] - b[0]))))
     corners = []
     for step in range(360):
-        along, across = half * cos(step * pi / 180), stick * sin(step * pi / 180)
+        along, across = half * cos(step * pi / 180), stick_width * sin(step * pi / 180)
         corners.append(
             (
                 round(x + along * cos(turn) - across * sin(turn)),

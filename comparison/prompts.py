@@ -12,17 +12,17 @@ from unicodedata import normalize
 from pydantic import Field, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator
 
-from ..trainers.recipe import Name, Part, check_name, explain
+from ..trainers.recipe import Name, Part, check_name, format_validation_error
 from ..trainers.recipe import Prompt as Text
-from ..trainers.recipe_parts import is_of_word
+from ..trainers.recipe_parts import is_word_character
 from .errors import ComparisonError
-from .reading import read_json, read_text
+from .user_files import read_json, read_text
 
-MOST_PROMPTS = 1000
+MAX_PROMPTS = 1000
 _FOLDER = Path(__file__).parent / "prompt_sets"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _KEYED_LINE = re.compile(r"(\S{1,64}) =(?: (.*))?")
-_LONGEST_KEY = 40
+_MAX_KEY_LENGTH = 40
 
 
 def check_placeholders(text: str) -> str:
@@ -70,7 +70,7 @@ class PromptSet(Part):
     name: Name = "own"
     source: str = ""
     negative: Annotated[str, Field(max_length=4000), AfterValidator(check_placeholders)] = ""
-    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MOST_PROMPTS)
+    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_PROMPTS)
 
     @model_validator(mode="after")
     def _unique(self) -> PromptSet:
@@ -139,7 +139,7 @@ def prompt_set_from_data(data: Any) -> PromptSet:
     try:
         return PromptSet.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(explain(error, "prompt set")) from None
+        raise ComparisonError(format_validation_error(error, "prompt set")) from None
 
 
 def prompt_set_from_text(text: str) -> PromptSet:
@@ -151,10 +151,9 @@ def prompt_set_from_text(text: str) -> PromptSet:
     lines = list(_prompt_lines(text))
     if not lines:
         raise ComparisonError("There is no prompt: write one a line (lines with # are skipped).")
-    if len(lines) > MOST_PROMPTS:
+    if len(lines) > MAX_PROMPTS:
         raise ComparisonError(
-            f"{len(lines):,} prompts are too many for one comparison: "
-            f"give at most {MOST_PROMPTS:,}."
+            f"{len(lines):,} prompts are too many for one comparison: give at most {MAX_PROMPTS:,}."
         )
     taken = {key.lower() for _, key, _ in lines if key}
     prompts = []
@@ -164,7 +163,9 @@ def prompt_set_from_text(text: str) -> PromptSet:
         try:
             prompts.append(Prompt(key=key, text=prompt))
         except ValidationError as error:
-            raise ComparisonError(explain(error, f"prompt in line {number}")) from None
+            raise ComparisonError(
+                format_validation_error(error, f"prompt in line {number}")
+            ) from None
     return prompt_set_from_data({"prompts": prompts})
 
 
@@ -181,14 +182,16 @@ def _prompt_lines(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _is_key(word: str) -> bool:
-    return is_of_word(word[0]) and all(is_of_word(one) or one in "_.-" for one in word)
+    return is_word_character(word[0]) and all(
+        is_word_character(one) or one in "_.-" for one in word
+    )
 
 
 def _key_of(prompt: str, taken: set[str]) -> str:
     """A key of the prompt's first words, unlike all in `taken`; ``prompt`` where it has none."""
     latin = normalize("NFKD", _PLACEHOLDER.sub(" ", prompt))
     words = re.findall(r"[a-z0-9]+", latin.encode("ascii", "ignore").decode().lower())
-    while len("-".join(words)) > _LONGEST_KEY:
+    while len("-".join(words)) > _MAX_KEY_LENGTH:
         words.pop()
     key = "-".join(words) or "prompt"
     try:

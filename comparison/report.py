@@ -19,24 +19,24 @@ from platform import python_version
 
 from PIL import Image
 
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from ..trainers.recipe import DreamBooth, Recipe
 from .charts import Series, loss_chart
 from .encoders import open_rgb
 from .html import Html, join, tag
 from .matrix import Cell, Plan
-from .score_table import note_of, score_table
+from .row_adapters import RowAdapter
+from .score_table import format_cell_scores, score_table
 from .scores import Scores
-from .taught import Taught
 
 _FILES = Path(__file__).parent / "report_files"
-_MOST_PIXELS = 80_000_000  # of all pictures together
+_MAX_PIXELS = 80_000_000  # of all pictures together
 _QUALITY = 88
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
-class Again:
+class Reproduction:
     """One way to repeat the comparison: a command, or a workflow to save as `file`."""
 
     title: str
@@ -51,18 +51,18 @@ class Report:
     title: str
     plan: Plan
     pictures: Sequence[Path]
-    taught: Sequence[Taught]
+    row_adapters: Sequence[RowAdapter]
     scores: Scores | None
-    again: Sequence[Again]
+    reproduction: Sequence[Reproduction]
     version: str
 
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the file, whole or not at all. Raises OSError, ComparisonError for a bad picture."""
-    write_whole(path, html_of(report))
+    write_atomic(path, render_html(report))
 
 
-def html_of(report: Report) -> str:
+def render_html(report: Report) -> str:
     """The report's HTML."""
     style, script = (
         Html((_FILES / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")
@@ -108,7 +108,11 @@ def _sections(report: Report) -> Iterator[Html | None]:
     yield _section("Scores", score_table(report.plan, report.scores)) if report.scores else None
     yield _section("Training", *_training(report))
     yield _section("Recipes", *_recipes(report))
-    yield _section("Do it again", *map(_again, report.again)) if report.again else None
+    yield (
+        _section("Do it again", *map(_reproduction, report.reproduction))
+        if report.reproduction
+        else None
+    )
     yield _section("Versions", _versions(report.version))
 
 
@@ -124,7 +128,7 @@ def _grid(report: Report) -> Html:
     """Rows and columns of pictures, their labels in view while the table is scrolled."""
     plan, cells = report.plan, report.plan.cells()
     across = len(plan.columns())
-    side = sqrt(_MOST_PIXELS / max(1, len(cells)))
+    side = sqrt(_MAX_PIXELS / max(1, len(cells)))
     head = [
         tag("th", tag("b", cell.key), tag("p", cell.prompt, dir="auto", title=cell.prompt))
         for cell in cells[:across]
@@ -154,7 +158,7 @@ def _cell(report: Report, cell: Cell, place: int, row: str, side: float) -> Html
         data_column=cell.column, data_caption=caption, loading="lazy",
     )  # fmt: skip
     button = tag("button", image, type="button", title="Enlarge")
-    return tag("td", button, tag("small", note_of(report.scores, place)))
+    return tag("td", button, tag("small", format_cell_scores(report.scores, place)))
 
 
 def _data_uri(path: Path, side: float) -> str:
@@ -180,13 +184,13 @@ def _viewer() -> Html:
 def _training(report: Report) -> Iterator[Html]:
     series = [
         Series(one.name, one.result.losses)
-        for one in report.taught
+        for one in report.row_adapters
         if one.result is not None and len(one.result.losses) > 1
     ]
     if series:
         yield tag("h3", "Loss")
         yield loss_chart(series)
-    rows = [_taught(one) for one in report.taught if one.adapter is not None]
+    rows = [_training_row(one) for one in report.row_adapters if one.adapter is not None]
     if rows:
         names = ("row", "method", "resolution", "learning rate", "steps", "late loss", "precision",
                  "time", "peak memory")  # fmt: skip
@@ -194,18 +198,18 @@ def _training(report: Report) -> Iterator[Html]:
         yield tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="wide")
 
 
-def _taught(one: Taught) -> Html:
+def _training_row(one: RowAdapter) -> Html:
     recipe, info, result = one.recipe, one.info, one.result
     loss = info.loss if info else None
     steps = result.steps if result else info and info.steps
     values = [
         _method(recipe) if recipe else info and info.family,
         recipe and f"{recipe.subject.resolution}",
-        recipe and _scientific(recipe.optimizer.learning_rate),
+        recipe and _format_scientific(recipe.optimizer.learning_rate),
         steps,
         f"{loss:.4f}" if loss is not None else None,
         result and result.precision,
-        result and duration(sum(result.seconds.values())),
+        result and format_duration(sum(result.seconds.values())),
         f"{result.peak_memory / 1024**3:.2f} GB" if result else None,
     ]
     cells = [tag("td", "–" if value is None else value) for value in values]
@@ -218,13 +222,13 @@ def _method(recipe: Recipe) -> str:
     return f"{'DoRA' if recipe.method.dora else 'LoRA'} of rank {recipe.method.rank}"
 
 
-def _scientific(value: float) -> str:
+def _format_scientific(value: float) -> str:
     """``2e-6``, ``1.5e-4``."""
     digits, power = f"{value:e}".split("e")
     return f"{float(digits):g}e{int(power)}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``48.2 s``, ``5:07 min`` or ``2:03 h``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -235,7 +239,7 @@ def duration(seconds: float) -> str:
 
 
 def _recipes(report: Report) -> Iterator[Html]:
-    for one in report.taught:
+    for one in report.row_adapters:
         if one.recipe is not None:
             yield tag(
                 "details",
@@ -244,13 +248,17 @@ def _recipes(report: Report) -> Iterator[Html]:
             )
 
 
-def _again(again: Again) -> Html:
-    parts = [tag("h3", again.title)]
-    if again.file is None:
-        return join(parts, tag("pre", again.text))
-    data = base64.b64encode(again.text.encode()).decode()
-    link = tag("a", f"Save {again.file}", download=again.file, href=f"data:;base64,{data}")
-    shown = tag("details", tag("summary", again.file), tag("pre", again.text, dir="auto"))
+def _reproduction(reproduction: Reproduction) -> Html:
+    parts = [tag("h3", reproduction.title)]
+    if reproduction.file is None:
+        return join(parts, tag("pre", reproduction.text))
+    data = base64.b64encode(reproduction.text.encode()).decode()
+    link = tag(
+        "a", f"Save {reproduction.file}", download=reproduction.file, href=f"data:;base64,{data}"
+    )
+    shown = tag(
+        "details", tag("summary", reproduction.file), tag("pre", reproduction.text, dir="auto")
+    )
     return join(parts, tag("p", link), shown)
 
 
@@ -264,6 +272,6 @@ def _versions(version: str) -> Html:
     return tag("p", ", ".join(f"{name} {number}" for name, number in found))
 
 
-def readable(workflow: object) -> str:
+def format_workflow(workflow: object) -> str:
     """JSON of a workflow, indented."""
     return json.dumps(workflow, indent=1, ensure_ascii=False)

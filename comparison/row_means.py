@@ -7,8 +7,8 @@ from typing import Any
 
 from .errors import ComparisonError
 from .matrix import read_plan
-from .reading import read_json
 from .study import PLAN_FILE, SCORES_FILE
+from .user_files import read_json
 
 
 def newest_comparison(comparisons: Path, digest: str) -> Path | None:
@@ -26,7 +26,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def means_of(comparison: Path, digest: str) -> dict[str, float]:
+def adapter_means(comparison: Path, digest: str) -> dict[str, float]:
     """The adapter's mean of each score in a comparison, which Load Adapter shows; {} without any.
 
     Of a row at strength 1, without a pose if there is one. Raises ComparisonError for damaged

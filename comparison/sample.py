@@ -12,11 +12,11 @@ from ..trainers import lora
 from ..trainers.adapter import load_adapter, trained_prediction
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
-from ..trainers.cpu import fit_to_cpu
+from ..trainers.cpu import prepare_for_cpu
 from ..trainers.errors import BaseModelError
-from ..trainers.gpus import has_fp16
-from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
-from ..trainers.text import encode_text, tokenize
+from ..trainers.gpu_capabilities import has_fp16
+from ..trainers.sampler import ControlNet, calculate_sigmas, decode, prepare_noise, sample
+from ..trainers.text_encoding import encode_text, tokenize
 from .blend import blend
 
 
@@ -38,20 +38,20 @@ def load_with_adapter(
     """
     model = load_base(base, tokenizers, dtype=dtype, device=device)
     if device == "cpu":
-        fit_to_cpu(model.unet)
+        prepare_for_cpu(model.unet)
     strengths = (strength, strength if strength_text is None else strength_text)
     if adapter is None:
         return model
     if _is_checkpoint(adapter):
         blend(model, adapter, *strengths)
     else:
-        lora.apply(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
+        lora.merge(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
     if any(strengths):
         model.prediction = trained_prediction(adapter) or model.prediction
     return model
 
 
-def dtype_on(device: str) -> torch.dtype:
+def inference_dtype(device: str) -> torch.dtype:
     """What pictures are drawn in: half precision on a GPU that has it."""
     return torch.float16 if has_fp16(torch.device(device)) else torch.float32
 
@@ -85,7 +85,7 @@ def draw(
     device = model.unet.device
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(device)
     context = encode_text(model.text_encoder, ids, clip_skip)  # (p + 1, 77, d)
-    noise = noise_for([seed], height, width)
+    noise = prepare_noise([seed], height, width)
     pictures = []
     for row in context[:-1]:
         latents = sample(
@@ -93,7 +93,7 @@ def draw(
             row[None],
             context[-1:],
             noise.to(device),
-            sigmas=sigmas_for(steps),
+            sigmas=calculate_sigmas(steps),
             guidance=guidance,
             prediction=model.prediction,
             control=control,

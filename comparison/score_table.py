@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .charts import whisker
-from .estimates import Estimate, decimals
+from .estimates import Estimate, format_score
 from .html import Html, join, tag
 from .matrix import Plan
 from .scores import Measure, Scores
@@ -12,7 +12,7 @@ ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 _AMONG = "the photographs among themselves"
 
 
-def score_text(plan: Plan, scores: Scores) -> str:
+def format_scores(plan: Plan, scores: Scores) -> str:
     """A line for each measure and row, and the notes on what is left out."""
     lines = []
     for measure in scores.measures:
@@ -24,7 +24,7 @@ def score_text(plan: Plan, scores: Scores) -> str:
     return "\n".join([*lines, *scores.notes])
 
 
-def note_of(scores: Scores | None, place: int) -> str:
+def format_cell_scores(scores: Scores | None, place: int) -> str:
     """A cell's subject and prompt match, for the line below its picture."""
     if scores is None:
         return ""
@@ -69,7 +69,7 @@ def _photographs(scores: Scores) -> Html | None:
     found = [scores.photographs[measure.key] for measure in scores.measures]
     if not any(found):
         return None
-    cells = [tag("td", tag("b", decimals(one.mean)) if one else None) for one in found]
+    cells = [tag("td", tag("b", format_score(one.mean)) if one else None) for one in found]
     return tag("tr", tag("th", _AMONG, scope="row"), cells, class_="reference")
 
 
@@ -79,7 +79,7 @@ def _score(scores: Scores, key: str, found: Estimate | None) -> Html:
     reference = scores.photographs[key]
     drawn = whisker(found, *_range(scores, key), reference.mean if reference else None)
     interval = found.text().partition(" ")[2]
-    return tag("td", tag("b", decimals(found.mean)), drawn, tag("small", interval))
+    return tag("td", tag("b", format_score(found.mean)), drawn, tag("small", interval))
 
 
 def _range(scores: Scores, key: str) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .encoders import (
     Encoder,
-    OnPart,
+    OnProgress,
     PoseEncoder,
     PromptEncoder,
     Values,
@@ -94,7 +94,7 @@ def score(
     notes: Sequence[str] = (),
     cache: Path | None = None,
     on_encoder: OnEncoder = lambda name: None,
-    on_part: OnPart = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Scores:
     """Scores of a plan's pictures by each encoder.
 
@@ -109,17 +109,19 @@ def score(
     Raises ComparisonError for a file that is no picture.
     """
     lines = [*notes, *_left_out(plan, photographs, encoders)]
-    found: list[_Found] = []
+    found: list[_MeasuredCells] = []
     for encoder in encoders:
         on_encoder(encoder.name)
-        known = encode_files(encoder, photographs, cache, on_part) if photographs else None
+        known = encode_files(encoder, photographs, cache, on_progress) if photographs else None
         if known is not None and np.isnan(known).any(1).all():
             lines.append(f"{encoder.name} finds nothing to compare on the training photographs.")
         else:
-            found += _found(_encoded(encoder, plan, pictures, cache, on_part), known)
+            found += _measure_cells(
+                _encode_cells(encoder, plan, pictures, cache, on_progress), known
+            )
     return Scores(
         measures=tuple(one.measure for one in found),
-        cells={one.measure.key: tuple(map(_or_none, one.values)) for one in found},
+        cells={one.measure.key: tuple(map(_none_if_nan, one.values)) for one in found},
         rows={one.measure.key: _rows(plan, one) for one in found},
         photographs={one.measure.key: one.photographs for one in found},
         notes=tuple(lines),
@@ -144,12 +146,12 @@ def _left_out(
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """The vectors (n, d) of a plan's cells, and which of them are `there` (n,)."""
+class _EncodedCells:
+    """The vectors (n, d) of a plan's cells, and which of them are `drawn` (n,)."""
 
     plan: Plan
     vectors: Vectors
-    there: Mask
+    drawn: Mask
     encoder: Encoder
 
     def cells(self) -> tuple[Cell, ...]:
@@ -169,21 +171,25 @@ class _Encoded:
         return np.array([where.get((cell.column, cell.pose), -1) for cell in self.cells()])
 
 
-def _encoded(
-    encoder: Encoder, plan: Plan, pictures: Sequence[Path], cache: Path | None, on_part: OnPart
-) -> _Encoded:
+def _encode_cells(
+    encoder: Encoder,
+    plan: Plan,
+    pictures: Sequence[Path],
+    cache: Path | None,
+    on_progress: OnProgress,
+) -> _EncodedCells:
     files = [path for path in pictures if path.is_file()]
-    there = np.array([path.is_file() for path in pictures])
+    drawn = np.array([path.is_file() for path in pictures])
     found = np.zeros((0, 1), np.float32)
     if files:
-        found = encode_files(encoder, files, cache, on_part)
+        found = encode_files(encoder, files, cache, on_progress)
     vectors = np.full((len(pictures), found.shape[1]), np.nan, np.float32)
-    vectors[there] = found
-    return _Encoded(plan, vectors, there, encoder)
+    vectors[drawn] = found
+    return _EncodedCells(plan, vectors, drawn, encoder)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _MeasuredCells:
     """One measure: its values (n,), NaN where there are none, and the cells it was asked of."""
 
     measure: Measure
@@ -192,70 +198,72 @@ class _Found:
     photographs: Estimate | None
 
 
-def _found(sheet: _Encoded, photographs: Vectors | None) -> Iterator[_Found]:
-    kinds = {kind: (values, asked) for kind, values, asked in _values(sheet, photographs)}
-    references = {} if photographs is None else _references(sheet.encoder, photographs)
+def _measure_cells(encoded: _EncodedCells, photographs: Vectors | None) -> Iterator[_MeasuredCells]:
+    kinds = {kind: (values, asked) for kind, values, asked in _values(encoded, photographs)}
+    references = {} if photographs is None else _references(encoded.encoder, photographs)
     for kind, label, better, meaning in _MEASURES:
         if kind not in kinds:
             continue
         values, asked = kinds[kind]
-        values = np.where(asked & sheet.there, values, np.nan)
+        values = np.where(asked & encoded.drawn, values, np.nan)
         if not np.isnan(values).all():
             measure = Measure(
-                f"{kind}.{sheet.encoder.key}", sheet.encoder.name, label, meaning, better
+                f"{kind}.{encoded.encoder.key}", encoded.encoder.name, label, meaning, better
             )
-            yield _Found(measure, values, asked, references.get(kind))
+            yield _MeasuredCells(measure, values, asked, references.get(kind))
 
 
-def _values(sheet: _Encoded, photographs: Vectors | None) -> Iterator[tuple[str, Values, Mask]]:
+def _values(
+    encoded: _EncodedCells, photographs: Vectors | None
+) -> Iterator[tuple[str, Values, Mask]]:
     """(kind, values (n,), cells it is asked of (n,)) of all measures."""
-    encoder, vectors = sheet.encoder, sheet.vectors
-    subject = ~sheet.of_class()
-    base = sheet.base()
-    taught = sheet.of_class() & (base >= 0) & (base != np.arange(len(base)))
+    encoder, vectors = encoded.encoder, encoded.vectors
+    subject = ~encoded.of_class()
+    base = encoded.base()
+    class_cells = encoded.of_class() & (base >= 0) & (base != np.arange(len(base)))
     if photographs is not None:
         alike = encoder.likeness(vectors, photographs)  # (n, photographs)
         alike = alike[:, ~np.isnan(photographs).any(1)]
         yield "subject", alike.mean(1), subject
         yield "nearest", alike.max(1), subject
-        yield "leak", alike.mean(1) - alike.mean(1)[base], taught
-    if not encoder.who:
-        yield "drift", _drift(sheet, base, taught), taught
-        yield "diversity", _diversity(sheet), subject & (sheet.plan.draws > 1)
+        yield "leak", alike.mean(1) - alike.mean(1)[base], class_cells
+    if not encoder.identity_only:
+        yield "drift", _drift(encoded, base, class_cells), class_cells
+        yield "diversity", _diversity(encoded), subject & (encoded.plan.draws > 1)
     if isinstance(encoder, PromptEncoder):
-        prompts = (sheet.plan.prompt_of(cell) for cell in sheet.cells())
+        prompts = (encoded.plan.prompt_of(cell) for cell in encoded.cells())
         texts = [prompt.plain or prompt.text for prompt in prompts]
         yield "prompt", encoder.prompt_match(vectors, texts), subject
     if isinstance(encoder, PoseEncoder):
-        posed = np.array([cell.with_pose for cell in sheet.cells()])
-        yield "pose", _pose_error(sheet, encoder, posed), posed
+        posed = np.array([cell.with_pose for cell in encoded.cells()])
+        yield "pose", _pose_error(encoded, encoder, posed), posed
 
 
-def _drift(sheet: _Encoded, base: Indices, taught: Mask) -> Values:
+def _drift(encoded: _EncodedCells, base: Indices, class_cells: Mask) -> Values:
     values = np.full(len(base), np.nan)
-    for index in np.flatnonzero(taught):
-        pair = sheet.vectors[[index]], sheet.vectors[[base[index]]]
-        values[index] = 1 - sheet.encoder.likeness(*pair)[0, 0]
+    for index in np.flatnonzero(class_cells):
+        pair = encoded.vectors[[index]], encoded.vectors[[base[index]]]
+        values[index] = 1 - encoded.encoder.likeness(*pair)[0, 0]
     return values
 
 
-def _diversity(sheet: _Encoded) -> Values:
+def _diversity(encoded: _EncodedCells) -> Values:
     """Mean unlikeness of each picture to the others of its row and prompt."""
-    values = np.full(len(sheet.vectors), np.nan)
-    draws = sheet.plan.draws
+    values = np.full(len(encoded.vectors), np.nan)
+    draws = encoded.plan.draws
     for start in range(0, len(values), draws) if draws > 1 else ():
-        alike = sheet.encoder.likeness(*[sheet.vectors[start : start + draws]] * 2)
+        alike = encoded.encoder.likeness(*[encoded.vectors[start : start + draws]] * 2)
         np.fill_diagonal(alike, np.nan)
         values[start : start + draws] = [1 - mean_or_nan(line) for line in alike]
     return values
 
 
-def _pose_error(sheet: _Encoded, encoder: PoseEncoder, posed: Mask) -> Values:
+def _pose_error(encoded: _EncodedCells, encoder: PoseEncoder, posed: Mask) -> Values:
     values = np.full(len(posed), np.nan)
-    poses = [sheet.plan.fitted_pose_of(cell) for cell in sheet.cells()]
+    poses = [encoded.plan.fitted_pose_of(cell) for cell in encoded.cells()]
     if posed.any():
         asked = [pose for pose in poses if pose is not None]
-        values[posed] = encoder.pose_error(sheet.vectors[posed], asked)
+        values[posed] = encoder.pose_error(encoded.vectors[posed], asked)
     return values
 
 
@@ -273,14 +281,16 @@ def _references(encoder: Encoder, photographs: Vectors) -> dict[str, Estimate | 
     }
 
 
-def _rows(plan: Plan, found: _Found) -> tuple[Estimate | None, ...]:
+def _rows(plan: Plan, found: _MeasuredCells) -> tuple[Estimate | None, ...]:
     """The mean of each row, with its interval over prompts."""
     prompts = np.array([cell.column // plan.draws for cell in plan.cells()])
     rows = np.array([cell.row for cell in plan.cells()])
     here = [(rows == row) & found.asked for row in range(len(plan.rows()))]
-    apart = not found.measure.key.startswith("diversity")
-    return tuple(estimate(found.values[cells], prompts[cells], apart=apart) for cells in here)
+    independent = not found.measure.key.startswith("diversity")
+    return tuple(
+        estimate(found.values[cells], prompts[cells], independent=independent) for cells in here
+    )
 
 
-def _or_none(value: Any) -> float | None:
+def _none_if_nan(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)

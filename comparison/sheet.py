@@ -13,15 +13,15 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from ..trainers.errors import SubjectError
-from ..trainers.files import write_whole
-from ..trainers.pictures import open_picture, png, to_srgb
+from ..trainers.files import write_atomic
+from ..trainers.image_io import open_image, png, to_srgb
 from .errors import ComparisonError
-from .lettering import Line, draw_lines, height_of, paragraph
+from .text_rendering import Line, draw_lines, paragraph, total_height
 
 Picture = Path | Image.Image | None
 
-LARGEST_SIDE = 16_384
-MOST_PIXELS = 64_000_000
+MAX_SIDE = 16_384
+MAX_PIXELS = 64_000_000
 _SMALLEST, _LARGEST = 48, 512  # the longer side of a cell
 _COLUMNS = 25  # more are broken into bands, one below the other
 
@@ -54,24 +54,24 @@ class Layout:
     note: int
 
     @property
-    def letters(self) -> int:
+    def font_size(self) -> int:
         """Size of the names' letters."""
-        return _letters(self.cell)
+        return _font_size(self.cell)
 
     @property
-    def small(self) -> int:
+    def small_font_size(self) -> int:
         """Size of the details' letters."""
-        return max(round(0.75 * self.letters), 9)
+        return max(round(0.75 * self.font_size), 9)
 
     @property
     def gap(self) -> int:
         """Space between cells."""
-        return self.letters // 2
+        return self.font_size // 2
 
     @property
     def margin(self) -> int:
         """Space around the page and between bands."""
-        return 2 * self.letters
+        return 2 * self.font_size
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,9 +111,9 @@ def contact_sheet(
     if notes is not None:
         _check_shape(rows, columns, notes, "notes")
     layout = plan_layout(len(rows), len(columns), _first_size(pictures), notes is not None)
-    row_lines = [_lines(label, layout, layout.gutter - 2 * layout.gap) for label in rows]
-    column_lines = [_lines(label, layout, layout.cell[0]) for label in columns]
-    layout = _tightened(layout, row_lines, column_lines)
+    row_lines = [_label_lines(label, layout, layout.gutter - 2 * layout.gap) for label in rows]
+    column_lines = [_label_lines(label, layout, layout.cell[0]) for label in columns]
+    layout = _fit_gutters(layout, row_lines, column_lines)
 
     sheet = Image.new("RGB", layout.size, _PAPER)
     page = ImageDraw.Draw(sheet)
@@ -129,7 +129,7 @@ def contact_sheet(
 
 def write_sheet(path: Path, sheet: Image.Image, text: Mapping[str, Any] | None = None) -> None:
     """Writes the sheet as `sheet_png`. Raises OSError and leaves no half file."""
-    write_whole(path, sheet_png(sheet, text))
+    write_atomic(path, sheet_png(sheet, text))
 
 
 def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> bytes:
@@ -147,35 +147,35 @@ def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) 
     """The layout with the largest cells that fits on a page. Raises ComparisonError."""
     for side in range(min(max(*picture, 256), _LARGEST), _SMALLEST - 1, -4):
         width, height = (max(round(side / max(picture) * part), 1) for part in picture)
-        letters = _letters((width, height))
+        font_size = _font_size((width, height))
         for bands in range(ceil(columns / _COLUMNS), 0, -1):
             layout = Layout(
                 rows,
                 columns,
                 across=ceil(columns / bands),
                 cell=(width, height),
-                gutter=9 * letters,
-                header=7 * letters,
-                note=round(1.3 * letters) if notes else 0,
+                gutter=9 * font_size,
+                header=7 * font_size,
+                note=round(1.3 * font_size) if notes else 0,
             )
             page = layout.size
-            if max(page) <= LARGEST_SIDE and page[0] * page[1] <= MOST_PIXELS:
+            if max(page) <= MAX_SIDE and page[0] * page[1] <= MAX_PIXELS:
                 return layout
     raise ComparisonError(
         f"{rows:,} x {columns:,} pictures are too many for one sheet: take fewer of them."
     )
 
 
-def _letters(cell: tuple[int, int]) -> int:
+def _font_size(cell: tuple[int, int]) -> int:
     return min(max(max(cell) // 18, 11), 24)
 
 
-def _tightened(
+def _fit_gutters(
     layout: Layout, row_lines: Sequence[Sequence[Line]], column_lines: Sequence[Sequence[Line]]
 ) -> Layout:
     """The layout with no more room for labels than they take."""
     gutter = max((line.width for lines in row_lines for line in lines), default=0)
-    header = max(height_of(lines) for lines in column_lines)
+    header = max(total_height(lines) for lines in column_lines)
     return replace(
         layout,
         gutter=gutter + 2 * layout.gap if gutter else 0,
@@ -183,12 +183,12 @@ def _tightened(
     )
 
 
-def _lines(label: Label, layout: Layout, width: int) -> list[Line]:
+def _label_lines(label: Label, layout: Layout, width: int) -> list[Line]:
     """A label no wider than `width` and no higher than a cell, if it has more than a line."""
-    name = paragraph(label.name, layout.letters, _INK, width, 2)
-    detail = paragraph(label.detail, layout.small, _GREY, width, 3)
+    name = paragraph(label.name, layout.font_size, _INK, width, 2)
+    detail = paragraph(label.detail, layout.small_font_size, _GREY, width, 3)
     lines = name + detail
-    while len(lines) > 1 and height_of(lines) > layout.cell[1]:
+    while len(lines) > 1 and total_height(lines) > layout.cell[1]:
         lines.pop()
     return lines
 
@@ -209,19 +209,19 @@ def _first_size(pictures: Sequence[Sequence[Picture]]) -> tuple[int, int]:
     """Width and height of the first picture that is there."""
     for line in pictures:
         for picture in line:
-            if (image := _opened(picture)) is not None:
+            if (image := _open_image(picture)) is not None:
                 return image.size
     return 3, 4
 
 
-def _opened(picture: Picture) -> Image.Image | None:
+def _open_image(picture: Picture) -> Image.Image | None:
     """The picture in mode RGB, None for an empty frame."""
     if isinstance(picture, Image.Image):
         return to_srgb(picture)
     if picture is None or not picture.is_file():
         return None
     try:
-        return to_srgb(open_picture(picture))
+        return to_srgb(open_image(picture))
     except SubjectError as error:
         raise ComparisonError(f"{picture} cannot be shown: {error}.") from None
 
@@ -230,7 +230,7 @@ def _place(
     sheet: Image.Image, corner: tuple[int, int], cell: tuple[int, int], picture: Picture
 ) -> None:
     """The picture in the middle of its cell, or an empty frame."""
-    image = _opened(picture)
+    image = _open_image(picture)
     if image is None:
         fitted = ImageOps.expand(Image.new("RGB", (cell[0] - 2, cell[1] - 2), _EMPTY), 1, _FRAME)
     else:
@@ -248,15 +248,15 @@ def _write_labels(
     """The columns' labels stand on the pictures; the rows' are level with their middle."""
     for column, lines in enumerate(column_lines):
         x, y = layout.corner(0, column)
-        draw_lines(page, (x, y - layout.gap - height_of(lines)), lines)
+        draw_lines(page, (x, y - layout.gap - total_height(lines)), lines)
     for band in range(0, layout.columns, layout.across):
         for row, lines in enumerate(row_lines):
-            y = layout.corner(row, band)[1] + (layout.cell[1] - height_of(lines)) // 2
+            y = layout.corner(row, band)[1] + (layout.cell[1] - total_height(lines)) // 2
             draw_lines(page, (layout.margin, y), lines)
 
 
 def _write_note(
     page: ImageDraw.ImageDraw, layout: Layout, corner: tuple[int, int], note: str
 ) -> None:
-    lines = paragraph(note, layout.small, _GREY, layout.cell[0], 1)
-    draw_lines(page, (corner[0], corner[1] + layout.cell[1] + layout.small // 4), lines)
+    lines = paragraph(note, layout.small_font_size, _GREY, layout.cell[0], 1)
+    draw_lines(page, (corner[0], corner[1] + layout.cell[1] + layout.small_font_size // 4), lines)

@@ -12,18 +12,18 @@ from typing import Any
 
 from PIL import Image
 
-from ..trainers.files import write_whole
-from ..trainers.pictures import png
+from ..trainers.files import write_atomic
+from ..trainers.image_io import png
 from .errors import ComparisonError
 from .matrix import Plan, read_plan
 from .sheet import Label, contact_sheet, write_sheet
 
 # In the folder of a comparison.
 PLAN_FILE, SCORES_FILE, REPORT_FILE = "plan.json", "scores.json", "report.html"
-AGAIN_FILE = "comparison-plan.json"  # for `likeness compare`; PLAN_FILE is of digests
+RERUN_PLAN_FILE = "comparison-plan.json"  # for `likeness compare`; PLAN_FILE is of digests
 
-_BEGUN = "likeness.begun"  # marks a sheet of which some pictures were not there yet
-_KEPT = 10  # sheets of a comparison
+_PARTIAL_KEY = "likeness.begun"  # marks a sheet of which some pictures were not there yet
+_MAX_SHEETS = 10  # sheets of a comparison
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def cells_folder(output: Path) -> Path:
     return output / "likeness" / "cells"
 
 
-def cell_png(picture: Image.Image) -> bytes:
+def encode_cell_png(picture: Image.Image) -> bytes:
     """The file of a cell."""
     return png(picture, compress_level=4)
 
@@ -81,22 +81,22 @@ def write_study(
             whose file leaves out what nobody gave it.
     """
     folder = study_folder(output, name)
-    former, laid_out, redrawn = _laid_out(folder), set[str](), False
+    former, laid_out, redrawn = _previous_files(folder), set[str](), False
     for cell, picture in zip(plan.cells(), pictures, strict=True):
         if picture.is_file():
-            place, data = plan.file_of(cell, suffix), _encoded(picture, suffix)
+            place, data = plan.file_path(cell, suffix), _encode_picture(picture, suffix)
             laid_out.add(place)
-            if _holds(folder / place, data):
+            if _has_content(folder / place, data):
                 continue
             redrawn = redrawn or (folder / place).is_file()
-            write_whole(folder / place, data)
+            write_atomic(folder / place, data)
     here = {place.lower() for place in laid_out}  # a file system may ignore case
     for place in former:
         if place.lower() not in here:
             _remove(folder / place)
-    write_whole(folder / PLAN_FILE, plan.to_json(given=by_graph))
+    write_atomic(folder / PLAN_FILE, plan.to_json(given=by_graph))
     if by_graph:
-        (folder / AGAIN_FILE).unlink(missing_ok=True)  # of a comparison of that name elsewhere
+        (folder / RERUN_PLAN_FILE).unlink(missing_ok=True)  # of a comparison of that name elsewhere
     sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
     if redrawn or newest_sheet(folder) != path:
         for name in (SCORES_FILE, REPORT_FILE):
@@ -106,7 +106,7 @@ def write_study(
     return Study(plan, folder, tuple(pictures), path), sheet
 
 
-def begin_study(
+def write_partial_study(
     output: Path, name: str, plan: Plan, pictures: Sequence[Path], text: Mapping[str, Any]
 ) -> tuple[Study, Image.Image]:
     """As `write_study`, but the sheet alone, in which pictures that are not there are empty frames.
@@ -115,8 +115,8 @@ def begin_study(
     """
     folder = study_folder(output, name)
     sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
-    if not path.is_file() or _is_begun(path):
-        write_sheet(path, sheet, {**text, _BEGUN: "some pictures were not there yet"})
+    if not path.is_file() or _is_partial(path):
+        write_sheet(path, sheet, {**text, _PARTIAL_KEY: "some pictures were not there yet"})
     return Study(plan, folder, tuple(pictures), path), sheet
 
 
@@ -130,7 +130,7 @@ def keep_newest(folder: Path, pattern: str) -> None:
 
     Those of former comparisons are shown by a browser's list of what was queued.
     """
-    for path in _by_time(folder, pattern)[_KEPT:]:
+    for path in _by_time(folder, pattern)[_MAX_SHEETS:]:
         path.unlink(missing_ok=True)
 
 
@@ -139,25 +139,25 @@ def _by_time(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _is_begun(sheet: Path) -> bool:
-    """Whether a sheet was written by `begin_study`."""
+def _is_partial(sheet: Path) -> bool:
+    """Whether a sheet was written by `write_partial_study`."""
     try:
         with Image.open(sheet) as image:
-            return _BEGUN in image.info
+            return _PARTIAL_KEY in image.info
     except OSError:
         return False
 
 
-def _laid_out(folder: Path) -> set[str]:
+def _previous_files(folder: Path) -> set[str]:
     """Where the single pictures of the plan are that was written into a folder last."""
     try:
         plan = read_plan(folder / PLAN_FILE)
     except ComparisonError:
         return set()
-    return {plan.file_of(cell, suffix) for cell in plan.cells() for suffix in ("png", "jpg")}
+    return {plan.file_path(cell, suffix) for cell in plan.cells() for suffix in ("png", "jpg")}
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _has_content(path: Path, data: bytes) -> bool:
     return path.is_file() and path.read_bytes() == data
 
 
@@ -172,10 +172,10 @@ def _remove(picture: Path) -> None:
 def newest_sheet(folder: Path) -> Path | None:
     """The whole sheet of a comparison that was written last, None where there is none."""
     sheets = _by_time(folder, "sheet-*.png")
-    return next((sheet for sheet in sheets if not _is_begun(sheet)), None)
+    return next((sheet for sheet in sheets if not _is_partial(sheet)), None)
 
 
-def _encoded(picture: Path, suffix: str) -> bytes:
+def _encode_picture(picture: Path, suffix: str) -> bytes:
     if suffix == "png":
         return picture.read_bytes()
     data = io.BytesIO()

@@ -21,29 +21,29 @@ from ..trainers.base_file import read_config, read_shapes
 from ..trainers.digests import content_digest
 from ..trainers.errors import LikenessError
 from ..trainers.memory import is_out_of_memory
-from .encoders import Device, Vectors
+from .encoders import ChooseDevice, Vectors
 from .errors import ComparisonError
 
 _BATCH = 8
-Sight = tuple[Any, "Preprocessing"]  # a model, and how it is shown pictures
+VisionModel = tuple[Any, "Preprocessing"]  # a model, and how it is shown pictures
 VERSION = 1  # of the way pictures are prepared; part of the encoders' digests
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture is shown: its shorter side is made `shorter` pixels, its middle `size` cut out.
+    """The shorter side is resized to `shortest_edge`, the centre cropped to `size`.
 
-    `mean` and `std` are of the channels of 0 to 1.
+    Both are in pixels; `mean` and `std` are of the channels of 0 to 1.
     """
 
-    shorter: int
+    shortest_edge: int
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """The picture as (3, size, size)."""
-        scale = self.shorter / min(picture.size)
+        scale = self.shortest_edge / min(picture.size)
         width, height = (max(self.size, round(scale * side)) for side in picture.size)
         left, top = (width - self.size) // 2, (height - self.size) // 2
         seen = picture.resize((width, height), Image.Resampling.BICUBIC)
@@ -53,19 +53,21 @@ class Preprocessing:
         return (values - mean) / std
 
 
-def loaded_late(load: Callable[[], Sight], size: int, device: Device) -> Callable[[], Sight]:
+def lazy_loader(
+    load: Callable[[], VisionModel], size: int, device: ChooseDevice
+) -> Callable[[], VisionModel]:
     """`load`, with the model of `size` bytes on its device, at the first call alone."""
 
     @cache
-    def sight() -> Sight:
+    def lazy_load() -> VisionModel:
         where = device(size)  # room is made before the model is read
         model, preprocessing = load()
         return model.eval().to(where), preprocessing
 
-    return sight
+    return lazy_load
 
 
-def bytes_of(path: Path) -> int:
+def weights_size(path: Path) -> int:
     """What the weights of a file, or of a transformers folder, take in fp32, as far as known."""
     file = path / "model.safetensors" if path.is_dir() else path
     try:
@@ -90,7 +92,7 @@ def unit_vectors(
 
 
 @contextmanager
-def unfit(what: str) -> Iterator[None]:
+def wrap_load_errors(what: str) -> Iterator[None]:
     """Any sign of files that do not fit becomes a ComparisonError that names `what`."""
     try:
         yield
@@ -104,7 +106,7 @@ def unfit(what: str) -> Iterator[None]:
         raise ComparisonError(f"{what} cannot be used: {error}") from error
 
 
-def whole_model(kind: Any, folder: Path) -> Any:
+def load_pretrained(kind: Any, folder: Path) -> Any:
     """The model of a transformers folder. Raises KeyError naming a weight that is not there.
 
     transformers itself fills such a one with random numbers, and goes on.
@@ -121,24 +123,24 @@ def whole_model(kind: Any, folder: Path) -> Any:
     return model
 
 
-def preprocessing_of(folder: Path, usual: Preprocessing) -> Preprocessing:
-    """That of a folder's preprocessor_config.json; `usual` where it is silent."""
+def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
+    """That of a folder's preprocessor_config.json; `default` where it is silent."""
     path = folder / "preprocessor_config.json"
     data = read_config(path) if path.is_file() else {}
-    crop = _side(data.get("crop_size"), usual.size)
-    shorter = _side(data.get("size"), usual.shorter)
+    crop = _parse_side(data.get("crop_size"), default.size)
+    shortest_edge = _parse_side(data.get("size"), default.shortest_edge)
     mean, std = (
         tuple(data.get(key, own))
-        for key, own in (("image_mean", usual.mean), ("image_std", usual.std))
+        for key, own in (("image_mean", default.mean), ("image_std", default.std))
     )
-    return Preprocessing(max(shorter, crop), crop, mean, std)
+    return Preprocessing(max(shortest_edge, crop), crop, mean, std)
 
 
-def _side(value: Any, usual: int) -> int:
+def _parse_side(value: Any, default: int) -> int:
     """A side as transformers writes it: a number, or a table of ways to say it."""
     if isinstance(value, dict):
         value = value.get("shortest_edge", value.get("height"))
-    return usual if value is None else int(value)
+    return default if value is None else int(value)
 
 
 def weights_digest(paths: Sequence[Path], known: Path | None) -> str:

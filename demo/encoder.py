@@ -21,7 +21,7 @@ from .facts import QUESTIONS
 
 if TYPE_CHECKING:
     from .judge import Judge
-    from .judge_networks import Opinion
+    from .judge_networks import JudgeOutput
 
 # Pixels of a side. The world is drawn at 64 to 128; Stable Diffusion 1.5 draws nothing so small.
 LARGEST = 256
@@ -40,7 +40,7 @@ class JudgeEncoder:
     digest: str
     name: str = "judge of the drawn world"
     key: str = "judge"
-    who: bool = True
+    identity_only: bool = True
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Vectors (n, d): identity, answers, traits, joints and their visibility."""
@@ -87,16 +87,16 @@ class JudgeEncoder:
         return values
 
 
-def _opinion(vector: Vectors) -> Opinion:
+def _opinion(vector: Vectors) -> JudgeOutput:
     """The opinion of one picture that a vector was made of."""
     import torch
 
-    from .judge_networks import Opinion
+    from .judge_networks import JudgeOutput
 
     sizes = [_IDENTITY, *map(len, QUESTIONS.values()), _TRAITS, 2 * _JOINTS, _JOINTS]
     identity, *parts = torch.from_numpy(vector)[None].split(sizes, dim=1)
     *answers, traits, joints, visible = parts
-    return Opinion(
+    return JudgeOutput(
         answers=dict(zip(QUESTIONS, answers, strict=True)),
         traits=traits,
         identity=identity,

@@ -12,7 +12,7 @@ import shlex
 import time
 from pathlib import Path
 
-from ..comparison import terminal
+from ..comparison import cli
 from . import weights
 from .encoder import find_judge
 from .subject import FOLDER as PHOTOS
@@ -35,7 +35,7 @@ def run(output: Path) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of comparison/'s commands, with the judge among the encoders."""
     parser = argparse.ArgumentParser(prog="likeness")
-    terminal.add_commands(parser.add_subparsers(required=True))
+    cli.add_commands(parser.add_subparsers(required=True))
     parser.set_defaults(encoders=[find_judge])
     return parser
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..trainers.errors import BaseModelError
 from ..trainers.weights import write_weights
 from .facts import QUESTIONS, asked
-from .judge_networks import ARCHITECTURES, ConvolutionJudge, Opinion, PatchJudge
+from .judge_networks import ARCHITECTURES, ConvolutionJudge, JudgeOutput, PatchJudge
 from .scene import Identity
 
 Scores = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Judge:
     architecture: str
 
     @torch.no_grad()
-    def __call__(self, pictures: NDArray[np.uint8]) -> Opinion:
+    def __call__(self, pictures: NDArray[np.uint8]) -> JudgeOutput:
         """The opinion of RGB pictures, uint8 (n, h, w, 3), as tensors on the CPU."""
         device = next(self.network.parameters()).device
         given = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
@@ -48,12 +48,12 @@ class Judge:
         return _joined(parts)
 
 
-def _joined(parts: Sequence[Opinion]) -> Opinion:
+def _joined(parts: Sequence[JudgeOutput]) -> JudgeOutput:
     def whole(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts]).cpu()
 
     answers = {q: torch.cat([part.answers[q] for part in parts]).cpu() for q in QUESTIONS}
-    return Opinion(answers, *map(whole, ("traits", "identity", "joints", "visible")))
+    return JudgeOutput(answers, *map(whole, ("traits", "identity", "joints", "visible")))
 
 
 def save_judge(path: Path, network: ConvolutionJudge | PatchJudge) -> None:
@@ -87,13 +87,13 @@ def load_judge(path: Path) -> Judge:
 # Scores. All are (n,), one for each picture.
 
 
-def rejected(opinion: Opinion) -> NDArray[np.bool_]:
+def rejected(opinion: JudgeOutput) -> NDArray[np.bool_]:
     """Whether the judge sees no person of its world in a picture."""
     kind = opinion.answers["kind"].argmax(1)
     return np.asarray(kind == QUESTIONS["kind"].index("reject"))
 
 
-def fact_matches(opinion: Opinion, wanted: Mapping[str, Sequence[str]]) -> dict[str, Scores]:
+def fact_matches(opinion: JudgeOutput, wanted: Mapping[str, Sequence[str]]) -> dict[str, Scores]:
     """For each question: 1 where the picture's answer is one of those wanted, else 0.
 
     The wanted answers together must be more likely than the others; a reject matches nothing.
@@ -108,7 +108,7 @@ def fact_matches(opinion: Opinion, wanted: Mapping[str, Sequence[str]]) -> dict[
 
 
 def prompt_match(
-    opinion: Opinion, prompt: str,
+    opinion: JudgeOutput, prompt: str,
     wanted: Callable[[str], Mapping[str, Sequence[str]]] = asked,
 ) -> Scores:  # fmt: skip
     """The share of what a prompt asks for that the picture shows, 0 to 1.
@@ -122,7 +122,7 @@ def prompt_match(
     return np.mean(list(matches.values()), axis=0)
 
 
-def pose_error(opinion: Opinion, keypoints: NDArray[np.float64], aspect: float) -> Scores:
+def pose_error(opinion: JudgeOutput, keypoints: NDArray[np.float64], aspect: float) -> Scores:
     """Mean distance of the joints found from those asked, in picture heights.
 
     `keypoints` (18, 3) or (n, 18, 3): x, y in 0 to 1 and 1 where the joint was asked for; `aspect`
@@ -149,7 +149,7 @@ class Reference:
     same: float
 
 
-def identity_match(opinion: Opinion, reference: Reference) -> Scores:
+def identity_match(opinion: JudgeOutput, reference: Reference) -> Scores:
     """How much a picture shows the subject: 0 for a stranger and 1 for the subject, on average.
 
     Cohen's correction for chance, (seen - chance) / (same - chance), of the cosine between the

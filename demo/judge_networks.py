@@ -26,7 +26,7 @@ _SMALLEST, _LARGEST = 0.06, 0.5  # of half the side, in picture heights
 
 
 @dataclass(frozen=True)
-class Opinion:
+class JudgeOutput:
     """What a judge says of n pictures.
 
     `answers` has (n, choices) logits for each question, `traits` is (n, 26), `identity` (n, 64)
@@ -51,10 +51,10 @@ class _Heads(nn.Module):
         self.identity = nn.Linear(hidden, IDENTITY)
         self.visible = nn.Linear(hidden, JOINTS)
 
-    def forward(self, features: Tensor, joints: Tensor) -> Opinion:
+    def forward(self, features: Tensor, joints: Tensor) -> JudgeOutput:
         hidden = F.silu(self.hidden(features))  # (n, hidden)
         logits = self.answers(hidden).float().split([len(a) for a in QUESTIONS.values()], dim=1)
-        return Opinion(
+        return JudgeOutput(
             answers=dict(zip(QUESTIONS, logits, strict=True)),
             traits=self.traits(hidden).float(),
             identity=F.normalize(self.identity(hidden).float(), dim=1),
@@ -142,7 +142,7 @@ class ConvolutionJudge(nn.Module):
         whole = self.near.features + self.far.features
         self.heads = _Heads(whole + 96 * (FACE // 16) ** 2)
 
-    def forward(self, pictures: Tensor) -> Opinion:
+    def forward(self, pictures: Tensor) -> JudgeOutput:
         """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
         seen = _seen(pictures)
         quarter = self.to_quarter(seen)
@@ -170,7 +170,7 @@ class PatchJudge(nn.Module):
         self.pool, self.face_pool = _Pool(width), _Pool(width)
         self.heads = _Heads(self.pool.features + self.face_pool.features)
 
-    def forward(self, pictures: Tensor) -> Opinion:
+    def forward(self, pictures: Tensor) -> JudgeOutput:
         """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
         seen = _seen(pictures)
         x = self.picture(seen)  # (n, width, h / 16, w / 16)

@@ -18,8 +18,8 @@ from ..comparison.keypoints import yoga_poses
 from ..comparison.poses import Pose, choose_pose, draw_pose, fit_pose
 from ..comparison.prompts import bundled_set
 from ..trainers.base_model import BaseModel
-from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
-from ..trainers.text import encode_text, tokenize
+from ..trainers.sampler import ControlNet, calculate_sigmas, decode, prepare_noise, sample
+from ..trainers.text_encoding import encode_text, tokenize
 from . import miniature
 from .facts import asked_of_scene
 from .judge import Judge, Reference, identity_match, pose_error, prompt_match
@@ -90,8 +90,9 @@ def draw(
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(model.unet.device)
     context = encode_text(model.text_encoder, ids)
     latents = sample(
-        model.unet, context[:-1], context[-1:], noise_for(list(seeds), canvas.height, canvas.width),
-        sigmas=sigmas_for(canvas.steps), guidance=canvas.guidance, control=control,
+        model.unet, context[:-1], context[-1:],
+        prepare_noise(list(seeds), canvas.height, canvas.width),
+        sigmas=calculate_sigmas(canvas.steps), guidance=canvas.guidance, control=control,
         prediction=model.prediction,
     )  # fmt: skip
     return decode(model.vae, latents)
@@ -140,7 +141,7 @@ def _joint_errors(
     width, height = canvas.width, canvas.height
     poses = [fit_pose(choose_pose(yoga_poses(), seed, key), width, height) for key in study]
     asked_for = np.stack([keypoints(pose) for pose in poses])
-    given = miniature.control(controlnet, hints_of(poses, width, height))
+    given = miniature.control(controlnet, pose_hints(poses, width, height))
 
     def error(control: ControlNet | None) -> float:
         pictures = made(list(study.values()), [seed] * len(study), control=control)
@@ -154,7 +155,7 @@ def keypoints(pose: Pose) -> NDArray[np.float64]:
     return np.array([(*point, 1.0) if point else (0.0, 0.0, 0.0) for point in pose.people[0]])
 
 
-def hints_of(poses: Sequence[Pose], width: int, height: int) -> torch.Tensor:
+def pose_hints(poses: Sequence[Pose], width: int, height: int) -> torch.Tensor:
     """Skeleton pictures (n, 3, height, width) of 0 to 1 for a ControlNet."""
     drawn = np.stack([np.asarray(draw_pose(pose, width, height)) for pose in poses])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255

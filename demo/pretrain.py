@@ -21,8 +21,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
 from ..trainers.base_model import load_base
-from ..trainers.draws import derive
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
+from ..trainers.rng import derive_seed
 from . import miniature, pretrain_judge, pretrain_text, pretrain_vae, weights
 from . import pretrain_diffusion as diffusion
 from .given_names import told
@@ -70,10 +70,10 @@ SCALES = {
         crop=48,
         widths=(32, 64),
         courses={
-            "vae": Course(samples=400_000, batch=32, rate=1e-3, average=0.998),
-            "text_encoder": Course(samples=150_000, batch=64, rate=2e-3, average=0.99),
-            "unet": Course(samples=500_000, batch=64, rate=1e-3, average=0.998),
-            "controlnet": Course(samples=150_000, batch=16, rate=7e-4, average=0.998),
+            "vae": Course(samples=400_000, batch=32, rate=1e-3, ema=0.998),
+            "text_encoder": Course(samples=150_000, batch=64, rate=2e-3, ema=0.99),
+            "unet": Course(samples=500_000, batch=64, rate=1e-3, ema=0.998),
+            "controlnet": Course(samples=150_000, batch=16, rate=7e-4, ema=0.998),
             "judge": Course(samples=200_000, batch=32, rate=1e-3),
         },
     ),
@@ -82,9 +82,9 @@ SCALES = {
         crop=64,
         widths=(64, 64),
         courses={
-            "vae": Course(samples=2_000_000, batch=64, rate=1e-3, average=0.9995),
+            "vae": Course(samples=2_000_000, batch=64, rate=1e-3, ema=0.9995),
             "text_encoder": Course(samples=4_000_000, batch=512, rate=1e-3),
-            "unet": Course(samples=6_000_000, batch=256, rate=1e-3, warmup=1000, average=0.9995),
+            "unet": Course(samples=6_000_000, batch=256, rate=1e-3, warmup=1000, ema=0.9995),
             "controlnet": Course(samples=1_000_000, batch=128, rate=5e-4),
             "judge": Course(samples=2_000_000, batch=256, rate=1.5e-3, warmup=500),
         },
@@ -99,7 +99,7 @@ class Run:
         self.options, self.out, self.device = options, options.out, options.device
         self.scale = SCALES["cuda" if options.device.type == "cuda" else "cpu"]
         self.pictures = options.pictures or self.scale.pictures
-        self.until = time.monotonic() + 60 * options.minutes
+        self.deadline = time.monotonic() + 60 * options.minutes
         self.shards, self.parts = self.out / "shards", self.out / "parts"
 
     def course(self, stage: str) -> Course:
@@ -111,7 +111,7 @@ class Run:
     def train(self, task: Task, course: Course) -> bool:
         """Trains a part until the call's time is up; True at the course's end."""
         folder, say = self.out / task.name, self.options.say
-        return train(task, course, folder, device=self.device, until=self.until, say=say)
+        return train(task, course, folder, device=self.device, deadline=self.deadline, say=say)
 
     def models(self) -> tuple[UNet2DConditionModel, CLIPTextModel, AutoencoderTiny]:
         """A new UNet and text encoder, and the VAE that was trained."""
@@ -163,7 +163,7 @@ def pretrain(stage: str, options: Options) -> bool:
 def _draw(run: Run) -> bool:
     given = run.options
     return draw_missing(
-        run.shards, run.pictures, workers=given.workers, until=run.until, share=given.share,
+        run.shards, run.pictures, workers=given.workers, deadline=run.deadline, share=given.share,
         say=given.say,
     )  # fmt: skip
 
@@ -180,7 +180,7 @@ def _vae(run: Run) -> bool:
     course, crop = run.course("vae"), run.scale.crop
 
     def losses(step: int, generator: torch.Generator) -> Losses:
-        rng = np.random.default_rng(derive(0, "crops", step))
+        rng = np.random.default_rng(derive_seed(0, "crops", step))
         pool = choose(pools, rng)
         pixels = pool["pixels"]
         index = torch.from_numpy(rng.integers(len(pixels), size=course.batch)).to(run.device)
@@ -301,7 +301,7 @@ def _judge(run: Run, name: str, architecture: str) -> bool:
     def export() -> None:
         save_judge(part, network)
         scores = json.dumps(pretrain_judge.evaluate(network, held_out), indent=1)
-        write_whole(run.out / name / "held_out.json", scores)
+        write_atomic(run.out / name / "held_out.json", scores)
 
     task = Task(name, dict(network.named_parameters()), losses, export,
                 lambda: pretrain_judge.sheet(network, held_out["pixels"][:32]))  # fmt: skip

@@ -13,7 +13,7 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from .facts import QUESTIONS
 from .pretrain_loop import half
 from .pretrain_shards import CAPTIONS, SIZES, Size, captions_of, read, shards
@@ -130,7 +130,7 @@ def _latents(shard: Path, vae: AutoencoderTiny, cached: Path) -> Tensor:
     with half(vae.device):
         parts = [vae.encode(to_unit(part.to(vae.device))).latents for part in pixels.split(64)]
     latents = torch.cat(parts).half()
-    write_whole(cached, save({"latents": latents.cpu().contiguous()}))
+    write_atomic(cached, save({"latents": latents.cpu().contiguous()}))
     return latents
 
 

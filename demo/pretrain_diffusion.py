@@ -11,9 +11,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
-from ..trainers.draws import derive
 from ..trainers.objective import add_noise, alphas_cumprod, min_snr_weights, sample_losses
-from ..trainers.sampler import ControlNet, decode, noise_for, sample, sigmas_for
+from ..trainers.rng import derive_seed
+from ..trainers.sampler import ControlNet, calculate_sigmas, decode, prepare_noise, sample
 from .pretrain_data import Pool, choose, token_ids
 from .pretrain_hints import hints
 from .pretrain_loop import Losses
@@ -55,8 +55,8 @@ class Batches:
 
     def draw(self, number: int) -> tuple[Tensor, Tensor, Tensor, Pool]:
         """Latents (n, 4, h, w) fp32, ids (n, 77), the rows that were drawn, and their pool."""
-        step = np.random.default_rng(derive(0, f"{self._purpose} size", number // self._lanes))
-        rng = np.random.default_rng(derive(0, self._purpose, number))
+        step = np.random.default_rng(derive_seed(0, f"{self._purpose} size", number // self._lanes))
+        rng = np.random.default_rng(derive_seed(0, self._purpose, number))
         pool, device = choose(self._pools, step), self._empty.device
         rows = torch.from_numpy(rng.integers(len(pool), size=self._batch)).to(device)
         said = torch.from_numpy(rng.integers(pool["ids"].shape[1], size=self._batch)).to(device)
@@ -143,9 +143,9 @@ def draw(
     """A picture (height, width, 3) uint8 for each prompt, each from a noise of its own."""
     ids = torch.from_numpy(token_ids([*prompts, ""])).long().to(unet.device)
     states = text_encoder(ids).last_hidden_state
-    noise = noise_for([SEED + k for k in range(len(prompts))], height, width)
+    noise = prepare_noise([SEED + k for k in range(len(prompts))], height, width)
     latents = sample(
-        unet, states[:-1], states[-1:], noise, sigmas=sigmas_for(STEPS), guidance=GUIDANCE,
+        unet, states[:-1], states[-1:], noise, sigmas=calculate_sigmas(STEPS), guidance=GUIDANCE,
         control=control,
     )  # fmt: skip
     return decode(vae, latents)

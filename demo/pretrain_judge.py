@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..trainers.draws import derive
+from ..trainers.rng import derive_seed
 from .facts import QUESTIONS, TRAITS, UNKNOWN, rejected
-from .judge_networks import Opinion
+from .judge_networks import JudgeOutput
 from .pretrain_data import Pool, choose
 from .pretrain_loop import Losses
 from .pretrain_shards import GROUP, HELD_OUT, SIZES, pictures_of
@@ -36,7 +36,7 @@ class Batches:
 
     def draw(self, step: int, generator: torch.Generator) -> Batch:
         """Pictures (n, 3, h, w) of -1 to 1 with their facts, traits and joints."""
-        rng = np.random.default_rng(derive(0, self._purpose, step))
+        rng = np.random.default_rng(derive_seed(0, self._purpose, step))
         pool = choose(self._pools, rng)
         first = rng.integers(len(pool) // GROUP, size=self._groups) * GROUP
         rows = torch.from_numpy((first[:, None] + np.arange(GROUP)).reshape(-1))
@@ -117,7 +117,7 @@ def _shuffled(picture: Tensor, side: int, rng: np.random.Generator) -> Tensor:
 
 def losses(network: Any, batch: Batch) -> Losses:
     """The errors of a judge's answers, traits, joints and identities, and their weighted sum."""
-    opinion: Opinion = network(batch["pictures"])
+    opinion: JudgeOutput = network(batch["pictures"])
     fit = (batch["facts"][:, _KIND] == 0).float()  # (n,): not rejected
     shown = batch["joints"][..., 2] * fit[:, None]  # (n, 18)
     away = (opinion.joints - batch["joints"][..., :2]).abs().sum(-1)
@@ -215,7 +215,7 @@ def _told_apart(identity: Tensor, fit: Tensor) -> float:
 def sheet(network: Any, pixels: Tensor) -> np.ndarray:
     """Pictures (n, h, w, 3) in rows of 8 with the joints that the judge finds as dots."""
     pictures = to_unit(pixels)
-    opinion: Opinion = network(pictures)
+    opinion: JudgeOutput = network(pictures)
     shown = to_pixels(pictures)
     height, width = shown.shape[1:3]
     spots = (opinion.joints.cpu().numpy() * (width - 1, height - 1)).round().astype(int)

@@ -21,9 +21,9 @@ from torch.nn import Parameter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..trainers import checkpoint
-from ..trainers.averaging import averaged
-from ..trainers.draws import derive
+from ..trainers.ema import ema_weights
 from ..trainers.errors import RunFailed
+from ..trainers.rng import derive_seed
 
 Losses = dict[str, Tensor]
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ class Course:
     """How a part is trained.
 
     `samples` pictures in batches of `batch`; the learning rate rises to `rate` in `warmup` steps
-    and falls along a cosine to a fiftieth. `average` is the decay of the weights' moving average,
+    and falls along a cosine to a fiftieth. `ema` is the decay of the weights' moving average,
     which is what is used in the end.
     """
 
@@ -43,7 +43,7 @@ class Course:
     rate: float
     warmup: int = 200
     weight_decay: float = 0.01
-    average: float = 0.999
+    ema: float = 0.999
     clip: float = 1.0
 
     @property
@@ -51,7 +51,7 @@ class Course:
         """Optimizer steps of the whole course."""
         return max(1, math.ceil(self.samples / self.batch))
 
-    def rate_at(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step (0 the first)."""
         rise = min(1.0, (step + 1) / self.warmup)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
@@ -92,10 +92,10 @@ def train(
     folder: Path,
     *,
     device: torch.device,
-    until: float,
+    deadline: float,
     say: Say = print,
 ) -> bool:
-    """Trains to the end of the course, or until `time.monotonic()` is `until`; True at the end.
+    """Trains to the end of the course, or until `time.monotonic()` is `deadline`; True at the end.
 
     `folder` gets checkpoints/, log.jsonl and sheets/; a later call goes on from them.
 
@@ -107,7 +107,7 @@ def train(
     step = _resume(folder, state, course.digest(task.name))
     clock = _Clock(folder, task.name, course, step, say)
     threads = ThreadPoolExecutor(task.lanes)
-    while step < course.steps and time.monotonic() < until:
+    while step < course.steps and time.monotonic() < deadline:
         losses = _step(task, course, state, step, device, threads)
         step += 1
         clock.count(step, losses)
@@ -127,19 +127,19 @@ def train(
     return step >= course.steps
 
 
-def _state(task: Task, course: Course, device: torch.device) -> checkpoint.State:
+def _state(task: Task, course: Course, device: torch.device) -> checkpoint.TrainingState:
     parameters = list(task.parameters.values())
     optimizer = torch.optim.AdamW(
         parameters, lr=course.rate, betas=(0.9, 0.99), weight_decay=course.weight_decay,
         fused=True,
     )  # fmt: skip
-    average = EMAModel(parameters, decay=course.average, foreach=True)
+    ema = EMAModel(parameters, decay=course.ema, foreach=True)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return checkpoint.State(task.parameters, optimizer, scaler, average)
+    return checkpoint.TrainingState(task.parameters, optimizer, scaler, ema)
 
 
-def _resume(folder: Path, state: checkpoint.State, digest: str) -> int:
-    found = checkpoint.found(folder / "checkpoints")
+def _resume(folder: Path, state: checkpoint.TrainingState, digest: str) -> int:
+    found = checkpoint.saved_steps(folder / "checkpoints")
     if not found:
         return 0
     newest = checkpoint.step_folder(folder / "checkpoints", found[-1])
@@ -147,19 +147,19 @@ def _resume(folder: Path, state: checkpoint.State, digest: str) -> int:
 
 
 def _step(
-    task: Task, course: Course, state: checkpoint.State, step: int, device: torch.device,
+    task: Task, course: Course, state: checkpoint.TrainingState, step: int, device: torch.device,
     threads: ThreadPoolExecutor,
 ) -> Losses:  # fmt: skip
     for group in state.optimizer.param_groups:
-        group["lr"] = course.rate_at(step)
+        group["lr"] = course.learning_rate_at(step)
     losses, gradients = _gradients(task, step, device, threads)
     for parameter, gradient in zip(task.parameters.values(), gradients, strict=True):
         parameter.grad = gradient
     torch.nn.utils.clip_grad_norm_(task.parameters.values(), course.clip)
     state.optimizer.step()
     state.optimizer.zero_grad()
-    assert state.average is not None
-    state.average.step(task.parameters.values())
+    assert state.ema is not None
+    state.ema.step(task.parameters.values())
     return losses
 
 
@@ -171,7 +171,7 @@ def _gradients(
 
     def one(lane: int) -> tuple[Losses, Sequence[Tensor | None]]:
         number = step * task.lanes + lane
-        generator = torch.Generator(device).manual_seed(derive(0, task.name, number))
+        generator = torch.Generator(device).manual_seed(derive_seed(0, task.name, number))
         with _autocast(device):
             losses = task.losses(number, generator)
         gradients = torch.autograd.grad(losses["loss"], parameters, allow_unused=True)
@@ -214,18 +214,20 @@ def _attention(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _save(task: Task, course: Course, state: checkpoint.State, step: int, folder: Path) -> None:
+def _save(
+    task: Task, course: Course, state: checkpoint.TrainingState, step: int, folder: Path
+) -> None:
     digest = course.digest(task.name)
     checkpoint.save(folder / "checkpoints", step, state, digest, losses=[], keep=1)
-    with averaged(state):
+    with ema_weights(state):
         task.export()
 
 
 @torch.no_grad()
-def _sheet(task: Task, state: checkpoint.State, step: int, folder: Path) -> None:
+def _sheet(task: Task, state: checkpoint.TrainingState, step: int, folder: Path) -> None:
     if task.sheet is None:
         return
-    with averaged(state):
+    with ema_weights(state):
         picture = task.sheet()
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(folder / "sheets" / f"step-{step:06d}.png")
@@ -272,7 +274,7 @@ class _Clock:
         speed = steps * self._course.batch / max(1e-9, now - self._last["say"])
         seen, left = step * self._course.batch, (self._course.steps - step) * self._course.batch
         line = {"samples": seen, **{k: round(v, 5) for k, v in means.items()}}
-        line |= {"rate": self._course.rate_at(step - 1), "per_second": round(speed, 1)}
+        line |= {"rate": self._course.learning_rate_at(step - 1), "per_second": round(speed, 1)}
         with self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         if not math.isfinite(means["loss"]):

@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from ..trainers import checkpoint
 from ..trainers.errors import BaseModelError
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from ..trainers.weights import read_weights, write_weights
 from . import miniature
 
@@ -67,6 +67,6 @@ def began_trained(folder: Path, part: Path) -> bool:
     A part is written on the way, too: so the answer is kept beside the checkpoints.
     """
     mark = folder / "began.json"
-    if not mark.is_file() or not checkpoint.found(folder / "checkpoints"):
-        write_whole(mark, json.dumps(part.is_file()))
+    if not mark.is_file() or not checkpoint.saved_steps(folder / "checkpoints"):
+        write_atomic(mark, json.dumps(part.is_file()))
     return bool(json.loads(mark.read_text(encoding="utf-8")))

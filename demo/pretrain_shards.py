@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..trainers.errors import CheckpointError, RunFailed
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from .facts import QUESTIONS, rejected, trait_values, truth
 from .scene import PLACES
 
@@ -82,7 +82,7 @@ def shards(folder: Path, pictures: int) -> list[Shard]:
 
 def draw_shard(path: Path, size: Size, number: int, count: int = SHARD) -> None:
     """Draws shard `number` of a size; equal arguments, equal bytes."""
-    write_whole(path, save(pictures_of(size, number, count), {"format": _FORMAT}))
+    write_atomic(path, save(pictures_of(size, number, count), {"format": _FORMAT}))
 
 
 def pictures_of(size: Size, number: int, count: int = SHARD) -> dict[str, NDArray[Any]]:
@@ -137,13 +137,13 @@ def draw_missing(
     pictures: int,
     *,
     workers: int,
-    until: float,
+    deadline: float,
     share: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Draws the shards that are not there, in `workers` processes; True when all of the share are.
 
-    `until` is a time of `time.monotonic()` after which no shard is begun. `share` (k, n) draws
+    `deadline` is a time of `time.monotonic()` after which no shard is begun. `share` (k, n) draws
     only every n-th shard from the k-th on.
 
     Raises:
@@ -152,10 +152,10 @@ def draw_missing(
     mine = shards(folder, pictures)[share[0] :: share[1]]
     todo = [shard for shard in mine if not shard[2].is_file()]
     if workers > 1 and todo:
-        _in_processes(folder, pictures, workers, until, share)
+        _in_processes(folder, pictures, workers, deadline, share)
     else:
         for done, (size, number, path) in enumerate(todo):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 break
             draw_shard(path, size, number)
             say(f"{done + 1} of {len(todo)} shards drawn")
@@ -163,10 +163,10 @@ def draw_missing(
 
 
 def _in_processes(
-    folder: Path, pictures: int, workers: int, until: float, share: tuple[int, int]
+    folder: Path, pictures: int, workers: int, deadline: float, share: tuple[int, int]
 ) -> None:
     """Workers are this same program: they need no state of the parent and no fork."""
-    minutes = max(0.0, until - time.monotonic()) / 60
+    minutes = max(0.0, deadline - time.monotonic()) / 60
     command = [sys.executable, str(PACKAGE), "demo", "pretrain", "--stage", "draw"]
     command += ["--out", str(folder.parent), "--pictures", str(pictures), "--workers", "1"]
     command += ["--minutes", f"{min(minutes, 1e6):.3f}"]

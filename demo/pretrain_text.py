@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from ..trainers.draws import derive
+from ..trainers.rng import derive_seed
 from . import given_names
 from .facts import QUESTIONS, TRAITS
 from .miniature import CONTEXT
@@ -62,7 +62,7 @@ class Reader(nn.Module):
 
 def draw(pools: Sequence[Pool], batch: int, step: int) -> dict[str, Tensor]:
     """Ids (n, 77), facts (n, questions), joints (n, 18, 3), traits (n, 26), by the step."""
-    rng = np.random.default_rng(derive(0, "text", step))
+    rng = np.random.default_rng(derive_seed(0, "text", step))
     pool = choose(pools, rng)
     rows = torch.from_numpy(rng.integers(len(pool), size=batch)).to(pool["ids"].device)
     said = torch.from_numpy(rng.integers(pool["ids"].shape[1], size=batch)).to(rows.device)

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..comparison.sample import load_with_adapter
+from ..trainers.cli import ProgressBars, apply_overrides
 from ..trainers.errors import RecipeError
 from ..trainers.files import replace
 from ..trainers.job import train
@@ -27,7 +28,6 @@ from ..trainers.places import Places
 from ..trainers.presets import preset
 from ..trainers.recipe import Recipe
 from ..trainers.resize import resize_file
-from ..trainers.terminal import Screen, with_settings
 from . import given_names, miniature, weights
 from .casting import random_identity
 from .drawn import measure_drawings
@@ -40,7 +40,7 @@ from .subject import write_subject
 BASE = "base"
 NAMED = "named"  # the base, to which the token means the person: what a word alone can say
 DRAWN = "drawn"  # no model but the world itself, through the VAE: what is best
-_UNTAUGHT = (BASE, NAMED, DRAWN)
+_UNTRAINED = (BASE, NAMED, DRAWN)
 ROWS = (BASE, NAMED, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard", DRAWN)
 # The sweep's people are other ones than those whose results are published.
 PEOPLE = {"quality": 5000, "sweep": 7000}
@@ -118,7 +118,7 @@ class _Study:
 
     def measure(self, number: int, seed: int, row: str) -> None:
         """Trains and measures one row of a person and seed."""
-        settings = list(self._options.settings) if row not in _UNTAUGHT else []
+        settings = list(self._options.settings) if row not in _UNTRAINED else []
         for steps in self._parts(row):
             line: dict[str, Any] = {
                 "person": number, "seed": seed, "row": row, "steps": steps, "settings": settings,
@@ -135,7 +135,7 @@ class _Study:
             self._options.say(json.dumps(line))
 
     def _parts(self, row: str) -> Sequence[int]:
-        if row in _UNTAUGHT:
+        if row in _UNTRAINED:
             return (0,)
         return self._options.steps or (_recipe(row, self._options.settings).schedule.steps,)
 
@@ -161,7 +161,7 @@ class _Study:
 
     def _adapter(self, number: int, seed: int, row: str, steps: int) -> tuple[Path | None, float]:
         """The adapter after `steps`, and the seconds of training."""
-        if row in _UNTAUGHT:
+        if row in _UNTRAINED:
             return None, 0.0
         out = self._options.out
         places = Places(
@@ -206,12 +206,12 @@ def _recipe(row: str, settings: Sequence[str]) -> Recipe:
     if taught.removesuffix(_BARE) not in ROWS:
         raise RecipeError(f"There is no row {row!r}; the rows are {', '.join(ROWS)}, those with "
                           f"{_BARE} behind them, and LoRAs with -cut-1.")  # fmt: skip
-    if row in _UNTAUGHT:
+    if row in _UNTRAINED:
         return preset("miniature-standard")
     recipe = preset(f"miniature-{taught.removesuffix(_BARE)}")
     if taught.endswith(_BARE):
         recipe = recipe.changed(prior=None)
-    return with_settings(recipe, list(settings))
+    return apply_overrides(recipe, list(settings))
 
 
 def _recipe_digest(row: str, settings: Sequence[str]) -> str:
@@ -226,7 +226,7 @@ def _digests(options: Options) -> dict[str, str]:
 
 
 def _train(recipe: Recipe, places: Places) -> Any:
-    screen = Screen()
+    screen = ProgressBars()
     try:
         return train(recipe, places, on_event=screen.show, device="cpu")
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparison.estimates import FEWEST, percentile_interval
+from ..comparison.estimates import MIN_GROUPS, percentile_interval
 
 COLUMNS = ("identity", "prompt", "token", "drift", "joints", "joints_controlled")
 _RESAMPLES = 10_000
@@ -26,7 +26,7 @@ def interval(
     means: NDArray[np.float64] = np.array([np.mean(v) for v in values.values() if len(v)])
     if not len(means):
         raise ValueError("there are no numbers")
-    if len(means) < FEWEST:
+    if len(means) < MIN_GROUPS:
         return float(means.mean()), None
     rows = np.random.default_rng(seed).integers(len(means), size=(_RESAMPLES, len(means)))
     return float(means.mean()), percentile_interval(means[rows].mean(axis=1), len(means))

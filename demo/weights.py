@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..trainers.errors import BaseModelError
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 
@@ -57,7 +57,7 @@ def digest(path: Path) -> str:
 def write_digests(folder: Path) -> Path:
     """Writes digests.json for those of FILES that are in `folder`; returns its path."""
     found = {name: digest(folder / name) for name in FILES if (folder / name).is_file()}
-    write_whole(folder / DIGESTS, json.dumps(found, indent=2) + "\n")
+    write_atomic(folder / DIGESTS, json.dumps(found, indent=2) + "\n")
     return folder / DIGESTS
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import foretold, miniature, routes
+from . import miniature, routes, static_plan
 from .class_images import ClassImages
 from .contact_sheet import ContactSheet
 from .detect_pose import DetectPose
 from .draw_cells import DrawCells, DrawSheet, KeepCell
-from .host import ComfyExtension, io, show_prompts
+from .host import ComfyExtension, add_prompt_handler, io
 from .load_adapter import LoadAdapter
 from .matrix import Matrix
 from .options import TrainOptionsNode
@@ -25,7 +25,7 @@ def register() -> None:
     """
     miniature.register()
     routes.register()
-    show_prompts(foretold.see)
+    add_prompt_handler(static_plan.on_prompt)
 
 
 class LikenessExtension(ComfyExtension):

@@ -9,18 +9,28 @@ from typing import Any
 from ..trainers import ldm_names
 from ..trainers.adapter import load_adapter
 from ..trainers.adapter_names import guess_family, list_names
-from ..trainers.base_file import other_family, read_shapes
+from ..trainers.base_file import detect_other_family, read_shapes
 from ..trainers.diffusers_folder import read_folder
 from ..trainers.errors import AdapterError
 from . import host
 
-MODEL_UNET = "diffusion_model."
+UNET_PREFIX = "diffusion_model."
 
 # In some checkpoints and not in others; nothing is learned in them.
-BESIDE = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
+IGNORED_SUFFIXES = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
 
 # How LoRA, LoHa, LoKr, OFT and plain differences call a module's tensors.
-PARTS = ("lora_", "alpha", "dora_scale", "hada_", "lokr_", "oft_", "diff", "w_norm", "b_norm")
+LORA_KEY_PREFIXES = (
+    "lora_",
+    "alpha",
+    "dora_scale",
+    "hada_",
+    "lokr_",
+    "oft_",
+    "diff",
+    "w_norm",
+    "b_norm",
+)
 
 Shape = tuple[int, ...]
 
@@ -34,7 +44,7 @@ def apply_adapter(
     tensors has no place on this model.
     """
     if is_full_fine_tune(path):
-        return _interpolate(model, clip, path, strengths)
+        return _apply_full_fine_tune(model, clip, path, strengths)
     return _add_lora(model, clip, path, strengths)
 
 
@@ -50,7 +60,7 @@ def with_clip_skip(clip: Any, skipped: int) -> Any:
     return clip
 
 
-def checkpoint_of(model: Any) -> Path | None:
+def checkpoint_path(model: Any) -> Path | None:
     """The file that core's loader made a MODEL from, where ComfyUI says so."""
     try:
         file = Path(model.cached_patcher_init[1][0])
@@ -67,8 +77,8 @@ def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float])
     patches = host.lora_patches(lora, modules)
     on_model, on_clip = strengths
     return (
-        host.patched(model, patches, on_model) if on_model else model,
-        host.patched(clip, patches, on_clip) if on_clip else clip,
+        host.with_patches(model, patches, on_model) if on_model else model,
+        host.with_patches(clip, patches, on_clip) if on_clip else clip,
     )
 
 
@@ -83,12 +93,13 @@ def check_lora(
         modules: known modules and the weight each patches.
         weights: shapes of the model's weights.
     """
-    strangers = [key for key in lora if not _known(key, modules)]
-    if strangers or not lora:
+    unknown_keys = [key for key in lora if not _is_known_key(key, modules)]
+    if unknown_keys or not lora:
         raise AdapterError(
-            f"{name} does not fit this model: {len(strangers)} of its {len(lora)} tensors have no "
-            f"place in it ({list_names(strangers)}). It looks like this: {guess_family(lora)}. "
-            "Choose a base model of that family, or another adapter."
+            f"{name} does not fit this model: {len(unknown_keys)} of its {len(lora)} tensors "
+            f"have no place in it ({list_names(unknown_keys)}). "
+            f"It looks like this: {guess_family(lora)}. Choose a base model of that "
+            "family, or another adapter."
         )
     for module in sorted({key.split(".")[0] for key in lora}):
         _check_module(name, module, lora, weights.get(modules[module]))
@@ -121,12 +132,12 @@ def _check_module(name: str, module: str, lora: dict[str, Shape], weight: Shape 
         )
 
 
-def _known(key: str, modules: dict[str, Any]) -> bool:
+def _is_known_key(key: str, modules: dict[str, Any]) -> bool:
     module, _, part = key.partition(".")
-    return module in modules and part.startswith(PARTS)
+    return module in modules and part.startswith(LORA_KEY_PREFIXES)
 
 
-def _interpolate(
+def _apply_full_fine_tune(
     model: Any, clip: Any, path: Path, strengths: tuple[float, float]
 ) -> tuple[Any, Any]:
     """base + strength * (tuned - base), exact at strength 1, nothing at 0."""
@@ -136,8 +147,8 @@ def _interpolate(
         for key, value in tensors.items()
         if key.startswith(ldm_names.UNET)
     }
-    family = other_family(_shapes(tensors)) or ""
-    base = _only(MODEL_UNET, host.model_shapes(model))
+    family = detect_other_family(_shapes(tensors)) or ""
+    base = _with_prefix(UNET_PREFIX, host.model_shapes(model))
     check_checkpoint(path.name, "UNet", _shapes(unet), base, family)
     text = host.text_encoder_tensors(model, tensors)
     check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip), family)
@@ -146,7 +157,7 @@ def _interpolate(
             f"{path.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
             "changed: load it first, straight behind the checkpoint, and the LoRAs after it."
         )
-    return _moved(model, unet, strengths[0]), _moved(clip, text, strengths[1])
+    return _blend(model, unet, strengths[0]), _blend(clip, text, strengths[1])
 
 
 def _is_patched(model: Any, clip: Any) -> bool:
@@ -154,11 +165,11 @@ def _is_patched(model: Any, clip: Any) -> bool:
     return bool(model.patches or clip.patcher.patches)
 
 
-def _moved(target: Any, tuned: dict[str, Any], strength: float) -> Any:
+def _blend(target: Any, tuned: dict[str, Any], strength: float) -> Any:
     """A patch of weight 1 over a base of weight 0 copies the value: no rounding at strength 1."""
     if not strength:
         return target
-    return host.patched(
+    return host.with_patches(
         target, {key: (value,) for key, value in tuned.items()}, strength, 1.0 - strength
     )
 
@@ -173,7 +184,7 @@ def check_checkpoint(
     differ = [
         key
         for key in {**tuned, **base}
-        if tuned.get(key) != base.get(key) and not key.endswith(BESIDE)
+        if tuned.get(key) != base.get(key) and not key.endswith(IGNORED_SUFFIXES)
     ]
     if differ:
         raise AdapterError(
@@ -187,5 +198,5 @@ def _shapes(tensors: dict[str, Any]) -> dict[str, Shape]:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def _only(prefix: str, shapes: dict[str, Shape]) -> dict[str, Shape]:
+def _with_prefix(prefix: str, shapes: dict[str, Shape]) -> dict[str, Shape]:
     return {key: shape for key, shape in shapes.items() if key.startswith(prefix)}

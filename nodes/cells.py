@@ -15,9 +15,9 @@ from typing import Any
 from ..comparison.errors import ComparisonError
 
 Node = Mapping[str, Any]
-Values = tuple[Any, ...]
-TRAINERS = frozenset({"Likeness_TrainLoRA", "Likeness_TrainDreamBooth"})
-Key = tuple[str, Values]  # a node, and the values it depends on: equal keys, equal results
+CellValues = tuple[Any, ...]
+TRAIN_NODES = frozenset({"Likeness_TrainLoRA", "Likeness_TrainDreamBooth"})
+NodeKey = tuple[str, CellValues]  # a node, and the values it depends on: equal keys, equal results
 
 
 def is_link(value: Any) -> bool:
@@ -43,7 +43,7 @@ class CellGraph:
     nodes: Mapping[str, Node]
     uses: Mapping[str, frozenset[int]]
 
-    def key(self, node_id: str, values: Values) -> Key:
+    def key(self, node_id: str, values: CellValues) -> NodeKey:
         """What decides a node's results in a cell."""
         return node_id, tuple(values[output] for output in sorted(self.uses[node_id]))
 
@@ -89,7 +89,7 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
             "The picture comes from another Matrix than the one connected: wire the Contact "
             "Sheet's picture and matrix from the same one."
         )
-    trainers = TRAINERS.intersection(str(node["class_type"]) for node in nodes.values())
+    trainers = TRAIN_NODES.intersection(str(node["class_type"]) for node in nodes.values())
     if trainers:
         raise ComparisonError(
             f"A {min(trainers)} draws past the Matrix: whether its adapter is another one now "
@@ -103,25 +103,25 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
         )
 
 
-def digests_of(
-    graph: CellGraph, cells: Iterable[Values], stamp: Callable[[str], list[str]]
+def cell_digests(
+    graph: CellGraph, cells: Iterable[CellValues], digest_files: Callable[[str], list[str]]
 ) -> list[str]:
     """For each cell, SHA-256 of all that decides its picture: nodes, their values, and files.
 
     Args:
         stamp: digests of the files that a widget's text names, [] where it names none.
     """
-    known: dict[Key, str] = {}
+    known: dict[NodeKey, str] = {}
 
-    def content(value: Any, values: Values) -> Any:
+    def content(value: Any, values: CellValues) -> Any:
         if is_link(value):
             source, output = value
             if source != graph.matrix:
                 return {"from": known[graph.key(source, values)], "output": output}
             value = values[int(output)]
-        return {"value": value, "files": stamp(value) if isinstance(value, str) else []}
+        return {"value": value, "files": digest_files(value) if isinstance(value, str) else []}
 
-    def digest(values: Values) -> str:
+    def digest(values: CellValues) -> str:
         for node_id, node in graph.nodes.items():
             key = graph.key(node_id, values)
             if key not in known:
@@ -138,10 +138,10 @@ def digests_of(
 
 def copy_nodes(
     graph: CellGraph,
-    values: Values,
+    values: CellValues,
     builder: Any,
-    copies: dict[Key, str],
-    wanted: Callable[[frozenset[int]], bool],
+    copies: dict[NodeKey, str],
+    should_copy: Callable[[frozenset[int]], bool],
     wire: Callable[[int], Any],
 ) -> None:
     """Adds to `builder` a cell's copies of the nodes that depend on the Matrix.
@@ -163,7 +163,7 @@ def copy_nodes(
 
     for node_id, uses in graph.uses.items():
         key = graph.key(node_id, values)
-        if uses and wanted(uses) and key not in copies:
+        if uses and should_copy(uses) and key not in copies:
             copy = builder.node(graph.nodes[node_id]["class_type"])
             copy.set_override_display_id(node_id)  # progress shows on the user's own node
             for name, value in graph.nodes[node_id]["inputs"].items():
@@ -173,8 +173,8 @@ def copy_nodes(
 
 def shared_links(
     graph: CellGraph,
-    values: Values,
-    copies: Mapping[Key, str],
+    values: CellValues,
+    copies: Mapping[NodeKey, str],
     asked: Callable[[str, str], bool],
 ) -> list[list[Any]]:
     """Links of a cell's nodes to results that are not its own.

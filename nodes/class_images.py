@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..trainers.errors import LikenessError, RecipeError
-from ..trainers.recipe import Prior, explain
+from ..trainers.recipe import Prior, format_validation_error
 from .host import ADVANCED, input_folder, io
-from .names import listing_fingerprint, photo_folder, picture_folders
+from .paths import folder_fingerprint, photo_folder, picture_folders
 from .sockets import PriorType
 from .values import PriorSource
-from .widgets import known_as, number, seed, whole
+from .widgets import float_widget, int_widget, seed, with_search_aliases
 
 DRAWN = "draw with the base model"
 TEACHER = "none: what the base predicts"
@@ -32,10 +32,10 @@ class ClassImages(io.ComfyNode):
                 "model learns the subject and not that every man looks like it. The base model "
                 "draws them once, at the first training, and every later run shares them."
             ),
-            inputs=[*prior_inputs(), *drawing_inputs()],
+            inputs=[*prior_inputs(), *sampling_inputs()],
             outputs=[PriorType.Output(id="class_images", display_name="class_images")],
         )
-        return known_as(schema, "regularization", "reg images", "prior preservation")
+        return with_search_aliases(schema, "regularization", "reg images", "prior preservation")
 
     @classmethod
     def validate_inputs(cls, prompt: str | None = None, source: str | None = None) -> bool:
@@ -56,7 +56,7 @@ class ClassImages(io.ComfyNode):
         if source in (None, DRAWN, TEACHER):
             return ""
         try:
-            return listing_fingerprint(photo_folder(input_folder(), str(source)))
+            return folder_fingerprint(photo_folder(input_folder(), str(source)))
         except LikenessError as error:
             return str(error)
 
@@ -85,7 +85,7 @@ def prior_inputs() -> list[io.Input]:
             "one in any framing below it: prompts, one a line, are shown in turn. With a folder "
             "of your own the first line counts.",
         ),
-        whole(
+        int_widget(
             "count",
             200,
             1,
@@ -93,7 +93,9 @@ def prior_inputs() -> list[io.Input]:
             "How many the set has; a training draws those that it shows. Fewer start sooner; "
             "200 to 500 are usual.",
         ),
-        number("weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."),
+        float_widget(
+            "weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."
+        ),
         io.Combo.Input(
             "source",
             options=[DRAWN, TEACHER, *picture_folders(input_folder())],
@@ -105,7 +107,7 @@ def prior_inputs() -> list[io.Input]:
     ]
 
 
-def drawing_inputs() -> list[io.Input]:
+def sampling_inputs() -> list[io.Input]:
     """How they are drawn."""
     return [
         io.String.Input(
@@ -115,8 +117,8 @@ def drawing_inputs() -> list[io.Input]:
             extra_dict=ADVANCED,
             tooltip="Negative prompt of the drawing.",
         ),
-        whole("steps", 25, 1, 1000, "Sampling steps of a class image.", advanced=True),
-        number(
+        int_widget("steps", 25, 1, 1000, "Sampling steps of a class image.", advanced=True),
+        float_widget(
             "guidance",
             7.5,
             0.0,
@@ -134,4 +136,4 @@ def prior_spec(fields: dict[str, Any]) -> Prior:
     try:
         return Prior(**fields)
     except ValidationError as error:
-        raise RecipeError(explain(error, "class images")) from None
+        raise RecipeError(format_validation_error(error, "class images")) from None

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..comparison.study import REPORT_FILE, SCORES_FILE, study_folder
 from ..trainers.errors import LikenessError
-from .names import inside
-from .redraw import ask_again
-from .run_routes import PROXY, Answer, same_origin
-from .viewer import VIEW
+from .paths import safe_join
+from .redraw_requests import request_redraw
+from .run_routes import PROXY_HINT, JsonResponse, same_origin
+from .viewer import VIEW_FILE
 
 # The report asks for nothing and has its style and script in it. In its sandbox it is of no origin:
 # what a changed report does reaches neither ComfyUI nor any other server.
@@ -32,7 +32,7 @@ REPORT_HEADERS = {
 }
 
 
-def comparison(output: Path, asked: Mapping[str, str]) -> Answer:
+def comparison(output: Path, params: Mapping[str, str]) -> JsonResponse:
     """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null where there is none.
 
     Both are passed on as they are; the viewer checks them. ``report`` says whether there is one.
@@ -40,47 +40,49 @@ def comparison(output: Path, asked: Mapping[str, str]) -> Answer:
     out.
     """
     try:
-        folder = _folder(output, asked)
+        folder = _folder(output, params)
     except LikenessError as error:
         return 200, {"error": str(error)}
-    view = _json_of(folder / VIEW)
+    view = _json_of(folder / VIEW_FILE)
     whole = isinstance(view, dict) and view.get("sheet") is not None
     scores = _json_of(folder / SCORES_FILE) if whole else None
     has_report = whole and (folder / REPORT_FILE).is_file()
     return 200, {"view": view, "scores": scores, "report": has_report}
 
 
-def report(output: Path, asked: Mapping[str, str]) -> tuple[int, bytes]:
+def report(output: Path, params: Mapping[str, str]) -> tuple[int, bytes]:
     """The report of ``name``, to be sent with REPORT_HEADERS."""
     try:
-        path = inside(_folder(output, asked), REPORT_FILE)
+        path = safe_join(_folder(output, params), REPORT_FILE)
         return 200, path.read_bytes()
     except (LikenessError, OSError):
         return 404, b"This comparison has no report: a Score node writes one."
 
 
-def draw_again(output: Path, asked: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+def redraw_cell(
+    output: Path, params: Mapping[str, str], headers: Mapping[str, str]
+) -> JsonResponse:
     """Asks for the cell ``picture`` of ``name`` to be drawn again when its node is queued.
 
     Only for pages of this very server.
     """
     if not same_origin(headers):
-        return 403, {"error": f"Only ComfyUI's own page may ask for a cell. {PROXY}"}
+        return 403, {"error": f"Only ComfyUI's own page may ask for a cell. {PROXY_HINT}"}
     try:
-        folder = _folder(output, asked)
+        folder = _folder(output, params)
     except LikenessError as error:
         return 404, {"error": str(error)}
-    view, picture = _json_of(folder / VIEW), asked.get("picture", "")
+    view, picture = _json_of(folder / VIEW_FILE), params.get("picture", "")
     pictures = view.get("pictures") if isinstance(view, dict) else None
     if not isinstance(pictures, list) or picture not in pictures:
         return 404, {"error": "The comparison has no such cell any more."}
-    ask_again(folder.name, picture)
+    request_redraw(folder.name, picture)
     return 200, {}
 
 
-def _folder(output: Path, asked: Mapping[str, str]) -> Path:
+def _folder(output: Path, params: Mapping[str, str]) -> Path:
     """The folder of ``name``. Raises LikenessError."""
-    return inside(study_folder(output, ""), asked.get("name", ""))
+    return safe_join(study_folder(output, ""), params.get("name", ""))
 
 
 def _json_of(path: Path) -> Any:

@@ -10,34 +10,42 @@ from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
-from ..trainers.memory import keep_apart
+from ..trainers.memory import set_mmap_threshold
 from ..trainers.places import cache_folder
 from ..trainers.recipe import check_name
-from .board import pin
-from .cells import CellGraph, Node, digests_of, is_link, read_cell_graph
-from .control import check_controls
-from .draw_cells import WRITER, Job, begun, draw_cells, files_gone, finished, shown
-from .foretold import foretold, sent_prompt
+from .cells import CellGraph, Node, cell_digests, is_link, read_cell_graph
+from .controlnet_check import check_controlnets
+from .draw_cells import (
+    WRITER,
+    Job,
+    draw_cells,
+    finished,
+    has_missing_files,
+    ui_output,
+    write_partial,
+)
+from .file_digests import base_mismatch_warning, make_file_digester
 from .host import (
     ADVANCED,
     Progress,
     graph_builder,
     io,
+    is_metadata_enabled,
     model_path,
     output_folder,
-    with_metadata,
 )
 from .matrix import ADAPTER, ADAPTER_STRENGTH, POSE, PROMPT, CellMatrix
-from .redraw import asked_cells, is_asked
+from .node_state import publish
+from .redraw_requests import has_redraw_request, requested_cells
 from .sockets import MatrixType, StudyType
-from .stamps import base_remark, file_stamps
-from .study import cells_folder, chosen_cells, study_folder
-from .viewer import CellNews
-from .widgets import known_as
+from .static_plan import current_prompt, static_plan
+from .study import cells_folder, select_cells, study_folder
+from .viewer import CellNotifier
+from .widgets import with_search_aliases
 
-SHEET = "Likeness_ContactSheet"
+NODE_ID = "Likeness_ContactSheet"
 log = logging.getLogger("likeness")
-_drawn_again = ""  # when cells were last asked for again
+_redraw_token = ""  # when cells were last asked for again
 
 
 class ContactSheet(io.ComfyNode):
@@ -72,7 +80,7 @@ class ContactSheet(io.ComfyNode):
             enable_expand=True,
             not_idempotent=True,
         )
-        return known_as(schema, "xy plot", "xyz plot", "grid", "image grid", "compare")
+        return with_search_aliases(schema, "xy plot", "xyz plot", "grid", "image grid", "compare")
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool:
@@ -82,7 +90,7 @@ class ContactSheet(io.ComfyNode):
         """
         if name is not None:
             folder_name(name)
-        check_sent(sent_prompt(), str(getattr(cls.hidden, "unique_id", None)))
+        check_prompt(current_prompt(), str(getattr(cls.hidden, "unique_id", None)))
         return True
 
     @classmethod
@@ -97,12 +105,12 @@ class ContactSheet(io.ComfyNode):
 
         None stands for what comes by a wire.
         """
-        global _drawn_again
+        global _redraw_token
         lines = (redraw, draw_only)
         chosen = any(text is None or text.strip() for text in lines)
-        if chosen or is_asked(name) or files_gone(name):
-            _drawn_again = str(time.time_ns())
-        return _drawn_again  # not "" afterwards: what ComfyUI keeps from before is of old cells
+        if chosen or has_redraw_request(name) or has_missing_files(name):
+            _redraw_token = str(time.time_ns())
+        return _redraw_token  # not "" afterwards: what ComfyUI keeps from before is of old cells
 
     @classmethod
     def check_lazy_status(cls, **_: Any) -> list[str]:
@@ -121,10 +129,10 @@ class ContactSheet(io.ComfyNode):
     ) -> io.NodeOutput:
         """(IMAGE, study). Raises ComparisonError if the picture does not come from the Matrix."""
         name = folder_name(name)
-        check_alone(cls.hidden.prompt or {}, str(cls.hidden.unique_id), name)
+        check_unique_name(cls.hidden.prompt or {}, str(cls.hidden.unique_id), name)
         job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw, draw_only)
-        output = expanded(job) if job.missing else finished(job)
-        pin(cls.hidden, "comparison", name)
+        output = expand_job(job) if job.missing else finished(job)
+        publish(cls.hidden, "comparison", name)
         return output
 
 
@@ -177,45 +185,45 @@ def folder_name(name: str) -> str:
         raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
 
 
-def check_sent(prompt: Mapping[str, Node], node_id: str) -> None:
+def check_prompt(prompt: Mapping[str, Node], node_id: str) -> None:
     """Raises LikenessError for what cannot be drawn of the Contact Sheet `node_id`.
 
     That is as far as a prompt tells before it runs; of what other nodes find wrong with themselves
     nothing is said.
     """
-    if prompt.get(node_id, {}).get("class_type") != SHEET:
+    if prompt.get(node_id, {}).get("class_type") != NODE_ID:
         return
     inputs = prompt[node_id]["inputs"]
     if isinstance(inputs.get("name"), str):
-        check_alone(prompt, node_id, inputs["name"])
+        check_unique_name(prompt, node_id, inputs["name"])
     picture, matrix = inputs.get("picture"), inputs.get("matrix")
     if not (is_link(picture) and is_link(matrix)):
         return
     try:
-        known = foretold(prompt, matrix[0])
+        known = static_plan(prompt, matrix[0])
         graph = known and read_cell_graph(prompt.__getitem__, picture, matrix[0])
     except KeyError:  # a link to nowhere, of which ComfyUI tells
         return
     if graph and known:
         check_graph(graph, known.plan)
-    if known and known.named:
+    if known and known.names_known:
         for text in (inputs.get("redraw"), inputs.get("draw_only")):
-            chosen_cells(known.plan, text if isinstance(text, str) else "")
+            select_cells(known.plan, text if isinstance(text, str) else "")
 
 
-def check_alone(prompt: Mapping[str, Node], node_id: str, name: str) -> None:
+def check_unique_name(prompt: Mapping[str, Node], node_id: str, name: str) -> None:
     """Raises ComparisonError where another Contact Sheet that is queued has the same name."""
     for other_id, node in prompt.items():
         other = node.get("inputs", {}).get("name")
-        others = node.get("class_type") == SHEET and str(other_id) != node_id
-        if others and isinstance(other, str) and _alike(other) == _alike(name):
+        others = node.get("class_type") == NODE_ID and str(other_id) != node_id
+        if others and isinstance(other, str) and _normalised_name(other) == _normalised_name(name):
             raise ComparisonError(
                 f"Two Contact Sheets are called {name!r}, and would replace each other's files: "
                 "give one of them another name."
             )
 
 
-def _alike(name: str) -> str:
+def _normalised_name(name: str) -> str:
     """Equal for names of one folder, on systems that ignore case and ways to write a letter."""
     return normalize("NFC", name).lower()
 
@@ -230,18 +238,18 @@ def make_job(
     draw_only: str,
 ) -> Job:
     """What is to be drawn: of the cells of `draw_only` those without a file or of `redraw`."""
-    Progress(hidden.unique_id).say("Looking for finished cells")
-    _settle()
+    Progress(hidden.unique_id).set_status("Looking for finished cells")
+    _finish_pending()
     output, known = output_folder(), cache_folder(output_folder())
     graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
     check_graph(graph, matrix.plan)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
-    digests = digests_of(graph, values, file_stamps(known))
+    digests = cell_digests(graph, values, make_file_digester(known))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
-    once = asked_cells(name, files)
-    again = chosen_cells(matrix.plan, redraw) | once
-    asked = (chosen_cells(matrix.plan, draw_only) or set(range(len(files)))) | once
-    remark = base_remark(matrix, graph.nodes, known)
+    once = requested_cells(name, files)
+    again = select_cells(matrix.plan, redraw) | once
+    asked = (select_cells(matrix.plan, draw_only) or set(range(len(files)))) | once
+    remark = base_mismatch_warning(matrix, graph.nodes, known)
     missing = {
         files[index]: index
         for index in sorted(asked, reverse=True)
@@ -253,21 +261,21 @@ def make_job(
         values=values,
         files=files,
         missing=tuple(sorted(missing.values())),
-        left_out=sum(not path.is_file() and path not in missing for path in files),
+        skipped=sum(not path.is_file() and path not in missing for path in files),
         copies=None,
         node_id=str(hidden.unique_id),
         name=name,
         suffix=suffix,
-        text=workflow_text(hidden) if with_metadata() else {},
+        text=workflow_metadata(hidden) if is_metadata_enabled() else {},
         started=time.time(),
-        news=CellNews(hidden, study_folder(output, name), matrix.plan, files, remark),
+        notifier=CellNotifier(hidden, study_folder(output, name), matrix.plan, files, remark),
         remark=remark,
     )
 
 
-def _settle() -> None:
+def _finish_pending() -> None:
     """Puts an end to what a cancelled queue may have left: a cell on its way, and its memory."""
-    keep_apart(False)
+    set_mmap_threshold(False)
     try:
         WRITER.wait()
     except ComparisonError as error:  # of that queue; the cell is missing, and drawn if it is asked
@@ -276,11 +284,11 @@ def _settle() -> None:
 
 def check_graph(graph: CellGraph, plan: Plan) -> None:
     """Raises ComparisonError where the nodes of a cell cannot draw the plan."""
-    check_controls(graph.nodes, model_path)
-    check_uses(graph.uses[graph.picture[0]], plan)
+    check_controlnets(graph.nodes, model_path)
+    check_connections(graph.uses[graph.picture[0]], plan)
 
 
-def check_uses(uses: Collection[int], plan: Plan) -> None:
+def check_connections(uses: Collection[int], plan: Plan) -> None:
     """Raises ComparisonError where cells differ in what their nodes do not use.
 
     `uses` are the outputs of the Matrix that a cell's picture depends on.
@@ -311,7 +319,7 @@ def check_uses(uses: Collection[int], plan: Plan) -> None:
         )
 
 
-def workflow_text(hidden: Any) -> dict[str, Any]:
+def workflow_metadata(hidden: Any) -> dict[str, Any]:
     """ComfyUI's text chunks: the prompt as it was queued, and the browser's workflow."""
     kept = ("class_type", "inputs", "_meta")  # ComfyUI adds fingerprints, which need not be JSON
     prompt = {
@@ -321,7 +329,7 @@ def workflow_text(hidden: Any) -> dict[str, Any]:
     return {"prompt": prompt, **(hidden.extra_pnginfo or {})}
 
 
-def expanded(job: Job) -> io.NodeOutput:
+def expand_job(job: Job) -> io.NodeOutput:
     """The graph that draws what is missing, and then the sheet.
 
     Until then the sheet has empty frames. It keeps its file's name, by which ComfyUI shows it
@@ -330,5 +338,5 @@ def expanded(job: Job) -> io.NodeOutput:
     builder = graph_builder()
     done = draw_cells(builder, job, 0, len(job.missing))
     sheet = builder.node("Likeness_DrawSheet", job=job, after=done)
-    study, _ = begun(job)
-    return io.NodeOutput(sheet.out(0), sheet.out(1), ui=shown(study), expand=builder.finalize())
+    study, _ = write_partial(job)
+    return io.NodeOutput(sheet.out(0), sheet.out(1), ui=ui_output(study), expand=builder.finalize())

@@ -16,17 +16,17 @@ from ..comparison.errors import ComparisonError
 from ..comparison.keypoints import keypoints_of_poses
 from ..comparison.poses import Pose
 from ..trainers.errors import LikenessError
-from ..trainers.packages import installed
+from ..trainers.packages import is_installed
 from ..trainers.weights import refuse_unsafe_pickles
-from .host import files_named, interrupted, io, models_folder
-from .names import inside
+from .host import find_files, interrupted, io, models_folder
+from .paths import safe_join
 from .pose_set import pose_images
 from .sockets import KeypointsType
-from .widgets import known_as
+from .widgets import with_search_aliases
 
 WEIGHTS = "body_pose_model.pth"
-SOURCE = "lllyasviel/Annotators"  # on Hugging Face; also the folder below CKPTS
-CKPTS = "AUX_ANNOTATOR_CKPTS_PATH"  # where the pack comfyui_controlnet_aux keeps its files
+HF_REPO = "lllyasviel/Annotators"  # on Hugging Face; also the folder below CKPTS
+CKPTS_ENV = "AUX_ANNOTATOR_CKPTS_PATH"  # where the pack comfyui_controlnet_aux keeps its files
 DETECTION_SIDE = 512  # the shorter side, as controlnet_aux's own call shrinks it
 
 
@@ -58,14 +58,14 @@ class DetectPose(io.ComfyNode):
                 io.Image.Output(id="preview", display_name="preview"),
             ],
         )
-        return known_as(schema, "openpose", "dwpose", "preprocessor")
+        return with_search_aliases(schema, "openpose", "dwpose", "preprocessor")
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool:
         """Whether package and weights are there, before the queue starts. Raises LikenessError."""
         check_package()
         if folder is not None:
-            weights_in(folder)
+            find_weights(folder)
         return True
 
     @classmethod
@@ -73,7 +73,7 @@ class DetectPose(io.ComfyNode):
         """(POSE_KEYPOINT, IMAGE). Raises ComparisonError if a picture shows nobody."""
         check_package()
         height, width = images.shape[1:3]
-        detector = load_detector(weights_in(folder))
+        detector = load_detector(find_weights(folder))
         poses = []
         for number, image in enumerate(images, start=1):
             interrupted()
@@ -82,41 +82,41 @@ class DetectPose(io.ComfyNode):
         return io.NodeOutput(frames, pose_images(poses, width, height))
 
 
-def weights_in(folder: str) -> Path:
+def find_weights(folder: str) -> Path:
     """The weights of OpenPose's body model: in `folder` below ComfyUI's models, or elsewhere.
 
     Raises LikenessError that says what to install.
     """
     try:
-        own = inside(models_folder(), folder) / WEIGHTS
+        own = safe_join(models_folder(), folder) / WEIGHTS
     except LikenessError as error:
-        raise ComparisonError(f"{error} {_wanted(folder)}") from None
-    for path in _places(own, folder):
+        raise ComparisonError(f"{error} {_install_hint(folder)}") from None
+    for path in _candidate_paths(own, folder):
         if path.is_file():
             return path
-    raise ComparisonError(f"{own.parent} has no {WEIGHTS}. {_wanted(folder)}")
+    raise ComparisonError(f"{own.parent} has no {WEIGHTS}. {_install_hint(folder)}")
 
 
-def _places(own: Path, folder: str) -> Iterator[Path]:
+def _candidate_paths(own: Path, folder: str) -> Iterator[Path]:
     """Where the weights may be: `own`, any folder of models, another pack's folder."""
     yield own
-    yield from files_named(f"{folder}/{WEIGHTS}")
-    yield from files_named(WEIGHTS)
-    if ckpts := os.environ.get(CKPTS):
-        yield Path(ckpts, SOURCE, WEIGHTS)
+    yield from find_files(f"{folder}/{WEIGHTS}")
+    yield from find_files(WEIGHTS)
+    if ckpts := os.environ.get(CKPTS_ENV):
+        yield Path(ckpts, HF_REPO, WEIGHTS)
 
 
-def _wanted(folder: str) -> str:
+def _install_hint(folder: str) -> str:
     return (
-        f"Detect Pose reads {WEIGHTS} of the Hugging Face repository {SOURCE} from "
-        f"models/{folder}, a folder of extra_model_paths.yaml, or the one that {CKPTS} names; or "
-        "use Pose Set's yoga poses, which need no file."
+        f"Detect Pose reads {WEIGHTS} of the Hugging Face repository {HF_REPO} from "
+        f"models/{folder}, a folder of extra_model_paths.yaml, or the one that {CKPTS_ENV} names; "
+        "or use Pose Set's yoga poses, which need no file."
     )
 
 
 def check_package() -> None:
     """Raises ComparisonError unless controlnet_aux is installed."""
-    if not installed("controlnet_aux"):
+    if not is_installed("controlnet_aux"):
         raise ComparisonError(
             "Detect Pose needs the package controlnet_aux: install it in ComfyUI's Python, or use "
             "Pose Set's yoga poses, or connect another pack's POSE_KEYPOINT to Pose Set."

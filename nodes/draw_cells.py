@@ -21,29 +21,29 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..trainers.memory import keep_apart, trim_heap
-from .cells import CellGraph, Key, Values, copy_nodes, shared_links
+from ..trainers.memory import set_mmap_threshold, trim_heap
+from .cells import CellGraph, CellValues, NodeKey, copy_nodes, shared_links
 from .host import (
     Progress,
-    always_asks,
-    blocked,
-    forget_progress,
+    clear_progress,
+    execution_blocker,
     graph_builder,
     io,
-    keeps_results,
+    is_caching_enabled,
+    is_eager_input,
     output_folder,
-    unload_patched,
+    unload_patched_models,
 )
-from .matrix import OF_VARIANT, POSE, CellMatrix
-from .pose_set import ALL
-from .redraw import drawn_again
+from .matrix import POSE, VARIANT_OUTPUTS, CellMatrix
+from .pose_set import ALL_POSES
+from .redraw_requests import clear_redraw_request
 from .sockets import JobType, StudyType
-from .study import CellWriter, Study, begin_study, picture_of, write_study
-from .viewer import CellNews, thumbnail_of, write_view
+from .study import CellWriter, Study, tensor_to_image, write_partial_study, write_study
+from .viewer import CellNotifier, thumbnail_path, write_view
 
 WRITER = CellWriter()
 # Of the comparisons that were given out: by name and sheet the files of the cells.
-_given: dict[str, dict[Path, tuple[Path, ...]]] = {}
+_returned_sheets: dict[str, dict[Path, tuple[Path, ...]]] = {}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Job:
     """LIKENESS_JOB: a comparison on its way.
 
     `values` and `files` are of all cells, `missing` the indices of those to draw, in order;
-    `left_out` cells are neither drawn nor there.
+    `skipped` cells are neither drawn nor there.
     `copies` are the copies that the cells of a variant share, None before there is one variant.
     `remark` is a sentence on the rows, or "".
     ComfyUI keeps the repr of an input of a node that fails: it is short.
@@ -59,21 +59,21 @@ class Job:
 
     matrix: CellMatrix = field(repr=False)
     graph: CellGraph = field(repr=False)
-    values: tuple[Values, ...] = field(repr=False)
+    values: tuple[CellValues, ...] = field(repr=False)
     files: tuple[Path, ...] = field(repr=False)
     missing: tuple[int, ...] = field(repr=False)
-    left_out: int
-    copies: Mapping[Key, str] | None = field(repr=False)
+    skipped: int
+    copies: Mapping[NodeKey, str] | None = field(repr=False)
     node_id: str
     name: str
     suffix: str
     text: Mapping[str, Any] = field(repr=False)
     started: float
-    news: CellNews = field(repr=False)
+    notifier: CellNotifier = field(repr=False)
     remark: str = ""
 
 
-def _inner(schema: io.Schema) -> io.Schema:
+def _hide_from_menus(schema: io.Schema) -> io.Schema:
     """Out of the menus."""
     if hasattr(schema, "is_dev_only"):
         schema.is_dev_only = True
@@ -87,7 +87,7 @@ class DrawCells(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _inner(
+        return _hide_from_menus(
             io.Schema(
                 node_id="Likeness_DrawCells",
                 display_name="Draw Cells (Likeness, internal)",
@@ -111,7 +111,7 @@ class DrawCells(io.ComfyNode):
 
         Other inputs are there to be waited for, or to be kept.
         """
-        builder, done = _expansion(job[0], first[0], count[0])
+        builder, done = _expand(job[0], first[0], count[0])
         return io.NodeOutput(done, expand=builder.finalize())
 
 
@@ -119,46 +119,46 @@ def draw_cells(builder: Any, job: Job, first: int, count: int, after: Any = None
     """Adds the node that draws missing cells after `after`; returns the link that it is done."""
     node = builder.node("Likeness_DrawCells", job=job, first=first, count=count)
     node.set_input("after", after)
-    if keeps_results():
+    if is_caching_enabled():
         values = job.values[job.missing[first]]
-        links = shared_links(job.graph, values, job.copies or {}, always_asks)
+        links = shared_links(job.graph, values, job.copies or {}, is_eager_input)
         for number, link in enumerate(links):
             node.set_input(f"kept_{number}", link)
     return node.out(0)
 
 
-def _expansion(job: Job, first: int, count: int) -> tuple[Any, Any]:
+def _expand(job: Job, first: int, count: int) -> tuple[Any, Any]:
     """A builder with the nodes that draw these cells, and the link that they are done."""
-    variants = [_variant(job, number) for number in range(first, first + count)]
+    variants = [_variant_values(job, number) for number in range(first, first + count)]
     changes = [n for n in range(1, count) if variants[n] != variants[n - 1]]
     if not changes and job.copies is None:
         builder = graph_builder(f"{job.node_id}.{first}v{count}.")
-        job = replace(job, copies=_shared(builder, job, job.values[job.missing[first]]))
+        job = replace(job, copies=_copy_shared_nodes(builder, job, job.values[job.missing[first]]))
         return builder, draw_cells(builder, job, first, count)
     builder = graph_builder(f"{job.node_id}.{first}-{count}.")
     if count == 1:
-        return builder, _one(builder, job, first)
+        return builder, _expand_cell(builder, job, first)
     middle = min(changes or [count // 2], key=lambda n: abs(2 * n - count))
     done = draw_cells(builder, job, first, middle)
     return builder, draw_cells(builder, job, first + middle, count - middle, done)
 
 
-def _variant(job: Job, number: int) -> Values:
+def _variant_values(job: Job, number: int) -> CellValues:
     """What all cells of a missing cell's variant have in common."""
     values = job.values[job.missing[number]]
-    return tuple(values[output] for output in sorted(OF_VARIANT))
+    return tuple(values[output] for output in sorted(VARIANT_OUTPUTS))
 
 
-def _shared(builder: Any, job: Job, values: Values) -> dict[Key, str]:
+def _copy_shared_nodes(builder: Any, job: Job, values: CellValues) -> dict[NodeKey, str]:
     """Adds the copies that all cells of a variant share, such as its loaded adapter."""
-    copies: dict[Key, str] = {}
-    copy_nodes(job.graph, values, builder, copies, OF_VARIANT.issuperset, values.__getitem__)
+    copies: dict[NodeKey, str] = {}
+    copy_nodes(job.graph, values, builder, copies, VARIANT_OUTPUTS.issuperset, values.__getitem__)
     return copies
 
 
-def _one(builder: Any, job: Job, number: int) -> Any:
+def _expand_cell(builder: Any, job: Job, number: int) -> Any:
     values = job.values[job.missing[number]]
-    pose = _pose(builder, job, values[POSE])
+    pose = _add_pose_node(builder, job, values[POSE])
 
     def wire(output: int) -> Any:
         return pose if output == POSE else values[output]
@@ -171,12 +171,12 @@ def _one(builder: Any, job: Job, number: int) -> Any:
     return keep.out(0)
 
 
-def _pose(builder: Any, job: Job, keypoints: str) -> Any:
+def _add_pose_node(builder: Any, job: Job, keypoints: str) -> Any:
     """A node that gives the pose's picture, black without a pose."""
     size = {"width": job.matrix.plan.picture.width, "height": job.matrix.plan.picture.height}
     if keypoints:
         frames = json.loads(keypoints)
-        return builder.node("Likeness_PoseSet", poses=ALL, keypoints=frames, **size).out(1)
+        return builder.node("Likeness_PoseSet", poses=ALL_POSES, keypoints=frames, **size).out(1)
     return builder.node("EmptyImage", batch_size=1, color=0, **size).out(0)
 
 
@@ -185,7 +185,7 @@ class KeepCell(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _inner(
+        return _hide_from_menus(
             io.Schema(
                 node_id="Likeness_KeepCell",
                 display_name="Keep Cell (Likeness, internal)",
@@ -203,28 +203,28 @@ class KeepCell(io.ComfyNode):
     @classmethod
     def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
         """The file's name. Raises ComparisonError for several pictures."""
-        path, image = job.files[job.missing[number]], picture_of(picture)
-        WRITER.write(path, image, partial(_told, job, job.missing[number]))
-        forget_progress(job.node_id)
+        path, image = job.files[job.missing[number]], tensor_to_image(picture)
+        WRITER.write(path, image, partial(_on_cell_written, job, job.missing[number]))
+        clear_progress(job.node_id)
         left = len(job.missing) - number - 1
-        variant_ends = left > 0 and _variant(job, number + 1) != _variant(job, number)
+        variant_ends = left > 0 and _variant_values(job, number + 1) != _variant_values(job, number)
         if variant_ends:
-            unload_patched()
-        keep_apart(variant_ends)  # the weights of the next variant
+            unload_patched_models()
+        set_mmap_threshold(variant_ends)  # the weights of the next variant
         if variant_ends or not left:  # not each time: the next cell would ask for the pages again
             trim_heap()  # else the freed weights of earlier variants add up
-        progress, total = Progress(job.node_id), len(job.files) - job.left_out
+        progress, total = Progress(job.node_id), len(job.files) - job.skipped
         progress.show(total - left, total, image)
         line = progress_line(total, number + 1, left, time.time() - job.started)
-        progress.say(line)
-        job.news.say(line)
+        progress.set_status(line)
+        job.notifier.set_status(line)
         return io.NodeOutput(path.name)
 
 
-def _told(job: Job, index: int) -> None:
+def _on_cell_written(job: Job, index: int) -> None:
     """A cell's file is written."""
-    drawn_again(job.name, job.files[index])
-    job.news.drawn(index)
+    clear_redraw_request(job.name, job.files[index])
+    job.notifier.drawn(index)
 
 
 def progress_line(total: int, drawn: int, left: int, seconds: float) -> str:
@@ -241,7 +241,7 @@ class DrawSheet(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _inner(
+        return _hide_from_menus(
             io.Schema(
                 node_id="Likeness_DrawSheet",
                 display_name="Draw Sheet (Likeness, internal)",
@@ -270,45 +270,48 @@ def finished(job: Job) -> io.NodeOutput:
     Without the others there is no study, and what waits for it does not run.
     """
     WRITER.wait()
-    job.news.flush()
-    study, sheet = begun(job) if job.left_out else written(job)
-    _given.setdefault(job.name, {})[study.sheet] = () if job.left_out else job.files
-    job.news.finished()
+    job.notifier.flush()
+    study, sheet = write_partial(job) if job.skipped else write_whole(job)
+    _returned_sheets.setdefault(job.name, {})[study.sheet] = () if job.skipped else job.files
+    job.notifier.finished()
     image = torch.from_numpy(np.array(sheet)).float().div_(255)[None]
-    Progress(job.node_id).say(_last_line(job))
-    return io.NodeOutput(image, blocked() if job.left_out else study, ui=shown(study))
+    Progress(job.node_id).set_status(_last_line(job))
+    return io.NodeOutput(image, execution_blocker() if job.skipped else study, ui=ui_output(study))
 
 
 def _last_line(job: Job) -> str:
     total, drawn = len(job.files), len(job.missing)
-    line = f"{total} cells: {drawn} drawn now, {total - drawn - job.left_out} found"
-    line += f", {job.left_out} left out by draw_only" if job.left_out else ""
+    line = f"{total} cells: {drawn} drawn now, {total - drawn - job.skipped} found"
+    line += f", {job.skipped} left out by draw_only" if job.skipped else ""
     return f"{line}. {job.remark}" if job.remark else line
 
 
-def files_gone(name: str | None) -> bool:
+def has_missing_files(name: str | None) -> bool:
     """Whether a file is gone of the sheets that were given out since it was asked last.
 
     Those of a sheet are its own, its cells and their thumbnails. None: of comparisons of any name.
     """
-    names = list(_given) if name is None else [normalize("NFC", name)]
-    sheets = [(one, sheet) for one in names for sheet in _given.get(one, ())]
-    files = {(n, s): (s, *_given[n][s], *map(thumbnail_of, _given[n][s])) for n, s in sheets}
+    names = list(_returned_sheets) if name is None else [normalize("NFC", name)]
+    sheets = [(one, sheet) for one in names for sheet in _returned_sheets.get(one, ())]
+    files = {
+        (n, s): (s, *_returned_sheets[n][s], *map(thumbnail_path, _returned_sheets[n][s]))
+        for n, s in sheets
+    }
     gone = [key for key, paths in files.items() if not all(path.is_file() for path in paths)]
     for one, sheet in gone:
-        del _given[one][sheet]
+        del _returned_sheets[one][sheet]
     return bool(gone)
 
 
-def begun(job: Job) -> tuple[Study, Image.Image]:
+def write_partial(job: Job) -> tuple[Study, Image.Image]:
     """The sheet of the cells that are there; of a former comparison all stays but the viewer's."""
     plan = job.matrix.plan
-    study, sheet = begin_study(output_folder(), job.name, plan, job.files, job.text)
+    study, sheet = write_partial_study(output_folder(), job.name, plan, job.files, job.text)
     write_view(study.folder, plan, job.files, None, job.remark)
     return study, sheet
 
 
-def written(job: Job) -> tuple[Study, Image.Image]:
+def write_whole(job: Job) -> tuple[Study, Image.Image]:
     """The comparison's files and its sheet, in the place of a former one's of its name."""
     plan = job.matrix.plan
     study, sheet = write_study(
@@ -318,7 +321,7 @@ def written(job: Job) -> tuple[Study, Image.Image]:
     return study, sheet
 
 
-def shown(study: Study) -> dict[str, Any]:
+def ui_output(study: Study) -> dict[str, Any]:
     """What ComfyUI needs to show the sheet on a node."""
     where = study.sheet.relative_to(output_folder())
     image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}

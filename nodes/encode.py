@@ -7,7 +7,7 @@ import io
 from PIL import Image
 
 
-def webp(image: Image.Image, quality: int = 85) -> bytes:
+def encode_webp(image: Image.Image, quality: int = 85) -> bytes:
     """A WebP file of an RGB picture."""
     data = io.BytesIO()
     image.save(data, "WEBP", quality=quality, method=2)

@@ -1,4 +1,4 @@
-"""All that the nodes ask of ComfyUI; beside it only `family.py` imports its modules."""
+"""All that the nodes ask of ComfyUI; beside it only `miniature_model.py` imports its modules."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def has_model(kind: str, name: str) -> bool:
     return name in model_names(kind)
 
 
-def models_there(kind: str) -> list[Path]:
+def model_files(kind: str) -> list[Path]:
     """The files of a kind. ComfyUI lists links that lead nowhere, too: they are left out."""
     paths = (folder_paths.get_full_path(kind, name) for name in model_names(kind))
     return [Path(path) for path in paths if path is not None]
@@ -123,7 +123,7 @@ def _input_files(name: str) -> list[Path]:
     return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_file())
 
 
-def add_models(kind: str, folder: Path) -> None:
+def add_model_folder(kind: str, folder: Path) -> None:
     """Lists the files of a folder among ComfyUI's models of a kind, after the user's own."""
     folder_paths.add_model_folder_path(kind, str(folder))
 
@@ -131,22 +131,24 @@ def add_models(kind: str, folder: Path) -> None:
 # Running
 
 
-def free_models() -> None:
+def unload_models() -> None:
     """Gives the memory of ComfyUI's loaded models back, before another process needs it.
 
     With ``--highvram`` and ``--gpu-only``, too, where their place to rest is the GPU.
     """
     loaded = [one.model for one in comfy.model_management.current_loaded_models]
-    rests = [(patcher, patcher.offload_device) for patcher in loaded if patcher is not None]
-    for patcher, _ in rests:
+    offload_devices = [
+        (patcher, patcher.offload_device) for patcher in loaded if patcher is not None
+    ]
+    for patcher, _ in offload_devices:
         patcher.offload_device = torch.device("cpu")
     comfy.model_management.unload_all_models()
-    for patcher, device in rests:
+    for patcher, device in offload_devices:
         patcher.offload_device = device
     comfy.model_management.soft_empty_cache()
 
 
-def unload_patched() -> None:
+def unload_patched_models() -> None:
     """Unloads the models that a LoRA or another patch is on, and leaves the others where they are.
 
     ComfyUI itself does so only when a model's next clone is loaded, a weight's old memory then too
@@ -168,18 +170,18 @@ def training_device() -> str:
     return "cpu" if comfy.model_management.cpu_mode() else "auto"
 
 
-def tell_browser(event: str, data: dict[str, Any]) -> None:
+def send_event(event: str, data: dict[str, Any]) -> None:
     """Tells every open tab, with the `workflow` "" only who queued it; safe from any thread."""
-    to = None if data.get("workflow") != "" else _who_queued()
+    to = None if data.get("workflow") != "" else _client_id()
     PromptServer.instance.send_sync(event, data, to)
 
 
-def _who_queued() -> str:
+def _client_id() -> str:
     """The tab or program that queued the prompt, in whose graph a node has its number; "": none."""
     return PromptServer.instance.client_id or ""
 
 
-def show_prompts(to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def add_prompt_handler(to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Has ComfyUI call `to` with each POST of a prompt before it checks that, in the same task."""
     PromptServer.instance.add_on_prompt_handler(to)
 
@@ -224,10 +226,10 @@ class Progress:
             preview = shown and ("JPEG", shown.convert("RGB"), PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 
-    def say(self, text: str) -> None:
+    def set_status(self, text: str) -> None:
         """Puts a line of text on the node, where its prompt was queued."""
         if self._node_id is not None:
-            PromptServer.instance.send_progress_text(text, self._node_id, sid=_who_queued())
+            PromptServer.instance.send_progress_text(text, self._node_id, sid=_client_id())
 
 
 # Models
@@ -264,7 +266,7 @@ def lora_patches(tensors: dict[str, Any], modules: dict[str, Any]) -> dict[Any, 
     return dict(comfy.lora.load_lora(tensors, modules, log_missing=False))
 
 
-def patched(target: Any, patches: dict[Any, Any], strength: float, keep: float = 1.0) -> Any:
+def with_patches(target: Any, patches: dict[Any, Any], strength: float, keep: float = 1.0) -> Any:
     """A clone of a MODEL or CLIP whose weights become keep * weight + strength * patch."""
     clone = target.clone()
     clone.add_patches(patches, strength, keep)
@@ -289,23 +291,23 @@ def graph_builder(prefix: str | None = None) -> Any:
     return GraphBuilder(prefix)
 
 
-def always_asks(kind: str, name: str) -> bool:
+def is_eager_input(kind: str, name: str) -> bool:
     """Whether a kind of node needs an input's value every time: not if it is lazy."""
     _, _, options = get_input_info(nodes.NODE_CLASS_MAPPINGS[kind], name)
     return not (options and (options.get("lazy") or options.get("rawLink")))
 
 
-def keeps_results() -> bool:
+def is_caching_enabled() -> bool:
     """Whether ComfyUI keeps a node's results for another that is added later."""
     return not args.cache_none
 
 
-def blocked() -> Any:
+def execution_blocker() -> Any:
     """An output that keeps the nodes behind it from running, without an error."""
     return ExecutionBlocker(None)
 
 
-def forget_progress(node_id: str) -> None:
+def clear_progress(node_id: str) -> None:
     """Lets go of the progress of finished nodes that `node_id` has expanded to.
 
     ComfyUI sends the progress of every node of the prompt with each message: with a thousand of
@@ -317,7 +319,7 @@ def forget_progress(node_id: str) -> None:
             del known[key]
 
 
-def with_metadata() -> bool:
+def is_metadata_enabled() -> bool:
     """Whether pictures may carry the workflow; ComfyUI can be told that they may not."""
     return not args.disable_metadata
 
@@ -327,7 +329,7 @@ def models_folder() -> Path:
     return Path(folder_paths.models_dir)
 
 
-def files_named(text: str) -> list[Path]:
+def find_files(text: str) -> list[Path]:
     """The files that a widget's text names: of models, of folders, of the input, by whole paths."""
     # Two separators: Windows would log in to the computer that they name.
     if not re.fullmatch(r"(?![\\/]{2})[^\n\0]{1,250}", text):

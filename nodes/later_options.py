@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..trainers.tiers import TIERS
+from ..trainers.memory_tiers import TIERS
 from .host import ADVANCED, io
 from .option import Option
-from .recipes import AUTO
-from .widgets import number, whole
+from .recipe_builder import AUTO
+from .widgets import float_widget, int_widget
 
 
 def speed() -> list[Option]:
@@ -53,7 +53,7 @@ def saving() -> list[Option]:
     """Files of what is learned so far."""
     return [
         Option(
-            whole(
+            int_widget(
                 "save_adapter_every",
                 0,
                 0,
@@ -71,8 +71,8 @@ def saving() -> list[Option]:
 def timesteps() -> list[Option]:
     """The range of noise that is learned from."""
 
-    def widget(id: str, default: int, least: int, most: int, tip: str) -> io.Input:
-        return whole(id, default, least, most, tip, extra_dict=ADVANCED)
+    def widget(id: str, default: int, minimum: int, maximum: int, tip: str) -> io.Input:
+        return int_widget(id, default, minimum, maximum, tip, extra_dict=ADVANCED)
 
     low = widget("timestep_min", 0, 0, 999, "The least noise, 0 to 999.")
     high = widget(
@@ -93,7 +93,7 @@ def captions() -> list[Option]:
     """How prompts are shown."""
     return [
         Option(
-            number(
+            float_widget(
                 "caption_dropout",
                 0.0,
                 0.0,

@@ -6,19 +6,19 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..comparison.row_means import means_of, newest_comparison
+from ..comparison.row_means import adapter_means, newest_comparison
 from ..trainers.adapter import (
-    SCORES,
+    SCORES_KEY,
     AdapterInfo,
     clip_skip_of,
     read_metadata,
     trained_prediction,
 )
 from ..trainers.base_file import PARTS
-from ..trainers.digests import content_digest, known_digest
+from ..trainers.digests import cached_digest, content_digest
 from ..trainers.errors import AdapterError, BaseModelError, LikenessError
 from ..trainers.places import cache_folder
-from .adapters import apply_adapter, checkpoint_of, with_clip_skip
+from .adapters import apply_adapter, checkpoint_path, with_clip_skip
 from .host import (
     Progress,
     executing_node,
@@ -29,17 +29,19 @@ from .host import (
     output_folder,
     with_v_prediction,
 )
-from .names import file_fingerprint, listing_fingerprint
+from .paths import file_fingerprint, folder_fingerprint
 from .rows import BASE
 from .study import study_folder
-from .widgets import known_as
+from .widgets import with_search_aliases
 
-_MOST = 1e9  # of a score that is shown
+_MAX_SCORE = 1e9  # of a score that is shown
 
 KINDS = ("loras", "checkpoints", "diffusers")
 
-OTHER_BASE = "trained on another base"
-WARNING = "Warning: trained on another base model than the one loaded."  # what a node shows whole
+BASE_MISMATCH = "trained on another base"
+BASE_MISMATCH_WARNING = (
+    "Warning: trained on another base model than the one loaded."  # what a node shows whole
+)
 _warned: set[str] = set()  # nodes with the warning on them
 
 
@@ -51,7 +53,7 @@ def adapter_names() -> list[str]:
     kinds: dict[str, list[str]] = {}
     for kind in KINDS:
         for name in model_names(kind):
-            if _readable(kind, name):
+            if _is_loadable(kind, name):
                 kinds.setdefault(name, []).append(kind)
     return sorted(
         name if len(having) == 1 else f"{kind}/{name}"
@@ -60,7 +62,7 @@ def adapter_names() -> list[str]:
     )
 
 
-def _readable(kind: str, name: str) -> bool:
+def _is_loadable(kind: str, name: str) -> bool:
     return kind == "diffusers" or name.lower().endswith(".safetensors")
 
 
@@ -83,14 +85,14 @@ def find_adapter(name: str) -> Path:
             f"{name!r} is in more than one of ComfyUI's model folders: choose one of "
             f"{', '.join(f'{kind}/{name}' for kind in kinds)}."
         )
-    if not _readable(kinds[0], name):
+    if not _is_loadable(kinds[0], name):
         raise AdapterError(
             f"{name!r} is not a .safetensors file: convert it, then choose that one."
         )
     return model_path(kinds[0], name)
 
 
-def files_of_kind(text: str) -> list[Path]:
+def find_by_kind(text: str) -> list[Path]:
     """What a name with its kind before it means, as in `adapter_names`; [] for any other text."""
     kind, _, name = text.partition("/")
     return [model_path(kind, name)] if kind in KINDS and has_model(kind, name) else []
@@ -147,7 +149,7 @@ class LoadAdapter(io.ComfyNode):
                 ),
             ],
         )
-        return known_as(schema, "lora loader", "load lora", "checkpoint merge")
+        return with_search_aliases(schema, "lora loader", "load lora", "checkpoint merge")
 
     @classmethod
     def validate_inputs(cls, adapter: str | None = None) -> bool:
@@ -173,7 +175,7 @@ class LoadAdapter(io.ComfyNode):
     ) -> io.NodeOutput:
         """(MODEL, CLIP, label, trigger phrase). Raises AdapterError for a misfit."""
         if adapter == BASE:
-            warn(executing_node(), "base")
+            show_base_warning(executing_node(), "base")
             return io.NodeOutput(model, clip, "base", "")
         path = find_adapter(str(adapter))
         strengths = (strength_model, strength_clip)
@@ -183,22 +185,22 @@ class LoadAdapter(io.ComfyNode):
             clip = with_clip_skip(clip, skipped)
         if any(strengths) and trained_prediction(path) == "v_prediction":
             model = with_v_prediction(model)
-        label = label_of(path, *strengths, checkpoint_of(model))
-        warn(executing_node(), label)
+        label = adapter_label(path, *strengths, checkpoint_path(model))
+        show_base_warning(executing_node(), label)
         return io.NodeOutput(model, clip, label, trigger_phrase_of(path))
 
 
-def warn(node_id: str, label: str) -> None:
+def show_base_warning(node_id: str, label: str) -> None:
     """Puts a warning on a node whose adapter is of another base, and the label where one was.
 
     In a comparison copies of the node run, which the browser does not know: Contact Sheet tells it.
     """
-    if label.endswith(OTHER_BASE):
+    if label.endswith(BASE_MISMATCH):
         _warned.add(node_id)
-        Progress(node_id).say(WARNING)
+        Progress(node_id).set_status(BASE_MISMATCH_WARNING)
     elif node_id in _warned:
         _warned.remove(node_id)
-        Progress(node_id).say(label)
+        Progress(node_id).set_status(label)
 
 
 def trigger_phrase_of(path: Path) -> str:
@@ -209,11 +211,11 @@ def trigger_phrase_of(path: Path) -> str:
 def adapter_fingerprint(path: Path) -> str:
     """Changes when the file, or one of a folder's models, is replaced."""
     if path.is_dir():
-        return repr([listing_fingerprint(path / part) for part in PARTS])
+        return repr([folder_fingerprint(path / part) for part in PARTS])
     return file_fingerprint(path)
 
 
-def label_of(path: Path, on_model: float, on_clip: float, base: Path | None = None) -> str:
+def adapter_label(path: Path, on_model: float, on_clip: float, base: Path | None = None) -> str:
     """The name, its strengths unless they are 1, and what a file says of its training.
 
     `base` is the checkpoint that it is put on: another than it was trained on is told.
@@ -223,13 +225,13 @@ def label_of(path: Path, on_model: float, on_clip: float, base: Path | None = No
         same = on_model == on_clip
         name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
     info = None if path.is_dir() else read_metadata(path)
-    said = [] if info is None else lessons(info)
+    said = [] if info is None else training_summary(info)
     if info is not None and said:
         # That of an adapter was computed before for a comparison.
-        if SCORES not in info.metadata:
-            means = _means(known_digest(path, cache_folder(output_folder())))
+        if SCORES_KEY not in info.metadata:
+            means = _mean_scores(cached_digest(path, cache_folder(output_folder())))
             said += [f"{name} {value:.2f}" for name, value in means.items()]
-        said += [OTHER_BASE] if info.base and _digest(base) not in (None, info.base) else []
+        said += [BASE_MISMATCH] if info.base and _digest(base) not in (None, info.base) else []
     return f"{name}: {', '.join(said)}" if said else name
 
 
@@ -241,18 +243,18 @@ def _digest(base: Path | None) -> str | None:
         return None
 
 
-def _means(digest: str | None) -> dict[str, float]:
+def _mean_scores(digest: str | None) -> dict[str, float]:
     """The adapter's scores in the newest comparison with it."""
     if digest is None:
         return {}
     try:
         folder = newest_comparison(study_folder(output_folder(), ""), digest)
-        return means_of(folder, digest) if folder else {}
+        return adapter_means(folder, digest) if folder else {}
     except (LikenessError, OSError):
         return {}  # damaged, of another version, or gone meanwhile
 
 
-def lessons(info: AdapterInfo) -> list[str]:
+def training_summary(info: AdapterInfo) -> list[str]:
     """Kind, rank, steps, clip skip, loss and scores of a file that Likeness trained; else []."""
     if "likeness.version" not in info.metadata:
         return []
@@ -261,18 +263,18 @@ def lessons(info: AdapterInfo) -> list[str]:
     said += [f"{info.steps} steps"] if info.steps is not None else []
     said += [f"clip skip {info.clip_skip}"] if info.clip_skip > 1 else []
     said += [f"loss {info.loss:.3g}"] if info.loss is not None else []
-    return said + [f"{name} {value:.2f}" for name, value in scores_in(info.metadata).items()]
+    return said + [f"{name} {value:.2f}" for name, value in parse_scores(info.metadata).items()]
 
 
-def scores_in(metadata: Mapping[str, str]) -> dict[str, float]:
+def parse_scores(metadata: Mapping[str, str]) -> dict[str, float]:
     """The numbers in ``likeness.scores``, a JSON object, by name; {} where it is damaged."""
     try:
-        scores = json.loads(metadata.get(SCORES, "{}"))
+        scores = json.loads(metadata.get(SCORES_KEY, "{}"))
     except (ValueError, RecursionError):
         return {}
     known = scores.items() if isinstance(scores, dict) else ()
     return {
         name[:40]: value
         for name, value in known
-        if isinstance(value, int | float) and abs(value) < _MOST
+        if isinstance(value, int | float) and abs(value) < _MAX_SCORE
     }

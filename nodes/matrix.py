@@ -15,33 +15,33 @@ from ..comparison.prompts import PromptSet
 from ..trainers.digests import content_digest
 from ..trainers.errors import AdapterError, LikenessError
 from ..trainers.places import cache_folder
-from .board import pin
-from .cells import Values
-from .host import blocked, io, output_folder
+from .cells import CellValues
+from .host import execution_blocker, io, output_folder
 from .load_adapter import adapter_fingerprint, adapter_names, find_adapter
+from .node_state import publish
 from .rows import (
     BASE,
-    GRAMMAR,
     SOCKETS,
+    SYNTAX_HINT,
     Row,
-    adapter_lines,
+    assign_labels,
     check_rows,
-    each_step,
-    labelled,
-    posed_labels,
-    with_connected,
+    expand_steps,
+    parse_pose_rows,
+    parse_rows,
+    resolve_sockets,
 )
 from .sockets import MatrixType, PosesType, PromptsType
-from .widgets import known_as, number, seed, side, whole
+from .widgets import float_widget, int_widget, seed, size_widget, with_search_aliases
 
 # The outputs that stand for a cell, in the order of `CellMatrix.values`.
 ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)
 ADAPTER_STRENGTH = 10  # behind the matrix, for it is younger: saved wires keep their numbers
 # Those that are the same all along a variant's rows.
-OF_VARIANT = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
+VARIANT_OUTPUTS = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
 
-WITH_POSE = get_args(WithPose)
-UNWIRED = object()  # an input without a wire
+POSE_MODES = get_args(WithPose)
+UNCONNECTED = object()  # an input without a wire
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CellMatrix:
     adapters: tuple[str, ...]
     node_id: str
 
-    def values(self, cell: Cell) -> Values:
+    def values(self, cell: Cell) -> CellValues:
         """What the Matrix' outputs are in a cell; the pose as JSON of its keypoints, or ""."""
         index = self.plan.variants.index(self.plan.variant_of(cell))
         width, height = self.plan.picture.width, self.plan.picture.height
@@ -96,7 +96,7 @@ class Matrix(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             not_idempotent=True,  # the plan names its node: an equal node has another
         )
-        return known_as(schema, "xy plot", "xyz plot", "grid", "compare loras", "x/y/z")
+        return with_search_aliases(schema, "xy plot", "xyz plot", "grid", "compare loras", "x/y/z")
 
     @classmethod
     def validate_inputs(
@@ -104,15 +104,15 @@ class Matrix(io.ComfyNode):
         adapters: str | None = None,
         pose_rows: str | None = None,
         with_pose: str | None = None,
-        poses: Any = UNWIRED,
-        adapter_1: Any = UNWIRED,
-        adapter_2: Any = UNWIRED,
-        adapter_3: Any = UNWIRED,
-        adapter_4: Any = UNWIRED,
-        adapter_5: Any = UNWIRED,
-        adapter_6: Any = UNWIRED,
-        adapter_7: Any = UNWIRED,
-        adapter_8: Any = UNWIRED,
+        poses: Any = UNCONNECTED,
+        adapter_1: Any = UNCONNECTED,
+        adapter_2: Any = UNCONNECTED,
+        adapter_3: Any = UNCONNECTED,
+        adapter_4: Any = UNCONNECTED,
+        adapter_5: Any = UNCONNECTED,
+        adapter_6: Any = UNCONNECTED,
+        adapter_7: Any = UNCONNECTED,
+        adapter_8: Any = UNCONNECTED,
     ) -> bool:
         """Whether the rows can be drawn, before the queue starts and anything is trained.
 
@@ -122,15 +122,15 @@ class Matrix(io.ComfyNode):
             *(adapter_1, adapter_2, adapter_3, adapter_4),
             *(adapter_5, adapter_6, adapter_7, adapter_8),
         )
-        _written(adapters)
+        _listed_files(adapters)
         if adapters is not None:
             wired = [
-                key for key, value in zip(SOCKETS, sockets, strict=True) if value is not UNWIRED
+                key for key, value in zip(SOCKETS, sockets, strict=True) if value is not UNCONNECTED
             ]
             check_rows(adapters, wired, pose_rows or "", adapter_names())
-        if with_pose not in (None, *WITH_POSE):  # ComfyUI leaves what is named here to us
-            raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(WITH_POSE)}.")
-        if with_pose in ("with", "both") and poses is UNWIRED:
+        if with_pose not in (None, *POSE_MODES):  # ComfyUI leaves what is named here to us
+            raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(POSE_MODES)}.")
+        if with_pose in ("with", "both") and poses is UNCONNECTED:
             raise ComparisonError(
                 f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
                 "or choose 'without'."
@@ -141,7 +141,7 @@ class Matrix(io.ComfyNode):
     def fingerprint_inputs(cls, adapters: str | None = None, **_: Any) -> str:
         """Changes when a file that is written down is replaced."""
         try:
-            paths = _written(adapters)
+            paths = _listed_files(adapters)
         except LikenessError as error:
             return str(error)
         return repr([path and adapter_fingerprint(path) for path in paths])
@@ -163,11 +163,13 @@ class Matrix(io.ComfyNode):
     ) -> io.NodeOutput:
         """The plan; the cell's own outputs block whatever is run outside of a Contact Sheet."""
         files = {
-            key: _name(key, connected[key]) for key in SOCKETS if connected.get(key) is not None
+            key: _check_connected(key, connected[key])
+            for key in SOCKETS
+            if connected.get(key) is not None
         }
-        lines = adapter_lines(adapters, adapter_names())
-        rows = labelled(_each_step(with_connected(lines, files)))
-        posed = posed_labels(pose_rows, (row.label for row in rows))
+        lines = parse_rows(adapters, adapter_names())
+        rows = assign_labels(_expand_steps(resolve_sockets(lines, files)))
+        posed = parse_pose_rows(pose_rows, (row.label for row in rows))
         matrix = plan_from_data(
             {
                 "variants": tuple(_variant(row, row.label in posed) for row in rows),
@@ -180,17 +182,17 @@ class Matrix(io.ComfyNode):
                 "control": {"strength": control_strength},
             }
         )
-        pin(cls.hidden, "poses", chosen_by_seed(matrix))
+        publish(cls.hidden, "poses", poses_by_column(matrix))
         value = CellMatrix(matrix, tuple(row.name for row in rows), str(cls.hidden.unique_id))
-        return io.NodeOutput(*[blocked()] * 9, value, blocked())
+        return io.NodeOutput(*[execution_blocker()] * 9, value, execution_blocker())
 
 
-def chosen_by_seed(matrix: Plan) -> dict[str, str]:
+def poses_by_column(matrix: Plan) -> dict[str, str]:
     """The pose of each column that has one, for the pose picker."""
     return {cell.key: cell.pose for cell in matrix.cells() if cell.pose is not None}
 
 
-def _name(socket: str, value: Any) -> str:
+def _check_connected(socket: str, value: Any) -> str:
     """A connected adapter. Raises ComparisonError for what is no name."""
     if isinstance(value, str):
         return value
@@ -200,24 +202,24 @@ def _name(socket: str, value: Any) -> str:
     )
 
 
-def _written(adapters: str | None) -> list[Path | None]:
+def _listed_files(adapters: str | None) -> list[Path | None]:
     """The files of the rows that are written down. Raises LikenessError."""
-    lines = adapter_lines(adapters, adapter_names()) if adapters else []
+    lines = parse_rows(adapters, adapter_names()) if adapters else []
     rows = [row for row in lines if row.name not in SOCKETS]
     try:
         for row in rows:
-            _path_of(row.name)
+            _adapter_path(row.name)
     except AdapterError as error:
-        raise ComparisonError(f"{error} {GRAMMAR}") from None
-    return [_path_of(row.name) for row in _each_step(rows)]
+        raise ComparisonError(f"{error} {SYNTAX_HINT}") from None
+    return [_adapter_path(row.name) for row in _expand_steps(rows)]
 
 
-def _each_step(rows: list[Row]) -> list[Row]:
+def _expand_steps(rows: list[Row]) -> list[Row]:
     """The rows, with the files on the way of those that ask for them. Raises ComparisonError."""
-    return each_step(rows, adapter_names()) if any(row.each for row in rows) else rows
+    return expand_steps(rows, adapter_names()) if any(row.all_steps for row in rows) else rows
 
 
-def _path_of(name: str) -> Path | None:
+def _adapter_path(name: str) -> Path | None:
     """The adapter's file, None for the base and what is connected. Raises AdapterError."""
     return None if name in (BASE, *SOCKETS) else find_adapter(name)
 
@@ -233,7 +235,7 @@ def _variant(row: Row, posed: bool) -> dict[str, Any]:
 
 
 def _digest(name: str) -> str | None:
-    path = _path_of(name)
+    path = _adapter_path(name)
     return content_digest(path, cache_folder(output_folder())) if path else None
 
 
@@ -251,10 +253,12 @@ def _axes() -> list[io.Input]:
             "file that its training saved on the way. Spaces around = and @ may be left out.",
         ),
         seed("seed", "The first noise of every row: the same all down a column."),
-        whole("draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."),
+        int_widget(
+            "draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."
+        ),
         io.Combo.Input(
             "with_pose",
-            options=list(WITH_POSE),
+            options=list(POSE_MODES),
             default="without",
             tooltip="Draw each variant without a pose, with one, or both, a row each.",
         ),
@@ -270,7 +274,7 @@ def _axes() -> list[io.Input]:
 
 def _picture() -> list[io.Input]:
     return [
-        number(
+        float_widget(
             "control_strength",
             1.0,
             0.0,
@@ -278,8 +282,8 @@ def _picture() -> list[io.Input]:
             0.05,
             "ControlNet's strength in cells with a pose; it is 0 in the others.",
         ),
-        side("width", 512, "Width of a picture."),
-        side("height", 768, "Height of a picture."),
+        size_widget("width", 512, "Width of a picture."),
+        size_widget("height", 768, "Height of a picture."),
     ]
 
 

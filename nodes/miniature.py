@@ -24,7 +24,7 @@ def register() -> None:
     if weights is None:
         return
     try:
-        from .family import register as register_family
+        from .miniature_model import register as register_family
 
         register_family(weights.FOLDER / weights.TOKENIZER)
     except Exception:  # the pack's nodes need none of it
@@ -32,7 +32,7 @@ def register() -> None:
         return
     for kind, name in weights.LISTED.items():
         try:
-            host.add_models(kind, weights.find(name).parent)
+            host.add_model_folder(kind, weights.find(name).parent)
         except LikenessError as error:
             log.error("%s", error)
 

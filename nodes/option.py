@@ -16,4 +16,14 @@ class Option:
     widget: io.Input
     part: str
     field: str
-    read: Callable[[Any], Any] = lambda value: value
+    parse: Callable[[Any], Any] = lambda value: value
+
+
+def none_if_zero(value: float) -> float | None:
+    """What a widget that cannot be empty stands for."""
+    return value or None
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines with something in them."""
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -7,25 +7,17 @@ from typing import get_args
 from ..trainers.recipe import Schedule
 from .host import ADVANCED, io
 from .later_options import captions, saving, speed, timesteps
-from .option import Option
-from .recipes import AUTO, chosen_attention
-from .widgets import number, whole
+from .option import Option, none_if_zero, split_lines
+from .recipe_builder import AUTO, resolve_attention
+from .widgets import float_widget, int_widget
 
-COURSES = list(get_args(Schedule.model_fields["course"].annotation))
-
-
-def _none_if_zero(value: float) -> float | None:
-    return value or None
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
+LR_SCHEDULES = list(get_args(Schedule.model_fields["course"].annotation))
 
 
 def _previews() -> list[Option]:
     def size(id: str) -> io.Input:
         tip = "Pixels; 0: as the photographs."
-        return whole(id, 0, 0, 2048, tip, step=8, extra_dict=ADVANCED)
+        return int_widget(id, 0, 0, 2048, tip, step=8, extra_dict=ADVANCED)
 
     return [
         Option(
@@ -38,7 +30,7 @@ def _previews() -> list[Option]:
             ),
             "previews",
             "prompts",
-            _lines,
+            split_lines,
         ),
         Option(
             io.String.Input(
@@ -50,20 +42,22 @@ def _previews() -> list[Option]:
             "previews",
             "negative",
         ),
-        Option(size("preview_width"), "previews", "width", _none_if_zero),
-        Option(size("preview_height"), "previews", "height", _none_if_zero),
+        Option(size("preview_width"), "previews", "width", none_if_zero),
+        Option(size("preview_height"), "previews", "height", none_if_zero),
         Option(
-            whole("preview_steps", 20, 1, 1000, "Sampling steps.", extra_dict=ADVANCED),
+            int_widget("preview_steps", 20, 1, 1000, "Sampling steps.", extra_dict=ADVANCED),
             "previews",
             "steps",
         ),
         Option(
-            number("preview_guidance", 7.5, 0, 100, 0.1, "Guidance scale.", extra_dict=ADVANCED),
+            float_widget(
+                "preview_guidance", 7.5, 0, 100, 0.1, "Guidance scale.", extra_dict=ADVANCED
+            ),
             "previews",
             "guidance",
         ),
         Option(
-            whole(
+            int_widget(
                 "preview_seed",
                 0,
                 0,
@@ -83,7 +77,7 @@ def _schedule() -> list[Option]:
         Option(
             io.Combo.Input(
                 "course",
-                options=COURSES,
+                options=LR_SCHEDULES,
                 default="constant",
                 tooltip="The learning rate's course over the steps.",
             ),
@@ -91,7 +85,7 @@ def _schedule() -> list[Option]:
             "course",
         ),
         Option(
-            whole(
+            int_widget(
                 "warmup",
                 0,
                 0,
@@ -103,17 +97,19 @@ def _schedule() -> list[Option]:
             "warmup",
         ),
         Option(
-            whole("cycles", 1, 1, 1000, "Restarts of 'cosine_with_restarts'.", extra_dict=ADVANCED),
+            int_widget(
+                "cycles", 1, 1, 1000, "Restarts of 'cosine_with_restarts'.", extra_dict=ADVANCED
+            ),
             "schedule",
             "cycles",
         ),
         Option(
-            number("power", 1.0, 0.1, 10, 0.1, "Of 'polynomial'.", extra_dict=ADVANCED),
+            float_widget("power", 1.0, 0.1, 10, 0.1, "Of 'polynomial'.", extra_dict=ADVANCED),
             "schedule",
             "power",
         ),
         Option(
-            whole(
+            int_widget(
                 "accumulation",
                 1,
                 1,
@@ -129,7 +125,7 @@ def _schedule() -> list[Option]:
 def _text_encoder() -> list[Option]:
     return [
         Option(
-            number(
+            float_widget(
                 "text_encoder_learning_rate",
                 0.0,
                 0.0,
@@ -140,10 +136,10 @@ def _text_encoder() -> list[Option]:
             ),
             "text_encoder",
             "learning_rate",
-            _none_if_zero,
+            none_if_zero,
         ),
         Option(
-            whole(
+            int_widget(
                 "text_encoder_last_step",
                 0,
                 0,
@@ -153,10 +149,10 @@ def _text_encoder() -> list[Option]:
             ),
             "text_encoder",
             "last_step",
-            _none_if_zero,
+            none_if_zero,
         ),
         Option(
-            whole(
+            int_widget(
                 "clip_skip",
                 1,
                 1,
@@ -172,16 +168,16 @@ def _text_encoder() -> list[Option]:
 def _optimizer() -> list[Option]:
     def beta(id: str, default: float) -> io.Input:
         tip = "Adam's decay of its running means."
-        return number(id, default, 0, 0.9999, 0.0001, tip, extra_dict=ADVANCED)
+        return float_widget(id, default, 0, 0.9999, 0.0001, tip, extra_dict=ADVANCED)
 
     return [
         Option(
-            number("weight_decay", 0.01, 0, 1, 0.001, "AdamW's.", extra_dict=ADVANCED),
+            float_widget("weight_decay", 0.01, 0, 1, 0.001, "AdamW's.", extra_dict=ADVANCED),
             "optimizer",
             "weight_decay",
         ),
         Option(
-            number(
+            float_widget(
                 "clip_norm",
                 1.0,
                 0,
@@ -193,12 +189,12 @@ def _optimizer() -> list[Option]:
             ),
             "optimizer",
             "clip_norm",
-            _none_if_zero,
+            none_if_zero,
         ),
         Option(beta("beta1", 0.9), "optimizer", "beta1"),
         Option(beta("beta2", 0.999), "optimizer", "beta2"),
         Option(
-            number("epsilon", 1e-8, 1e-12, 1, 1e-9, "Adam's epsilon.", extra_dict=ADVANCED),
+            float_widget("epsilon", 1e-8, 1e-12, 1, 1e-9, "Adam's epsilon.", extra_dict=ADVANCED),
             "optimizer",
             "epsilon",
         ),
@@ -208,7 +204,7 @@ def _optimizer() -> list[Option]:
 def _objective() -> list[Option]:
     return [
         Option(
-            number(
+            float_widget(
                 "min_snr_gamma",
                 0.0,
                 0,
@@ -218,10 +214,10 @@ def _objective() -> list[Option]:
             ),
             "objective",
             "min_snr_gamma",
-            _none_if_zero,
+            none_if_zero,
         ),
         Option(
-            number(
+            float_widget(
                 "noise_offset",
                 0.0,
                 0,
@@ -233,7 +229,7 @@ def _objective() -> list[Option]:
             "noise_offset",
         ),
         Option(
-            number(
+            float_widget(
                 "ema_decay",
                 0.0,
                 0,
@@ -245,7 +241,7 @@ def _objective() -> list[Option]:
             ),
             "objective",
             "ema_decay",
-            _none_if_zero,
+            none_if_zero,
         ),
         Option(
             io.Combo.Input(
@@ -273,7 +269,7 @@ def _compute() -> list[Option]:
             ),
             "compute",
             "attention",
-            chosen_attention,
+            resolve_attention,
         ),
         Option(
             io.Boolean.Input(
@@ -290,7 +286,7 @@ def _compute() -> list[Option]:
 def _saving() -> list[Option]:
     return [
         Option(
-            whole(
+            int_widget(
                 "checkpoint_every",
                 0,
                 0,
@@ -304,7 +300,7 @@ def _saving() -> list[Option]:
             "every",
         ),
         Option(
-            whole(
+            int_widget(
                 "keep_checkpoints",
                 1,
                 0,

@@ -6,11 +6,11 @@ from typing import Any
 
 from .host import io, output_folder
 from .option_list import all_options, first_options, later_options
-from .recipes import AUTO, check_packages, chosen_attention
-from .runs import NEW, find_run, run_digest, run_names
+from .recipe_builder import AUTO, check_packages, resolve_attention
+from .runs import NEW_RUN, find_run, run_digest, run_names
 from .sockets import OptionsType
 from .values import TrainOptions
-from .widgets import known_as
+from .widgets import with_search_aliases
 
 
 def _run_inputs() -> list[io.Input]:
@@ -24,8 +24,8 @@ def _run_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "continue_from",
-            options=[NEW, *run_names(output_folder())],
-            default=NEW,
+            options=[NEW_RUN, *run_names(output_folder())],
+            default=NEW_RUN,
             tooltip="Go on from a finished training: set the train node's steps to old and new "
             "steps together. Press R to list new ones.",
         ),
@@ -52,7 +52,7 @@ class TrainOptionsNode(io.ComfyNode):
             ],
             outputs=[OptionsType.Output(id="options", display_name="options")],
         )
-        return known_as(schema, "training settings", "optimizer", "scheduler")
+        return with_search_aliases(schema, "training settings", "optimizer", "scheduler")
 
     @classmethod
     def validate_inputs(
@@ -62,7 +62,7 @@ class TrainOptionsNode(io.ComfyNode):
 
         Raises LikenessError.
         """
-        check_packages(compute={"attention": chosen_attention(attention or AUTO)})
+        check_packages(compute={"attention": resolve_attention(attention or AUTO)})
         _continued(continue_from)
         return True
 
@@ -71,10 +71,10 @@ class TrainOptionsNode(io.ComfyNode):
         """The options as parts of a recipe; they are checked where the recipe is built."""
         parts: dict[str, dict[str, Any]] = {}
         for option in all_options():
-            value = option.read(chosen[option.widget.id])
+            value = option.parse(chosen[option.widget.id])
             parts.setdefault(option.part, {})[option.field] = value
         return io.NodeOutput(TrainOptions(parts, validate_every, _continued(continue_from)))
 
 
 def _continued(run: str | None) -> str | None:
-    return None if run in (None, NEW) else run_digest(find_run(output_folder(), str(run)))
+    return None if run in (None, NEW_RUN) else run_digest(find_run(output_folder(), str(run)))

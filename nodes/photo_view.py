@@ -17,32 +17,32 @@ import numpy as np
 from PIL import Image
 
 from ..trainers.errors import SubjectError
-from ..trainers.files import write_whole
-from ..trainers.masks import mask_of
-from ..trainers.photo_checks import BLURRED, difference_hash, sharpness, twin_of
-from ..trainers.pictures import open_picture, to_srgb
+from ..trainers.files import write_atomic
+from ..trainers.image_io import open_image, to_srgb
+from ..trainers.masks import open_mask
+from ..trainers.photo_checks import BLUR_THRESHOLD, difference_hash, find_near_duplicates, sharpness
 from ..trainers.recipe import Subject
-from ..trainers.subject import Photo, is_beside, load_pixels, read_subject
-from .encode import webp
-from .names import listing_fingerprint, unreadable
+from ..trainers.subject import Photo, is_sidecar, load_pixels, read_subject
+from .encode import encode_webp
+from .paths import folder_fingerprint, unreadable_error
 
 WHOLE_SIDE = 640
-DARK = 0.3
-MOST = 300  # photographs that are shown; any number is trained
-FOLDER = "likeness"  # below ComfyUI's folder of temporary files
-KEPT = 16  # views of folders
-ANSWER_SECONDS = 0.5
-PATIENCE_SECONDS = 4.0  # after which nobody is waiting
+DIM_FACTOR = 0.3
+MAX_PHOTOS = 300  # photographs that are shown; any number is trained
+TEMP_SUBFOLDER = "likeness"  # below ComfyUI's folder of temporary files
+MAX_CACHED_FOLDERS = 16  # views of folders
+RESPONSE_TIMEOUT_SECONDS = 0.5
+ABANDON_SECONDS = 4.0  # after which nobody is waiting
 
 View = dict[str, Any]
 
 
-class NotAwaited(Exception):
+class RequestAbandoned(Exception):
     """Nobody asks for the folder any more."""
 
 
 @dataclass
-class _Reading:
+class _ReadTask:
     """A folder that is read or was, and when it was last asked for."""
 
     asked: float
@@ -62,12 +62,12 @@ class PhotoViews:
     """
 
     def __init__(
-        self, seconds: float = ANSWER_SECONDS, clock: Callable[[], float] = time.monotonic
+        self, seconds: float = RESPONSE_TIMEOUT_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._seconds = seconds
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="likeness-photos")
-        self._readings: OrderedDict[Any, _Reading] = OrderedDict()
+        self._tasks: OrderedDict[Any, _ReadTask] = OrderedDict()
         self._lock = Lock()
 
     def view(self, folder: Path, spec: Subject, temp: Path) -> View | None:
@@ -77,45 +77,45 @@ class PhotoViews:
         a folder that cannot be read.
         """
         _check_count(folder)
-        key = (folder, spec, temp, listing_fingerprint(folder))
+        key = (folder, spec, temp, folder_fingerprint(folder))
         with self._lock:
-            reading = self._readings.get(key) or self._start(key)
+            reading = self._tasks.get(key) or self._start(key)
             reading.asked = self._clock()
-            self._readings.move_to_end(key)
+            self._tasks.move_to_end(key)
         wait([reading.future], timeout=self._seconds)
         if not reading.future.done():
             return None
         if error := reading.future.exception():
             with self._lock:  # it may go better the next time
-                if self._readings.get(key) is reading:
-                    del self._readings[key]
-            if isinstance(error, NotAwaited):
+                if self._tasks.get(key) is reading:
+                    del self._tasks[key]
+            if isinstance(error, RequestAbandoned):
                 return None
         return reading.future.result()
 
-    def _start(self, key: Any) -> _Reading:
+    def _start(self, key: Any) -> _ReadTask:
         folder, spec, temp, _ = key
-        reading = self._readings[key] = _Reading(self._clock())
+        reading = self._tasks[key] = _ReadTask(self._clock())
 
         def is_awaited() -> bool:
-            return self._clock() - reading.asked < PATIENCE_SECONDS
+            return self._clock() - reading.asked < ABANDON_SECONDS
 
         reading.future = self._pool.submit(photo_view, folder, spec, temp, is_awaited)
-        while len(self._readings) > KEPT:
-            self._readings.popitem(last=False)
+        while len(self._tasks) > MAX_CACHED_FOLDERS:
+            self._tasks.popitem(last=False)
         return reading
 
 
 def _check_count(folder: Path) -> None:
     try:
         files = folder.iterdir() if folder.is_dir() else ()
-        count = sum(not is_beside(path) for path in files)
+        count = sum(not is_sidecar(path) for path in files)
     except OSError as error:
-        raise unreadable(folder, error) from None
-    if count > MOST:
+        raise unreadable_error(folder, error) from None
+    if count > MAX_PHOTOS:
         raise SubjectError(
-            f"The folder has {count:,} files, and at most {MOST} are shown here. All are read when "
-            "the workflow is queued."
+            f"The folder has {count:,} files, and at most {MAX_PHOTOS} are shown here. "
+            "All are read when the workflow is queued."
         )
 
 
@@ -129,16 +129,16 @@ def photo_view(
     """
     _check_awaited(is_awaited)
     photos = read_subject(folder, spec)
-    looks = []
+    analyses = []
     for photo in photos.photos:
         _check_awaited(is_awaited)
-        looks.append(_looked_at(photo, temp))
-    twins = twin_of([print_ for _, print_ in looks])
+        analyses.append(_analyse(photo, temp))
+    twins = find_near_duplicates([image_hash for _, image_hash in analyses])
     names = [photo.path.name for photo in photos.photos]
     return {
         "photos": [
-            _card(photo, sharp < BLURRED, None if twin is None else names[twin])
-            for photo, (sharp, _), twin in zip(photos.photos, looks, twins, strict=True)
+            _photo_data(photo, sharp < BLUR_THRESHOLD, None if twin is None else names[twin])
+            for photo, (sharp, _), twin in zip(photos.photos, analyses, twins, strict=True)
         ],
         "refused": [{"name": one.name, "reason": one.reason} for one in photos.refused],
         "notes": list(photos.notes),
@@ -147,10 +147,10 @@ def photo_view(
 
 def _check_awaited(is_awaited: Callable[[], bool]) -> None:
     if not is_awaited():
-        raise NotAwaited
+        raise RequestAbandoned
 
 
-def _card(photo: Photo, blurred: bool, twin: str | None) -> dict[str, Any]:
+def _photo_data(photo: Photo, blurred: bool, twin: str | None) -> dict[str, Any]:
     return {
         "name": photo.path.name,
         "width": photo.width,
@@ -159,28 +159,32 @@ def _card(photo: Photo, blurred: bool, twin: str | None) -> dict[str, Any]:
         "size": photo.size,
         "caption": photo.caption,
         "face": photo.face,
-        "whole": f"{_stem(photo)}-whole.webp",
-        "crop": f"{_stem(photo)}-crop.webp",
+        "whole": f"{_file_stem(photo)}-whole.webp",
+        "crop": f"{_file_stem(photo)}-crop.webp",
         "blurred": blurred,
         "twin": twin,
     }
 
 
-def _stem(photo: Photo) -> str:
+def _file_stem(photo: Photo) -> str:
     """Names the pictures of a photograph by all that decides them."""
     content = repr((photo.digest, photo.box, photo.size, photo.mask_digest))
     return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
 @lru_cache(maxsize=2000)
-def _looked_at(photo: Photo, temp: Path) -> tuple[float, np.ndarray]:
+def _analyse(photo: Photo, temp: Path) -> tuple[float, np.ndarray]:
     """Sharpness and difference hash as it is trained; writes its two pictures."""
     pixels = load_pixels(photo)
-    whole = to_srgb(open_picture(photo.path))
+    whole = to_srgb(open_image(photo.path))
     whole.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if (mask := mask_of(photo)) is not None:  # what counts little is dark, as what is cut off
-        dark = whole.point(lambda value: round(value * DARK))
+    if (mask := open_mask(photo)) is not None:  # what counts little is dark, as what is cut off
+        dark = whole.point(lambda value: round(value * DIM_FACTOR))
         whole = Image.composite(whole, dark, mask.resize(whole.size))
     for name, image in (("whole", whole), ("crop", Image.fromarray(pixels))):
-        write_whole(temp / FOLDER / f"{_stem(photo)}-{name}.webp", webp(image), lasting=False)
+        write_atomic(
+            temp / TEMP_SUBFOLDER / f"{_file_stem(photo)}-{name}.webp",
+            encode_webp(image),
+            durable=False,
+        )
     return sharpness(pixels), difference_hash(pixels)

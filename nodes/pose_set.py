@@ -13,9 +13,9 @@ from ..comparison.keypoints import poses_of_keypoints, yoga_poses
 from ..comparison.poses import COLOURS, LIMBS, Pose, draw_pose, fit_pose
 from .host import io
 from .sockets import KeypointsType, PosesType
-from .widgets import known_as, side
+from .widgets import size_widget, with_search_aliases
 
-ALL = "all four yoga poses"
+ALL_POSES = "all four yoga poses"
 
 
 class PoseSet(io.ComfyNode):
@@ -35,14 +35,14 @@ class PoseSet(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "poses",
-                    default=ALL,
+                    default=ALL_POSES,
                     extra_dict={"likeness_poses": picker_data()},
                     tooltip="Names with commas between: "
                     f"{', '.join(pose.name for pose in yoga_poses())}. Keypoints that are "
                     "connected are used instead.",
                 ),
-                side("width", 768, "Width of the preview."),
-                side("height", 1024, "Height of the preview."),
+                size_widget("width", 768, "Width of the preview."),
+                size_widget("height", 1024, "Height of the preview."),
                 KeypointsType.Input(
                     "keypoints",
                     optional=True,
@@ -58,39 +58,39 @@ class PoseSet(io.ComfyNode):
                 ),
             ],
         )
-        return known_as(schema, "openpose", "poses", "skeleton")
+        return with_search_aliases(schema, "openpose", "poses", "skeleton")
 
     @classmethod
     def validate_inputs(cls, poses: str | None = None) -> bool:
         """Whether the names are known, before the queue starts. Raises ComparisonError."""
-        chosen_poses(poses) if poses is not None else None
+        select_poses(poses) if poses is not None else None
         return True
 
     @classmethod
     def execute(cls, poses: str, width: int, height: int, keypoints: Any = None) -> io.NodeOutput:
         """(poses, IMAGE). Raises ComparisonError for keypoints that are no pose."""
-        chosen = chosen_poses(poses) if keypoints is None else poses_of_keypoints(keypoints)
+        chosen = select_poses(poses) if keypoints is None else poses_of_keypoints(keypoints)
         return io.NodeOutput(chosen, pose_images(chosen, width, height))
 
 
-def chosen_poses(text: str) -> tuple[Pose, ...]:
+def select_poses(text: str) -> tuple[Pose, ...]:
     """The poses that `text` names, in their own order. Raises ComparisonError."""
     known = yoga_poses()
-    if text.strip() == ALL:
+    if text.strip() == ALL_POSES:
         return known
     names = {name.strip() for name in text.split(",")} - {""}
     unknown = sorted(names - {pose.name for pose in known})
     if unknown or not names:
         wrong = f"There is no pose {unknown[0]!r}" if unknown else "No pose is chosen"
         listed = ", ".join(pose.name for pose in known)
-        raise ComparisonError(f"{wrong}: write names of {listed} with commas, or {ALL!r}.")
+        raise ComparisonError(f"{wrong}: write names of {listed} with commas, or {ALL_POSES!r}.")
     return tuple(pose for pose in known if pose.name in names)
 
 
 def picker_data() -> dict[str, Any]:
     """What the pose picker in the browser draws, and the text that stands for all."""
     poses = [pose.model_dump(mode="json") for pose in yoga_poses()]
-    return {"all": ALL, "poses": poses, "limbs": LIMBS, "colours": COLOURS}
+    return {"all": ALL_POSES, "poses": poses, "limbs": LIMBS, "colours": COLOURS}
 
 
 def pose_images(poses: Sequence[Pose], width: int, height: int) -> torch.Tensor:

@@ -11,10 +11,10 @@ from ..comparison.prompts import (
 )
 from .host import io
 from .sockets import PromptsType
-from .widgets import known_as
+from .widgets import with_search_aliases
 
-OWN = "own text"
-NONE = "-"  # as a negative prompt: no words, also where the set has some
+CUSTOM_TEXT = "own text"
+NO_NEGATIVE = "-"  # as a negative prompt: no words, also where the set has some
 
 
 class PromptSetNode(io.ComfyNode):
@@ -33,7 +33,7 @@ class PromptSetNode(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "prompts",
-                    options=[*bundled_sets(), OWN],
+                    options=[*bundled_sets(), CUSTOM_TEXT],
                     default="study",
                     tooltip="A bundled set, or the text below.",
                 ),
@@ -65,7 +65,7 @@ class PromptSetNode(io.ComfyNode):
                 io.String.Output(id="negative_prompt", display_name="negative"),
             ],
         )
-        return known_as(schema, "prompts", "prompt list", "batch prompts")
+        return with_search_aliases(schema, "prompts", "prompt list", "batch prompts")
 
     @classmethod
     def validate_inputs(
@@ -80,7 +80,7 @@ class PromptSetNode(io.ComfyNode):
 
         None stands for what comes by a wire, for which words stand in.
         """
-        foretold_prompts(prompts, text, token, class_word, negative)
+        static_prompts(prompts, text, token, class_word, negative)
         return True
 
     @classmethod
@@ -92,7 +92,7 @@ class PromptSetNode(io.ComfyNode):
         return io.NodeOutput(read, read.negative)
 
 
-def foretold_prompts(
+def static_prompts(
     name: str | None,
     text: str | None,
     token: str | None,
@@ -103,7 +103,7 @@ def foretold_prompts(
 
     None where the prompts themselves are not known.
     """
-    if name is None or (name == OWN and text is None):
+    if name is None or (name == CUSTOM_TEXT and text is None):
         return None
     words = "sks" if token is None else token, "man" if class_word is None else class_word
     return read_prompts(name, text or "", *words, negative or "")
@@ -111,8 +111,8 @@ def foretold_prompts(
 
 def read_prompts(name: str, text: str, token: str, class_word: str, negative: str) -> PromptSet:
     """A set with token and class filled in. Raises ComparisonError."""
-    chosen = prompt_set_from_text(text) if name == OWN else bundled_set(name)
+    chosen = prompt_set_from_text(text) if name == CUSTOM_TEXT else bundled_set(name)
     if negative.strip():
-        text = "" if negative.strip() == NONE else negative.strip()
+        text = "" if negative.strip() == NO_NEGATIVE else negative.strip()
         chosen = prompt_set_from_data({**chosen.model_dump(), "negative": text})
     return chosen.filled(token.strip(), class_word.strip())

@@ -10,13 +10,13 @@ import json
 from typing import Any
 
 from ..trainers.errors import LikenessError
-from ..trainers.subject import NoneUsable
-from .answers import add_answer, add_page
-from .board import pinned
-from .comparison_routes import REPORT_HEADERS, comparison, draw_again, report
+from ..trainers.subject import NoUsablePhotos
+from .comparison_routes import REPORT_HEADERS, comparison, redraw_cell, report
 from .host import output_folder, temp_folder
+from .node_state import published_state
 from .photo_view import PhotoViews
-from .run_routes import export_run, run_events, stop_run, train_on
+from .routing import add_html_route, add_json_route
+from .run_routes import export_run, resume_run, run_events, stop_run
 from .subject import find_folder, subject_spec
 
 Query = dict[str, str]
@@ -30,21 +30,21 @@ _views = PhotoViews()
 def register() -> None:
     """Adds the routes to ComfyUI's server."""
     output, temp = output_folder, temp_folder
-    add_answer("GET", "/likeness/board", lambda asked, _: (200, board(asked)))
-    add_answer("GET", "/likeness/photos", lambda asked, _: (200, photos(asked)))
-    add_answer("GET", "/likeness/comparison", lambda asked, _: comparison(output(), asked))
-    add_page("/likeness/report", lambda asked: report(output(), asked), REPORT_HEADERS)
-    add_answer("POST", "/likeness/draw-again", lambda *asked: draw_again(output(), *asked))
+    add_json_route("GET", "/likeness/board", lambda params, _: (200, board(params)))
+    add_json_route("GET", "/likeness/photos", lambda params, _: (200, photos(params)))
+    add_json_route("GET", "/likeness/comparison", lambda params, _: comparison(output(), params))
+    add_html_route("/likeness/report", lambda params: report(output(), params), REPORT_HEADERS)
+    add_json_route("POST", "/likeness/draw-again", lambda *params: redraw_cell(output(), *params))
     run = "/likeness/runs/{run}"
-    add_answer("GET", run, lambda asked, _: run_events(output(), asked))
-    add_answer("POST", f"{run}/stop", lambda *asked: stop_run(output(), *asked))
-    add_answer("POST", f"{run}/go-on", lambda *asked: train_on(output(), *asked))
-    add_answer("POST", f"{run}/export", lambda *asked: export_run(output(), temp(), *asked))
+    add_json_route("GET", run, lambda params, _: run_events(output(), params))
+    add_json_route("POST", f"{run}/stop", lambda *params: stop_run(output(), *params))
+    add_json_route("POST", f"{run}/go-on", lambda *params: resume_run(output(), *params))
+    add_json_route("POST", f"{run}/export", lambda *params: export_run(output(), temp(), *params))
 
 
 def board(query: Query) -> dict[str, Any]:
     """What the nodes of ``workflow`` show."""
-    return pinned(query.get("workflow", ""))
+    return published_state(query.get("workflow", ""))
 
 
 def photos(query: Query) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def photos(query: Query) -> dict[str, Any]:
         return {"reading": True} if view is None else view
     except ValueError:
         return {"error": "The values of the node cannot be read."}
-    except NoneUsable as error:
+    except NoUsablePhotos as error:
         refused = [{"name": one.name, "reason": one.reason} for one in error.refused]
         return {"error": str(error), "refused": refused}
     except LikenessError as error:

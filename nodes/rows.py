@@ -9,32 +9,32 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
-from ..trainers.recipe_parts import check_name, name_from
-from ..trainers.step_files import by_step, is_intermediate, run_name_of
+from ..trainers.adapter_files import group_by_step, is_intermediate, run_name_from
+from ..trainers.recipe_parts import check_name, slugify
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
-MOST_STRENGTH = 2.0  # as Load Adapter's
-GRAMMAR = (
+MAX_STRENGTH = 2.0  # as Load Adapter's
+SYNTAX_HINT = (
     "A row is a file's name, 'base', or 'adapter_1' for what is connected; 'r4 = ' before it is "
     "the row's name, ' @ 0.7' behind it a strength, and ' @ steps' means the files on the way, too."
 )
-_STRONG = re.compile(r"(.*?)\s*@\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)|steps)", re.IGNORECASE)
+_STRENGTH = re.compile(r"(.*?)\s*@\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)|steps)", re.IGNORECASE)
 
 
 class Row(NamedTuple):
     """A row's label or "", a file's name, BASE, or one of SOCKETS, and the adapter's strength.
 
-    With `each` it stands for the files that the same training left on its way, too.
+    With `all_steps` it stands for the files that the same training left on its way, too.
     """
 
     label: str
     name: str
     strength: float = 1.0
-    each: bool = False
+    all_steps: bool = False
 
 
-def adapter_lines(text: str, files: Collection[str] = ()) -> list[Row]:
+def parse_rows(text: str, files: Collection[str] = ()) -> list[Row]:
     """The row of each line: ``file``, ``label = file``, ``file @ 0.7`` or ``file @ steps``.
 
     Blanks around ``=`` and ``@`` may be left out, and what is one of `files` as it stands is
@@ -45,34 +45,37 @@ def adapter_lines(text: str, files: Collection[str] = ()) -> list[Row]:
 
 
 def _row(line: str, files: Collection[str]) -> Row:
-    readings = list(_readings(line))
+    readings = list(_candidate_parses(line))
     known = (one for one in readings if one[0].name in (*files, *SOCKETS) or _is_base(one[0].name))
     row, strong = next(known, readings[-1])
     base = row.name == "base" or (_is_base(row.name) and row.name not in files)
-    if abs(row.strength) > MOST_STRENGTH or (base and strong):
+    if abs(row.strength) > MAX_STRENGTH or (base and strong):
         raise ComparisonError(
-            f"The Matrix' row {line!r}: a strength is from -{MOST_STRENGTH:g} to "
-            f"{MOST_STRENGTH:g}, and the base has neither that nor steps."
+            f"The Matrix' row {line!r}: a strength is from -{MAX_STRENGTH:g} to "
+            f"{MAX_STRENGTH:g}, and the base has neither that nor steps."
         )
     return row._replace(name=BASE) if base else row
 
 
-def _readings(line: str) -> Iterator[tuple[Row, bool]]:
+def _candidate_parses(line: str) -> Iterator[tuple[Row, bool]]:
     """What a line may say, from a mere file's name to all its parts; whether it has ``@``."""
     label, equals, rest = line.partition(" = " if " = " in line else "=")
     parted = [(normalize("NFC", label.strip()), rest.strip())] if equals else []
     for said, name in [("", line), *parted]:
         yield Row(said, name), False
-        if match := _STRONG.fullmatch(name):
-            each = match[2].lower() == "steps"
-            yield Row(said, match[1].strip(), 1.0 if each else float(match[2]), each), True
+        if match := _STRENGTH.fullmatch(name):
+            all_steps = match[2].lower() == "steps"
+            yield (
+                Row(said, match[1].strip(), 1.0 if all_steps else float(match[2]), all_steps),
+                True,
+            )
 
 
 def _is_base(name: str) -> bool:
     return name.lower() == "base"
 
 
-def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[Row]:
+def resolve_sockets(lines: Iterable[Row], connected: Mapping[str, str]) -> list[Row]:
     """The rows with the file for each socket that is named; the other sockets' rows follow.
 
     `connected` are files by socket. Raises ComparisonError for a socket that is not connected.
@@ -89,26 +92,26 @@ def with_connected(lines: Iterable[Row], connected: Mapping[str, str]) -> list[R
     return rows + [Row("", name) for socket, name in connected.items() if socket not in named_here]
 
 
-def each_step(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
-    """The rows, those with `each` as one for each file of their training among `files`, by step.
+def expand_steps(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
+    """The rows, those with `all_steps` as one for each file of their training in `files`, by step.
 
     The file after the last step comes last and has the row's own label. Raises ComparisonError
     where there are no files on the way.
     """
     files = set(files)
-    steps, found = by_step(files), list[Row]()
+    steps, found = group_by_step(files), list[Row]()
     for row in rows:
-        if not row.each:
+        if not row.all_steps:
             found.append(row)
             continue
-        run = run_name_of(row.name)
+        run = run_name_from(row.name)
         if run not in steps:
             raise ComparisonError(
                 f"The Matrix' row {row.label or row.name!r}: its training left no files on the "
                 "way. Set save_adapter_every in Train Options and train anew, or take '@ steps' "
                 "out."
             )
-        label = row.label or _label_of(Row("", run), {one.label.lower() for one in found})
+        label = row.label or _unique_label(Row("", run), {one.label.lower() for one in found})
         found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
         end = f"{run}.safetensors" if is_intermediate(row.name) else row.name
         if end in files:
@@ -125,10 +128,10 @@ def check_rows(
     file's name, so that `pose_rows` can be checked only where each connected file's row has one,
     and none stands for several files.
     """
-    rows = with_connected(adapter_lines(text, files), {socket: socket for socket in connected})
+    rows = resolve_sockets(parse_rows(text, files), {socket: socket for socket in connected})
     _check_labels(row.label for row in rows if row.label)
-    if all(not row.each and (row.label or row.name not in SOCKETS) for row in rows):
-        posed_labels(pose_rows, (row.label for row in labelled(rows)))
+    if all(not row.all_steps and (row.label or row.name not in SOCKETS) for row in rows):
+        parse_pose_rows(pose_rows, (row.label for row in assign_labels(rows)))
 
 
 def _check_labels(labels: Iterable[str]) -> None:
@@ -145,7 +148,7 @@ def _check_labels(labels: Iterable[str]) -> None:
         taken.add(label.lower())
 
 
-def labelled(rows: Iterable[Row]) -> list[Row]:
+def assign_labels(rows: Iterable[Row]) -> list[Row]:
     """The rows with a label for each, from its file's name unless given.
 
     Raises ComparisonError if there is none.
@@ -159,15 +162,15 @@ def labelled(rows: Iterable[Row]) -> list[Row]:
     taken = {row.label.lower() for row in rows if row.label}
     found = []
     for row in rows:
-        label = row.label or _label_of(row, taken)
+        label = row.label or _unique_label(row, taken)
         taken.add(label.lower())
         found.append(row._replace(label=label))
     return found
 
 
-def _label_of(row: Row, taken: set[str]) -> str:
+def _unique_label(row: Row, taken: set[str]) -> str:
     stem = "base" if row.name == BASE else Path(row.name.replace("\\", "/")).stem
-    label = name_from(stem.replace(".", "-"), 48).strip("-_") or "adapter"
+    label = slugify(stem.replace(".", "-"), 48).strip("-_") or "adapter"
     if row.strength != 1:
         label += f"_{row.strength:g}"
     number = 1
@@ -176,7 +179,7 @@ def _label_of(row: Row, taken: set[str]) -> str:
     return label if number == 1 else f"{label}-{number}"
 
 
-def posed_labels(text: str, labels: Iterable[str]) -> set[str]:
+def parse_pose_rows(text: str, labels: Iterable[str]) -> set[str]:
     """The labels that `text` names, one a line; all of them if it names none.
 
     Raises ComparisonError for a line that is no label.

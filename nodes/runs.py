@@ -7,14 +7,14 @@ from pathlib import Path
 
 from ..trainers.errors import RecipeError
 from ..trainers.places import runs_folder
-from ..trainers.runs import RunFolder
-from .names import inside, is_plain
+from ..trainers.run_folder import RunFolder
+from .paths import is_safe_name, safe_join
 
-NEW = "a new training"
+NEW_RUN = "a new training"
 
 # Stopped runs whose other steps were asked for since ComfyUI started: what their nodes gave is
 # not to be kept then.
-asked_to_go_on: list[str] = []
+resume_requests: list[str] = []
 
 
 def run_names(output: Path) -> list[str]:
@@ -29,7 +29,7 @@ def run_names(output: Path) -> list[str]:
 
 def find_run(output: Path, name: str) -> RunFolder:
     """The run of a name. Raises LikenessError."""
-    path = inside(runs_folder(output), name)
+    path = safe_join(runs_folder(output), name)
     if not path.is_dir():
         raise RecipeError(
             f"There is no training {name!r}: press R in the browser to list those that are there, "
@@ -38,9 +38,9 @@ def find_run(output: Path, name: str) -> RunFolder:
     return RunFolder(path)
 
 
-def run_of_id(output: Path, run_id: str) -> RunFolder | None:
+def find_run_by_id(output: Path, run_id: str) -> RunFolder | None:
     """The run whose folder has the name; None for any other text. Links are not followed."""
-    if not is_plain(run_id) or run_id.startswith("."):
+    if not is_safe_name(run_id) or run_id.startswith("."):
         return None
     run = RunFolder(runs_folder(output) / run_id)
     return run if run.recipe_file.is_file() and not run.path.is_symlink() else None

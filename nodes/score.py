@@ -13,46 +13,53 @@ from PIL import Image
 
 from .. import __version__
 from ..comparison.compare import photographs
-from ..comparison.encoder_files import first_clip, first_dino, first_text, place_of
-from ..comparison.encoders import Device, EncoderFiles, Finder, OnPart, find_encoders, on_cpu
-from ..comparison.export import without_folders_within
-from ..comparison.report import Again, Report, readable, write_report
-from ..comparison.score_table import note_of, score_text
+from ..comparison.encoder_files import encoder_path, first_clip, first_dino, first_text
+from ..comparison.encoders import (
+    ChooseDevice,
+    EncoderFiles,
+    EncoderFinder,
+    OnProgress,
+    choose_cpu,
+    find_encoders,
+)
+from ..comparison.export import strip_paths_in_json
+from ..comparison.report import Report, Reproduction, format_workflow, write_report
+from ..comparison.row_adapters import find_row_adapters
+from ..comparison.score_table import format_cell_scores, format_scores
 from ..comparison.scores import Scores, score
 from ..comparison.sheet import write_sheet
 from ..comparison.study import REPORT_FILE, SCORES_FILE, draw_sheet, keep_newest
-from ..comparison.taught import taught_of
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from ..trainers.memory import is_out_of_memory, release_memory
 from ..trainers.places import cache_folder, runs_folder
-from .board import pin, workflow_of
-from .contact_sheet import workflow_text
+from .contact_sheet import workflow_metadata
 from .host import (
     Progress,
     encoder_device,
     interrupted,
     io,
+    is_metadata_enabled,
+    model_files,
     model_names,
     model_path,
-    models_there,
     output_folder,
-    tell_browser,
+    send_event,
     tokenizer_folder,
     training_device,
-    with_metadata,
 )
-from .names import file_fingerprint
+from .node_state import publish, workflow_id
+from .paths import file_fingerprint
 from .sockets import StudyType, SubjectType
 from .study import Study
 from .values import SubjectSource
-from .widgets import known_as, switch
+from .widgets import bool_widget, with_search_aliases
 
-Say = Callable[[str], None]
+StatusCallback = Callable[[str], None]
 
 AUTO, NONE = "auto", "none"
-IMAGES, TEXTS = "clip_vision", "text_encoders"  # ComfyUI's folders
+IMAGE_ENCODERS, TEXT_ENCODERS = "clip_vision", "text_encoders"  # ComfyUI's folders
 EVENT = "likeness.scoring"
-ON_CPU = "The GPU has no room for an encoder: the CPU computes the scores."
+CPU_FALLBACK = "The GPU has no room for an encoder: the CPU computes the scores."
 
 
 class Score(io.ComfyNode):
@@ -71,10 +78,16 @@ class Score(io.ComfyNode):
             ),
             inputs=[
                 StudyType.Input("study", tooltip="From Contact Sheet."),
-                _choice("clip_image", IMAGES, "CLIP's image encoder, of models/clip_vision."),
-                _choice("clip_text", TEXTS, "CLIP's text encoder, of models/text_encoders."),
-                _choice("dinov2", IMAGES, "A folder of DINOv2, in models/clip_vision."),
-                switch(
+                _encoder_input(
+                    "clip_image", IMAGE_ENCODERS, "CLIP's image encoder, of models/clip_vision."
+                ),
+                _encoder_input(
+                    "clip_text", TEXT_ENCODERS, "CLIP's text encoder, of models/text_encoders."
+                ),
+                _encoder_input(
+                    "dinov2", IMAGE_ENCODERS, "A folder of DINOv2, in models/clip_vision."
+                ),
+                bool_widget(
                     "face",
                     "Compare faces (needs the packages dlib-bin and face_recognition_models).",
                     default=True,
@@ -98,7 +111,7 @@ class Score(io.ComfyNode):
             is_output_node=True,
             not_idempotent=True,
         )
-        return known_as(schema, "evaluate", "clip score", "similarity", "metrics")
+        return with_search_aliases(schema, "evaluate", "clip score", "similarity", "metrics")
 
     @classmethod
     def validate_inputs(
@@ -108,7 +121,11 @@ class Score(io.ComfyNode):
         dinov2: str | None = None,
     ) -> bool:
         """Whether the chosen files are there, before the queue starts. Raises LikenessError."""
-        for kind, name in ((IMAGES, clip_image), (TEXTS, clip_text), (IMAGES, dinov2)):
+        for kind, name in (
+            (IMAGE_ENCODERS, clip_image),
+            (TEXT_ENCODERS, clip_text),
+            (IMAGE_ENCODERS, dinov2),
+        ):
             if name not in (None, AUTO, NONE):
                 model_path(kind, str(name))
         return True
@@ -116,7 +133,7 @@ class Score(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
         """Changes when an encoder's file is added, replaced or taken away."""
-        files = [path for kind in (IMAGES, TEXTS) for path in models_there(kind)]
+        files = [path for kind in (IMAGE_ENCODERS, TEXT_ENCODERS) for path in model_files(kind)]
         return repr([(str(path), file_fingerprint(path)) for path in files])
 
     @classmethod
@@ -131,22 +148,22 @@ class Score(io.ComfyNode):
     ) -> io.NodeOutput:
         """(IMAGE, table, report). Raises ComparisonError for a file that cannot be used."""
         progress = Progress(cls.hidden.unique_id)
-        say = _sayer(cls.hidden, progress)
+        set_status = _status_callback(cls.hidden, progress)
         files = encoder_files(clip_image, clip_text, dinov2, face)
         photos = photographs(subject.folder if subject else None)
-        scores = scored(study, files, photos, say, progress.show)
-        table, report = score_text(study.plan, scores), study.folder / REPORT_FILE
-        write_whole(study.folder / SCORES_FILE, scores.to_json(study.plan))
-        write_report(report, report_of(study, scores, cls.hidden))
-        sheet, path = scored_sheet(study, scores)
+        scores = scored(study, files, photos, set_status, progress.show)
+        table, report = format_scores(study.plan, scores), study.folder / REPORT_FILE
+        write_atomic(study.folder / SCORES_FILE, scores.to_json(study.plan))
+        write_report(report, build_report(study, scores, cls.hidden))
+        sheet, path = write_scored_sheet(study, scores)
         where = report.relative_to(output_folder()).as_posix()
-        say(f"The report is output/{where}\n{table}")
-        pin(cls.hidden, "scores", study.folder.name)
+        set_status(f"The report is output/{where}\n{table}")
+        publish(cls.hidden, "scores", study.folder.name)
         image = torch.from_numpy(np.array(sheet)).float().div_(255)[None]
-        return io.NodeOutput(image, table, where, ui=shown(path, table))
+        return io.NodeOutput(image, table, where, ui=ui_output(path, table))
 
 
-def _choice(id: str, kind: str, tooltip: str) -> io.Input:
+def _encoder_input(id: str, kind: str, tooltip: str) -> io.Input:
     return io.Combo.Input(
         id,
         options=[AUTO, NONE, *model_names(kind)],
@@ -157,68 +174,76 @@ def _choice(id: str, kind: str, tooltip: str) -> io.Input:
 
 def encoder_files(clip_image: str, clip_text: str, dinov2: str, face: bool) -> EncoderFiles:
     """The files that the widgets mean. Raises LikenessError for one that is gone."""
-    images = models_there(IMAGES)
-    image = _chosen(clip_image, IMAGES, first_clip(images))
+    images = model_files(IMAGE_ENCODERS)
+    image = _resolve_encoder(clip_image, IMAGE_ENCODERS, first_clip(images))
     text = None
     if image is not None and clip_text != NONE:
-        text = _chosen(clip_text, TEXTS, first_text(models_there(TEXTS), image))
+        text = _resolve_encoder(
+            clip_text, TEXT_ENCODERS, first_text(model_files(TEXT_ENCODERS), image)
+        )
     return EncoderFiles(
         clip_image=image,
         clip_text=text,
-        dino=_chosen(dinov2, IMAGES, first_dino(images)),
+        dino=_resolve_encoder(dinov2, IMAGE_ENCODERS, first_dino(images)),
         tokenizers=(tokenizer_folder(),),
         face=face,
         cache=cache_folder(output_folder()),
     )
 
 
-def _chosen(name: str, kind: str, found: Path | None) -> Path | None:
+def _resolve_encoder(name: str, kind: str, found: Path | None) -> Path | None:
     if name in (AUTO, NONE):
         return found if name == AUTO else None
-    return place_of(model_path(kind, name))
+    return encoder_path(model_path(kind, name))
 
 
-def _sayer(hidden: Any, progress: Progress) -> Say:
+def _status_callback(hidden: Any, progress: Progress) -> StatusCallback:
     """Says a line on the node, and to its panel; core does not say of which workflow it is."""
-    to = {"node": str(hidden.unique_id), "workflow": workflow_of(hidden)}
+    to = {"node": str(hidden.unique_id), "workflow": workflow_id(hidden)}
 
-    def say(line: str) -> None:
-        progress.say(line)
-        tell_browser(EVENT, {**to, "line": line.partition("\n")[0]})
+    def set_status(line: str) -> None:
+        progress.set_status(line)
+        send_event(EVENT, {**to, "line": line.partition("\n")[0]})
 
-    return say
+    return set_status
 
 
-def scored(study: Study, files: EncoderFiles, photos: list[Path], say: Say, show: OnPart) -> Scores:
+def scored(
+    study: Study,
+    files: EncoderFiles,
+    photos: list[Path],
+    set_status: StatusCallback,
+    show: OnProgress,
+) -> Scores:
     """The scores; an encoder that the GPU has no room for computes on the CPU.
 
     ComfyUI's cancel is heeded after every few pictures. Raises ComparisonError.
     """
     try:
-        return _scored(study, files, photos, say, show, encoder_device, [])
+        return _scored(study, files, photos, set_status, show, encoder_device, [])
     except Exception as error:
         if training_device() == "cpu" or not is_out_of_memory(error):
             raise
     release_memory()  # here, where the error holds it no longer
-    say(ON_CPU)
-    return _scored(study, files, photos, say, show, on_cpu, [ON_CPU])
+    set_status(CPU_FALLBACK)
+    return _scored(study, files, photos, set_status, show, choose_cpu, [CPU_FALLBACK])
 
 
 def _scored(
     study: Study,
     files: EncoderFiles,
     photos: list[Path],
-    say: Say,
-    show: OnPart,
-    device: Device,
+    set_status: StatusCallback,
+    show: OnProgress,
+    device: ChooseDevice,
     notes: list[str],
 ) -> Scores:
-    say("Loading encoders")
+    set_status("Loading encoders")
     encoders, missing = find_encoders(files, judges(), device, study.plan.picture)
 
     def begin(name: str) -> None:
         interrupted()
-        say(f"Scoring with {name}")
+        set_status(f"Scoring with {name}")
 
     def go_on(done: int, total: int) -> None:
         interrupted()
@@ -232,11 +257,11 @@ def _scored(
         notes=[*notes, *missing],
         cache=cache_folder(output_folder()),
         on_encoder=begin,
-        on_part=go_on,
+        on_progress=go_on,
     )
 
 
-def judges() -> list[Finder]:
+def judges() -> list[EncoderFinder]:
     """The judge of the drawn world, where demo/ is installed."""
     try:
         from ..demo.encoder import find_judge
@@ -245,26 +270,34 @@ def judges() -> list[Finder]:
     return [find_judge]
 
 
-def report_of(study: Study, scores: Scores, hidden: Any) -> Report:
+def build_report(study: Study, scores: Scores, hidden: Any) -> Report:
     """The report, with the workflow that drew it."""
     output = output_folder()
-    taught = taught_of(study.plan, runs_folder(output), cache_folder(output))
-    again = [_again(workflow_text(hidden))] if with_metadata() else []
-    return Report(study.folder.name, study.plan, study.pictures, taught, scores, again, __version__)
+    row_adapters = find_row_adapters(study.plan, runs_folder(output), cache_folder(output))
+    reproduction = [_again(workflow_metadata(hidden))] if is_metadata_enabled() else []
+    return Report(
+        study.folder.name,
+        study.plan,
+        study.pictures,
+        row_adapters,
+        scores,
+        reproduction,
+        __version__,
+    )
 
 
-def _again(text: dict[str, Any]) -> Again:
+def _again(text: dict[str, Any]) -> Reproduction:
     """The browser's workflow; the queued prompt where a program sent that alone."""
     if text.get("workflow") is not None:
-        clean = readable(without_folders_within(text["workflow"]))
-        return Again("In ComfyUI: drop this file onto the canvas", clean, "workflow.json")
-    clean = readable(without_folders_within({"prompt": text["prompt"]}))
-    return Again("Through ComfyUI's API: POST this to /prompt", clean, "prompt.json")
+        clean = format_workflow(strip_paths_in_json(text["workflow"]))
+        return Reproduction("In ComfyUI: drop this file onto the canvas", clean, "workflow.json")
+    clean = format_workflow(strip_paths_in_json({"prompt": text["prompt"]}))
+    return Reproduction("Through ComfyUI's API: POST this to /prompt", clean, "prompt.json")
 
 
-def scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
+def write_scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
     """The sheet with a line of scores below each picture, and its file."""
-    notes = [note_of(scores, place) for place in range(len(study.pictures))]
+    notes = [format_cell_scores(scores, place) for place in range(len(study.pictures))]
     sheet = draw_sheet(study.plan, study.pictures, notes if any(notes) else None)
     digest = hashlib.sha256(f"{study.sheet.name} {notes}".encode()).hexdigest()
     path = study.folder / f"scored-{digest[:12]}.png"
@@ -273,7 +306,7 @@ def scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
     return sheet, path
 
 
-def shown(path: Path, table: str) -> dict[str, Any]:
+def ui_output(path: Path, table: str) -> dict[str, Any]:
     """What ComfyUI shows on the node."""
     where = path.relative_to(output_folder())
     image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}

@@ -16,19 +16,19 @@ from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
 from ..comparison.study import (
     Study,
-    begin_study,
-    cell_png,
     cells_folder,
+    encode_cell_png,
     study_folder,
+    write_partial_study,
     write_study,
 )
-from ..trainers.files import write_whole
+from ..trainers.files import write_atomic
 from .viewer import write_thumbnail
 
-__all__ = ["Study", "begin_study", "cells_folder", "study_folder", "write_study"]
+__all__ = ["Study", "cells_folder", "study_folder", "write_partial_study", "write_study"]
 
 
-def chosen_cells(plan: Plan, text: str) -> set[int]:
+def select_cells(plan: Plan, text: str) -> set[int]:
     """Indices of the cells that `text` names: ``row / column``, or a row or a column alone, a line.
 
     ``*`` stands for any letters. Raises ComparisonError for a line that names no cell.
@@ -54,7 +54,7 @@ def chosen_cells(plan: Plan, text: str) -> set[int]:
     return found
 
 
-def picture_of(images: torch.Tensor) -> Image.Image:
+def tensor_to_image(images: torch.Tensor) -> Image.Image:
     """The picture of an IMAGE (1, H, W, 3 or 4) in [0, 1].
 
     Raises ComparisonError for several, and for other channels than RGB or RGBA.
@@ -75,21 +75,21 @@ class CellWriter:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="likeness-cells")
-        self._last: Future[None] | None = None
+        self._pending: Future[None] | None = None
 
     def write(
-        self, path: Path, picture: Image.Image, then: Callable[[], None] = lambda: None
+        self, path: Path, picture: Image.Image, on_done: Callable[[], None] = lambda: None
     ) -> None:
         """Begins to write, when the picture before is written; as `wait` for that one.
 
-        `then` is called, in the writing thread, when the picture and its thumbnail are there.
+        `on_done` is called, in the writing thread, when the picture and its thumbnail are there.
         """
         self.wait()
-        self._last = self._pool.submit(_write_cell, path, picture, then)
+        self._pending = self._pool.submit(_write_cell, path, picture, on_done)
 
     def wait(self) -> None:
         """Until all is on disk. Raises ComparisonError for what could not be written."""
-        last, self._last = self._last, None
+        last, self._pending = self._pending, None
         try:
             if last is not None:
                 last.result()
@@ -100,7 +100,7 @@ class CellWriter:
             ) from None
 
 
-def _write_cell(path: Path, picture: Image.Image, then: Callable[[], None]) -> None:
+def _write_cell(path: Path, picture: Image.Image, on_done: Callable[[], None]) -> None:
     write_thumbnail(path, picture)
-    write_whole(path, cell_png(picture))
-    then()
+    write_atomic(path, encode_cell_png(picture))
+    on_done()

@@ -11,16 +11,16 @@ from pydantic import ValidationError
 
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe import Subject as SubjectSpec
-from ..trainers.recipe import explain
+from ..trainers.recipe import format_validation_error
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from . import miniature
-from .follower import reading
 from .host import ADVANCED, Progress, executing_node, input_folder, io
-from .names import listing_fingerprint, photo_folder, picture_folders
-from .recipes import check_packages
+from .paths import folder_fingerprint, photo_folder, picture_folders
+from .recipe_builder import check_packages
+from .run_reporter import on_read
 from .sockets import SubjectType
 from .values import SubjectSource
-from .widgets import known_as, number, switch, whole
+from .widgets import bool_widget, float_widget, int_widget, with_search_aliases
 
 
 class Subject(io.ComfyNode):
@@ -37,10 +37,10 @@ class Subject(io.ComfyNode):
                 "ComfyUI's input folder, with different poses, distances and places. Shows the "
                 "crops exactly as they are trained."
             ),
-            inputs=[*subject_inputs(), *crop_inputs(), *use_inputs(), *fitting_inputs()],
+            inputs=[*subject_inputs(), *crop_inputs(), *dataset_inputs(), *fitting_inputs()],
             outputs=subject_outputs(),
         )
-        return known_as(schema, "dataset", "training images", "photos", "captions")
+        return with_search_aliases(schema, "dataset", "training images", "photos", "captions")
 
     @classmethod
     def validate_inputs(
@@ -66,7 +66,7 @@ class Subject(io.ComfyNode):
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
         """Changes when the folder's files do, so that new photographs are read."""
         try:
-            return listing_fingerprint(find_folder(folder or ""))
+            return folder_fingerprint(find_folder(folder or ""))
         except LikenessError as error:
             return str(error)
 
@@ -78,8 +78,8 @@ class Subject(io.ComfyNode):
         """
         source = SubjectSource(subject_spec(options), find_folder(folder))
         progress = Progress(executing_node() or None)
-        photos = read_subject(source.folder, source.spec, reading=reading(progress))
-        progress.say(f"{len(photos.photos)} photographs")
+        photos = read_subject(source.folder, source.spec, on_read=on_read(progress))
+        progress.set_status(f"{len(photos.photos)} photographs")
         spec = source.spec
         return io.NodeOutput(source, crops(photos), report(photos), spec.token, spec.class_word)
 
@@ -113,7 +113,7 @@ def subject_inputs() -> list[io.Input]:
 def crop_inputs() -> list[io.Input]:
     """What is cut out of each photograph."""
     return [
-        whole(
+        int_widget(
             "resolution",
             512,
             64,
@@ -128,7 +128,7 @@ def crop_inputs() -> list[io.Input]:
             tooltip="Where squares are cut: the middle, or around the largest face "
             "(needs the package dlib-bin).",
         ),
-        switch(
+        bool_widget(
             "buckets",
             "Keep each photograph's shape, with the area of resolution squared, "
             "instead of cropping squares.",
@@ -137,22 +137,22 @@ def crop_inputs() -> list[io.Input]:
     ]
 
 
-def use_inputs() -> list[io.Input]:
+def dataset_inputs() -> list[io.Input]:
     """How the photographs are used."""
     return [
-        switch(
+        bool_widget(
             "captions",
             "Use a .txt file of the same name as the photograph's own prompt, "
             "with the token, or {token}, in it; or {caption} in the prompt says where the "
             "text goes.",
             advanced=True,
         ),
-        switch(
+        bool_widget(
             "flip",
             "Also show each photograph mirrored. Faces are not symmetric.",
             advanced=True,
         ),
-        whole(
+        int_widget(
             "holdout",
             0,
             0,
@@ -166,7 +166,7 @@ def use_inputs() -> list[io.Input]:
 def fitting_inputs() -> list[io.Input]:
     """Closer crops, masks, and photographs that are too small."""
     return [
-        number(
+        float_widget(
             "face_share",
             0.0,
             0.0,
@@ -187,7 +187,7 @@ def fitting_inputs() -> list[io.Input]:
             "file: where <name>-masklabel.png beside it is white. What is around it is "
             "learned less: against backgrounds that come with the subject.",
         ),
-        number(
+        float_widget(
             "unmasked_weight",
             0.1,
             0.0,
@@ -196,7 +196,7 @@ def fitting_inputs() -> list[io.Input]:
             "How much the rest of a masked picture counts, the subject being 1.",
             advanced=True,
         ),
-        number(
+        float_widget(
             "enlarge",
             1.0,
             1.0,
@@ -252,7 +252,7 @@ def subject_spec(fields: dict[str, Any]) -> SubjectSpec:
     try:
         return SubjectSpec(**fields)
     except ValidationError as error:
-        raise RecipeError(explain(error, "subject")) from None
+        raise RecipeError(format_validation_error(error, "subject")) from None
 
 
 def crops(photos: PhotoSet) -> list[torch.Tensor]:

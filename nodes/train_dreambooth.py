@@ -6,20 +6,20 @@ from typing import Any
 
 from . import host
 from .host import io
-from .recipes import AUTO
+from .recipe_builder import AUTO
 from .training import (
     adapter_name,
     adapter_outputs,
-    check_early,
-    course_inputs,
     fingerprint,
-    learn,
+    hyperparameter_inputs,
     loss_map,
-    material_inputs,
     record_outputs,
     report,
+    source_inputs,
+    train_from_inputs,
+    validate_train_inputs,
 )
-from .widgets import known_as
+from .widgets import with_search_aliases
 
 
 class TrainDreamBooth(io.ComfyNode):
@@ -39,17 +39,17 @@ class TrainDreamBooth(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             not_idempotent=True,  # each node shows its run
-            inputs=[*material_inputs(), *course_inputs(2e-6, AUTO)],
+            inputs=[*source_inputs(), *hyperparameter_inputs(2e-6, AUTO)],
             outputs=[*adapter_outputs(), *record_outputs()],
         )
-        return known_as(schema, "finetune", "fine-tune", "trainer", "full training")
+        return with_search_aliases(schema, "finetune", "fine-tune", "trainer", "full training")
 
     @classmethod
     def validate_inputs(
         cls, base_model: str | None = None, name: str | None = None, optimizer: str | None = None
     ) -> bool:
         """Cheap checks before the queue starts. Raises LikenessError."""
-        return check_early(base_model, name, optimizer)
+        return validate_train_inputs(base_model, name, optimizer)
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
@@ -59,7 +59,7 @@ class TrainDreamBooth(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         """(checkpoint name, LOSS_MAP, report). Raises LikenessError."""
-        result = learn({"kind": "dreambooth"}, cls.hidden, **inputs)
+        result = train_from_inputs({"kind": "dreambooth"}, cls.hidden, **inputs)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "checkpoints"),
             loss_map(result),

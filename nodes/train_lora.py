@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..trainers.adapter_names import LORA_UNET
+from ..trainers.adapter_names import LORA_PREFIX_UNET
 from . import host
 from .host import ADVANCED, io
 from .sockets import LoraModelType
 from .training import (
     adapter_name,
     adapter_outputs,
-    check_early,
-    course_inputs,
     fingerprint,
-    learn,
+    hyperparameter_inputs,
     loss_map,
-    material_inputs,
     record_outputs,
     report,
+    source_inputs,
+    train_from_inputs,
+    validate_train_inputs,
 )
-from .widgets import known_as, number, switch, whole
+from .widgets import bool_widget, float_widget, int_widget, with_search_aliases
 
 
 class TrainLoRA(io.ComfyNode):
@@ -41,15 +41,17 @@ class TrainLoRA(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             not_idempotent=True,  # each node shows its run
             inputs=[
-                *material_inputs(),
-                whole(
+                *source_inputs(),
+                int_widget(
                     "rank",
                     4,
                     1,
                     512,
                     "Size of the adapter: 1 keeps the main features, 8 the details.",
                 ),
-                *course_inputs(1e-4, "adamw"),  # which is faster, and has next to no state here
+                *hyperparameter_inputs(
+                    1e-4, "adamw"
+                ),  # which is faster, and has next to no state here
                 *_lora_inputs(),
             ],
             outputs=[
@@ -62,14 +64,16 @@ class TrainLoRA(io.ComfyNode):
                 *record_outputs(),
             ],
         )
-        return known_as(schema, "finetune", "fine-tune", "trainer", "lora training", "dora")
+        return with_search_aliases(
+            schema, "finetune", "fine-tune", "trainer", "lora training", "dora"
+        )
 
     @classmethod
     def validate_inputs(
         cls, base_model: str | None = None, name: str | None = None, optimizer: str | None = None
     ) -> bool:
         """Cheap checks before the queue starts. Raises LikenessError."""
-        return check_early(base_model, name, optimizer)
+        return validate_train_inputs(base_model, name, optimizer)
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
@@ -97,11 +101,11 @@ class TrainLoRA(io.ComfyNode):
             "rank_stabilised": rank_stabilised,
             "dropout": dropout,
         }
-        result = learn(method, cls.hidden, **inputs)
+        result = train_from_inputs(method, cls.hidden, **inputs)
         tensors = host.read_tensors(result.adapter)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "loras"),
-            {name: tensor for name, tensor in tensors.items() if name.startswith(LORA_UNET)},
+            {name: tensor for name, tensor in tensors.items() if name.startswith(LORA_PREFIX_UNET)},
             loss_map(result),
             report(result),
         )
@@ -109,7 +113,7 @@ class TrainLoRA(io.ComfyNode):
 
 def _lora_inputs() -> list[io.Input]:
     return [
-        number(
+        float_widget(
             "alpha",
             0.0,
             0.0,
@@ -127,18 +131,18 @@ def _lora_inputs() -> list[io.Input]:
             tooltip="Adapted layers: attention, all linear ones, or convolutions too. More of them "
             "come closer to a face at the same rank, in a larger file.",
         ),
-        switch(
+        bool_widget(
             "dora",
             "Weight-decomposed LoRA (arXiv:2402.09353), for ComfyUI and Forge.",
             advanced=True,
         ),
-        switch(
+        bool_widget(
             "rank_stabilised",
             "Alpha divided by the root of the rank instead of the rank (arXiv:2312.03732). With "
             "alpha 0 all counts as many times as that root: set alpha, or a lower rate.",
             advanced=True,
         ),
-        number(
+        float_widget(
             "dropout",
             0.0,
             0.0,

@@ -6,26 +6,26 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..trainers.adapter_metadata import late_loss
+from ..trainers.adapter_metadata import final_loss
 from ..trainers.base_file import identify
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
-from ..trainers.packages import require_training
+from ..trainers.packages import require_dependencies
 from ..trainers.places import Places
 from ..trainers.recipe import Recipe, recipe_from_data
-from ..trainers.runs import Result, RunFolder, reused_text
+from ..trainers.run_folder import Result, RunFolder, reused_message
 from . import host, miniature
-from .follower import Follower, reading
 from .host import io
-from .names import file_fingerprint
-from .recipes import AUTO, build_recipe, check_packages
-from .runs import asked_to_go_on
+from .paths import file_fingerprint
+from .recipe_builder import AUTO, build_recipe, check_packages
+from .run_reporter import RunReporter, on_read
+from .runs import resume_requests
 from .sockets import LossMapType, OptionsType, PriorType, SubjectType
 from .values import PriorSource, SubjectSource, TrainOptions
-from .widgets import MOST_STEPS, number, seed, switch, whole
+from .widgets import MAX_STEPS, bool_widget, float_widget, int_widget, seed
 
 
-def material_inputs() -> list[io.Input]:
+def source_inputs() -> list[io.Input]:
     """What a train node is given."""
     return [
         SubjectType.Input("subject", tooltip="The photographs, from a Subject node."),
@@ -51,22 +51,22 @@ def material_inputs() -> list[io.Input]:
     ]
 
 
-def course_inputs(learning_rate: float, optimizer: str) -> list[io.Input]:
+def hyperparameter_inputs(learning_rate: float, optimizer: str) -> list[io.Input]:
     """How it trains; the defaults of learning rate and optimizer are the method's."""
     return [*_learning_inputs(learning_rate), *_run_inputs(optimizer)]
 
 
 def _learning_inputs(learning_rate: float) -> list[io.Input]:
     return [
-        whole(
+        int_widget(
             "steps",
             800,
             1,
-            MOST_STEPS,
+            MAX_STEPS,
             "How often the weights are changed. Times batch and accumulation: 50 to 100 for each "
             "photograph.",
         ),
-        number(
+        float_widget(
             "learning_rate",
             learning_rate,
             1e-9,
@@ -74,10 +74,10 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
             1e-7,
             "How far a step goes. Larger learns faster and forgets more.",
         ),
-        switch(
+        bool_widget(
             "train_text_encoder", "Also teach the text encoder what the token means.", default=True
         ),
-        whole("batch", 1, 1, 1024, "Photographs in one step; more need memory."),
+        int_widget("batch", 1, 1, 1024, "Photographs in one step; more need memory."),
     ]
 
 
@@ -97,22 +97,22 @@ def _run_inputs(optimizer: str) -> list[io.Input]:
             default="fp16",
             tooltip="Of the arithmetic; what is learned is always held in fp32.",
         ),
-        whole(
+        int_widget(
             "preview_every",
             200,
             0,
-            MOST_STEPS,
+            MAX_STEPS,
             "Steps between pictures drawn with what is learned so far; 0: none.",
         ),
         seed(
             "seed",
             "Of all that is random in the training. The same seed gives the same adapter.",
         ),
-        whole(
+        int_widget(
             "attempt",
             0,
             0,
-            MOST_STEPS,
+            MAX_STEPS,
             "An equal training is not repeated but reused; another number trains it again.",
             advanced=True,
         ),
@@ -140,7 +140,7 @@ def record_outputs() -> list[io.Output]:
     ]
 
 
-def check_early(base_model: str | None, name: str | None, optimizer: str | None) -> bool:
+def validate_train_inputs(base_model: str | None, name: str | None, optimizer: str | None) -> bool:
     """True. Raises LikenessError for what can be known before the queue starts.
 
     None stands for a connected input, which is checked when its value arrives.
@@ -148,7 +148,7 @@ def check_early(base_model: str | None, name: str | None, optimizer: str | None)
     if base_model is not None:
         identify(host.model_path("checkpoints", base_model))
     recipe_from_data({} if name is None else {"name": name})
-    require_training()
+    require_dependencies()
     if optimizer not in (None, AUTO):
         check_packages(optimizer={"name": optimizer})
     return True
@@ -156,8 +156,12 @@ def check_early(base_model: str | None, name: str | None, optimizer: str | None)
 
 REUSED = "This training was finished already and is reused: attempt + 1 trains it again."
 
-_given: set[Path] = set()  # adapters that were given out: deleted, they are trained again
-_stopped: dict[RunFolder, int] = {}  # stopped runs that were given out, with their result's time
+_returned_adapters: set[Path] = (
+    set()
+)  # adapters that were given out: deleted, they are trained again
+_stopped_runs: dict[
+    RunFolder, int
+] = {}  # stopped runs that were given out, with their result's time
 
 
 def fingerprint(base_model: str | None) -> str:
@@ -168,12 +172,14 @@ def fingerprint(base_model: str | None) -> str:
         file = file_fingerprint(host.model_path("checkpoints", base_model)) if base_model else ""
     except LikenessError as error:
         file = str(error)
-    gone = sum(not path.is_file() for path in _given)
-    elsewhere = sum(_time_of(run) != time for run, time in _stopped.items())  # in a terminal, say
-    return f"{file} {len(asked_to_go_on)} {gone} {elsewhere}"
+    gone = sum(not path.is_file() for path in _returned_adapters)
+    elsewhere = sum(
+        _result_mtime(run) != time for run, time in _stopped_runs.items()
+    )  # in a terminal, say
+    return f"{file} {len(resume_requests)} {gone} {elsewhere}"
 
 
-def _time_of(run: RunFolder) -> int:
+def _result_mtime(run: RunFolder) -> int:
     """When the run's result was written."""
     try:
         return run.result_file.stat().st_mtime_ns
@@ -181,7 +187,7 @@ def _time_of(run: RunFolder) -> int:
         return 0
 
 
-def learn(
+def train_from_inputs(
     method: dict[str, Any],
     hidden: Any,
     *,
@@ -209,7 +215,7 @@ def run(
 
     Raises ComfyUI's interruption when the user cancels, and LikenessError.
     """
-    where = Places.below(
+    where = Places.for_output(
         host.output_folder(),
         base=host.model_path("checkpoints", base_model),
         photos=subject.folder,
@@ -217,30 +223,30 @@ def run(
         tokenizers=(host.tokenizer_folder(), *miniature.tokenizers()),
     )
     progress = host.Progress(hidden.unique_id)
-    follower = Follower(hidden, progress)
+    reporter = RunReporter(hidden, progress)
     try:
         result = train(
             recipe,
             where,
-            on_event=follower.show,
+            on_event=reporter.show,
             interrupted=host.interrupted,
-            before_start=follower.begin,
+            before_start=reporter.begin,
             device=host.training_device(),
-            keep_stopped=True,
-            reading=reading(progress),
+            reuse_stopped=True,
+            on_read=on_read(progress),
         )
         if result.reused and not result.stopped:
-            progress.say(REUSED)
-        follower.pin(result.folder)
-        follower.remark(result.folder, reused_text(result, recipe) if result.reused else "")
-        _given.add(result.adapter)
+            progress.set_status(REUSED)
+        reporter.publish(result.folder)
+        reporter.remark(result.folder, reused_message(result, recipe) if result.reused else "")
+        _returned_adapters.add(result.adapter)
         run = RunFolder(result.folder)
-        _stopped.pop(run, None)
+        _stopped_runs.pop(run, None)
         if result.stopped:
-            _stopped[run] = _time_of(run)
+            _stopped_runs[run] = _result_mtime(run)
         return result
     finally:
-        follower.end()
+        reporter.end()
 
 
 def adapter_name(result: Result, folder: Path) -> str:
@@ -278,5 +284,5 @@ def report(result: Result) -> str:
     ]
     if losses:
         first = sum(losses[:tenth]) / tenth
-        lines.insert(1, f"loss {first:.4f} at first, {late_loss(losses):.4f} at last")
+        lines.insert(1, f"loss {first:.4f} at first, {final_loss(losses):.4f} at last")
     return "\n".join(lines)

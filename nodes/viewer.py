@@ -10,19 +10,19 @@ from typing import Any
 from PIL import Image
 
 from ..comparison.matrix import Plan
-from ..trainers.files import write_whole
-from .board import workflow_of
-from .encode import webp
-from .host import tell_browser
-from .news import News
+from ..trainers.files import write_atomic
+from .encode import encode_webp
+from .host import send_event
+from .node_state import workflow_id
+from .throttle import Throttle
 
 VERSION = 1
 THUMBNAIL_SIDE = 384
-VIEW = "viewer.json"
+VIEW_FILE = "viewer.json"
 EVENT = "likeness.cells"
 
 
-def thumbnail_of(picture: Path) -> Path:
+def thumbnail_path(picture: Path) -> Path:
     """Where the small copy of ``likeness/cells/<digest>.png`` is; it can be made again."""
     return picture.parents[1] / "cache" / "thumbnails" / f"{picture.stem}.webp"
 
@@ -31,7 +31,7 @@ def write_thumbnail(picture: Path, image: Image.Image) -> None:
     """Writes the small copy of a cell."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    write_whole(thumbnail_of(picture), webp(small), lasting=False)
+    write_atomic(thumbnail_path(picture), encode_webp(small), durable=False)
 
 
 def write_view(
@@ -45,14 +45,14 @@ def write_view(
         remark: a sentence for the panel.
     """
     for picture in set(pictures):
-        if picture.is_file() and not thumbnail_of(picture).is_file():
+        if picture.is_file() and not thumbnail_path(picture).is_file():
             with Image.open(picture) as image:
                 write_thumbnail(picture, image)
-    view = view_of(plan, pictures, sheet) | {"remark": remark}
-    write_whole(folder / VIEW, json.dumps(view), lasting=False)
+    view = viewer_data(plan, pictures, sheet) | {"remark": remark}
+    write_atomic(folder / VIEW_FILE, json.dumps(view), durable=False)
 
 
-def view_of(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str, Any]:
+def viewer_data(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str, Any]:
     """The content of `viewer.json`; docs/file-formats.md describes it."""
     rows, columns, cells = plan.rows(), plan.columns(), plan.cells()
     first = cells[: len(columns)]
@@ -66,13 +66,13 @@ def view_of(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str
         "width": plan.picture.width,
         "height": plan.picture.height,
         "pictures": [picture.stem for picture in pictures],
-        "drawn": [drawn_at(picture) for picture in pictures],
+        "drawn": [mtime_ms(picture) for picture in pictures],
         "poses": [cell.pose for cell in cells],
         "sheet": sheet,
     }
 
 
-def drawn_at(picture: Path) -> int:
+def mtime_ms(picture: Path) -> int:
     """When a cell was written, in milliseconds since 1970; 0 if it is not there."""
     try:
         return picture.stat().st_mtime_ns // 1_000_000
@@ -80,7 +80,7 @@ def drawn_at(picture: Path) -> int:
         return 0
 
 
-class CellNews:
+class CellNotifier:
     """Tells viewers which cells of a running comparison are there.
 
     Args:
@@ -97,33 +97,33 @@ class CellNews:
         pictures: Sequence[Path],
         remark: str = "",
     ) -> None:
-        self._to = {"node": str(hidden.unique_id), "workflow": workflow_of(hidden)}
+        self._to = {"node": str(hidden.unique_id), "workflow": workflow_id(hidden)}
         self._folder = folder
         self._plan, self._pictures, self._remark = plan, pictures, remark
-        self._news = News(self._send)
+        self._throttle = Throttle(self._send)
 
     def drawn(self, index: int) -> None:
         """A cell's file is written."""
-        self._news.add({str(index): drawn_at(self._pictures[index])})
+        self._throttle.add({str(index): mtime_ms(self._pictures[index])})
 
-    def say(self, line: str) -> None:
+    def set_status(self, line: str) -> None:
         """A line for the panel; core's own messages do not say of which workflow they are."""
-        self._news.add({"line": line})
+        self._throttle.add({"line": line})
 
     def flush(self) -> None:
         """Tells what has not been told."""
-        self._news.flush()
+        self._throttle.flush()
 
     def finished(self) -> None:
         """The comparison is whole, with its sheet."""
-        self._tell({}, True)
+        self._send_update({}, True)
 
     def _send(self, news: dict[str, Any]) -> None:
         drawn = {index: at for index, at in news.items() if index != "line"}
         # The file is for viewers that open later.
         write_view(self._folder, self._plan, self._pictures, None, self._remark)
-        self._tell(drawn, False, news.get("line", ""))
+        self._send_update(drawn, False, news.get("line", ""))
 
-    def _tell(self, drawn: dict[str, Any], finished: bool, line: str = "") -> None:
+    def _send_update(self, drawn: dict[str, Any], finished: bool, line: str = "") -> None:
         message = {"name": self._folder.name, "drawn": drawn, "finished": finished, "line": line}
-        tell_browser(EVENT, self._to | message)
+        send_event(EVENT, self._to | message)

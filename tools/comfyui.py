@@ -162,7 +162,7 @@ class Server:
         outcome.log = self.log(start)
         return outcome
 
-    def forget(self) -> None:
+    def free_memory(self) -> None:
         """Lets go of models and cached results."""
         self.post("/free", {"unload_models": True, "free_memory": True})
 
@@ -196,7 +196,7 @@ PACK_PARTS = ("trainers", "comparison", "nodes", "demo", "js", "workflows")
 def copy_pack(folder: Path, *left_out: str) -> Path:
     """The checkout as a pack in `folder`, without its tests and what is named."""
     folder.mkdir(parents=True)
-    for name in ("__init__.py", "__main__.py", "terminal.py", "pyproject.toml"):
+    for name in ("__init__.py", "__main__.py", "cli.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     ignored = shutil.ignore_patterns("__pycache__", "output")
     for part in sorted({*PACK_PARTS} - {*left_out}):

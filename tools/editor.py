@@ -34,7 +34,7 @@ EMPTY: dict[str, Any] = {
     "version": 0.4,
 }
 
-SETTLE_MS = 120_000  # a busy machine loads slowly
+LOAD_TIMEOUT_MS = 120_000  # a busy machine loads slowly
 
 READY = """
 window.app?.vueAppReady && !app.configuringGraph
@@ -59,7 +59,7 @@ ADD = """
     return node.id
 }
 """
-ON_SCREEN = """
+SCREEN_BOX = """
 (number) => {
     const element = document.querySelector(`[data-node-id="${number}"]`)  // Vue renderer
     if (element) {
@@ -79,21 +79,21 @@ ON_SCREEN = """
 """
 # What is hidden or away is loaded when it comes: the editor hides the panels of nodes out of view,
 # and a hidden image lies at 0, 0 without a size.
-AWAITED = """
+PENDING_IMAGES = """
 () => [...document.images].filter((image) => {
     const { left, top, right, bottom } = image.getBoundingClientRect()
     const away = right < 0 || bottom < 0 || left > innerWidth || top > innerHeight
     return !image.complete && !away && image.checkVisibility()
 }).map((image) => image.src)
 """
-SETTLED = f"""
+LOADED = f"""
 () => [...document.querySelectorAll('.lk-photos')]
         .every((photos) => photos.childElementCount || !photos.checkVisibility())
-    && !({AWAITED})().length
+    && !({PENDING_IMAGES})().length
 """
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 NUMBER = "(type) => app.graph.nodes.find((node) => node.type === type)?.id"
-LOOK_AT = """
+ZOOM_TO = """
 ([[left, top, right, bottom], inset, most]) => {
     const { ds, canvas } = app.canvas
     const [width, height] = [canvas.clientWidth, canvas.clientHeight]
@@ -117,7 +117,7 @@ SET_WIDGETS = """
         }
 }
 """
-TELL = """
+DISPATCH_EVENT = """
 ([kind, detail]) => app.api.dispatchEvent(new CustomEvent(kind, { detail }))
 """
 DROP = """
@@ -135,11 +135,11 @@ async ([address, name]) => {
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-class NotSettled(RuntimeError):
+class NotLoaded(RuntimeError):
     """A picture in view does not come."""
 
 
-class NoBrowser(RuntimeError):
+class BrowserNotFound(RuntimeError):
     """Playwright or Chromium is not installed."""
 
 
@@ -152,14 +152,14 @@ def open_browser() -> Iterator[Browser]:
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
-        raise NoBrowser("Playwright is not installed: pip install playwright") from None
+        raise BrowserNotFound("Playwright is not installed: pip install playwright") from None
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         except Error as error:
             reason = str(error).strip().splitlines()[0]
-            raise NoBrowser(f"no Chromium, name one in CHROMIUM: {reason}") from None
+            raise BrowserNotFound(f"no Chromium, name one in CHROMIUM: {reason}") from None
         yield browser
         browser.close()
 
@@ -167,31 +167,31 @@ def open_browser() -> Iterator[Browser]:
 class Editor:
     """One tab with ComfyUI's editor.
 
-    `errors` are the lines of the browser's console that are about files of this pack; `heard` has
-    (seconds, kind) of each message of the server.
+    `errors` are the lines of the browser's console that are about files of this pack; `messages`
+    has (seconds, kind) of each message of the server.
     """
 
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address = page, address
         self.errors: list[str] = []
-        self.heard: list[tuple[float, str]] = []
-        page.on("console", self._hear)
+        self.messages: list[tuple[float, str]] = []
+        page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(error.stack or str(error)))
-        page.on("websocket", lambda socket: socket.on("framereceived", self._note))
+        page.on("websocket", lambda socket: socket.on("framereceived", self._on_frame))
 
     def open(self, **settings: Any) -> None:
         """Opens the page with these settings of ComfyUI, dots written as `__`."""
         named = {name.replace("__", "."): value for name, value in settings.items()}
         self.page.request.post(f"{self.address}/api/settings", data={**SETTINGS, **named})
         self.page.goto(self.address)
-        self.ready()
+        self.wait_until_ready()
 
     def reload(self) -> None:
         """Reloads the page, as F5 does."""
         self.page.reload()
-        self.ready()
+        self.wait_until_ready()
 
-    def ready(self) -> None:
+    def wait_until_ready(self) -> None:
         """Waits until the editor has its graph."""
         self.page.wait_for_function(READY, timeout=300_000)
 
@@ -211,7 +211,7 @@ class Editor:
         """Adds a node of a type; returns its number."""
         return self.page.evaluate(ADD, [kind, size])
 
-    def number_of(self, kind: str) -> int:
+    def find_node_id(self, kind: str) -> int:
         """The number of the first node of a type; waits until there is one."""
         return self.page.wait_for_function(NUMBER, arg=kind).json_value()
 
@@ -223,27 +223,27 @@ class Editor:
         """A node's box, its title included."""
         return tuple(self.page.evaluate(BOX, number))
 
-    def on_screen(self, number: int) -> Box:
+    def screen_box(self, number: int) -> Box:
         """A node's box in pixels of the window, its title included."""
-        return tuple(self.page.evaluate(ON_SCREEN, number))
+        return tuple(self.page.evaluate(SCREEN_BOX, number))
 
-    def settle(self) -> None:
+    def wait_until_loaded(self) -> None:
         """Waits until photographs and pictures are there, and drawn. Raises NotSettled."""
         from playwright.sync_api import TimeoutError
 
         try:
-            self.page.wait_for_function(SETTLED, timeout=SETTLE_MS)
+            self.page.wait_for_function(LOADED, timeout=LOAD_TIMEOUT_MS)
         except TimeoutError:
-            missing = self.page.evaluate(AWAITED)
-            raise NotSettled(f"still not loaded: {', '.join(missing) or 'photographs'}") from None
+            missing = self.page.evaluate(PENDING_IMAGES)
+            raise NotLoaded(f"still not loaded: {', '.join(missing) or 'photographs'}") from None
         self.page.evaluate(TWO_FRAMES)
 
-    def look_at(self, box: Box, inset: float = 0, most: float = 10) -> None:
-        """Shows a part of the graph as large as it fits, at most `most` times its size.
+    def zoom_to(self, box: Box, inset: float = 0, max_scale: float = 10) -> None:
+        """Shows a part of the graph as large as it fits, at most `max_scale` times its size.
 
         `inset` are pixels that stay free on each side, where the editor has its bars.
         """
-        self.page.evaluate(LOOK_AT, [list(box), inset, most])
+        self.page.evaluate(ZOOM_TO, [list(box), inset, max_scale])
 
     def queue(self) -> None:
         """Queues the graph."""
@@ -256,7 +256,7 @@ class Editor:
 
     def tell(self, kind: str, detail: dict[str, Any]) -> None:
         """Gives the page a message as if the server had sent it."""
-        self.page.evaluate(TELL, [kind, detail])
+        self.page.evaluate(DISPATCH_EVENT, [kind, detail])
 
     def pin(self, number: int, kind: str, value: Any) -> None:
         """Tells the page what a node shows, as `nodes.board` does."""
@@ -267,18 +267,18 @@ class Editor:
         """Drops a file that the server has at `query` on the canvas."""
         self.page.evaluate(DROP, [self.address + query, name])
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         place = message.location.get("url", "")
         about = "ikeness" in place or "ikeness" in message.text
         if message.type == "error" and about:
             self.errors.append(f"{message.text} ({place})")
 
-    def _note(self, frame: str | bytes) -> None:
+    def _on_frame(self, frame: str | bytes) -> None:
         if isinstance(frame, str):
-            self.heard.append((time.monotonic(), json.loads(frame).get("type", "")))
+            self.messages.append((time.monotonic(), json.loads(frame).get("type", "")))
 
 
-def around(boxes: Sequence[Box], margin: float = 0) -> Box:
+def bounding_box(boxes: Sequence[Box], margin: float = 0) -> Box:
     """The box around all boxes, larger by a margin."""
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts) - margin, min(tops) - margin, max(rights) + margin, max(bottoms) + margin

@@ -21,7 +21,7 @@ from PIL import Image
 
 from .comfyui import ROOT, Server, miniature_pack
 from .editor import EMPTY, PACK, Editor, open_browser
-from .reduced import load_reduced
+from .reduced_workflow import load_reduced
 
 if TYPE_CHECKING:
     from playwright.sync_api import ElementHandle, Locator
@@ -35,7 +35,7 @@ GRID_SIZE = {"width": 1180, "height": 1020}  # four rows of six pictures
 PAIR_SIZE = {"width": 1000, "height": 600}
 INSET = 110  # pixels that ComfyUI's bars need on each side
 MARGIN, BADGE = 10, 18  # around a node, and for the pack's name above it
-MOST_BYTES, MOST_FILM_BYTES = 200_000, 1_000_000
+MAX_BYTES, MAX_ANIMATION_BYTES = 200_000, 1_000_000
 FRAMES, FRAME_WIDTH, FRAME_MS = 40, 460, 160
 STEPS = 250  # of a training
 WAIT = 3_600_000  # ms, for a training and for a comparison: a busy machine is slow
@@ -56,25 +56,25 @@ def save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for quality in range(90, 40, -5):
         picture.convert("RGB").save(path, quality=quality, optimize=True)
-        if path.stat().st_size <= MOST_BYTES:
+        if path.stat().st_size <= MAX_BYTES:
             return
-    raise ValueError(f"{path} is larger than {MOST_BYTES} bytes")
+    raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
 
 
-def picture_of(shot: bytes) -> Image.Image:
+def decode_screenshot(shot: bytes) -> Image.Image:
     """A screenshot as a picture."""
     return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
-def shoot_node(editor: Editor, number: int, *, moving: bool = False) -> Image.Image:
+def screenshot_node(editor: Editor, number: int, *, moving: bool = False) -> Image.Image:
     """A node as large as the window allows, at most in its own size; `moving` never settles."""
-    editor.look_at(editor.box(number), INSET, 1)
+    editor.zoom_to(editor.box(number), INSET, 1)
     if not moving:
-        editor.settle()
-    left, top, right, bottom = editor.on_screen(number)
+        editor.wait_until_loaded()
+    left, top, right, bottom = editor.screen_box(number)
     place = {"x": left - MARGIN, "y": top - BADGE}
     size = {"width": right - left + 2 * MARGIN, "height": bottom - top + BADGE + MARGIN}
-    return picture_of(editor.page.screenshot(clip={**place, **size}))
+    return decode_screenshot(editor.page.screenshot(clip={**place, **size}))
 
 
 def draw_templates(editor: Editor) -> None:
@@ -84,8 +84,8 @@ def draw_templates(editor: Editor) -> None:
     dialog.get_by_text(PACK).first.click()
     dialog.get_by_text("miniature", exact=True).first.wait_for()
     dialog.locator("img").first.wait_for()
-    editor.settle()
-    save(picture_of(dialog.screenshot()), DOCS / "templates.jpg")
+    editor.wait_until_loaded()
+    save(decode_screenshot(dialog.screenshot()), DOCS / "templates.jpg")
     editor.page.keyboard.press("Escape")
 
 
@@ -110,19 +110,19 @@ def draw_training(editor: Editor) -> None:
     """The training panel in the middle of its work, and as a film."""
     found = editor.page.wait_for_function(RUNNING, timeout=WAIT, polling=500)
     number = found.json_value()  # any of the two: which one comes first is ComfyUI's choice
-    editor.look_at(editor.box(number), INSET, 1)
+    editor.zoom_to(editor.box(number), INSET, 1)
     panel = editor.page.locator(".lk-training[data-status=running]").element_handle()
     frames, middle, last = [], None, -1
     while panel.get_attribute("data-status") == "running":
         if (step := step_of(panel)) >= last + STEPS // FRAMES:
-            frames.append(picture_of(panel.screenshot()))
+            frames.append(decode_screenshot(panel.screenshot()))
             last = step
         if middle is None and len(panel.query_selector_all(".lk-film img")) >= 6:
-            middle = shoot_node(editor, number, moving=True)
+            middle = screenshot_node(editor, number, moving=True)
         editor.page.wait_for_timeout(300)
-    frames.append(picture_of(panel.screenshot()))
-    save(middle or shoot_node(editor, number), DOCS / "training.jpg")
-    save_film(frames, DOCS / "training.webp")
+    frames.append(decode_screenshot(panel.screenshot()))
+    save(middle or screenshot_node(editor, number), DOCS / "training.jpg")
+    save_animation(frames, DOCS / "training.webp")
 
 
 def step_of(panel: ElementHandle) -> int:
@@ -131,7 +131,7 @@ def step_of(panel: ElementHandle) -> int:
     return int(count.split()[0].replace(",", ""))
 
 
-def save_film(frames: Sequence[Image.Image], path: Path) -> None:
+def save_animation(frames: Sequence[Image.Image], path: Path) -> None:
     """Writes some of the frames as an animated WebP of at most 1 MB; the last one stays longer."""
     chosen = [frames[number] for number in spread(len(frames), FRAMES)]
     size = max(frame.width for frame in chosen), max(frame.height for frame in chosen)
@@ -147,9 +147,9 @@ def save_film(frames: Sequence[Image.Image], path: Path) -> None:
         first.save(
             path, save_all=True, append_images=others, duration=durations, loop=0, quality=quality
         )
-        if path.stat().st_size <= MOST_FILM_BYTES:
+        if path.stat().st_size <= MAX_ANIMATION_BYTES:
             return
-    raise ValueError(f"{path} is larger than {MOST_FILM_BYTES} bytes")
+    raise ValueError(f"{path} is larger than {MAX_ANIMATION_BYTES} bytes")
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -160,7 +160,7 @@ def spread(count: int, wanted: int) -> list[int]:
 
 def finish(editor: Editor) -> Locator:
     """Waits for the comparison; returns its panel."""
-    editor.look_at(editor.box(editor.number_of("Likeness_ContactSheet")), INSET, 1)
+    editor.zoom_to(editor.box(editor.find_node_id("Likeness_ContactSheet")), INSET, 1)
     panel = editor.page.locator(".lk-comparison:visible").first
     panel.locator(".lk-count", has_text=re.compile("^24 pictures")).wait_for(timeout=WAIT)
     while editor.left():  # the scores come last
@@ -175,13 +175,13 @@ def draw_comparison(editor: Editor, panel: Locator) -> None:
     viewer = editor.page.locator("dialog.lk-viewer")
     scores = viewer.get_by_label("Score shown in the cells")
     scores.select_option(index=1)  # waits until they are read
-    editor.settle()
-    save(picture_of(viewer.screenshot()), DOCS / "comparison.jpg")
+    editor.wait_until_loaded()
+    save(decode_screenshot(viewer.screenshot()), DOCS / "comparison.jpg")
     editor.page.set_viewport_size(PAIR_SIZE)
     viewer.locator("[data-index='0']").click(modifiers=["Shift"])
     viewer.locator("[data-index='12']").click()
-    editor.settle()
-    save(picture_of(viewer.screenshot()), DOCS / "slider.jpg")
+    editor.wait_until_loaded()
+    save(decode_screenshot(viewer.screenshot()), DOCS / "slider.jpg")
     editor.page.keyboard.press("Escape")
     editor.page.keyboard.press("Escape")
     editor.page.keyboard.press("Escape")
@@ -201,16 +201,16 @@ def write_photographs(folder: Path) -> None:
 
 def draw_panels(editor: Editor) -> None:
     """The poses with the prompts that got them, and photographs with their crops."""
-    number = editor.number_of("Likeness_PoseSet")
-    save(shoot_node(editor, number), DOCS / "poses.jpg")
+    number = editor.find_node_id("Likeness_PoseSet")
+    save(screenshot_node(editor, number), DOCS / "poses.jpg")
     editor.load(EMPTY)
     number = editor.add("Likeness_Subject", SUBJECT_SIZE)
     editor.set_widgets("Likeness_Subject", folder=PHOTOS)
-    editor.look_at(editor.box(number), INSET, 1)
+    editor.zoom_to(editor.box(number), INSET, 1)
     panel = editor.page.locator(".lk-subject:visible").first
     panel.get_by_title(re.compile(r"\b768\b")).first.wait_for()  # the folder was read
     panel.get_by_text("Whole photographs").click()
-    save(shoot_node(editor, number), DOCS / "subject.jpg")
+    save(screenshot_node(editor, number), DOCS / "subject.jpg")
 
 
 def draw_nodes(editor: Editor) -> None:
@@ -222,7 +222,7 @@ def draw_nodes(editor: Editor) -> None:
             editor.set_widgets("Likeness_Subject", folder=PHOTOS)
             editor.page.locator(".lk-photo img").first.wait_for()  # the folder was read
         editor.page.wait_for_timeout(800)
-        save(shoot_node(editor, number), HELP / f"{name}.jpg")
+        save(screenshot_node(editor, number), HELP / f"{name}.jpg")
 
 
 def draw_all(editor: Editor, trained: bool) -> None:

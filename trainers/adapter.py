@@ -18,25 +18,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import ldm_names
 from .adapter_names import (
-    METADATA_KEY,
+    LORA_ADAPTER_METADATA_KEY,
     declared_alphas,
     guess_family,
     kohya_name,
-    normalise,
+    to_kohya_keys,
 )
-from .base_file import PICKLES, identify, prediction_of
-from .errors import AdapterError, NameTaken, OutOfSpace, RecipeError
-from .files import is_disk_full, whole_file
+from .base_file import PICKLE_SUFFIXES, detect_prediction, identify
+from .errors import AdapterError, OutOfSpace, OutputExists, RecipeError
+from .files import atomic_file, is_disk_full
 from .recipe import Recipe, recipe_from_json
-from .tensor_file import MEGABYTE, Header, read_header, serialise
+from .safetensors_file import MEGABYTE, Header, read_header, serialise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECIPE = "likeness.recipe"
-STRIPPED = "likeness.recipe_without_prompts"
-SCORES = "likeness.scores"  # a JSON object of numbers by name
-PREDICTION = "modelspec.prediction_type"  # "epsilon" or "v"
+RECIPE_KEY = "likeness.recipe"
+STRIPPED_KEY = "likeness.recipe_without_prompts"
+SCORES_KEY = "likeness.scores"  # a JSON object of numbers by name
+PREDICTION_KEY = "modelspec.prediction_type"  # "epsilon" or "v"
 TRIGGER_PHRASE = "modelspec.trigger_phrase"
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -58,16 +58,16 @@ def save_adapter(
     compared before it gets its name. Raises AdapterError for values that are not finite, NameTaken
     if another file has the name, OutOfSpace.
     """
-    stored = _stored(tensors, dtype)
+    stored = _cast_tensors(tensors, dtype)
     content = serialise(stored, metadata)
     if path.exists():
         if path.read_bytes() == content:
             return
-        raise NameTaken(f"{path} exists and is another adapter. Move it, or choose a name.")
+        raise OutputExists(f"{path} exists and is another adapter. Move it, or choose a name.")
     _write(path, content, stored)
 
 
-def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+def _cast_tensors(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     import torch
 
     kind = {"fp16": torch.float16, "fp32": torch.float32}[dtype]
@@ -89,7 +89,9 @@ def _write(path: Path, content: bytes, stored: Mapping[str, Tensor]) -> None:
         free = shutil.disk_usage(path.parent).free
         if free < need + MEGABYTE:
             raise OSError(errno.ENOSPC, "No space left")
-        with whole_file(path, alone=True, check=partial(_compare, tensors=stored)) as file:
+        with atomic_file(
+            path, exclusive=True, check=partial(_verify_written, tensors=stored)
+        ) as file:
             file.write(content)
     except OSError as error:
         if not is_disk_full(error):
@@ -101,7 +103,7 @@ def _write(path: Path, content: bytes, stored: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _verify_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -120,7 +122,7 @@ def _compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a file says of itself; None where it is silent. `loss` is `late_loss` of the run.
+    """What a file says of itself; None where it is silent. `loss` is `final_loss` of the run.
 
     `family` is a guess from names and shapes, in words; `tensors` counts them. `prediction` is what
     the UNet predicts that it was trained on.
@@ -140,7 +142,7 @@ class AdapterInfo:
     @property
     def clip_skip(self) -> int:
         """What it was trained with, 1 where it does not say."""
-        skipped = self._of_recipe("text_encoder", "clip_skip")
+        skipped = self._recipe_field("text_encoder", "clip_skip")
         return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
 
     @property
@@ -151,13 +153,15 @@ class AdapterInfo:
     @property
     def base(self) -> str | None:
         """The digest of the base that it was trained on, None where it does not say."""
-        digest = self._of_recipe("base", "digest")
+        digest = self._recipe_field("base", "digest")
         return digest if isinstance(digest, str) else None
 
-    def _of_recipe(self, part: str, field: str) -> Any:
+    def _recipe_field(self, part: str, field: str) -> Any:
         """A field of the recipe in the file, also of one whose prompts were stripped."""
         try:
-            said = json.loads(self.metadata.get(RECIPE) or self.metadata.get(STRIPPED) or "{}")
+            said = json.loads(
+                self.metadata.get(RECIPE_KEY) or self.metadata.get(STRIPPED_KEY) or "{}"
+            )
             return said[part][field]
         except (ValueError, LookupError, TypeError, RecursionError):
             return None
@@ -175,15 +179,15 @@ def read_metadata(path: Path) -> AdapterInfo:
         kind = "dora" if scaled else "lora"
     elif any(name.startswith(ldm_names.UNET) for name in names):
         kind = "checkpoint"
-    steps = _number(metadata.get("likeness.steps", metadata.get("ss_steps")))
+    steps = _parse_number(metadata.get("likeness.steps", metadata.get("ss_steps")))
     return AdapterInfo(
         kind=kind,
         rank=Counter(ranks).most_common(1)[0][0] if ranks else None,
-        alpha=_number(metadata.get("ss_network_alpha")),
+        alpha=_parse_number(metadata.get("ss_network_alpha")),
         tensors=len(names),
         recipe=_recipe_or_none(metadata),
         steps=None if steps is None else int(steps),
-        loss=_number(metadata.get("likeness.loss")),
+        loss=_parse_number(metadata.get("likeness.loss")),
         family=guess_family(header.shapes),
         metadata=metadata,
         prediction=_prediction(header),
@@ -192,8 +196,8 @@ def read_metadata(path: Path) -> AdapterInfo:
 
 def _prediction(header: Header) -> Prediction | None:
     """Of other programs' files only that of v counts: some say epsilon where they do not know."""
-    said = header.metadata.get(PREDICTION)
-    if said in ("v", "v_prediction") or prediction_of(header.shapes) == "v_prediction":
+    said = header.metadata.get(PREDICTION_KEY)
+    if said in ("v", "v_prediction") or detect_prediction(header.shapes) == "v_prediction":
         return "v_prediction"
     return "epsilon" if said == "epsilon" and "likeness.version" in header.metadata else None
 
@@ -208,7 +212,7 @@ def _header(path: Path) -> Header:
         ) from None
 
 
-def _number(text: str | None) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     try:
         value = float((text or "")[:40])
     except ValueError:
@@ -218,7 +222,7 @@ def _number(text: str | None) -> float | None:
 
 def _recipe_or_none(metadata: Mapping[str, str]) -> Recipe | None:
     try:
-        return recipe_from_json(metadata[RECIPE]) if RECIPE in metadata else None
+        return recipe_from_json(metadata[RECIPE_KEY]) if RECIPE_KEY in metadata else None
     except RecipeError:
         return None
 
@@ -233,7 +237,7 @@ def trained_prediction(path: Path) -> Prediction | None:
 
     Raises AdapterError for a damaged file, BaseModelError for a damaged folder.
     """
-    if path.suffix.lower() in PICKLES:  # says nothing
+    if path.suffix.lower() in PICKLE_SUFFIXES:  # says nothing
         return None
     if not path.is_dir():
         return read_metadata(path).prediction
@@ -244,12 +248,12 @@ def trained_prediction(path: Path) -> Prediction | None:
 def recipe_of(path: Path) -> Recipe:
     """The recipe that a file was trained by. Raises AdapterError if it has none."""
     metadata = _header(path).metadata
-    if STRIPPED in metadata:
+    if STRIPPED_KEY in metadata:
         raise AdapterError(f"The prompts of {path} were stripped: its recipe is not whole.")
-    if RECIPE not in metadata:
+    if RECIPE_KEY not in metadata:
         raise AdapterError(f"{path} has no recipe: it was not trained by Likeness.")
     try:
-        return recipe_from_json(metadata[RECIPE])
+        return recipe_from_json(metadata[RECIPE_KEY])
     except RecipeError as error:
         raise AdapterError(f"The recipe in {path} cannot be read. {error}") from None
 
@@ -278,7 +282,7 @@ def load_adapter(path: Path) -> dict[str, Tensor]:
 
     metadata = _header(path).metadata
     try:
-        tensors = normalise(load_file(path))
+        tensors = to_kohya_keys(load_file(path))
     except SafetensorError as error:
         raise AdapterError(f"{path} is damaged: {error}. Copy or download it again.") from None
     if path.name == "adapter_model.safetensors":
@@ -293,7 +297,7 @@ def _peft_configuration(path: Path) -> dict[str, str]:
         return {}
     try:
         with open(path, encoding="utf-8") as file:
-            return {METADATA_KEY: file.read(MEGABYTE)}
+            return {LORA_ADAPTER_METADATA_KEY: file.read(MEGABYTE)}
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise AdapterError(f"{path} cannot be read: {reason}. Copy it again.") from None

@@ -9,12 +9,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .adapter import PREDICTION, RECIPE, TRIGGER_PHRASE
+from .adapter import PREDICTION_KEY, RECIPE_KEY, TRIGGER_PHRASE
 from .adapter_names import file_alpha
 from .recipe import LoRA, Recipe
 
 
-def metadata_for(
+def build_metadata(
     recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon",
     precision: str | None = None,
 ) -> dict[str, str]:  # fmt: skip
@@ -28,14 +28,14 @@ def metadata_for(
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": recipe.name,
         "modelspec.resolution": f"{subject.resolution}x{subject.resolution}",
-        PREDICTION: {"v_prediction": "v"}.get(prediction, prediction),
+        PREDICTION_KEY: {"v_prediction": "v"}.get(prediction, prediction),
         TRIGGER_PHRASE: f"{subject.token} {subject.class_word}",
         "likeness.version": "1",
         "likeness.steps": str(steps),
-        RECIPE: recipe.to_json(indent=None),
+        RECIPE_KEY: recipe.to_json(indent=None),
     }
     if losses:
-        metadata["likeness.loss"] = f"{late_loss(losses):.6g}"
+        metadata["likeness.loss"] = f"{final_loss(losses):.6g}"
     if isinstance(recipe.method, LoRA):
         metadata |= {
             "modelspec.architecture": "stable-diffusion-v1/lora",
@@ -49,7 +49,7 @@ def metadata_for(
     }
 
 
-def late_loss(losses: Sequence[float]) -> float:
+def final_loss(losses: Sequence[float]) -> float:
     """Mean of the last tenth of the losses, at least one: single steps are mostly noise."""
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)

@@ -15,17 +15,19 @@ from typing import Any, TypeVar
 
 from .errors import AdapterError
 from .recipe import LoRA
-from .tensor_file import Shapes
+from .safetensors_file import Shapes
 
-LORA_UNET = "lora_unet_"
-LORA_TEXT = "lora_te_"
-METADATA_KEY = "lora_adapter_metadata"  # where diffusers puts PEFT's configuration, as JSON
+LORA_PREFIX_UNET = "lora_unet_"
+LORA_PREFIX_TEXT_ENCODER = "lora_te_"
+LORA_ADAPTER_METADATA_KEY = (
+    "lora_adapter_metadata"  # where diffusers puts PEFT's configuration, as JSON
+)
 
 T = TypeVar("T")
 
 # How a tensor's name ends, after its module's: others' -> kohya's. The magnitude of PEFT's DoRA
 # is not kohya's dora_scale (lora.py has the formula between them), so it keeps its name.
-_ENDINGS = {
+_SUFFIXES = {
     ".lora_down.weight": ".lora_down.weight",
     ".lora_up.weight": ".lora_up.weight",
     ".lora_A.weight": ".lora_down.weight",
@@ -43,7 +45,7 @@ _ENDINGS = {
 }
 
 # Names under `text_encoder.` as the first diffusers releases wrote them.
-_OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_LEGACY_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 _UNET_PATH = re.compile(r"(down_blocks|up_blocks|mid_block|time_embedding)\.|conv_(in|out)$")
 _TEXT_PATH = re.compile(r"(text_model\.)?encoder\.layers\.\d+\.")
@@ -55,8 +57,10 @@ def module_name(part: str, path: str) -> str:
     transformers 5 dropped ``text_model.`` from the text encoder's paths; kohya's have it.
     """
     if part == "text_encoder":
-        return LORA_TEXT + f"text_model.{path.removeprefix('text_model.')}".replace(".", "_")
-    return LORA_UNET + path.replace(".", "_")
+        return LORA_PREFIX_TEXT_ENCODER + f"text_model.{path.removeprefix('text_model.')}".replace(
+            ".", "_"
+        )
+    return LORA_PREFIX_UNET + path.replace(".", "_")
 
 
 def kohya_name(name: str) -> str:
@@ -64,14 +68,14 @@ def kohya_name(name: str) -> str:
 
     LyCORIS' tensors (LoHa, LoKr, …) have kohya's module names already and pass through.
     """
-    if name.startswith((LORA_UNET, "lora_te")):
+    if name.startswith((LORA_PREFIX_UNET, "lora_te")):
         return name
     plain = re.sub(r"\.default(?=\.weight$|$)", "", name)
-    ending = next((e for e in sorted(_ENDINGS, key=len, reverse=True) if plain.endswith(e)), None)
+    ending = next((e for e in sorted(_SUFFIXES, key=len, reverse=True) if plain.endswith(e)), None)
     if ending is None:
         return name
     part, path = _part_and_path(plain[: -len(ending)])
-    return name if part is None else module_name(part, path) + _ENDINGS[ending]
+    return name if part is None else module_name(part, path) + _SUFFIXES[ending]
 
 
 def _part_and_path(module: str) -> tuple[str | None, str]:
@@ -80,14 +84,14 @@ def _part_and_path(module: str) -> tuple[str | None, str]:
     path = module.removeprefix(f"{given}.").removeprefix("base_model.model.")
     head, _, leaf = path.replace(".processor.", ".").rpartition(".")
     if given != "unet" and _TEXT_PATH.match(path):
-        return "text_encoder", f"{head}.{_OLD_TEXT.get(leaf, leaf)}"
+        return "text_encoder", f"{head}.{_LEGACY_TEXT_NAMES.get(leaf, leaf)}"
     if given != "text_encoder" and _UNET_PATH.match(path):
         leaf = "to_out.0" if leaf == "to_out" else leaf
         return "unet", f"{head}.{leaf}" if head else leaf
     return None, path
 
 
-def normalise(tensors: Mapping[str, T]) -> dict[str, T]:
+def to_kohya_keys(tensors: Mapping[str, T]) -> dict[str, T]:
     """The same tensors under kohya's names. Raises AdapterError if two names become one."""
     renamed: dict[str, T] = {}
     for name, tensor in tensors.items():
@@ -107,7 +111,7 @@ def file_alpha(method: LoRA) -> float:
     return alpha * math.sqrt(method.rank) if method.rank_stabilised else alpha
 
 
-def by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
+def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
     """Tensors by kohya's names, for each module those of its names' endings, as ``alpha``."""
     modules: dict[str, dict[str, T]] = {}
     for name, tensor in tensors.items():
@@ -129,7 +133,7 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
         module, _, ending = name.partition(".")
         if ending != "lora_down.weight" or f"{module}.alpha" in shapes or not shape:
             continue
-        prefix = "unet." if module.startswith(LORA_UNET) else "text_encoder."
+        prefix = "unet." if module.startswith(LORA_PREFIX_UNET) else "text_encoder."
         given = {key.removeprefix(prefix): value for key, value in config.items()}
         if given.get("alpha_pattern"):
             raise AdapterError("The file has an alpha for each layer by pattern; that is not read.")
@@ -142,11 +146,13 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
 
 def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        config = json.loads(metadata.get(METADATA_KEY, "{}"))
+        config = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise AdapterError(f"The file's metadata has a {METADATA_KEY} that is not a JSON object.")
+        raise AdapterError(
+            f"The file's metadata has a {LORA_ADAPTER_METADATA_KEY} that is not a JSON object."
+        )
     return config
 
 
@@ -172,9 +178,9 @@ _FAMILIES = (
     ("SDXL {}", r"^(lora_te2_|text_encoder_2\.)|^lora_unet_(in|out)put_blocks_"),
     ("LoRA of a transformer model", r"^(transformer|diffusion_model)\..*lora"),
 )
-_ADAPTS = re.compile(r"lora|\.alpha$|dora_scale")
+_ADAPTER_KEY = re.compile(r"lora|\.alpha$|dora_scale")
 # Width of the text that the UNet attends to: what sets the SD families apart.
-_WIDTHS = {768: "SD 1.x LoRA", 1024: "SD 2.x LoRA", 2048: "SDXL LoRA"}
+_FAMILY_BY_TEXT_DIM = {768: "SD 1.x LoRA", 1024: "SD 2.x LoRA", 2048: "SDXL LoRA"}
 _CROSS_DOWN = re.compile(r"attn2[._](processor\.)?to_[kv].*(down|lora_A)")
 _SD_MODULE = re.compile(r"(down|up)_blocks[._]\d|mid_block[._]|layers[._]\d+[._](self_attn|mlp)")
 
@@ -185,13 +191,13 @@ def guess_family(shapes: Shapes) -> str:
     E.g. ``SD 1.x LoRA``, ``FLUX LoRA``, ``FLUX model``, ``textual inversion``, ``LoHa``, or
     ``unknown kind``. Names may be of any of the three namings.
     """
-    kind = "LoRA" if any(_ADAPTS.search(name) for name in shapes) else "model"
+    kind = "LoRA" if any(_ADAPTER_KEY.search(name) for name in shapes) else "model"
     for family, pattern in _LYCORIS + _FAMILIES:
         if any(re.search(pattern, name) for name in shapes):
             return family.format(kind)
     for name, shape in shapes.items():
         if _CROSS_DOWN.search(name) and len(shape) >= 2:
-            return _WIDTHS.get(shape[1], f"LoRA for text of width {shape[1]}")
+            return _FAMILY_BY_TEXT_DIM.get(shape[1], f"LoRA for text of width {shape[1]}")
     if any("lora" in name and _SD_MODULE.search(name) for name in shapes):
         return "Stable Diffusion LoRA"
     if any(name.endswith((".lora_up.weight", ".lora_B.weight")) for name in shapes):

@@ -11,22 +11,30 @@ from typing import Any, Literal
 from . import ldm_names
 from .adapter_names import list_names
 from .errors import BaseModelError
-from .tensor_file import Shapes, read_header
+from .safetensors_file import Shapes, read_header
 
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 PARTS = ("unet", "vae", "text_encoder")  # folders of a diffusers model that are loaded
 
-_WANTED = "Choose a Stable Diffusion 1.x checkpoint."
+_CHOOSE_SD1 = "Choose a Stable Diffusion 1.x checkpoint."
 _WITHOUT = "a checkpoint without "
 _NO_VAE = f"{_WITHOUT}VAE"
-_COMPLETE = (
+_ADD_VAE = (
     "Give it one: in ComfyUI, connect its model and clip and a VAE of SD 1.x (Load VAE) to "
     "Save Checkpoint, and train on that file."
 )
-_LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_", ".lokr_w", "_lora.")
+_LORA_MARKERS = (
+    ".lora_up.",
+    ".lora_down.",
+    ".lora_A.",
+    ".lora_B.",
+    ".hada_w1_",
+    ".lokr_w",
+    "_lora.",
+)
 
 # SD 1.x's noise, in the words of diffusers' schedulers.
-_NOISE = {
+_NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -58,23 +66,23 @@ def identify(path: Path) -> BaseFile:
         return BaseFile(path, "diffusers", _identify_folder(path))
     if not path.is_file():
         raise BaseModelError(f"There is no base model at {path}.")
-    if path.suffix.lower() in PICKLES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         return BaseFile(path, "single_file", "epsilon")
     if path.suffix.lower() != ".safetensors":
         raise BaseModelError(
             f"{path.name} is not a model file: expected .safetensors, .ckpt or a diffusers folder."
         )
     shapes = read_shapes(path)
-    refuse_other_families(shapes, path.name)
-    return BaseFile(path, "single_file", prediction_of(shapes))
+    check_family(shapes, path.name)
+    return BaseFile(path, "single_file", detect_prediction(shapes))
 
 
-def prediction_of(keys: Mapping[str, Any]) -> Literal["epsilon", "v_prediction"]:
+def detect_prediction(keys: Mapping[str, Any]) -> Literal["epsilon", "v_prediction"]:
     """What a checkpoint's UNet predicts: the key ``v_pred`` marks velocity."""
     return "v_prediction" if "v_pred" in keys else "epsilon"
 
 
-def refuse_other_noise(base: BaseFile) -> None:
+def check_noise_schedule(base: BaseFile) -> None:
     """Raises BaseModelError if a base tells of other noise than SD 1.x's, with which it is trained.
 
     What says nothing of it is taken for SD 1.x's, and so is a pickle.
@@ -83,8 +91,12 @@ def refuse_other_noise(base: BaseFile) -> None:
     if base.kind == "diffusers":
         scheduler = base.path / "scheduler" / "scheduler_config.json"
         config = read_config(scheduler) if scheduler.is_file() else {}
-        told = {name: config.get(name, value) for name, value in _NOISE.items()}
-        others = [f"{name} {told[name]!r:.80}" for name in _NOISE if told[name] != _NOISE[name]]
+        told = {name: config.get(name, value) for name, value in _NOISE_SCHEDULE.items()}
+        others = [
+            f"{name} {told[name]!r:.80}"
+            for name in _NOISE_SCHEDULE
+            if told[name] != _NOISE_SCHEDULE[name]
+        ]
     elif base.path.suffix.lower() == ".safetensors" and "ztsnr" in read_shapes(base.path):
         others = ["zero terminal SNR (ztsnr)"]
     if others:
@@ -107,22 +119,22 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise BaseModelError(f"{path.name} {error}. Download it again.") from None
 
 
-def refuse_other_families(shapes: Shapes, name: str) -> None:
+def check_family(shapes: Shapes, name: str) -> None:
     """Raises BaseModelError if tensors of these names and shapes are not an SD 1.x checkpoint."""
-    found = other_family(shapes)
+    found = detect_other_family(shapes)
     if found is None:
-        found = _lacking(shapes)
+        found = _missing_parts(shapes)
     if found is None:
         return
     if not found:
         some = list_names(sorted(shapes)) or "none"
         raise BaseModelError(
-            f"{name} is not recognised as a checkpoint. Its first tensors: {some}. {_WANTED}"
+            f"{name} is not recognised as a checkpoint. Its first tensors: {some}. {_CHOOSE_SD1}"
         )
-    raise BaseModelError(f"{name} is {found}. {_COMPLETE if found == _NO_VAE else _WANTED}")
+    raise BaseModelError(f"{name} is {found}. {_ADD_VAE if found == _NO_VAE else _CHOOSE_SD1}")
 
 
-def other_family(shapes: Shapes) -> str | None:
+def detect_other_family(shapes: Shapes) -> str | None:
     """What the tensors are if not SD 1.x's UNet and more: a phrase such as ``an SDXL model``.
 
     "" for an unknown kind, None for SD 1.x.
@@ -131,7 +143,7 @@ def other_family(shapes: Shapes) -> str | None:
     def begins(*prefixes: str) -> bool:
         return any(key.startswith(prefixes) for key in shapes)
 
-    if any(mark in key for key in shapes for mark in _LORA_MARKS):
+    if any(mark in key for key in shapes for mark in _LORA_MARKERS):
         return "a LoRA or another adapter, which is loaded on top of a checkpoint"
     if any(".joint_blocks." in f".{key}" for key in shapes):
         return "a Stable Diffusion 3 model"
@@ -154,7 +166,7 @@ def other_family(shapes: Shapes) -> str | None:
 
 
 def _other_unet(shapes: Shapes, sdxl: bool) -> str | None:
-    context = text_width(shapes)
+    context = cross_attention_dim(shapes)
     if sdxl or context == 2048 or any(key.startswith("label_emb.") for key in shapes):
         return "an SDXL model"
     if context == 1024:
@@ -176,7 +188,7 @@ def _other_channels(channels: object) -> str | None:
     return f"a model whose UNet has {channels} input channels, where SD 1.x has 4"
 
 
-def text_width(shapes: Shapes) -> int | None:
+def cross_attention_dim(shapes: Shapes) -> int | None:
     """Width of the text that a UNet or a ControlNet attends to; None if it attends to none."""
     found = (
         shape[-1] for key, shape in shapes.items() if shape and key.endswith(".attn2.to_k.weight")
@@ -184,7 +196,7 @@ def text_width(shapes: Shapes) -> int | None:
     return next(found, None)
 
 
-def _lacking(shapes: Shapes) -> str | None:
+def _missing_parts(shapes: Shapes) -> str | None:
     parts = {ldm_names.TEXT: "text encoder", ldm_names.VAE: "VAE"}
     lacking = [what for prefix, what in parts.items() if not ldm_names.part(shapes, prefix)]
     return _WITHOUT + " and ".join(lacking) if lacking else None
@@ -200,20 +212,22 @@ def _identify_folder(folder: Path) -> Literal["epsilon", "v_prediction"]:
     families |= {"Flux": "a FLUX model", "ControlNet": "a ControlNet pipeline"}
     found = next((what for mark, what in families.items() if mark in str(pipeline)), None)
     if found:
-        raise BaseModelError(f"{folder.name} is {found}. {_WANTED}")
+        raise BaseModelError(f"{folder.name} is {found}. {_CHOOSE_SD1}")
     if not (folder / "unet" / "config.json").is_file():
         raise BaseModelError(
-            f"{folder} is not a diffusers model: it has no unet/config.json. {_WANTED}"
+            f"{folder} is not a diffusers model: it has no unet/config.json. {_CHOOSE_SD1}"
         )
     found = _other_unet_config(read_config(folder / "unet" / "config.json"))
     if found:
-        raise BaseModelError(f"{folder.name} is {found}. {_WANTED}")
+        raise BaseModelError(f"{folder.name} is {found}. {_CHOOSE_SD1}")
     for part in PARTS:
         weight_files(folder / part)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     kind = read_config(scheduler).get("prediction_type") if scheduler.is_file() else None
     if kind not in (None, "epsilon", "v_prediction"):
-        raise BaseModelError(f"{folder.name} predicts {kind!r}, not noise or velocity. {_WANTED}")
+        raise BaseModelError(
+            f"{folder.name} predicts {kind!r}, not noise or velocity. {_CHOOSE_SD1}"
+        )
     return kind or "epsilon"
 
 
@@ -256,7 +270,7 @@ def weight_files(part: Path) -> tuple[Path, ...]:
     raise BaseModelError(f"There are no weights in {part} (expected {stem}.safetensors).")
 
 
-def loaded_files(path: Path) -> list[Path]:
+def model_files(path: Path) -> list[Path]:
     """The files of a base model that are loaded. Raises BaseModelError where some are missing."""
     if not path.is_dir():
         return [path]

@@ -30,7 +30,7 @@ Built = TypeVar("Built")
 Vae = AutoencoderKL | AutoencoderTiny
 
 # What the libraries raise for tensors and settings that do not fit each other.
-_UNFIT = (
+_LOAD_ERRORS = (
     *(ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     SafetensorError,
 )
@@ -77,7 +77,7 @@ def load_base(
     found_tokenizers = find_tokenizers(file.path, tokenizers)
     load = _load_folder if file.kind == "diffusers" else _load_single_file
     unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
-    tokenizer = _fitting(found_tokenizers, text_encoder.config.vocab_size, file.path)
+    tokenizer = _choose_tokenizer(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
     # Buffers that no file has, such as the positions of the text encoder, are not there yet.
     parts: list[nn.Module] = [unet, vae, text_encoder]
@@ -86,7 +86,7 @@ def load_base(
     return BaseModel(unet, vae, text_encoder, tokenizer, chosen)
 
 
-def _fitting(folders: Sequence[Path], vocabulary: int, base: Path) -> CLIPTokenizer:
+def _choose_tokenizer(folders: Sequence[Path], vocabulary: int, base: Path) -> CLIPTokenizer:
     sizes = []
     for folder in folders:
         tokenizer = load_tokenizer(folder)
@@ -105,17 +105,17 @@ _Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]
 
 def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
     state, name = read_weights(file.path), file.path.name
-    base_file.refuse_other_families(shapes_of(state), name)  # of a pickle nothing is known so far
+    base_file.check_family(shapes_of(state), name)  # of a pickle nothing is known so far
 
     def placed(prefix: str, dtype: torch.dtype = dtype) -> StateDict:
-        return _placed(ldm_names.part(state, prefix), dtype, device)
+        return _copy_to_device(ldm_names.part(state, prefix), dtype, device)
 
-    vae = _built(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32)))
+    vae = _build_or_raise(f"VAE in {name}", lambda: _vae(placed(ldm_names.VAE, torch.float32)))
     return (
-        _built(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
+        _build_or_raise(f"UNet in {name}", lambda: _unet(placed(ldm_names.UNET))),
         vae,
-        _built(f"text encoder in {name}", lambda: _text_encoder(placed(ldm_names.TEXT))),
-        base_file.prediction_of(state),
+        _build_or_raise(f"text encoder in {name}", lambda: _text_encoder(placed(ldm_names.TEXT))),
+        base_file.detect_prediction(state),
     )
 
 
@@ -135,21 +135,23 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
             if weights.suffix != ".json":
                 state |= read_weights(weights)
         state = {key.removeprefix("text_model."): value for key, value in state.items()}
-        return _named_text_encoder(config, _placed(state, dtype, device))
+        return _named_text_encoder(config, _copy_to_device(state, dtype, device))
 
     def pretrained(kind: Any, folder: str, dtype: torch.dtype = dtype) -> Any:
         return load_part(kind, file.path / folder, dtype).to(device)
 
-    vae = _built(f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32))
+    vae = _build_or_raise(
+        f"VAE in {file.path}", lambda: pretrained(vae_class, "vae", torch.float32)
+    )
     return (
-        _built(f"UNet in {file.path}", lambda: pretrained(UNet2DConditionModel, "unet")),
+        _build_or_raise(f"UNet in {file.path}", lambda: pretrained(UNet2DConditionModel, "unet")),
         vae,
-        _built(f"text encoder in {file.path}", text_encoder),
+        _build_or_raise(f"text encoder in {file.path}", text_encoder),
         file.prediction,
     )
 
 
-def _placed(state: StateDict, dtype: torch.dtype, device: torch.device) -> StateDict:
+def _copy_to_device(state: StateDict, dtype: torch.dtype, device: torch.device) -> StateDict:
     """`state` on the device, in `dtype` but for scalars. Copied: the file stays free to go."""
     return {
         key: tensor.to(device).to(dtype if tensor.ndim else tensor.dtype, copy=True)
@@ -157,13 +159,13 @@ def _placed(state: StateDict, dtype: torch.dtype, device: torch.device) -> State
     }
 
 
-def _built(what: str, build: Callable[[], Built]) -> Built:
+def _build_or_raise(what: str, build: Callable[[], Built]) -> Built:
     """What `build` returns; any sign of unfit tensors becomes an error that says where."""
     try:
         return build()
     except KeyError as error:
         raise BaseModelError(f"The {what} is incomplete: it lacks {error.args[0]}.") from error
-    except _UNFIT as error:
+    except _LOAD_ERRORS as error:
         if is_out_of_memory(error):
             raise
         raise BaseModelError(f"The {what} cannot be loaded: {error}") from error
@@ -176,7 +178,7 @@ def _unet(state: StateDict) -> UNet2DConditionModel:
         raise ValueError(f"it has layers that SD 1.x has not: {', '.join(unknown[:3])}")
     with init_empty_weights(include_buffers=False):
         unet = UNet2DConditionModel(**config)
-    return _filled(unet, renamed)
+    return _assign_state_dict(unet, renamed)
 
 
 def _vae(state: StateDict) -> Vae:
@@ -193,12 +195,12 @@ def _vae(state: StateDict) -> Vae:
         renamed, _ = ldm_names.from_ldm(state, ldm_names.tiny_vae_names(config))
         with init_empty_weights(include_buffers=False):
             tiny = AutoencoderTiny(**config)
-        return _filled(tiny, renamed)
+        return _assign_state_dict(tiny, renamed)
     config = ldm_names.vae_config(shapes)
     renamed, _ = ldm_names.from_ldm(state, ldm_names.vae_names(config))
     with init_empty_weights(include_buffers=False):
         vae = AutoencoderKL(**config)
-    return _filled(vae, renamed)
+    return _assign_state_dict(vae, renamed)
 
 
 def _text_encoder(state: StateDict) -> CLIPTextModel:
@@ -211,10 +213,10 @@ def _named_text_encoder(config: CLIPTextConfig, state: StateDict) -> CLIPTextMod
     with init_empty_weights(include_buffers=False):
         text_encoder = CLIPTextModel(config)
     names = ldm_names.text_names(text_encoder.state_dict())
-    return _filled(text_encoder, ldm_names.from_ldm(state, names)[0])
+    return _assign_state_dict(text_encoder, ldm_names.from_ldm(state, names)[0])
 
 
-def _filled(model: Any, state: StateDict) -> Any:
+def _assign_state_dict(model: Any, state: StateDict) -> Any:
     """`model`, built without storage, with `state` in place. Raises KeyError if one is missing."""
     missing, _ = model.load_state_dict(state, strict=False, assign=True)
     lacking = [key for key in missing if not key.endswith("position_ids")]
@@ -230,7 +232,7 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     BaseModelError, and what diffusers raises of damaged files.
     """
     first = base_file.weight_files(folder)[0]
-    if first.suffix in base_file.PICKLES:
+    if first.suffix in base_file.PICKLE_SUFFIXES:
         refuse_unsafe_pickles(first)
     model, report = kind.from_pretrained(
         str(folder),

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .base_file import identify, refuse_other_noise
-from .digests import Reading, content_digest
+from .base_file import check_noise_schedule, identify
+from .digests import OnRead, content_digest
 from .errors import RecipeError
-from .photo_file import read_class_images
+from .photo_manifest import read_class_images
 from .places import Places
 from .recipe import Recipe
 from .subject import PhotoSet, read_subject
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundRecipe:
     """A recipe with the digests of the files it is bound to, and its pictures."""
 
     recipe: Recipe
@@ -23,40 +23,40 @@ class Bound:
     class_images: PhotoSet | None = None  # the user's own
 
 
-def bind(recipe: Recipe, places: Places, reading: Reading | None = None) -> Bound:
+def bind(recipe: Recipe, places: Places, on_read: OnRead | None = None) -> BoundRecipe:
     """Binds a recipe to the files in `places`.
 
     Raises RecipeError if the recipe already names others than those given, BaseModelError and
     SubjectError for files that cannot be used. Reads the base's header and digest, and each
-    picture once; `reading` is called with each file meanwhile, and may raise to end that.
+    picture once; `on_read` is called with each file meanwhile, and may raise to end that.
     """
-    refuse_other_noise(identify(places.base))
-    base = content_digest(places.base, places.cache, reading)
-    photos = read_subject(places.photos, recipe.subject, reading=reading)
-    _same("base model", recipe.base.digest, base)
-    _same("set of photographs", recipe.subject.digest, photos.digest)
+    check_noise_schedule(identify(places.base))
+    base = content_digest(places.base, places.cache, on_read)
+    photos = read_subject(places.photos, recipe.subject, on_read=on_read)
+    _check_digest("base model", recipe.base.digest, base)
+    _check_digest("set of photographs", recipe.subject.digest, photos.digest)
     parts: dict[str, Any] = {"base": {"digest": base}, "subject": {"digest": photos.digest}}
     class_images = None
     prior = recipe.prior
     if prior and prior.source == "images" and (places.class_images or prior.images):
-        class_images = _own_class_images(recipe, places, reading)
+        class_images = _own_class_images(recipe, places, on_read)
         parts["prior"] = {"images": class_images.digest}
-    return Bound(recipe.changed(**parts), photos, class_images)
+    return BoundRecipe(recipe.changed(**parts), photos, class_images)
 
 
-def _own_class_images(recipe: Recipe, places: Places, reading: Reading | None) -> PhotoSet:
+def _own_class_images(recipe: Recipe, places: Places, on_read: OnRead | None) -> PhotoSet:
     if places.class_images is None:
         raise RecipeError(
             "The recipe was made with a set of class images of its own (prior.images): "
             "give their folder, or set prior.images to null to have them drawn."
         )
-    images = read_class_images(places.class_images, recipe, reading)
+    images = read_class_images(places.class_images, recipe, on_read)
     named = recipe.prior.images if recipe.prior else None
-    _same("set of class images", named, images.digest)
+    _check_digest("set of class images", named, images.digest)
     return images
 
 
-def _same(what: str, named: str | None, given: str) -> None:
+def _check_digest(what: str, named: str | None, given: str) -> None:
     if named is not None and named != given:
         raise RecipeError(
             f"The recipe was made with another {what}: it names {named[:12]}…, "

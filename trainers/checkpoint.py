@@ -1,7 +1,7 @@
 """The state of a run on disk: safetensors for tensors, JSON for numbers, whole or not at all.
 
 `checkpoints/step-000400/` holds `weights.safetensors` (what is trained, by name),
-`optimizer.safetensors` (`<parameter>|<state>`), `average.safetensors` (if weights are averaged)
+`optimizer.safetensors` (`<parameter>|<state>`), `ema.safetensors` (if weights are averaged)
 and `state.json` (step, digest of the recipe, scalars).
 """
 
@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from .errors import CheckpointError, OtherOptimizer, OutOfSpace
-from .files import is_disk_full, make_folder, move_folder, remove_folder, write_whole
-from .weights import write_as_they_are
+from .errors import CheckpointError, OptimizerMismatch, OutOfSpace
+from .files import is_disk_full, make_folder, move_folder, remove_folder, write_atomic
+from .weights import write_tensors
 
 VERSION = 1
 
@@ -34,13 +34,13 @@ _FROM_RECIPE = {"lr", "initial_lr", "eps", "weight_decay"}
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that changes while a run trains."""
 
     parameters: dict[str, Parameter]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: EMAModel | None
+    ema: EMAModel | None
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -51,7 +51,7 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 def save(
     checkpoints: Path,
     step: int,
-    state: State,
+    state: TrainingState,
     digest: str,
     losses: list[float],
     keep: int | None = None,
@@ -85,7 +85,7 @@ def save(
 def prune(checkpoints: Path, newest: int, keep: int) -> None:
     """Removes all but the `keep` newest checkpoints (0: all) up to that of step `newest`."""
     # A later one is left only where it was found damaged; it does not count.
-    past = [step for step in found(checkpoints) if step <= newest]
+    past = [step for step in saved_steps(checkpoints) if step <= newest]
     for old in past[: max(0, len(past) - keep)]:
         with suppress(OSError):  # open in another program, on Windows: a later call removes it
             remove_folder(step_folder(checkpoints, old))
@@ -93,18 +93,18 @@ def prune(checkpoints: Path, newest: int, keep: int) -> None:
 
 def discard(checkpoints: Path, step: int) -> None:
     """Removes the checkpoint of a step, where an earlier one is left to go on from."""
-    if any(past < step for past in found(checkpoints)):
+    if any(past < step for past in saved_steps(checkpoints)):
         with suppress(OSError):  # what is told is why it should go
             remove_folder(step_folder(checkpoints, step))
 
 
-def _write(folder: Path, step: int, state: State, digest: str, losses: list[float]) -> None:
+def _write(folder: Path, step: int, state: TrainingState, digest: str, losses: list[float]) -> None:
     tensors, scalars = _optimizer_state(state)
-    write_as_they_are(folder / "weights.safetensors", state.parameters)
-    write_as_they_are(folder / "optimizer.safetensors", tensors)
-    if state.average is not None:
-        shadows = dict(zip(state.parameters, state.average.shadow_params, strict=True))
-        write_as_they_are(folder / "average.safetensors", shadows)
+    write_tensors(folder / "weights.safetensors", state.parameters)
+    write_tensors(folder / "optimizer.safetensors", tensors)
+    if state.ema is not None:
+        shadows = dict(zip(state.parameters, state.ema.shadow_params, strict=True))
+        write_tensors(folder / "average.safetensors", shadows)
     document = {
         "version": VERSION,
         "step": step,
@@ -113,19 +113,19 @@ def _write(folder: Path, step: int, state: State, digest: str, losses: list[floa
         "optimizer": scalars,
         "groups": _group_scalars(state.optimizer),
         "scaler": state.scaler.state_dict(),
-        "average_steps": state.average.optimization_step if state.average else None,
+        "average_steps": state.ema.optimization_step if state.ema else None,
         "losses": losses,
     }
-    write_whole(folder / "state.json", json.dumps(document))
+    write_atomic(folder / "state.json", json.dumps(document))
 
 
-def found(checkpoints: Path) -> list[int]:
+def saved_steps(checkpoints: Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending."""
     names = (p.name for p in checkpoints.glob("step-*") if (p / "state.json").is_file())
     return sorted(int(n[5:]) for n in names if re.fullmatch(r"step-\d{6,}", n))
 
 
-def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
+def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[float]]:
     """Puts a checkpoint's values into `state`; returns its step and the losses so far.
 
     Raises CheckpointError if it is damaged or was written under another recipe than `digest`, and
@@ -137,23 +137,23 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "weights.safetensors")
         tensors = load_file(folder / "optimizer.safetensors")
-        shadows = load_file(folder / "average.safetensors") if state.average else {}
+        shadows = load_file(folder / "average.safetensors") if state.ema else {}
         belongs = document["version"] == VERSION and document["recipe"] == digest
         kind = type(state.optimizer).__name__
-        belongs = belongs and _fits(weights, state)
-        belongs = belongs and (state.average is None or _fits(shadows, state))
+        belongs = belongs and _shapes_match(weights, state)
+        belongs = belongs and (state.ema is None or _shapes_match(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
         # Of another optimizer they are not even put on the device: they may not fit into it.
         saved_by = str(document.get("optimizer_kind", kind))  # 0.1.0 wrote none
         ours = belongs and saved_by == kind
-        restored = _optimizer_of(state, tensors, document["optimizer"]) if ours else {}
+        restored = _restored_optimizer_state(state, tensors, document["optimizer"]) if ours else {}
         numbers = [dict(group) for group in document["groups"]]
         groups = list(zip(state.optimizer.param_groups, numbers, strict=True))
-        average_steps = int(document["average_steps"]) if state.average else 0
+        average_steps = int(document["average_steps"]) if state.ema else 0
         scaler = dict(document["scaler"])
-    except (*_DAMAGE, SafetensorError) as error:
+    except (*_CORRUPTION_ERRORS, SafetensorError) as error:
         # safetensors calls every file that it cannot open "not found".
-        if isinstance(error, FileNotFoundError) and _all_there(folder, state):
+        if isinstance(error, FileNotFoundError) and _all_files_exist(folder, state):
             raise OSError(f"The checkpoint {folder} cannot be read: {error}") from error
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
     if not belongs:
@@ -161,7 +161,7 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
             f"The checkpoint {folder} belongs to another run or version, or to other weights."
         )
     if not ours:
-        raise OtherOptimizer(
+        raise OptimizerMismatch(
             f"The checkpoint {folder} has the state of {saved_by}, and this run trains with "
             f"{kind}: take the compute.memory of then, or raise attempt to begin anew."
         )
@@ -174,32 +174,32 @@ def load(folder: Path, state: State, digest: str) -> tuple[int, list[float]]:
         group.update(saved)
     if scaler:  # empty if the run computed without one so far
         state.scaler.load_state_dict(scaler)
-    if state.average is not None:
-        state.average.optimization_step = average_steps
-        for name, shadow in zip(state.parameters, state.average.shadow_params, strict=True):
+    if state.ema is not None:
+        state.ema.optimization_step = average_steps
+        for name, shadow in zip(state.parameters, state.ema.shadow_params, strict=True):
             shadow.copy_(shadows[name])
     return step, losses
 
 
 # What reading tables of the wrong shape raises.
-_DAMAGE = (
+_CORRUPTION_ERRORS = (
     *(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError),
     *(OverflowError, RecursionError),
 )
 
 
-def _all_there(folder: Path, state: State) -> bool:
+def _all_files_exist(folder: Path, state: TrainingState) -> bool:
     names = ["state.json", "weights.safetensors", "optimizer.safetensors"]
-    names += ["average.safetensors"] if state.average else []
+    names += ["average.safetensors"] if state.ema else []
     return all(os.path.lexists(folder / name) for name in names)
 
 
-def _fits(tensors: dict[str, Tensor], state: State) -> bool:
+def _shapes_match(tensors: dict[str, Tensor], state: TrainingState) -> bool:
     shapes = {name: parameter.shape for name, parameter in state.parameters.items()}
     return {name: tensor.shape for name, tensor in tensors.items()} == shapes
 
 
-def _optimizer_state(state: State) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+def _optimizer_state(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for name, parameter in state.parameters.items():
@@ -223,8 +223,8 @@ def _group_scalars(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-def _optimizer_of(
-    state: State, tensors: dict[str, Tensor], scalars: dict[str, dict[str, Any]]
+def _restored_optimizer_state(
+    state: TrainingState, tensors: dict[str, Tensor], scalars: dict[str, dict[str, Any]]
 ) -> dict[Tensor, dict[str, Any]]:
     """The optimizer's state by parameter. Raises LookupError for a name that is none."""
     restored: dict[Tensor, dict[str, Any]] = {}

@@ -16,36 +16,36 @@ from torch.overrides import TorchFunctionMode
 
 # A convolution reorders its weights at every call, which costs more than it saves where an output
 # has few pixels for each of its channels.
-CHANNELS_A_PIXEL = 8
+MIN_CHANNELS_PER_PIXEL = 8
 # With fewer pixels in all, products are faster where a pixel's values lie side by side: PyTorch's
 # backward pass then multiplies by the weights as they lie, not turned round.
 FEW_PIXELS = 16
-SMALL = 50_000_000  # parameters of a UNet, or that are trained
+SMALL_MODEL_PARAMETERS = 50_000_000  # parameters of a UNet, or that are trained
 
 
-def fit_to_cpu(unet: nn.Module) -> None:
+def prepare_for_cpu(unet: nn.Module) -> None:
     """Prepares a UNet that a CPU computes, and this process; its tensors and their names stay."""
-    fit_threads(unet)
-    use_matrix_products(unet)
+    limit_threads(unet)
+    use_im2col_convs(unet)
 
 
-def fit_threads(unet: nn.Module) -> None:
+def limit_threads(unet: nn.Module) -> None:
     """One thread of this process for a small model, such as the miniature.
 
     Its operations take less time than waking a second thread: on the miniature two threads took 1.4
     to 2.3 times as long as one, with another process on the second core.
     """
-    if sum(parameter.numel() for parameter in unet.parameters()) < SMALL:
+    if sum(parameter.numel() for parameter in unet.parameters()) < SMALL_MODEL_PARAMETERS:
         torch.set_num_threads(1)
 
 
 @contextmanager
-def threads_for(parameters: Sequence[Tensor]) -> Iterator[None]:
+def limited_threads(parameters: Sequence[Tensor]) -> Iterator[None]:
     """One thread for the update of few weights, as of a LoRA's hundreds of small tensors.
 
     Each of them would wake the other threads, which takes longer than its arithmetic.
     """
-    few = sum(parameter.numel() for parameter in parameters) < SMALL
+    few = sum(parameter.numel() for parameter in parameters) < SMALL_MODEL_PARAMETERS
     if not (few and parameters[0].device.type == "cpu"):
         yield
         return
@@ -57,7 +57,7 @@ def threads_for(parameters: Sequence[Tensor]) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class MatrixConv2d(nn.Conv2d):
+class Im2colConv2d(nn.Conv2d):
     """A convolution that is computed as one matrix product where the picture is small.
 
     At 128 x 128 pixels those are the two lowest levels of SD 1.5, which have most of its weights.
@@ -72,7 +72,7 @@ class MatrixConv2d(nn.Conv2d):
                 input.shape[-2:], self.padding, self.kernel_size, self.stride, strict=True
             )
         )
-        if len(weight) < CHANNELS_A_PIXEL * len(input) * height * width:
+        if len(weight) < MIN_CHANNELS_PER_PIXEL * len(input) * height * width:
             return super()._conv_forward(input, weight, bias)
         if torch.is_autocast_enabled("cpu"):
             input = input.to(torch.get_autocast_dtype("cpu"))
@@ -86,12 +86,12 @@ class MatrixConv2d(nn.Conv2d):
         return output.view(len(weight), len(input), height, width).transpose(0, 1)
 
 
-def use_matrix_products(model: nn.Module) -> None:
-    """Puts `MatrixConv2d` in place of the plain convolutions of a model; weights and names stay."""
+def use_im2col_convs(model: nn.Module) -> None:
+    """Puts `Im2colConv2d` in place of the plain convolutions of a model; weights and names stay."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Conv2d and _is_plain(child):
-                setattr(module, name, _converted(child))
+                setattr(module, name, _to_im2col(child))
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
@@ -103,8 +103,8 @@ def _is_plain(layer: nn.Conv2d) -> bool:
     )
 
 
-def _converted(layer: nn.Conv2d) -> MatrixConv2d:
-    new = MatrixConv2d.__new__(MatrixConv2d)
+def _to_im2col(layer: nn.Conv2d) -> Im2colConv2d:
+    new = Im2colConv2d.__new__(Im2colConv2d)
     new.__dict__.update(layer.__dict__)
     return new
 
@@ -135,7 +135,9 @@ def attention_in_fp32() -> Iterator[None]:
         yield
 
 
-def attention_in_fp32_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def fp32_attention_context_fn() -> tuple[
+    AbstractContextManager[None], AbstractContextManager[None]
+]:
     """`context_fn` of `torch.utils.checkpoint`, which repeats autocast but no such context.
 
     What is computed again in the backward pass would have other dtypes, and be refused.

@@ -49,7 +49,7 @@ def _read_part(part: Path) -> dict[str, Tensor]:
 
 
 def _renamed(
-    tensors: Mapping[str, Tensor], names: ldm_names.Names, prefix: str, folder: Path
+    tensors: Mapping[str, Tensor], names: ldm_names.NameMap, prefix: str, folder: Path
 ) -> dict[str, Tensor]:
     try:
         return ldm_names.to_ldm(tensors, names, prefix)

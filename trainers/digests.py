@@ -9,73 +9,73 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .base_file import loaded_files
+from .base_file import model_files
 from .errors import BaseModelError
-from .files import write_whole
+from .files import write_atomic
 
-Reading = Callable[[Path], object]  # called with a file while it is read; may raise to end that
+OnRead = Callable[[Path], object]  # called with a file while it is read; may raise to end that
 
 
-def content_digest(path: Path, cache: Path | None = None, reading: Reading | None = None) -> str:
+def content_digest(path: Path, cache: Path | None = None, on_read: OnRead | None = None) -> str:
     """SHA-256 of a file's or a model folder's content, 64 hex digits, the same wherever it lies.
 
     For a diffusers folder: of the names and contents of the files that are loaded. `cache` is a
     folder; its ``digests.json`` remembers digests by path, size and time of change.
-    `reading` is called for each block of a file whose digest is not known.
+    `on_read` is called for each block of a file whose digest is not known.
 
     Raises:
         BaseModelError: a file is missing or cannot be read.
     """
     path = Path(path)
-    known = _read_known(cache)
+    known = _read_cache(cache)
     before = dict(known)
     try:
         if path.is_dir():
             lines = [
-                f"{file.relative_to(path).as_posix()} {_digest(file, known, reading)}\n"
-                for file in loaded_files(path)
+                f"{file.relative_to(path).as_posix()} {_digest(file, known, on_read)}\n"
+                for file in model_files(path)
             ]
             digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
         else:
-            digest = _digest(path, known, reading)
+            digest = _digest(path, known, on_read)
     except OSError as error:
         raise BaseModelError(f"{error.filename} cannot be read: {error.strerror}") from None
     if cache is not None and known != before:
         with suppress(OSError):  # a cache that cannot be written costs time only
-            write_whole(Path(cache) / "digests.json", json.dumps(known, indent=1, sort_keys=True))
+            write_atomic(Path(cache) / "digests.json", json.dumps(known, indent=1, sort_keys=True))
     return digest
 
 
-def known_digest(file: Path, cache: Path) -> str | None:
+def cached_digest(file: Path, cache: Path) -> str | None:
     """The digest of a file that was computed before, if the file is as it was then; else None."""
     try:
-        return _remembered(file, _read_known(cache))
+        return _cached(file, _read_cache(cache))
     except OSError:
         return None
 
 
-def _remembered(file: Path, known: dict[str, Any]) -> str | None:
+def _cached(file: Path, known: dict[str, Any]) -> str | None:
     stat, entry = file.stat(), known.get(str(file.resolve()))
     if isinstance(entry, list) and len(entry) == 3:
         return str(entry[2]) if entry[:2] == [stat.st_size, stat.st_mtime_ns] else None
     return None
 
 
-def _digest(file: Path, known: dict[str, Any], reading: Reading | None) -> str:
-    if remembered := _remembered(file, known):
+def _digest(file: Path, known: dict[str, Any], on_read: OnRead | None) -> str:
+    if remembered := _cached(file, known):
         return remembered
     stat = file.stat()
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
-            if reading is not None:
-                reading(file)
+            if on_read is not None:
+                on_read(file)
             digest.update(block)
     known[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
     return digest.hexdigest()
 
 
-def _read_known(cache: Path | None) -> dict[str, Any]:
+def _read_cache(cache: Path | None) -> dict[str, Any]:
     if cache is None:
         return {}
     try:

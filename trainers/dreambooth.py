@@ -22,7 +22,7 @@ def attach(unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None) -> No
         module.requires_grad_(True)
 
 
-def trainable(
+def trainable_parameters(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None
 ) -> dict[str, Parameter]:
     """All weights by names that no library's release changes: ``unet.…``, ``text_encoder.…``.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .kept import read_kept, write_kept
 from .run import Run
+from .tensor_cache import read_tensor_cache, write_tensor_cache
 
-_FORMAT = "embeddings 1"  # a new number when the files' content changes meaning
+_CACHE_VERSION = "embeddings 1"  # a new number when the files' content changes meaning
 
 
 @dataclass(frozen=True)
-class KeptEmbeddings:
+class EmbeddingCache:
     """A cache file of embeddings (p, 77, d); `notice(text)` says why it could not be written."""
 
     file: Path
@@ -24,13 +24,13 @@ class KeptEmbeddings:
 
     def read(self) -> Tensor | None:
         """The embeddings, on the CPU; None where there are none, or they are damaged."""
-        found = read_kept(self.file, "embeddings")
+        found = read_tensor_cache(self.file, "embeddings")
         return None if found is None else found[0]
 
     def write(self, embeddings: Tensor) -> None:
         """Keeps them for later runs. A disk without room costs these nothing but the time."""
         try:
-            write_kept(self.file, {"embeddings": embeddings.detach().cpu().contiguous()})
+            write_tensor_cache(self.file, {"embeddings": embeddings.detach().cpu().contiguous()})
         except OSError as error:
             self.notice(
                 f"Encoded prompts cannot be kept in {self.file.parent} ({error.strerror}); this "
@@ -38,7 +38,7 @@ class KeptEmbeddings:
             )
 
 
-def kept_embeddings(run: Run, text_encoder: nn.Module, ids: Tensor) -> KeptEmbeddings | None:
+def open_embedding_cache(run: Run, text_encoder: nn.Module, ids: Tensor) -> EmbeddingCache | None:
     """Where those of token ids (p, 77) are kept; None in a run whose text encoder learns.
 
     All that rounding depends on is part of the name, as is the base's digest.
@@ -47,7 +47,7 @@ def kept_embeddings(run: Run, text_encoder: nn.Module, ids: Tensor) -> KeptEmbed
     if spec.train:
         return None
     dtype = next(text_encoder.parameters()).dtype
-    parts = [_FORMAT, run.recipe.base.digest, spec.clip_skip, ids.device.type, dtype]
+    parts = [_CACHE_VERSION, run.recipe.base.digest, spec.clip_skip, ids.device.type, dtype]
     text = "\n".join(map(str, [*parts, run.precision, tuple(ids.shape)]))
     key = hashlib.sha256(text.encode() + ids.cpu().numpy().tobytes()).hexdigest()
-    return KeptEmbeddings(run.places.cache / "embeddings" / f"{key}.safetensors", run.note)
+    return EmbeddingCache(run.places.cache / "embeddings" / f"{key}.safetensors", run.note)

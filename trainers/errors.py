@@ -32,7 +32,7 @@ class AdapterError(LikenessError):
     """An adapter file that is damaged, or made for another model."""
 
 
-class NameTaken(AdapterError):
+class OutputExists(AdapterError):
     """Another file has the name that a result should get."""
 
 
@@ -44,11 +44,11 @@ class CheckpointError(LikenessError):
     """A training checkpoint that is damaged or belongs to another run."""
 
 
-class OtherOptimizer(CheckpointError):
+class OptimizerMismatch(CheckpointError):
     """A whole checkpoint of the same run, with the state of another optimizer."""
 
 
-ABSENT = "is not installed"
+NOT_INSTALLED = "is not installed"
 
 
 def _pip_install(*packages: str) -> str:
@@ -69,7 +69,7 @@ class MissingPackage(LikenessError):
         lack: what is wrong with it, as the end of a sentence.
     """
 
-    def __init__(self, package: str, why: str, lack: str = ABSENT) -> None:
+    def __init__(self, package: str, why: str, lack: str = NOT_INSTALLED) -> None:
         super().__init__(
             f"{why} needs the package {package}, which {lack}. Install it into the Python that "
             f"runs this: {_pip_install(package)}"

@@ -31,60 +31,60 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-BLOCK = 1 << 20  # bytes read at once; also the longest line that is read
+BLOCK_SIZE = 1 << 20  # bytes read at once; also the longest line that is read
 
 _LONGEST_TEXT = 20_000
 _RELATIVE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*){0,3}", re.ASCII)
 
-Check = Callable[[Any], bool]
+Validator = Callable[[Any], bool]
 
 
-def _count(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300  # also of an int no float can hold
 
 
-def _number_or_null(value: Any) -> bool:
-    return value is None or _number(value)
+def _is_number_or_null(value: Any) -> bool:
+    return value is None or _is_number(value)
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST_TEXT
 
 
-def _inside(value: Any) -> bool:
+def _is_relative_path(value: Any) -> bool:
     """Whether it is a path that stays in the run folder."""
     return isinstance(value, str) and _RELATIVE.fullmatch(value) is not None
 
 
-def _flag(value: Any) -> bool:
+def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-FIELDS: dict[str, dict[str, Check]] = {
-    "stage": {"name": _text, "done": _count, "total": _count},
+FIELDS: dict[str, dict[str, Validator]] = {
+    "stage": {"name": _is_text, "done": _is_count, "total": _is_count},
     "step": {
-        "step": _count,
-        "total": _count,
-        "loss": _number,
-        "instance_loss": _number,
-        "prior_loss": _number_or_null,
-        "learning_rate": _number,
-        "seconds": _number,
-        "memory": _count,
+        "step": _is_count,
+        "total": _is_count,
+        "loss": _is_number,
+        "instance_loss": _is_number,
+        "prior_loss": _is_number_or_null,
+        "learning_rate": _is_number,
+        "seconds": _is_number,
+        "memory": _is_count,
     },
-    "validation": {"step": _count, "loss": _number},
-    "preview": {"step": _count, "index": _count, "path": _inside},
-    "checkpoint": {"step": _count, "path": _inside},
-    "adapter": {"step": _count, "path": _text},
-    "notice": {"text": _text},
-    "saved": {"path": _text},
-    "stopped": {"step": _count},
-    "finished": {"seconds": _number},
-    "failed": {"message": _text, "expected": _flag},
+    "validation": {"step": _is_count, "loss": _is_number},
+    "preview": {"step": _is_count, "index": _is_count, "path": _is_relative_path},
+    "checkpoint": {"step": _is_count, "path": _is_relative_path},
+    "adapter": {"step": _is_count, "path": _is_text},
+    "notice": {"text": _is_text},
+    "saved": {"path": _is_text},
+    "stopped": {"step": _is_count},
+    "finished": {"seconds": _is_number},
+    "failed": {"message": _is_text, "expected": _is_bool},
 }
 
 
@@ -118,7 +118,7 @@ def event_from_line(line: str) -> Event | None:
         version, kind, moment = data.pop("v"), data.pop("kind"), data.pop("time")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if version != VERSION or not isinstance(kind, str) or not _number(moment):
+    if version != VERSION or not isinstance(kind, str) or not _is_number(moment):
         return None
     fields = FIELDS.get(kind)
     if fields is None or not all(n in data and check(data[n]) for n, check in fields.items()):
@@ -131,7 +131,7 @@ class EventWriter:
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
-        if _ends_within_a_line(path):  # a process was killed while it wrote
+        if _has_partial_last_line(path):  # a process was killed while it wrote
             self._write(b"\n")
 
     def emit(self, kind: str, **data: Any) -> None:
@@ -150,7 +150,7 @@ class EventWriter:
         self._file.close()
 
 
-def _ends_within_a_line(path: Path) -> bool:
+def _has_partial_last_line(path: Path) -> bool:
     with open(path, "rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False
@@ -167,30 +167,30 @@ class EventReader:
         skip_old: start after what is already there (an earlier attempt at the same run).
     """
 
-    def __init__(self, path: Path, *, start: int = 0, skip_old: bool = False) -> None:
+    def __init__(self, path: Path, *, start: int = 0, skip_existing: bool = False) -> None:
         self._path = path
-        self.offset = path.stat().st_size if skip_old and path.exists() else start
+        self.offset = path.stat().st_size if skip_existing and path.exists() else start
 
     def new_events(self) -> list[Event]:
         """Events that came since the last call. A half-written last line waits for its end."""
         events: list[Event] = []
-        while lines := self._lines():
+        while lines := self._read_lines():
             events += filter(None, (event_from_line(text) for text in lines))
         return events
 
-    def block(self) -> list[Event]:
+    def read_block(self) -> list[Event]:
         """As `new_events`, but of at most BLOCK bytes: call again for those after."""
-        return list(filter(None, (event_from_line(text) for text in self._lines())))
+        return list(filter(None, (event_from_line(text) for text in self._read_lines())))
 
-    def _lines(self) -> list[str]:
+    def _read_lines(self) -> list[str]:
         try:
             with open(self._path, "rb") as file:
                 file.seek(self.offset)
-                chunk = file.read(BLOCK)
+                chunk = file.read(BLOCK_SIZE)
         except FileNotFoundError:
             return []
         end = chunk.rfind(b"\n") + 1
-        if not end and len(chunk) == BLOCK:
-            end = BLOCK  # no event is as long: its parts are damaged lines
+        if not end and len(chunk) == BLOCK_SIZE:
+            end = BLOCK_SIZE  # no event is as long: its parts are damaged lines
         self.offset += end
         return chunk[:end].decode("utf-8", "replace").split("\n") if end else []

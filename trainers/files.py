@@ -18,20 +18,27 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
-_PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds
-_ABANDONED = 24 * 3600.0  # seconds since anything was written
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_RETRY_SECONDS = 2.0 if os.name == "nt" else 0.0  # seconds
+_STALE_SECONDS = 24 * 3600.0  # seconds since anything was written
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 # Rust's messages: "No space left on device (os error 28)"; 112 and 39 are Windows' codes.
-_FULL_TEXT = re.compile(r"os error (28|122|112|39)\b|no space left", re.IGNORECASE)
+_DISK_FULL_MESSAGE = re.compile(r"os error (28|122|112|39)\b|no space left", re.IGNORECASE)
 # What file systems answer that have no way to sync a folder.
-_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF}
+_FSYNC_UNSUPPORTED = {
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EBADF,
+}
 
 
 def replace(source: Path, target: Path) -> None:
     """`os.replace`. On Windows it waits up to two seconds for other programs, such as a virus
     scanner, that have one of the two open. Raises OSError.
     """
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _RETRY_SECONDS
     while True:
         try:
             return os.replace(source, target)
@@ -42,11 +49,11 @@ def replace(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def whole_file(
+def atomic_file(
     path: Path,
     *,
-    lasting: bool = True,
-    alone: bool = False,
+    durable: bool = True,
+    exclusive: bool = False,
     check: Callable[[Path], object] = lambda partial: None,
 ) -> Iterator[BinaryIO]:
     """A new file to write, which gets the name `path` when the block ends without an error.
@@ -62,9 +69,9 @@ def whole_file(
         check: called with the path of the bytes on the disk before they get their name.
     """
     make_folder(path.parent)
-    if not alone:
-        _remove_left_overs(path)
-    number = "" if alone else f".{secrets.token_hex(4)}"
+    if not exclusive:
+        _remove_stale_partials(path)
+    number = "" if exclusive else f".{secrets.token_hex(4)}"
     partial = path.with_name(f".{path.name}{number}.partial")
     try:
         with open(partial, "wb") as file:
@@ -76,25 +83,25 @@ def whole_file(
     finally:
         with suppress(OSError):  # the error before says more
             partial.unlink(missing_ok=True)
-    if lasting:
-        sync_folder(path.parent)
+    if durable:
+        fsync_folder(path.parent)
 
 
-def _remove_left_overs(path: Path) -> None:
-    """Removes what killed processes left of a `whole_file`: nobody writes one for a day."""
+def _remove_stale_partials(path: Path) -> None:
+    """Removes what killed processes left of a `atomic_file`: nobody writes one for a day."""
     for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
         with suppress(OSError):  # gone, or open elsewhere: a later call removes it
-            if time.time() - left.stat().st_mtime > _ABANDONED:
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink()
 
 
-def write_whole(path: Path, data: bytes | str, *, lasting: bool = True) -> None:
-    """Writes `data` as a `whole_file`. Raises OSError."""
-    with whole_file(path, lasting=lasting) as file:
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Writes `data` as a `atomic_file`. Raises OSError."""
+    with atomic_file(path, durable=durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def write_between_marks(page: Path, name: str, text: str) -> None:
+def replace_between_markers(page: Path, name: str, text: str) -> None:
     """Replaces what lies between ``<!-- name: begin -->`` and ``<!-- name: end -->`` of a page.
 
     Raises ValueError for a page without both marks.
@@ -104,10 +111,10 @@ def write_between_marks(page: Path, name: str, text: str) -> None:
     _, end, after = rest.partition(marks[1])
     if not (begin and end):
         raise ValueError(f"{page} has not both marks {marks[0]} and {marks[1]}")
-    write_whole(page, f"{before}{begin}\n{text.strip()}\n{end}{after}")
+    write_atomic(page, f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Makes the names in a folder safe from a power cut; where the system has no way, nothing."""
     if os.name == "nt":
         return
@@ -115,7 +122,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in _FSYNC_UNSUPPORTED:
             raise
     finally:
         os.close(handle)
@@ -128,28 +135,28 @@ def make_folder(folder: Path) -> None:
     if folder.parent != folder:  # else a drive that is not there
         make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    fsync_folder(folder.parent)
 
 
 def move_folder(partial: Path, target: Path) -> None:
     """Gives a folder, whose files are synced, its name; what had the name goes away after."""
-    sync_folder(partial)
-    aside = _aside(target)
+    fsync_folder(partial)
+    aside = _trash_path(target)
     if target.exists():
         replace(target, aside)
     replace(partial, target)
-    sync_folder(target.parent)
+    fsync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that it is never seen half: its name goes first."""
-    aside = _aside(folder)
+    aside = _trash_path(folder)
     replace(folder, aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _aside(folder: Path) -> Path:
+def _trash_path(folder: Path) -> Path:
     """A hidden name beside `folder`, which is free."""
     aside = folder.with_name(f".old-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -159,4 +166,6 @@ def _aside(folder: Path) -> Path:
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that the disk, or the user's share of it, is full."""
     number = getattr(error, "errno", None)
-    return number in _FULL or (number is None and bool(_FULL_TEXT.search(str(error))))
+    return number in _DISK_FULL_ERRNOS or (
+        number is None and bool(_DISK_FULL_MESSAGE.search(str(error)))
+    )

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import psutil
 
-from .digests import Reading
+from .digests import OnRead
 from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
 from .places import Places
 from .recipe import Recipe
-from .runs import Result, RunFolder, busy_text, prepare, reused_text
+from .run_folder import Result, RunFolder, busy_message, prepare, reused_message
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 POLL_SECONDS = 0.1
-LEAVE_SECONDS = 1.25  # for a last checkpoint when a run is cancelled
+GRACE_SECONDS = 1.25  # for a last checkpoint when a run is cancelled
 KILL_SECONDS = 2.0
 
 OnEvent = Callable[[Event], None]
@@ -55,19 +55,19 @@ class Job:
         since: float | None = None,
     ) -> None:
         self.folder = folder
-        self._reader = EventReader(folder.events, skip_old=True)
-        environment = _with_own_allocator(dict(os.environ))
+        self._reader = EventReader(folder.events, skip_existing=True)
+        environment = _without_async_allocator(dict(os.environ))
         environment |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
         environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # of the log
         if sys.flags.no_user_site:  # for what torch.distributed.run starts
             environment["PYTHONNOUSERSITE"] = "1"
-        environment = waiting_briefly(environment)
+        environment = with_passive_openmp(environment)
         if device == "cpu":
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-        meant = [] if since is None else ["--since", repr(since)]
+        since_options = [] if since is None else ["--since", repr(since)]
         with open(folder.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*_command(processes), str(folder.path), "--follow-parent", *meant],
+                [*_command(processes), str(folder.path), "--follow-parent", *since_options],
                 stdin=subprocess.PIPE,  # closes when this process ends: the run then ends too
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -85,18 +85,18 @@ class Job:
         """None while the process works."""
         return self._process.poll()
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """Ends the run's processes; they are gone when this returns, as a rule within four seconds.
 
         A run that can saves its state first.
         """
-        others = self._others()
+        others = self._child_processes()
         if self._process.stdin:
             self._process.stdin.close()
         try:
-            self._process.wait(LEAVE_SECONDS)
+            self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            others |= self._others()
+            others |= self._child_processes()
             self._process.kill()
         for process in others:
             with suppress(psutil.Error):
@@ -104,7 +104,7 @@ class Job:
         self._process.wait()
         _wait_for_end(others, KILL_SECONDS)
 
-    def _others(self) -> set[psutil.Process]:
+    def _child_processes(self) -> set[psutil.Process]:
         """What the process has started: those of several GPUs have process groups of their own."""
         if self._process.poll() is not None:
             return set()
@@ -117,18 +117,18 @@ class Job:
 def _wait_for_end(processes: set[psutil.Process], seconds: float) -> None:
     """Waits until all have ended; a zombie has, whenever its new parent may ask for it."""
     until = time.monotonic() + seconds
-    while any(map(_lives, processes)) and time.monotonic() < until:
+    while any(map(_is_alive, processes)) and time.monotonic() < until:
         time.sleep(POLL_SECONDS / 10)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def _with_own_allocator(environment: dict[str, str]) -> dict[str, str]:
+def _without_async_allocator(environment: dict[str, str]) -> dict[str, str]:
     """An environment in which PyTorch manages the GPU's memory itself.
 
     ComfyUI asks for CUDA's asynchronous allocator, for itself and so for its children. There CUDA
@@ -143,7 +143,7 @@ def _with_own_allocator(environment: dict[str, str]) -> dict[str, str]:
     return changed
 
 
-def waiting_briefly(environment: Mapping[str, str]) -> dict[str, str]:
+def with_passive_openmp(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment in which threads that wait for others soon sleep, if it says nothing of it.
 
     By themselves they spin for milliseconds, 300,000 turns of GNU's OpenMP, which PyTorch has on
@@ -160,7 +160,7 @@ def waiting_briefly(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 
-def python() -> list[str]:
+def python_command() -> list[str]:
     """This interpreter, as it was started: ComfyUI's portable build keeps the user's own packages
     out by ``-s``, and another torch must not come in here.
     """
@@ -177,8 +177,8 @@ _TORCHRUN = (
 
 def _command(processes: int) -> list[str]:
     if processes == 1:
-        return [*python(), str(PACKAGE), "run"]
-    launch = [*python(), "-c", _TORCHRUN, "--standalone", f"--nproc_per_node={processes}"]
+        return [*python_command(), str(PACKAGE), "run"]
+    launch = [*python_command(), "-c", _TORCHRUN, "--standalone", f"--nproc_per_node={processes}"]
     return [*launch, str(PACKAGE), "run"]
 
 
@@ -207,16 +207,16 @@ def train(
     before_start: Callable[[RunFolder], None] | None = None,
     processes: int = 1,
     device: str = "auto",
-    keep_stopped: bool = False,
-    reading: Reading | None = None,
+    reuse_stopped: bool = False,
+    on_read: OnRead | None = None,
 ) -> Result:
     """Trains a recipe in its own process and waits for it; a finished equal run is reused, also one
     of another name, which is told as a notice.
 
-    One that was stopped and saved goes on, or with `keep_stopped` is reused, too, unless it was
-    asked to go on (`RunFolder.settled`).
+    One that was stopped and saved goes on, or with `reuse_stopped` is reused, too, unless it was
+    asked to go on (`RunFolder.final_result`).
 
-    `reading` is called with each file that is checked before the start, again and again while it is
+    `on_read` is called with each file that is checked before the start, again and again while it is
     read; what it raises is raised here.
     `before_start` is called with the run's folder when all checks have passed and there is
     something to train.
@@ -230,10 +230,10 @@ def train(
         raise RunFailed(f"{processes} processes cannot train: ask for at least one.")
     if processes > 1 and device != "cpu":
         _check_gpus(processes)
-    folder = prepare(recipe, places, keep_stopped=keep_stopped, reading=reading)
-    result = folder.settled() if keep_stopped else folder.finished()
+    folder = prepare(recipe, places, reuse_stopped=reuse_stopped, on_read=on_read)
+    result = folder.final_result() if reuse_stopped else folder.finished()
     if result is not None:
-        text = reused_text(result, recipe)
+        text = reused_message(result, recipe)
         if text:
             on_event(Event("notice", time.time(), {"text": text}))
         return replace(result, reused=True, notes=(*filter(None, [text]), *result.notes))
@@ -245,11 +245,11 @@ def train(
     try:
         failure, stopped = _follow(job, on_event, interrupted)
     finally:
-        job.end()
+        job.terminate()
     result = folder.result()
     if failure is None and result is not None and job.exit_code() == 0:
         return result
-    raise _error_of(job, failure, stopped)
+    raise _to_error(job, failure, stopped)
 
 
 def _follow(
@@ -266,7 +266,7 @@ def _follow(
         running = job.exit_code() is None
         for event in job.new_events():
             # Of several processes others fail when one has: the first that is meant to be read.
-            if event.kind == "failed" and (failure is None or _says_more(event, failure)):
+            if event.kind == "failed" and (failure is None or _is_more_informative(event, failure)):
                 failure = event
             stopped = stopped or event.kind == "stopped"
             on_event(event)
@@ -277,7 +277,7 @@ def _follow(
     return None if failure is None else _failure_text(failure, job.folder), stopped
 
 
-def _says_more(event: Event, before: Event) -> bool:
+def _is_more_informative(event: Event, before: Event) -> bool:
     """Of several processes others fail when one has: the first counts that is meant to be read."""
     return bool(event.data["expected"] and not before.data["expected"])
 
@@ -286,7 +286,7 @@ def _failure_text(event: Event, folder: RunFolder) -> str:
     return f"{event.data['message']}\nThe log is {folder.log}"
 
 
-def _error_of(job: Job, failure: str | None, stopped: bool) -> LikenessError:
+def _to_error(job: Job, failure: str | None, stopped: bool) -> LikenessError:
     """What to raise for a process without a result, by its last event or its exit code."""
     code, folder = job.exit_code(), job.folder
     if code == OutOfSpace.exit_code:
@@ -295,14 +295,14 @@ def _error_of(job: Job, failure: str | None, stopped: bool) -> LikenessError:
     if failure is not None:
         return RunFailed(failure)
     if code == RunBusy.exit_code or folder.is_busy():  # of several processes the code is torch's
-        return RunBusy(busy_text(folder))
+        return RunBusy(busy_message(folder))
     if stopped or code == RunCancelled.exit_code:  # of several processes the code is torch's
         return RunCancelled(f"The run was ended. {log_tail(folder.log, 1)}")
-    return RunFailed(_last_words(code, folder))
+    return RunFailed(_crash_message(code, folder))
 
 
 # What Windows ends a process with instead of a signal (NTSTATUS), as an unsigned number.
-_WINDOWS_ENDS = {
+_NTSTATUS_MEANINGS = {
     0xC0000005: "an access violation: often a driver, or no memory",
     0xC0000017: "no memory",
     0xC000012D: "no memory: a larger page file helps",
@@ -312,10 +312,10 @@ _WINDOWS_ENDS = {
 }
 
 
-def _last_words(code: int | None, folder: RunFolder) -> str:
+def _crash_message(code: int | None, folder: RunFolder) -> str:
     cause = f"ended with code {code}"
-    if code in _WINDOWS_ENDS:
-        cause = f"ended with code 0x{code:X} ({_WINDOWS_ENDS[code]})"
+    if code in _NTSTATUS_MEANINGS:
+        cause = f"ended with code 0x{code:X} ({_NTSTATUS_MEANINGS[code]})"
     elif code is not None and code < 0:
         cause = f"was ended by {_signal_name(-code)}"
         if -code == getattr(signal, "SIGKILL", 0):

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from .errors import RunFailed
-from .kept import read_kept, write_kept
 from .memory import is_out_of_memory, release_memory
+from .tensor_cache import read_tensor_cache, write_tensor_cache
 
-HELD = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
-_FORMAT = "latents 1"  # a new number when the files' content changes meaning
+MAX_CACHED_BYTES = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
+_CACHE_VERSION = "latents 1"  # a new number when the files' content changes meaning
 
 
 class LatentItem(Protocol):
@@ -46,7 +46,7 @@ class Latents:
     """
 
     mean: Tensor  # (4, h, w)
-    deviation: Tensor  # (4, h, w)
+    std: Tensor  # (4, h, w)
 
     def read(self) -> Latents:
         """These latents."""
@@ -80,7 +80,7 @@ def encode_images(
     batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] | None = None,
-    ranks: tuple[int, int] = (0, 1),
+    rank_and_world: tuple[int, int] = (0, 1),
     wait: Callable[[], object] = lambda: None,
 ) -> list[Latents | StoredLatents]:
     """The latents of `items`, in order: from `cache`/latents where they are, else encoded.
@@ -90,31 +90,33 @@ def encode_images(
     Damaged cache files are written anew. Beyond HELD bytes latents stay in their files. When the
     cache cannot be written (a full disk), one `notice(text)` says so and the rest stays in memory.
     `progress(done, total)` is called after each batch. Of several processes that share a cache each
-    encodes its part, by `ranks` (its own, their number), and after `wait`, for all of them, reads
-    what the others wrote; what is not there then it encodes itself.
+    encodes its part, by `rank_and_world` (its own, their number), and after `wait`, for all of
+    them, reads what the others wrote; what is not there then it encodes itself.
     """
-    files = [_file_of(cache, vae, vae_digest, item) for item in items]
-    shelf = _Shelf(notice or (lambda text: None))
-    found = [shelf.find(file) for file in files]
+    files = [_cache_path(cache, vae, vae_digest, item) for item in items]
+    latent_cache = _LatentCache(notice or (lambda text: None))
+    found = [latent_cache.find(file) for file in files]
     todo = [index for index, latents in enumerate(found) if latents is None]
     tell = progress or (lambda done, total: None)
     tell(len(items) - len(todo), len(items))
     size = 1 if torch.device(device).type == "cpu" else batch
-    rank, world = ranks
-    own = [index for index in todo if index % world == rank]
-    others = [index for index in todo if index % world != rank]
+    rank, world_size = rank_and_world
+    own = [index for index in todo if index % world_size == rank]
+    others = [index for index in todo if index % world_size != rank]
 
     def encode_all(part: Sequence[int], left: int) -> None:
         for indices, pixels in _batches(part, items, size):
-            for index, latents in zip(indices, _encoded(vae, pixels, device), strict=True):
-                found[index] = shelf.put(latents, files[index])
+            for index, latents in zip(
+                indices, _encode_with_fallback(vae, pixels, device), strict=True
+            ):
+                found[index] = latent_cache.put(latents, files[index])
             left -= len(indices)
             tell(len(items) - left, len(items))
 
     encode_all(own, len(todo))
     wait()
     for index in others:
-        found[index] = shelf.find(files[index])
+        found[index] = latent_cache.find(files[index])
     left_over = [index for index in others if found[index] is None]
     encode_all(left_over, len(left_over))
     return [latents for latents in found if latents is not None]
@@ -127,11 +129,11 @@ def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
     images = (images.float() / 127.5 - 1).to(vae.dtype)
     scale, output = vae.config.scaling_factor, vae.encode(images)
     if hasattr(output, "latent_dist"):
-        mean, deviation = output.latent_dist.mean, output.latent_dist.std
+        mean, std = output.latent_dist.mean, output.latent_dist.std
     else:
-        mean, deviation = output.latents, torch.zeros_like(output.latents)
-    means, deviations = (mean.float() * scale).cpu(), (deviation.float() * scale).cpu()
-    if not (means.isfinite().all() and deviations.isfinite().all()):
+        mean, std = output.latents, torch.zeros_like(output.latents)
+    means, stds = (mean.float() * scale).cpu(), (std.float() * scale).cpu()
+    if not (means.isfinite().all() and stds.isfinite().all()):
         raise RunFailed(
             "The VAE gave values that are not finite for a photograph or class image, and nothing "
             "of it was kept. Start again; if that is no help, choose another base model."
@@ -139,11 +141,11 @@ def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
     whole = torch.contiguous_format  # and a storage of its own for each picture
     return [
         Latents(m.clone(memory_format=whole), d.clone(memory_format=whole))
-        for m, d in zip(means, deviations, strict=True)
+        for m, d in zip(means, stds, strict=True)
     ]
 
 
-def _encoded(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
+def _encode_with_fallback(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
     """`encode`, one picture at a time where the memory does not do for all together."""
     try:
         return encode(vae, pixels, device)
@@ -159,7 +161,7 @@ def _batches(
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Indices and their pixels (n, H, W, 3), up to `size` pictures of one size together."""
     waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
-    for index, pixels in _loaded(todo, items, ahead=2 * size):
+    for index, pixels in _prefetch(todo, items, prefetch=2 * size):
         group = waiting.setdefault(pixels.shape, [])
         group.append((index, pixels))
         if len(group) == size:
@@ -172,37 +174,37 @@ def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
     return [index for index, _ in group], np.stack([pixels for _, pixels in group])
 
 
-def _loaded(
-    todo: Sequence[int], items: Sequence[LatentItem], ahead: int
+def _prefetch(
+    todo: Sequence[int], items: Sequence[LatentItem], prefetch: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Pixels in order, read by threads up to `ahead` pictures before they are needed."""
+    """Pixels in order, read by threads up to `prefetch` pictures before they are needed."""
     running: deque[tuple[int, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(max_workers=4) as pool:
         for index in todo:
             running.append((index, pool.submit(items[index].pixels)))
-            if len(running) > ahead:
+            if len(running) > prefetch:
                 first, future = running.popleft()
                 yield first, future.result()
         for first, future in running:
             yield first, future.result()
 
 
-def _file_of(cache: Path | None, vae: Any, vae_digest: str, item: LatentItem) -> Path | None:
+def _cache_path(cache: Path | None, vae: Any, vae_digest: str, item: LatentItem) -> Path | None:
     """The dtype is part of the name: what an fp16 run encoded is not what an fp32 run would."""
     if cache is None:
         return None
-    text = "\n".join([_FORMAT, vae_digest, str(vae.dtype), item.key])
+    text = "\n".join([_CACHE_VERSION, vae_digest, str(vae.dtype), item.key])
     key = hashlib.sha256(text.encode()).hexdigest()
     return Path(cache) / "latents" / key[:2] / f"{key}.safetensors"
 
 
 def _read(file: Path) -> Latents | None:
     """The content of a cache file; None if it is absent or damaged."""
-    found = read_kept(file, "mean", "deviation")
+    found = read_tensor_cache(file, "mean", "deviation")
     return None if found is None else Latents(*found)
 
 
-class _Shelf:
+class _LatentCache:
     """Latents in memory up to HELD bytes, the rest in the cache's files.
 
     Files are written until the first failure, which is told.
@@ -210,8 +212,8 @@ class _Shelf:
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
-        self._works = True
-        self._held = 0  # bytes
+        self._is_writable = True
+        self._cached_bytes = 0  # bytes
 
     def find(self, file: Path | None) -> Latents | StoredLatents | None:
         """What a cache file has; None if there is none, or it is damaged."""
@@ -223,21 +225,21 @@ class _Shelf:
         return self._placed(latents, file if self._written(latents, file) else None)
 
     def _placed(self, latents: Latents, file: Path | None) -> Latents | StoredLatents:
-        size = latents.mean.nbytes + latents.deviation.nbytes
-        if file is not None and self._held + size > HELD:
+        size = latents.mean.nbytes + latents.std.nbytes
+        if file is not None and self._cached_bytes + size > MAX_CACHED_BYTES:
             return StoredLatents(file)
-        self._held += size
+        self._cached_bytes += size
         return latents
 
     def _written(self, latents: Latents, file: Path | None) -> bool:
-        if file is None or not self._works:
+        if file is None or not self._is_writable:
             return False
         try:
-            write_kept(file, {"mean": latents.mean, "deviation": latents.deviation})
+            write_tensor_cache(file, {"mean": latents.mean, "deviation": latents.std})
         except OSError as error:
-            self._works = False
+            self._is_writable = False
             self._notice(
                 f"Encoded pictures cannot be kept in {file.parent.parent} ({error.strerror}); "
                 "this run goes on, the next one encodes them again."
             )
-        return self._works
+        return self._is_writable

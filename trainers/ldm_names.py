@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from .tensor_file import Shapes
+from .safetensors_file import Shapes
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 TEXT = "cond_stage_model.transformer.text_model."
 CONTROL = "control_model."
 
-Names = dict[str, str]  # module of diffusers -> module of LDM
+NameMap = dict[str, str]  # module of diffusers -> module of LDM
 
 LATENT_SCALE = 0.18215  # of SD 1.x's latents, arXiv:2112.10752
 
@@ -49,7 +49,7 @@ _POINTWISE = re.compile(r"\.attn_1\.(q|k|v|proj_out)\.weight$")
 # Tables.
 
 
-def unet_names(config: Mapping[str, Any]) -> Names:
+def unet_names(config: Mapping[str, Any]) -> NameMap:
     """Table of a UNet2DConditionModel with these keyword arguments; any number of levels."""
     layers = config["layers_per_block"]
     last = len(config["block_out_channels"]) - 1
@@ -59,7 +59,7 @@ def unet_names(config: Mapping[str, Any]) -> Names:
         attends = "CrossAttn" in kind
         for layer in range(layers + 1):
             theirs = f"output_blocks.{block}"
-            names |= _under(f"up_blocks.{level}.resnets.{layer}", f"{theirs}.0", _UNET_RESNET)
+            names |= _prefixed(f"up_blocks.{level}.resnets.{layer}", f"{theirs}.0", _UNET_RESNET)
             if attends:
                 names[f"up_blocks.{level}.attentions.{layer}"] = f"{theirs}.1"
             if layer == layers and level < last:
@@ -69,7 +69,7 @@ def unet_names(config: Mapping[str, Any]) -> Names:
     return names | {"conv_norm_out": "out.0", "conv_out": "out.2"}
 
 
-def controlnet_names(config: Mapping[str, Any]) -> Names:
+def controlnet_names(config: Mapping[str, Any]) -> NameMap:
     """Table of a ControlNetModel with these keyword arguments (prefix ``control_model.``)."""
     names = _encoder_names(config)
     outputs = len(config["block_out_channels"]) * (config["layers_per_block"] + 1)
@@ -82,7 +82,7 @@ def controlnet_names(config: Mapping[str, Any]) -> Names:
     return names | {"controlnet_mid_block": "middle_block_out.0"}
 
 
-def vae_names(config: Mapping[str, Any]) -> Names:
+def vae_names(config: Mapping[str, Any]) -> NameMap:
     """Table of an AutoencoderKL with these keyword arguments."""
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
     names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
@@ -90,25 +90,25 @@ def vae_names(config: Mapping[str, Any]) -> Names:
         names |= {f"{half}.{name}": f"{half}.{name}" for name in ("conv_in", "conv_out")}
         names[f"{half}.conv_norm_out"] = f"{half}.norm_out"
         for n in (0, 1):
-            names |= _under(
+            names |= _prefixed(
                 f"{half}.mid_block.resnets.{n}", f"{half}.mid.block_{n + 1}", _VAE_RESNET
             )
-        names |= _under(f"{half}.mid_block.attentions.0", f"{half}.mid.attn_1", _VAE_ATTENTION)
+        names |= _prefixed(f"{half}.mid_block.attentions.0", f"{half}.mid.attn_1", _VAE_ATTENTION)
     for level in range(levels):
         # LDM counts the decoder's levels from the highest resolution, diffusers from the lowest.
         ours, theirs = f"encoder.down_blocks.{level}", f"encoder.down.{level}"
         ours_up, theirs_up = f"decoder.up_blocks.{level}", f"decoder.up.{levels - 1 - level}"
         for n in range(layers):
-            names |= _under(f"{ours}.resnets.{n}", f"{theirs}.block.{n}", _VAE_RESNET)
+            names |= _prefixed(f"{ours}.resnets.{n}", f"{theirs}.block.{n}", _VAE_RESNET)
         for n in range(layers + 1):
-            names |= _under(f"{ours_up}.resnets.{n}", f"{theirs_up}.block.{n}", _VAE_RESNET)
+            names |= _prefixed(f"{ours_up}.resnets.{n}", f"{theirs_up}.block.{n}", _VAE_RESNET)
         if level < levels - 1:
             names[f"{ours}.downsamplers.0.conv"] = f"{theirs}.downsample.conv"
             names[f"{ours_up}.upsamplers.0.conv"] = f"{theirs_up}.upsample.conv"
     return names
 
 
-def tiny_vae_names(config: Mapping[str, Any]) -> Names:
+def tiny_vae_names(config: Mapping[str, Any]) -> NameMap:
     """Table of an AutoencoderTiny: TAESD's names as ComfyUI stores them beneath the VAE's prefix.
 
     TAESD's decoder counts its clamp as layer 0; diffusers has the clamp outside the list.
@@ -120,7 +120,7 @@ def tiny_vae_names(config: Mapping[str, Any]) -> Names:
     }
 
 
-def text_names(keys: Mapping[str, Any]) -> Names:
+def text_names(keys: Mapping[str, Any]) -> NameMap:
     """Table of a CLIPTextModel whose own names are `keys`.
 
     transformers before 5 calls them ``text_model.…``, later ones have no such prefix.
@@ -129,7 +129,7 @@ def text_names(keys: Mapping[str, Any]) -> Names:
     return {own + part: part for part in ("embeddings", "encoder", "final_layer_norm")}
 
 
-def _encoder_names(config: Mapping[str, Any]) -> Names:
+def _encoder_names(config: Mapping[str, Any]) -> NameMap:
     """The half that UNet and ControlNet share: time embedding, down blocks, middle."""
     layers = config["layers_per_block"]
     names = {
@@ -137,28 +137,28 @@ def _encoder_names(config: Mapping[str, Any]) -> Names:
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
         "mid_block.attentions.0": "middle_block.1",
-        **_under("mid_block.resnets.0", "middle_block.0", _UNET_RESNET),
-        **_under("mid_block.resnets.1", "middle_block.2", _UNET_RESNET),
+        **_prefixed("mid_block.resnets.0", "middle_block.0", _UNET_RESNET),
+        **_prefixed("mid_block.resnets.1", "middle_block.2", _UNET_RESNET),
     }
     for level, kind in enumerate(config["down_block_types"]):
         first = 1 + level * (layers + 1)
         for layer in range(layers):
             ours, theirs = f"down_blocks.{level}", f"input_blocks.{first + layer}"
-            names |= _under(f"{ours}.resnets.{layer}", f"{theirs}.0", _UNET_RESNET)
+            names |= _prefixed(f"{ours}.resnets.{layer}", f"{theirs}.0", _UNET_RESNET)
             if "CrossAttn" in kind:
                 names[f"{ours}.attentions.{layer}"] = f"{theirs}.1"
         names[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{first + layers}.0.op"
     return names
 
 
-def _under(ours: str, theirs: str, parts: Names) -> Names:
+def _prefixed(ours: str, theirs: str, parts: NameMap) -> NameMap:
     return {f"{ours}.{a}": f"{theirs}.{b}" for a, b in parts.items()}
 
 
 # Renaming.
 
 
-def to_ldm(state: Mapping[str, Any], names: Names, prefix: str) -> dict[str, Any]:
+def to_ldm(state: Mapping[str, Any], names: NameMap, prefix: str) -> dict[str, Any]:
     """`state` under LDM names with `prefix`. Raises KeyError for a tensor the table lacks."""
     renamed = {}
     for key, tensor in state.items():
@@ -171,7 +171,7 @@ def to_ldm(state: Mapping[str, Any], names: Names, prefix: str) -> dict[str, Any
     return renamed
 
 
-def from_ldm(state: Mapping[str, Any], names: Names) -> tuple[dict[str, Any], list[str]]:
+def from_ldm(state: Mapping[str, Any], names: NameMap) -> tuple[dict[str, Any], list[str]]:
     """`state` (one part, see `part`) under diffusers' names, and the keys the table lacks."""
     back = {theirs: ours for ours, theirs in names.items()}
     renamed, unknown = {}, []
@@ -194,7 +194,7 @@ def part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return found
 
 
-def _lookup(key: str, modules: Names) -> str | None:
+def _lookup(key: str, modules: NameMap) -> str | None:
     """`key` with its longest leading module that is in the table renamed."""
     head = key
     while head:

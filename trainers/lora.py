@@ -21,10 +21,17 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import CLIPTextModel
 
-from .adapter_names import LORA_TEXT, by_module, file_alpha, guess_family, list_names, module_name
-from .draws import gaussian
+from .adapter_names import (
+    LORA_PREFIX_TEXT_ENCODER,
+    file_alpha,
+    group_by_module,
+    guess_family,
+    list_names,
+    module_name,
+)
 from .errors import AdapterError
 from .recipe import LoRA
+from .rng import randn
 
 ADAPTER = "default"  # peft's name of the one adapter
 
@@ -89,7 +96,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
             yield path, module
 
 
-def _weight(part: nn.ModuleDict) -> Parameter:
+def _adapter_weight(part: nn.ModuleDict) -> Parameter:
     """The weight of a part of a layer's adapter."""
     return cast(Parameter, part[ADAPTER].weight)
 
@@ -101,12 +108,12 @@ def _base_weight(layer: LoraLayer) -> Tensor:
 
 @torch.no_grad()
 def _initialise(layer: LoraLayer, seed: int, name: str) -> None:
-    down = _weight(layer.lora_A.float())
-    down.copy_(gaussian(tuple(down.shape), seed, name) / layer.r[ADAPTER])
+    down = _adapter_weight(layer.lora_A.float())
+    down.copy_(randn(tuple(down.shape), seed, name) / layer.r[ADAPTER])
     layer.lora_B[ADAPTER].float()  # zeros
     if ADAPTER in layer.lora_magnitude_vector:
         # peft takes the norm in the base's dtype; in 16 bits that alone would move the weights.
-        magnitude = _weight(layer.lora_magnitude_vector.float())
+        magnitude = _adapter_weight(layer.lora_magnitude_vector.float())
         magnitude.copy_(_row_norms(_base_weight(layer)).view_as(magnitude))
 
 
@@ -124,8 +131,8 @@ def _forward(self: Linear, x: Tensor) -> Tensor:
     output = F.linear(x, base.weight, base.bias)  # (…, out)
     if self.disable_adapters:
         return output
-    down = F.linear(x, _weight(self.lora_A))  # (…, rank)
-    up = _weight(self.lora_B).t()  # (rank, out)
+    down = F.linear(x, _adapter_weight(self.lora_A))  # (…, rank)
+    up = _adapter_weight(self.lora_B).t()  # (rank, out)
     scale = self.scaling[ADAPTER]
     return torch.addmm(output.flatten(0, -2), down.flatten(0, -2), up, alpha=scale).view_as(output)
 
@@ -135,7 +142,7 @@ def _row_norms(weight: Tensor) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
 
 
-def trainable(
+def trainable_parameters(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None
 ) -> dict[str, Parameter]:
     """The adapters' parameters by names that no library's release changes.
@@ -147,15 +154,15 @@ def trainable(
     for part, model in (("unet", unet), ("text_encoder", text_encoder)):
         for path, layer in _layers(model) if model is not None else ():
             name = f"{part}.{module_name(part, path)}"
-            named[f"{name}.lora_down"] = _weight(layer.lora_A)
-            named[f"{name}.lora_up"] = _weight(layer.lora_B)
+            named[f"{name}.lora_down"] = _adapter_weight(layer.lora_A)
+            named[f"{name}.lora_up"] = _adapter_weight(layer.lora_B)
             if ADAPTER in layer.lora_magnitude_vector:
-                named[f"{name}.magnitude"] = _weight(layer.lora_magnitude_vector)
+                named[f"{name}.magnitude"] = _adapter_weight(layer.lora_magnitude_vector)
     return named
 
 
 @contextmanager
-def disabled(model: nn.Module) -> Iterator[None]:
+def adapters_disabled(model: nn.Module) -> Iterator[None]:
     """The model as it was without its adapters."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
@@ -184,14 +191,14 @@ def export(
     for part, model in (("unet", unet), ("text_encoder", text_encoder)):
         for path, layer in _layers(model) if model is not None else ():
             name = module_name(part, path)
-            down, up = _weight(layer.lora_A), _weight(layer.lora_B)
+            down, up = _adapter_weight(layer.lora_A), _adapter_weight(layer.lora_B)
             tensors[f"{name}.lora_down.weight"] = down
             tensors[f"{name}.lora_up.weight"] = up
             tensors[f"{name}.alpha"] = torch.tensor(alpha)
             if ADAPTER in layer.lora_magnitude_vector:
                 weight = _base_weight(layer)
                 delta = _delta(weight, down, up, alpha / method.rank)
-                magnitude = _weight(layer.lora_magnitude_vector)
+                magnitude = _adapter_weight(layer.lora_magnitude_vector)
                 tensors[f"{name}.dora_scale"] = _dora_scale(weight, delta, magnitude)
     return {name: tensor.detach().float() for name, tensor in tensors.items()}
 
@@ -207,7 +214,7 @@ def _dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def apply(
+def merge(
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
     tensors: Mapping[str, Tensor],
@@ -218,15 +225,17 @@ def apply(
 
     Raises AdapterError, and changes nothing, if any tensor has no place in these models.
     """
-    weights = _weights(unet, text_encoder)
-    adapters = by_module(tensors)
-    _check(adapters, weights, tensors)
+    weights = _mergeable_weights(unet, text_encoder)
+    adapters = group_by_module(tensors)
+    _check_compatible(adapters, weights, tensors)
     for module, adapter in adapters.items():
-        strength = strength_text if module.startswith(LORA_TEXT) else strength_unet
-        weights[module].copy_(merged(weights[module].float(), adapter, strength))
+        strength = strength_text if module.startswith(LORA_PREFIX_TEXT_ENCODER) else strength_unet
+        weights[module].copy_(merged_weight(weights[module].float(), adapter, strength))
 
 
-def _weights(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Tensor]:
+def _mergeable_weights(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel
+) -> dict[str, Tensor]:
     return {
         module_name(part, path): module.weight
         for part, model in (("unet", unet), ("text_encoder", text_encoder))
@@ -236,17 +245,17 @@ def _weights(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[st
 
 
 _PAIR = {"lora_down.weight", "lora_up.weight"}
-_KNOWN = _PAIR | {"alpha", "dora_scale", "lora_magnitude_vector"}
+_SUPPORTED_KEYS = _PAIR | {"alpha", "dora_scale", "lora_magnitude_vector"}
 
 
-def _check(
+def _check_compatible(
     adapters: Mapping[str, Mapping[str, Tensor]],
     weights: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
 ) -> None:
     bad = []
     for module, adapter in adapters.items():
-        if module not in weights or not _fits(weights[module], adapter):
+        if module not in weights or not _is_compatible(weights[module], adapter):
             bad += [f"{module}.{ending}" for ending in adapter]
     if bad or not tensors:
         family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
@@ -257,8 +266,8 @@ def _check(
         )
 
 
-def _fits(weight: Tensor, adapter: Mapping[str, Tensor]) -> bool:
-    if not (adapter.keys() >= _PAIR and adapter.keys() <= _KNOWN):
+def _is_compatible(weight: Tensor, adapter: Mapping[str, Tensor]) -> bool:
+    if not (adapter.keys() >= _PAIR and adapter.keys() <= _SUPPORTED_KEYS):
         return False
     down, up = adapter["lora_down.weight"], adapter["lora_up.weight"]
     out, *rest = weight.shape
@@ -270,20 +279,20 @@ def _fits(weight: Tensor, adapter: Mapping[str, Tensor]) -> bool:
         and down.shape[0] > 0
         and down[0].numel() == columns
         and up.numel() == out * down.shape[0] == up.shape[0] * down.shape[0]
-        and (scale is None or _axis(scale, weight) is not None)
+        and (scale is None or _dora_scale_axis(scale, weight) is not None)
         and (magnitude is None or magnitude.numel() == out)
         and ("alpha" not in adapter or adapter["alpha"].numel() == 1)
     )
 
 
-def _axis(scale: Tensor, weight: Tensor) -> int | None:
+def _dora_scale_axis(scale: Tensor, weight: Tensor) -> int | None:
     """The axis of `weight` that a dora_scale is for: 0 output, 1 input, None neither."""
     first = scale.shape[0] if scale.ndim else 0
     axis = 0 if first == weight.shape[0] else 1
     return axis if scale.numel() == weight.shape[axis] else None
 
 
-def merged(weight: Tensor, adapter: Mapping[str, Tensor], strength: float) -> Tensor:
+def merged_weight(weight: Tensor, adapter: Mapping[str, Tensor], strength: float) -> Tensor:
     """The weight (out, in, …) with one module's adapter at a strength; 1 is as trained.
 
     Linear in `strength`, also for DoRA, whose scale may be on the output or the input axis
@@ -299,7 +308,7 @@ def merged(weight: Tensor, adapter: Mapping[str, Tensor], strength: float) -> Te
     if scale is None:
         return weight + strength * delta
     tuned = weight + delta
-    if _axis(scale, weight) == 0:
+    if _dora_scale_axis(scale, weight) == 0:
         norms = _row_norms(weight)
     else:
         norms = _row_norms(tuned.transpose(0, 1)).transpose(0, 1)  # (1, in, …)

@@ -11,20 +11,20 @@ import re
 from functools import cache
 from typing import Any
 
+from .memory_tiers import Tier
 from .recipe import DreamBooth, Recipe
-from .tiers import Tier
 
 # Of Linux and macOS, and of Windows with too small a page file: its words are in its language.
-_SYSTEMS_NUMBER = re.compile(r"os error (12|1455)\b|winerror 1455\b", re.IGNORECASE)
-_SHORT = 1 << 30  # bytes of a GPU
+_OS_ERROR_CODE = re.compile(r"os error (12|1455)\b|winerror 1455\b", re.IGNORECASE)
+_LOW_MEMORY = 1 << 30  # bytes of a GPU
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_APART, _APART_AT_MOST = 1 << 20, 32 << 20  # bytes
+_MMAP_SIZE, _MMAP_SIZE_MAX = 1 << 20, 32 << 20  # bytes
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library says that the GPU or the machine has no memory left."""
     text = str(error).lower()
-    if getattr(error, "errno", None) == errno.ENOMEM or _SYSTEMS_NUMBER.search(text):
+    if getattr(error, "errno", None) == errno.ENOMEM or _OS_ERROR_CODE.search(text):
         return True
     said = (
         *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
@@ -45,12 +45,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _gpu_is_full() -> bool:
     import torch
 
-    return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < _SHORT
+    return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < _LOW_MEMORY
 
 
 def page_file_advice(error: BaseException) -> str:
     """What helps where Windows has no memory to promise, which is not the GPU's; "" elsewhere."""
-    found = _SYSTEMS_NUMBER.search(str(error))
+    found = _OS_ERROR_CODE.search(str(error))
     if found is None or "1455" not in found[0]:
         return ""
     return "Windows' page file is too small: a larger one helps (System, Performance, Advanced). "
@@ -83,10 +83,10 @@ def memory_advice(recipe: Recipe, tier: Tier | None = None) -> str:
     return f"What helps, the cheapest first: {'; '.join(advice)}."
 
 
-_BESIDE = 400 << 20  # bytes that libraries take beside PyTorch's allocator
+_CONTEXT_RESERVE = 400 << 20  # bytes that libraries take beside PyTorch's allocator
 
 
-def stay_on_the_gpu() -> None:
+def prevent_sysmem_fallback() -> None:
     """On Windows and WSL, keeps PyTorch out of the memory that the GPU's driver borrows elsewhere.
 
     There a full GPU is no error: its data go to the host's memory, steps become many times slower,
@@ -97,7 +97,7 @@ def stay_on_the_gpu() -> None:
     if os.name != "nt" and "microsoft" not in platform.release().lower():
         return
     free, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction(max(free - _BESIDE, total // 8) / total)
+    torch.cuda.set_per_process_memory_fraction(max(free - _CONTEXT_RESERVE, total // 8) / total)
 
 
 def release_memory() -> None:
@@ -121,25 +121,25 @@ def trim_heap() -> None:
     Does nothing where that library is not glibc: see malloc_trim(3). With weights coming and going
     in other sizes, what glibc keeps grows to the size of a model.
     """
-    trim = _of_glibc("malloc_trim")
+    trim = _glibc_function("malloc_trim")
     if trim is not None:
         trim(0)
 
 
-def keep_apart(yes: bool) -> None:
+def set_mmap_threshold(yes: bool) -> None:
     """Sets whether blocks from 1 MB on that find no gap in glibc's heap get memory of their own.
 
     That goes back to the system as soon as it is freed, and leaves no gap that the next model's
     weights do not fit into; to get it costs more. Otherwise only blocks from 32 MB have it, to
     which glibc comes by itself as blocks are freed: M_MMAP_THRESHOLD in mallopt(3).
     """
-    option = _of_glibc("mallopt")  # Android's C library has one too, with other numbers
-    if option is not None and _of_glibc("malloc_trim") is not None:
-        option(_MMAP_THRESHOLD, _APART if yes else _APART_AT_MOST)
+    option = _glibc_function("mallopt")  # Android's C library has one too, with other numbers
+    if option is not None and _glibc_function("malloc_trim") is not None:
+        option(_MMAP_THRESHOLD, _MMAP_SIZE if yes else _MMAP_SIZE_MAX)
 
 
 @cache
-def _of_glibc(name: str) -> Any:
+def _glibc_function(name: str) -> Any:
     try:
         return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another C library; on Windows, no name for it

@@ -35,7 +35,7 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor)
     return signal * latents + sigma * noise
 
 
-def target_of(
+def prediction_target(
     latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor, prediction: str
 ) -> Tensor:
     """What the UNet should say: the noise, or v = sqrt(a) noise - sqrt(1 - a) x_0.

@@ -11,8 +11,8 @@ from diffusers.optimization import get_scheduler
 from torch.nn import Parameter
 
 from .memory import is_out_of_memory
+from .optional_packages import import_error
 from .recipe import Optimizer, Recipe, Schedule
-from .set_aside import fault
 
 
 def build_optimizer(
@@ -42,9 +42,9 @@ def build_optimizer(
 
 
 @cache
-def eight_bit_fault(device: torch.device) -> str | None:
+def eight_bit_error(device: torch.device) -> str | None:
     """Why an update of 8-bit Adam fails on a device, as bitsandbytes without its kernels does."""
-    if lack := fault("bitsandbytes"):
+    if lack := import_error("bitsandbytes"):
         return f"it {lack}"
     weights = Parameter(torch.zeros(8192, device=device))  # from 4,096 on it is in 8 bits
     weights.grad = torch.zeros_like(weights)
@@ -59,15 +59,15 @@ def eight_bit_fault(device: torch.device) -> str | None:
     return None
 
 
-SLOW_IN_8_BITS = 50_000_000  # weights: about a second an update
+SLOW_8BIT_PARAMETERS = 50_000_000  # weights: about a second an update
 
 
-def slow_on_cpu(spec: Optimizer, trained: int, device: str) -> str | None:
+def slow_on_cpu_note(spec: Optimizer, trained: int, device: str) -> str | None:
     """What a run says of 8-bit Adam for so many weights on a CPU, if anything.
 
     Measured with bitsandbytes 0.50: 22 s for the 983 million weights of SD 1.5, fused AdamW 4 s.
     """
-    if spec.name != "adamw8bit" or device != "cpu" or trained < SLOW_IN_8_BITS:
+    if spec.name != "adamw8bit" or device != "cpu" or trained < SLOW_8BIT_PARAMETERS:
         return None
     return (
         f"8-bit Adam is slow on a CPU: optimizer.name=adamw updates these {trained / 1e6:,.0f} "
@@ -86,7 +86,7 @@ def parameter_groups(
     return groups
 
 
-def rate_factor(schedule: Schedule) -> Callable[[int], float]:
+def lr_lambda(schedule: Schedule) -> Callable[[int], float]:
     """The learning rate's factor at a step (0 the first), as diffusers' schedules define it."""
     counter = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     course = get_scheduler(
@@ -100,9 +100,9 @@ def rate_factor(schedule: Schedule) -> Callable[[int], float]:
     return course.lr_lambdas[0]
 
 
-def rate_rises(before: Recipe, now: Recipe, step: int) -> str | None:
+def lr_rise_note(before: Recipe, now: Recipe, step: int) -> str | None:
     """What a run says that goes on at `step` of another one, if its course is higher there."""
-    old, new = rate_factor(before.schedule), rate_factor(now.schedule)
+    old, new = lr_lambda(before.schedule), lr_lambda(now.schedule)
     if new(step) <= 1.05 * old(step):
         return None
     ended = before.optimizer.learning_rate * old(step - 1)
@@ -114,13 +114,13 @@ def rate_rises(before: Recipe, now: Recipe, step: int) -> str | None:
     )
 
 
-def effective_rate(optimizer: torch.optim.Optimizer) -> float:
+def effective_lr(optimizer: torch.optim.Optimizer) -> float:
     """The UNet's learning rate as it is: Prodigy's is a factor of the one that it finds (`d`)."""
     group = optimizer.param_groups[0]
     return float(group["lr"] * group.get("d", 1.0))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_lrs(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group's learning rate to its first one times `factor`."""
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])

@@ -10,19 +10,19 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
-from .errors import ABSENT, MissingPackage, MissingRequirements
+from .errors import NOT_INSTALLED, MissingPackage, MissingRequirements
 from .recipe import Recipe
 
 _OPTIMIZERS = {
     "adamw8bit": ("bitsandbytes", "8-bit Adam"),
     "prodigy": ("prodigyopt", "The Prodigy optimizer"),
 }
-_EIGHT_BIT_ON_CPU = Version("0.50")  # older ones fail at import there, or at the first step
+_MIN_BITSANDBYTES_ON_CPU = Version("0.50")  # older ones fail at import there, or at the first step
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"  # a wheel has none
 _IMPORTED_AS = {"pillow": "PIL"}
 
 
-def installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Whether a top-level module can be imported, without importing it."""
     try:
         return find_spec(module) is not None
@@ -30,13 +30,13 @@ def installed(module: str) -> bool:
         return False
 
 
-def require_training() -> None:
+def require_dependencies() -> None:
     """Raises MissingRequirements if this pack's requirements are not met.
 
     ComfyUI itself needs only some of them, so a clone without ``pip install -r`` loads. Takes
     about 10 ms, each time: packages may be installed while ComfyUI runs.
     """
-    lacks = {str(one): lack for one in _requirements() if (lack := _lack(one))}
+    lacks = {str(one): lack for one in _requirements() if (lack := _unmet_reason(one))}
     if lacks:
         raise MissingRequirements(lacks)
 
@@ -47,19 +47,19 @@ def _requirements() -> tuple[Requirement, ...]:
     if _REQUIREMENTS.is_file():
         lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     else:
-        lines = _requirements_of_the_wheel()
+        lines = _wheel_requirements()
     found = [Requirement(line) for line in lines if line.strip() and line[0] != "#"]
     return tuple(one for one in found if one.marker is None or one.marker.evaluate({"extra": ""}))
 
 
-def _requirements_of_the_wheel() -> list[str]:
+def _wheel_requirements() -> list[str]:
     try:
         return metadata.requires("comfyui-likeness") or []
     except metadata.PackageNotFoundError:
         return []
 
 
-def _lack(requirement: Requirement) -> str | None:
+def _unmet_reason(requirement: Requirement) -> str | None:
     """Why a requirement is not met, as the end of a sentence; None if it is."""
     name = requirement.name
     try:
@@ -67,25 +67,25 @@ def _lack(requirement: Requirement) -> str | None:
         known = requirement.specifier.contains(found, prereleases=True)
     except (metadata.PackageNotFoundError, InvalidVersion, TypeError, KeyError):
         # A checkout on the path, or metadata that somebody damaged: it may do.
-        return None if installed(_IMPORTED_AS.get(name, name)) else ABSENT
+        return None if is_installed(_IMPORTED_AS.get(name, name)) else NOT_INSTALLED
     return None if known else f"is there as {found}"
 
 
-def eight_bit_lack() -> str | None:
+def eight_bit_unavailable_reason() -> str | None:
     """Why 8-bit Adam cannot be used on this machine, as the end of a sentence; None if it can."""
-    if not installed("bitsandbytes"):
-        return ABSENT
+    if not is_installed("bitsandbytes"):
+        return NOT_INSTALLED
     try:
         found = metadata.version("bitsandbytes")
     except metadata.PackageNotFoundError:  # a checkout on the path
         return None
-    if Version(found) >= _EIGHT_BIT_ON_CPU:
+    if Version(found) >= _MIN_BITSANDBYTES_ON_CPU:
         return None
     from torch import cuda  # seconds, which only an old version costs
 
     if cuda.is_available():
         return None
-    return f"is there as {found}; without a CUDA GPU it must be {_EIGHT_BIT_ON_CPU} or newer"
+    return f"is there as {found}; without a CUDA GPU it must be {_MIN_BITSANDBYTES_ON_CPU} or newer"
 
 
 def require_packages(recipe: Recipe) -> None:
@@ -98,6 +98,6 @@ def require_packages(recipe: Recipe) -> None:
     if recipe.subject.crop == "face":
         needs.append(("dlib", "The face crop"))
     for package, why in needs:
-        absent = None if installed(package) else ABSENT
-        if lack := eight_bit_lack() if package == "bitsandbytes" else absent:
+        absent = None if is_installed(package) else NOT_INSTALLED
+        if lack := eight_bit_unavailable_reason() if package == "bitsandbytes" else absent:
             raise MissingPackage("dlib-bin" if package == "dlib" else package, why, lack)

@@ -9,11 +9,11 @@ from PIL import Image
 
 # Variance of the Laplacian below which a picture looks blurred at a glance. Of 15 sharp
 # photographs the least has 194; blurred by 3 of 512 pixels the most has 35.
-BLURRED = 40.0
+BLUR_THRESHOLD = 40.0
 # Bits of 128 in which the fingerprints of near copies differ at most. Stored again as a small JPEG
 # or brighter by a fifth it is 5; other photographs of the same subject differ in 43 at least,
 # drawings of it at 64 pixels in 8.
-TWINS = 7
+NEAR_DUPLICATE_BITS = 7
 
 _SIDE = 256
 
@@ -45,11 +45,11 @@ def difference_hash(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([right.ravel(), down.ravel()])
 
 
-def twin_of(prints: Sequence[np.ndarray]) -> list[int | None]:
+def find_near_duplicates(hashes: Sequence[np.ndarray]) -> list[int | None]:
     """For each hash the index of the first one before it that it nearly equals, or None."""
-    table = np.array(prints)  # (n, 128)
+    table = np.array(hashes)  # (n, 128)
     found: list[int | None] = []
     for number, one in enumerate(table):
-        alike = (table[:number] != one).sum(axis=1) <= TWINS
+        alike = (table[:number] != one).sum(axis=1) <= NEAR_DUPLICATE_BITS
         found.append(int(alike.argmax()) if alike.any() else None)
     return found

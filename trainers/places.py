@@ -25,7 +25,7 @@ class Places(Part):
     cache: Path
 
     @classmethod
-    def below(
+    def for_output(
         cls, output: Path, *, base: Path, photos: Path, class_images: Path | None = None,
         tokenizers: tuple[Path, ...] = (),
     ) -> Places:  # fmt: skip
@@ -58,7 +58,7 @@ def runs_folder(output: Path) -> Path:
     return output / "likeness" / "runs"
 
 
-def where_now(adapter: str, run: Path) -> Path:
+def resolve_adapter(adapter: str, run: Path) -> Path:
     """The path of a run's adapter file; if it is gone, where the run's own output folder has it,
     which may have been moved to another drive, mount or system.
     """

@@ -9,18 +9,18 @@ from PIL import Image
 
 from .base_model import BaseModel
 from .errors import RunCancelled
-from .files import write_whole
-from .pictures import png
+from .files import write_atomic
+from .image_io import png
 from .run import Run
-from .sampler import decode, noise_for, sample, sigmas_for
+from .sampler import calculate_sigmas, decode, prepare_noise, sample
 from .step import Learner
-from .text import encode_text, tokenize
+from .text_encoding import encode_text, tokenize
 
 
 def draw_previews(run: Run, base: BaseModel, learner: Learner, step: int) -> None:
     """Draws `samples/step-000400-0.png`, … with the weights as they are, until asked to stop."""
     try:
-        with torch.no_grad(), learner.evaluating():
+        with torch.no_grad(), learner.eval_mode():
             for index, template in enumerate(run.recipe.previews.prompts):
                 _draw(run, base, learner, template, preview_file(run, step, index))
                 path = preview_file(run, step, index).relative_to(run.folder.path).as_posix()
@@ -29,7 +29,7 @@ def draw_previews(run: Run, base: BaseModel, learner: Learner, step: int) -> Non
         return  # a run that goes on at this step draws what is missing
 
 
-def previews_drawn(run: Run, step: int) -> bool:
+def has_previews(run: Run, step: int) -> bool:
     """Whether the previews of a step are there."""
     count = len(run.recipe.previews.prompts)
     return all(preview_file(run, step, index).is_file() for index in range(count))
@@ -51,10 +51,10 @@ def _draw(run: Run, base: BaseModel, learner: Learner, template: str, path: Path
             learner.unet,
             context[:1],
             context[1:],
-            noise_for([spec.seed], spec.height, spec.width).to(learner.device),
-            sigmas=sigmas_for(spec.steps),
+            prepare_noise([spec.seed], spec.height, spec.width).to(learner.device),
+            sigmas=calculate_sigmas(spec.steps),
             guidance=spec.guidance,
             prediction=base.prediction,
-            interrupted=lambda: bool(run.stop.here()),
+            interrupted=lambda: bool(run.stop.local_request()),
         )
-    write_whole(path, png(Image.fromarray(decode(base.vae, latents)[0])), lasting=False)
+    write_atomic(path, png(Image.fromarray(decode(base.vae, latents)[0])), durable=False)

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from . import tiers
+from . import memory_tiers
 from .errors import (
     LikenessError,
     OutOfMemory,
@@ -28,12 +28,12 @@ from .errors import (
 )
 from .events import Emit, EventWriter
 from .files import is_disk_full
-from .memory import is_out_of_memory, memory_advice, page_file_advice, stay_on_the_gpu
+from .memory import is_out_of_memory, memory_advice, page_file_advice, prevent_sysmem_fallback
 from .read_ahead import read_ahead
-from .runs import RunFolder, busy_text, check_not_busy, same_lessons
+from .run_folder import RunFolder, busy_message, check_not_busy, equivalent_runs
 
-LOCK_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
-STOP_SECONDS = 0.2  # between looks at whether a run is to end
+LOCK_TIMEOUT_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
+STOP_POLL_SECONDS = 0.2  # between looks at whether a run is to end
 
 _log = logging.getLogger(__name__)
 
@@ -50,15 +50,15 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     try:
         _check_prepared(folder)
         reading = read_ahead(folder)  # before seconds of imports
-        accelerator = _accelerator()
+        accelerator = _create_accelerator()
         main = accelerator.is_main_process
-        with locked(folder, since or start, main=main), _events(folder, accelerator) as emit:
+        with lock_run(folder, since or start, main=main), _events(folder, accelerator) as emit:
             train = partial(_train, folder, accelerator, emit, follow_parent, reading)
-            return _told(train, folder, emit, start)
+            return _run_and_report(train, folder, emit, start)
     except Exception as error:  # noqa: BLE001  the last place where it can be told
         # Not an event: it is no run, another process has the lock, the disk has no room for one, or
         # PyTorch does not come up.
-        known = _known(error, folder)
+        known = _to_reported_error(error, folder)
         _log.error("%s", known)
         return known.exit_code
 
@@ -72,12 +72,12 @@ def _check_prepared(folder: RunFolder) -> None:
         )
 
 
-def _accelerator() -> Any:
+def _create_accelerator() -> Any:
     """Accelerate's view of this process, among others if it was started so."""
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.utils import check_cuda_p2p_ib_support
 
-    from .gpus import fit_to_translation
+    from .gpu_capabilities import configure_zluda
 
     if not check_cuda_p2p_ib_support():  # RTX 40: else it raises; `accelerate launch` does so too
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
@@ -86,12 +86,12 @@ def _accelerator() -> Any:
     waiting = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
     if accelerator.device.type == "cuda":
-        stay_on_the_gpu()
-    fit_to_translation(accelerator.device)
+        prevent_sysmem_fallback()
+    configure_zluda(accelerator.device)
     return accelerator
 
 
-def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
+def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
     """Trains; errors become events, and their exit code."""
     try:
         train()
@@ -100,17 +100,17 @@ def _told(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float
         emit("stopped", step=error.step)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last place where it can be told
-        known = _known(error, folder)
-        emit("failed", message=str(known), expected=not isinstance(known, Unexpected))
+        known = _to_reported_error(error, folder)
+        emit("failed", message=str(known), expected=not isinstance(known, UnexpectedError))
         _log.error("%s failed: %s", folder.path, known)
         return known.exit_code
     emit("finished", seconds=time.time() - start)
     return 0
 
 
-def _known(error: Exception, folder: RunFolder) -> LikenessError:
+def _to_reported_error(error: Exception, folder: RunFolder) -> LikenessError:
     """What to tell of an error; what that does not say is in the log, as a traceback."""
-    known = as_error(error, folder)
+    known = to_likeness_error(error, folder)
     if known is not error:
         with suppress(OSError):  # the log may be on a full disk
             traceback.print_exc()
@@ -120,23 +120,23 @@ def _known(error: Exception, folder: RunFolder) -> LikenessError:
 def _train(
     folder: RunFolder, accelerator: Any, emit: Emit, follow_parent: bool, reading: Thread
 ) -> None:
-    from .set_aside import needed_by, set_aside
+    from .optional_packages import hide_packages, packages_needed_by
     from .stop import StopSignal
 
-    set_aside(needed_by(folder.recipe()))
+    hide_packages(packages_needed_by(folder.recipe()))
     from .loop import train
 
     stop = StopSignal(folder.stop, follow_parent=follow_parent and accelerator.is_main_process)
-    stop.leave_on_sigterm()
-    while reading.is_alive() and not stop.here():
-        reading.join(STOP_SECONDS)
+    stop.handle_sigterm()
+    while reading.is_alive() and not stop.local_request():
+        reading.join(STOP_POLL_SECONDS)
     result = train(folder, accelerator, emit, stop)
     if result.stopped:
         emit("stopped", step=result.steps)
 
 
 @contextmanager
-def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[None]:
+def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[None]:
     """Holds a lock on the run's folder, which the system frees when the process ends in any way.
 
     A stop flag from before `start` (seconds since 1970) is removed, because it was meant for a
@@ -145,11 +145,11 @@ def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[No
     if not main:
         yield
         return
-    lock = FileLock(folder.lock, timeout=LOCK_SECONDS)
+    lock = FileLock(folder.lock, timeout=LOCK_TIMEOUT_SECONDS)
     try:
         lock.acquire()
     except Timeout:
-        raise RunBusy(busy_text(folder)) from None
+        raise RunBusy(busy_message(folder)) from None
     except (OSError, NotImplementedError) as error:
         kind = OutOfSpace if is_disk_full(error) else RunFailed
         raise kind(f"The run's folder {folder.path} cannot be locked: {error}") from None
@@ -158,7 +158,7 @@ def locked(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[No
             folder.stop.unlink()
     try:
         with suppress(RecipeError):  # of a damaged folder, which the run itself tells
-            check_not_busy(same_lessons(folder.recipe(), folder.places()))
+            check_not_busy(equivalent_runs(folder.recipe(), folder.places()))
         yield
     finally:
         with suppress(OSError):
@@ -173,7 +173,7 @@ def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
     Raises OutOfSpace on a full disk.
     """
     if not accelerator.is_main_process:
-        yield partial(_failure_alone, folder)
+        yield partial(_emit_failure_only, folder)
         return
     try:
         writer = EventWriter(folder.events)
@@ -182,11 +182,11 @@ def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
         finally:
             writer.close()
     except OSError as error:
-        known = as_error(error, folder)
+        known = to_likeness_error(error, folder)
         raise known from error
 
 
-def _failure_alone(folder: RunFolder, kind: str, **data: Any) -> None:
+def _emit_failure_only(folder: RunFolder, kind: str, **data: Any) -> None:
     """What processes other than the main one say: their failure, which ends it, too."""
     if kind == "failed":
         writer = EventWriter(folder.events)
@@ -196,11 +196,11 @@ def _failure_alone(folder: RunFolder, kind: str, **data: Any) -> None:
             writer.close()
 
 
-class Unexpected(LikenessError):
+class UnexpectedError(LikenessError):
     """An error that is not known here: its message is a type's name and its text."""
 
 
-def as_error(error: Exception, folder: RunFolder) -> LikenessError:
+def to_likeness_error(error: Exception, folder: RunFolder) -> LikenessError:
     """What to tell the user of an error of any kind."""
     if isinstance(error, LikenessError):
         return error
@@ -213,6 +213,6 @@ def as_error(error: Exception, folder: RunFolder) -> LikenessError:
     if is_out_of_memory(error):
         advice = ""
         with suppress(RecipeError):
-            advice = memory_advice(folder.recipe(), tiers.stored(folder.tier_file))
+            advice = memory_advice(folder.recipe(), memory_tiers.load_tier(folder.tier_file))
         return OutOfMemory(f"Out of memory. {page_file_advice(error) or advice}\n{text}")
-    return Unexpected(text)
+    return UnexpectedError(text)

@@ -8,9 +8,9 @@ from threading import Thread
 
 import psutil
 
-from .base_file import loaded_files
+from .base_file import model_files
 from .errors import LikenessError
-from .runs import RunFolder
+from .run_folder import RunFolder
 
 _BLOCK = 128 << 20  # bytes
 
@@ -30,7 +30,7 @@ def read_ahead(folder: RunFolder) -> Thread:
 
 def _read(folder: RunFolder) -> None:
     with suppress(OSError, LikenessError):
-        files = loaded_files(folder.places().base)
+        files = model_files(folder.places().base)
         # With less memory the first ones would be out of the cache again before they are used.
         if 2 * sum(file.stat().st_size for file in files) > psutil.virtual_memory().available:
             return

@@ -60,7 +60,7 @@ __all__ = [
     "Subject",
     "TextEncoder",
     "check_name",
-    "explain",
+    "format_validation_error",
     "read_recipe",
     "recipe_from_data",
     "recipe_from_json",
@@ -68,16 +68,16 @@ __all__ = [
 ]
 
 
-CAPTION = "{caption}"  # in a subject's prompt
+CAPTION_PLACEHOLDER = "{caption}"  # in a subject's prompt
 
 
 def without_caption(template: str) -> str:
     """A subject's prompt without the place of the caption, and without the comma before it; token
     and class where nothing else is there.
     """
-    if CAPTION not in template:
+    if CAPTION_PLACEHOLDER not in template:
         return template
-    parts = [part.strip() for part in template.replace(CAPTION, "").split(",")]
+    parts = [part.strip() for part in template.replace(CAPTION_PLACEHOLDER, "").split(",")]
     return ", ".join(filter(None, parts)) or "{token} {class}"
 
 
@@ -123,7 +123,7 @@ class Recipe(Part):
                 "text_encoder.learning_rate to null"
             )
         others = [*self.previews.prompts, *(self.prior.prompts() if self.prior else ())]
-        if any(CAPTION in prompt for prompt in others):
+        if any(CAPTION_PLACEHOLDER in prompt for prompt in others):
             raise ValueError("{caption} has a place in subject.prompt alone")
         if self.previews.every and not self.previews.prompts:
             raise ValueError("previews.every needs at least one prompt in previews.prompts")
@@ -137,10 +137,10 @@ class Recipe(Part):
         Where that holds ``{caption}``, it goes there; a photograph without one leaves nothing.
         """
         template = self.subject.prompt
-        if CAPTION not in template:
+        if CAPTION_PLACEHOLDER not in template:
             return self.fill(caption or template)
         if caption:
-            return self.fill(template.replace(CAPTION, caption))
+            return self.fill(template.replace(CAPTION_PLACEHOLDER, caption))
         return self.fill(without_caption(template))
 
     def class_prompts(self) -> tuple[str, ...]:
@@ -157,21 +157,21 @@ class Recipe(Part):
         """SHA-256 of the canonical JSON, 64 hex digits: the identity of a bound run."""
         return hashlib.sha256(self.to_json(indent=None).encode()).hexdigest()
 
-    def lesson(self) -> Recipe:
+    def canonical(self) -> Recipe:
         """The recipe without what only shows or keeps what is learned; equal ones teach the same.
 
         Left out are the name, previews, validation, how often the state is saved and how many are
-        kept, and fields that do nothing beside the others (`_idle`).
+        kept, and fields that do nothing beside the others (`_unused_defaults`).
         """
         return self.changed(
             name=Recipe.model_fields["name"].default,
             previews=Previews(),
             saving={"every": 0, "keep": 1},
             validate_every=0,
-            **self._idle(),
+            **self._unused_defaults(),
         )
 
-    def _idle(self) -> dict[str, dict[str, Any]]:
+    def _unused_defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of those fields that do nothing in this recipe, by part and name."""
         prior, course = self.prior, self.schedule.course
         drawn = prior is None or (prior.source == "images" and prior.images is None)
@@ -230,7 +230,7 @@ def recipe_from_data(data: Any) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(explain(error, "recipe")) from None
+        raise RecipeError(format_validation_error(error, "recipe")) from None
 
 
 def recipe_from_json(text: str | bytes) -> Recipe:
@@ -252,7 +252,7 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
 
 
-def explain(error: ValidationError, what: str) -> str:
+def format_validation_error(error: ValidationError, what: str) -> str:
     """One line for each wrong field: its dotted name, what is wrong, and what was given."""
     lines = [f"The {what} has {error.error_count()} problem(s):"]
     for item in error.errors():

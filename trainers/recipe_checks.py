@@ -8,16 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import RecipeError
+from .memory_tiers import check_memory_field
 from .recipe import Prior, Recipe
-from .tiers import check_named
 
-LEAST_PRODIGY_RATE = 0.1  # it multiplies the rate that Prodigy finds, meant to be 1
+MIN_PRODIGY_LR = 0.1  # it multiplies the rate that Prodigy finds, meant to be 1
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises RecipeError, which names the fields, for settings that cannot do what they say."""
     rate, schedule = recipe.optimizer.learning_rate, recipe.schedule
-    if recipe.optimizer.name == "prodigy" and rate < LEAST_PRODIGY_RATE:
+    if recipe.optimizer.name == "prodigy" and rate < MIN_PRODIGY_LR:
         raise RecipeError(
             "optimizer.name 'prodigy' finds the learning rate by itself and multiplies it by "
             f"optimizer.learning_rate, which is {rate:g}: nothing would be learned. Set it to 1."
@@ -29,7 +29,7 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.prior is not None:
         _check_prior(recipe.prior)
-    check_named(recipe)
+    check_memory_field(recipe)
 
 
 def _check_prior(prior: Prior) -> None:
@@ -57,7 +57,7 @@ def check_class_images(recipe: Recipe, folder: Path | None) -> None:
     )
 
 
-def check_more(steps: int, recipe: Recipe, named: str) -> None:
+def check_continuation(steps: int, recipe: Recipe, named: str) -> None:
     """Raises RecipeError unless `steps` can be added to the run of a recipe that is called `named`:
     not of a preset, nor of a recipe that no run has bound to its files.
     """

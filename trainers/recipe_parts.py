@@ -16,9 +16,9 @@ from pydantic import (
 )
 from pydantic.functional_validators import AfterValidator
 
-MOST_LETTERS, MOST_BYTES = 64, 128  # of a name, which is a part of files' names of 255 bytes
+MAX_NAME_LENGTH, MAX_NAME_BYTES = 64, 128  # of a name, which is a part of files' names of 255 bytes
 # Letters and marks without a shape: names would look the same that are not.
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}
@@ -33,15 +33,15 @@ def check_name(name: str) -> str:
     """
     name = normalize("NFC", name)
     first, last = name[:1], name[-1:]
-    known = bool(name) and all(is_of_word(letter) or letter in " _.-" for letter in name)
+    known = bool(name) and all(is_word_character(letter) or letter in " _.-" for letter in name)
     if not known or first in " _.-" or category(first)[0] == "M" or last in " .":
         raise ValueError(
             "a name has 1 to 64 letters or digits of any script, or - _ . and inner spaces, "
             "starts with a letter or digit, and holds no path"
         )
-    if len(name) > MOST_LETTERS or len(name.encode()) > MOST_BYTES:
+    if len(name) > MAX_NAME_LENGTH or len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(
-            f"a name has at most {MOST_LETTERS} characters, and {MOST_BYTES} bytes in UTF-8"
+            f"a name has at most {MAX_NAME_LENGTH} characters, and {MAX_NAME_BYTES} bytes in UTF-8"
         )
     forms = (name.lower(), normalize("NFKC", name).lower())  # to which some programs convert
     if ".." in name or any(form.split(".")[0].rstrip() in _RESERVED for form in forms):
@@ -49,18 +49,20 @@ def check_name(name: str) -> str:
     return name
 
 
-def is_of_word(letter: str) -> bool:
+def is_word_character(letter: str) -> bool:
     """Whether it is a letter, a digit, or a mark on one, and is seen."""
     kind = category(letter)
-    return (kind[0] in "LM" or kind == "Nd") and not _UNSEEN.match(letter)
+    return (kind[0] in "LM" or kind == "Nd") and not _INVISIBLE.match(letter)
 
 
-def name_from(text: str, most: int = MOST_LETTERS) -> str:
+def slugify(text: str, most: int = MAX_NAME_LENGTH) -> str:
     """A text's first letters as part of a file's name: ``-`` for what cannot be in one.
 
     At most `most` characters, and twice as many bytes. "" where nothing is left.
     """
-    letters = (one if is_of_word(one) or one in "_.-" else " " for one in normalize("NFC", text))
+    letters = (
+        one if is_word_character(one) or one in "_.-" else " " for one in normalize("NFC", text)
+    )
     name = "-".join("".join(letters).split())[:most]
     while len(name.encode()) > 2 * most:
         name = name[:-1]
@@ -82,7 +84,7 @@ def _not_blank(text: str) -> str:
     return text
 
 
-MOST_ENLARGED = 4.0
+MAX_ENLARGE = 4.0
 
 Name = Annotated[str, AfterValidator(check_name)]
 Token = Annotated[str, Field(max_length=64), AfterValidator(_check_token)]
@@ -96,17 +98,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class Part(BaseModel):
     """A frozen part of a recipe; an unknown key is an error.
 
-    Fields named in `later` came after the first release. They are written only where they differ
-    from their default, so that older recipes keep their digests.
+    Fields named in `omit_if_default` came after the first release. They are written only where
+    they differ from their default, so that older recipes keep their digests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    later: ClassVar[frozenset[str]] = frozenset()
+    omit_if_default: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = write(self)
-        for name in self.later:
+        for name in self.omit_if_default:
             if getattr(self, name) == type(self).model_fields[name].default:
                 data.pop(name, None)
         return data
@@ -131,7 +133,7 @@ class Subject(Part):
     what it is trained at is enlarged, at most `enlarge` times, or refused.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset(
+    omit_if_default: ClassVar[frozenset[str]] = frozenset(
         {"face_share", "mask", "unmasked_weight", "enlarge"}
     )
 
@@ -148,7 +150,7 @@ class Subject(Part):
     holdout: int = Field(0, ge=0, le=1000)
     mask: Literal["none", "alpha", "file"] = "none"
     unmasked_weight: float = Field(0.1, ge=0, le=1)
-    enlarge: float = Field(1.0, ge=1, le=MOST_ENLARGED)
+    enlarge: float = Field(1.0, ge=1, le=MAX_ENLARGE)
 
 
 class Prior(Part):
@@ -160,7 +162,7 @@ class Prior(Part):
     predicts.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"source"})
+    omit_if_default: ClassVar[frozenset[str]] = frozenset({"source"})
 
     prompt: Prompt = "a photo of {class}, random head angle, slight smile"
     negative: str = Field("", max_length=4000)
@@ -256,7 +258,9 @@ class Objective(Part):
     classifier-free guidance (arXiv:2207.12598).
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"timestep_min", "timestep_max", "caption_dropout"})
+    omit_if_default: ClassVar[frozenset[str]] = frozenset(
+        {"timestep_min", "timestep_max", "caption_dropout"}
+    )
 
     min_snr_gamma: float | None = Field(None, gt=0, le=100)
     noise_offset: float = Field(0.0, ge=0, le=1)
@@ -279,7 +283,7 @@ class Compute(Part):
     a CUDA GPU. `compile`: torch.compile, minutes before the first step.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile"})
+    omit_if_default: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile"})
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     gradient_checkpointing: bool = False
@@ -309,7 +313,7 @@ class Saving(Part):
     `adapters_every` steps what is learned is saved as a file like the result's (0: at the end).
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"adapters_every"})
+    omit_if_default: ClassVar[frozenset[str]] = frozenset({"adapters_every"})
 
     every: int = Field(0, ge=0)
     keep: int = Field(1, ge=0, le=1000)

@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .adapter import SCORES, load_adapter, read_metadata, save_adapter
-from .adapter_names import by_module, list_names
+from .adapter import SCORES_KEY, load_adapter, read_metadata, save_adapter
+from .adapter_names import group_by_module, list_names
 from .errors import AdapterError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESIZED = "likeness.resized_from"  # the rank that was trained
+RESIZED_FROM_KEY = "likeness.resized_from"  # the rank that was trained
 
 
 class Resized(NamedTuple):
-    """`tensors` by kohya's names; `kept`, 0 to 1: the share of the squared norm of all changes."""
+    """`tensors` by kohya's names; `retained`, 0 to 1: the share of the changes' squared norm."""
 
     tensors: dict[str, Tensor]
-    kept: float
+    retained: float
 
 
 def resize_file(path: Path, rank: int, to: Path) -> float:
@@ -43,16 +43,16 @@ def resize_file(path: Path, rank: int, to: Path) -> float:
     before = max(len(t) for name, t in tensors.items() if name.endswith(".lora_down.weight"))
     if before <= rank:
         raise AdapterError(f"{path} has rank {before}: give a lower one than that.")
-    metadata = {k: v for k, v in info.metadata.items() if k != SCORES}
+    metadata = {k: v for k, v in info.metadata.items() if k != SCORES_KEY}
     metadata |= {
-        RESIZED: metadata.get(RESIZED, str(before)),
+        RESIZED_FROM_KEY: metadata.get(RESIZED_FROM_KEY, str(before)),
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(float(rank)),
     }
     matrices = [t for name, t in tensors.items() if name.endswith(".weight")]
     half = all(matrix.dtype == torch.float16 for matrix in matrices)
     save_adapter(to, resized.tensors, metadata, dtype="fp16" if half else "fp32")
-    return resized.kept
+    return resized.retained
 
 
 def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
@@ -66,7 +66,7 @@ def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
 
     if rank < 1:
         raise AdapterError(f"A rank is at least 1, not {rank}.")
-    modules = by_module(tensors)
+    modules = group_by_module(tensors)
     pair = {"lora_down.weight", "lora_up.weight"}
     bad = [name for name, parts in modules.items() if parts.keys() - {"alpha"} != pair]
     if bad or not modules:
@@ -75,20 +75,20 @@ def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
             f"({list_names(bad)})."
         )
     made: dict[str, Tensor] = {}
-    whole = kept = 0.0
+    whole = retained = 0.0
     for module, parts in modules.items():
         down, up = parts["lora_down.weight"].double(), parts["lora_up.weight"].double()
         scale = float(parts.get("alpha", len(down))) / len(down)
         left, values, right = _svd(scale * up.flatten(1), down.flatten(1))
         whole += float(values.square().sum())
         values = values[:rank]
-        kept += float(values.square().sum())
+        retained += float(values.square().sum())
         n, roots = len(values), values.sqrt()
         narrow_up, narrow_down = left[:, :n] * roots, roots[:, None] * right[:n]
         made[f"{module}.lora_down.weight"] = narrow_down.view(n, *down.shape[1:]).float()
         made[f"{module}.lora_up.weight"] = narrow_up.view(len(up), n, *up.shape[2:]).float()
         made[f"{module}.alpha"] = torch.tensor(float(n))
-    return Resized(made, kept / whole if whole else 1.0)
+    return Resized(made, retained / whole if whole else 1.0)
 
 
 def _svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from . import lora
 from .adapter import save_adapter
-from .adapter_metadata import metadata_for
+from .adapter_files import adapter_stem
+from .adapter_metadata import build_metadata
 from .base_model import BaseModel
-from .errors import NameTaken, NothingLearned
+from .errors import NothingLearned, OutputExists
 from .files import make_folder
 from .recipe import LoRA, Recipe
 from .run import Run
-from .runs import Result
+from .run_folder import Result
 from .single_file import save_single_file
-from .step_files import stem
-from .tokenizer import keep_beside
+from .tokenizer import save_tokenizer_beside
 
 
 def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
@@ -36,15 +36,15 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
     folder = places.loras if isinstance(recipe.method, LoRA) else places.checkpoints
     name, after = run.folder.path.name, steps if steps < recipe.schedule.steps else None
     if not run.accelerator.is_main_process:
-        return folder / f"{stem(name, after)}.safetensors"
+        return folder / f"{adapter_stem(name, after)}.safetensors"
     make_folder(folder)
-    metadata = metadata_for(
+    metadata = build_metadata(
         recipe, steps=steps, losses=run.losses, prediction=base.prediction,
         precision=run.precision,
     )  # fmt: skip
     for number in itertools.count(1):
-        path = folder / f"{stem(name, after, number)}.safetensors"
-        with suppress(NameTaken):
+        path = folder / f"{adapter_stem(name, after, number)}.safetensors"
+        with suppress(OutputExists):
             _save(path, run, base, metadata)
             return path
     raise AssertionError("the numbers have no end")
@@ -59,7 +59,9 @@ def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> No
         save_adapter(path, tensors, metadata, dtype)
         return
     if not path.exists():
-        keep_beside(path, base.tokenizer)  # first: a checkpoint that is listed can be used
+        save_tokenizer_beside(
+            path, base.tokenizer
+        )  # first: a checkpoint that is listed can be used
     save_single_file(
         path,
         unet=base.unet,

@@ -13,14 +13,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from .divergence import check_loss
 from .errors import RunCancelled
 from .events import Emit
-from .health import check_loss
+from .memory_tiers import Tier
 from .places import Places
 from .recipe import Recipe
-from .runs import RunFolder
+from .run_folder import RunFolder
 from .stop import StopSignal
-from .tiers import Tier
 
 FLUSH_SECONDS = 0.25
 FLUSH_STEPS = 10
@@ -42,7 +42,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     peak_memory: int = 0
     tier: Tier | None = None  # of this attempt, once it is chosen
-    no_previews: bool = False  # for want of memory
+    previews_disabled: bool = False  # for want of memory
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -63,7 +63,7 @@ class Run:
         self.notes.append(text)
         self.emit("notice", text=text)
 
-    def leave(self, step: int) -> NoReturn:
+    def stop_at(self, step: int) -> NoReturn:
         """Ends the run at a saved state. Raises RunCancelled."""
         raise RunCancelled(
             f"The run was ended at step {step}, where its state is saved: it goes on from there "
@@ -71,7 +71,7 @@ class Run:
             step,
         )
 
-    def forget_peak(self) -> None:
+    def reset_peak_memory(self) -> None:
         """Peak memory is from now on that of the attempt that begins."""
         self.peak_memory = 0
         if self.accelerator.device.type == "cuda":
@@ -87,15 +87,15 @@ class Run:
         return self.peak_memory
 
 
-class Meter:
+class StepLogger:
     """Reads losses from the device in blocks, so that the loop does not wait for it.
 
-    `said` is the last step whose loss was read and found sound.
+    `last_logged` is the last step whose loss was read and found sound.
     """
 
     def __init__(self, run: Run, start: int) -> None:
         self._run = run
-        self.said = start
+        self.last_logged = start
         self._pending: list[tuple[Tensor, float]] = []
         self._flushed = time.perf_counter()
 
@@ -115,7 +115,7 @@ class Meter:
         seconds = (now - self._flushed) / len(values)
         memory = self._run.memory()  # slow to ask: once a block
         for (instance, prior), (_, rate) in zip(values, self._pending, strict=True):
-            self._say(instance, prior, rate, seconds, memory)
+            self._emit_step(instance, prior, rate, seconds, memory)
         self._pending.clear()
         self._flushed = now
 
@@ -126,11 +126,13 @@ class Meter:
         yield
         self._flushed = time.perf_counter()
 
-    def _say(self, instance: float, prior: float, rate: float, seconds: float, memory: int) -> None:
-        run, loss, step = self._run, instance + prior, self.said + 1
+    def _emit_step(
+        self, instance: float, prior: float, rate: float, seconds: float, memory: int
+    ) -> None:
+        run, loss, step = self._run, instance + prior, self.last_logged + 1
         run.losses.append(loss)
         check_loss(run.recipe, run.losses, step)
-        self.said = step
+        self.last_logged = step
         run.emit(
             "step",
             step=step,

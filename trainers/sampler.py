@@ -21,7 +21,7 @@ from .objective import BETAS, TIMESTEPS
 Scheduler = Literal["simple", "normal", "karras"]
 Solver = Literal["euler", "dpmpp_2m"]
 
-Denoise = Callable[[Tensor, int], Tensor]  # (noisy latents x, step i) -> the estimate of clean x
+Denoiser = Callable[[Tensor, int], Tensor]  # (noisy latents x, step i) -> the estimate of clean x
 # (scaled latents, timestep, text states) -> a ControlNet's residuals: one for each skip
 # connection, and the one of the middle block
 ControlNet = Callable[[Tensor, Tensor, Tensor], tuple[Sequence[Tensor], Tensor]]
@@ -39,7 +39,7 @@ def sigma_table() -> Tensor:
     return ((1 - alpha) / alpha).sqrt().float()
 
 
-def sigmas_for(steps: int, scheduler: Scheduler = "simple") -> Tensor:
+def calculate_sigmas(steps: int, scheduler: Scheduler = "simple") -> Tensor:
     """The noise levels of `steps` steps (1 to 1000), falling and ending in 0: shape (steps + 1,).
 
     ``simple`` and ``normal`` are ComfyUI's schedulers of these names (whole timesteps from the
@@ -52,7 +52,7 @@ def sigmas_for(steps: int, scheduler: Scheduler = "simple") -> Tensor:
     if scheduler == "simple":
         sigmas = table[[-1 - int(i * (len(table) / steps)) for i in range(steps)]]
     elif scheduler == "normal":
-        sigmas = _between(table, torch.linspace(len(table) - 1, 0, steps))
+        sigmas = _interpolate(table, torch.linspace(len(table) - 1, 0, steps))
     elif scheduler == "karras":
         top, bottom = float(table[-1]) ** (1 / 7), float(table[0]) ** (1 / 7)
         sigmas = (top + torch.linspace(0, 1, steps) * (bottom - top)) ** 7
@@ -61,18 +61,18 @@ def sigmas_for(steps: int, scheduler: Scheduler = "simple") -> Tensor:
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
-def _between(table: Tensor, timesteps: Tensor) -> Tensor:
+def _interpolate(table: Tensor, timesteps: Tensor) -> Tensor:
     """The table at fractional timesteps, linear in log sigma."""
     low, high, weight = timesteps.floor().long(), timesteps.ceil().long(), timesteps.frac()
     return torch.lerp(table[low].log(), table[high].log(), weight).exp()
 
 
-def timesteps_for(sigmas: Tensor) -> Tensor:
+def sigmas_to_timesteps(sigmas: Tensor) -> Tensor:
     """The whole timestep nearest to each sigma in log space, as ComfyUI rounds: int64, 0 to 999."""
     return (sigmas.log()[:, None] - sigma_table().log()).abs().argmin(dim=1)
 
 
-def noise_for(seeds: Sequence[int], height: int, width: int) -> Tensor:
+def prepare_noise(seeds: Sequence[int], height: int, width: int) -> Tensor:
     """Normal noise (n, 4, height // 8, width // 8) for pictures of `height` x `width` pixels, fp32.
 
     Each image has its own CPU generator, so its noise does not depend on the others of its batch;
@@ -108,9 +108,9 @@ def sample(
     """
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(f"unknown prediction {prediction!r}: choose epsilon or v_prediction")
-    predict = _guided(unet, positive, negative, guidance, control, dtype or unet.dtype)
+    predict = _cfg_predictor(unet, positive, negative, guidance, control, dtype or unet.dtype)
     sigmas = sigmas.float().cpu()  # scalars on the host: a GPU is never waited for
-    timesteps = timesteps_for(sigmas[:-1]).to(unet.device)
+    timesteps = sigmas_to_timesteps(sigmas[:-1]).to(unet.device)
 
     def denoise(x: Tensor, i: int) -> Tensor:
         if interrupted is not None and interrupted():
@@ -123,18 +123,18 @@ def sample(
             return x / scale**2 - output * (sigma / scale)
         return x - output * sigma
 
-    start = noise.to(unet.device, torch.float32) * _first_scale(sigmas[0])
+    start = noise.to(unet.device, torch.float32) * _initial_noise_scale(sigmas[0])
     return {"euler": euler, "dpmpp_2m": dpmpp_2m}[solver](denoise, start, sigmas)
 
 
-def _first_scale(sigma: Tensor) -> Tensor:
+def _initial_noise_scale(sigma: Tensor) -> Tensor:
     """ComfyUI's scale of the first noise: sqrt(1 + sigma^2) from the highest sigma, else sigma."""
     highest = float(sigma_table()[-1])
     full = float(sigma) > highest or math.isclose(float(sigma), highest, rel_tol=1e-5)
     return (sigma**2 + 1).sqrt() if full else sigma
 
 
-def _guided(
+def _cfg_predictor(
     unet: Any,
     positive: Tensor,
     negative: Tensor,
@@ -160,13 +160,13 @@ def _guided(
         )[0]
         if alone:
             return output
-        wanted, unwanted = output.float().chunk(2)
-        return unwanted + guidance * (wanted - unwanted)
+        cond, uncond = output.float().chunk(2)
+        return uncond + guidance * (cond - uncond)
 
     return predict
 
 
-def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+def euler(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     """Euler steps of the probability-flow ODE: algorithm 2 of arXiv:2206.00364 without churn."""
     for i in range(len(sigmas) - 1):
         slope = (x - denoise(x, i)) / sigmas[i]
@@ -174,7 +174,7 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+def dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     """DPM-Solver++(2M): algorithm 2 of arXiv:2211.01095, first order at both ends.
 
     With t = -log sigma and x in the variance-exploding scaling, the paper's alpha is 1.

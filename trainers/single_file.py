@@ -12,8 +12,8 @@ from transformers import CLIPTextModel
 
 from . import ldm_names
 from .base_model import BaseModel, StateDict, Vae, shapes_of
-from .errors import BaseModelError, NameTaken
-from .weights import holds, write_weights
+from .errors import BaseModelError, OutputExists
+from .weights import file_matches, write_weights
 
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
@@ -54,9 +54,9 @@ def save_single_file(
     if prediction == "v_prediction":
         state["v_pred"] = torch.zeros(0)  # only its name counts
     if path.exists() and not replace:
-        if holds(path, state, _DTYPES[dtype], metadata):
+        if file_matches(path, state, _DTYPES[dtype], metadata):
             return
-        raise NameTaken(f"{path} exists and is another checkpoint. Move it, or choose a name.")
+        raise OutputExists(f"{path} exists and is another checkpoint. Move it, or choose a name.")
     write_weights(path, state, _DTYPES[dtype], metadata)
 
 
@@ -68,13 +68,13 @@ def single_file_state(
     Raises BaseModelError for a model that a reader of the file would build in another way.
     """
     return (
-        _savable("UNet", lambda: _unet_state(unet))
-        | _savable("VAE", lambda: _vae_state(vae))
-        | _savable("text encoder", lambda: _text_state(text_encoder))
+        _convert("UNet", lambda: _unet_state(unet))
+        | _convert("VAE", lambda: _vae_state(vae))
+        | _convert("text encoder", lambda: _text_state(text_encoder))
     )
 
 
-def _savable(what: str, state: Callable[[], StateDict]) -> StateDict:
+def _convert(what: str, state: Callable[[], StateDict]) -> StateDict:
     try:
         return state()
     except (LookupError, TypeError, ValueError) as error:
@@ -88,7 +88,7 @@ def _unet_state(unet: UNet2DConditionModel) -> StateDict:
     own, names = unet.state_dict(), ldm_names.unet_names(unet.config)
     state = ldm_names.to_ldm(own, names, ldm_names.UNET)
     inferred = ldm_names.unet_config(shapes_of(state, ldm_names.UNET))
-    _check_implied(unet.config, inferred)
+    _check_assumed_config(unet.config, inferred)
     bare = {key.removeprefix(ldm_names.UNET): tensor for key, tensor in state.items()}
     back, _ = ldm_names.from_ldm(bare, ldm_names.unet_names(inferred))
     if lost := sorted(own.keys() - back.keys()):
@@ -105,7 +105,7 @@ def _vae_state(vae: Vae) -> StateDict:
         state[f"{ldm_names.VAE}vae_shift"] = torch.tensor(0.0)
         return state
     state = ldm_names.to_ldm(vae.state_dict(), ldm_names.vae_names(vae.config), ldm_names.VAE)
-    _check_implied(vae.config, ldm_names.vae_config(shapes_of(state, ldm_names.VAE)))
+    _check_assumed_config(vae.config, ldm_names.vae_config(shapes_of(state, ldm_names.VAE)))
     return state
 
 
@@ -113,19 +113,21 @@ def _text_state(text_encoder: CLIPTextModel) -> StateDict:
     state = text_encoder.state_dict()
     state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
     state = ldm_names.to_ldm(state, ldm_names.text_names(state), ldm_names.TEXT)
-    _check_implied(text_encoder.config, ldm_names.text_config(shapes_of(state, ldm_names.TEXT)))
+    _check_assumed_config(
+        text_encoder.config, ldm_names.text_config(shapes_of(state, ldm_names.TEXT))
+    )
     return state
 
 
 # What no shape tells: a reader of the file takes SD 1.x's values.
-_IMPLIED = (
+_ASSUMED_CONFIG = (
     *("attention_head_dim", "num_attention_heads", "norm_num_groups"),
     *("hidden_act", "scaling_factor"),
 )
 
 
-def _check_implied(config: Any, inferred: Mapping[str, Any]) -> None:
-    for key in _IMPLIED:
+def _check_assumed_config(config: Any, inferred: Mapping[str, Any]) -> None:
+    for key in _ASSUMED_CONFIG:
         has = getattr(config, key, None)
         values = set(has) if isinstance(has, list | tuple) else {has}
         if key in inferred and values != {inferred[key]}:

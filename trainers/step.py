@@ -16,15 +16,15 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import CLIPTextModel
 
 from . import objective
+from .batches import Batch
 from .cpu import attention_in_fp32
-from .embeddings import KeptEmbeddings
-from .samples import Batch
+from .embeddings import EmbeddingCache
 from .teacher import Teacher
-from .text import encode_text
+from .text_encoding import encode_text
 
 
 @dataclass
-class Prompts:
+class PromptEncoder:
     """The run's prompts, by index. `embeddings` stand once the text encoder learns no more; those
     of one that never learns are `kept` for later runs.
     """
@@ -32,7 +32,7 @@ class Prompts:
     ids: Tensor  # (p, 77)
     clip_skip: int
     text_encoder: CLIPTextModel
-    kept: KeptEmbeddings | None = None
+    kept: EmbeddingCache | None = None
     embeddings: Tensor | None = None  # (p, 77, d)
 
     def freeze(self) -> None:
@@ -60,7 +60,7 @@ class Learner:
     """The models of a run and how they compute. `autocast_dtype` None: as the weights are."""
 
     unet: UNet2DConditionModel
-    prompts: Prompts
+    prompts: PromptEncoder
     alphas: Tensor  # (1000,), on the device
     prediction: str
     min_snr_gamma: float | None
@@ -76,17 +76,17 @@ class Learner:
             self.prompts.freeze()
 
     @contextmanager
-    def evaluating(self, *, anew: bool = False) -> Iterator[None]:
-        """Without dropout; with `anew` the text encoder is asked also where it is frozen.
+    def eval_mode(self, *, reencode_prompts: bool = False) -> Iterator[None]:
+        """Without dropout; `reencode_prompts` runs the text encoder even where it is frozen.
 
         A compiled UNet rests: it would be compiled anew for each shape, for minutes.
         """
         unet, prompts = self.unet, self.prompts
         before = unet.training, prompts.text_encoder.training, prompts.embeddings
-        self.unet = uncompiled(unet)
+        self.unet = unwrap_compiled(unet)
         unet.eval()
         prompts.text_encoder.eval()
-        prompts.embeddings = None if anew else prompts.embeddings
+        prompts.embeddings = None if reencode_prompts else prompts.embeddings
         try:
             yield
         finally:
@@ -108,22 +108,24 @@ class Learner:
             yield
 
 
-def uncompiled(unet: Any) -> Any:
+def unwrap_compiled(unet: Any) -> Any:
     """A UNet, without what `torch.compile` puts around it: the same weights."""
     return getattr(unet, "_orig_mod", unet)
 
 
-def losses_of(learner: Learner, batch: Batch) -> Tensor:
+def compute_losses(learner: Learner, batch: Batch) -> Tensor:
     """Losses (n,) fp32 of a micro-batch, each with the weight of its noise level."""
     timesteps, alphas, prediction = batch.timesteps, learner.alphas, learner.prediction
     noisy = objective.add_noise(batch.latents, batch.noise, timesteps, alphas)
-    target = objective.target_of(batch.latents, batch.noise, timesteps, alphas, prediction)
+    target = objective.prediction_target(batch.latents, batch.noise, timesteps, alphas, prediction)
     with learner.autocast():
-        if learner.teacher is not None and batch.priors:
-            photos = len(noisy) - batch.priors
+        if learner.teacher is not None and batch.prior_count:
+            photos = len(noisy) - batch.prior_count
             prompts = batch.prompts[batch.rows[photos:]]
-            taught = learner.teacher.predict(noisy[photos:], timesteps[photos:], prompts)
-            target = torch.cat([target[:photos], taught.to(target.dtype)])
+            teacher_prediction = learner.teacher.predict(
+                noisy[photos:], timesteps[photos:], prompts
+            )
+            target = torch.cat([target[:photos], teacher_prediction.to(target.dtype)])
         context = learner.prompts.encode(batch.prompts, batch.rows)  # (n, 77, d)
         predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
     losses = objective.sample_losses(predicted, target, batch.mask)
@@ -135,14 +137,14 @@ def forward_backward(learner: Learner, scaler: torch.amp.GradScaler, batch: Batc
 
     The result stays on the device: reading it would wait for the device.
     """
-    losses = losses_of(learner, batch) * batch.weights
+    losses = compute_losses(learner, batch) * batch.weights
     scaler.scale(losses.sum()).backward()
     return losses_by_kind(losses, batch)
 
 
 def losses_by_kind(losses: Tensor, batch: Batch) -> Tensor:
     """(photographs' loss, class images' loss), (2,) without gradient, of losses (n,)."""
-    photos = len(losses) - batch.priors
+    photos = len(losses) - batch.prior_count
     return torch.stack([losses[:photos].sum(), losses[photos:].sum()]).detach()
 
 
@@ -150,7 +152,9 @@ def losses_by_kind(losses: Tensor, batch: Batch) -> Tensor:
 ForwardBackward = Callable[[Batch], Tensor]
 
 
-def accumulate(backward: ForwardBackward, batches: Iterable[Batch], device: torch.device) -> Tensor:
+def accumulate_gradients(
+    backward: ForwardBackward, batches: Iterable[Batch], device: torch.device
+) -> Tensor:
     """The gradients and the losses (2,) of all micro-batches of a step."""
     total = torch.zeros(2, device=device)
     for batch in batches:
@@ -158,12 +162,12 @@ def accumulate(backward: ForwardBackward, batches: Iterable[Batch], device: torc
     return total
 
 
-BUCKET = 8 << 20  # values in one message between processes: 32 MB of fp32
+BUCKET_SIZE = 8 << 20  # values in one message between processes: 32 MB of fp32
 
 
 def average_gradients(gradients: list[Tensor], accelerator: Accelerator) -> None:
     """Puts the mean over processes in place of each gradient, many in one message."""
-    for bucket in buckets(gradients, BUCKET):
+    for bucket in buckets(gradients, BUCKET_SIZE):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         mean = accelerator.reduce(flat, "mean")
         parts = mean.split([gradient.numel() for gradient in bucket])
@@ -189,11 +193,11 @@ def update(
     scaler: torch.amp.GradScaler,
     clip_norm: float | None,
     accelerator: Accelerator,
-    keep_tensors: bool = False,
+    zero_in_place: bool = False,
 ) -> None:
     """Averages the gradients over processes, clips their global norm, steps, and clears them.
 
-    With `keep_tensors` they become zero in place, for what was recorded with these tensors.
+    With `zero_in_place` they become zero in place, for what was recorded with these tensors.
     """
     if accelerator.num_processes > 1:
         average_gradients([p.grad for p in parameters if p.grad is not None], accelerator)
@@ -202,7 +206,7 @@ def update(
         clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    if keep_tensors:  # at once, which not all optimizers do
+    if zero_in_place:  # at once, which not all optimizers do
         torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
     else:
         optimizer.zero_grad()

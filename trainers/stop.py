@@ -17,16 +17,16 @@ from accelerate import Accelerator
 from .errors import RunCancelled
 
 
-class Ask(IntEnum):
+class StopRequest(IntEnum):
     """What a run is asked between two steps; of several the highest counts."""
 
-    NOTHING = 0
+    NONE = 0
     CHECKPOINT = 1  # save the state and go on
     SAVE = 2  # save the state and the adapter, and end
     LEAVE = 3  # save the state and end
 
 
-def when_parent_ends(call: Callable[[], Any]) -> None:
+def on_parent_exit(call: Callable[[], Any]) -> None:
     """Calls it in a thread once standard input closes, whose other end the parent holds open.
 
     Standard input is empty from then on: on Windows whatever else asks for a pipe that is being
@@ -48,8 +48,8 @@ def when_parent_ends(call: Callable[[], Any]) -> None:
 class StopSignal:
     """Says whether the run should end, and how.
 
-    A flag file asks to save what is learned (`Ask.SAVE`). The end of the parent, of its pipe, or
-    SIGTERM ask to end at a checkpoint (`Ask.LEAVE`).
+    A flag file asks to save what is learned (`StopRequest.SAVE`). The end of the parent, of its
+    pipe, or SIGTERM ask to end at a checkpoint (`StopRequest.LEAVE`).
 
     Args:
         flag: a file whose presence asks for it.
@@ -59,35 +59,35 @@ class StopSignal:
 
     def __init__(self, flag: Path, *, follow_parent: bool = False) -> None:
         self._flag = flag
-        self._leaving = threading.Event()
+        self._terminating = threading.Event()
         if follow_parent:
-            when_parent_ends(self._leaving.set)
+            on_parent_exit(self._terminating.set)
 
-    def leave_on_sigterm(self) -> None:
+    def handle_sigterm(self) -> None:
         """From now on SIGTERM asks to leave. Call from the main thread."""
-        signal.signal(signal.SIGTERM, lambda number, frame: self._leaving.set())
+        signal.signal(signal.SIGTERM, lambda number, frame: self._terminating.set())
 
-    def here(self) -> Ask:
+    def local_request(self) -> StopRequest:
         """What this process was asked; other processes of the run may not know of it."""
-        if self._leaving.is_set():
-            return Ask.LEAVE
-        return Ask.SAVE if self._flag.exists() else Ask.NOTHING
+        if self._terminating.is_set():
+            return StopRequest.LEAVE
+        return StopRequest.SAVE if self._flag.exists() else StopRequest.NONE
 
-    def asked(self, accelerator: Accelerator, *, late: bool = False) -> Ask:
+    def asked(self, accelerator: Accelerator, *, save_due: bool = False) -> StopRequest:
         """What to do after a step; all processes of a run get the main one's answer.
 
-        `late` says that a checkpoint is due by the main process's clock.
+        `save_due` says that a checkpoint is due by the main process's clock.
         """
-        ask = self.here() or Ask(late)
+        ask = self.local_request() or StopRequest(save_due)
         if accelerator.num_processes == 1:
             return ask
-        mine = ask if accelerator.is_main_process else Ask.NOTHING
+        mine = ask if accelerator.is_main_process else StopRequest.NONE
         vote = torch.tensor(float(mine), device=accelerator.device)
-        return Ask(round(float(accelerator.reduce(vote, "sum"))))
+        return StopRequest(round(float(accelerator.reduce(vote, "sum"))))
 
     def check(self) -> None:
         """Raises RunCancelled if this process was asked to end, before there is a state to save."""
-        if self.here():
+        if self.local_request():
             raise RunCancelled(
                 "The run was stopped before its first step. Class images and encoded pictures "
                 "are kept; start it again to go on."

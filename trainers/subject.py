@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .digests import Reading
+from .digests import OnRead
 from .errors import MissingPackage, SubjectError
-from .masks import is_mask, masked
-from .pictures import open_picture, read_checked, strict, to_srgb
+from .image_io import open_image, open_verified, strict_decoding, to_srgb
+from .masks import attach_mask, is_mask
 from .recipe import Subject
-from .recipe_parts import MOST_ENLARGED
+from .recipe_parts import MAX_ENLARGE
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-_READERS = 4  # pictures decoded at once
-_LONGEST_CAPTION = 100_000  # characters; the text encoder reads 75 tokens
+_DECODE_THREADS = 4  # pictures decoded at once
+_MAX_CAPTION_LENGTH = 100_000  # characters; the text encoder reads 75 tokens
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedFile:
     """A file that is not used, by name, and why."""
 
     name: str
@@ -67,25 +67,25 @@ class PhotoSet:
     """
 
     photos: tuple[Photo, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RejectedFile, ...]
     notes: tuple[str, ...]
     digest: str
 
 
-class NoneUsable(SubjectError):
+class NoUsablePhotos(SubjectError):
     """No photograph of a folder can be used; `refused` says why each is not."""
 
-    def __init__(self, folder: Path, refused: Sequence[Refused]) -> None:
+    def __init__(self, folder: Path, refused: Sequence[RejectedFile]) -> None:
         names: dict[str, list[str]] = {}
         for one in refused:
             names.setdefault(one.reason, []).append(one.name)
-        lines = [f"- {_some(found)}: {reason}" for reason, found in names.items()]
+        lines = [f"- {_abbreviate(found)}: {reason}" for reason, found in names.items()]
         lines = lines[:10] + ([f"- and {len(lines) - 10} more"] if len(lines) > 10 else [])
         super().__init__("\n".join([f"No photograph in {folder} can be used:", *lines]))
         self.refused = tuple(refused)
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def _abbreviate(names: Sequence[str], most: int = 3) -> str:
     """Names in a row, the first few of many."""
     left = len(names) - most
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
@@ -95,27 +95,27 @@ CAPTIONS_OFF = "captions are off (subject.captions)"
 
 
 def read_subject(
-    folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF, reading: Reading | None = None
+    folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF, on_read: OnRead | None = None
 ) -> PhotoSet:
     """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
 
     Hidden files, .txt files and masks are passed over; with `spec.captions` the .txt of the same
     name is the caption, and without it `no_captions` says in a note why it is none.
-    `reading` is called with each file before it is waited for. Raises SubjectError when no
+    `on_read` is called with each file before it is waited for. Raises SubjectError when no
     photograph is left to train on, and MissingPackage when the face crop lacks its detector.
     """
     files, notes = _list_files(Path(folder))
-    find_face = face_finder() if spec.crop == "face" else None
+    detect_face = load_face_detector() if spec.crop == "face" else None
     photos: dict[str, Photo] = {}
-    refused: list[Refused] = []
-    for path, found in _read_all(files, spec, find_face, reading):
+    refused: list[RejectedFile] = []
+    for path, found in _read_all(files, spec, detect_face, on_read):
         if isinstance(found, SubjectError):
-            refused.append(Refused(path.name, str(found)))
+            refused.append(RejectedFile(path.name, str(found)))
             continue
         photo, noted = found
         if photo.digest in photos:
             same = photos[photo.digest].path.name
-            refused.append(Refused(path.name, f"it is the same picture as {same}; remove one"))
+            refused.append(RejectedFile(path.name, f"it is the same picture as {same}; remove one"))
             continue
         notes += noted
         if spec.crop == "face" and not photo.face:
@@ -128,11 +128,11 @@ def read_subject(
     ordered = tuple(photos[digest] for digest in sorted(photos))
     if unread := 0 if spec.captions else sum(_caption_file(p.path).is_file() for p in ordered):
         notes.append(f"{unread} of {len(ordered)} have a .txt that is not used: {no_captions}.")
-    return PhotoSet(ordered, tuple(refused), tuple(notes), set_digest(ordered))
+    return PhotoSet(ordered, tuple(refused), tuple(notes), photo_set_digest(ordered))
 
 
 def _read_all(
-    files: Sequence[Path], spec: Subject, find_face: FaceFinder | None, reading: Reading | None
+    files: Sequence[Path], spec: Subject, detect_face: FaceDetector | None, on_read: OnRead | None
 ) -> Iterator[tuple[Path, tuple[Photo, list[str]] | SubjectError]]:
     """Each file's photograph and notes, or why it is refused, in order; several are decoded at
     once.
@@ -140,20 +140,20 @@ def _read_all(
 
     def read(path: Path) -> tuple[Photo, list[str]] | SubjectError:
         try:
-            return read_photo(path, spec, find_face)
+            return read_photo(path, spec, detect_face)
         except SubjectError as error:
             return error
 
     def each(found: Iterator[Any]) -> Iterator[tuple[Path, Any]]:
         for path in files:
-            if reading is not None:
-                reading(path)
+            if on_read is not None:
+                on_read(path)
             yield path, next(found)
 
-    if find_face is not None:  # detectors are not made for threads
+    if detect_face is not None:  # detectors are not made for threads
         yield from each(map(read, files))
         return
-    with strict(), ThreadPoolExecutor(max_workers=_READERS) as pool:
+    with strict_decoding(), ThreadPoolExecutor(max_workers=_DECODE_THREADS) as pool:
         try:
             yield from each(pool.map(read, files))
         finally:
@@ -170,20 +170,20 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
         raise SubjectError(f"The folder {folder} cannot be read: {error.strerror}.") from None
     inner = [path.name for path in entries if path.is_dir()]
     notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
-    files = [path for path in entries if path.is_file() and not is_beside(path)]
+    files = [path for path in entries if path.is_file() and not is_sidecar(path)]
     if not files:
         raise SubjectError(f"The folder {folder} has no photographs; put some into it.")
     return files, notes
 
 
-def is_beside(path: Path) -> bool:
+def is_sidecar(path: Path) -> bool:
     """Whether a file belongs to a photograph: its caption or its mask."""
     return path.suffix.lower() == ".txt" or is_mask(path)
 
 
-def _check_enough(folder: Path, count: int, refused: Sequence[Refused], holdout: int) -> None:
+def _check_enough(folder: Path, count: int, refused: Sequence[RejectedFile], holdout: int) -> None:
     if count == 0:
-        raise NoneUsable(folder, refused)
+        raise NoUsablePhotos(folder, refused)
     if count <= holdout:
         raise SubjectError(
             f"holdout keeps {holdout} of the {count} usable photographs in {folder} back, which "
@@ -200,7 +200,7 @@ def _read_caption(path: Path) -> tuple[str | None, list[str]]:
     file = _caption_file(path)
     try:
         with open(file, encoding="utf-8-sig") as opened:
-            caption = " ".join(opened.read(_LONGEST_CAPTION).split())
+            caption = " ".join(opened.read(_MAX_CAPTION_LENGTH).split())
     except FileNotFoundError:
         return None, [f"{path.name}: there is no {file.name}; the prompt is its caption."]
     except (OSError, UnicodeDecodeError):
@@ -210,7 +210,7 @@ def _read_caption(path: Path) -> tuple[str | None, list[str]]:
     return caption, []
 
 
-def set_digest(photos: Sequence[Photo]) -> str:
+def photo_set_digest(photos: Sequence[Photo]) -> str:
     parts = [
         [photo.digest, photo.caption, *([photo.mask_digest] if photo.mask else [])]
         for photo in photos
@@ -218,21 +218,21 @@ def set_digest(photos: Sequence[Photo]) -> str:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 
-FaceFinder = Callable[[Image.Image], "Box | None"]
+FaceDetector = Callable[[Image.Image], "Box | None"]
 
 
 def read_photo(
-    path: Path, spec: Subject, find_face: FaceFinder | None = None
+    path: Path, spec: Subject, detect_face: FaceDetector | None = None
 ) -> tuple[Photo, list[str]]:
     """One file as a photograph without a caption, and notes.
 
     Raises SubjectError with the reason to refuse.
     """
-    image = open_picture(path)
+    image = open_image(path)
     width, height = image.size
     resolution = spec.resolution
     size = bucket_for(width, height, resolution) if spec.buckets else (resolution, resolution)
-    face = find_face(image) if find_face is not None else None
+    face = detect_face(image) if detect_face is not None else None
     box = crop_box(width, height, size, face, spec.face_share)
     enlarged = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
     if enlarged > max(1.0, spec.enlarge):
@@ -240,11 +240,11 @@ def read_photo(
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
             f"where {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
-            + (f", or 'enlarge' {most:g}" if most <= MOST_ENLARGED else "")
+            + (f", or 'enlarge' {most:g}" if most <= MAX_ENLARGE else "")
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     photo = Photo(path, digest, width, height, box, size, face=face is not None)
-    photo, notes = masked(photo, spec.mask, image)
+    photo, notes = attach_mask(photo, spec.mask, image)
     if enlarged > 1:
         notes.append(f"{path.name}: enlarged {enlarged:.2f} times; it teaches blur, too.")
     return photo, notes
@@ -297,7 +297,7 @@ def bucket_for(width: int, height: int, resolution: int) -> tuple[int, int]:
     return min(bucket_sizes(resolution), key=distance)
 
 
-def face_finder() -> FaceFinder:
+def load_face_detector() -> FaceDetector:
     """A function from an upright picture to the box of its largest face, or None.
 
     dlib's frontal HOG detector, on a copy of at most 800 pixels a side; when that shows no face,
@@ -330,7 +330,7 @@ def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
     Resized with PIL's antialiased Lanczos filter. Raises SubjectError when the file is gone,
     damaged or not the one that was checked.
     """
-    image = to_srgb(read_checked(photo.path, photo.digest))
+    image = to_srgb(open_verified(photo.path, photo.digest))
     if image.size != (photo.width, photo.height):
         raise SubjectError(f"{photo.path} is not {photo.width}x{photo.height}; remove it.")
     pixels = np.asarray(image.resize(photo.size, Image.Resampling.LANCZOS, box=photo.box))

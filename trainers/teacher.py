@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from . import lora
 from .base_model import BaseModel
 from .recipe import LoRA, Recipe
-from .text import encode_text
+from .text_encoding import encode_text
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Teacher:
         """The base's prediction (n, 4, h, w) of samples with these prompts (n,)."""
         alone: AbstractContextManager[None] = nullcontext()
         if self.adapters:
-            alone = lora.disabled(self.unet)
+            alone = lora.adapters_disabled(self.unet)
         with alone:
             states = self.embeddings[prompts]
             predicted: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
@@ -42,7 +42,9 @@ class Teacher:
 
 
 @torch.no_grad()
-def teacher_of(recipe: Recipe, base: BaseModel, ids: Tensor, dtype: torch.dtype) -> Teacher | None:
+def build_teacher(
+    recipe: Recipe, base: BaseModel, ids: Tensor, dtype: torch.dtype
+) -> Teacher | None:
     """The teacher of a recipe that asks for one, of a base that has learned nothing as yet.
 
     `ids` (p, 77) are all prompts, on the base's device.

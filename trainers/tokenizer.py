@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import BaseModelError, RunFailed
-from .files import write_whole
+from .files import write_atomic
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 _log = logging.getLogger("likeness")
 
-LENGTH = 77  # tokens of a prompt, with its start and end
-_CLIP_ENTRIES = 49_408  # of CLIP ViT-L/14's vocabulary, which SD 1.x has
-_FILES = (
+MAX_TOKENS = 77  # tokens of a prompt, with its start and end
+_CLIP_VOCAB_SIZE = 49_408  # of CLIP ViT-L/14's vocabulary, which SD 1.x has
+_TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"),
     *("tokenizer_config.json", "special_tokens_map.json"),
 )
 _WORD_END = "</w>"  # how CLIP marks the last piece of a word
-_ON_HUB = (
+_HUB_REPOSITORIES = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer"),
 )
 _warned: set[str] = set()  # unknown words that were logged
 
-NEVER_SEEN = "The base model never saw these words in a caption: %s"
+UNKNOWN_WORDS_NOTE = "The base model never saw these words in a caption: %s"
 
 
 def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
@@ -42,13 +42,13 @@ def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
     Raises:
         BaseModelError: there is none; the message lists every place that was tried.
     """
-    places = list(_places(Path(base), folders))
-    cached = [_in_hub_cache(repository, inside) for repository, inside in _ON_HUB]
+    places = list(_candidate_folders(Path(base), folders))
+    cached = [_in_hub_cache(repository, inside) for repository, inside in _HUB_REPOSITORIES]
     found = [place for place in (*places, *cached) if place is not None and is_tokenizer(place)]
     if found:
         return found
     tried = [str(place) for place in places]
-    tried += [f"the local hub cache of {repository}" for repository, _ in _ON_HUB]
+    tried += [f"the local hub cache of {repository}" for repository, _ in _HUB_REPOSITORIES]
     lines = "\n".join(f"- {place}" for place in tried)
     raise BaseModelError(
         "No CLIP tokenizer (vocab.json and merges.txt, or tokenizer.json) was found. "
@@ -81,30 +81,30 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     kind = CLIPTokenizer if _has_vocabulary(folder) else CLIPTokenizerFast
     try:
         tokenizer: CLIPTokenizer = kind.from_pretrained(
-            str(folder), local_files_only=True, model_max_length=LENGTH
+            str(folder), local_files_only=True, model_max_length=MAX_TOKENS
         )
     except Exception as error:  # the tokenizers library raises plain Exception
         raise BaseModelError(f"The tokenizer in {folder} cannot be read: {error}") from error
     return tokenizer
 
 
-def keep_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
+def save_tokenizer_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
     """Copies a base model's own tokenizer to ``<stem>_tokenizer/`` beside a checkpoint made of it.
 
     CLIP's own is not copied: every program has it. Raises RunFailed where that cannot be written.
     """
-    if len(tokenizer) == _CLIP_ENTRIES:
+    if len(tokenizer) == _CLIP_VOCAB_SIZE:
         return
     folder = checkpoint.with_name(f"{checkpoint.stem}_tokenizer")
     try:
-        for name in _FILES:
+        for name in _TOKENIZER_FILES:
             if (file := Path(tokenizer.name_or_path, name)).is_file():
-                write_whole(folder / name, file.read_bytes())
+                write_atomic(folder / name, file.read_bytes())
     except OSError as error:
         raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from error
 
 
-def cut_words(tokenizer: CLIPTokenizer, prompt: str) -> str:
+def truncated_words(tokenizer: CLIPTokenizer, prompt: str) -> str:
     """The end of a prompt that is beyond the tokenizer's length, in whole words; "" if none is."""
     words = re.findall(r"[^\s,]+|,", prompt)
 
@@ -144,10 +144,10 @@ def warn_of_unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> None:
     new = [word for word in unknown_words(tokenizer, ids) if word not in _warned]
     if new:
         _warned.update(new)
-        _log.warning(NEVER_SEEN, ", ".join(new))
+        _log.warning(UNKNOWN_WORDS_NOTE, ", ".join(new))
 
 
-def _places(base: Path, folders: Sequence[Path]) -> Iterator[Path]:
+def _candidate_folders(base: Path, folders: Sequence[Path]) -> Iterator[Path]:
     yield base / "tokenizer" if base.is_dir() else base.parent / f"{base.stem}_tokenizer"
     yield from (Path(folder) for folder in folders)
 

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import BaseModelError, OutOfSpace, RunFailed
-from .files import make_folder, whole_file
+from .files import atomic_file, make_folder
 from .memory import is_out_of_memory
-from .tensor_file import header_bytes
+from .safetensors_file import header_bytes
 
-_NAMES = {
+_SAFETENSORS_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -33,10 +33,10 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _MARGIN = 16 << 20  # bytes left free on the disk
-_SAFE_PICKLES = Version("2.6")  # before, torch.load's weights_only could run code
+_MIN_SAFE_TORCH = Version("2.6")  # before, torch.load's weights_only could run code
 
 # What torch raises of a damaged pickle, beside UnpicklingError.
-_DAMAGE = (
+_LOAD_ERRORS = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError),
     *(struct.error, zipfile.BadZipFile),
 )
@@ -44,10 +44,10 @@ _DAMAGE = (
 
 def refuse_unsafe_pickles(path: Path) -> None:
     """Raises BaseModelError for a pickle with a PyTorch before 2.6 (CVE-2025-32434)."""
-    if Version(torch.__version__) < _SAFE_PICKLES:
+    if Version(torch.__version__) < _MIN_SAFE_TORCH:
         raise BaseModelError(
             f"{path.name} is a pickle, and PyTorch {torch.__version__} can be made to run code by "
-            f"one: update PyTorch to {_SAFE_PICKLES} or newer, or convert it to .safetensors."
+            f"one: update PyTorch to {_MIN_SAFE_TORCH} or newer, or convert it to .safetensors."
         )
 
 
@@ -79,7 +79,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path.name} is damaged or holds more than weights. It was not opened, because such "
             f"a file can run code: convert it to .safetensors. ({str(error).splitlines()[0]})"
         ) from None
-    except _DAMAGE as error:
+    except _LOAD_ERRORS as error:
         if is_out_of_memory(error):
             raise
         raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
@@ -103,19 +103,19 @@ def write_weights(
     """
     make_folder(path.parent)
     header, size = _header(tensors, dtype, metadata)
-    _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free - _MARGIN)
-    compare = partial(_compare, tensors=tensors, dtype=dtype)
+    _check_free_space(path.parent, size, free=shutil.disk_usage(path.parent).free - _MARGIN)
+    compare = partial(_verify, tensors=tensors, dtype=dtype)
     try:
-        with whole_file(path, alone=True, check=compare) as file:
+        with atomic_file(path, exclusive=True, check=compare) as file:
             file.write(header)
             for _, tensor in _converted(tensors, dtype):
                 file.write(tensor.numpy().data)
     except OSError as error:
-        _check_room(path.parent, size, free=shutil.disk_usage(path.parent).free)
+        _check_free_space(path.parent, size, free=shutil.disk_usage(path.parent).free)
         raise RunFailed(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def write_as_they_are(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file of tensors in their own dtypes, which is on the disk after that.
 
     Tensors may be on any device; one at a time is in the host's memory. Raises OSError.
@@ -123,7 +123,7 @@ def write_as_they_are(path: Path, tensors: Mapping[str, Tensor]) -> None:
     header, _ = _header(tensors, None, {})
     with open(path, "wb") as file:
         file.write(header)
-        for name in _order(tensors, None):
+        for name in _write_order(tensors, None):
             flat = tensors[name].detach().cpu().contiguous().view(-1)
             file.write(flat.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
             del flat
@@ -131,7 +131,7 @@ def write_as_they_are(path: Path, tensors: Mapping[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
-def holds(
+def file_matches(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> bool:
     """Whether a file is what `write_weights` would write there."""
@@ -149,25 +149,29 @@ def _header(
 ) -> tuple[bytes, int]:
     """The file's first bytes, and the size of the whole."""
     entries, end = dict[str, object](), 0
-    for name in _order(tensors, dtype):
-        kind = _kept(tensors[name], dtype)
+    for name in _write_order(tensors, dtype):
+        kind = _stored_dtype(tensors[name], dtype)
         begin, end = end, end + tensors[name].numel() * kind.itemsize
         shape = list(tensors[name].shape)
-        entries[name] = {"dtype": _NAMES[kind], "shape": shape, "data_offsets": [begin, end]}
+        entries[name] = {
+            "dtype": _SAFETENSORS_DTYPES[kind],
+            "shape": shape,
+            "data_offsets": [begin, end],
+        }
     header = header_bytes(entries, {**metadata, "format": "pt"})
     return header, len(header) + end
 
 
-def _order(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> list[str]:
+def _write_order(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> list[str]:
     """The widest dtypes first, so that all are aligned; scalars before others."""
 
     def rank(name: str) -> tuple[int, bool, str]:
-        return -_kept(tensors[name], dtype).itemsize, tensors[name].ndim > 0, name
+        return -_stored_dtype(tensors[name], dtype).itemsize, tensors[name].ndim > 0, name
 
     return sorted(tensors, key=rank)
 
 
-def _kept(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+def _stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """The dtype in the file: scalars stay fp32, and without a `dtype` each is as it is."""
     if dtype is None:
         return tensor.dtype
@@ -175,8 +179,8 @@ def _kept(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def _converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    for name in _order(tensors, dtype):
-        tensor = tensors[name].detach().to(_kept(tensors[name], dtype)).cpu().contiguous()
+    for name in _write_order(tensors, dtype):
+        tensor = tensors[name].detach().to(_stored_dtype(tensors[name], dtype)).cpu().contiguous()
         if not torch.isfinite(tensor).all():
             raise RunFailed(
                 f"{name} has values that are not finite in {str(dtype).removeprefix('torch.')}, "
@@ -186,7 +190,7 @@ def _converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tu
         yield name, tensor
 
 
-def _compare(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def _verify(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     if not _equal(path, tensors, dtype):
         raise RunFailed(f"{path.parent} gave back other values than were written. Check the disk.")
 
@@ -199,7 +203,7 @@ def _equal(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> boo
         )
 
 
-def _check_room(folder: Path, size: int, free: int) -> None:
+def _check_free_space(folder: Path, size: int, free: int) -> None:
     if free < size:
         raise OutOfSpace(
             f"{folder} has no room for the checkpoint: it takes {size / 1e9:.2f} GB, "

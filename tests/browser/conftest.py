@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from likeness.tools.comfyui import Server, miniature_pack
-from likeness.tools.editor import EMPTY, PACK, Editor, NoBrowser, open_browser
+from likeness.tools.editor import EMPTY, PACK, BrowserNotFound, Editor, open_browser
 
 SIZE = {"width": 1280, "height": 800}
 CLOSE = "() => document.querySelectorAll('dialog[open]').forEach((dialog) => dialog.close())"
@@ -20,7 +20,7 @@ def installed(comfyui):
     try:
         with open_browser():
             pass
-    except NoBrowser as reason:
+    except BrowserNotFound as reason:
         pytest.skip(str(reason))
 
 
@@ -64,7 +64,7 @@ def module_tab(tab):
 
 
 @pytest.fixture
-def clean():
+def no_errors():
     """Closes what a test left open, and fails it where a file of ours wrote an error."""
 
     @contextmanager
@@ -78,10 +78,10 @@ def clean():
 
 
 @pytest.fixture
-def editor(module_tab, clean):
+def editor(module_tab, no_errors):
     """The editor with an empty canvas."""
     module_tab.load(EMPTY)
-    with clean(module_tab) as editor:
+    with no_errors(module_tab) as editor:
         yield editor
 
 
@@ -97,7 +97,7 @@ def expect(installed):
 @pytest.fixture
 def show():
     """Brings nodes into the free part of the window: `show(editor, number)`."""
-    return lambda editor, number: editor.look_at(editor.box(number), INSET, 1)
+    return lambda editor, number: editor.zoom_to(editor.box(number), INSET, 1)
 
 
 @pytest.fixture

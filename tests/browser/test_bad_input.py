@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from filelock import FileLock
-from likeness.tools.material import event, lines, step, write_comparison, write_run
+from likeness.tools.fixtures import event, lines, step, write_comparison, write_run
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -47,7 +47,7 @@ def panel(editor, show):
     return follow
 
 
-def unhurt(editor):
+def no_injection(editor):
     """Whether none of our texts became an element."""
     return editor.page.evaluate(
         "() => window.hurt === undefined && !document.querySelector('img[src=x]')"
@@ -104,7 +104,7 @@ def test_texts_of_a_run_are_never_markup(editor, run, panel, expect):
     with open(folder / "events.jsonl", "a", encoding="utf-8") as file:
         file.write(lines([event("failed", message=f"Lost: {MARK}", expected=True)]))
     expect(shown.locator(".lk-message")).to_have_text(f"Lost: {MARK}")
-    assert unhurt(editor)
+    assert no_injection(editor)
 
 
 def test_names_of_a_comparison_are_never_markup(editor, server, show, expect):
@@ -122,7 +122,7 @@ def test_names_of_a_comparison_are_never_markup(editor, server, show, expect):
     expect(viewer.locator("h2")).to_have_text(f"{MARK} · {MARK}")
     viewer.get_by_role("button", name="Compare two").click()
     expect(viewer.get_by_label("Model of A")).to_be_visible()
-    assert unhurt(editor)
+    assert no_injection(editor)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
@@ -138,4 +138,4 @@ def test_names_of_photographs_are_never_markup(editor, server, show, expect):
     expect(shown.locator("li.bad strong")).to_have_text(f"{MARK}.jpg")
     shown.locator(".lk-photo").first.click()
     expect(editor.page.locator("dialog h2")).to_have_text(f"{MARK}.png")
-    assert unhurt(editor)
+    assert no_injection(editor)

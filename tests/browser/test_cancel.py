@@ -6,8 +6,8 @@ import json
 
 import pytest
 from filelock import FileLock
-from likeness.tools.material import event, lines, step, write_comparison, write_run
-from likeness.trainers.runs import RunFolder
+from likeness.tools.fixtures import event, lines, step, write_comparison, write_run
+from likeness.trainers.run_folder import RunFolder
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from likeness.tools.material import write_comparison
+from likeness.tools.fixtures import write_comparison
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 ROWS = [f"model-{number}" for number in range(8)]
 COLUMNS = [f"prompt-{number}" for number in range(12)]
-MOST_IMAGES = 70  # of 96: what fits into the window, and one more on each side
-MOST_GROWTH = 4e6  # bytes of the page's heap, by scrolling on and on
+MAX_IMAGES = 70  # of 96: what fits into the window, and one more on each side
+MAX_GROWTH = 4e6  # bytes of the page's heap, by scrolling on and on
 
 SCROLL = """
 async () => {
@@ -52,7 +52,7 @@ def viewer(editor, large, show):
     editor.pin(number, "comparison", large)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
     editor.page.locator("dialog .lk-cell img").first.wait_for()
-    editor.settle()
+    editor.wait_until_loaded()
     return asked
 
 
@@ -68,9 +68,9 @@ def heap(page):
 
 
 def test_pictures_are_loaded_when_they_are_scrolled_to(editor, viewer):
-    assert 0 < len(thumbnails(viewer)) <= MOST_IMAGES
-    assert editor.page.evaluate(SCROLL) <= MOST_IMAGES
-    editor.settle()
+    assert 0 < len(thumbnails(viewer)) <= MAX_IMAGES
+    assert editor.page.evaluate(SCROLL) <= MAX_IMAGES
+    editor.wait_until_loaded()
     assert len(thumbnails(viewer)) == len(ROWS) * len(COLUMNS)
     whole = [address for address in viewer if "cells" in address and ".png" in address]
     assert not whole, "a grid shows small copies"
@@ -81,7 +81,7 @@ def test_scrolling_on_and_on_takes_no_more_memory(editor, viewer):
     before = heap(editor.page)
     for _ in range(3):
         editor.page.evaluate(SCROLL)
-    assert heap(editor.page) - before < MOST_GROWTH
+    assert heap(editor.page) - before < MAX_GROWTH
 
 
 def test_the_last_cell_is_reached_by_keys(editor, viewer):

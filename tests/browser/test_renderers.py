@@ -7,8 +7,8 @@ import io
 
 import pytest
 from likeness.tools.editor import EMPTY
-from likeness.tools.material import event, step, write_run
-from likeness.tools.reduced import load_reduced
+from likeness.tools.fixtures import event, step, write_run
+from likeness.tools.reduced_workflow import load_reduced
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -71,8 +71,8 @@ def rendered(request, tab, server):
 
 
 @pytest.fixture
-def loaded(rendered, clean):
-    with clean(rendered) as editor:
+def loaded(rendered, no_errors):
+    with no_errors(rendered) as editor:
         yield editor
 
 
@@ -80,7 +80,7 @@ def show_run(editor, server, name):
     steps = [step(number, 40) for number in range(1, 41)]
     events = [event("stage", name="train", done=0, total=0), *steps, event("finished", seconds=9)]
     folder = write_run(server.home / "output", name, events)
-    number = editor.number_of("Likeness_TrainLoRA")
+    number = editor.find_node_id("Likeness_TrainLoRA")
     editor.pin(number, "run", folder.name)
 
 
@@ -97,19 +97,19 @@ def at_rest(page, panel):
 
 @pytest.mark.parametrize("kind", PANELS)
 def test_a_panel_is_inside_its_node(loaded, show, expect, kind):
-    number = loaded.number_of(kind)
+    number = loaded.find_node_id(kind)
     show(loaded, number)
     panel = loaded.page.locator(f"{PANELS[kind]}:visible").first
     expect(panel).to_be_visible()
     inner = at_rest(loaded.page, panel)
-    left, top, right, bottom = loaded.on_screen(number)
+    left, top, right, bottom = loaded.screen_box(number)
     assert inner["width"] > 0.6 * (right - left) and inner["height"] > 50
     assert left - 2 <= inner["x"] and inner["x"] + inner["width"] <= right + 2
     assert top <= inner["y"] and inner["y"] + inner["height"] <= bottom + 2
 
 
 def test_a_click_on_a_pose_changes_the_value_that_is_saved(loaded, show):
-    number = loaded.number_of("Likeness_PoseSet")
+    number = loaded.find_node_id("Likeness_PoseSet")
     show(loaded, number)
     loaded.page.locator(".lk-pose:visible").nth(1).click()
     node = next(n for n in loaded.saved()["nodes"] if n["type"] == "Likeness_PoseSet")
@@ -117,7 +117,7 @@ def test_a_click_on_a_pose_changes_the_value_that_is_saved(loaded, show):
 
 
 def test_the_photographs_are_shown_as_they_are_trained(loaded, show):
-    number = loaded.number_of("Likeness_Subject")
+    number = loaded.find_node_id("Likeness_Subject")
     show(loaded, number)
     subject = loaded.page.locator(".lk-subject:visible").first
     subject.locator(".lk-photo").nth(14).wait_for(state="attached")
@@ -133,14 +133,14 @@ def test_a_panel_takes_the_place_of_cores_preview(loaded, show, wait_for):
     preview = PREVIEW % base64.b64encode(content.getvalue()).decode()
 
     def previews(kind):
-        return loaded.page.evaluate(PREVIEWS, str(loaded.number_of(kind)))
+        return loaded.page.evaluate(PREVIEWS, str(loaded.find_node_id(kind)))
 
     for kind in ("Likeness_TrainLoRA", "Likeness_ContactSheet", "KSampler"):
-        show(loaded, loaded.number_of(kind))
-        loaded.page.evaluate(preview, str(loaded.number_of(kind)))
+        show(loaded, loaded.find_node_id(kind))
+        loaded.page.evaluate(preview, str(loaded.find_node_id(kind)))
     wait_for(loaded, lambda: previews("KSampler") == 1)
     for kind in ("Likeness_TrainLoRA", "Likeness_ContactSheet"):
-        show(loaded, loaded.number_of(kind))
+        show(loaded, loaded.find_node_id(kind))
         loaded.page.wait_for_timeout(500)
         assert previews(kind) == 0
         panel = loaded.page.locator(f"{PANELS[kind]}:visible").first
@@ -149,12 +149,16 @@ def test_a_panel_takes_the_place_of_cores_preview(loaded, show, wait_for):
 
 @pytest.mark.parametrize("kind", ["Likeness_TrainLoRA", "Likeness_ContactSheet", "Likeness_Score"])
 def test_a_stale_line_of_text_took_half_of_the_panel(loaded, show, expect, kind):
-    show(loaded, loaded.number_of("Likeness_PromptSet"))  # the line comes while others are in view
+    show(
+        loaded, loaded.find_node_id("Likeness_PromptSet")
+    )  # the line comes while others are in view
     for shown in (kind, "KSampler"):
-        loaded.page.evaluate(TEXT, [str(loaded.number_of(shown)), f"{shown} goes on"])
-    texts = loaded.page.evaluate(TEXTS, [loaded.number_of(kind), loaded.number_of("KSampler")])
+        loaded.page.evaluate(TEXT, [str(loaded.find_node_id(shown)), f"{shown} goes on"])
+    texts = loaded.page.evaluate(
+        TEXTS, [loaded.find_node_id(kind), loaded.find_node_id("KSampler")]
+    )
     assert texts == [False, True], "only core's own node has the line below its widgets"
-    show(loaded, loaded.number_of(kind))
+    show(loaded, loaded.find_node_id(kind))
     expect(loaded.page.locator(f"{PANELS[kind]}:visible").first).to_be_visible()
     loaded.page.wait_for_timeout(500)
     expect(loaded.page.get_by_text(f"{kind} goes on").locator("visible=true")).to_have_count(0)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from likeness.tools.editor import EMPTY
-from likeness.tools.reduced import WORKFLOW, load_reduced
+from likeness.tools.reduced_workflow import WORKFLOW, load_reduced
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from filelock import FileLock
 from likeness.tools.editor import EMPTY
-from likeness.tools.material import event, step, write_run
+from likeness.tools.fixtures import event, step, write_run
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -157,7 +157,7 @@ def test_a_train_node_that_is_converted_to_a_subgraph_keeps_its_panel(editor, tr
     count = editor.page.locator(".lk-training:visible .lk-count")
     expect(count).to_have_text("3 of 10")
     subgraph = editor.page.evaluate(ENCLOSE, train).split(":")[0]
-    editor.look_at(editor.page.evaluate(OPEN, subgraph), INSET, 1)
+    editor.zoom_to(editor.page.evaluate(OPEN, subgraph), INSET, 1)
     expect(count).to_have_text("3 of 10")
 
 
@@ -185,11 +185,11 @@ def test_a_folder_that_is_shown_on_its_subgraphs_node_is_read(editor, server, ex
     editor.set_widgets("Likeness_Subject", folder="promoted", resolution=64)
     subgraph = editor.page.evaluate(ENCLOSE, number).split(":")[0]
     editor.page.evaluate(PROMOTE, subgraph)
-    editor.look_at(editor.page.evaluate(OPEN, subgraph), INSET, 1)
+    editor.zoom_to(editor.page.evaluate(OPEN, subgraph), INSET, 1)
     photos = editor.page.locator(".lk-subject:visible .lk-photo")
     expect(photos).to_have_count(1)
     editor.page.evaluate(CHOOSE, [subgraph, "promoted too"])
-    editor.look_at(editor.page.evaluate(OPEN, subgraph), INSET, 1)
+    editor.zoom_to(editor.page.evaluate(OPEN, subgraph), INSET, 1)
     expect(photos).to_have_count(2)
 
 

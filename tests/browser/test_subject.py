@@ -165,8 +165,8 @@ def encoded(content):
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
-def test_photographs_can_be_dropped_on_the_panel(tab, clean, folder, show, expect, vue):
-    with tab(Comfy__VueNodes__Enabled=vue) as opened, clean(opened) as editor:
+def test_photographs_can_be_dropped_on_the_panel(tab, no_errors, folder, show, expect, vue):
+    with tab(Comfy__VueNodes__Enabled=vue) as opened, no_errors(opened) as editor:
         editor.load(EMPTY)
         number = editor.add("Likeness_Subject", (380, 640))
         editor.set_widgets("Likeness_Subject", folder=folder.name)

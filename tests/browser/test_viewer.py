@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from likeness.tools.material import write_comparison, write_scores
+from likeness.tools.fixtures import write_comparison, write_scores
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -74,7 +74,7 @@ def far(a, b):
 def ours(comfy, base_checkpoint):
     """The base model in this process, and what is drawn with it by our own sampler."""
     import torch
-    from likeness.trainers import sampler, text
+    from likeness.trainers import sampler, text_encoding
     from likeness.trainers.base_model import load_base
 
     torch.set_num_threads(2)
@@ -82,14 +82,14 @@ def ours(comfy, base_checkpoint):
 
     @torch.no_grad()
     def draw(model):
-        ids = text.tokenize(model.tokenizer, [POSITIVE, NEGATIVE])
-        states = text.encode_text(model.text_encoder, ids)
+        ids = text_encoding.tokenize(model.tokenizer, [POSITIVE, NEGATIVE])
+        states = text_encoding.encode_text(model.text_encoder, ids)
         return sampler.sample(
             model.unet,
             states[:1],
             states[1:],
-            sampler.noise_for([SEED], SIDE, SIDE),
-            sigmas=sampler.sigmas_for(STEPS),
+            sampler.prepare_noise([SEED], SIDE, SIDE),
+            sigmas=sampler.calculate_sigmas(STEPS),
             guidance=GUIDANCE,
         )
 
@@ -104,7 +104,7 @@ def learned(request, comfy, ours):
     import torch
     from likeness.trainers import lora
     from likeness.trainers.adapter import save_adapter
-    from likeness.trainers.adapter_metadata import metadata_for
+    from likeness.trainers.adapter_metadata import build_metadata
     from likeness.trainers.recipe import LoRA, Recipe
 
     method = LoRA(**KINDS[request.param])
@@ -112,7 +112,7 @@ def learned(request, comfy, ours):
     lora.attach(*parts, method, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for name, weight in lora.trainable(*parts).items():
+        for name, weight in lora.trainable_parameters(*parts).items():
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(weight * (1 + 0.1 * noise) if "magnitude" in name else 0.05 * noise)
     tensors = lora.export(*parts, method)
@@ -121,7 +121,7 @@ def learned(request, comfy, ours):
         without_adapters(part)
     path = comfy.home / "output" / "loras" / f"{request.param}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    save_adapter(path, tensors, metadata_for(Recipe(method=method), steps=1, losses=[1.0]))
+    save_adapter(path, tensors, build_metadata(Recipe(method=method), steps=1, losses=[1.0]))
     return SimpleNamespace(name=path.name, drawn=drawn, tensors=len(tensors))
 
 

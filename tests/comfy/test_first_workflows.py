@@ -37,7 +37,7 @@ def saved_picture(comfy, prompt, outcome):
     return comfy.home / "output" / image["subfolder"] / image["filename"]
 
 
-def complaints(log):
+def find_differences(log):
     return [line for line in log.splitlines() if any(word in line.lower() for word in COMPLAINTS)]
 
 
@@ -76,7 +76,7 @@ def test_train_lora_trains_loads_and_draws_in_one_queue(comfy, lora):
     assert len(files) == 1
     report = outcome.outputs[node_of(prompt, "PreviewAny")]["text"][0]
     assert files[0].name in report
-    assert not complaints(outcome.log)
+    assert not find_differences(outcome.log)
 
 
 def test_train_lora_shows_progress_and_a_preview(lora):
@@ -112,7 +112,7 @@ def dreambooth(comfy, workflow, lora):
     """train_dreambooth.json; with 8-bit Adam, because 32-bit states would take 6 GB more."""
     if not comfyui_has("bitsandbytes"):
         pytest.skip("ComfyUI's Python has no bitsandbytes, the extra cuda")
-    comfy.forget()
+    comfy.free_memory()
     prompt = workflow(
         comfy,
         "train_dreambooth",
@@ -134,7 +134,7 @@ def test_train_dreambooth_trains_loads_and_draws_in_one_queue(comfy, dreambooth)
     assert saved_picture(comfy, prompt, outcome).is_file()
     files = list((comfy.home / "output" / "checkpoints").glob("subject-dreambooth-128-*"))
     assert [file.suffix for file in files] == [".safetensors"]
-    assert not complaints(outcome.log)
+    assert not find_differences(outcome.log)
 
 
 def test_the_saved_checkpoint_is_what_load_adapter_puts_on_the_base(comfy, workflow, dreambooth):
@@ -145,7 +145,7 @@ def test_the_saved_checkpoint_is_what_load_adapter_puts_on_the_base(comfy, workf
     )
     outcome = comfy.run(prompt)
     assert outcome.status == "success", outcome.error
-    assert not complaints(outcome.log)
+    assert not find_differences(outcome.log)
     assert picture(saved_picture(comfy, prompt, outcome)) == picture(
         saved_picture(comfy, trained, first)
     )
@@ -153,7 +153,7 @@ def test_the_saved_checkpoint_is_what_load_adapter_puts_on_the_base(comfy, workf
 
 def test_an_equal_training_is_reused_after_a_restart(comfy, lora):
     prompt, _ = lora
-    comfy.forget()  # what ComfyUI itself remembers
+    comfy.free_memory()  # what ComfyUI itself remembers
     kinds = ("Train", "Subject", "ClassImages", "PreviewAny")
     prompt = {
         key: node

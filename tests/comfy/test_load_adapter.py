@@ -94,16 +94,16 @@ def write_loras(base, folder):
     import torch
     from likeness.trainers import lora
     from likeness.trainers.adapter import save_adapter
-    from likeness.trainers.adapter_metadata import metadata_for
+    from likeness.trainers.adapter_metadata import build_metadata
     from likeness.trainers.recipe import LoRA, Recipe
 
     method, parts = LoRA(rank=4, alpha=2.0), (base.unet, base.text_encoder)
     lora.attach(*parts, method, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for weight in lora.trainable(*parts).values():
+        for weight in lora.trainable_parameters(*parts).values():
             weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    metadata = metadata_for(Recipe(method=method), steps=7, losses=[0.5])
+    metadata = build_metadata(Recipe(method=method), steps=7, losses=[0.5])
     save_adapter(folder / "kohya.safetensors", lora.export(*parts, method), metadata)
     write_diffusers(*parts, folder)
     write_peft(base.unet, folder / "peft")
@@ -265,7 +265,7 @@ def test_each_variant_is_as_it_was_after_any_other(server, files):
         found = digests(server, *VARIANTS[name])
         assert seen.setdefault(name, found) == found, f"{name} is otherwise than at first"
         if walk.random() < 0.15:
-            server.forget()
+            server.free_memory()
     for one, other in EQUAL:
         assert seen[one] == seen[other], (one, other)
     different = {found["unet"] for found in seen.values()}
@@ -274,7 +274,7 @@ def test_each_variant_is_as_it_was_after_any_other(server, files):
 
 def test_the_label_says_what_is_loaded(server, files):
     from likeness.trainers.adapter import save_adapter
-    from likeness.trainers.adapter_metadata import metadata_for
+    from likeness.trainers.adapter_metadata import build_metadata
     from likeness.trainers.recipe import Recipe
     from safetensors.torch import load_file
 
@@ -288,7 +288,7 @@ def test_the_label_says_what_is_loaded(server, files):
     assert label(BASE, 1.0) == "base"
     assert label("kohya.safetensors", 0.5) == "kohya (0.5): LoRA of rank 4, 7 steps, loss 0.5"
     assert label("tuned", 1.0) == "tuned"
-    metadata = metadata_for(
+    metadata = build_metadata(
         Recipe(method=files.method, base={"digest": "0" * 64}), steps=7, losses=[]
     )
     loras = server.home / "models" / "loras"

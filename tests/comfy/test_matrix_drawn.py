@@ -76,7 +76,7 @@ def write_adapters(checkpoint, models):
     import torch
     from likeness.trainers import lora
     from likeness.trainers.adapter import save_adapter
-    from likeness.trainers.adapter_metadata import metadata_for
+    from likeness.trainers.adapter_metadata import build_metadata
     from likeness.trainers.base_model import load_base
     from likeness.trainers.recipe import LoRA, Recipe
     from likeness.trainers.single_file import save_single_file
@@ -94,11 +94,11 @@ def write_adapters(checkpoint, models):
         base, method = load_base(checkpoint), LoRA(rank=rank)
         lora.attach(base.unet, base.text_encoder, method, seed=1)
         with torch.no_grad():
-            for weight in lora.trainable(base.unet, base.text_encoder).values():
+            for weight in lora.trainable_parameters(base.unet, base.text_encoder).values():
                 weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
         tensors = lora.export(base.unet, base.text_encoder, method)
         path = models / "loras" / f"r{rank}.safetensors"
-        save_adapter(path, tensors, metadata_for(Recipe(method=method), steps=1, losses=[]))
+        save_adapter(path, tensors, build_metadata(Recipe(method=method), steps=1, losses=[]))
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def tuned(comfy):
 @pytest.fixture(scope="module")
 def terminal(comfy):
     """Draws with our own sampler what `drawing` draws: adapter's path, with or without control."""
-    from likeness.comparison.controlnet import control_of, load_controlnet
+    from likeness.comparison.controlnet import controlnet_for_hint, load_controlnet
     from likeness.comparison.sample import draw, load_with_adapter
 
     size = {"width": WIDTH, "height": HEIGHT, "steps": STEPS, "seed": SEED}
@@ -138,7 +138,7 @@ def terminal(comfy):
         model, part = load_with_adapter(base, adapter), None
         if control:
             controlnet = load_controlnet(comfy.models / weights.CONTROLNET, model.unet)
-            part = control_of(controlnet, hint(), STRENGTH)
+            part = controlnet_for_hint(controlnet, hint(), STRENGTH)
         pictures = draw(
             model, [POSITIVE], negative=NEGATIVE, guidance=GUIDANCE, control=part, **size
         )
@@ -212,11 +212,11 @@ def test_cores_lora_loader_draws_what_load_adapter_draws(comfy, lora):
 
 
 def test_a_lora_that_learned_v_is_drawn_so_on_both_paths(comfy, terminal, lora):
-    from likeness.trainers.adapter import PREDICTION, read_metadata
+    from likeness.trainers.adapter import PREDICTION_KEY, read_metadata
     from safetensors.torch import load_file, save_file
 
     folder = comfy.home / "output" / "loras"
-    metadata = read_metadata(folder / lora).metadata | {PREDICTION: "v"}
+    metadata = read_metadata(folder / lora).metadata | {PREDICTION_KEY: "v"}
     save_file(load_file(folder / lora), folder / "learned-v.safetensors", metadata)
     core, _ = drawn(comfy, drawing("learned-v.safetensors"))
     assert far(core, terminal(folder / "learned-v.safetensors")).most <= LEVELS

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.events import EventReader
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from likeness.terminal import main
+from likeness.cli import main
 from likeness.trainers import lora
 from likeness.trainers.adapter import save_adapter
-from likeness.trainers.adapter_metadata import metadata_for
+from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.base_model import load_base
 from likeness.trainers.recipe import LoRA, Recipe
 from PIL import Image
@@ -19,9 +19,9 @@ def adapter(base, tmp_path):
     lora.attach(*parts, method, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for weight in lora.trainable(*parts).values():
+        for weight in lora.trainable_parameters(*parts).values():
             weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    metadata = metadata_for(Recipe(method=method), steps=1, losses=[])
+    metadata = build_metadata(Recipe(method=method), steps=1, losses=[])
     save_adapter(tmp_path / "a.safetensors", lora.export(*parts, method), metadata)
     return tmp_path / "a.safetensors"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
-from likeness.trainers.runs import prepare
+from likeness.trainers.run_folder import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def folder(base, photos, tmp_path):
             optimizer={"name": "adamw"},
             schedule={"steps": 3, "batch": batch},
         )
-        return prepare(recipe, Places.below(tmp_path / name, base=base, photos=photos))
+        return prepare(recipe, Places.for_output(tmp_path / name, base=base, photos=photos))
 
     return make
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from likeness.trainers import looks, loop
+from likeness.trainers import evaluation, loop
 from likeness.trainers import run as measuring
 from likeness.trainers.loop import train
-from likeness.trainers.optimizers import rate_factor
+from likeness.trainers.optimizers import lr_lambda
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
-from likeness.trainers.runs import prepare
+from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from PIL import Image
 from safetensors.torch import load_file
@@ -229,10 +229,10 @@ def test_a_validation_leaves_no_dropout_on_in_unet_or_text_encoder(run, monkeypa
     def spy(learner, batch):
         parts = (learner.unet, learner.prompts.text_encoder)
         learning.append([part.training for model in parts for part in model.modules()])
-        return losses_of(learner, batch)
+        return compute_losses(learner, batch)
 
-    losses_of = looks.losses_of
-    monkeypatch.setattr(looks, "losses_of", spy)
+    compute_losses = evaluation.compute_losses
+    monkeypatch.setattr(evaluation, "compute_losses", spy)
     run(steps=2, method={"dropout": 0.5}, subject={"holdout": 1}, validate_every=1)
     assert learning and not any(map(any, learning))
 
@@ -249,8 +249,8 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
 
         return slower
 
-    shown = [(looks, "preview"), (looks, "validate")]
-    for owner, name in (*shown, (loop.Checkpoints, "save")):
+    shown = [(evaluation, "preview"), (evaluation, "validate")]
+    for owner, name in (*shown, (loop.CheckpointManager, "save")):
         monkeypatch.setattr(owner, name, slow(getattr(owner, name)))
     small = {"prompts": ["a photo"], "steps": 1, "width": 64, "height": 64}
     _, events = run(
@@ -278,7 +278,7 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
 def test_each_step_has_the_rate_of_the_course(run, schedule):
     result, events = run(steps=6, schedule=schedule)
     rates = [data["learning_rate"] for kind, data in events if kind == "step"]
-    factor = rate_factor(result.recipe.schedule)  # its closed forms: test_optimizers
+    factor = lr_lambda(result.recipe.schedule)  # its closed forms: test_optimizers
     assert rates == pytest.approx([1e-3 * factor(step) for step in range(6)])
     assert len(set(rates)) > 2
 

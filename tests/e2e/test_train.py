@@ -19,7 +19,7 @@ from likeness.trainers.events import EventReader
 from likeness.trainers.job import Job, train
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
-from likeness.trainers.runs import RunFolder, prepare
+from likeness.trainers.run_folder import RunFolder, prepare
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,7 +194,7 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, se
 
 
 def small(settings=()):
-    from likeness.trainers.terminal import with_settings
+    from likeness.trainers.cli import apply_overrides
 
     recipe = preset("lora-r4").changed(
         subject={"resolution": 64},
@@ -203,7 +203,7 @@ def small(settings=()):
         optimizer={"name": "adamw"},
         schedule={"steps": 4},
     )
-    return with_settings(recipe, list(settings))
+    return apply_overrides(recipe, list(settings))
 
 
 def places(output, base, photos):
@@ -291,7 +291,7 @@ def test_stop_and_save_leaves_an_adapter_and_the_run_goes_on_when_queued_again(
     result = train(recipe, where, on_event=stop_at_five, device="cpu")
     assert result.stopped and 5 <= result.steps < 400
     assert result.adapter.is_file()
-    kept = train(recipe, where, device="cpu", on_event=stop_at_five, keep_stopped=True)
+    kept = train(recipe, where, device="cpu", on_event=stop_at_five, reuse_stopped=True)
     assert kept.reused and kept.stopped and kept.steps == result.steps
     starts = []
     again = train(
@@ -312,7 +312,7 @@ def stop_at_twenty(event, folder, before):
 
 
 def test_a_cancelled_run_goes_on_where_it_was(base, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "LEAVE_SECONDS", 60)  # however slow the machine is
+    monkeypatch.setattr(job, "GRACE_SECONDS", 60)  # however slow the machine is
     recipe, where = small().changed(schedule={"steps": 20_000}), places(tmp_path, base, photos)
     steps, enough = [], [3]
 
@@ -362,7 +362,7 @@ def test_cancel_raises_and_leaves_no_process(base, photos, tmp_path):
             on_event=lambda e: steps.append(e) if e.kind == "step" else None,
         )
     left = [c for c in psutil.Process().children(recursive=True) if c.pid not in others]
-    assert not [child for child in left if job._lives(child)]
+    assert not [child for child in left if job._is_alive(child)]
     assert not list(tmp_path.glob("loras/*"))
 
 
@@ -387,7 +387,7 @@ import runpy, sys, time
 from pathlib import Path
 runpy.run_path(sys.argv[1] + "/__main__.py", run_name="x")["load_package"]()
 from likeness.trainers.job import Job
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 job = Job(RunFolder(Path(sys.argv[2])), device="cpu")
 time.sleep(600)
 """
@@ -469,9 +469,9 @@ def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
         assert first.exit_code() is None
         assert not any(e.kind == "failed" for e in EventReader(folder.events).new_events())
     finally:
-        first.end()
+        first.terminate()
         if second:
-            second.end()
+            second.terminate()
 
 
 @pytest.mark.parametrize(

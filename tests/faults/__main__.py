@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
-from likeness.trainers.files import write_between_marks  # noqa: E402  they need the package
+from likeness.trainers.files import replace_between_markers  # noqa: E402  they need the package
 
 from .plan import Session  # noqa: E402
 from .table import markdown  # noqa: E402
@@ -41,7 +41,7 @@ def main() -> int:
     text = markdown(session.rows, given.seed, time.monotonic() - start)
     print(text)
     if given.write:
-        write_between_marks(PAGE, "faults", text)
+        replace_between_markers(PAGE, "faults", text)
     return int(any(row.lost for row in session.rows))
 
 

@@ -31,7 +31,7 @@ from likeness.comparison.matrix import Variant, plan_from_data
 from likeness.comparison.matrix import plan as matrix
 from likeness.comparison.plan_file import plan_file_from_data
 from likeness.comparison.prompts import prompt_set_from_text, read_prompt_set
-from likeness.comparison.row_means import means_of
+from likeness.comparison.row_means import adapter_means
 from likeness.comparison.scores import Measure, Scores
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.adapter import describe, load_adapter, read_metadata, recipe_of
@@ -40,8 +40,8 @@ from likeness.trainers.errors import LikenessError
 from likeness.trainers.events import EventReader, EventWriter, event_from_line
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import Recipe, recipe_from_data, recipe_from_json
-from likeness.trainers.runs import RunFolder
-from likeness.trainers.tensor_file import read_header
+from likeness.trainers.run_folder import RunFolder
+from likeness.trainers.safetensors_file import read_header
 from safetensors.torch import save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -368,7 +368,7 @@ def _scores(value: Any, room: Path) -> None:
     """What Load Adapter and `likeness export` read of a comparison."""
     (room / "plan.json").write_text(PLAN.to_json(), encoding="utf-8")
     (room / "scores.json").write_text(json.dumps(value), encoding="utf-8")
-    for name, mean in means_of(room, DIGEST).items():
+    for name, mean in adapter_means(room, DIGEST).items():
         assert isinstance(name, str) and isinstance(mean, float), (name, mean)
 
 
@@ -401,19 +401,19 @@ def _node_texts(texts: list[str], room: Path) -> None:
     _nodes()
     prompts = importlib.import_module("likeness.nodes.prompt_set")
     poses = importlib.import_module("likeness.nodes.pose_set")
-    for name, text, token, class_word, negative in (texts, (prompts.OWN, *texts[1:])):
+    for name, text, token, class_word, negative in (texts, (prompts.CUSTOM_TEXT, *texts[1:])):
         try:
             prompts.read_prompts(name, text, token, class_word, negative)
         except LikenessError as error:
             assert str(error)
-    poses.chosen_poses(texts[0])
+    poses.select_poses(texts[0])
 
 
 def _folder_name(value: str, room: Path) -> None:
     _nodes()
     (room / "a").mkdir(exist_ok=True)
-    names = importlib.import_module("likeness.nodes.names")
-    found = names.inside(room, value)
+    names = importlib.import_module("likeness.nodes.paths")
+    found = names.safe_join(room, value)
     assert found.resolve().is_relative_to(room.resolve())
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from likeness.trainers.job import log_tail
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 
 from .operations import Journal, KillAt, cut_power, watched
 from .trials import (

@@ -16,10 +16,10 @@ from unittest import mock
 
 import psutil
 import torch
-from likeness.trainers import loop, runs
+from likeness.trainers import loop, run_folder
 from likeness.trainers.errors import OutOfSpace, RunBusy
-from likeness.trainers.job import _lives, log_tail, train
-from likeness.trainers.runs import prepare
+from likeness.trainers.job import _is_alive, log_tail, train
+from likeness.trainers.run_folder import prepare
 
 from .kills import tree_of
 from .trials import (
@@ -80,7 +80,7 @@ def cancelled(bench: Bench, processes: int) -> float:
 
 
 def _children() -> set[psutil.Process]:
-    return {child for child in psutil.Process().children(recursive=True) if _lives(child)}
+    return {child for child in psutil.Process().children(recursive=True) if _is_alive(child)}
 
 
 _PARENT = """
@@ -88,7 +88,7 @@ import runpy, sys, time
 from pathlib import Path
 runpy.run_path(sys.argv[1] + "/__main__.py", run_name="parent")["load_package"]()
 from likeness.trainers.job import Job
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 job = Job(RunFolder(Path(sys.argv[2])), device="cpu")
 print(job._process.pid, flush=True)
 time.sleep(600)
@@ -177,11 +177,11 @@ def wrong_numbers(bench: Bench, kind: str) -> int:
 
 @contextmanager
 def _wrong(kind: str, step: int) -> Iterator[None]:
-    accumulate, update, count = loop.accumulate, loop.update, [0]
+    accumulate_gradients, update, count = loop.accumulate_gradients, loop.update, [0]
 
     def losses(*arguments):
         count[0] += 1
-        good = accumulate(*arguments)
+        good = accumulate_gradients(*arguments)
         factor = {"NaN loss": float("nan"), "exploding loss": 1e4}.get(kind, 1.0)
         return good * factor if count[0] >= step else good
 
@@ -191,7 +191,7 @@ def _wrong(kind: str, step: int) -> Iterator[None]:
             with torch.no_grad():
                 parameters[0].fill_(float("nan"))
 
-    loop.accumulate, loop.update = losses, weights
+    loop.accumulate_gradients, loop.update = losses, weights
     yield
 
 
@@ -257,7 +257,7 @@ def full_disk(bench: Bench, expected: Unbroken) -> str:
     disk.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], check=True)
     try:
-        with mock.patch.object(runs, "check_space"):  # which asks for room for SD 1.5
+        with mock.patch.object(run_folder, "require_disk_space"):  # which asks for room for SD 1.5
             folder = prepare(small_recipe(), bench.places(disk))
         filler = disk / "filler"
         room = bench.random.randrange(4096, 700_000)

@@ -25,7 +25,7 @@ from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.process import run_process
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.runs import RunFolder, prepare
+from likeness.trainers.run_folder import RunFolder, prepare
 from PIL import Image
 
 Around = Callable[[], contextlib.AbstractContextManager[object]]

@@ -7,7 +7,7 @@ from math import prod
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from likeness.trainers import lora, space
+from likeness.trainers import disk_space, lora
 from likeness.trainers.recipe import LoRA
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -48,14 +48,14 @@ def test_names_and_shapes_are_those_of_other_programs(
     assert hashlib.sha256(listed.encode()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("targets", space.LORA_WEIGHTS)
+@pytest.mark.parametrize("targets", disk_space.LORA_WEIGHTS)
 def test_room_is_asked_for_by_the_weights_that_a_lora_has(targets: str) -> None:
     found = {name: prod(shape) for name, shape in shapes(targets).items() if shape}
     counts = (
         sum(count for name, count in found.items() if name.startswith(part))
         for part in ("lora_unet_", "lora_te_")
     )
-    assert [count / 4 for count in counts] == list(space.LORA_WEIGHTS[targets])
+    assert [count / 4 for count in counts] == list(disk_space.LORA_WEIGHTS[targets])
 
 
 @pytest.mark.parametrize(

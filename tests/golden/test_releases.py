@@ -12,10 +12,10 @@ from likeness.demo.random_model import write_random_model
 from likeness.trainers import checkpoint, lora
 from likeness.trainers.adapter import load_adapter, read_metadata, recipe_of
 from likeness.trainers.base_model import load_base
-from likeness.trainers.dreambooth import trainable
+from likeness.trainers.dreambooth import trainable_parameters
 from likeness.trainers.events import EventReader
 from likeness.trainers.optimizers import build_optimizer
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 from safetensors.torch import load_file
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def test_an_adapter_is_read_and_changes_the_model(run, base):
     assert recipe_of(path) == RunFolder(run).recipe() == info.recipe
     model = load_base(base)
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
-    lora.apply(model.unet, model.text_encoder, load_adapter(path))
+    lora.merge(model.unet, model.text_encoder, load_adapter(path))
     changed = [k for k, v in model.unet.state_dict().items() if not torch.equal(v, before[k])]
     names = [k for k in load_adapter(path) if k.endswith(".lora_down.weight")]
     assert len(changed) == sum(k.startswith("lora_unet_") for k in names)
@@ -72,14 +72,14 @@ def test_a_full_fine_tune_is_read_and_changes_the_model(run, base):
 def test_a_stopped_fine_tune_finds_its_weights_by_name(run, base):
     names = json.loads((run / "weights.json").read_text(encoding="utf-8"))
     model = load_base(base)
-    weights = trainable(model.unet, model.text_encoder)
+    weights = trainable_parameters(model.unet, model.text_encoder)
     assert {name: list(weight.shape) for name, weight in weights.items()} == names
 
 
 @each_lora
 def test_a_stopped_run_can_go_on(run):
     folder = RunFolder(run)
-    recipe, (step,) = folder.recipe(), checkpoint.found(folder.checkpoints)
+    recipe, (step,) = folder.recipe(), checkpoint.saved_steps(folder.checkpoints)
     path = checkpoint.step_folder(folder.checkpoints, step)
     weights = load_file(path / "weights.safetensors")
     parameters = {k: torch.nn.Parameter(torch.zeros_like(v)) for k, v in weights.items()}
@@ -87,7 +87,7 @@ def test_a_stopped_run_can_go_on(run):
         {"params": [p for k, p in parameters.items() if k.startswith(part)], "lr": 1e-3}
         for part in ("unet.", "text_encoder.")
     ]
-    state = checkpoint.State(
+    state = checkpoint.TrainingState(
         parameters,
         build_optimizer(recipe.optimizer, groups),
         torch.amp.GradScaler("cpu", enabled=False),

@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.base_model import load_base
-from likeness.trainers.text import encode_text, tokenize
+from likeness.trainers.text_encoding import encode_text, tokenize
 from transformers import CLIPTextModel
 
 

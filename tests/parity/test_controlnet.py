@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models import modeling_utils
-from likeness.comparison.controlnet import control_of, load_controlnet
+from likeness.comparison.controlnet import controlnet_for_hint, load_controlnet
 from likeness.comparison.errors import ComparisonError
 from likeness.trainers import ldm_names
 from PIL import Image
@@ -41,7 +41,7 @@ def inputs():
 def test_residuals_are_those_of_diffusers(net, unet, places, kind):
     x, timestep, states, hint = inputs()
     loaded = load_controlnet(places[kind], unet)
-    down, middle = control_of(loaded, hint, 0.7)(x, timestep, states)
+    down, middle = controlnet_for_hint(loaded, hint, 0.7)(x, timestep, states)
     pixels = torch.tensor(np.asarray(hint)).permute(2, 0, 1)[None] / 255
     expected = net(x, timestep, states, pixels.repeat(2, 1, 1, 1), conditioning_scale=0.7)
     assert len(down) == len(expected.down_block_res_samples)

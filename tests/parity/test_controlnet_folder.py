@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.comparison.compare import Files, bound_plan, teach
+from likeness.comparison.compare import ComparisonFiles, resolve_plan, train_missing
 from likeness.comparison.controlnet import load_controlnet
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.plan_file import plan_file_from_data
@@ -34,9 +34,11 @@ def test_a_folder_of_each_form_is_taken_and_loaded(unet, net, tmp_path, monkeypa
         torch.testing.assert_close(loaded.state_dict()[key], value)
     base = SimpleNamespace(prediction="epsilon")
     monkeypatch.setattr("likeness.comparison.compare.identify", lambda path: base)
-    files = Files(base=tmp_path / "net" / name, output=tmp_path, controlnet=tmp_path / "net")
+    files = ComparisonFiles(
+        base=tmp_path / "net" / name, output=tmp_path, controlnet=tmp_path / "net"
+    )
     plan = plan_file_from_data(POSED)
-    bound = bound_plan(plan, teach(plan, files, never), files)
+    bound = resolve_plan(plan, train_missing(plan, files, never), files)
     assert bound.control.model == content_digest(tmp_path / "net" / name)
 
 
@@ -57,9 +59,9 @@ def test_a_folder_that_cannot_be_taken_is_told_before_anything_is_trained(tmp_pa
     (tmp_path / "net").mkdir()
     for name, text in files.items():
         (tmp_path / "net" / name).write_text(text)
-    given = Files(base=tmp_path / "b", output=tmp_path, controlnet=tmp_path / "net")
+    given = ComparisonFiles(base=tmp_path / "b", output=tmp_path, controlnet=tmp_path / "net")
     with pytest.raises(LikenessError, match=message):
-        teach(plan_file_from_data(POSED), given, never)
+        train_missing(plan_file_from_data(POSED), given, never)
 
 
 def test_tensors_that_are_missing_are_not_made_up(unet, net, tmp_path):

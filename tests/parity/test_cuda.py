@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from likeness.demo.random_model import write_random_model
 from likeness.trainers import loop
-from likeness.trainers.graphs import CudaRecorder, Replayed, recorded_unet
+from likeness.trainers.cuda_graphs import CudaGraphCapturer, GraphedCallable, graphed_unet
 from likeness.trainers.presets import preset
-from likeness.trainers.runs import prepare
+from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from PIL import Image
 
@@ -48,38 +48,38 @@ def trained(recipe, places, gpu):
 def test_recorded_steps_learn_what_plain_ones_learn(
     places, gpu, kind, precision, memory, monkeypatch
 ):
-    recorded = []
-    real = CudaRecorder.record
+    graphed = []
+    real = CudaGraphCapturer.capture
 
-    def record(self, work):
-        recorded.append(True)  # not the graph: those that are forgotten are gone
+    def capture(self, work):
+        graphed.append(True)  # not the graph: those that are forgotten are gone
         return real(self, work)
 
-    monkeypatch.setattr(CudaRecorder, "record", record)
+    monkeypatch.setattr(CudaGraphCapturer, "capture", capture)
     compute = {"precision": precision, "memory": memory}
     text = {"last_step": 4}
     plain = trained(
         recipe(kind, compute={**compute, "graphs": False}, text_encoder=text), places, gpu
     )
-    assert not recorded
+    assert not graphed
     result = trained(recipe(kind, compute=compute, text_encoder=text), places, gpu)
-    assert len(recorded) == 2 and not result.notes  # with the text encoder, and without
+    assert len(graphed) == 2 and not result.notes  # with the text encoder, and without
     assert result.losses == pytest.approx(plain.losses, rel=0.02)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_does_not_wait_for_the_gpu(places, gpu, precision, monkeypatch):
-    real = loop.advance
+    real = loop.training_step
 
-    def advance(*given, recorded):
+    def training_step(*given, graphed):
         step = given[3]
         torch.cuda.set_sync_debug_mode("error" if step >= 3 else "default")  # recorded at 1
         try:
-            return real(*given, recorded=recorded)
+            return real(*given, graphed=graphed)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "training_step", training_step)
     trained(recipe("lora", compute={"precision": precision}, attempt=1), places, gpu)
 
 
@@ -88,7 +88,7 @@ def test_work_that_cannot_be_recorded_leaves_stream_allocator_and_generator_whol
         return inputs[0] * (2 if inputs[0].sum().item() > 0 else 0)  # reads from the GPU
 
     notes = []
-    double = Replayed(work, CudaRecorder(), notes.append)
+    double = GraphedCallable(work, CudaGraphCapturer(), notes.append)
     for value in (1.0, 2.0, 3.0):
         assert double((torch.full((4,), value, device="cuda"),)).tolist() == [2 * value] * 4
     assert len(notes) == 1 and "CUDA graphs are not used" in notes[0]
@@ -114,12 +114,12 @@ def test_a_recorded_unet_that_is_done_with_gives_its_memory_back():
     unet(x, x, x)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    recorded = recorded_unet(unet, notes.append)
+    graphed = graphed_unet(unet, notes.append)
     for _ in range(3):
-        recorded(x, x, encoder_hidden_states=x)
+        graphed(x, x, encoder_hidden_states=x)
     held = torch.cuda.memory_allocated() - before
     assert held > 1 << 26 and not notes
-    del recorded
+    del graphed
     assert torch.cuda.memory_allocated() - before < held / 8
 
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import draws
+from likeness.trainers import rng
 from likeness.trainers.base_model import load_base
+from likeness.trainers.dataset import class_images_folder
 from likeness.trainers.loop import train
-from likeness.trainers.material import drawn_folder
 from likeness.trainers.places import Places
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.runs import prepare
+from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
@@ -122,7 +122,7 @@ def initial_lora(recipe, places):
     base.unet.requires_grad_(False)
     base.text_encoder.requires_grad_(False)
     text = base.text_encoder if recipe.text_encoder.train else None
-    lora.attach(base.unet, text, recipe.method, draws.derive(recipe.seed, "lora"))
+    lora.attach(base.unet, text, recipe.method, rng.derive_seed(recipe.seed, "lora"))
     unet = {n: p.detach() for n, p in base.unet.named_parameters() if p.requires_grad}
     return unet, {n: p.detach() for n, p in base.text_encoder.named_parameters() if p.requires_grad}
 
@@ -154,7 +154,7 @@ def reference_losses(recipe, places):
     masks = [weights_of(p, recipe) for p in pictures(places.photos)]
     classes = []
     if recipe.prior:
-        files = sorted(drawn_folder(recipe, places, recipe.prior).glob("*.png"))
+        files = sorted(class_images_folder(recipe, places, recipe.prior).glob("*.png"))
         classes = [encoded(base.vae, p) for p in files]
         assert len(classes) == CLASSES
     parameters = trained_parameters(base, recipe, places)
@@ -169,23 +169,23 @@ def reference_losses(recipe, places):
         for kind, things in (("photo", photos), ("class", classes)):
             if not things:
                 continue
-            index = draws.pick(step, len(things), recipe.seed, f"{kind} order")
+            index = rng.shuffled_index(step, len(things), recipe.seed, f"{kind} order")
             mean, std = things[index]
             prompt = 0 if kind == "photo" else 1 + index % (len(prompts) - 2)
-            chance = draws.uniform(recipe.seed, f"{kind} caption", step, 0)
+            chance = rng.uniform(recipe.seed, f"{kind} caption", step, 0)
             dropped = chance < recipe.objective.caption_dropout
             shown.append(len(prompts) - 1 if dropped else prompt)
-            posterior = draws.gaussian((4, 8, 8), recipe.seed, f"{kind} posterior", step, 0)
+            posterior = rng.randn((4, 8, 8), recipe.seed, f"{kind} posterior", step, 0)
             latents.append(mean + std * posterior)
-            noise.append(draws.gaussian((4, 8, 8), recipe.seed, f"{kind} noise", step, 0))
-            timesteps.append(draws.integer(1000, recipe.seed, f"{kind} timestep", step, 0))
+            noise.append(rng.randn((4, 8, 8), recipe.seed, f"{kind} noise", step, 0))
+            timesteps.append(rng.randint(1000, recipe.seed, f"{kind} timestep", step, 0))
         latents, noise = torch.stack(latents), torch.stack(noise)
         timesteps = torch.tensor(timesteps)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         states = base.text_encoder(ids[shown])[0]
         predicted = base.unet(noisy, timesteps, states).sample
         if classes:
-            photo = masks[draws.pick(step, len(photos), recipe.seed, "photo order")].sqrt()
+            photo = masks[rng.shuffled_index(step, len(photos), recipe.seed, "photo order")].sqrt()
             photo = photo / photo.pow(2).mean().sqrt()
             predicted, predicted_prior = predicted.chunk(2)
             noise, noise_prior = noise.chunk(2)

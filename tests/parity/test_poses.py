@@ -34,5 +34,5 @@ CASES += [(random_pose(seed), (640, 448)) for seed in range(4)]
 
 @pytest.mark.parametrize(("pose", "size"), CASES)
 def test_drawings_differ_by_rims_of_one_pixel_only(pose, size):
-    ours = np.asarray(draw_pose(pose, *size, stick=4))
+    ours = np.asarray(draw_pose(pose, *size, stick_width=4))
     STORE["assert_alike"](ours, STORE["theirs"](pose, *size))

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from likeness.trainers.loop import train
 from likeness.trainers.presets import preset
-from likeness.trainers.runs import prepare
+from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from safetensors.torch import load_file
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from likeness.trainers import dreambooth, lora
 from likeness.trainers.base_model import load_base
-from likeness.trainers.computing import checkpoint_activations
+from likeness.trainers.batches import Batch
+from likeness.trainers.compute import enable_gradient_checkpointing
 from likeness.trainers.objective import alphas_cumprod
 from likeness.trainers.presets import preset
-from likeness.trainers.samples import Batch
-from likeness.trainers.step import Learner, Prompts, forward_backward
+from likeness.trainers.step import Learner, PromptEncoder, forward_backward
 from likeness.trainers.teacher import Teacher
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,9 +38,9 @@ def attached(recipe, base):
     """Attaches what a recipe trains; returns the function that names its parameters."""
     if recipe.method.kind == "lora":
         lora.attach(base.unet, base.text_encoder, recipe.method, seed=0)
-        return lora.trainable
+        return lora.trainable_parameters
     dreambooth.attach(base.unet, base.text_encoder)
-    return dreambooth.trainable
+    return dreambooth.trainable_parameters
 
 
 def zeros(*shape, dtype=torch.float32):
@@ -59,10 +59,10 @@ def test_a_step_reads_nothing_from_its_device(places, method, prior, memory):
     base = load_base(places.base)
     parameters = attached(recipe, base)
     if memory == "checkpointing":
-        checkpoint_activations(base, recipe)
+        enable_gradient_checkpointing(base, recipe)
     for model in (base.unet, base.text_encoder):
         torch.nn.Module.to(model.train(), META)
-    prompts = Prompts(zeros(2, 77, dtype=torch.int64), 1, base.text_encoder)
+    prompts = PromptEncoder(zeros(2, 77, dtype=torch.int64), 1, base.text_encoder)
     width = base.unet.config.cross_attention_dim
     adapters = recipe.method.kind == "lora"
     teacher = Teacher(base.unet, zeros(2, 77, width), adapters) if prior == "teacher" else None

@@ -9,7 +9,13 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
 )
-from likeness.trainers.sampler import noise_for, sample, sigma_table, sigmas_for, timesteps_for
+from likeness.trainers.sampler import (
+    calculate_sigmas,
+    prepare_noise,
+    sample,
+    sigma_table,
+    sigmas_to_timesteps,
+)
 
 # numpy's, about how diffusers calls it
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
@@ -28,7 +34,7 @@ def unet():
 @pytest.fixture(scope="module")
 def inputs():
     torch.manual_seed(1)
-    return torch.randn(2, 77, 16), torch.randn(1, 77, 16), noise_for([3, 4], 64, 64)
+    return torch.randn(2, 77, 16), torch.randn(1, 77, 16), prepare_noise([3, 4], 64, 64)
 
 
 @torch.no_grad()
@@ -36,16 +42,18 @@ def drawn_by_diffusers(unet, scheduler, positive, negative, latents):
     states = torch.cat([negative.expand_as(positive), positive])
     for t in scheduler.timesteps:
         x = scheduler.scale_model_input(torch.cat([latents] * 2), t)
-        unwanted, wanted = unet(x, t, encoder_hidden_states=states).sample.chunk(2)
-        output = unwanted + GUIDANCE * (wanted - unwanted)
+        uncond, cond = unet(x, t, encoder_hidden_states=states).sample.chunk(2)
+        output = uncond + GUIDANCE * (cond - uncond)
         latents = scheduler.step(output, t, latents).prev_sample
     return latents
 
 
 def drawn_by_us(unet, inputs, solver, prediction):
     positive, negative, noise = inputs
-    return sample(unet, positive, negative, noise, sigmas=sigmas_for(STEPS), guidance=GUIDANCE,
-                  solver=solver, prediction=prediction)  # fmt: skip
+    return sample(
+        unet, positive, negative, noise, sigmas=calculate_sigmas(STEPS), guidance=GUIDANCE,
+        solver=solver, prediction=prediction,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -54,7 +62,7 @@ def test_euler(unet, inputs, prediction):
     scheduler = EulerDiscreteScheduler(
         **SD15, prediction_type=prediction, timestep_spacing="leading"
     )
-    scheduler.set_timesteps(timesteps=timesteps_for(sigmas_for(STEPS)[:-1]).tolist())
+    scheduler.set_timesteps(timesteps=sigmas_to_timesteps(calculate_sigmas(STEPS)[:-1]).tolist())
     positive, negative, noise = inputs
     start = noise * scheduler.init_noise_sigma
     assert float(scheduler.init_noise_sigma) == pytest.approx(14.6488, rel=1e-5)
@@ -68,7 +76,7 @@ def test_dpmpp_2m(unet, inputs, prediction):
     scheduler = DPMSolverMultistepScheduler(
         **SD15, prediction_type=prediction, final_sigmas_type="zero", euler_at_final=True
     )
-    scheduler.set_timesteps(timesteps=timesteps_for(sigmas_for(STEPS)[:-1]).tolist())
+    scheduler.set_timesteps(timesteps=sigmas_to_timesteps(calculate_sigmas(STEPS)[:-1]).tolist())
     positive, negative, noise = inputs
     # diffusers works in the variance-preserving scaling, where the first noise has norm 1
     theirs = drawn_by_diffusers(unet, scheduler, positive, negative, noise.clone())

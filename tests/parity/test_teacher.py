@@ -6,13 +6,13 @@ from accelerate import Accelerator
 from likeness.trainers import loop
 from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import RecipeError
-from likeness.trainers.lora import attach, disabled, trainable
+from likeness.trainers.lora import adapters_disabled, attach, trainable_parameters
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA
-from likeness.trainers.runs import prepare
+from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
-from likeness.trainers.teacher import teacher_of
-from likeness.trainers.text import encode_text
+from likeness.trainers.teacher import build_teacher
+from likeness.trainers.text_encoding import encode_text
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -69,7 +69,7 @@ def test_the_teacher_holds_the_model_back(places, kind):
 
 def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
     unbroken, _ = trained(recipe("dreambooth", saving={"every": 3}), places)
-    stop_at = loop.advance
+    stop_at = loop.training_step
 
     def broken(run, training, backward, step, **given):
         if step == 4:
@@ -77,7 +77,7 @@ def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
         return stop_at(run, training, backward, step, **given)
 
     again = recipe("dreambooth", saving={"every": 3}, attempt=1)
-    monkeypatch.setattr(loop, "advance", broken)
+    monkeypatch.setattr(loop, "training_step", broken)
     with pytest.raises(KeyboardInterrupt):
         trained(again, places)
     monkeypatch.undo()
@@ -88,11 +88,11 @@ def test_a_resumed_run_has_the_same_teacher(places, monkeypatch):
 def test_the_teacher_of_a_lora_is_the_base_whatever_the_lora_has_learned(places):
     base, other = load_base(places.base), load_base(places.base)
     ids = torch.zeros(1, 77, dtype=torch.int64)
-    taught = teacher_of(recipe("lora"), base, ids, torch.float32)
+    taught = build_teacher(recipe("lora"), base, ids, torch.float32)
     attach(base.unet, None, LoRA(rank=2), seed=0)
     noisy, timestep = torch.randn(1, 4, 8, 8), torch.tensor([3])
     with torch.no_grad():
-        for parameter in trainable(base.unet, None).values():
+        for parameter in trainable_parameters(base.unet, None).values():
             parameter.add_(0.1)
         wanted = other.unet(noisy, timestep, taught.embeddings).sample
         assert not torch.equal(base.unet(noisy, timestep, taught.embeddings).sample, wanted)
@@ -121,7 +121,7 @@ def test_a_teacher_in_16_bits_is_copied_without_a_second_model_in_32(places):
         given = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, width)
         wanted = base.unet(*given).sample
     with Fp32() as made:
-        taught = teacher_of(recipe("dreambooth"), base, ids, torch.bfloat16)
+        taught = build_teacher(recipe("dreambooth"), base, ids, torch.bfloat16)
     assert made.values < sum(p.numel() for p in base.unet.parameters()) / 2
     assert {p.dtype for p in taught.unet.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in base.unet.parameters()} == {torch.float32}
@@ -137,7 +137,7 @@ def test_a_teacher_in_16_bits_is_copied_without_a_second_model_in_32(places):
 def test_a_teacher_in_32_bits_has_weights_of_its_own(places):
     base = load_base(places.base)
     ids = torch.zeros(1, 77, dtype=torch.int64)
-    taught = teacher_of(recipe("dreambooth"), base, ids, torch.float32)
+    taught = build_teacher(recipe("dreambooth"), base, ids, torch.float32)
     for one, other in zip(base.unet.parameters(), taught.unet.parameters(), strict=True):
         assert torch.equal(one, other) and one.data_ptr() != other.data_ptr()
 
@@ -151,13 +151,13 @@ def test_images_and_a_teacher_exclude_each_other():
 def test_a_model_without_its_adapters_is_the_base(places, special):
     base, other = load_base(places.base), load_base(places.base)
     attach(base.unet, None, LoRA(rank=2, **special), seed=0)
-    parameters = trainable(base.unet, None).values()
+    parameters = trainable_parameters(base.unet, None).values()
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(0.1)
     width = other.unet.config.cross_attention_dim
     given = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, width)
-    with torch.no_grad(), disabled(base.unet):
+    with torch.no_grad(), adapters_disabled(base.unet):
         assert torch.equal(base.unet(*given).sample, other.unet(*given).sample)
     assert not torch.equal(base.unet(*given).sample, other.unet(*given).sample)
     assert all(parameter.requires_grad for parameter in parameters)

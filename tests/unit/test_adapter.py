@@ -13,10 +13,10 @@ from likeness.trainers.adapter import (
     recipe_of,
     save_adapter,
 )
-from likeness.trainers.adapter_metadata import metadata_for
+from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.errors import AdapterError, OutOfSpace
+from likeness.trainers.metadata_filter import strip_prompts
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
-from likeness.trainers.stripped import strip_prompts
 from safetensors.torch import load_file, save_file
 
 MODULE = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -33,7 +33,7 @@ def tensors(scale: float = 1.0, dora: bool = False) -> dict[str, torch.Tensor]:
 
 
 def metadata(recipe: Recipe = RECIPE) -> dict[str, str]:
-    return metadata_for(recipe, steps=20, losses=[0.5] * 18 + [0.1, 0.2])
+    return build_metadata(recipe, steps=20, losses=[0.5] * 18 + [0.1, 0.2])
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@ import json
 
 import pytest
 from likeness.trainers.adapter_names import (
-    METADATA_KEY,
+    LORA_ADAPTER_METADATA_KEY,
     declared_alphas,
     file_alpha,
     guess_family,
     kohya_name,
     module_name,
-    normalise,
+    to_kohya_keys,
 )
 from likeness.trainers.errors import AdapterError
 from likeness.trainers.recipe import LoRA
@@ -72,7 +72,7 @@ def test_both_namings_of_the_text_encoder_are_one() -> None:
 
 def test_two_names_of_one_tensor_are_refused() -> None:
     with pytest.raises(AdapterError, match="twice"):
-        normalise({f"unet.{Q}.lora_A.weight": 1, f"{KOHYA_Q}.lora_down.weight": 2})
+        to_kohya_keys({f"unet.{Q}.lora_A.weight": 1, f"{KOHYA_Q}.lora_down.weight": 2})
 
 
 def test_file_alpha_scales_as_peft_does() -> None:
@@ -86,25 +86,27 @@ SHAPES = {f"{KOHYA_Q}.lora_down.weight": (4, 320), f"{KOHYA_TEXT}.lora_down.weig
 
 def test_alphas_come_from_diffusers_metadata() -> None:
     config = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 2, "text_encoder.use_rslora": True}
-    alphas = declared_alphas(SHAPES, {METADATA_KEY: json.dumps(config)})
+    alphas = declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: json.dumps(config)})
     assert alphas == {f"{KOHYA_Q}.alpha": 8.0, f"{KOHYA_TEXT}.alpha": 8.0}  # 2·sqrt(16)
 
 
 def test_alphas_come_from_peft_configuration() -> None:
-    alphas = declared_alphas(SHAPES, {METADATA_KEY: json.dumps({"r": 4, "lora_alpha": 6})})
+    alphas = declared_alphas(
+        SHAPES, {LORA_ADAPTER_METADATA_KEY: json.dumps({"r": 4, "lora_alpha": 6})}
+    )
     assert alphas == {f"{KOHYA_Q}.alpha": 6.0, f"{KOHYA_TEXT}.alpha": 6.0}
 
 
 def test_no_alpha_is_made_up() -> None:
     assert declared_alphas(SHAPES, {}) == {}
     given = {**SHAPES, f"{KOHYA_Q}.alpha": (), f"{KOHYA_TEXT}.alpha": ()}
-    assert declared_alphas(given, {METADATA_KEY: '{"lora_alpha": 6}'}) == {}
+    assert declared_alphas(given, {LORA_ADAPTER_METADATA_KEY: '{"lora_alpha": 6}'}) == {}
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"unet.alpha_pattern": {"to_q": 2}}'])
 def test_metadata_that_cannot_be_followed_is_refused(text: str) -> None:
     with pytest.raises(AdapterError):
-        declared_alphas(SHAPES, {METADATA_KEY: text})
+        declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: text})
 
 
 CROSS = "attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"

@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from likeness.trainers.base_file import identify, refuse_other_noise
+from likeness.trainers.base_file import check_noise_schedule, identify
 from likeness.trainers.errors import BaseModelError
 
 FOLDERS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "folders.py"))
@@ -164,17 +164,17 @@ def test_a_folder_of_other_noise_was_trained_with_that_of_sd1(tmp_path, other):
     folder = write_folder(tmp_path / "model")
     scheduler = folder / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps(STABLE | {"rescale_betas_zero_snr": False}))
-    refuse_other_noise(identify(folder))
+    check_noise_schedule(identify(folder))
     scheduler.write_text(json.dumps(STABLE | other))
     with pytest.raises(BaseModelError, match=f"other noise than.*{next(iter(other))} "):
-        refuse_other_noise(identify(folder))
+        check_noise_schedule(identify(folder))
 
 
 def test_a_file_with_zero_terminal_snr_was_trained_with_the_noise_of_sd1(tmp_path):
-    refuse_other_noise(identify(write(tmp_path / "b.safetensors", SD1 | {"v_pred": (0,)})))
+    check_noise_schedule(identify(write(tmp_path / "b.safetensors", SD1 | {"v_pred": (0,)})))
     marked = write(tmp_path / "a.safetensors", SD1 | {"v_pred": (0,), "ztsnr": (0,)})
     with pytest.raises(BaseModelError, match="zero terminal SNR"):
-        refuse_other_noise(identify(marked))
+        check_noise_schedule(identify(marked))
 
 
 @pytest.mark.parametrize(

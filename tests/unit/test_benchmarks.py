@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from likeness.benchmarks import (
-    browsing,
+    baselines,
+    browser,
     curve,
-    drawings,
+    draw_benchmark,
     options,
     panel,
     parts,
-    peers,
     scale,
     setting,
     table,
     viewer,
 )
-from likeness.benchmarks.material import Model
-from likeness.benchmarks.measure import Measured, Peak, measured
+from likeness.benchmarks.inputs import Model
+from likeness.benchmarks.measure import Measurement, PeakMemory, parse_report
 from likeness.benchmarks.roofline import row as roofline_row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(step=2.0, steps=8, first=10.0, after=5.0, **fields):
     moments = [first + step * number for number in range(steps)]
-    return Measured(
+    return Measurement(
         moments=moments, cpu_moments=moments, total=moments[-1] + after,
-        peak=Peak(3 * 10**9, 2 * 10**9), pictures=8, prompts=14, **fields,
+        peak=PeakMemory(3 * 10**9, 2 * 10**9), pictures=8, prompts=14, **fields,
     )  # fmt: skip
 
 
@@ -53,20 +53,20 @@ def made(tmp_path):
 
 
 def test_the_first_two_intervals_are_warm_up():
-    one = Measured(moments=[1, 11, 21, 22, 24])
+    one = Measurement(moments=[1, 11, 21, 22, 24])
     assert one.intervals == (1, 2)
     assert one.first == 1
 
 
 def test_a_whole_run_is_reckoned_from_its_ends_and_the_median_step():
     assert table.whole_run([run(step=2, first=10, after=5)], steps=800) == 10 + 799 * 2 + 5
-    assert table.whole_run([Measured()], steps=800) == 0
+    assert table.whole_run([Measurement()], steps=800) == 0
 
 
 def test_a_process_that_failed_says_why_and_one_that_ended_well_forgets_its_exit():
     said = {"moments": [105.0], "error": "SystemExit: 0"}
-    assert measured(dict(said), 100.0, 109.0, Peak(), 1).error == "SystemExit: 0"
-    good = measured(dict(said), 100.0, 109.0, Peak(), 0)
+    assert parse_report(dict(said), 100.0, 109.0, PeakMemory(), 1).error == "SystemExit: 0"
+    good = parse_report(dict(said), 100.0, 109.0, PeakMemory(), 0)
     assert (good.error, good.moments, good.total, good.after) == ("", [5.0], 9.0, 4.0)
 
 
@@ -80,7 +80,7 @@ def test_memory_is_that_of_the_gpu_where_there_is_one():
     [([], "-"), ([1.5], "1.5"), ([1, 2, 3, 4, 5], "3 (2 to 4)")],
 )
 def test_a_spread_is_a_median_with_quartiles(values, text):
-    assert table.spread(values) == text
+    assert table.format_quartiles(values) == text
 
 
 # Tables.
@@ -88,7 +88,7 @@ def test_a_spread_is_a_median_with_quartiles(values, text):
 
 def test_a_training_that_failed_is_a_row_with_its_error():
     rounds = {("fp32", "lora", "Likeness"): [run()],
-              ("fp32", "lora", "peer"): [Measured(error="OSError: a | b\nc")]}  # fmt: skip
+              ("fp32", "lora", "peer"): [Measurement(error="OSError: a | b\nc")]}  # fmt: skip
     head, _, ours, peer = lines(table.trainings(rounds, "Likeness"))
     assert len(ours) == len(peer) == len(head)
     assert peer[2] == "not measured: OSError: a / b c"
@@ -117,34 +117,36 @@ def test_a_lower_memory_tier_is_told():
 
 
 def test_seconds_a_picture_count_from_the_first_moment():
-    two_batches = Measured(moments=[5, 7, 9], drawn=8)
-    assert drawings.a_picture(two_batches) == 0.5
-    assert drawings.a_picture(Measured(moments=[5])) == 0
-    results = {"ours": [two_batches], "peer": [Measured(moments=[5, 9, 13], drawn=8)],
-               "broken": [Measured(error="no")]}  # fmt: skip
-    _, _, ours, peer, broken = lines(drawings.table(results))
+    two_batches = Measurement(moments=[5, 7, 9], drawn=8)
+    assert draw_benchmark.seconds_per_picture(two_batches) == 0.5
+    assert draw_benchmark.seconds_per_picture(Measurement(moments=[5])) == 0
+    results = {"ours": [two_batches], "peer": [Measurement(moments=[5, 9, 13], drawn=8)],
+               "broken": [Measurement(error="no")]}  # fmt: skip
+    _, _, ours, peer, broken = lines(draw_benchmark.table(results))
     assert (ours[2], ours[3], peer[3]) == ("0.5", "-", "2.00 x")
     assert broken[2] == "not measured: no"
 
 
 def test_a_roofline_is_the_share_of_a_products_rate():
-    counted, timed = Measured(flops=4e12), run(step=2)
+    counted, timed = Measurement(flops=4e12), run(step=2)
     assert roofline_row("lora", 1, [counted, timed], product=8e12)[1:] == [
         *("2", "4", "2", "2", "8", "25 %")
     ]  # fmt: skip
-    assert "not measured" in roofline_row("lora", 1, [Measured(error="x"), timed], 8e12)[2]
+    assert "not measured" in roofline_row("lora", 1, [Measurement(error="x"), timed], 8e12)[2]
 
 
 def test_many_photographs_come_with_few_class_images_and_the_other_way_round():
     counts = [(c.photos, c.classes) for c in scale.counts_of([15, 150], [500, 5000])]
     assert counts == [(15, 4), (150, 4), (15, 500), (15, 5000)]
-    cells = scale.row(scale.Counts(1500, 4), "encoded", run(stages={"encode": 7.25}), 2_500_000)
+    cells = scale.row(
+        scale.PictureCounts(1500, 4), "encoded", run(stages={"encode": 7.25}), 2_500_000
+    )
     assert cells[:4] == ["1,500", "4", "encoded", "7.2"]
     assert cells[-3:] == ["3", "2", "2.5"]
 
 
 def test_a_parts_gain_is_the_step_without_it_over_the_step_with_it():
-    cells = parts.row("it", parts.PARTS["bf16"], [run(step=2)], [run(step=3)])
+    cells = parts.row("it", parts.ABLATIONS["bf16"], [run(step=2)], [run(step=3)])
     assert cells[:5] == ["it", "lora", "2 (2 to 2)", "3 (3 to 3)", "1.50 x"]
 
 
@@ -152,13 +154,13 @@ def test_a_parts_rounds_begin_with_either_side_in_turn(monkeypatch):
     asked = []
 
     def note(part, way, setting, folder):
-        asked.append("with" if way is part.with_it else "without")
+        asked.append("with" if way is part.enabled else "without")
         return run(step=len(asked))
 
     monkeypatch.setattr(parts, "run", note)
-    with_it, without = parts.compare(parts.PARTS["bf16"], None, None, 3)
+    enabled, disabled = parts.compare(parts.ABLATIONS["bf16"], None, None, 3)
     assert asked == ["with", "without", "without", "with", "with", "without"]
-    assert len(with_it) == len(without) == 3
+    assert len(enabled) == len(disabled) == 3
 
 
 def test_the_mean_curve_ends_with_the_shortest_run():
@@ -194,8 +196,8 @@ def test_a_panels_cost_leaves_out_the_first_steps_and_counts_cpu_time_a_step():
         trained(browser=panel.PANEL, cpu=1.1),
         trained(browser=panel.NONE),
     ]
-    _, _, without, watched = lines(panel.costs(both))
-    assert without == ["off", "none", "2", "0.5 (0.5 to 0.5)", "1 (1 to 1)", "0.01 (0.01 to 0.01)",
+    _, _, disabled, watched = lines(panel.costs(both))
+    assert disabled == ["off", "none", "2", "0.5 (0.5 to 0.5)", "1 (1 to 1)", "0.01 (0.01 to 0.01)",
                        "0 (0 to 0)"]  # fmt: skip
     assert watched[:5] == ["off", panel.PANEL, "1", "0.5 (0.5 to 0.5)", "1.1"]
 
@@ -241,13 +243,13 @@ def test_an_allocator_is_summed_over_the_processes_of_a_memory_dump():
         return {"args": {"dumps": {"allocators": {name: {"attrs": attrs}}}}}
 
     size = {"type": "scalar", "units": "bytes", "value": "ff"}
-    dump = [event(browsing.DECODED, size=size), event(browsing.DECODED, size=size),
-            event(browsing.DECODED), event("other", size=size), {"name": "none"}]  # fmt: skip
-    assert browsing.allocated(dump, browsing.DECODED) == 2 * 255
+    dump = [event(browser.DECODED, size=size), event(browser.DECODED, size=size),
+            event(browser.DECODED), event("other", size=size), {"name": "none"}]  # fmt: skip
+    assert browser.allocated(dump, browser.DECODED) == 2 * 255
 
 
 def test_frames_of_all_rounds_are_one_row():
-    before, after = viewer.Look(30, 9e6, 20e6), viewer.Look(40, 10e6, 30e6)
+    before, after = viewer.ViewerState(30, 9e6, 20e6), viewer.ViewerState(40, 10e6, 30e6)
     way = viewer.Scroll(168, [0, 16, 32, 132], 50, before, after)
     (row,) = lines(viewer.table([way, way]))[2:]
     assert row == ["168", "2", "6", "16.0", "100.0", "100.0", "30, then 50", "30, then 40",
@@ -258,20 +260,20 @@ def test_frames_of_all_rounds_are_one_row():
 
 
 def test_flags_leave_out_what_is_off():
-    assert peers.flags({"a": 1, "b": True, "c": False, "d": None}) == ["--a", "1", "--b"]
+    assert baselines.flags({"a": 1, "b": True, "c": False, "d": None}) == ["--a", "1", "--b"]
 
 
 def test_without_their_variables_peers_are_left_out(made, tmp_path, monkeypatch):
     recipe = setting.recipe_of("lora", made)
-    for variable, ask in peers.PEERS.values():
+    for variable, ask in baselines.BASELINES.values():
         monkeypatch.delenv(variable, raising=False)
         assert ask(recipe, made, tmp_path) is None
 
 
 def test_kohyas_scripts_see_two_pictures_a_step(made, tmp_path, monkeypatch):
-    monkeypatch.setenv(peers.KOHYA, "/scripts")
+    monkeypatch.setenv(baselines.KOHYA, "/scripts")
     monkeypatch.setenv("LIKENESS_KOHYA_PYTHON", "/python")
-    command = peers.kohya_script(setting.recipe_of("lora", made), made, tmp_path)
+    command = baselines.kohya_script(setting.recipe_of("lora", made), made, tmp_path)
     words = list(command.arguments)
     assert command.python == "/python"
     assert words[0] == str(Path("/scripts/train_network.py"))
@@ -282,41 +284,43 @@ def test_kohyas_scripts_see_two_pictures_a_step(made, tmp_path, monkeypatch):
 
 
 def test_kohyas_dreambooth_with_a_frozen_text_encoder(made, tmp_path, monkeypatch):
-    monkeypatch.setenv(peers.KOHYA, "/scripts")
-    command = peers.kohya_script(setting.recipe_of("tiny", made), made, tmp_path)
+    monkeypatch.setenv(baselines.KOHYA, "/scripts")
+    command = baselines.kohya_script(setting.recipe_of("tiny", made), made, tmp_path)
     words = list(command.arguments)
     assert words[0] == str(Path("/scripts/train_db.py"))
     assert words[words.index("--stop_text_encoder_training") + 1] == "-1"
 
 
 def test_core_trains_loras_only(made, tmp_path, monkeypatch):
-    monkeypatch.setenv(peers.CORE, str(tmp_path))
-    assert peers.core_node(setting.recipe_of("dreambooth", made), made, tmp_path) is None
+    monkeypatch.setenv(baselines.CORE, str(tmp_path))
+    assert baselines.core_node(setting.recipe_of("dreambooth", made), made, tmp_path) is None
 
 
 def test_the_scripts_command_has_the_recipes_values(made, tmp_path, monkeypatch):
-    monkeypatch.setenv(peers.DIFFUSERS, "/examples")
-    words = peers.diffusers_script(setting.recipe_of("lora", made), made, tmp_path).arguments
+    monkeypatch.setenv(baselines.DIFFUSERS, "/examples")
+    words = baselines.diffusers_script(setting.recipe_of("lora", made), made, tmp_path).arguments
     assert words[0] == str(Path("/examples/train_dreambooth_lora.py"))
     assert words[words.index("--rank") + 1] == "4"
     assert "--train_text_encoder" in words and "--use_8bit_adam" in words
     frozen = setting.recipe_of("lora-frozen-text", made)
-    assert "--train_text_encoder" not in peers.diffusers_script(frozen, made, tmp_path).arguments
+    assert (
+        "--train_text_encoder" not in baselines.diffusers_script(frozen, made, tmp_path).arguments
+    )
 
 
 def test_every_part_names_a_case_and_a_patch_that_are_there(made):
     from likeness.benchmarks.patches import PATCHES
 
-    for part in parts.PARTS.values():
+    for part in parts.ABLATIONS.values():
         recipe = setting.recipe_of(part.case, made)
-        for way in (part.with_it, part.without):
+        for way in (part.enabled, part.disabled):
             assert way.patch == "" or way.patch in PATCHES
             recipe.changed(**way.changes)
 
 
 def test_a_picture_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch):
     from likeness.benchmarks.patches import PATCHES
-    from likeness.trainers import latents, material
+    from likeness.trainers import dataset, latents
 
     class Vae:
         def to(self, device):
@@ -326,10 +330,10 @@ def test_a_picture_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch
         def pixels(self):
             return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(material, "encode_images", material.encode_images)
+    monkeypatch.setattr(dataset, "encode_images", dataset.encode_images)
     monkeypatch.setattr(latents, "encode", lambda vae, pixels, device: [pixels.shape, device])
-    PATCHES["latents_anew"]()
-    (picture,) = material.encode_images(Vae(), [Item()], device="cpu", cache=None, vae_digest="")
+    PATCHES["no_latent_cache"]()
+    (picture,) = dataset.encode_images(Vae(), [Item()], device="cpu", cache=None, vae_digest="")
     assert picture.read() == (1, 8, 8, 3)
 
 
@@ -343,9 +347,9 @@ def test_every_table_has_its_section_on_the_page():
 
 
 def test_a_table_that_has_no_section_is_refused_before_it_is_measured(capsys):
-    parser = options.common("nothing", "")
+    parser = options.common_parser("nothing", "")
     with pytest.raises(SystemExit):
-        options.parsed(parser, ["--write"])
+        options.parse_options(parser, ["--write"])
     assert "no section 'nothing cpu'" in capsys.readouterr().err
 
 

@@ -44,8 +44,8 @@ def graph_of(cells, nodes, picture=("5", 0), matrix="m"):
     return cells.read_cell_graph(nodes.__getitem__, list(picture), matrix)
 
 
-def digests(cells, nodes, *values, stamp=lambda text: []):
-    return cells.digests_of(graph_of(cells, nodes), values, stamp)
+def digests(cells, nodes, *values, digest_files=lambda text: []):
+    return cells.cell_digests(graph_of(cells, nodes), values, digest_files)
 
 
 def test_only_what_depends_on_the_matrix_is_of_the_cell(cells):
@@ -123,14 +123,16 @@ def test_ids_and_what_is_beside_the_graph_decide_nothing(cells):
     }
     renamed["beside"] = node("Note", text="!")
     graph = graph_of(cells, renamed, ("n5", 0))
-    assert cells.digests_of(graph, [CELL], lambda text: []) == digests(cells, drawing(), CELL)
+    assert cells.cell_digests(graph, [CELL], lambda text: []) == digests(cells, drawing(), CELL)
 
 
 def test_the_content_of_named_files_decides_it(cells):
-    def stamp(content):
+    def digest_files(content):
         return lambda text: [content] if text in ("a.safetensors", "base.safetensors") else []
 
-    one, two = (digests(cells, drawing(), CELL, stamp=stamp(content)) for content in "xy")
+    one, two = (
+        digests(cells, drawing(), CELL, digest_files=digest_files(content)) for content in "xy"
+    )
     assert one != two
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 from likeness.trainers import checkpoint
-from likeness.trainers.errors import CheckpointError, OtherOptimizer, OutOfSpace
+from likeness.trainers.errors import CheckpointError, OptimizerMismatch, OutOfSpace
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.recipe import Optimizer
 from safetensors.torch import load_file, save_file
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 DIGEST = "a" * 64
 
 
-def state(name="adamw", average=True):
+def state(name="adamw", ema=True):
     torch.manual_seed(0)
     # Large enough for 8-bit states, and small enough for 32-bit ones.
     shapes = {"unet.big": (80, 64), "unet.small": (3,)}
@@ -23,8 +23,10 @@ def state(name="adamw", average=True):
     rate = 1.0 if name == "prodigy" else 1e-2
     groups = [{"params": list(params.values()), "lr": rate}]
     optimizer = build_optimizer(Optimizer(name=name, learning_rate=rate), groups)
-    ema = EMAModel(list(params.values()), decay=0.9) if average else None
-    return checkpoint.State(params, optimizer, torch.amp.GradScaler("cpu", enabled=False), ema)
+    ema = EMAModel(list(params.values()), decay=0.9) if ema else None
+    return checkpoint.TrainingState(
+        params, optimizer, torch.amp.GradScaler("cpu", enabled=False), ema
+    )
 
 
 def advance(s, steps, first=0):
@@ -32,8 +34,8 @@ def advance(s, steps, first=0):
         for p in s.parameters.values():
             p.grad = torch.sin(p.detach() * (3 + step))
         s.optimizer.step()
-        if s.average:
-            s.average.step(list(s.parameters.values()))
+        if s.ema:
+            s.ema.step(list(s.parameters.values()))
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw8bit", "prodigy"])
@@ -49,7 +51,7 @@ def test_a_loaded_state_goes_on_as_the_saved_one(tmp_path, name):
         advance(s, 3, first=3)
     for key in unbroken.parameters:
         assert torch.equal(unbroken.parameters[key], resumed.parameters[key])
-    for a, b in zip(unbroken.average.shadow_params, resumed.average.shadow_params, strict=True):
+    for a, b in zip(unbroken.ema.shadow_params, resumed.ema.shadow_params, strict=True):
         assert torch.equal(a, b)
 
 
@@ -63,8 +65,10 @@ def test_states_of_another_optimizer_are_not_put_on_the_device(tmp_path, monkeyp
     def no_room(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(checkpoint, "_optimizer_of", no_room)
-    with pytest.raises(OtherOptimizer, match="state of AdamW, and this run trains with AdamW8bit"):
+    monkeypatch.setattr(checkpoint, "_restored_optimizer_state", no_room)
+    with pytest.raises(
+        OptimizerMismatch, match="state of AdamW, and this run trains with AdamW8bit"
+    ):
         checkpoint.load(folder, state("adamw8bit"), DIGEST)
 
 
@@ -76,7 +80,7 @@ def test_another_optimizers_state_was_told_as_damage(tmp_path):
     (folder / "state.json").write_text(json.dumps(document | {"optimizer_kind": "Lion"}))
     fresh = state()
     before = {k: p.detach().clone() for k, p in fresh.parameters.items()}
-    with pytest.raises(OtherOptimizer, match=r"state of Lion.*raise attempt"):
+    with pytest.raises(OptimizerMismatch, match=r"state of Lion.*raise attempt"):
         checkpoint.load(folder, fresh, DIGEST)
     assert all(torch.equal(before[k], p) for k, p in fresh.parameters.items())
 
@@ -86,9 +90,9 @@ def test_only_the_newest_are_kept(tmp_path):
     advance(s, 1)
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, s, DIGEST, [], keep=2)
-    assert checkpoint.found(tmp_path) == [2, 3]
+    assert checkpoint.saved_steps(tmp_path) == [2, 3]
     checkpoint.prune(tmp_path, 3, 0)
-    assert checkpoint.found(tmp_path) == []
+    assert checkpoint.saved_steps(tmp_path) == []
 
 
 def test_saving_deleted_hidden_folders_that_were_not_its_own(tmp_path):
@@ -112,9 +116,9 @@ def test_an_old_checkpoint_that_is_open_elsewhere_did_not_end_the_run(tmp_path, 
         windows.setattr(checkpoint, "remove_folder", held)
         checkpoint.prune(tmp_path, 2, 1)
         checkpoint.discard(tmp_path, 2)
-    assert checkpoint.found(tmp_path) == [1, 2]
+    assert checkpoint.saved_steps(tmp_path) == [1, 2]
     checkpoint.prune(tmp_path, 2, 1)
-    assert checkpoint.found(tmp_path) == [2]
+    assert checkpoint.saved_steps(tmp_path) == [2]
 
 
 def test_a_step_saved_again_replaces_itself(tmp_path):
@@ -122,14 +126,14 @@ def test_a_step_saved_again_replaces_itself(tmp_path):
     advance(s, 1)
     for _ in range(2):
         checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
-    assert checkpoint.found(tmp_path) == [1]
+    assert checkpoint.saved_steps(tmp_path) == [1]
 
 
 def test_half_written_checkpoints_are_not_found(tmp_path):
     (tmp_path / ".partial-step-000009").mkdir()
     (tmp_path / "step-000009").mkdir()
     (tmp_path / "step-x").mkdir()
-    assert checkpoint.found(tmp_path) == []
+    assert checkpoint.saved_steps(tmp_path) == []
 
 
 @pytest.mark.parametrize("file", ["state.json", "weights.safetensors", "optimizer.safetensors"])
@@ -190,10 +194,10 @@ def test_a_checkpoint_held_all_of_the_optimizer_in_the_hosts_memory(tmp_path, mo
         gpu.setattr(torch.Tensor, "cpu", fetched)
         folder = checkpoint.save(tmp_path, 2, s, DIGEST, [])
     tensors, _ = checkpoint._optimizer_state(s)
-    found = load_file(folder / "optimizer.safetensors")
-    assert found.keys() == tensors.keys() and len(copies) >= len(tensors)
+    saved_steps = load_file(folder / "optimizer.safetensors")
+    assert saved_steps.keys() == tensors.keys() and len(copies) >= len(tensors)
     for key, tensor in tensors.items():
-        assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor), key
+        assert saved_steps[key].dtype == tensor.dtype and torch.equal(saved_steps[key], tensor), key
 
 
 def test_another_recipes_checkpoint_is_refused(tmp_path):
@@ -215,7 +219,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_leaves_nothing_half_writte
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_as_they_are", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(OutOfSpace, match="No space left"):
         checkpoint.save(tmp_path, 2, s, DIGEST, [], keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
@@ -226,30 +230,30 @@ def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
     advance(s, 1)
     checkpoint.save(tmp_path, 9, s, DIGEST, [], keep=1)
     checkpoint.save(tmp_path, 5, s, DIGEST, [], keep=1)
-    assert checkpoint.found(tmp_path) == [5, 9]
+    assert checkpoint.saved_steps(tmp_path) == [5, 9]
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):
-    s = state(average=False)
+    s = state(ema=False)
     advance(s, 1)
     folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
-    other = state(average=False)
+    other = state(ema=False)
     other.parameters["unet.small"] = torch.nn.Parameter(torch.zeros(1))
     with pytest.raises(CheckpointError, match="another run"):
         checkpoint.load(folder, other, DIGEST)
 
 
 def test_a_run_begun_without_a_scaler_goes_on_with_one(tmp_path):
-    s = state(average=False)
+    s = state(ema=False)
     advance(s, 1)
     folder = checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
-    scaled = state(average=False)
+    scaled = state(ema=False)
     scaled.scaler = torch.amp.GradScaler("cpu", enabled=True)
     assert checkpoint.load(folder, scaled, DIGEST)[0] == 1
 
 
 def test_a_run_in_fp16_goes_on_with_the_scale_that_it_had(tmp_path):
-    saved, resumed = state(average=False), state(average=False)
+    saved, resumed = state(ema=False), state(ema=False)
     for one, scale in ((saved, 8.0), (resumed, 65536.0)):
         one.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     folder = checkpoint.save(tmp_path, 1, saved, DIGEST, [], keep=1)

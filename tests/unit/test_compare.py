@@ -8,7 +8,7 @@ from likeness.comparison import compare, controlnet, sample
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import Control, Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
-from likeness.comparison.taught import Taught
+from likeness.comparison.row_adapters import RowAdapter
 
 
 def test_cells_are_drawn_with_the_strengths_and_clip_skip_of_their_row(tmp_path, monkeypatch):
@@ -25,14 +25,18 @@ def test_cells_are_drawn_with_the_strengths_and_clip_skip_of_their_row(tmp_path,
     monkeypatch.setattr(sample, "load_with_adapter", load)
     monkeypatch.setattr(sample, "draw", draw)
     monkeypatch.setattr(controlnet, "load_controlnet", lambda *_, **__: "net")
-    monkeypatch.setattr(controlnet, "control_of", lambda net, hint, strength: (net, strength))
+    monkeypatch.setattr(
+        controlnet, "controlnet_for_hint", lambda net, hint, strength: (net, strength)
+    )
     row = Variant(name="r4", adapter="a" * 64, strength_unet=0.5, strength_text=0.25, clip_skip=2)
     made = plan(
         [row], prompt_set_from_text("a = a cat"), yoga_poses(), seed=7, with_pose="both",
         control=Control(strength=0.75),
     )  # fmt: skip
-    files = compare.Files(base=tmp_path / "base", output=tmp_path, controlnet=tmp_path / "net")
-    compare.draw_missing(made, [Taught("r4", Path("r4"))], files, on_cell=told.append)
+    files = compare.ComparisonFiles(
+        base=tmp_path / "base", output=tmp_path, controlnet=tmp_path / "net"
+    )
+    compare.draw_missing(made, [RowAdapter("r4", Path("r4"))], files, on_cell=told.append)
     assert loaded == [("r4", 0.5, 0.25)]
     assert drawn == [("a cat", 7, 2, None), ("a cat", 7, 2, ("net", 0.75))]
     assert told == list(made.cells())

@@ -10,7 +10,7 @@ import pytest
 
 runpy.run_path(str(Path(__file__).resolve().parents[1] / "comfy" / "stub.py"))["install"]()
 routes = importlib.import_module("likeness.nodes.comparison_routes")
-redraw = importlib.import_module("likeness.nodes.redraw")
+redraw = importlib.import_module("likeness.nodes.redraw_requests")
 sheet = importlib.import_module("likeness.nodes.contact_sheet")
 cells = importlib.import_module("likeness.nodes.draw_cells")
 
@@ -24,9 +24,9 @@ def folder(tmp_path):
     folder = tmp_path / "likeness" / "comparisons" / "x"
     folder.mkdir(parents=True)
     (folder / "viewer.json").write_text(json.dumps(VIEW))
-    redraw._asked.clear()
+    redraw._requests.clear()
     yield folder
-    redraw._asked.clear()
+    redraw._requests.clear()
 
 
 def test_a_comparison_is_read_with_its_scores(folder, tmp_path):
@@ -57,8 +57,8 @@ def test_no_other_folder_is_read(folder, tmp_path, name):
     (secret / "report.html").write_text("secret")
     assert set(routes.comparison(tmp_path, {"name": name})[1]) == {"error"}
     assert routes.report(tmp_path, {"name": name})[0] == 404
-    assert routes.draw_again(tmp_path, {"name": name, "picture": "b2"}, OURS)[0] == 404
-    assert not redraw.is_asked(None)
+    assert routes.redraw_cell(tmp_path, {"name": name, "picture": "b2"}, OURS)[0] == 404
+    assert not redraw.has_redraw_request(None)
 
 
 def test_the_report_of_a_comparison_is_served(folder, tmp_path):
@@ -85,31 +85,33 @@ def test_a_cell_is_drawn_again_once(folder, tmp_path):
     files = [tmp_path / "a1.png", tmp_path / "b2.png", tmp_path / "b2.png"]
     kept = sheet.ContactSheet.fingerprint_inputs(name="x", redraw="")
     assert sheet.ContactSheet.fingerprint_inputs(name="x", redraw="") == kept
-    assert routes.draw_again(tmp_path, ASKED, OURS) == (200, {})
+    assert routes.redraw_cell(tmp_path, ASKED, OURS) == (200, {})
     assert sheet.ContactSheet.fingerprint_inputs(name="x", redraw="") != kept
     assert sheet.ContactSheet.fingerprint_inputs(name=None, redraw="") != kept
-    assert not redraw.is_asked("y")
-    assert redraw.asked_cells("x", files) == {1, 2}
-    assert redraw.asked_cells("x", files) == {1, 2}, "until it is drawn: a queue may be cancelled"
+    assert not redraw.has_redraw_request("y")
+    assert redraw.requested_cells("x", files) == {1, 2}
+    assert redraw.requested_cells("x", files) == {1, 2}, (
+        "until it is drawn: a queue may be cancelled"
+    )
     told = []
-    job = SimpleNamespace(name="x", files=files, news=SimpleNamespace(drawn=told.append))
-    cells._told(job, 1)
-    assert told == [1] and redraw.asked_cells("x", files) == set()
-    assert not redraw.is_asked("x") and not redraw.is_asked(None)
+    job = SimpleNamespace(name="x", files=files, notifier=SimpleNamespace(drawn=told.append))
+    cells._on_cell_written(job, 1)
+    assert told == [1] and redraw.requested_cells("x", files) == set()
+    assert not redraw.has_redraw_request("x") and not redraw.has_redraw_request(None)
 
 
 def test_a_cell_that_the_comparison_no_longer_has_is_not_waited_for(folder, tmp_path):
-    routes.draw_again(tmp_path, ASKED, OURS)
-    assert redraw.asked_cells("x", [tmp_path / "a1.png"]) == set()
-    assert not redraw.is_asked("x")
+    routes.redraw_cell(tmp_path, ASKED, OURS)
+    assert redraw.requested_cells("x", [tmp_path / "a1.png"]) == set()
+    assert not redraw.has_redraw_request("x")
 
 
 def test_only_comfyuis_own_page_has_a_cell_drawn_again(folder, tmp_path):
     for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://a", "Host": "b"}):
-        assert routes.draw_again(tmp_path, ASKED, headers)[0] == 403
+        assert routes.redraw_cell(tmp_path, ASKED, headers)[0] == 403
     for picture in ("", "c3", "../a1"):
-        assert routes.draw_again(tmp_path, {"name": "x", "picture": picture}, OURS)[0] == 404
+        assert routes.redraw_cell(tmp_path, {"name": "x", "picture": picture}, OURS)[0] == 404
     for view in ("{", "[]", '{"pictures": "b2"}'):
         (folder / "viewer.json").write_text(view)
-        assert routes.draw_again(tmp_path, ASKED, OURS)[0] == 404
-    assert not redraw.is_asked(None)
+        assert routes.redraw_cell(tmp_path, ASKED, OURS)[0] == 404
+    assert not redraw.has_redraw_request(None)

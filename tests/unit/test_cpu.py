@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from likeness.trainers import cpu
-from likeness.trainers.cpu import MatrixConv2d, attention_in_fp32, use_matrix_products
+from likeness.trainers.cpu import Im2colConv2d, attention_in_fp32, use_im2col_convs
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -24,12 +24,12 @@ def two_threads():
 def test_few_weights_are_updated_by_one_thread_and_many_by_all(two_threads, monkeypatch):
     weights = [torch.zeros(8), torch.zeros(8)]
     for most, threads in ((17, 1), (16, 2)):
-        monkeypatch.setattr(cpu, "SMALL", most)
-        with cpu.threads_for(weights):
+        monkeypatch.setattr(cpu, "SMALL_MODEL_PARAMETERS", most)
+        with cpu.limited_threads(weights):
             assert torch.get_num_threads() == threads
         assert torch.get_num_threads() == 2
-    monkeypatch.setattr(cpu, "SMALL", 17)
-    with pytest.raises(RuntimeError), cpu.threads_for(weights):
+    monkeypatch.setattr(cpu, "SMALL_MODEL_PARAMETERS", 17)
+    with pytest.raises(RuntimeError), cpu.limited_threads(weights):
         raise RuntimeError
     assert torch.get_num_threads() == 2
 
@@ -39,8 +39,8 @@ def both(channels=(6, 64), kernel=3, stride=1, padding=1, bias=True):
     torch.manual_seed(0)
     plain = nn.Conv2d(*channels, kernel, stride, padding, bias=bias)
     holder = nn.Sequential(plain)
-    use_matrix_products(holder)
-    assert type(holder[0]) is MatrixConv2d
+    use_im2col_convs(holder)
+    assert type(holder[0]) is Im2colConv2d
     assert holder[0].weight is plain.weight
     return plain, holder[0]
 
@@ -102,7 +102,7 @@ def test_layers_of_other_kinds_stay():
         nn.Conv2d(4, 4, 3, dilation=2),
         nn.Conv2d(4, 4, 3, padding="same"),
     )
-    use_matrix_products(special)
+    use_im2col_convs(special)
     assert [type(layer) for layer in special] == [nn.Conv2d] * 3
 
 
@@ -111,8 +111,8 @@ def test_models_keep_their_tensors_names():
         encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
     )
     before = model.state_dict()
-    use_matrix_products(model)
-    assert any(isinstance(module, MatrixConv2d) for module in model.modules())
+    use_im2col_convs(model)
+    assert any(isinstance(module, Im2colConv2d) for module in model.modules())
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(after[name].data_ptr() == before[name].data_ptr() for name in before)
@@ -154,6 +154,6 @@ def test_a_unet_and_a_text_encoder_ask_for_attention_where_it_is_caught():
 
 @pytest.mark.parametrize(("limit", "threads"), [(10, 2), (100, 1)])
 def test_a_small_model_has_one_thread(limit, threads, two_threads, monkeypatch):
-    monkeypatch.setattr(cpu, "SMALL", limit)
-    cpu.fit_threads(torch.nn.Linear(4, 4))  # 20 parameters
+    monkeypatch.setattr(cpu, "SMALL_MODEL_PARAMETERS", limit)
+    cpu.limit_threads(torch.nn.Linear(4, 4))  # 20 parameters
     assert torch.get_num_threads() == threads

@@ -39,7 +39,7 @@ def nodes(monkeypatch):
     names = ("cells", "draw_cells", "matrix")
     found = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
     monkeypatch.setattr(found["draw_cells"], "graph_builder", Builder)
-    monkeypatch.setattr(found["draw_cells"], "always_asks", lambda kind, name: True)
+    monkeypatch.setattr(found["draw_cells"], "is_eager_input", lambda kind, name: True)
     return SimpleNamespace(**found)
 
 
@@ -59,9 +59,9 @@ def job_of(nodes, variants, missing=None):
     cells = the_plan.cells()
     return nodes.draw_cells.Job(
         matrix=matrix, graph=nodes.cells.read_cell_graph(graph.__getitem__, ["3", 0], "m"),
-        values=tuple(map(matrix.values, cells)), files=(), left_out=0, copies=None,
+        values=tuple(map(matrix.values, cells)), files=(), skipped=0, copies=None,
         missing=tuple(range(len(cells))) if missing is None else missing,
-        node_id="s", name="x", suffix="png", text={}, started=0.0, news=None,
+        node_id="s", name="x", suffix="png", text={}, started=0.0, notifier=None,
     )  # fmt: skip
 
 

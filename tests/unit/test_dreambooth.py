@@ -1,5 +1,5 @@
 import torch
-from likeness.trainers.dreambooth import trainable
+from likeness.trainers.dreambooth import trainable_parameters
 from torch import nn
 
 
@@ -16,7 +16,9 @@ def of_transformers(text_model: bool) -> nn.Module:
 
 def test_a_run_goes_on_after_transformers_is_upgraded_from_4_to_5():
     unet = nn.Sequential(nn.Linear(2, 2))
-    before, after = (trainable(unet, of_transformers(nested)) for nested in (True, False))
+    before, after = (
+        trainable_parameters(unet, of_transformers(nested)) for nested in (True, False)
+    )
     assert list(before) == list(after)
     assert list(after)[-1] == "text_encoder.final_layer_norm.bias"
     assert torch.equal(after["unet.0.weight"], unet[0].weight)

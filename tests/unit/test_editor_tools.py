@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from likeness.tools.material import lines, step
+from likeness.tools.fixtures import lines, step
 from likeness.tools.pictures import spread
-from likeness.tools.reduced import LORA, WORKFLOW, reduced
-from likeness.tools.workflows.look import NotDrawn, bounds, check_drawn, crowded
+from likeness.tools.reduced_workflow import LORA, WORKFLOW, reduced
+from likeness.tools.workflows.screenshots import NotDrawn, bounds, check_drawn, find_overlaps
 from likeness.trainers.events import EventReader
 from PIL import Image, ImageDraw
 
@@ -53,7 +53,7 @@ ON = "A 1 lies on B 2"
 def test_what_a_higher_node_would_cover_is_told(below, said):
     group = {"title": "All", "bounding": [-20, -50, 300, 370]}
     nodes = [{**node, "pos": [0, y]} for node, y in zip(GRAPH["nodes"], (30, 180), strict=True)]
-    assert crowded({"groups": [group], "nodes": nodes}, below) == said
+    assert find_overlaps({"groups": [group], "nodes": nodes}, below) == said
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers import kept, step
-from likeness.trainers.embeddings import kept_embeddings
+from likeness.trainers import step, tensor_cache
+from likeness.trainers.embeddings import open_embedding_cache
 from likeness.trainers.recipe import Base, Recipe, TextEncoder
 from torch import nn
 
@@ -38,7 +38,7 @@ def encoded(monkeypatch):
 
 def frozen(run, ids=IDS, dtype=torch.float32):
     encoder = nn.Linear(1, 1, dtype=dtype)
-    prompts = step.Prompts(ids, 1, encoder, kept_embeddings(run, encoder, ids))
+    prompts = step.PromptEncoder(ids, 1, encoder, open_embedding_cache(run, encoder, ids))
     prompts.freeze()
     return prompts.embeddings
 
@@ -65,7 +65,7 @@ def test_those_of_something_else_are_not_taken(run, encoded, other):
 
 def test_a_text_encoder_that_learns_keeps_none(run):
     run.recipe = run.recipe.changed(text_encoder={"train": True})
-    assert kept_embeddings(run, nn.Linear(1, 1), IDS) is None
+    assert open_embedding_cache(run, nn.Linear(1, 1), IDS) is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "empty"])
@@ -83,6 +83,6 @@ def test_a_full_disk_is_told_and_the_run_goes_on(run, encoded, monkeypatch):
     def write(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kept, "write_whole", write)
+    monkeypatch.setattr(tensor_cache, "write_atomic", write)
     assert frozen(run) is not None
     assert "No space left" in run.told[0] and "encodes them again" in run.told[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from likeness.comparison import clip
-from likeness.comparison.encoder_files import first_clip, first_text, place_of
+from likeness.comparison.encoder_files import encoder_path, first_clip, first_text
 from likeness.comparison.encoders import (
     Encoder,
     EncoderFiles,
@@ -241,7 +241,7 @@ def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
         raise MissingEncoder("The judge is left out: install demo/.")
 
     monkeypatch.setattr(face, "find_spec", lambda name: None)
-    found, missing = find_encoders(EncoderFiles(), more=[no_judge])
+    found, missing = find_encoders(EncoderFiles(), extra_finders=[no_judge])
     assert found == []
     assert [line.split(" is left out")[0] for line in missing] == [
         "CLIP", "DINOv2", "The face score", "The judge",
@@ -252,7 +252,9 @@ def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
 
 def test_an_encoder_that_knows_nothing_of_such_pictures_is_left_out_in_silence():
     asked = []
-    found, missing = find_encoders(EncoderFiles(), more=[asked.append], picture=Picture(width=64))
+    found, missing = find_encoders(
+        EncoderFiles(), extra_finders=[asked.append], picture=Picture(width=64)
+    )
     assert found == []
     assert [line.split(" is left out")[0] for line in missing] == ["CLIP", "DINOv2"]
     assert asked == [Picture(width=64)]
@@ -261,7 +263,7 @@ def test_an_encoder_that_knows_nothing_of_such_pictures_is_left_out_in_silence()
 class Counting:
     """Mean colours, and how many pictures were encoded."""
 
-    key, name, digest, who = "mean", "mean colour", "d" * 64, False
+    key, name, digest, identity_only = "mean", "mean colour", "d" * 64, False
 
     def __init__(self):
         self.count = 0
@@ -327,16 +329,16 @@ def test_a_folder_without_a_projection_says_what_it_lacks(clip_folder, tmp_path)
 
 
 def test_an_image_encoder_of_an_unknown_large_width_is_refused():
-    assert [clip._heads(width) for width in (384, 768, 1408)] == [6, 12, 16]
+    assert [clip._num_heads(width) for width in (384, 768, 1408)] == [6, 12, 16]
     with pytest.raises(ValueError, match="1536 wide is not known"):
-        clip._heads(1536)
+        clip._num_heads(1536)
 
 
 def test_a_weights_file_beside_a_config_of_others_is_itself(tmp_path):
     for name in ("config.json", "model.safetensors", "clip_vision_l.safetensors"):
         (tmp_path / name).write_text("{}")
-    assert place_of(tmp_path / "model.safetensors") == tmp_path
-    assert place_of(tmp_path / "clip_vision_l.safetensors").name == "clip_vision_l.safetensors"
+    assert encoder_path(tmp_path / "model.safetensors") == tmp_path
+    assert encoder_path(tmp_path / "clip_vision_l.safetensors").name == "clip_vision_l.safetensors"
 
 
 def test_the_largest_face_counts_and_faces_far_apart_are_less_alike():

@@ -31,7 +31,7 @@ def test_old_events_can_be_skipped(tmp_path):
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
     writer.emit("stopped", step=1)
-    reader = EventReader(path, skip_old=True)
+    reader = EventReader(path, skip_existing=True)
     writer.emit("stopped", step=2)
     assert [event.data["step"] for event in reader.new_events()] == [2]
     writer.close()
@@ -76,7 +76,7 @@ def test_an_unknown_kind_is_not_written(tmp_path):
 def test_the_first_event_after_a_kill_is_not_glued_to_half_a_line(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"v": 1, "kind": "sto')
-    reader = EventReader(path, skip_old=True)
+    reader = EventReader(path, skip_existing=True)
     writer = EventWriter(path)
     writer.emit("stopped", step=3)
     writer.close()
@@ -85,7 +85,7 @@ def test_the_first_event_after_a_kill_is_not_glued_to_half_a_line(tmp_path):
 
 
 def test_a_large_file_is_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("likeness.trainers.events.BLOCK", 200)
+    monkeypatch.setattr("likeness.trainers.events.BLOCK_SIZE", 200)
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
     for step in range(10):
@@ -95,7 +95,7 @@ def test_a_large_file_is_read_in_blocks(tmp_path, monkeypatch):
     writer.emit("stopped", step=10)
     writer.close()
     reader = EventReader(path)
-    assert 0 < len(reader.block()) < 10
+    assert 0 < len(reader.read_block()) < 10
     assert [e.data["step"] for e in EventReader(path).new_events()] == list(range(11))
     again = EventReader(path, start=reader.offset)
     assert again.new_events()[-1].data["step"] == 10

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from likeness.cli import main
 from likeness.comparison.errors import ComparisonError
-from likeness.comparison.export import Shared, export, find_shared, without_folders
+from likeness.comparison.export import ExportSource, export, find_export_source, strip_paths
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.sheet import write_sheet
-from likeness.terminal import main
 from likeness.trainers.adapter import (
-    SCORES,
+    SCORES_KEY,
     read_metadata,
     recipe_of,
     save_adapter,
 )
-from likeness.trainers.adapter_metadata import metadata_for
+from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import AdapterError
 from likeness.trainers.places import Places
 from likeness.trainers.recipe import LoRA, Recipe, Subject
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
+from likeness.trainers.safetensors_file import read_header
 from likeness.trainers.subject import read_subject
-from likeness.trainers.tensor_file import read_header
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -46,7 +46,7 @@ def adapter(tmp_path):
         f"{MODULE}.alpha": torch.tensor(4.0),
     }
     assert isinstance(RECIPE.method, LoRA)
-    metadata = metadata_for(RECIPE, steps=4, losses=[0.1, 0.2])
+    metadata = build_metadata(RECIPE, steps=4, losses=[0.1, 0.2])
     metadata["ss_dataset_dirs"] = json.dumps({"/srv/anna/photos/set": {"n": 1}})
     metadata["ss_datasets"] = json.dumps([{"image_dir": "/srv/anna smith/of her"}])
     metadata["ss_tag_frequency"] = json.dumps({"10_someone": {"in the garden": 3}})
@@ -76,7 +76,7 @@ def opened(path):
 
 
 def test_a_zip_has_all_that_shows_the_adapter_and_no_place(adapter, comparison, tmp_path):
-    names = export(tmp_path / "x.zip", find_shared(adapter))
+    names = export(tmp_path / "x.zip", find_export_source(adapter))
     files = opened(tmp_path / "x.zip")
     assert names == list(files) == [
         "Anna-s-r4.safetensors", "recipe.json", "plan.json", "report.html", "sheet.png",
@@ -107,10 +107,10 @@ def test_an_adapters_scores_travel_in_it(adapter, comparison, tmp_path):
     table = {"subject.clip": means, "prompt.clip": [None] * 6}
     scores = {"measures": measures, "rows": table}
     (comparison / "scores.json").write_text(json.dumps(scores))
-    export(tmp_path / "x.zip", find_shared(adapter))
+    export(tmp_path / "x.zip", find_export_source(adapter))
     (tmp_path / "out.safetensors").write_bytes(opened(tmp_path / "x.zip")["Anna-s-r4.safetensors"])
     metadata = read_metadata(tmp_path / "out.safetensors").metadata
-    assert json.loads(metadata[SCORES]) == {"subject match clip": 0.6123}
+    assert json.loads(metadata[SCORES_KEY]) == {"subject match clip": 0.6123}
 
 
 def cut_sheet(folder, digest, monkeypatch):
@@ -175,7 +175,7 @@ def test_a_damaged_file_of_a_comparison_was_told_as_the_zip_or_as_a_traceback(
 ):
     harmed = harm(comparison, content_digest(adapter), monkeypatch)
     with pytest.raises(ComparisonError) as told:
-        export(tmp_path / "x.zip", Shared(adapter, None, comparison))
+        export(tmp_path / "x.zip", ExportSource(adapter, None, comparison))
     assert str(harmed) in str(told.value) and "x.zip" not in str(told.value)
     assert not list(tmp_path.glob("*x.zip*")), "no half file"
 
@@ -183,16 +183,16 @@ def test_a_damaged_file_of_a_comparison_was_told_as_the_zip_or_as_a_traceback(
 def test_a_zip_that_cannot_be_written_says_so(adapter, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ComparisonError, match=r"x\.zip cannot be written: "):
-        export(tmp_path / "file" / "x.zip", Shared(adapter, None, None))
+        export(tmp_path / "file" / "x.zip", ExportSource(adapter, None, None))
 
 
 def test_a_comparison_whose_plan_cannot_be_read_is_not_taken(adapter, comparison):
     (comparison.parent / "other" / "plan.json").mkdir(parents=True)
-    assert find_shared(adapter).comparison == comparison
+    assert find_export_source(adapter).comparison == comparison
 
 
 def test_without_prompts_no_word_of_the_user_is_in_it(adapter, comparison, tmp_path):
-    names = export(tmp_path / "x.zip", find_shared(adapter), prompts=False)
+    names = export(tmp_path / "x.zip", find_export_source(adapter), prompts=False)
     assert names == ["Anna-s-r4.safetensors", "recipe.json", "contents.json"]
     files = opened(tmp_path / "x.zip")
     for name, data in files.items():
@@ -210,7 +210,7 @@ def test_without_prompts_no_word_of_the_user_is_in_it(adapter, comparison, tmp_p
 
 def test_equal_contents_give_equal_bytes_named_by_digest(adapter, comparison, tmp_path):
     for name in ("a.zip", "b.zip"):
-        export(tmp_path / name, find_shared(adapter))
+        export(tmp_path / name, find_export_source(adapter))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     files = opened(tmp_path / "a.zip")
     listed = json.loads(files.pop("contents.json"))["sha256"]
@@ -238,17 +238,17 @@ def test_photographs_take_their_masks_along(adapter, run, tmp_path):
     photos = run.places().photos
     Image.new("L", (64, 64), 255).save(photos / "Anna at home 0-masklabel.png")
     run.recipe_file.write_text(run.recipe().changed(subject={"mask": "file"}).to_json())
-    export(tmp_path / "x.zip", find_shared(adapter), photographs=True)
+    export(tmp_path / "x.zip", find_export_source(adapter), photographs=True)
     names = [name for name in opened(tmp_path / "x.zip") if "mask" in name]
     assert len(names) == 1 and names[0].startswith("photographs/0")
 
 
 def test_photographs_travel_only_when_asked(adapter, run, tmp_path):
     photos, captioned = run.places().photos, run.recipe()
-    shared = find_shared(adapter)
-    assert shared.run == run
-    assert not any("photo" in name for name in export(tmp_path / "a.zip", shared))
-    names = export(tmp_path / "b.zip", shared, photographs=True)
+    source = find_export_source(adapter)
+    assert source.run == run
+    assert not any("photo" in name for name in export(tmp_path / "a.zip", source))
+    names = export(tmp_path / "b.zip", source, photographs=True)
     assert {"photographs/01.png", "photographs/02.png"} < set(names)
     sent = opened(tmp_path / "b.zip")
     assert {sent["photographs/01.png"], sent["photographs/02.png"]} == {
@@ -257,15 +257,15 @@ def test_photographs_travel_only_when_asked(adapter, run, tmp_path):
     assert sent["photographs/01.txt"] == b"Anna at home"
     bound = captioned.changed(subject={"digest": read_subject(photos, captioned.subject).digest})
     run.recipe_file.write_text(bound.to_json())
-    assert export(tmp_path / "d.zip", shared, photographs=True) == names
+    assert export(tmp_path / "d.zip", source, photographs=True) == names
     Image.new("RGB", (64, 64), "blue").save(photos / "private.png")
     with pytest.raises(ComparisonError, match="does not hold the photographs of the training"):
-        export(tmp_path / "p.zip", shared, photographs=True)
+        export(tmp_path / "p.zip", source, photographs=True)
     (photos / "private.png").unlink()
-    names = export(tmp_path / "w.zip", shared, photographs=True, prompts=False)
+    names = export(tmp_path / "w.zip", source, photographs=True, prompts=False)
     assert {"photographs/01.png"} < set(names) and "photographs/01.txt" not in names
     with pytest.raises(ComparisonError, match="Name the run folder"):
-        export(tmp_path / "c.zip", Shared(adapter, None, None), photographs=True)
+        export(tmp_path / "c.zip", ExportSource(adapter, None, None), photographs=True)
     assert not list(tmp_path.glob("*c.zip*")), "no half file"
 
 
@@ -308,7 +308,7 @@ def test_export_puts_into_the_zip_what_its_flags_say(
 
 def test_an_adapter_in_another_script_lost_its_name_in_the_zip(adapter, tmp_path):
     path = adapter.rename(adapter.with_name("安娜 Анна's.safetensors"))
-    names = export(tmp_path / "it.zip", find_shared(path))
+    names = export(tmp_path / "it.zip", find_export_source(path))
     assert names[0] == "安娜-Анна-s.safetensors" in opened(tmp_path / "it.zip")
 
 
@@ -335,14 +335,14 @@ def test_export_takes_the_comparison_that_is_named(adapter, comparison, tmp_path
 
 def test_what_cannot_be_exported_says_why(adapter, tmp_path):
     with pytest.raises(AdapterError, match="no run folder and no adapter"):
-        find_shared(tmp_path / "gone.safetensors")
+        find_export_source(tmp_path / "gone.safetensors")
     with pytest.raises(ComparisonError, match="no folder of a finished run"):
-        find_shared(tmp_path)
+        find_export_source(tmp_path)
     with pytest.raises(ComparisonError, match=r"no plan\.json"):
-        find_shared(adapter, tmp_path)
+        find_export_source(adapter, tmp_path)
     (tmp_path / "x.zip").write_text("")
     with pytest.raises(ComparisonError, match="exists"):
-        export(tmp_path / "x.zip", find_shared(adapter))
+        export(tmp_path / "x.zip", find_export_source(adapter))
 
 
 def test_a_file_without_our_recipe_is_shared_as_it_is(adapter, tmp_path):
@@ -350,7 +350,7 @@ def test_a_file_without_our_recipe_is_shared_as_it_is(adapter, tmp_path):
 
     path = tmp_path / "other.safetensors"
     save_file(load_file(adapter), path, {"made": "elsewhere"})
-    names = export(tmp_path / "x.zip", find_shared(path))
+    names = export(tmp_path / "x.zip", find_export_source(path))
     assert names == ["other.safetensors", "contents.json"]
     assert opened(tmp_path / "x.zip")["other.safetensors"] == path.read_bytes()
     assert read_header(path).metadata == {"made": "elsewhere"}
@@ -361,7 +361,7 @@ def test_a_damaged_recipe_in_an_adapter_stopped_its_export(adapter, tmp_path):
 
     path = tmp_path / "other.safetensors"
     save_file(load_file(adapter), path, {"likeness.recipe": '{"name": '})
-    assert "other.safetensors" in export(tmp_path / "x.zip", find_shared(path))
+    assert "other.safetensors" in export(tmp_path / "x.zip", find_export_source(path))
 
 
 @pytest.mark.parametrize(
@@ -384,4 +384,4 @@ def test_a_damaged_recipe_in_an_adapter_stopped_its_export(adapter, tmp_path):
     ],
 )
 def test_only_the_folders_of_absolute_paths_are_cut_off(text, clean):
-    assert without_folders(text) == (text if clean is None else clean)
+    assert strip_paths(text) == (text if clean is None else clean)

@@ -16,29 +16,29 @@ def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(tmp_path, 
 
     monkeypatch.setattr(files.os, "fsync", fsync)
     monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append("name"), replace(a, b)))
-    files.write_whole(tmp_path / "a", "text")
+    files.write_atomic(tmp_path / "a", "text")
     assert done == ["file", "name", "folder"]
     done.clear()
-    files.write_whole(tmp_path / "b", b"bytes", lasting=False)
+    files.write_atomic(tmp_path / "b", b"bytes", durable=False)
     assert done == ["file", "name"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
-    files.write_whole(tmp_path / "a", "old")
+    files.write_atomic(tmp_path / "a", "old")
 
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError) as caught:
-        files.write_whole(tmp_path / "a", "new")
+        files.write_atomic(tmp_path / "a", "new")
     assert files.is_disk_full(caught.value)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_file_whose_check_fails_does_not_get_its_name(tmp_path):
-    files.write_whole(tmp_path / "a", "old")
+    files.write_atomic(tmp_path / "a", "old")
 
     def refuse(partial):
         assert partial.read_text() == "new"  # closed, so all of it can be read
@@ -46,18 +46,18 @@ def test_a_file_whose_check_fails_does_not_get_its_name(tmp_path):
 
     with (
         pytest.raises(ValueError, match="other bytes"),
-        files.whole_file(tmp_path / "a", check=refuse) as file,
+        files.atomic_file(tmp_path / "a", check=refuse) as file,
     ):
         file.write(b"new")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_what_a_killed_process_left_of_a_large_file_is_replaced(tmp_path):
-    killed = [files.whole_file(tmp_path / "a", alone=True) for _ in range(2)]
+    killed = [files.atomic_file(tmp_path / "a", exclusive=True) for _ in range(2)]
     for one in killed:
         one.__enter__().write(b"half")  # and never goes on
     assert len(list(tmp_path.iterdir())) == 1
-    with files.whole_file(tmp_path / "a", alone=True) as file:
+    with files.atomic_file(tmp_path / "a", exclusive=True) as file:
         file.write(b"3")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"3"]
 
@@ -72,7 +72,7 @@ def test_what_killed_processes_left_of_small_files_stayed_for_ever(tmp_path):
     leave(".a[1].json.deadbeef.partial", days=0.5)  # perhaps being written
     leave(".a1.json.0123abcd.partial", days=2)  # of another file
     leave(".a[1].json.partial", days=2)  # of a file that one process writes
-    files.write_whole(tmp_path / "a[1].json", "whole")
+    files.write_atomic(tmp_path / "a[1].json", "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".a1.json.0123abcd.partial", ".a[1].json.deadbeef.partial", ".a[1].json.partial",
         "a[1].json",
@@ -90,9 +90,9 @@ def test_a_file_that_another_program_has_open_is_replaced_when_it_is_let_go(tmp_
 
     monkeypatch.setattr(files.os, "replace", replace)
     with pytest.raises(PermissionError):
-        files.write_whole(tmp_path / "a", "1")  # elsewhere than on Windows it will not change
-    monkeypatch.setattr(files, "_PATIENCE", 5.0)
-    files.write_whole(tmp_path / "a", "2")
+        files.write_atomic(tmp_path / "a", "1")  # elsewhere than on Windows it will not change
+    monkeypatch.setattr(files, "_RETRY_SECONDS", 5.0)
+    files.write_atomic(tmp_path / "a", "2")
     assert (tmp_path / "a").read_text() == "2" and not held
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -125,7 +125,7 @@ def test_what_says_that_a_disk_is_full():
 def test_a_section_of_a_page_is_replaced_and_the_rest_stays(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- a: begin -->\nold\n<!-- a: end -->\nbelow\n", encoding="utf-8")
-    files.write_between_marks(page, "a", "new\n")
+    files.replace_between_markers(page, "a", "new\n")
     assert page.read_text() == "above\n<!-- a: begin -->\nnew\n<!-- a: end -->\nbelow\n"
     with pytest.raises(ValueError, match="b: begin"):
-        files.write_between_marks(page, "b", "new")
+        files.replace_between_markers(page, "b", "new")

@@ -12,7 +12,7 @@ import torch
 from likeness.trainers import job
 from likeness.trainers.errors import RunCancelled, RunFailed
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.runs import Result, RunFolder
+from likeness.trainers.run_folder import Result, RunFolder
 
 # Two processes that heed nothing, each with a group of its own as torch.distributed.run's have.
 WORKER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -29,7 +29,7 @@ def log_of(code, tmp_path, monkeypatch, **options):
     monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", code])
     run = job.Job(RunFolder(tmp_path), **options)
     run._process.wait(60)
-    run.end()
+    run.terminate()
     return run.folder.log
 
 
@@ -89,7 +89,7 @@ def test_a_run_sees_no_packages_that_comfyui_does_not(monkeypatch, alone, flags)
     """The portable build starts with -s: another torch may lie in the user's own packages."""
     system = SimpleNamespace(executable="python.exe", flags=SimpleNamespace(no_user_site=alone))
     monkeypatch.setattr(job, "sys", system)
-    assert job.python() == ["python.exe", *flags]
+    assert job.python_command() == ["python.exe", *flags]
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -117,13 +117,13 @@ def test_more_processes_than_gpus_are_refused_with_the_count(monkeypatch, device
 
 def test_cancelling_a_run_of_two_processes_leaves_none_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_command", lambda processes: [sys.executable, "-S", "-c", LAUNCHER])
-    monkeypatch.setattr(job, "LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(job, "GRACE_SECONDS", 0.1)
     run = job.Job(RunFolder(tmp_path), processes=2)
     deadline = time.monotonic() + 60
-    while len(run._others()) < 2 and time.monotonic() < deadline:
+    while len(run._child_processes()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    workers = run._others()
-    run.end()
+    workers = run._child_processes()
+    run.terminate()
     assert len(workers) == 2 and run.exit_code() is not None
     left = [one for one in workers if one.is_running()]
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in left)
@@ -157,14 +157,14 @@ def test_a_run_of_no_processes_is_refused(monkeypatch, processes):
 
 
 def test_a_run_that_a_real_time_signal_ended_says_which(tmp_path):
-    assert "was ended by SIGTERM" in job._last_words(-15, RunFolder(tmp_path))
-    assert "was ended by signal 40" in job._last_words(-40, RunFolder(tmp_path))
+    assert "was ended by SIGTERM" in job._crash_message(-15, RunFolder(tmp_path))
+    assert "was ended by signal 40" in job._crash_message(-40, RunFolder(tmp_path))
 
 
 def test_how_windows_ended_a_run_is_said_in_words(tmp_path):
-    said = job._last_words(3221225477, RunFolder(tmp_path))
+    said = job._crash_message(3221225477, RunFolder(tmp_path))
     assert "0xC0000005" in said and "memory" in said and "3221225477" not in said
-    assert "code 7" in job._last_words(7, RunFolder(tmp_path))
+    assert "code 7" in job._crash_message(7, RunFolder(tmp_path))
 
 
 def test_a_file_of_another_name_is_given_with_a_word_of_it(tmp_path, monkeypatch):

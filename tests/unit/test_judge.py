@@ -14,7 +14,7 @@ from likeness.demo.facts import (
     trait_values,
     truth,
 )
-from likeness.demo.judge_networks import ARCHITECTURES, Opinion, heads_of
+from likeness.demo.judge_networks import ARCHITECTURES, JudgeOutput, heads_of
 from likeness.demo.scene import Identity, Scene, Traits
 from likeness.trainers.errors import BaseModelError
 
@@ -30,7 +30,7 @@ def opinion(n=1, **said):
     for question, answer in {"kind": "drawing", **said}.items():
         answers[question][:, QUESTIONS[question].index(answer)] = 9.0
     identity = torch.nn.functional.normalize(torch.ones(n, 64), dim=1)
-    return Opinion(
+    return JudgeOutput(
         answers, torch.zeros(n, 26), identity, torch.full((n, 18, 2), 0.5), torch.zeros(n, 18)
     )
 

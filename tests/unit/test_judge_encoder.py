@@ -9,7 +9,7 @@ from likeness.comparison.poses import Pose
 from likeness.demo import encoder as module
 from likeness.demo.encoder import JudgeEncoder, find_judge
 from likeness.demo.facts import QUESTIONS
-from likeness.demo.judge_networks import Opinion
+from likeness.demo.judge_networks import JudgeOutput
 from PIL import Image
 
 
@@ -23,7 +23,7 @@ def judge(pictures):
     identity = torch.zeros(1, 64)
     identity[0, int(blue)] = 1.0
     joints = torch.full((1, 18, 2), 0.5)
-    return Opinion(answers, torch.zeros(1, 26), identity, joints, torch.zeros(1, 18))
+    return JudgeOutput(answers, torch.zeros(1, 26), identity, joints, torch.zeros(1, 18))
 
 
 def seen(*colours):
@@ -36,7 +36,7 @@ SMALL = Picture(width=96, height=128)
 
 def test_it_is_an_encoder_that_reads_prompts_and_poses():
     assert isinstance(ENCODER, PromptEncoder) and isinstance(ENCODER, PoseEncoder)
-    assert ENCODER.who
+    assert ENCODER.identity_only
 
 
 def test_likeness_is_of_identities_and_nobody_is_like_no_one():

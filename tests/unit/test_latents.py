@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from likeness.trainers import kept
 from likeness.trainers import latents as module
+from likeness.trainers import tensor_cache
 from likeness.trainers.errors import RunFailed, SubjectError
-from likeness.trainers.kept import write_kept
 from likeness.trainers.latents import encode_images
+from likeness.trainers.tensor_cache import write_tensor_cache
 
 CPU = torch.device("cpu")
 
@@ -54,7 +54,7 @@ def files(cache):
 
 def equal(one, two):
     return all(
-        torch.equal(a.mean, b.mean) and torch.equal(a.deviation, b.deviation)
+        torch.equal(a.mean, b.mean) and torch.equal(a.std, b.std)
         for a, b in zip(one, two, strict=True)
     )
 
@@ -93,7 +93,7 @@ def test_latents_are_the_scaled_posterior(kl, tmp_path):
         posterior = kl.encode(image).latent_dist
     assert latents.mean.shape == (4, 4, 6)
     torch.testing.assert_close(latents.mean, posterior.mean[0] * 0.18215)
-    torch.testing.assert_close(latents.deviation, posterior.std[0] * 0.18215)
+    torch.testing.assert_close(latents.std, posterior.std[0] * 0.18215)
     assert not latents.mean.requires_grad
     assert not latents.mean.is_inference()
 
@@ -106,7 +106,7 @@ def test_a_tiny_autoencoder_has_no_deviation(tmp_path):
     image = torch.from_numpy(item.array).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         torch.testing.assert_close(latents.mean, vae.encode(image).latents[0])
-    assert not latents.deviation.any()
+    assert not latents.std.any()
 
 
 def test_the_second_time_nothing_is_read_or_encoded(kl, tmp_path):
@@ -128,7 +128,7 @@ def test_what_changes_the_latents_changes_the_file(kl, tmp_path, monkeypatch):
     kl.bfloat16()
     encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
     kl.float()
-    monkeypatch.setattr(module, "_FORMAT", "of another version")
+    monkeypatch.setattr(module, "_CACHE_VERSION", "of another version")
     encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
     assert len(files(tmp_path)) == 5
 
@@ -161,7 +161,7 @@ def test_a_full_disk_is_told_once_and_the_latents_are_still_there(kl, tmp_path, 
 
     things, told = items((32, 32), (32, 32)), []
     expected = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
-    monkeypatch.setattr(kept, "write_whole", full)
+    monkeypatch.setattr(tensor_cache, "write_atomic", full)
     latents = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU,
                             notice=told.append)  # fmt: skip
     assert equal(latents, expected)
@@ -182,7 +182,7 @@ def test_processes_share_the_encoding_and_read_what_the_others_wrote(kl, tmp_pat
 
     def run(rank, cache):
         return encode_images(kl, given, cache=cache, vae_digest="v", device=CPU,
-                             ranks=(rank, 2), wait=lambda: meet.wait(60))  # fmt: skip
+                             rank_and_world=(rank, 2), wait=lambda: meet.wait(60))  # fmt: skip
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda rank: run(rank, tmp_path), (0, 1))
@@ -216,7 +216,7 @@ def test_pictures_of_one_size_are_batched(monkeypatch):
 
 def test_few_pictures_are_held_at_once():
     things = items(*[(8, 8)] * 40)
-    loaded = module._loaded(range(40), things, ahead=4)
+    loaded = module._prefetch(range(40), things, prefetch=4)
     next(loaded)
     assert sum(item.reads for item in things) <= 6
     assert len(list(loaded)) == 39
@@ -235,8 +235,8 @@ def test_a_picture_that_cannot_be_read_stops_with_its_own_error(kl, tmp_path):
 def test_memory_stays_flat_however_many_pictures_there_are(kl, tmp_path, monkeypatch):
     things = items(*[(32, 32)] * 5)
     expected = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
-    size = expected[0].mean.nbytes + expected[0].deviation.nbytes
-    monkeypatch.setattr(module, "HELD", 2 * size)
+    size = expected[0].mean.nbytes + expected[0].std.nbytes
+    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 2 * size)
     for _ in ("encoded", "cached"):
         latents = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
         assert sum(isinstance(one, module.Latents) for one in latents) == 2
@@ -247,14 +247,14 @@ def test_latents_that_were_not_written_are_held(kl, tmp_path, monkeypatch):
     def full(path, data, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kept, "write_whole", full)
-    monkeypatch.setattr(module, "HELD", 0)
+    monkeypatch.setattr(tensor_cache, "write_atomic", full)
+    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 0)
     latents = encode_images(kl, items((32, 32)), cache=tmp_path, vae_digest="v", device=CPU)
     assert isinstance(latents[0], module.Latents)
 
 
 def test_a_cache_emptied_while_training_is_told_with_the_mend(kl, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "HELD", 0)
+    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 0)
     (latents,) = encode_images(kl, items((32, 32)), cache=tmp_path, vae_digest="v", device=CPU)
     (file,) = files(tmp_path)
     file.unlink()
@@ -290,6 +290,6 @@ def test_wrong_numbers_that_a_cache_has_are_encoded_again(kl, tmp_path):
     first = encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU)
     (file,) = files(tmp_path)
     (latents,) = first
-    write_kept(file, {"mean": latents.mean * float("nan"), "deviation": latents.deviation})
+    write_tensor_cache(file, {"mean": latents.mean * float("nan"), "deviation": latents.std})
     assert equal(first, encode_images(kl, [item], cache=tmp_path, vae_digest="v", device=CPU))
     assert item.reads == 2

@@ -15,12 +15,12 @@ from likeness.comparison.estimates import Estimate
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.scores import Measure, Scores
-from likeness.trainers.adapter_metadata import metadata_for
+from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import AdapterError, LikenessError
+from likeness.trainers.metadata_filter import strip_prompts
 from likeness.trainers.places import cache_folder
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
-from likeness.trainers.stripped import strip_prompts
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,13 +66,13 @@ def test_diffusers_folders_are_listed_and_found_beside_files(nodes, tmp_path):
     name = str(Path("people", "anna"))
     assert nodes.load_adapter.adapter_names() == ["a.safetensors", name]
     assert nodes.load_adapter.find_adapter(name) == folder
-    assert nodes.host.files_named(name) == [folder]
+    assert nodes.host.find_files(name) == [folder]
 
 
 @pytest.mark.parametrize("name", ["other", "../loras", "people/../people/anna", "", "/etc", "x\0"])
 def test_no_other_folder_is_followed(nodes, tmp_path, name):
     model_folder(tmp_path / "diffusers" / "people" / "anna")
-    assert nodes.host.files_named(name) == []
+    assert nodes.host.find_files(name) == []
     with pytest.raises(LikenessError):
         nodes.host.model_path("diffusers", name)
     with pytest.raises(AdapterError, match="There is no LoRA or checkpoint"):
@@ -82,16 +82,16 @@ def test_no_other_folder_is_followed(nodes, tmp_path, name):
 def test_files_by_their_whole_path_and_texts_that_are_too_long_for_names(nodes, tmp_path):
     picture = tmp_path / "pose.png"
     picture.write_bytes(b"1")
-    assert nodes.host.files_named(str(picture)) == [picture]
-    assert nodes.host.files_named(str(tmp_path / "none.png")) == []
-    assert nodes.host.files_named("é" * 130) == nodes.host.files_named("戴墨镜" * 30) == []
+    assert nodes.host.find_files(str(picture)) == [picture]
+    assert nodes.host.find_files(str(tmp_path / "none.png")) == []
+    assert nodes.host.find_files("é" * 130) == nodes.host.find_files("戴墨镜" * 30) == []
 
 
 @pytest.mark.parametrize("text", ["//host/share/pose.png", r"\\host\share\pose.png"])
 def test_a_text_that_names_a_computer_of_the_network_was_looked_for(nodes, monkeypatch, text):
     """Windows logs in there, with the user's name and a hash of the password."""
     monkeypatch.setattr(nodes.host.os.path, "isfile", lambda path: pytest.fail(f"asked: {path}"))
-    assert nodes.host.files_named(text) == []
+    assert nodes.host.find_files(text) == []
 
 
 def test_a_preview_that_cannot_be_read_ended_the_training(nodes, tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_two_files_of_one_name_could_not_be_chosen_at_all(nodes, tmp_path):
     for kind in ("loras", "checkpoints"):
         path = tmp_path / kind / "a.safetensors"
         assert find(f"{kind}/a.safetensors") == path
-        assert nodes.load_adapter.files_of_kind(f"{kind}/a.safetensors") == [path]
+        assert nodes.load_adapter.find_by_kind(f"{kind}/a.safetensors") == [path]
     assert find("b.safetensors") == find("loras/b.safetensors"), "saved graphs have bare names"
     with pytest.raises(
         AdapterError, match=r"choose one of loras/a\.safetensors, checkpoints/a\.saf"
@@ -122,7 +122,7 @@ def test_two_files_of_one_name_could_not_be_chosen_at_all(nodes, tmp_path):
         find("a.safetensors")
     with pytest.raises(AdapterError, match=r"no LoRA or checkpoint 'vae/a\.safetensors'"):
         find("vae/a.safetensors")
-    assert nodes.load_adapter.files_of_kind("a photo") == []
+    assert nodes.load_adapter.find_by_kind("a photo") == []
 
 
 def test_a_folder_whose_weights_are_replaced_is_noticed(nodes, tmp_path):
@@ -143,7 +143,7 @@ def saved(path, tensors, metadata):
 
 def test_the_label_names_the_strength_where_it_is_not_one(nodes, tmp_path):
     path = saved(tmp_path / "a.safetensors", {"x": (1,)}, {})
-    label = nodes.load_adapter.label_of
+    label = nodes.load_adapter.adapter_label
     assert [label(path, 1, 1), label(path, 0.5, 0.5), label(path, 1, 0)] == [
         "a",
         "a (0.5)",
@@ -155,8 +155,8 @@ def test_the_label_names_the_strength_where_it_is_not_one(nodes, tmp_path):
 def test_the_label_says_what_a_training_was(nodes, tmp_path):
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
     recipe = Recipe(method=LoRA(rank=4))
-    metadata = metadata_for(recipe, steps=800, losses=[0.25] * 10)
-    label = nodes.load_adapter.label_of
+    metadata = build_metadata(recipe, steps=800, losses=[0.25] * 10)
+    label = nodes.load_adapter.adapter_label
     path = saved(tmp_path / "anna.safetensors", lora, metadata)
     assert label(path, 1, 1) == "anna: LoRA of rank 4, 800 steps, loss 0.25"
     scores = {"subject": 0.714, "prompt": 1 / 3, "noise": "x", "lost": float("nan")}
@@ -166,7 +166,7 @@ def test_the_label_says_what_a_training_was(nodes, tmp_path):
     assert label(path, 1, 1).endswith("loss 0.25, subject 0.71, prompt 0.33")
     path = saved(path, lora, metadata | {"likeness.scores": "[1]"})
     assert label(path, 1, 1).endswith("loss 0.25")
-    tuned = metadata_for(Recipe(method=DreamBooth()), steps=800, losses=[])
+    tuned = build_metadata(Recipe(method=DreamBooth()), steps=800, losses=[])
     path = saved(path, {"model.diffusion_model.x": (1,)}, tuned)
     assert label(path, 1, 1) == "anna: full fine-tune, 800 steps"
 
@@ -185,12 +185,12 @@ def trained_on(base, tmp_path):
     """A LoRA that says so."""
     recipe = Recipe(base={"digest": content_digest(base, cache_folder(tmp_path))})
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
-    return saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
+    return saved(tmp_path / "a.safetensors", lora, build_metadata(recipe, steps=8, losses=[]))
 
 
 def test_a_base_that_no_run_had_read_was_not_told_as_another(nodes, bases, tmp_path):
     path = trained_on(bases[0], tmp_path)
-    label, told = nodes.load_adapter.label_of, "trained on another base"
+    label, told = nodes.load_adapter.adapter_label, "trained on another base"
     assert told not in label(path, 1, 1, bases[0])
     assert label(path, 1, 1, bases[1]).endswith(told)
     bases[1].unlink()
@@ -203,11 +203,13 @@ def test_another_base_than_the_trained_one_was_told_nowhere_on_the_node(
 ):
     path, said = trained_on(bases[0], tmp_path), []
     module = nodes.load_adapter
-    say = SimpleNamespace(say=said.append)
-    monkeypatch.setattr(module, "Progress", lambda node_id: say)
+    set_status = SimpleNamespace(set_status=said.append)
+    monkeypatch.setattr(module, "Progress", lambda node_id: set_status)
     for base in (bases[0], bases[1], bases[0], bases[0]):
-        module.warn("7", module.label_of(path, 1, 1, base))
-    assert said == [module.WARNING, "a: LoRA of rank 4, 8 steps"], "the warning is taken back once"
+        module.show_base_warning("7", module.adapter_label(path, 1, 1, base))
+    assert said == [module.BASE_MISMATCH_WARNING, "a: LoRA of rank 4, 8 steps"], (
+        "the warning is taken back once"
+    )
 
 
 def scored(mean):
@@ -224,8 +226,8 @@ def test_the_scores_of_the_newest_comparison_are_in_the_label(nodes, tmp_path, m
     monkeypatch.setattr(nodes.load_adapter, "output_folder", lambda: tmp_path)
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
     recipe = Recipe(method=LoRA(rank=4))
-    path = saved(tmp_path / "a.safetensors", lora, metadata_for(recipe, steps=8, losses=[]))
-    digest, label = content_digest(path), nodes.load_adapter.label_of
+    path = saved(tmp_path / "a.safetensors", lora, build_metadata(recipe, steps=8, losses=[]))
+    digest, label = content_digest(path), nodes.load_adapter.adapter_label
     for name, mean in (("older", 0.5), ("newer", 0.75)):
         folder = tmp_path / "likeness" / "comparisons" / name
         folder.mkdir(parents=True)
@@ -244,10 +246,10 @@ def test_the_checkpoint_of_a_model_is_the_one_that_core_loaded(nodes, tmp_path):
     file = tmp_path / "base.safetensors"
     file.touch()
     loaded = SimpleNamespace(cached_patcher_init=(print, (str(file), False), 0))
-    assert nodes.adapters.checkpoint_of(loaded) == file
+    assert nodes.adapters.checkpoint_path(loaded) == file
     for init in (None, (print, ()), (print, ({"path": 1},)), (print, (str(tmp_path / "gone"),))):
-        assert nodes.adapters.checkpoint_of(SimpleNamespace(cached_patcher_init=init)) is None
-    assert nodes.adapters.checkpoint_of("model") is None
+        assert nodes.adapters.checkpoint_path(SimpleNamespace(cached_patcher_init=init)) is None
+    assert nodes.adapters.checkpoint_path("model") is None
 
 
 # Other families
@@ -349,7 +351,7 @@ def test_what_was_trained_with_a_clip_skip_is_drawn_with_it(nodes, tmp_path, mon
     run, given = nodes.load_adapter.LoadAdapter.execute, Clip()
     for skipped, layer in ((1, None), (2, -2)):
         recipe = Recipe(method=LoRA(rank=4), text_encoder={"clip_skip": skipped})
-        metadata = metadata_for(recipe, steps=8, losses=[])
+        metadata = build_metadata(recipe, steps=8, losses=[])
         for shared in (metadata, strip_prompts(metadata)):
             saved(tmp_path / "loras" / "anna.safetensors", lora, shared)
             _, clip, label, _ = run("model", given, "anna.safetensors", 1.0, 1.0).args
@@ -362,7 +364,7 @@ def test_a_result_tells_the_words_for_its_subject(nodes, tmp_path, monkeypatch):
     lora = {f"{MODULE}.lora_down.weight": (4, 8), f"{MODULE}.lora_up.weight": (8, 4)}
     monkeypatch.setattr(nodes.load_adapter, "apply_adapter", lambda model, clip, *_: (model, clip))
     recipe = Recipe(subject={"token": "ohwx", "class_word": "toy robot"})
-    metadata = metadata_for(recipe, steps=8, losses=[])
+    metadata = build_metadata(recipe, steps=8, losses=[])
     for given, wanted in ((metadata, "ohwx toy robot"), ({}, "")):
         saved(tmp_path / "loras" / "anna.safetensors", lora, given)
         run = nodes.load_adapter.LoadAdapter.execute
@@ -405,7 +407,7 @@ def test_what_learned_v_was_sampled_as_epsilon_in_comfyui(nodes, tmp_path, monke
     run, given = nodes.load_adapter.LoadAdapter.execute, Sampled("eps")
     for prediction, sampling in (("epsilon", "eps"), ("v_prediction", made["sd15", "v"])):
         recipe = Recipe(base={"prediction": prediction})
-        metadata = metadata_for(recipe, steps=8, losses=[], prediction=prediction)
+        metadata = build_metadata(recipe, steps=8, losses=[], prediction=prediction)
         saved(tmp_path / "loras" / "anna.safetensors", lora, metadata)
         model = run(given, "clip", "anna.safetensors", 1.0, 1.0).args[0]
         assert model.sampling == sampling
@@ -420,6 +422,6 @@ def test_a_folder_of_the_input_stands_for_its_files(nodes, tmp_path, monkeypatch
     photos.mkdir(parents=True)
     (photos / "01.png").write_bytes(b"1")
     monkeypatch.setattr(nodes.host, "input_folder", lambda: tmp_path / "input")
-    assert nodes.host.files_named("anna") == [photos / "01.png"]
+    assert nodes.host.find_files("anna") == [photos / "01.png"]
     for other in ("", ".", "..", "../input/anna/..", "nobody"):
-        assert nodes.host.files_named(other) == []
+        assert nodes.host.find_files(other) == []

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from likeness.trainers import loop
-from likeness.trainers.errors import CheckpointError, OtherOptimizer
+from likeness.trainers.errors import CheckpointError, OptimizerMismatch
 from likeness.trainers.presets import preset
 
 
@@ -23,15 +23,15 @@ from likeness.trainers.presets import preset
 def test_a_text_encoder_that_nothing_asks_any_more_leaves_the_device(changes, moved):
     places = []
     base = SimpleNamespace(text_encoder=SimpleNamespace(to=places.append))
-    loop.put_away_text_encoder(preset("lora-r4").changed(**changes), base)
+    loop.offload_text_encoder(preset("lora-r4").changed(**changes), base)
     assert places == moved
 
 
 def test_a_run_takes_no_state_of_more_steps_than_its_own(tmp_path, monkeypatch):
     """The run that it continues went on meanwhile."""
     taken = []
-    monkeypatch.setattr(loop, "earlier_runs", lambda recipe, places: [])
-    monkeypatch.setattr(loop.checkpoint, "found", lambda folder: [100, 900])
+    monkeypatch.setattr(loop, "resumable_runs", lambda recipe, places: [])
+    monkeypatch.setattr(loop.checkpoint, "saved_steps", lambda folder: [100, 900])
     monkeypatch.setattr(loop.checkpoint, "load", lambda path, *_: taken.append(path) or (100, []))
     recipe, folder = preset("lora-r4").changed(schedule={"steps": 800}), SimpleNamespace()
     folder.checkpoints = tmp_path
@@ -44,8 +44,8 @@ def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, 
     def load(path, state, digest):
         raise CheckpointError(f"{path.name} is damaged.")
 
-    monkeypatch.setattr(loop, "earlier_runs", lambda recipe, places: [])
-    monkeypatch.setattr(loop.checkpoint, "found", lambda folder: [100, 200])
+    monkeypatch.setattr(loop, "resumable_runs", lambda recipe, places: [])
+    monkeypatch.setattr(loop.checkpoint, "saved_steps", lambda folder: [100, 200])
     monkeypatch.setattr(loop.checkpoint, "load", load)
     told, folder = [], SimpleNamespace(checkpoints=tmp_path)
     run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=told.append)
@@ -58,12 +58,12 @@ def test_a_whole_state_of_another_optimizer_was_told_as_none_and_training_began_
     tmp_path, monkeypatch
 ):
     def load(path, state, digest):
-        raise OtherOptimizer("the state of AdamW8bit")
+        raise OptimizerMismatch("the state of AdamW8bit")
 
-    monkeypatch.setattr(loop, "earlier_runs", lambda recipe, places: [])
-    monkeypatch.setattr(loop.checkpoint, "found", lambda folder: [100, 200])
+    monkeypatch.setattr(loop, "resumable_runs", lambda recipe, places: [])
+    monkeypatch.setattr(loop.checkpoint, "saved_steps", lambda folder: [100, 200])
     monkeypatch.setattr(loop.checkpoint, "load", load)
     folder = SimpleNamespace(checkpoints=tmp_path)
     run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=pytest.fail)
-    with pytest.raises(OtherOptimizer, match="AdamW8bit"):
+    with pytest.raises(OptimizerMismatch, match="AdamW8bit"):
         loop.resume(run, None)

@@ -26,7 +26,7 @@ def attached(
     lora.attach(unet, text, method, seed)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for parameter in lora.trainable(unet, text).values():
+        for parameter in lora.trainable_parameters(unet, text).values():
             parameter += noise * torch.randn(parameter.shape, generator=generator)
     return unet, text
 
@@ -58,14 +58,17 @@ def test_fresh_adapters_change_nothing(method: LoRA) -> None:
 def test_only_adapters_learn() -> None:
     unet, text = attached(LoRA(dora=True))
     learning = {id(p) for m in (unet, text) for p in m.parameters() if p.requires_grad}
-    assert learning == {id(p) for p in lora.trainable(unet, text).values()}
+    assert learning == {id(p) for p in lora.trainable_parameters(unet, text).values()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_adapters_are_the_same_fp32_numbers_beside_a_16_bit_base(dtype: torch.dtype) -> None:
     unet, text = (model.to(dtype) for model in tiny())
     lora.attach(unet, text, LoRA(), 1)
-    found, expected = lora.trainable(unet, text), lora.trainable(*attached(LoRA()))
+    found, expected = (
+        lora.trainable_parameters(unet, text),
+        lora.trainable_parameters(*attached(LoRA())),
+    )
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert {p.dtype for p in found.values()} == {torch.float32}
     assert unet.conv_in.weight.dtype == dtype
@@ -76,7 +79,7 @@ def test_dora_starts_from_the_exact_norm_of_a_16_bit_base() -> None:
     lora.attach(unet, None, LoRA(targets="all", dora=True), 1)
     layer = unet.mid_block.resnets[0].conv1
     norms = layer.get_base_layer().weight.float().flatten(1).norm(dim=1)
-    magnitude = lora.trainable(unet, None)[f"unet.{CONV}.magnitude"]
+    magnitude = lora.trainable_parameters(unet, None)[f"unet.{CONV}.magnitude"]
     torch.testing.assert_close(magnitude.flatten(), norms, rtol=1e-6, atol=0)
 
 
@@ -87,17 +90,17 @@ def test_the_seed_decides_and_nothing_else_is_disturbed() -> None:
     torch.set_rng_state(before)
     lora.attach(unet, text, LoRA(), 1)
     assert torch.equal(torch.get_rng_state(), before)
-    first, again, other = (lora.trainable(*attached(LoRA(), seed)) for seed in (1, 1, 2))
+    first, again, other = (lora.trainable_parameters(*attached(LoRA(), seed)) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = f"unet.{Q}.lora_down"
     assert not torch.equal(first[name], other[name])
     assert not torch.equal(first[name], first[name.replace("to_q", "to_k")])
-    wider = lora.trainable(*attached(LoRA(targets="all"), 1))
+    wider = lora.trainable_parameters(*attached(LoRA(targets="all"), 1))
     assert torch.equal(first[name], wider[name])
 
 
 def test_the_start_is_gaussian_with_deviation_one_over_rank() -> None:
-    named = lora.trainable(*attached(LoRA(rank=8, targets="all")))
+    named = lora.trainable_parameters(*attached(LoRA(rank=8, targets="all")))
     down = torch.cat([p.flatten() for name, p in named.items() if name.endswith(".lora_down")])
     assert down.std().item() == pytest.approx(1 / 8, rel=0.02)
     assert not any(p.any() for name, p in named.items() if name.endswith(".lora_up"))
@@ -106,14 +109,14 @@ def test_the_start_is_gaussian_with_deviation_one_over_rank() -> None:
 def test_a_text_encoder_that_is_not_trained_is_left_alone() -> None:
     unet, text = tiny()
     lora.attach(unet, None, LoRA(), 1)
-    assert all(name.startswith("unet.") for name in lora.trainable(unet, text))
+    assert all(name.startswith("unet.") for name in lora.trainable_parameters(unet, text))
     assert all(name.startswith("lora_unet_") for name in lora.export(unet, text, LoRA()))
 
 
 def test_targets_widen() -> None:
     modules = {}
     for targets in ("attention", "linear", "all"):
-        named = lora.trainable(*attached(LoRA(targets=targets)))
+        named = lora.trainable_parameters(*attached(LoRA(targets=targets)))
         modules[targets] = {name.rsplit(".", 1)[0] for name in named}
     linear = modules["linear"] - modules["attention"]
     convolutions = modules["all"] - modules["linear"]
@@ -136,7 +139,9 @@ def test_names_do_not_depend_on_the_release_of_transformers() -> None:
     older = text if hasattr(text, "text_model") else Older(text)
     lora.attach(unet, older, LoRA(), 1)
     expected = attached(LoRA())
-    assert lora.trainable(unet, older).keys() == lora.trainable(*expected).keys()
+    assert (
+        lora.trainable_parameters(unet, older).keys() == lora.trainable_parameters(*expected).keys()
+    )
     assert lora.export(unet, older, LoRA()).keys() == lora.export(*expected, LoRA()).keys()
 
 
@@ -162,9 +167,9 @@ def test_strength_zero_is_the_base_and_a_half_is_halfway() -> None:
     method = LoRA(targets="all", dora=True)
     tensors = lora.export(*attached(method, noise=0.1), method)
     base, zero, half, whole = tiny(), tiny(), tiny(), tiny()
-    lora.apply(*zero, tensors, 0.0, 0.0)
-    lora.apply(*half, tensors, 0.5, 0.5)
-    lora.apply(*whole, tensors)
+    lora.merge(*zero, tensors, 0.0, 0.0)
+    lora.merge(*half, tensors, 0.5, 0.5)
+    lora.merge(*whole, tensors)
     assert same(weights(*zero), weights(*base))
     for a, middle, b in zip(*(weights(*m) for m in (base, half, whole)), strict=True):
         torch.testing.assert_close(middle, (a + b) / 2, rtol=1e-5, atol=1e-6)
@@ -173,7 +178,7 @@ def test_strength_zero_is_the_base_and_a_half_is_halfway() -> None:
 def test_unet_and_text_encoder_have_strengths_of_their_own() -> None:
     tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
     base, models = tiny(), tiny()
-    lora.apply(*models, tensors, strength_unet=0.0)
+    lora.merge(*models, tensors, strength_unet=0.0)
     assert same(weights(models[0]), weights(base[0]))
     assert not same(weights(models[1]), weights(base[1]))
 
@@ -182,8 +187,8 @@ def test_alpha_left_out_means_the_rank() -> None:
     tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
     silent = {name: t for name, t in tensors.items() if not name.endswith(".alpha")}
     one, other = tiny(), tiny()
-    lora.apply(*one, tensors)
-    lora.apply(*other, silent)
+    lora.merge(*one, tensors)
+    lora.merge(*other, silent)
     assert same(weights(*one), weights(*other))
 
 
@@ -194,7 +199,7 @@ def test_a_dora_scale_on_the_input_axis_sets_the_columns_norms() -> None:
         "lora_up.weight": torch.ones(6, 2),
         "dora_scale": torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
     }
-    norms = lora.merged(weight, adapter, 1.0).norm(dim=0)
+    norms = lora.merged_weight(weight, adapter, 1.0).norm(dim=0)
     torch.testing.assert_close(norms, torch.tensor([1.0, 2.0, 3.0, 4.0]))
 
 
@@ -231,15 +236,15 @@ def damaged(kind: str) -> dict[str, Tensor]:
 def test_an_adapter_that_does_not_fit_changes_nothing(kind: str) -> None:
     models = tiny()
     with pytest.raises(AdapterError, match="does not fit"):
-        lora.apply(*models, damaged(kind))
+        lora.merge(*models, damaged(kind))
     assert same(weights(*models), weights(*tiny()))
 
 
 def test_the_error_names_tensors_and_family() -> None:
     with pytest.raises(AdapterError, match=r"double_blocks.*FLUX LoRA"):
-        lora.apply(*tiny(), damaged("stranger"))
+        lora.merge(*tiny(), damaged("stranger"))
     with pytest.raises(AdapterError, match="LoHa"):
-        lora.apply(*tiny(), damaged("LoHa"))
+        lora.merge(*tiny(), damaged("LoHa"))
 
 
 def computed(precision: torch.dtype, *models: nn.Module) -> tuple[Tensor, Tensor]:
@@ -254,7 +259,7 @@ def computed(precision: torch.dtype, *models: nn.Module) -> tuple[Tensor, Tensor
         embedding = text(torch.arange(10).view(2, 5)).last_hidden_state
         predicted = unet(noise, 500, embedding).sample.float()
     predicted.pow(2).mean().backward()
-    gradients = [parameter.grad for parameter in lora.trainable(unet, text).values()]
+    gradients = [parameter.grad for parameter in lora.trainable_parameters(unet, text).values()]
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
     return predicted.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from likeness.trainers.dataset import loss_weights
 from likeness.trainers.errors import SubjectError
 from likeness.trainers.masks import load_mask
-from likeness.trainers.material import loss_weights
 from likeness.trainers.objective import sample_losses
-from likeness.trainers.photo_file import subject_photos, write_photos
+from likeness.trainers.photo_manifest import load_subject_photos, write_manifest
 from likeness.trainers.recipe import Recipe, Subject
 from likeness.trainers.subject import read_subject
 from PIL import Image
@@ -119,9 +119,9 @@ def test_a_mask_changed_since_is_an_error(folder):
 def test_the_list_of_checked_photographs_keeps_masks(folder):
     left_half("L").save(folder / "a-masklabel.png")
     photos = read_subject(folder, spec("file"))
-    write_photos(folder / "photos.json", photos, None)
+    write_manifest(folder / "photos.json", photos, None)
     recipe = Recipe().changed(subject=spec("file", digest=photos.digest))
-    (photo,) = subject_photos(folder / "photos.json", recipe, folder / "elsewhere").photos
+    (photo,) = load_subject_photos(folder / "photos.json", recipe, folder / "elsewhere").photos
     assert photo == photos.photos[0]
 
 

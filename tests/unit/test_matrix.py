@@ -44,10 +44,10 @@ def test_the_study_is_eight_rows_of_six_prompts():
     assert study.columns() == tuple(prompt.key for prompt in STUDY.prompts)
     cells = study.cells()
     assert [divmod(index, 6) for index in range(48)] == [(c.row, c.column) for c in cells]
-    files = [study.file_of(cell) for cell in cells]
+    files = [study.file_path(cell) for cell in cells]
     assert files[0] == "base/768x1024/sunglasses.png"
     assert files[3 * 6 + 4] == "standard_cnet/768x1024/forest.png"
-    assert study.file_of(cells[0], "jpg") == "base/768x1024/sunglasses.jpg"
+    assert study.file_path(cells[0], "jpg") == "base/768x1024/sunglasses.jpg"
     assert len(set(map(str.lower, files))) == 48
     assert (study.picture.steps, study.picture.guidance) == (35, 7.5)
 

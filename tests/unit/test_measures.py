@@ -32,7 +32,7 @@ def test_keypoints_keep_places_and_mark_what_is_unseen():
 
 
 def test_hints_are_skeletons_on_black():
-    hints = measures.hints_of(yoga_poses()[:2], 48, 64)
+    hints = measures.pose_hints(yoga_poses()[:2], 48, 64)
     assert hints.shape == (2, 3, 64, 48)
     assert hints.min() == 0 and 0.9 < hints.max() <= 1
     assert (hints.amax(1) == 0).float().mean() > 0.5

@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from likeness.trainers import memory, tiers
+from likeness.trainers import memory, memory_tiers
 from likeness.trainers.memory import (
     is_out_of_memory,
-    keep_apart,
     memory_advice,
     page_file_advice,
+    set_mmap_threshold,
     trim_heap,
 )
 from likeness.trainers.presets import preset
@@ -87,8 +87,8 @@ HELD = """
 import runpy, sys
 runpy.run_path(sys.argv[1], run_name="likeness_main")["load_package"]()
 import psutil
-from likeness.trainers.memory import keep_apart
-keep_apart(sys.argv[2] == "apart")
+from likeness.trainers.memory import set_mmap_threshold
+set_mmap_threshold(sys.argv[2] == "apart")
 blocks = [b"x" * (4 << 20) for _ in range(40)]
 held = psutil.Process().memory_info().rss
 blocks[1::2] = [b""] * 20
@@ -106,9 +106,9 @@ def test_blocks_kept_apart_go_back_at_once(how, least, most):
 
 def test_blocks_are_kept_apart_from_1_mb_on_and_else_from_32(monkeypatch):
     asked = []
-    monkeypatch.setattr(memory, "_of_glibc", lambda name: lambda *given: asked.append(given))
-    keep_apart(True)
-    keep_apart(False)
+    monkeypatch.setattr(memory, "_glibc_function", lambda name: lambda *given: asked.append(given))
+    set_mmap_threshold(True)
+    set_mmap_threshold(False)
     assert asked == [(-3, 1 << 20), (-3, 32 << 20)]
 
 
@@ -117,12 +117,12 @@ def test_nothing_happens_without_glibc(monkeypatch):
         raise TypeError("expected str")  # as on Windows
 
     monkeypatch.setattr(memory.ctypes, "CDLL", none)
-    memory._of_glibc.cache_clear()
+    memory._glibc_function.cache_clear()
     try:
         trim_heap()
-        keep_apart(True)
+        set_mmap_threshold(True)
     finally:
-        memory._of_glibc.cache_clear()
+        memory._glibc_function.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -140,16 +140,16 @@ def test_where_the_driver_borrows_memory_of_the_host_torch_stays_on_the_gpu(
     monkeypatch.setattr(platform, "release", lambda: release)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 12 << 30))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_to.append)
-    memory.stay_on_the_gpu()
+    memory.prevent_sysmem_fallback()
     assert set_to == ([] if share is None else [pytest.approx(share)])
 
 
 def test_advice_leaves_out_what_the_memory_tier_does_already():
     recipe = preset("standard").changed(optimizer={"name": "adamw"})
     assert "gradient_checkpointing" in memory_advice(recipe)
-    assert "bitsandbytes" in memory_advice(recipe, tiers.CHECKPOINTING)
-    assert "gradient_checkpointing" not in memory_advice(recipe, tiers.CHECKPOINTING)
-    assert "8bit" not in memory_advice(recipe, tiers.EIGHT_BIT)
+    assert "bitsandbytes" in memory_advice(recipe, memory_tiers.CHECKPOINTING)
+    assert "gradient_checkpointing" not in memory_advice(recipe, memory_tiers.CHECKPOINTING)
+    assert "8bit" not in memory_advice(recipe, memory_tiers.EIGHT_BIT)
 
 
 def test_a_loras_optimizer_is_no_advice():

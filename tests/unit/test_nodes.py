@@ -17,7 +17,7 @@ from likeness.trainers.errors import AdapterError, LikenessError, RecipeError
 from likeness.trainers.events import Event
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import DreamBooth, LoRA, Prior, Recipe, Subject
-from likeness.trainers.runs import Result, RunFolder
+from likeness.trainers.run_folder import Result, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
@@ -29,9 +29,9 @@ def nodes():
     """Modules of the nodes by name."""
     STUB["install"]()
     names = (
-        "adapters class_images follower load_adapter names option_list options recipes runs subject"
+        "adapters class_images load_adapter option_list options paths recipe_builder run_reporter"
     )
-    names += " training train_dreambooth train_lora values"
+    names += " runs subject training train_dreambooth train_lora values"
     modules = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names.split()}
     return SimpleNamespace(**modules)
 
@@ -59,7 +59,7 @@ def nodes():
 )
 def test_a_name_stays_inside_its_folder(nodes, tmp_path, name):
     with pytest.raises(LikenessError, match="not a folder's name"):
-        nodes.names.inside(tmp_path, name)
+        nodes.paths.safe_join(tmp_path, name)
 
 
 def test_a_link_does_not_lead_out(nodes, tmp_path):
@@ -67,24 +67,24 @@ def test_a_link_does_not_lead_out(nodes, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "out", target_is_directory=True)
     with pytest.raises(LikenessError, match="leads out"):
-        nodes.names.inside(tmp_path / "in", "link/deeper")
+        nodes.paths.safe_join(tmp_path / "in", "link/deeper")
 
 
 def test_good_names_are_found_and_listed(nodes, tmp_path):
     (tmp_path / "people" / "Anna").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
-    assert nodes.names.subfolders(tmp_path) == ["people", "people/Anna"]
-    assert nodes.names.inside(tmp_path, "people/Anna").is_dir()
+    assert nodes.paths.subfolders(tmp_path) == ["people", "people/Anna"]
+    assert nodes.paths.safe_join(tmp_path, "people/Anna").is_dir()
     with pytest.raises(LikenessError, match="no photographs"):
-        nodes.names.photo_folder(tmp_path, "people/Anna")
+        nodes.paths.photo_folder(tmp_path, "people/Anna")
 
 
 def test_the_fingerprint_of_a_folder_follows_its_files(nodes, tmp_path):
-    empty = nodes.names.listing_fingerprint(tmp_path)
+    empty = nodes.paths.folder_fingerprint(tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"1")
-    one = nodes.names.listing_fingerprint(tmp_path)
+    one = nodes.paths.folder_fingerprint(tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"12")
-    assert len({empty, one, nodes.names.listing_fingerprint(tmp_path)}) == 3
+    assert len({empty, one, nodes.paths.folder_fingerprint(tmp_path)}) == 3
 
 
 def test_the_miniatures_pictures_can_be_chosen_without_copying_them(nodes, monkeypatch):
@@ -136,7 +136,7 @@ def recipe_of(nodes, node, subject, prior, options=None, **changes):
 def test_defaults_are_the_studys_but_for_words_class_images_and_a_loras_optimizer(
     nodes, monkeypatch
 ):
-    monkeypatch.setattr(nodes.recipes, "installed", lambda name: True)
+    monkeypatch.setattr(nodes.recipe_builder, "is_installed", lambda name: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     subject = nodes.subject.subject_spec(
         {k: v for k, v in defaults(nodes.subject.Subject).items() if k != "folder"}
@@ -280,8 +280,8 @@ def test_a_stand_in_for_xformers_in_sys_modules_ended_the_queue_with_a_valueerro
         assert stand_in.__spec__ is None
         monkeypatch.setitem(sys.modules, name, stand_in)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert nodes.recipes.chosen_attention("auto") == "sdpa"
-    assert nodes.recipes.chosen_optimizer("auto", "auto") == "adamw"
+    assert nodes.recipe_builder.resolve_attention("auto") == "sdpa"
+    assert nodes.recipe_builder.resolve_optimizer("auto", "auto") == "adamw"
     said = refused(nodes.train_lora.TrainLoRA.validate_inputs, optimizer="adamw8bit")
     assert "bitsandbytes, which is not installed" in said
 
@@ -293,7 +293,7 @@ def test_a_stand_in_for_xformers_in_sys_modules_ended_the_queue_with_a_valueerro
 def test_auto_took_8_bit_adam_on_a_cpu_where_it_is_five_times_slower(
     nodes, monkeypatch, device, cuda, taken
 ):
-    monkeypatch.setattr(nodes.recipes, "eight_bit_lack", lambda: None)
+    monkeypatch.setattr(nodes.recipe_builder, "eight_bit_unavailable_reason", lambda: None)
     monkeypatch.setattr(nodes.training.host, "training_device", lambda: device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     subject = nodes.subject.subject_spec({})
@@ -325,12 +325,12 @@ class Screen:
     def show(self, done, total, picture=None):
         self.shown.append((done, total, picture))
 
-    def say(self, text):
+    def set_status(self, text):
         self.said.append(text)
 
 
 def test_with_highvram_models_stayed_on_the_gpu_beside_a_training(nodes, monkeypatch):
-    management, went = nodes.follower.host.comfy.model_management, []
+    management, went = nodes.run_reporter.host.comfy.model_management, []
     gpu = torch.device("cuda")
     one = SimpleNamespace(offload_device=gpu)
     entries = [SimpleNamespace(model=one), SimpleNamespace(model=None)]  # None: it is gone
@@ -338,18 +338,20 @@ def test_with_highvram_models_stayed_on_the_gpu_beside_a_training(nodes, monkeyp
     unload = lambda: went.append(one.offload_device.type)  # noqa: E731
     monkeypatch.setattr(management, "unload_all_models", unload, raising=False)
     monkeypatch.setattr(management, "soft_empty_cache", lambda: went.append("given"), raising=False)
-    nodes.follower.host.free_models()
+    nodes.run_reporter.host.unload_models()
     assert went == ["cpu", "given"] and one.offload_device == gpu
 
 
 def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
     screen, freed, told = Screen(), [], []
     context = SimpleNamespace(prompt_id="p1")  # by which Cancel interrupts this training alone
-    monkeypatch.setattr(nodes.follower.host, "get_executing_context", lambda: context)
-    monkeypatch.setattr(nodes.follower.host, "free_models", lambda: freed.append(True), False)
-    monkeypatch.setattr(nodes.follower.host, "tell_browser", lambda *message: told.append(message))
-    follower = nodes.follower.Follower(SimpleNamespace(unique_id="5"), screen)
-    follower.begin(RunFolder(Path("runs/run")))
+    monkeypatch.setattr(nodes.run_reporter.host, "get_executing_context", lambda: context)
+    monkeypatch.setattr(nodes.run_reporter.host, "unload_models", lambda: freed.append(True), False)
+    monkeypatch.setattr(
+        nodes.run_reporter.host, "send_event", lambda *message: told.append(message)
+    )
+    run_reporter = nodes.run_reporter.RunReporter(SimpleNamespace(unique_id="5"), screen)
+    run_reporter.begin(RunFolder(Path("runs/run")))
     assert freed == [True]
     for kind, data in (
         ("stage", {"name": "class images", "done": 3, "total": 500}),
@@ -357,8 +359,8 @@ def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
         ("preview", {"step": 7, "index": 0, "path": "samples/x.png"}),
         ("checkpoint", {"step": 7, "path": "checkpoints/7"}),
     ):
-        follower.show(Event(kind, 0.0, data))
-    follower.end()
+        run_reporter.show(Event(kind, 0.0, data))
+    run_reporter.end()
     picture = Path("runs/run/samples/x.png")
     assert screen.shown == [(3, 500, None), (7, 20, picture), (7, 20, None)]
     pinned, stage, step, end = told
@@ -372,11 +374,13 @@ def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
 
 def test_a_thousand_steps_a_second_are_four_messages(nodes, monkeypatch):
     screen, told = Screen(), []
-    monkeypatch.setattr(nodes.follower.host, "tell_browser", lambda *message: told.append(message))
-    follower = nodes.follower.Follower(SimpleNamespace(unique_id="5"), screen)
+    monkeypatch.setattr(
+        nodes.run_reporter.host, "send_event", lambda *message: told.append(message)
+    )
+    run_reporter = nodes.run_reporter.RunReporter(SimpleNamespace(unique_id="5"), screen)
     for step in range(1, 1001):
-        follower.show(Event("step", 0.0, {"step": step, "total": 1000, "loss": 0.1}))
-    follower.end()
+        run_reporter.show(Event("step", 0.0, {"step": step, "total": 1000, "loss": 0.1}))
+    run_reporter.end()
     assert len(told) <= 8 and told[-2][1]["step"] == 1000
     assert len(screen.shown) == len(told) - 1
 
@@ -421,19 +425,19 @@ def trains(nodes, result, monkeypatch, tmp_path):
     """Runs a train node's training, which only gives `result`; returns what it was asked for."""
     (tmp_path / "base.safetensors").write_bytes(b"12")
     training, silent, remarks, said = nodes.training, lambda *_: None, [], []
-    follower = SimpleNamespace(show=silent, begin=silent, pin=silent, end=silent)
-    follower.remark = lambda folder, text: remarks.append(text)
+    run_reporter = SimpleNamespace(show=silent, begin=silent, publish=silent, end=silent)
+    run_reporter.remark = lambda folder, text: remarks.append(text)
     for name in ("output_folder", "tokenizer_folder"):
         monkeypatch.setattr(training.host, name, silent)
-    progress = SimpleNamespace(say=said.append)
+    progress = SimpleNamespace(set_status=said.append)
     monkeypatch.setattr(training.host, "Progress", lambda node_id: progress)
     monkeypatch.setattr(training.host, "training_device", lambda: "cpu")
     monkeypatch.setattr(training.host, "model_path", lambda kind, name: tmp_path / name)
-    monkeypatch.setattr(training.Places, "below", lambda *_, **__: None)
-    monkeypatch.setattr(training, "Follower", lambda *_: follower)
+    monkeypatch.setattr(training.Places, "for_output", lambda *_, **__: None)
+    monkeypatch.setattr(training, "RunReporter", lambda *_: run_reporter)
 
     def run(recipe=Recipe(), **given):  # noqa: B008  it is frozen
-        asked = {"follower": follower, "remarks": remarks, "said": said}
+        asked = {"reporter": run_reporter, "remarks": remarks, "said": said}
         train = lambda *_, **how: asked.update(how) or replace(result, **given)  # noqa: E731
         monkeypatch.setattr(training, "train", train)
         source, hidden = SimpleNamespace(folder=tmp_path), SimpleNamespace(unique_id="1")
@@ -446,9 +450,9 @@ def trains(nodes, result, monkeypatch, tmp_path):
 def test_a_training_heeds_cancel_makes_room_and_uses_comfyuis_device(nodes, trains):
     asked = trains()
     assert asked.interrupted is nodes.training.host.interrupted
-    assert asked.before_start is asked.follower.begin, "which frees ComfyUI's models"
+    assert asked.before_start is asked.reporter.begin, "which frees ComfyUI's models"
     assert asked.device == "cpu"
-    assert asked.keep_stopped, "what Stop and Save left is given on"
+    assert asked.reuse_stopped, "what Stop and Save left is given on"
 
 
 def test_a_cancel_was_not_heeded_while_a_base_of_gigabytes_was_read(nodes, trains, monkeypatch):
@@ -458,11 +462,11 @@ def test_a_cancel_was_not_heeded_while_a_base_of_gigabytes_was_read(nodes, train
         raise InterruptedError
 
     monkeypatch.setattr(host, "interrupted", lambda: False)
-    asked.reading(Path("models/base.safetensors"))
+    asked.on_read(Path("models/base.safetensors"))
     assert asked.said == ["Reading base.safetensors"]
     monkeypatch.setattr(host, "interrupted", cancelled)
     with pytest.raises(InterruptedError):
-        asked.reading(Path("models/base.safetensors"))
+        asked.on_read(Path("models/base.safetensors"))
 
 
 def test_a_node_says_on_its_panel_that_it_gives_a_file_of_another_name(trains):
@@ -547,7 +551,7 @@ def checkpoint(nodes, monkeypatch, tmp_path):
         "text_encoder_tensors": lambda model, tensors: {"t": tensors["text"]},
         "model_shapes": lambda model: shapes,
         "clip_shapes": lambda clip: {"t": (3,)},
-        "patched": lambda *what: added.append(what) or "patched",
+        "with_patches": lambda *what: added.append(what) or "patched",
     }.items():
         monkeypatch.setattr(host, name, value)
     return tmp_path / "tuned.safetensors", added
@@ -584,7 +588,7 @@ def test_a_lora_has_its_own_strength_on_model_and_text_encoder(nodes, monkeypatc
         monkeypatch.setattr(adapters, name, lambda *_: {})
     for name in ("lora_modules", "model_shapes", "clip_shapes", "lora_patches"):
         monkeypatch.setattr(adapters.host, name, lambda *_: {})
-    monkeypatch.setattr(adapters.host, "patched", lambda *what: added.append(what))
+    monkeypatch.setattr(adapters.host, "with_patches", lambda *what: added.append(what))
     adapters.apply_adapter("model", "clip", tmp_path, (0.75, 0.5))
     assert added == [("model", {}, 0.75), ("clip", {}, 0.5)]
 
@@ -616,4 +620,4 @@ def test_only_folders_with_pictures_are_offered(nodes, tmp_path):
     (tmp_path / "anna" / "1.JPG").write_bytes(b"x")
     (tmp_path / "3d" / "mesh.glb").write_bytes(b"x")
     (tmp_path / "more" / "inner" / "1.png").write_bytes(b"x")
-    assert nodes.names.picture_folders(tmp_path) == ["anna", "more/inner"]
+    assert nodes.paths.picture_folders(tmp_path) == ["anna", "more/inner"]

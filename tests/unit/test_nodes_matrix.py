@@ -104,7 +104,7 @@ def test_prompts_were_not_read_while_the_token_comes_by_a_wire(nodes):
 
 def test_the_pose_set_gives_all_one_or_those_connected(nodes):
     run = nodes.pose_set.PoseSet.execute
-    poses, preview = run(nodes.pose_set.ALL, 64, 96).args
+    poses, preview = run(nodes.pose_set.ALL_POSES, 64, 96).args
     assert poses == yoga_poses() and preview.shape == (4, 96, 64, 3)
     assert preview.dtype == torch.float32 and 0 == preview.min() < preview.max() <= 1
     (tree,), _ = run("tree", 64, 96).args
@@ -129,7 +129,7 @@ def test_the_pose_set_gives_all_one_or_those_connected(nodes):
     ],
 )
 def test_poses_are_chosen_by_name(nodes, text, names):
-    assert [pose.name for pose in nodes.pose_set.chosen_poses(text)] == names
+    assert [pose.name for pose in nodes.pose_set.select_poses(text)] == names
     assert nodes.pose_set.PoseSet.validate_inputs(text) is True
 
 
@@ -202,10 +202,10 @@ def test_poses_are_detected_offline_and_without_pickles(
 
 def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path, monkeypatch):
     check = nodes.detect_pose.DetectPose.validate_inputs
-    monkeypatch.setattr(nodes.detect_pose, "installed", lambda name: False)
+    monkeypatch.setattr(nodes.detect_pose, "is_installed", lambda name: False)
     assert "package controlnet_aux" in refused(check, "annotators")
-    monkeypatch.setattr(nodes.detect_pose, "installed", lambda name: True)
-    monkeypatch.delenv(nodes.detect_pose.CKPTS, raising=False)
+    monkeypatch.setattr(nodes.detect_pose, "is_installed", lambda name: True)
+    monkeypatch.delenv(nodes.detect_pose.CKPTS_ENV, raising=False)
     assert "lllyasviel/Annotators" in refused(check, "annotators")
     (tmp_path / "annotators").mkdir()
     assert "has no body_pose_model.pth" in refused(check, "annotators")
@@ -214,7 +214,7 @@ def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path,
 
 
 def test_the_weights_are_found_in_a_folder_of_extra_model_paths(nodes, tmp_path, monkeypatch):
-    find, name = nodes.detect_pose.weights_in, nodes.detect_pose.WEIGHTS
+    find, name = nodes.detect_pose.find_weights, nodes.detect_pose.WEIGHTS
     folders = {kind: tmp_path / "elsewhere" / kind for kind in ("checkpoints", "annotators")}
     known = sys.modules["folder_paths"]
     monkeypatch.setattr(known, "folder_names_and_paths", folders)
@@ -236,12 +236,12 @@ def test_the_weights_are_found_where_the_pack_for_preprocessors_keeps_its(
     nodes, tmp_path, monkeypatch
 ):
     path = tmp_path / "ckpts" / "lllyasviel" / "Annotators" / nodes.detect_pose.WEIGHTS
-    monkeypatch.setenv(nodes.detect_pose.CKPTS, str(tmp_path / "ckpts"))
+    monkeypatch.setenv(nodes.detect_pose.CKPTS_ENV, str(tmp_path / "ckpts"))
     with pytest.raises(ComparisonError, match="extra_model_paths"):
-        nodes.detect_pose.weights_in("annotators")
+        nodes.detect_pose.find_weights("annotators")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    assert nodes.detect_pose.weights_in("annotators") == path
+    assert nodes.detect_pose.find_weights("annotators") == path
 
 
 # The matrix
@@ -274,7 +274,7 @@ def test_the_weights_are_found_where_the_pack_for_preprocessors_keeps_its(
 )
 def test_adapters_are_read_line_by_line(nodes, text, lines):
     files = ("a=b.safetensors", "c@2")  # a diffusers folder has no ending
-    assert [row[:3] for row in nodes.rows.adapter_lines(text, files)] == lines
+    assert [row[:3] for row in nodes.rows.parse_rows(text, files)] == lines
 
 
 def test_rows_without_a_name_get_one_from_their_file(nodes):
@@ -288,7 +288,7 @@ def test_rows_without_a_name_get_one_from_their_file(nodes):
         ("", "anna.safetensors", 0.7),
         ("", "anna.safetensors", -1.0),
     ]
-    found = nodes.rows.labelled(nodes.rows.Row(*line) for line in lines)
+    found = nodes.rows.assign_labels(nodes.rows.Row(*line) for line in lines)
     labels = [row.label for row in found]
     assert labels == [
         *("base", "anna-r4", "anna-r4-2", "фото", "ANNA-r4-3", "anna-r4-4"),
@@ -296,29 +296,29 @@ def test_rows_without_a_name_get_one_from_their_file(nodes):
     ]
     assert [check_name(label) for label in labels] == labels
     with pytest.raises(ComparisonError, match="no adapters"):
-        nodes.rows.labelled([])
+        nodes.rows.assign_labels([])
 
 
 def test_rows_in_other_scripts_lost_their_names(nodes):
     names = ("Анна.safetensors", "安娜 v2.safetensors", "Анна.v2.safetensors")
-    found = nodes.rows.labelled(nodes.rows.Row("", name) for name in names)
+    found = nodes.rows.assign_labels(nodes.rows.Row("", name) for name in names)
     assert [row.label for row in found] == ["Анна", "安娜-v2", "Анна-v2"]
-    (row,) = nodes.rows.adapter_lines("Ju\u0308rgen = base")
+    (row,) = nodes.rows.parse_rows("Ju\u0308rgen = base")
     assert row.label == "Jürgen"
-    assert nodes.rows.posed_labels("Ju\u0308rgen", ["Jürgen"]) == {"Jürgen"}
+    assert nodes.rows.parse_pose_rows("Ju\u0308rgen", ["Jürgen"]) == {"Jürgen"}
 
 
 def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
-    lines = nodes.rows.adapter_lines("base\nr4 = adapter_2\nadapter_3")
+    lines = nodes.rows.parse_rows("base\nr4 = adapter_2\nadapter_3")
     files = {"adapter_1": "a.safetensors", "adapter_2": "b.safetensors", "adapter_3": "c.st"}
-    assert [row[:3] for row in nodes.rows.with_connected(lines, files)] == [
+    assert [row[:3] for row in nodes.rows.resolve_sockets(lines, files)] == [
         ("", "none (base)", 1),
         ("r4", "b.safetensors", 1),
         ("", "c.st", 1),
         ("", "a.safetensors", 1),
     ]
     with pytest.raises(ComparisonError, match="row 'r4' stands for what is connected to adapter_2"):
-        nodes.rows.with_connected(lines, {"adapter_3": "c.st"})
+        nodes.rows.resolve_sockets(lines, {"adapter_3": "c.st"})
 
 
 def test_each_file_that_a_training_left_on_its_way_is_a_row(nodes):
@@ -333,20 +333,20 @@ def test_each_file_that_a_training_left_on_its_way_is_a_row(nodes):
         ("r4", "sub/anna-1.safetensors"),
     ]
     for name in ("sub/anna-1.safetensors", "sub/anna-1-step000200.safetensors"):
-        lines = rows.with_connected(rows.adapter_lines("base\nr4 = adapter_1 @ steps"),
+        lines = rows.resolve_sockets(rows.parse_rows("base\nr4 = adapter_1 @ steps"),
                                     {"adapter_1": name})  # fmt: skip
-        found = rows.each_step(lines, files)
+        found = rows.expand_steps(lines, files)
         assert [row[:2] for row in found] == [("", "none (base)"), *expected]
     again = ["a-0a1b2c3d-2.safetensors", "a-0a1b2c3d-step000100.safetensors"]
     again += ["a-0a1b2c3d-step000100-2.safetensors", "a-0a1b2c3d.safetensors"]
-    found = rows.each_step(rows.adapter_lines("r = a-0a1b2c3d-2.safetensors @ steps"), again)
+    found = rows.expand_steps(rows.parse_rows("r = a-0a1b2c3d-2.safetensors @ steps"), again)
     assert [row[:2] for row in found] == [("r_100", again[2]), ("r", again[0])], "the last try"
-    stopped = rows.adapter_lines("anna-1-step000100.safetensors @ steps")
-    assert [row[:2] for row in rows.each_step(stopped, files)] == [
+    stopped = rows.parse_rows("anna-1-step000100.safetensors @ steps")
+    assert [row[:2] for row in rows.expand_steps(stopped, files)] == [
         ("anna-1_100", "anna-1-step000100.safetensors")
     ]
     with pytest.raises(ComparisonError, match="save_adapter_every"):
-        rows.each_step(rows.adapter_lines("bob.safetensors @ steps"), files)
+        rows.expand_steps(rows.parse_rows("bob.safetensors @ steps"), files)
 
 
 def test_only_the_chosen_rows_are_drawn_with_a_pose(nodes):
@@ -418,14 +418,14 @@ def test_one_adapter_at_two_strengths_is_two_rows_of_different_cells(nodes):
     assert value.values(half)[nodes.matrix.ADAPTER_STRENGTH] == 0.5
     assert value.plan.digest_of(whole) != value.plan.digest_of(half)
     bare = {nodes.matrix.ADAPTER, nodes.matrix.PROMPT}
-    nodes.contact_sheet.check_uses({*bare, nodes.matrix.ADAPTER_STRENGTH}, value.plan)
+    nodes.contact_sheet.check_connections({*bare, nodes.matrix.ADAPTER_STRENGTH}, value.plan)
     with pytest.raises(ComparisonError, match="The row half has a strength, and nothing uses it"):
-        nodes.contact_sheet.check_uses(bare, value.plan)
-    nodes.contact_sheet.check_uses(bare, run_matrix(nodes)[0].plan)
+        nodes.contact_sheet.check_connections(bare, value.plan)
+    nodes.contact_sheet.check_connections(bare, run_matrix(nodes)[0].plan)
 
 
 def test_a_bypassed_load_adapter_drew_the_base_in_every_row(nodes):
-    matrix, check = nodes.matrix, nodes.contact_sheet.check_uses
+    matrix, check = nodes.matrix, nodes.contact_sheet.check_connections
     value, _ = run_matrix(nodes, with_pose="both", poses=yoga_poses())
     every = {matrix.ADAPTER, matrix.PROMPT, matrix.POSE, matrix.SEED}
     check(every, value.plan)
@@ -512,12 +512,12 @@ def small_plan():
     ],
 )
 def test_cells_are_named_by_row_and_column(nodes, small_plan, text, cells):
-    assert nodes.study.chosen_cells(small_plan, text) == {*cells}
+    assert nodes.study.select_cells(small_plan, text) == {*cells}
 
 
 def test_a_line_that_names_no_cell_lists_rows_and_columns(nodes, small_plan):
     with pytest.raises(ComparisonError, match=r"'c'.*base, r4.*a, b"):
-        nodes.study.chosen_cells(small_plan, "base\nc")
+        nodes.study.select_cells(small_plan, "base\nc")
 
 
 def test_a_study_has_single_pictures_plan_and_sheet(nodes, small_plan, tmp_path):
@@ -538,9 +538,9 @@ def test_a_study_has_single_pictures_plan_and_sheet(nodes, small_plan, tmp_path)
 
 def test_a_cell_is_one_picture_whatever_its_values(nodes):
     strange = torch.tensor([[float("nan"), 2.0, -1.0]]).expand(1, 8, 8, 3)
-    assert nodes.study.picture_of(strange).getpixel((0, 0)) == (0, 255, 0)
+    assert nodes.study.tensor_to_image(strange).getpixel((0, 0)) == (0, 255, 0)
     with pytest.raises(LikenessError, match="draws 2 pictures"):
-        nodes.study.picture_of(torch.zeros(2, 8, 8, 3))
+        nodes.study.tensor_to_image(torch.zeros(2, 8, 8, 3))
 
 
 def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_path):
@@ -565,19 +565,19 @@ def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_pa
 
 def test_a_variants_end_makes_room_for_the_next_ones_weights(nodes, monkeypatch, tmp_path):
     cells, did = nodes.draw_cells, []
-    monkeypatch.setattr(cells, "unload_patched", lambda: did.append("unloaded"))
-    monkeypatch.setattr(cells, "keep_apart", did.append)
+    monkeypatch.setattr(cells, "unload_patched_models", lambda: did.append("unloaded"))
+    monkeypatch.setattr(cells, "set_mmap_threshold", did.append)
     monkeypatch.setattr(cells, "trim_heap", lambda: did.append("trimmed"))
-    monkeypatch.setattr(cells, "forget_progress", lambda node_id: None)
-    silent = SimpleNamespace(show=lambda *shown: None, say=lambda text: None)
+    monkeypatch.setattr(cells, "clear_progress", lambda node_id: None)
+    silent = SimpleNamespace(show=lambda *shown: None, set_status=lambda text: None)
     monkeypatch.setattr(cells, "Progress", lambda node_id: silent)
     adapters = ("one", "one", "one", "two")
     job = SimpleNamespace(
         files=[tmp_path / f"{number}.png" for number in range(4)],
         missing=[0, 2, 3],
-        left_out=0,
+        skipped=0,
         values=[(adapter, *["same"] * 10) for adapter in adapters],
-        news=SimpleNamespace(drawn=lambda cell: None, say=lambda line: None),
+        notifier=SimpleNamespace(drawn=lambda cell: None, set_status=lambda line: None),
         node_id="m",
         name="x",
         started=0.0,
@@ -593,10 +593,10 @@ def test_a_cell_that_a_cancelled_queue_could_not_write_stopped_the_next_one(
     nodes, monkeypatch, tmp_path, caplog
 ):
     sheet, did = nodes.contact_sheet, []
-    monkeypatch.setattr(sheet, "keep_apart", did.append)
+    monkeypatch.setattr(sheet, "set_mmap_threshold", did.append)
     (tmp_path / "file").write_text("")
     sheet.WRITER.write(tmp_path / "file" / "x.png", Image.new("RGB", (4, 4)))
-    sheet._settle()
+    sheet._finish_pending()
     assert did == [False]
     assert "A finished cell cannot be written" in caplog.text
 
@@ -633,12 +633,12 @@ def test_two_contact_sheets_of_one_name_are_refused(nodes, monkeypatch):
     with pytest.raises(ComparisonError, match="Two Contact Sheets are called 'study'"):
         node.execute(None, None, "study", "png", "")
     prompt["12:7"] = sheet("other")
-    nodes.contact_sheet.check_alone(prompt, "7", "study")
+    nodes.contact_sheet.check_unique_name(prompt, "7", "study")
 
 
 def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypatch):
     mark = nodes.contact_sheet.ContactSheet.fingerprint_inputs
-    monkeypatch.setattr(nodes.contact_sheet, "files_gone", lambda name: False)
+    monkeypatch.setattr(nodes.contact_sheet, "has_missing_files", lambda name: False)
     before = mark(name="study", redraw="")
     assert mark(name="study", redraw="") == before
     again = mark(name="study", redraw="r4")
@@ -647,7 +647,7 @@ def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypa
     assert len(some) == 2, "the others may be there by now"
     after = mark(name="study", redraw="")
     assert after != before and mark(name="study", redraw="") == after
-    monkeypatch.setattr(nodes.contact_sheet, "files_gone", lambda name: name == "study")
+    monkeypatch.setattr(nodes.contact_sheet, "has_missing_files", lambda name: name == "study")
     assert mark(name="study", redraw="") != after, "a deleted file is drawn again"
 
 
@@ -656,7 +656,7 @@ def sheet(nodes, monkeypatch):
     """A Contact Sheet over two rows of two prompts: its job, its graph, and its hidden inputs."""
     value, _ = run_matrix(nodes)
     value = nodes.matrix.CellMatrix(value.plan, value.adapters, "m")
-    silent = SimpleNamespace(say=lambda text: None)
+    silent = SimpleNamespace(set_status=lambda text: None)
     monkeypatch.setattr(nodes.contact_sheet, "Progress", lambda node_id: silent)
     cell = {"prompt": ["m", nodes.matrix.PROMPT], "adapter": ["m", nodes.matrix.ADAPTER]}
     graph = {"m": {"class_type": "Likeness_Matrix", "inputs": {}}}
@@ -682,14 +682,14 @@ def test_what_is_missing_or_asked_for_is_drawn(sheet):
     assert sheet.job().missing == (3,)
     assert sheet.job(redraw="base / a").missing == (0, 3)
     assert [sheet.job(draw_only=row).missing for row in ("base", "one")] == [(), (3,)]
-    assert [sheet.job(draw_only=row).left_out for row in ("base", "one")] == [1, 0]
+    assert [sheet.job(draw_only=row).skipped for row in ("base", "one")] == [1, 0]
     assert not {*sheet.job(output=1).files} & {*first.files}, "of another picture of that node"
 
 
 def test_deleted_thumbnails_did_not_come_back_when_queued_again(sheet, nodes, monkeypatch):
-    silent = SimpleNamespace(say=lambda text: None)
+    silent = SimpleNamespace(set_status=lambda text: None)
     monkeypatch.setattr(nodes.draw_cells, "Progress", lambda node_id: silent)
-    monkeypatch.setattr(nodes.viewer, "tell_browser", lambda event, data: None)
+    monkeypatch.setattr(nodes.viewer, "send_event", lambda event, data: None)
     for number, path in enumerate(sheet.job().files):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
@@ -697,7 +697,7 @@ def test_deleted_thumbnails_did_not_come_back_when_queued_again(sheet, nodes, mo
     mark = nodes.contact_sheet.ContactSheet.fingerprint_inputs
     before = mark(name="study", redraw="")
     assert mark(name="study", redraw="") == before
-    thumbnails = [nodes.viewer.thumbnail_of(path) for path in sheet.job().files]
+    thumbnails = [nodes.viewer.thumbnail_path(path) for path in sheet.job().files]
     for path in thumbnails:
         path.unlink()
     assert mark(name="study", redraw="") != before
@@ -707,7 +707,7 @@ def test_deleted_thumbnails_did_not_come_back_when_queued_again(sheet, nodes, mo
 
 def test_the_sheet_carries_no_workflow_where_comfyui_may_not_write_it(sheet, nodes, monkeypatch):
     assert sheet.job().text["workflow"] == {"id": "w"}
-    monkeypatch.setattr(nodes.contact_sheet, "with_metadata", lambda: False)
+    monkeypatch.setattr(nodes.contact_sheet, "is_metadata_enabled", lambda: False)
     assert sheet.job().text == {}
 
 

@@ -27,7 +27,7 @@ refused = STUB["refused"]
 class Red:
     """The share of red in a picture."""
 
-    key, name, digest, who = "red", "red", "d" * 64, False
+    key, name, digest, identity_only = "red", "red", "d" * 64, False
 
     def encode(self, pictures):
         return np.array([[p.getpixel((4, 4))[0] / 100] for p in pictures], np.float32)
@@ -53,11 +53,11 @@ def node(tmp_path, monkeypatch):
     )
     module = importlib.import_module("likeness.nodes.score")
     said = []
-    progress = lambda node_id: SimpleNamespace(say=said.append, show=lambda *a: None)  # noqa: E731
+    progress = lambda node_id: SimpleNamespace(set_status=said.append, show=lambda *a: None)  # noqa: E731
     monkeypatch.setattr(module, "Progress", progress)
     told = []
-    monkeypatch.setattr(module, "tell_browser", lambda event, data: told.append((event, data)))
-    monkeypatch.setattr(module, "pin", lambda hidden, *shown: told.append(shown))
+    monkeypatch.setattr(module, "send_event", lambda event, data: told.append((event, data)))
+    monkeypatch.setattr(module, "publish", lambda hidden, *shown: told.append(shown))
     monkeypatch.setattr(module, "interrupted", lambda: False)
     monkeypatch.setattr(module, "encoder_device", lambda size: "cpu")
     monkeypatch.setattr(module, "training_device", lambda: "auto")
@@ -145,7 +145,7 @@ def test_without_any_encoder_there_is_a_report_and_no_number(node, study, monkey
 
 def test_the_workflow_stays_out_where_comfyui_may_not_write_it(node, study, monkeypatch):
     monkeypatch.setattr(node, "judges", list)
-    monkeypatch.setattr(node, "with_metadata", lambda: False)
+    monkeypatch.setattr(node, "is_metadata_enabled", lambda: False)
     run(node, study)
     assert "workflow.json" not in (study.folder / "report.html").read_text(encoding="utf-8")
 
@@ -209,7 +209,7 @@ def test_a_gpu_without_room_for_an_encoder_ended_the_queue_after_all_was_drawn(
     monkeypatch.setattr(node, "encoder_device", lambda size: asked.append(size) or "cuda")
     _, table, _ = run(node, study, subject=source).args
     assert asked == [10]
-    assert node.ON_CPU in node.said and node.ON_CPU in table
+    assert node.CPU_FALLBACK in node.said and node.CPU_FALLBACK in table
     monkeypatch.setattr(node, "training_device", lambda: "cpu")
     for file in (study.folder.parents[1] / "cache").rglob("*.npy"):
         file.unlink()
@@ -226,7 +226,7 @@ def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
     seen = []
 
     class Face(Red):
-        who = True
+        identity_only = True
 
         def encode(self, pictures):
             seen.append(len(pictures))
@@ -237,7 +237,7 @@ def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
             raise Cancelled
 
     shown = []
-    bar = SimpleNamespace(say=lambda line: None, show=lambda *part: shown.append(part))
+    bar = SimpleNamespace(set_status=lambda line: None, show=lambda *part: shown.append(part))
     monkeypatch.setattr(node, "Progress", lambda node_id: bar)
     monkeypatch.setattr(node, "judges", lambda: [lambda picture: Face()])
     monkeypatch.setattr(node, "interrupted", interrupted)

@@ -20,9 +20,9 @@ def test_noising_and_velocity_are_those_of_diffusers():
     alphas = objective.alphas_cumprod()
     noisy = objective.add_noise(latents, noise, T, alphas)
     assert torch.allclose(noisy, SCHEDULER.add_noise(latents, noise, T), atol=1e-6)
-    v = objective.target_of(latents, noise, T, alphas, "v_prediction")
+    v = objective.prediction_target(latents, noise, T, alphas, "v_prediction")
     assert torch.allclose(v, SCHEDULER.get_velocity(latents, noise, T), atol=1e-6)
-    assert objective.target_of(latents, noise, T, alphas, "epsilon") is noise
+    assert objective.prediction_target(latents, noise, T, alphas, "epsilon") is noise
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

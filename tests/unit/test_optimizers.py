@@ -5,12 +5,12 @@ import pytest
 import torch
 from likeness.trainers.optimizers import (
     build_optimizer,
-    effective_rate,
+    effective_lr,
+    lr_lambda,
+    lr_rise_note,
     parameter_groups,
-    rate_factor,
-    rate_rises,
-    set_rates,
-    slow_on_cpu,
+    set_lrs,
+    slow_on_cpu_note,
 )
 from likeness.trainers.recipe import Optimizer, Recipe, Schedule
 
@@ -61,12 +61,12 @@ def test_the_text_encoder_has_its_own_rate():
 
 def test_rates_follow_the_course_from_any_step():
     schedule = Schedule(steps=100, course="linear", warmup=10)
-    factor = rate_factor(schedule)
+    factor = lr_lambda(schedule)
     assert [factor(s) for s in (0, 5, 10, 55)] == [0.0, 0.5, 1.0, 0.5]
-    assert all(rate_factor(Schedule())(s) == 1 for s in (0, 400, 799))
+    assert all(lr_lambda(Schedule())(s) == 1 for s in (0, 400, 799))
     optimizer = build_optimizer(Optimizer(name="adamw"), [{"params": weights(1), "lr": 2.0}])
     for step in (5, 10, 5):
-        set_rates(optimizer, factor(step))
+        set_lrs(optimizer, factor(step))
         assert optimizer.param_groups[0]["lr"] == 2.0 * factor(step)
 
 
@@ -74,31 +74,31 @@ def test_a_falling_course_that_is_continued_jumped_back_up_without_a_word():
     def recipe(steps, **parts):
         return Recipe().changed(schedule={"steps": steps, "course": "cosine"}).changed(**parts)
 
-    note = rate_rises(recipe(400), recipe(800), 400)
+    note = lr_rise_note(recipe(400), recipe(800), 400)
     assert "from 1.5e-09 to 5e-05" in note and "'cosine'" in note and "800 steps" in note
-    assert "to 1e-05" in rate_rises(
+    assert "to 1e-05" in lr_rise_note(
         recipe(400), recipe(800, optimizer={"learning_rate": 2e-5}), 400
     )
-    assert rate_rises(recipe(400), recipe(400), 200) is None
-    assert rate_rises(recipe(800), recipe(400), 200) is None
+    assert lr_rise_note(recipe(400), recipe(400), 200) is None
+    assert lr_rise_note(recipe(800), recipe(400), 200) is None
     flat = {"schedule": {"course": "constant"}}
     other = recipe(800, **flat, optimizer={"learning_rate": 1e-3})
-    assert rate_rises(recipe(400, **flat), other, 400) is None, "it was asked for"
+    assert lr_rise_note(recipe(400, **flat), other, 400) is None, "it was asked for"
     warming = {"schedule": {"course": "constant_with_warmup", "warmup": 100}}
-    assert rate_rises(recipe(400, **warming), recipe(800, **warming), 50) is None
+    assert lr_rise_note(recipe(400, **warming), recipe(800, **warming), 50) is None
 
 
 def test_prodigys_rate_was_told_as_its_factor():
     pytest.importorskip("prodigyopt")
     (weight,) = weights(1)
     optimizer = build_optimizer(Optimizer(name="prodigy"), [{"params": [weight], "lr": 1.0}])
-    set_rates(optimizer, 0.5)
-    assert effective_rate(optimizer) == pytest.approx(0.5e-6)  # it begins with that
+    set_lrs(optimizer, 0.5)
+    assert effective_lr(optimizer) == pytest.approx(0.5e-6)  # it begins with that
     optimizer.param_groups[0]["d"] = 3e-4
-    assert effective_rate(optimizer) == pytest.approx(1.5e-4)
+    assert effective_lr(optimizer) == pytest.approx(1.5e-4)
     plain = build_optimizer(Optimizer(name="adamw"), [{"params": [weight], "lr": 2.0}])
-    set_rates(plain, 0.5)
-    assert effective_rate(plain) == 1.0
+    set_lrs(plain, 0.5)
+    assert effective_lr(plain) == 1.0
 
 
 STEPS, WARMUP = 40, 8
@@ -124,7 +124,7 @@ def test_each_course_has_its_closed_form(course):
     assert set(COURSES) == set(get_args(Schedule.model_fields["course"].annotation))
     warmup = 0 if course == "constant" else WARMUP
     schedule = Schedule(steps=STEPS, course=course, warmup=warmup, cycles=3, power=2.5)
-    factor = rate_factor(schedule)
+    factor = lr_lambda(schedule)
     assert [factor(step) for step in range(warmup)] == [step / WARMUP for step in range(warmup)]
     for step in range(WARMUP, STEPS):
         assert factor(step) == pytest.approx(COURSES[course](step), abs=1e-6), step
@@ -146,13 +146,13 @@ def test_the_numbers_of_the_recipe_are_the_optimizers(name, package):
 
 def test_a_run_says_that_8_bit_adam_is_slow_on_a_cpu():
     eight_bit = Optimizer(name="adamw8bit")
-    said = slow_on_cpu(eight_bit, 983_000_000, "cpu")
+    said = slow_on_cpu_note(eight_bit, 983_000_000, "cpu")
     assert "optimizer.name=adamw" in said
     assert "983 million" in said
     assert "5.9 GB" in said
-    assert slow_on_cpu(eight_bit, 983_000_000, "cuda") is None
-    assert slow_on_cpu(eight_bit, 1_000_000, "cpu") is None  # a LoRA
-    assert slow_on_cpu(Optimizer(name="adamw"), 983_000_000, "cpu") is None
+    assert slow_on_cpu_note(eight_bit, 983_000_000, "cuda") is None
+    assert slow_on_cpu_note(eight_bit, 1_000_000, "cpu") is None  # a LoRA
+    assert slow_on_cpu_note(Optimizer(name="adamw"), 983_000_000, "cpu") is None
 
 
 def test_8_bit_adam_does_not_wait_for_the_gpu_after_each_weight(monkeypatch):

@@ -4,12 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from likeness.comparison import terminal as comparison
+from likeness.cli import main
+from likeness.comparison import cli as comparison
 from likeness.comparison.compare import cell_files
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.keypoints import keypoints_of_poses, yoga_poses
 from likeness.comparison.plan_file import find_plan
-from likeness.terminal import main
 from PIL import Image
 
 PLAN = {
@@ -48,7 +48,7 @@ def compare(tmp_path, monkeypatch, capsys):
             taught.append(plan)
             raise ComparisonError("stopped here")
 
-        monkeypatch.setattr(comparison, "teach", stop)
+        monkeypatch.setattr(comparison, "train_missing", stop)
         plan = write(tmp_path / "plan.json", {**PLAN, **changes})
         given = ["compare", plan, "--base", tmp_path / "b.safetensors", *arguments]
         assert main(list(map(str, given))) == 1

@@ -25,7 +25,7 @@ def nodes(tmp_path):
     STUB["install"](
         {f"get_{name}_directory": lambda path=path: path for name, path in folders.items()}
     )
-    names = ("board", "routes", "photo_view")
+    names = ("node_state", "routes", "photo_view")
     yield SimpleNamespace(
         **{name: importlib.import_module(f"likeness.nodes.{name}") for name in names}
     )
@@ -43,56 +43,56 @@ def hidden(node, workflow=None):
 @pytest.fixture
 def board(nodes, monkeypatch):
     sent = []
-    monkeypatch.setattr(nodes.board.host, "tell_browser", lambda *message: sent.append(message))
-    nodes.board._pinned.clear()
-    nodes.board._read_from = None
-    nodes.board.sent = sent
-    return nodes.board
+    monkeypatch.setattr(nodes.node_state.host, "send_event", lambda *message: sent.append(message))
+    nodes.node_state._published.clear()
+    nodes.node_state._loaded_from = None
+    nodes.node_state.sent = sent
+    return nodes.node_state
 
 
 def test_a_run_of_a_program_took_over_the_node_of_that_number_in_every_tab(nodes, monkeypatch):
     sent = []
     server = SimpleNamespace(client_id="script", send_sync=lambda *message: sent.append(message))
-    monkeypatch.setattr(nodes.board.host, "PromptServer", SimpleNamespace(instance=server))
-    nodes.board.pin(hidden("5"), "run", "anna-lora-1")
-    nodes.board.pin(hidden("5", "w1"), "run", "anna-lora-1")
+    monkeypatch.setattr(nodes.node_state.host, "PromptServer", SimpleNamespace(instance=server))
+    nodes.node_state.publish(hidden("5"), "run", "anna-lora-1")
+    nodes.node_state.publish(hidden("5", "w1"), "run", "anna-lora-1")
     assert [to for _, _, to in sent] == ["script", None]
 
 
 def test_a_line_of_one_tab_stood_on_the_node_of_that_number_in_every_other(nodes, monkeypatch):
-    host, sent = nodes.board.host, []
+    host, sent = nodes.node_state.host, []
     server = SimpleNamespace(
         client_id="tab", send_progress_text=lambda text, node, sid=None: sent.append((text, sid))
     )
     monkeypatch.setattr(host, "PromptServer", SimpleNamespace(instance=server))
     monkeypatch.setattr(host.comfy.utils, "ProgressBar", lambda *_, **__: None, raising=False)
-    host.Progress("5").say("4 of 9 cells done")
+    host.Progress("5").set_status("4 of 9 cells done")
     server.client_id = None
-    host.Progress("5").say("5 of 9 cells done")
+    host.Progress("5").set_status("5 of 9 cells done")
     assert sent == [("4 of 9 cells done", "tab"), ("5 of 9 cells done", "")]
 
 
 def test_two_comfyuis_on_one_output_folder_overwrote_each_others_pins(board, tmp_path):
     file = tmp_path / "output" / "likeness" / "cache" / "board.json"
     file.parent.mkdir(parents=True)
-    board.pin(hidden("5", "w1"), "run", "anna-lora-1")
-    board.pin(hidden("5"), "run", "of a program")
+    board.publish(hidden("5", "w1"), "run", "anna-lora-1")
+    board.publish(hidden("5"), "run", "of a program")
     kept = json.loads(file.read_text())
     file.unlink()  # the other writes a file of its own, which takes this one's place
     file.write_text(json.dumps([*kept, ["w2", "6", {"run": "ben-lora-1"}]]))
-    board.pin(hidden("7", "w1"), "comparison", "x")
+    board.publish(hidden("7", "w1"), "comparison", "x")
     assert [entry[:2] for entry in json.loads(file.read_text())] == [
         ["w1", "5"], ["w2", "6"], ["w1", "7"],
     ]  # fmt: skip
-    assert board.pinned("w2") == {"6": {"run": "ben-lora-1"}}
-    assert board.pinned("") == {"5": {"run": "of a program"}}
+    assert board.published_state("w2") == {"6": {"run": "ben-lora-1"}}
+    assert board.published_state("") == {"5": {"run": "of a program"}}
 
 
 def test_tabs_hear_at_once_and_later_ones_ask(board, nodes):
-    board.pin(hidden("5", "w1"), "run", "anna-lora-1")
-    board.pin(hidden("5", "w1"), "run", "anna-lora-2")
-    board.pin(hidden("6", "w1"), "comparison", "x")
-    board.pin(hidden("5", "w2"), "run", "ben-lora-1")
+    board.publish(hidden("5", "w1"), "run", "anna-lora-1")
+    board.publish(hidden("5", "w1"), "run", "anna-lora-2")
+    board.publish(hidden("6", "w1"), "comparison", "x")
+    board.publish(hidden("5", "w2"), "run", "ben-lora-1")
     event, data = board.sent[0]
     assert event == "likeness.board"
     assert data == {"workflow": "w1", "node": "5", "kind": "run", "value": "anna-lora-1"}
@@ -105,20 +105,20 @@ def test_tabs_hear_at_once_and_later_ones_ask(board, nodes):
 
 @pytest.mark.parametrize("workflow", [None, {}, {"id": 5}, "text", []])
 def test_a_workflow_without_an_id_is_told_as_of_none(board, workflow):
-    board.pin(SimpleNamespace(unique_id=3, extra_pnginfo={"workflow": workflow}), "run", "r")
+    board.publish(SimpleNamespace(unique_id=3, extra_pnginfo={"workflow": workflow}), "run", "r")
     assert board.sent[-1][1]["workflow"] == ""
-    assert board.pinned("") == {"3": {"run": "r"}}
+    assert board.published_state("") == {"3": {"run": "r"}}
 
 
 def test_after_a_restart_panels_are_not_empty(board, tmp_path):
     (tmp_path / "output").mkdir()
-    board.pin(hidden("5", "w1"), "run", "anna-lora-1")
-    board.pin(hidden("12:6", "w1"), "comparison", "x")
-    board.pin(hidden("5"), "run", "of a program")
-    board._pinned.clear()
-    board._read_from = None
-    assert board.pinned("w1") == {"5": {"run": "anna-lora-1"}, "12:6": {"comparison": "x"}}
-    assert board.pinned("") == {}
+    board.publish(hidden("5", "w1"), "run", "anna-lora-1")
+    board.publish(hidden("12:6", "w1"), "comparison", "x")
+    board.publish(hidden("5"), "run", "of a program")
+    board._published.clear()
+    board._loaded_from = None
+    assert board.published_state("w1") == {"5": {"run": "anna-lora-1"}, "12:6": {"comparison": "x"}}
+    assert board.published_state("") == {}
 
 
 @pytest.mark.parametrize("text", ["", "[", "5", "[[1]]", '[["w", "5", 3]]', "[" * 99_999])
@@ -126,17 +126,17 @@ def test_a_damaged_memory_of_the_board_is_none(board, tmp_path, text):
     file = tmp_path / "output" / "likeness" / "cache" / "board.json"
     file.parent.mkdir(parents=True)
     file.write_text(text)
-    board._read_from = None
-    assert board.pinned("w") == {}
-    board.pin(hidden("5", "w"), "run", "r")
+    board._loaded_from = None
+    assert board.published_state("w") == {}
+    board.publish(hidden("5", "w"), "run", "r")
     assert json.loads(file.read_text()) == [["w", "5", {"run": "r"}]]
 
 
 def test_the_board_forgets_the_oldest(board):
-    for number in range(board.MOST_NODES + 5):
-        board.pin(hidden(str(number), "w"), "run", "r")
-    assert len(board.pinned("w")) == board.MOST_NODES
-    assert "4" not in board.pinned("w") and "5" in board.pinned("w")
+    for number in range(board.MAX_NODES + 5):
+        board.publish(hidden(str(number), "w"), "run", "r")
+    assert len(board.published_state("w")) == board.MAX_NODES
+    assert "4" not in board.published_state("w") and "5" in board.published_state("w")
 
 
 # Photographs
@@ -282,7 +282,7 @@ def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
     for resolution in ("64", "96", "128"):
         assert ask_once(nodes, resolution=resolution) == {"reading": True}
         assert reads.begun.wait(30)
-        now[0] += nodes.photo_view.PATIENCE_SECONDS
+        now[0] += nodes.photo_view.ABANDON_SECONDS
     ask_once(nodes)
     reads.free.set()
     assert ask(nodes)["photos"]
@@ -291,7 +291,7 @@ def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
 
 
 def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, monkeypatch):
-    monkeypatch.setattr(nodes.photo_view, "MOST", 5)
+    monkeypatch.setattr(nodes.photo_view, "MAX_PHOTOS", 5)
     assert "photos" in ask(nodes)
     (photos / "a.txt").write_text("a caption is no picture")
     assert "photos" in ask(nodes)

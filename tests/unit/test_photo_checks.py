@@ -5,7 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from likeness.trainers.photo_checks import BLURRED, difference_hash, sharpness, twin_of
+from likeness.trainers.photo_checks import (
+    BLUR_THRESHOLD,
+    difference_hash,
+    find_near_duplicates,
+    sharpness,
+)
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import load_pixels, read_subject
 from PIL import Image, ImageEnhance, ImageFilter
@@ -36,7 +41,7 @@ def small_jpeg(image):
 def test_a_blurred_picture_is_told_from_a_sharp_one():
     for seed in range(5):
         blurred = changed(scene(seed), lambda image: image.filter(ImageFilter.GaussianBlur(5)))
-        assert sharpness(scene(seed)) > 5 * BLURRED > BLURRED > sharpness(blurred)
+        assert sharpness(scene(seed)) > 5 * BLUR_THRESHOLD > BLUR_THRESHOLD > sharpness(blurred)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 1024), (2048, 1024)])
@@ -51,19 +56,25 @@ def test_an_empty_picture_of_any_shape_is_blurred(size):
 )
 def test_a_picture_stored_again_is_a_twin(change):
     pictures = [scene(1), scene(2), changed(scene(1), change), scene(3), changed(scene(2), change)]
-    assert twin_of([difference_hash(one) for one in pictures]) == [None, None, 0, None, 1]
+    assert find_near_duplicates([difference_hash(one) for one in pictures]) == [
+        None,
+        None,
+        0,
+        None,
+        1,
+    ]
 
 
 def test_good_photographs_of_one_subject_are_neither_blurred_nor_twins(subjects):
     photos = read_subject(subjects[0], Subject(resolution=256)).photos
     pixels = [load_pixels(photo) for photo in photos]
-    assert min(map(sharpness, pixels)) > 2 * BLURRED
-    assert twin_of([difference_hash(one) for one in pixels]) == [None] * len(photos)
+    assert min(map(sharpness, pixels)) > 2 * BLUR_THRESHOLD
+    assert find_near_duplicates([difference_hash(one) for one in pixels]) == [None] * len(photos)
 
 
 @pytest.mark.parametrize("resolution", [64, 96, 128])
 def test_the_bundled_subject_has_no_marks(resolution):
     photos = read_subject(ROOT / "demo" / "subject", Subject(resolution=resolution)).photos
     pixels = [load_pixels(photo) for photo in photos]
-    assert min(map(sharpness, pixels)) > BLURRED
-    assert twin_of([difference_hash(one) for one in pixels]) == [None] * len(photos)
+    assert min(map(sharpness, pixels)) > BLUR_THRESHOLD
+    assert find_near_duplicates([difference_hash(one) for one in pixels]) == [None] * len(photos)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from likeness.comparison.compare import Files, find_adapter, teach
+from likeness.comparison.compare import ComparisonFiles, find_adapter, train_missing
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.matrix import read_plan
 from likeness.comparison.plan_file import (
@@ -14,7 +14,7 @@ from likeness.comparison.plan_file import (
     without_pose,
 )
 from likeness.comparison.prompts import bundled_set
-from likeness.comparison.taught import taught_by
+from likeness.comparison.row_adapters import read_row_adapter
 from likeness.trainers.errors import MissingPackage, MissingRequirements, RecipeError, RunCancelled
 from likeness.trainers.presets import preset
 
@@ -177,20 +177,22 @@ def files(tmp_path):
     folder = tmp_path / "adapters"
     folder.mkdir()
     (folder / "x.safetensors").write_bytes(b"x")
-    return Files(base=tmp_path / "base.safetensors", output=tmp_path, folders=(folder,))
+    return ComparisonFiles(base=tmp_path / "base.safetensors", output=tmp_path, folders=(folder,))
 
 
 def test_adapters_are_taken_as_given_or_found_by_their_name(files, tmp_path):
-    given = Files(files.base, files.output, adapters={"r": files.folders[0] / "x.safetensors"})
+    given = ComparisonFiles(
+        files.base, files.output, adapters={"r": files.folders[0] / "x.safetensors"}
+    )
     assert find_adapter(Row(name="r", preset="tiny"), given) == given.adapters["r"]
     assert find_adapter(Row(name="a", adapter="x.safetensors"), files).name == "x.safetensors"
     assert find_adapter(Row(name="base"), files) is None
     with pytest.raises(ComparisonError, match=r"--adapter a=FILE"):
         find_adapter(Row(name="a", adapter="y.safetensors"), files)
-    whole = Files(files.base, files.output, adapters={"r": files.folders[0]})
+    whole = ComparisonFiles(files.base, files.output, adapters={"r": files.folders[0]})
     assert find_adapter(Row(name="r"), whole) == files.folders[0], "a diffusers folder"
-    assert taught_by("r", files.folders[0], tmp_path).adapter == files.folders[0]
-    gone = Files(files.base, files.output, adapters={"r": tmp_path / "gone.safetensors"})
+    assert read_row_adapter("r", files.folders[0], tmp_path).adapter == files.folders[0]
+    gone = ComparisonFiles(files.base, files.output, adapters={"r": tmp_path / "gone.safetensors"})
     with pytest.raises(ComparisonError, match="not there"):
         find_adapter(Row(name="r"), gone)
 
@@ -202,9 +204,9 @@ def never(recipes, places):
 
 def test_rows_to_train_need_photographs(files):
     with pytest.raises(ComparisonError, match="r1, r4: to be trained"):
-        teach(plan({"name": "r1", "preset": "lora-r1"}, {"name": "r4", "preset": "lora-r4"}),
-              files, never)  # fmt: skip
-    (base,) = teach(plan(BASE), files, never)
+        rows = ({"name": "r1", "preset": "lora-r1"}, {"name": "r4", "preset": "lora-r4"})
+        train_missing(plan(*rows), files, never)
+    (base,) = train_missing(plan(BASE), files, never)
     assert base.adapter is None
 
 
@@ -212,19 +214,21 @@ def test_a_missing_controlnet_is_said_before_the_first_row_is_trained(files, tmp
     posed = plan({"name": "r", "preset": "miniature-lora-r1", "with_pose": "both"})
     given = {"base": files.base, "output": files.output, "photos": files.output}
     with pytest.raises(ComparisonError, match="--controlnet FILE"):
-        teach(posed, Files(**given), never)
+        train_missing(posed, ComparisonFiles(**given), never)
     with pytest.raises(ComparisonError, match=r"no ControlNet at .*gone\.safetensors"):
-        teach(posed, Files(**given, controlnet=tmp_path / "gone.safetensors"), never)
+        train_missing(
+            posed, ComparisonFiles(**given, controlnet=tmp_path / "gone.safetensors"), never
+        )
 
 
 def test_missing_packages_are_said_before_the_first_row_is_trained(files, monkeypatch):
     from likeness.trainers import packages
 
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
-    given = Files(files.base, files.output, photos=files.output)
+    given = ComparisonFiles(files.base, files.output, photos=files.output)
     rows = ({"name": "a", "preset": "miniature-lora-r1"}, {"name": "b", "preset": "lora-r1"})
     with pytest.raises(MissingPackage):
-        teach(plan(*rows), given, never)
+        train_missing(plan(*rows), given, never)
 
 
 def test_missing_requirements_are_said_before_the_first_row_is_trained(files, monkeypatch):
@@ -235,15 +239,15 @@ def test_missing_requirements_are_said_before_the_first_row_is_trained(files, mo
 
     monkeypatch.setattr(packages.metadata, "version", absent)
     monkeypatch.setattr(packages, "find_spec", lambda name: name != "peft" or None)
-    given = Files(files.base, files.output, photos=files.output)
+    given = ComparisonFiles(files.base, files.output, photos=files.output)
     with pytest.raises(MissingRequirements, match=r"peft>=0\.18 is not installed\. "):
-        teach(plan({"name": "a", "preset": "miniature-lora-r1"}), given, never)
+        train_missing(plan({"name": "a", "preset": "miniature-lora-r1"}), given, never)
 
 
 def test_a_stopped_training_ends_the_comparison(files, monkeypatch):
     from types import SimpleNamespace
 
-    given = Files(files.base, files.output, photos=files.output)
+    given = ComparisonFiles(files.base, files.output, photos=files.output)
     seen = []
 
     def stopped(recipes, places):
@@ -253,7 +257,7 @@ def test_a_stopped_training_ends_the_comparison(files, monkeypatch):
 
     rows = [{"name": name, "preset": "miniature-lora-r4"} for name in ("a", "b")]
     with pytest.raises(RunCancelled, match="training of a was stopped after 3 of 200 steps"):
-        teach(plan(*rows), given, stopped)
+        train_missing(plan(*rows), given, stopped)
     assert seen == [("a", preset("miniature-lora-r4").method, given.runs)]
 
 

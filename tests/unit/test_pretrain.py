@@ -19,6 +19,7 @@ from likeness.demo import (
     pretrain_text,
     pretrain_vae,
 )
+from likeness.demo.cli import numbered_share
 from likeness.demo.facts import QUESTIONS
 from likeness.demo.judge_networks import PatchJudge
 from likeness.demo.miniature import new_vae
@@ -26,10 +27,9 @@ from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, w
 from likeness.demo.pretrain_loop import Course, Task, _gradients, train
 from likeness.demo.pretrain_parts import began_trained
 from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
-from likeness.demo.terminal import numbered_share
 from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers.errors import BaseModelError, CheckpointError, RunFailed
-from likeness.trainers.text import tokenize
+from likeness.trainers.text_encoding import tokenize
 from likeness.trainers.tokenizer import load_tokenizer
 
 CPU, NEVER = torch.device("cpu"), float("inf")
@@ -42,7 +42,7 @@ def drawn(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain_shards, "SHARD", 8)
         patch.setattr(pretrain_shards.draw_shard, "__defaults__", (8,))
-        assert draw_missing(folder, 8, workers=1, until=NEVER)
+        assert draw_missing(folder, 8, workers=1, deadline=NEVER)
     return folder
 
 
@@ -67,12 +67,12 @@ def test_neighbours_are_one_person_and_their_twin():
 def test_only_what_is_missing_is_drawn(drawn):
     paths = [path for _, _, path in pretrain_shards.shards(drawn, 8)]
     before = {path: path.stat().st_mtime_ns for path in paths}
-    assert draw_missing(drawn, 8, workers=1, until=NEVER)
+    assert draw_missing(drawn, 8, workers=1, deadline=NEVER)
     assert before == {path: path.stat().st_mtime_ns for path in paths}
 
 
 def test_drawing_stops_when_time_is_up(tmp_path):
-    assert not draw_missing(tmp_path, 8, workers=1, until=time.monotonic() - 1)
+    assert not draw_missing(tmp_path, 8, workers=1, deadline=time.monotonic() - 1)
     assert not list(tmp_path.iterdir())
 
 
@@ -149,7 +149,7 @@ def test_latents_are_kept_for_the_same_vae_only(drawn, tmp_path):
 COURSE = Course(samples=80, batch=4, rate=0.1, warmup=3)
 
 
-def line(folder, *, course=COURSE, until=NEVER, stop_after=None, broken=False):
+def line(folder, *, course=COURSE, deadline=NEVER, stop_after=None, broken=False):
     """Learns y = 2x with one weight; returns the averaged weight and whether it came to the end."""
     weight = torch.nn.Parameter(torch.zeros(1))
     exported = []
@@ -165,12 +165,12 @@ def line(folder, *, course=COURSE, until=NEVER, stop_after=None, broken=False):
         "line", {"w": weight}, losses, lambda: exported.append(float(weight.detach())),
         lambda: np.zeros((2, 2, 3), np.uint8),
     )  # fmt: skip
-    done = train(task, course, folder, device=CPU, until=until, say=lambda text: None)
+    done = train(task, course, folder, device=CPU, deadline=deadline, say=lambda text: None)
     return exported[-1] if exported else None, done
 
 
 def test_the_rate_rises_and_falls():
-    rates = [COURSE.rate_at(step) for step in range(COURSE.steps)]
+    rates = [COURSE.learning_rate_at(step) for step in range(COURSE.steps)]
     assert rates.index(max(rates)) == 2 and rates[0] < rates[1] and rates[-1] < 0.005
 
 
@@ -191,7 +191,7 @@ def test_an_interrupted_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
 
 
 def test_a_run_out_of_time_says_so(tmp_path):
-    assert line(tmp_path, until=time.monotonic() - 1) == (None, False)
+    assert line(tmp_path, deadline=time.monotonic() - 1) == (None, False)
 
 
 def test_a_checkpoint_of_another_course_is_refused(tmp_path):
@@ -373,7 +373,7 @@ def test_workers_draw_only_what_is_of_their_share(tmp_path, monkeypatch):
             return 0
 
     monkeypatch.setattr(pretrain_shards.subprocess, "Popen", Worker)
-    draw_missing(tmp_path / "shards", 4096, workers=2, until=NEVER, share=(1, 3))
+    draw_missing(tmp_path / "shards", 4096, workers=2, deadline=NEVER, share=(1, 3))
     assert started == ["1/6", "4/6"]
 
 
@@ -381,8 +381,8 @@ def test_a_share_that_is_drawn_is_done_though_others_are_not(tmp_path, monkeypat
     monkeypatch.setattr(pretrain_shards, "SHARD", 1)
     monkeypatch.setattr(pretrain_shards, "draw_shard", lambda path, *_: path.write_bytes(b"x"))
     (tmp_path / "shards").mkdir()
-    assert draw_missing(tmp_path / "shards", 8, workers=1, until=NEVER, share=(0, 2))
-    assert not draw_missing(tmp_path / "shards", 8, workers=1, until=0, share=(1, 2))
+    assert draw_missing(tmp_path / "shards", 8, workers=1, deadline=NEVER, share=(0, 2))
+    assert not draw_missing(tmp_path / "shards", 8, workers=1, deadline=0, share=(1, 2))
 
 
 def test_a_stage_that_goes_on_remembers_what_it_began_from(tmp_path):

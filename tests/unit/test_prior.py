@@ -11,19 +11,19 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import class_files, material
+from likeness.trainers import class_image_files, dataset
 from likeness.trainers import prior as module
 from likeness.trainers.base_model import load_base
-from likeness.trainers.class_files import (
-    drawn_class_images,
+from likeness.trainers.batches import used_class_images
+from likeness.trainers.class_image_files import (
     image_path,
+    list_class_images,
     missing,
     remove_damaged,
 )
 from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
 from likeness.trainers.prior import draw_class_images, prior_folder, prior_key
 from likeness.trainers.recipe import Prior, Recipe
-from likeness.trainers.samples import classes_shown
 from likeness.trainers.subject import load_pixels
 from PIL import Image
 
@@ -84,7 +84,7 @@ def test_class_images_of_a_base_that_predicts_v_are_drawn_so(base, tmp_path):
 
 
 def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monkeypatch):
-    folder, real = tmp_path / "set", module._Artist.pictures
+    folder, real = tmp_path / "set", module._ImageGenerator.pictures
 
     def slowly(artist, indices):
         pictures = real(artist, indices)
@@ -93,7 +93,7 @@ def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monke
                 Image.new("RGB", (SIZE, SIZE), "red").save(image_path(folder, index))
         return pictures
 
-    monkeypatch.setattr(module._Artist, "pictures", slowly)
+    monkeypatch.setattr(module._ImageGenerator, "pictures", slowly)
     draw(base, folder, 10)
     drawn = images(folder, 10)
     assert [bool((picture == (255, 0, 0)).all()) for picture in drawn] == [
@@ -170,9 +170,9 @@ def test_a_set_is_drawn_extended_and_mended(base, tmp_path):
 
 def test_processes_share_a_set_and_draw_the_same(base, tmp_path):
     draw(base, tmp_path / "alone", 6)
-    draw(base, tmp_path / "shared", 6, ranks=(1, 2))
+    draw(base, tmp_path / "shared", 6, rank_and_world=(1, 2))
     assert missing(tmp_path / "shared", range(6)) == [0, 1, 2, 3]
-    draw(base, tmp_path / "shared", 6, ranks=(0, 2))
+    draw(base, tmp_path / "shared", 6, rank_and_world=(0, 2))
     for one, other in zip(
         images(tmp_path / "alone", 6), images(tmp_path / "shared", 6), strict=True
     ):
@@ -195,7 +195,7 @@ def test_damaged_files_are_missing(tmp_path, damage):
 
 def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 3 * SIZE * SIZE})
-    monkeypatch.setattr(class_files.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(class_image_files.shutil, "disk_usage", lambda folder: usage)
     draw(base, tmp_path / "one", 1)
     with pytest.raises(OutOfSpace, match="fewer class images"):
         draw(base, tmp_path / "two", 2)
@@ -203,14 +203,14 @@ def test_a_full_disk_is_said_before_drawing(base, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
-    write = class_files.write_whole
+    write = class_image_files.write_atomic
 
     def full(path, data, **options):
         if path == image_path(tmp_path, 1):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data, **options)
 
-    monkeypatch.setattr(class_files, "write_whole", full)
+    monkeypatch.setattr(class_image_files, "write_atomic", full)
     with pytest.raises(OutOfSpace, match="what is drawn stays"):
         draw(base, tmp_path, 2)
     assert missing(tmp_path, range(2)) == [1]
@@ -218,16 +218,16 @@ def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
 
 def test_drawn_images_are_read_in_their_order(base, tmp_path):
     draw(base, tmp_path, 2)
-    photos = drawn_class_images(tmp_path, range(2), SIZE)
+    photos = list_class_images(tmp_path, range(2), SIZE)
     for photo, image in zip(photos, images(tmp_path, 2), strict=True):
         assert np.array_equal(load_pixels(photo), image)
     with pytest.raises(SubjectError, match="000002"):
-        drawn_class_images(tmp_path, range(3), SIZE)
+        list_class_images(tmp_path, range(3), SIZE)
     with pytest.raises(SubjectError, match=r"000000\.png is not 32x32"):
-        load_pixels(drawn_class_images(tmp_path, range(1), 32)[0])
+        load_pixels(list_class_images(tmp_path, range(1), 32)[0])
     damage(image_path(tmp_path, 0))
     with pytest.raises(SubjectError, match=r"000000\.png: .* damaged"):
-        load_pixels(drawn_class_images(tmp_path, range(1), SIZE)[0])
+        load_pixels(list_class_images(tmp_path, range(1), SIZE)[0])
 
 
 def damage(path):
@@ -280,7 +280,7 @@ def test_other_errors_of_drawing_come_out(base, tmp_path, monkeypatch):
     def draw_part(artist, indices):
         raise RuntimeError("expected all tensors on one device")
 
-    monkeypatch.setattr(module._Artist, "pictures", draw_part)
+    monkeypatch.setattr(module._ImageGenerator, "pictures", draw_part)
     with pytest.raises(RuntimeError, match="one device"):
         draw(base, tmp_path, 4)
 
@@ -307,23 +307,23 @@ def run_of_six(cache, steps=800, **accelerator):
         recipe=Recipe(prior=prior, subject={"resolution": SIZE}, schedule={"steps": steps}),
         places=SimpleNamespace(cache=cache),
         accelerator=one,
-        stop=SimpleNamespace(check=lambda: None, here=lambda: False),
+        stop=SimpleNamespace(check=lambda: None, local_request=lambda: False),
         progress=lambda *at: None,
         note=notes.append,
     )
-    return run, material.drawn_folder(run.recipe, run.places, prior), notes
+    return run, dataset.class_images_folder(run.recipe, run.places, prior), notes
 
 
 def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base, tmp_path):
     run, folder, notes = run_of_six(tmp_path)
-    material.draw_missing_class_images(run, base)
+    dataset.draw_missing_class_images(run, base)
     drawn = [image_path(folder, index).read_bytes() for index in range(6)]
     kept = image_path(folder, 4).stat().st_mtime_ns
     assert notes == []
 
     damage(image_path(folder, 5))
     assert missing(folder, range(6)) == []  # a quick look does not see it
-    material.draw_missing_class_images(run, base)
+    dataset.draw_missing_class_images(run, base)
     assert [image_path(folder, index).read_bytes() for index in range(6)] == drawn
     assert image_path(folder, 4).stat().st_mtime_ns == kept
     assert notes == [f"Damaged class images in {folder}, which are drawn again: 1."]
@@ -331,16 +331,16 @@ def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base
 
 def test_class_images_are_drawn_with_the_recipes_clip_skip(tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr(material, "draw_class_images", lambda *_, **named: given.update(named))
+    monkeypatch.setattr(dataset, "draw_class_images", lambda *_, **named: given.update(named))
     run, _, _ = run_of_six(tmp_path)
     run.recipe = run.recipe.changed(text_encoder={"clip_skip": 2})
-    material.draw_missing_class_images(run, None)
+    dataset.draw_missing_class_images(run, None)
     assert given["clip_skip"] == 2
 
 
 def test_of_several_processes_one_removes_what_is_damaged_before_the_others_look(base, tmp_path):
     run, folder, _ = run_of_six(tmp_path)
-    material.draw_missing_class_images(run, base)
+    dataset.draw_missing_class_images(run, base)
     whole = image_path(folder, 5).read_bytes()
     damage(image_path(folder, 5))
 
@@ -349,7 +349,7 @@ def test_of_several_processes_one_removes_what_is_damaged_before_the_others_look
 
     others = {"num_processes": 2, "process_index": 1, "is_main_process": False}
     run, _, notes = run_of_six(tmp_path, **others, wait_for_everyone=wait)
-    material.draw_missing_class_images(run, base)
+    dataset.draw_missing_class_images(run, base)
     assert image_path(folder, 5).read_bytes() == whole and notes == []
 
 
@@ -359,14 +359,14 @@ def test_class_images_were_drawn_that_the_run_never_shows(base, tmp_path):
     for steps, progress in ((2, ((0, 2), (2, 2))), (6, ((2, 6), (6, 6)))):
         run, folder, notes = run_of_six(tmp_path / "short", steps=steps)
         run.progress = lambda name, *at: told.append(at)
-        material.draw_missing_class_images(run, base)
+        dataset.draw_missing_class_images(run, base)
         assert (told[0], told[-1]) == progress and notes == []
-        numbers = classes_shown(run.recipe, 6)
+        numbers = used_class_images(run.recipe, 6)
         assert len(numbers) == steps
         assert missing(folder, range(6)) == [i for i in range(6) if i not in numbers]
         told.clear()
     run, whole, _ = run_of_six(tmp_path / "long")
-    material.draw_missing_class_images(run, base)
+    dataset.draw_missing_class_images(run, base)
     for index in range(6):
         assert image_path(folder, index).read_bytes() == image_path(whole, index).read_bytes()
 
@@ -374,22 +374,22 @@ def test_class_images_were_drawn_that_the_run_never_shows(base, tmp_path):
 def test_what_a_run_does_not_show_takes_no_room_and_may_be_damaged(base, tmp_path, monkeypatch):
     run, folder, notes = run_of_six(tmp_path, steps=2)
     folder.mkdir(parents=True)
-    (other,) = [i for i in range(6) if i not in classes_shown(run.recipe, 6)][:1]
+    (other,) = [i for i in range(6) if i not in used_class_images(run.recipe, 6)][:1]
     image_path(folder, other).write_bytes(b"damaged")
     usage = type("Usage", (), {"free": 5 * SIZE * SIZE})  # of two images, not of six
-    monkeypatch.setattr(class_files.shutil, "disk_usage", lambda folder: usage)
-    material.draw_missing_class_images(run, base)
+    monkeypatch.setattr(class_image_files.shutil, "disk_usage", lambda folder: usage)
+    dataset.draw_missing_class_images(run, base)
     assert notes == [] and image_path(folder, other).read_bytes() == b"damaged"
 
 
 def test_processes_share_evenly_what_is_drawn_of_a_set():
-    shares = [module._share([0, 3, 9, 12, 13, 30, 31], 4, (rank, 2)) for rank in (0, 1)]
+    shares = [module._shard([0, 3, 9, 12, 13, 30, 31], 4, (rank, 2)) for rank in (0, 1)]
     assert shares == [[0, 3, 12, 13], [9, 30, 31]]
-    assert module._share(range(6), 1, (1, 3)) == [1, 4]
+    assert module._shard(range(6), 1, (1, 3)) == [1, 4]
 
 
 def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(material, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(dataset, "_POLL_SECONDS", 0)
     folder, told = tmp_path / "set", []
     folder.mkdir()
     other = FileLock(folder / ".lock", thread_local=False)
@@ -400,9 +400,9 @@ def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):
         save(folder, 0)
         other.release()
 
-    with material._turn_to_draw(run_on("cuda", progress=progress), folder, range(2)) as backwards:
+    with dataset._drawing_lock(run_on("cuda", progress=progress), folder, range(2)) as from_end:
         assert (
-            told == [("class images", 0, 2)] and missing(folder, range(2)) == [1] and not backwards
+            told == [("class images", 0, 2)] and missing(folder, range(2)) == [1] and not from_end
         )
         with pytest.raises(Timeout):
             FileLock(folder / ".lock").acquire(timeout=0)
@@ -410,11 +410,11 @@ def test_a_run_waits_while_another_draws_the_same_set(tmp_path, monkeypatch):
 
 
 def test_a_run_that_needs_fewer_goes_on_while_the_other_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr(material, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(dataset, "_POLL_SECONDS", 0)
     folder = tmp_path / "set"
     folder.mkdir()
     run = run_on("cuda", progress=lambda *at: save(folder, 0, 1))
-    with FileLock(folder / ".lock"), material._turn_to_draw(run, folder, range(2)):
+    with FileLock(folder / ".lock"), dataset._drawing_lock(run, folder, range(2)):
         assert not missing(folder, range(2))
 
 
@@ -429,11 +429,11 @@ def test_on_a_cpu_a_second_run_draws_from_the_end_on(tmp_path, base):
 
     with (
         FileLock(shared / ".lock"),
-        material._turn_to_draw(run_on("cpu"), shared, range(10)) as backwards,
+        dataset._drawing_lock(run_on("cpu"), shared, range(10)) as from_end,
     ):
-        assert backwards
-        draw(base, shared, 10, progress=step, backwards=backwards)
-    block = module._block(SIZE)
+        assert from_end
+        draw(base, shared, 10, progress=step, from_end=from_end)
+    block = module._cpu_batch_size(SIZE)
     assert block > 1 and drawn[1] == list(range(10 - 10 % block))  # the last block came first
     assert drawn[-1] == []
     for index in range(10):
@@ -447,5 +447,5 @@ def test_a_run_that_waits_can_be_stopped(tmp_path):
     run = run_on("cuda", progress=lambda *at: None, stop=SimpleNamespace(check=check))
     (tmp_path / "set").mkdir()
     with FileLock(tmp_path / "set" / ".lock"), pytest.raises(RunCancelled):  # noqa: SIM117
-        with material._turn_to_draw(run, tmp_path / "set", range(2)):
+        with dataset._drawing_lock(run, tmp_path / "set", range(2)):
             pytest.fail("drew beside the other run")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from likeness.trainers import prior as module
-from likeness.trainers.class_files import missing
+from likeness.trainers.class_image_files import missing
 from likeness.trainers.errors import RunFailed
 from likeness.trainers.recipe import Prior
 
@@ -58,7 +58,7 @@ def draw(monkeypatch, tmp_path, room_for):
         finite = artist.unet.weight.dtype is torch.float32
         return torch.full((len(indices), 4, 8, 8), 0.5 if finite else float("nan"))
 
-    monkeypatch.setattr(module._Artist, "_latents", latents)
+    monkeypatch.setattr(module._ImageGenerator, "_latents", latents)
     monkeypatch.setattr(module, "decode", lambda vae, latents, batch: grey(len(latents)))
     room_for(2)
     base, told = Base(), []
@@ -111,8 +111,8 @@ def tried(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return grey(len(indices))
 
-    monkeypatch.setattr(module._Artist, "pictures", pictures)
-    monkeypatch.setattr(module, "recorded_unet", lambda unet, notice: Recorded())
+    monkeypatch.setattr(module._ImageGenerator, "pictures", pictures)
+    monkeypatch.setattr(module, "graphed_unet", lambda unet, notice: Recorded())
     return attempts, fits
 
 
@@ -199,8 +199,8 @@ def test_memory_that_is_short_while_drawing_is_there_again(
             raise kind(text)
         return grey(len(indices))
 
-    monkeypatch.setattr(module._Artist, "pictures", pictures)
-    monkeypatch.setattr(module, "recorded_unet", recorded)
+    monkeypatch.setattr(module._ImageGenerator, "pictures", pictures)
+    monkeypatch.setattr(module, "graphed_unet", recorded)
     room_for(4)
     draw_six(tmp_path, Base())
     assert len(made) == 2 and missing(tmp_path, range(6)) == []
@@ -208,6 +208,6 @@ def test_memory_that_is_short_while_drawing_is_there_again(
 
 
 def test_images_at_once_follow_the_memory():
-    assert module.images_at_once(0, 512) == 1
-    assert module.images_at_once(8 << 30, 512) == 8
-    assert module.images_at_once(8 << 30, 256) == module.images_at_once(80 << 30, 512) == 16
+    assert module.gpu_batch_size(0, 512) == 1
+    assert module.gpu_batch_size(8 << 30, 512) == 8
+    assert module.gpu_batch_size(8 << 30, 256) == module.gpu_batch_size(80 << 30, 512) == 16

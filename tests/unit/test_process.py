@@ -9,6 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 from likeness.trainers import job, process
+from likeness.trainers.cli import InterruptHandler
 from likeness.trainers.errors import (
     OutOfMemory,
     OutOfSpace,
@@ -20,9 +21,8 @@ from likeness.trainers.errors import (
 from likeness.trainers.events import EventReader
 from likeness.trainers.places import Places
 from likeness.trainers.recipe import DreamBooth, Recipe
-from likeness.trainers.runs import RunFolder
-from likeness.trainers.stop import Ask, StopSignal
-from likeness.trainers.terminal import Interrupts
+from likeness.trainers.run_folder import RunFolder
+from likeness.trainers.stop import StopRequest, StopSignal
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ ALONE = SimpleNamespace(num_processes=1)
 
 
 def test_a_second_start_leaves_the_flag_of_the_run_that_works(folder):
-    with process.locked(folder, START):
+    with process.lock_run(folder, START):
         folder.stop.touch()
         with FileLock(folder.lock.with_name("other")), pytest.raises(RunBusy):
             take_lock_elsewhere(folder)
@@ -48,12 +48,12 @@ def test_a_second_start_leaves_the_flag_of_the_run_that_works(folder):
 
 
 def take_lock_elsewhere(folder):
-    process.LOCK_SECONDS, before = 0.0, process.LOCK_SECONDS
+    process.LOCK_TIMEOUT_SECONDS, before = 0.0, process.LOCK_TIMEOUT_SECONDS
     try:
-        with process.locked(RunFolder(Path(os.path.relpath(folder.path))), START):
+        with process.lock_run(RunFolder(Path(os.path.relpath(folder.path))), START):
             pass
     finally:
-        process.LOCK_SECONDS = before
+        process.LOCK_TIMEOUT_SECONDS = before
 
 
 def test_two_runs_of_one_lesson_that_start_at_once_do_not_train_side_by_side(tmp_path):
@@ -61,22 +61,22 @@ def test_two_runs_of_one_lesson_that_start_at_once_do_not_train_side_by_side(tmp
     for name, run in (("a", one), ("b", other)):
         run.path.mkdir()
         run.recipe_file.write_text(Recipe(name=name).to_json())
-        places = Places.below(tmp_path, base=tmp_path, photos=tmp_path)
+        places = Places.for_output(tmp_path, base=tmp_path, photos=tmp_path)
         run.places_file.write_text(places.model_copy(update={"runs": tmp_path}).model_dump_json())
-    with process.locked(one, START):
-        with pytest.raises(RunBusy, match="a-lora-r4-0"), process.locked(other, START):
+    with process.lock_run(one, START):
+        with pytest.raises(RunBusy, match="a-lora-r4-0"), process.lock_run(other, START):
             pytest.fail("both train")
         assert not other.is_busy()
-    with process.locked(other, START):
+    with process.lock_run(other, START):
         pass
 
 
 def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):
     folder.stop.touch()
-    with process.locked(folder, time.time() + 1):
+    with process.lock_run(folder, time.time() + 1):
         assert not folder.stop.exists()
     folder.stop.touch()
-    with process.locked(folder, START):
+    with process.lock_run(folder, START):
         assert folder.stop.exists()
     assert not folder.stop.exists()  # it was obeyed, or came too late
 
@@ -93,18 +93,18 @@ def test_only_a_ctrl_c_while_the_process_starts_is_meant_for_it(folder, monkeypa
     monkeypatch.setattr(job, "Job", Job)
     with pytest.raises(RunFailed):
         job.train(None, None, on_event=print, before_start=lambda run: run.stop.touch())
-    with process.locked(folder, given["since"]):
+    with process.lock_run(folder, given["since"]):
         assert folder.stop.exists()
     folder.stop.touch()  # late, for the process that has just ended
     time.sleep(0.02)  # some file systems count time in steps of 10 ms
     with pytest.raises(RunFailed):
         job.train(None, None, on_event=print)
-    with process.locked(folder, given["since"]):
+    with process.lock_run(folder, given["since"]):
         assert not folder.stop.exists()
 
 
 def test_after_a_ctrl_c_no_other_run_begins(folder):
-    interrupts = Interrupts()
+    interrupts = InterruptHandler()
     interrupts.asked = True
     with pytest.raises(RunCancelled, match="not begun"):
         interrupts.watch(folder)
@@ -128,18 +128,18 @@ def test_what_went_wrong_beside_the_main_process_is_told(folder):
 
 def test_what_a_run_is_asked(folder):
     stop = StopSignal(folder.stop)
-    assert stop.asked(ALONE) is Ask.NOTHING
-    assert stop.asked(ALONE, late=True) is Ask.CHECKPOINT
+    assert stop.asked(ALONE) is StopRequest.NONE
+    assert stop.asked(ALONE, save_due=True) is StopRequest.CHECKPOINT
     stop.check()
     folder.stop.touch()
-    assert stop.asked(ALONE, late=True) is Ask.SAVE
+    assert stop.asked(ALONE, save_due=True) is StopRequest.SAVE
     with pytest.raises(RunCancelled, match="before its first step"):
         stop.check()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        stop.leave_on_sigterm()
+        stop.handle_sigterm()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked(ALONE) is Ask.LEAVE
+        assert stop.asked(ALONE) is StopRequest.LEAVE
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -154,12 +154,12 @@ def test_all_processes_do_what_the_main_one_is_asked(folder, main):
         return torch.tensor(2.0)
 
     several = SimpleNamespace(num_processes=2, is_main_process=main, device="cpu", reduce=reduce)
-    assert StopSignal(folder.stop).asked(several) is Ask.SAVE
+    assert StopSignal(folder.stop).asked(several) is StopRequest.SAVE
     assert votes == [2.0 if main else 0.0]
 
 
 def test_the_first_ctrl_c_stops_and_saves_and_the_second_cancels(folder, capsys):
-    before, interrupts = signal.getsignal(signal.SIGINT), Interrupts()
+    before, interrupts = signal.getsignal(signal.SIGINT), InterruptHandler()
     try:
         interrupts.watch(folder)
         os.kill(os.getpid(), signal.SIGINT)
@@ -185,19 +185,19 @@ def test_the_first_ctrl_c_stops_and_saves_and_the_second_cancels(folder, capsys)
     ],
 )
 def test_out_of_memory_names_what_this_recipe_can_change(folder, error):
-    told = process.as_error(error, folder)
+    told = process.to_likeness_error(error, folder)
     assert isinstance(told, OutOfMemory)
     assert "gradient_checkpointing" in str(told) and "a LoRA in place" in str(told)
     folder.recipe_file.write_text("{")
-    assert isinstance(process.as_error(error, folder), OutOfMemory)
+    assert isinstance(process.to_likeness_error(error, folder), OutOfMemory)
 
 
 def test_a_full_disk_says_that_the_run_goes_on(folder):
-    told = process.as_error(OSError(errno.ENOSPC, "No space left on device"), folder)
+    told = process.to_likeness_error(OSError(errno.ENOSPC, "No space left on device"), folder)
     assert isinstance(told, OutOfSpace) and "goes on from its last" in str(told)
     known = SubjectError("it is known")
-    assert process.as_error(known, folder) is known
-    assert isinstance(process.as_error(KeyError("x"), folder), process.Unexpected)
+    assert process.to_likeness_error(known, folder) is known
+    assert isinstance(process.to_likeness_error(KeyError("x"), folder), process.UnexpectedError)
 
 
 @pytest.mark.parametrize(
@@ -214,15 +214,15 @@ def test_a_full_disk_says_that_the_run_goes_on(folder):
 )
 def test_the_exit_code_tells_what_no_event_could(folder, code, failure, kind):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: code)
-    error = job._error_of(ended, failure, stopped=False)
+    error = job._to_error(ended, failure, stopped=False)
     assert type(error) is kind and (failure or "") in str(error)
 
 
 def test_a_run_of_two_processes_that_is_trained_elsewhere_says_so(folder):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: 1)  # torch's, whatever ours was
     with FileLock(folder.lock):
-        assert type(job._error_of(ended, None, stopped=False)) is RunBusy
-    assert type(job._error_of(ended, None, stopped=False)) is RunFailed
+        assert type(job._to_error(ended, None, stopped=False)) is RunBusy
+    assert type(job._to_error(ended, None, stopped=False)) is RunFailed
 
 
 def test_a_run_that_leaves_says_so_to_its_panel(folder):
@@ -231,7 +231,9 @@ def test_a_run_that_leaves_says_so_to_its_panel(folder):
     def leaves():
         raise RunCancelled("it left", step=4)
 
-    code = process._told(leaves, folder, lambda kind, **data: said.append((kind, data)), 0.0)
+    code = process._run_and_report(
+        leaves, folder, lambda kind, **data: said.append((kind, data)), 0.0
+    )
     assert code == RunCancelled.exit_code and said == [("stopped", {"step": 4})]
 
 
@@ -247,7 +249,7 @@ def test_a_failure_is_in_the_log_beside_its_event(folder, caplog):
         raise SubjectError("no photographs are left")
 
     said = []
-    code = process._told(fails, folder, lambda kind, **data: said.append(data), 0.0)
+    code = process._run_and_report(fails, folder, lambda kind, **data: said.append(data), 0.0)
     assert code == 1 and said == [{"message": "no photographs are left", "expected": True}]
     assert f"{folder.path} failed: no photographs are left" in caplog.text
 
@@ -259,6 +261,6 @@ def test_a_pytorch_that_does_not_come_up_was_told_as_code_1_without_advice(
         raise OSError("[WinError 1455] The paging file is too small")
 
     monkeypatch.setattr(process, "read_ahead", lambda folder: None)
-    monkeypatch.setattr(process, "_accelerator", too_small)
+    monkeypatch.setattr(process, "_create_accelerator", too_small)
     assert process.run_process(folder.path, follow_parent=False) == OutOfMemory.exit_code
     assert "a larger one helps" in caplog.text

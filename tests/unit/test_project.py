@@ -92,14 +92,14 @@ def test_a_room_imports_only_what_it_may(room):
 
 
 def test_only_the_host_file_imports_comfyui():
-    may = {ROOT / "nodes" / "host.py": COMFYUI, ROOT / "nodes" / "family.py": {"comfy"}}
+    may = {ROOT / "nodes" / "host.py": COMFYUI, ROOT / "nodes" / "miniature_model.py": {"comfy"}}
     for path in [*room_files(), *ROOT.glob("*.py")]:
         found = {name.split(".")[0] for level, name in imports(path) if level == 0} & COMFYUI
         assert found <= may.get(path, set()), f"{path}: {found}"
 
 
 def test_the_terminal_imports_no_nodes():
-    names = [name for level, name in imports(ROOT / "terminal.py") if level == 1]
+    names = [name for level, name in imports(ROOT / "cli.py") if level == 1]
     assert names and not any(name.split(".")[0] == "nodes" for name in names)
 
 
@@ -180,12 +180,16 @@ def test_the_page_of_formats_names_each_field_that_a_digest_leaves_out():
     (told,) = re.findall(r"every field in it but\n(.*?)where they have", page, re.DOTALL)
     kinds = {
         name: [
-            one for one in (field.annotation, *get_args(field.annotation)) if hasattr(one, "later")
+            one
+            for one in (field.annotation, *get_args(field.annotation))
+            if hasattr(one, "omit_if_default")
         ]
         for name, field in Recipe.model_fields.items()
     }
-    later = {f"{name}.{one}" for name in kinds for kind in kinds[name] for one in kind.later}
-    assert set(re.findall(r"`([\w.]+)`", told)) == later
+    omit_if_default = {
+        f"{name}.{one}" for name in kinds for kind in kinds[name] for one in kind.omit_if_default
+    }
+    assert set(re.findall(r"`([\w.]+)`", told)) == omit_if_default
 
 
 def test_the_readme_lists_every_node():

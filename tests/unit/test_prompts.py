@@ -1,7 +1,7 @@
 import pytest
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.prompts import (
-    MOST_PROMPTS,
+    MAX_PROMPTS,
     bundled_set,
     bundled_sets,
     fill,
@@ -9,7 +9,7 @@ from likeness.comparison.prompts import (
     prompt_set_from_text,
     read_prompt_set,
 )
-from likeness.comparison.reading import read_json
+from likeness.comparison.user_files import read_json
 from likeness.trainers.recipe import check_name
 
 STUDY = {
@@ -150,7 +150,7 @@ def test_no_prompt_is_an_error(text):
 def test_ten_thousand_lines_are_too_many():
     with pytest.raises(ComparisonError, match=r"10,000 prompts are too many.*1,000"):
         prompt_set_from_text("a photo\n" * 10_000)
-    assert len(prompt_set_from_text("a photo\n" * MOST_PROMPTS).prompts) == MOST_PROMPTS
+    assert len(prompt_set_from_text("a photo\n" * MAX_PROMPTS).prompts) == MAX_PROMPTS
 
 
 @pytest.mark.parametrize(

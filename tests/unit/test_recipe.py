@@ -15,7 +15,7 @@ from likeness.trainers.recipe import (
     recipe_from_data,
     recipe_from_json,
 )
-from likeness.trainers.recipe_parts import name_from
+from likeness.trainers.recipe_parts import slugify
 from pydantic import BaseModel
 
 STUDY = {
@@ -222,8 +222,8 @@ def test_names_of_other_scripts_were_refused(name):
 def test_a_long_name_of_other_letters_stays_below_what_file_systems_take():
     with pytest.raises(ValueError, match="128 bytes"):
         check_name("安" * 43)
-    assert name_from("安" * 60 + "!", 48) == "安" * 32
-    assert name_from("安娜 v2 (1)") == "安娜-v2-1" and name_from("../…") == ""
+    assert slugify("安" * 60 + "!", 48) == "安" * 32
+    assert slugify("安娜 v2 (1)") == "安娜-v2-1" and slugify("../…") == ""
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_a_caption_has_a_place_in_the_subjects_prompt_alone(parts):
 
 def test_the_weight_around_masks_that_are_not_there_trains_nothing_anew():
     plain, moved = (Recipe().changed(subject={"unmasked_weight": w}) for w in (0.1, 0.5))
-    assert plain.lesson() == moved.lesson()
-    masked = [one.changed(subject={"mask": "alpha"}).lesson() for one in (plain, moved)]
+    assert plain.canonical() == moved.canonical()
+    masked = [one.changed(subject={"mask": "alpha"}).canonical() for one in (plain, moved)]
     assert masked[0] != masked[1]
 
 
@@ -309,6 +309,6 @@ TEACHER = {"prior": {"source": "teacher"}}
 )  # fmt: skip
 def test_an_option_that_does_nothing_trained_the_run_anew(idle, part, field, values, at_work):
     plain, moved = (Recipe().changed(**idle).changed(**{part: {field: v}}) for v in values)
-    assert plain.lesson() == moved.lesson() and plain.digest() != moved.digest()
-    working = [one.changed(**at_work).lesson() for one in (plain, moved)]
+    assert plain.canonical() == moved.canonical() and plain.digest() != moved.digest()
+    working = [one.changed(**at_work).canonical() for one in (plain, moved)]
     assert working[0] != working[1]

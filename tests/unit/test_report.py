@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from likeness.comparison.charts import Series, loss_chart, smoothed, whisker
+from likeness.comparison.charts import Series, loss_chart, smooth_ema, whisker
 from likeness.comparison.estimates import Estimate
 from likeness.comparison.html import Html, join, tag
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
-from likeness.comparison.report import Again, Report, duration, html_of
+from likeness.comparison.report import Report, Reproduction, format_duration, render_html
+from likeness.comparison.row_adapters import RowAdapter
 from likeness.comparison.scores import Measure, Scores
-from likeness.comparison.taught import Taught
 from likeness.trainers.presets import preset
-from likeness.trainers.runs import Result
+from likeness.trainers.run_folder import Result
 from PIL import Image
 
 RTL = "\u0645\u0631\u062d\u0628\u0627"
@@ -72,9 +72,12 @@ def report(tmp_path):
             "title": NASTY,
             "plan": the_plan,
             "pictures": pictures,
-            "taught": [Taught("base"), Taught("r4", result.adapter, None, result)],
+            "row_adapters": [RowAdapter("base"), RowAdapter("r4", result.adapter, None, result)],
             "scores": None,
-            "again": [Again("Command", NASTY), Again("Workflow", NASTY, "workflow.json")],
+            "reproduction": [
+                Reproduction("Command", NASTY),
+                Reproduction("Workflow", NASTY, "workflow.json"),
+            ],
             "version": "1.2.3",
         }
         return Report(**{**fields, **changes})
@@ -83,7 +86,7 @@ def report(tmp_path):
 
 
 def test_all_text_is_shown_and_none_of_it_is_markup(report):
-    page = Page(html_of(report()))
+    page = Page(render_html(report()))
     assert len(page.all("script")) == 1 and len(page.all("style")) == 1
     assert page.text.count(NASTY) >= 5  # title, heading, prompt, negative, command
     assert "alert" not in page.raw["script"]
@@ -91,7 +94,7 @@ def test_all_text_is_shown_and_none_of_it_is_markup(report):
 
 
 def test_no_network_is_asked_and_the_policy_forbids_it(report):
-    html = html_of(report())
+    html = render_html(report())
     page = Page(html)
     for _, attributes in page.elements:
         for name in ("src", "href"):
@@ -108,7 +111,7 @@ def test_no_network_is_asked_and_the_policy_forbids_it(report):
 
 
 def test_every_picture_is_in_it_and_can_be_walked_to(report):
-    page = Page(html_of(report()))
+    page = Page(render_html(report()))
     shown = [image for image in page.all("img") if image.get("src")]
     assert [(i["data-row"], i["data-column"]) for i in shown] == [
         ("0", "0"),
@@ -122,9 +125,9 @@ def test_every_picture_is_in_it_and_can_be_walked_to(report):
 def test_many_large_pictures_make_no_boundless_file(report, monkeypatch):
     from likeness.comparison import report as module
 
-    whole = len(html_of(report()))
-    monkeypatch.setattr(module, "_MOST_PIXELS", 4 * 30 * 40)
-    page = html_of(report())
+    whole = len(render_html(report()))
+    monkeypatch.setattr(module, "_MAX_PIXELS", 4 * 30 * 40)
+    page = render_html(report())
     data = re.findall(r"base64,([A-Za-z0-9+/=]+)\" alt", page)
     assert len(page) < whole and len(data) == 3
     import io
@@ -134,7 +137,7 @@ def test_many_large_pictures_make_no_boundless_file(report, monkeypatch):
 
 
 def test_runs_are_shown_with_what_they_took_and_without_places(report):
-    html = html_of(report())
+    html = render_html(report())
     text = Page(html).text
     for part in ("LoRA of rank 4", "1e-4", "800", "fp16", "5:07 min", "3.00 GB", "Likeness 1.2.3"):
         assert part in text
@@ -151,7 +154,7 @@ def test_scores_are_shown_with_intervals_and_what_is_left_out(report):
         {"subject.x": Estimate(0.8, None, None, 5, 5)},
         (f"left out: {NASTY}",),
     )
-    page = Page(html_of(report(scores=scores)))
+    page = Page(render_html(report(scores=scores)))
     assert "0.550" in page.text and "[0.500, 0.600]" in page.text and "0.800" in page.text
     assert "subject 0.10" in page.text and f"left out: {NASTY}" in page.text
     assert len(page.all("circle")) == 1
@@ -162,7 +165,7 @@ def test_scores_are_shown_with_intervals_and_what_is_left_out(report):
     [(48.24, "48.2 s"), (307, "5:07 min"), (59.99, "60.0 s"), (7380, "2:03 h"), (3599.9, "1:00 h")],
 )
 def test_durations(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 # HTML
@@ -197,14 +200,14 @@ def test_a_loss_chart_has_a_line_for_each_run_inside_its_frame():
 
 def test_short_flat_and_broken_losses_are_drawn_too():
     loss_chart([Series("flat", [0.5] * 3), Series("one", [0.5, 0.5])])
-    steps, means = smoothed([1.0, float("nan"), float("inf"), 3.0])
+    steps, means = smooth_ema([1.0, float("nan"), float("inf"), 3.0])
     assert len(steps) == len(means) and np.isfinite(means).all()
-    assert smoothed([float("nan")] * 3)[0] == []
+    assert smooth_ema([float("nan")] * 3)[0] == []
     assert loss_chart([Series("none", [float("nan")] * 3)]) == ""
 
 
 def test_smoothing_starts_at_the_first_value_and_follows_the_mean():
-    _, means = smoothed([2.0] * 50 + [1.0] * 950)
+    _, means = smooth_ema([2.0] * 50 + [1.0] * 950)
     assert means[0] == pytest.approx(2.0) and means[-1] == pytest.approx(1.0, abs=0.01)
 
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from likeness.terminal import main
-from likeness.trainers.adapter import SCORES, load_adapter, read_metadata, save_adapter
-from likeness.trainers.adapter_metadata import metadata_for
-from likeness.trainers.errors import AdapterError, NameTaken
-from likeness.trainers.lora import merged
+from likeness.cli import main
+from likeness.trainers.adapter import SCORES_KEY, load_adapter, read_metadata, save_adapter
+from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.errors import AdapterError, OutputExists
+from likeness.trainers.lora import merged_weight
 from likeness.trainers.recipe import LoRA, Recipe
-from likeness.trainers.resize import RESIZED, resize
+from likeness.trainers.resize import RESIZED_FROM_KEY, resize
 
 LINEAR = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
 CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
@@ -28,12 +28,12 @@ def tensors(rank: int = 8, alpha: float = 2.0) -> dict[str, torch.Tensor]:
 def change(found: dict[str, torch.Tensor], module: str) -> torch.Tensor:
     """What the adapter adds to a module's weight, as the loader merges it."""
     parts = {n.removeprefix(f"{module}."): t for n, t in found.items() if n.startswith(module)}
-    return merged(torch.zeros(SHAPES[module]), parts, 1.0).flatten(1)
+    return merged_weight(torch.zeros(SHAPES[module]), parts, 1.0).flatten(1)
 
 
 def test_the_best_approximation_of_a_rank_is_kept() -> None:
     before = tensors()
-    after, kept = resize(before, 3)
+    after, retained = resize(before, 3)
     squares = total = 0.0
     for module in SHAPES:
         whole = change(before, module)
@@ -46,12 +46,12 @@ def test_the_best_approximation_of_a_rank_is_kept() -> None:
         squares, total = squares + values[:3].square().sum().item(), total + whole.square().sum()
         assert after[f"{module}.alpha"] == 3
         assert after[f"{module}.lora_down.weight"].shape == (3, *SHAPES[module][1:])
-    assert kept == pytest.approx(squares / float(total), rel=1e-5) and 0.3 < kept < 0.9
+    assert retained == pytest.approx(squares / float(total), rel=1e-5) and 0.3 < retained < 0.9
 
 
 def test_a_rank_that_is_there_changes_nothing() -> None:
-    after, kept = resize(tensors(), 8)
-    assert kept == pytest.approx(1)
+    after, retained = resize(tensors(), 8)
+    assert retained == pytest.approx(1)
     for module in SHAPES:
         assert torch.allclose(change(after, module), change(tensors(), module), atol=1e-4)
 
@@ -65,8 +65,8 @@ def test_modules_of_a_lower_rank_keep_theirs() -> None:
 
 def test_an_adapter_that_changes_nothing_stays_one() -> None:
     still = {n: t * 0 if "lora_up" in n else t for n, t in tensors().items()}
-    after, kept = resize(still, 1)
-    assert kept == 1 and not change(after, LINEAR).any()
+    after, retained = resize(still, 1)
+    assert retained == 1 and not change(after, LINEAR).any()
 
 
 @pytest.mark.parametrize("extra", ["dora_scale", "lora_mid.weight", "hada_w1_a"])
@@ -78,8 +78,8 @@ def test_other_kinds_are_refused_by_name(extra: str) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "dog.safetensors"
-    said = metadata_for(Recipe(method=LoRA(rank=8, alpha=2)), steps=20, losses=[0.5])
-    save_adapter(path, tensors(), said | {SCORES: "{}"}, "fp16")
+    said = build_metadata(Recipe(method=LoRA(rank=8, alpha=2)), steps=20, losses=[0.5])
+    save_adapter(path, tensors(), said | {SCORES_KEY: "{}"}, "fp16")
     return path
 
 
@@ -89,8 +89,8 @@ def test_a_file_is_resized_from_the_terminal(saved: Path, capsys: pytest.Capture
     assert str(to) in told and "% of what it changes" in told
     info = read_metadata(to)
     assert (info.rank, info.alpha, info.steps) == (2, 2.0, 20)
-    assert info.metadata[RESIZED] == "8" and info.recipe == read_metadata(saved).recipe
-    assert SCORES not in info.metadata and SCORES in read_metadata(saved).metadata
+    assert info.metadata[RESIZED_FROM_KEY] == "8" and info.recipe == read_metadata(saved).recipe
+    assert SCORES_KEY not in info.metadata and SCORES_KEY in read_metadata(saved).metadata
     found = load_adapter(to)
     assert found[f"{LINEAR}.lora_up.weight"].dtype == torch.float16
     wanted = change(resize(load_adapter(saved), 2).tensors, LINEAR)
@@ -101,7 +101,7 @@ def test_a_file_that_is_resized_twice_names_the_rank_that_was_trained(saved: Pat
     for rank in ("4", "2"):
         assert main(["resize", str(saved), rank]) == 0
         saved = saved.with_name(f"{saved.stem}-r{rank}.safetensors")
-    assert read_metadata(saved).metadata[RESIZED] == "8"
+    assert read_metadata(saved).metadata[RESIZED_FROM_KEY] == "8"
 
 
 @pytest.mark.parametrize(("rank", "says"), [("8", "has rank 8"), ("0", "at least 1")])
@@ -114,6 +114,6 @@ def test_a_rank_that_is_none_to_resize_to_is_refused(saved, capsys, rank, says) 
 def test_another_file_is_not_written_over(saved: Path, tmp_path: Path) -> None:
     from likeness.trainers.resize import resize_file
 
-    with pytest.raises(NameTaken):
+    with pytest.raises(OutputExists):
         resize_file(saved, 2, saved)
     assert read_metadata(saved).rank == 8

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import looks, result
+from likeness.trainers import evaluation, result
 from likeness.trainers.adapter import trained_prediction
 from likeness.trainers.base_file import identify
 from likeness.trainers.base_model import load_base
@@ -72,7 +72,7 @@ def test_an_adapter_on_the_way_that_has_learned_nothing_as_yet_ends_no_run(monke
     run = SimpleNamespace(
         recipe=Recipe(), note=notes.append, emit=lambda kind, **data: events.append(kind)
     )
-    state = SimpleNamespace(parameters={"a": torch.ones(1)}, average=None)
-    monkeypatch.setattr(looks, "save_adapter_file", nothing)
-    looks.save_on_the_way(run, SimpleNamespace(state=state, base=None), 1)
+    state = SimpleNamespace(parameters={"a": torch.ones(1)}, ema=None)
+    monkeypatch.setattr(evaluation, "save_adapter_file", nothing)
+    evaluation.save_intermediate_adapter(run, SimpleNamespace(state=state, base=None), 1)
     assert notes == ["After step 1: Nothing is learned."] and events == []

@@ -29,7 +29,7 @@ def told():
 
 
 def test_the_step_after_a_preview_or_checkpoint_has_its_own_time_alone(clock, told):
-    meter, losses = run.Meter(told, 4), torch.ones(2)
+    meter, losses = run.StepLogger(told, 4), torch.ones(2)
     for pause in (0.0, 60.0, 0.0):
         clock.seconds += 2
         meter.add(losses, 1e-4)
@@ -39,7 +39,7 @@ def test_the_step_after_a_preview_or_checkpoint_has_its_own_time_alone(clock, to
 
 
 def test_steps_that_are_read_together_share_their_time(clock, told):
-    meter = run.Meter(told, 0)
+    meter = run.StepLogger(told, 0)
     for _ in range(run.FLUSH_STEPS):
         clock.seconds += run.FLUSH_SECONDS / (2 * run.FLUSH_STEPS)
         meter.add(torch.ones(2), 1e-4)
@@ -61,5 +61,5 @@ def test_the_peak_of_a_memory_tier_that_ran_out_was_said_of_the_next_one():
     accelerator = SimpleNamespace(device=torch.device("cpu"))
     one = run.Run(None, Recipe(), None, accelerator, None, None, "fp32", peak_memory=1 << 60)
     assert one.memory() == 1 << 60
-    one.forget_peak()
+    one.reset_peak_memory()
     assert one.memory() < 1 << 60

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 from likeness.trainers.events import EventWriter
-from likeness.trainers.runs import RunFolder
+from likeness.trainers.run_folder import RunFolder
 
 runpy.run_path(str(Path(__file__).resolve().parents[1] / "comfy" / "stub.py"))["install"]()
 routes = importlib.import_module("likeness.nodes.run_routes")
@@ -97,16 +97,16 @@ def test_a_run_that_works_is_stopped(run, tmp_path):
 def test_only_a_run_that_was_stopped_and_saved_can_be_asked_to_go_on(run, tmp_path, monkeypatch):
     done = SimpleNamespace(stopped=False)
     monkeypatch.setattr(RunFolder, "result", lambda self: done)
-    assert routes.train_on(tmp_path, {"run": ID}, OURS)[0] == 409
+    assert routes.resume_run(tmp_path, {"run": ID}, OURS)[0] == 409
     done.stopped = True
     with FileLock(run.lock):
-        assert routes.train_on(tmp_path, {"run": ID}, OURS)[0] == 409
-    assert routes.train_on(tmp_path, {"run": ID}, {})[0] == 403
-    assert routes.train_on(tmp_path, {"run": "nobody"}, OURS)[0] == 404
-    assert not run.go_on.exists()
+        assert routes.resume_run(tmp_path, {"run": ID}, OURS)[0] == 409
+    assert routes.resume_run(tmp_path, {"run": ID}, {})[0] == 403
+    assert routes.resume_run(tmp_path, {"run": "nobody"}, OURS)[0] == 404
+    assert not run.resume_flag.exists()
     before = fingerprint(None)
-    assert routes.train_on(tmp_path, {"run": ID}, OURS) == (200, {})
-    assert run.go_on.exists() and fingerprint(None) != before  # ComfyUI asks the node again
+    assert routes.resume_run(tmp_path, {"run": ID}, OURS) == (200, {})
+    assert run.resume_flag.exists() and fingerprint(None) != before  # ComfyUI asks the node again
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def shared(run, tmp_path, monkeypatch):
         return ["anna.safetensors"]
 
     found = SimpleNamespace(adapter=adapter)
-    monkeypatch.setattr(routes, "find_shared", lambda folder: found)
+    monkeypatch.setattr(routes, "find_export_source", lambda folder: found)
     monkeypatch.setattr(routes, "export", export)
     return asked
 
@@ -177,6 +177,6 @@ def test_the_same_origin_is_enough_where_a_browser_tells_no_site():
 
 def test_behind_a_proxy_that_hides_the_host_the_refusal_says_what_to_set(tmp_path):
     hidden = {"Origin": "http://box", "Host": "127.0.0.1:8188"}
-    for ask in (routes.stop_run, routes.train_on):
+    for ask in (routes.stop_run, routes.resume_run):
         status, answer = ask(tmp_path, {"run": ID}, hidden)
         assert status == 403 and "proxy_set_header Host $http_host" in answer["error"]

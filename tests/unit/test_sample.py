@@ -7,17 +7,17 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 from likeness.comparison import sample
-from likeness.comparison.compare import Files, bound_plan
+from likeness.comparison.compare import ComparisonFiles, resolve_plan
 from likeness.comparison.controlnet import load_controlnet
 from likeness.comparison.plan_file import plan_file_from_data
-from likeness.comparison.taught import Taught
+from likeness.comparison.row_adapters import RowAdapter
 from likeness.demo.random_model import write_random_model
 from likeness.trainers import cpu, lora
 from likeness.trainers.adapter import trained_prediction
-from likeness.trainers.adapter_metadata import metadata_for
-from likeness.trainers.cpu import MatrixConv2d
+from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.cpu import Im2colConv2d
+from likeness.trainers.metadata_filter import strip_prompts
 from likeness.trainers.recipe import LoRA, Recipe
-from likeness.trainers.stripped import strip_prompts
 from safetensors.torch import load_file, save_file
 
 
@@ -28,14 +28,14 @@ def base(tmp_path_factory):
 
 
 def products(model):
-    return sum(isinstance(module, MatrixConv2d) for module in model.modules())
+    return sum(isinstance(module, Im2colConv2d) for module in model.modules())
 
 
 def test_pictures_on_a_cpu_took_longer_than_with_a_pipeline(base, monkeypatch):
     """Trainings had matrix products in place of small convolutions, and drawings had not."""
     fast = sample.load_with_adapter(*base)
     assert products(fast.unet) > 0
-    monkeypatch.setattr(cpu, "use_matrix_products", lambda model: None)
+    monkeypatch.setattr(cpu, "use_im2col_convs", lambda model: None)
     plain = sample.load_with_adapter(*base)
     assert products(plain.unet) == 0
     asked = {"width": 64, "height": 64, "steps": 2}
@@ -52,7 +52,7 @@ def learned(base, tmp_path):
         lora.attach(model.unet, model.text_encoder, LoRA(rank=2), 0)
         tensors = lora.export(model.unet, model.text_encoder, LoRA(rank=2))
         recipe = Recipe(base={"prediction": prediction})
-        metadata = metadata_for(recipe, steps=1, losses=[], prediction=prediction)
+        metadata = build_metadata(recipe, steps=1, losses=[], prediction=prediction)
         save_file(tensors, tmp_path / "lora.safetensors", share(metadata))
         return tmp_path / "lora.safetensors"
 
@@ -84,8 +84,10 @@ def test_a_plan_says_what_was_learned_where_the_base_says_otherwise(
     """Else a picture that was once drawn as epsilon would be taken for that of v."""
     prompts = {"prompts": [{"key": "dog", "text": "a dog"}]}
     plan = plan_file_from_data({"rows": [{"name": "r"}], "prompts": prompts})
-    taught = [Taught("r", learned(prediction))]
-    (variant,) = bound_plan(plan, taught, Files(base=base[0], output=tmp_path)).variants
+    row_adapters = [RowAdapter("r", learned(prediction))]
+    (variant,) = resolve_plan(
+        plan, row_adapters, ComparisonFiles(base=base[0], output=tmp_path)
+    ).variants
     assert variant.prediction == part
 
 
@@ -108,7 +110,7 @@ def test_a_lora_has_its_own_strength_on_unet_and_text_encoder(
     base, learned, monkeypatch, text, given
 ):
     strengths = []
-    monkeypatch.setattr(lora, "apply", lambda *what: strengths.append(what[3:]))
+    monkeypatch.setattr(lora, "merge", lambda *what: strengths.append(what[3:]))
     path = learned("epsilon")
     sample.load_with_adapter(base[0], path, strength=0.5, strength_text=text)
     assert strengths == [given]

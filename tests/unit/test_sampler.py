@@ -9,14 +9,14 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from likeness.trainers.errors import RunCancelled
 from likeness.trainers.sampler import (
+    calculate_sigmas,
     decode,
     dpmpp_2m,
     euler,
-    noise_for,
+    prepare_noise,
     sample,
     sigma_table,
-    sigmas_for,
-    timesteps_for,
+    sigmas_to_timesteps,
 )
 
 MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
@@ -41,14 +41,14 @@ def states(n, seed=0):
 @pytest.mark.parametrize("scheduler", CORE_SIGMAS)
 def test_sigmas_are_those_of_comfyui(scheduler):
     torch.testing.assert_close(
-        sigmas_for(8, scheduler), torch.tensor(CORE_SIGMAS[scheduler]), rtol=1e-5, atol=0
+        calculate_sigmas(8, scheduler), torch.tensor(CORE_SIGMAS[scheduler]), rtol=1e-5, atol=0
     )
 
 
 @pytest.mark.parametrize("scheduler", CORE_SIGMAS)
 @pytest.mark.parametrize("steps", [1, 2, 25, 1000])
 def test_sigmas_fall_from_the_highest_to_zero(scheduler, steps):
-    sigmas = sigmas_for(steps, scheduler)
+    sigmas = calculate_sigmas(steps, scheduler)
     assert sigmas.shape == (steps + 1,)
     assert sigmas[0] == pytest.approx(14.6146, rel=1e-5)
     assert sigmas[-1] == 0
@@ -58,17 +58,17 @@ def test_sigmas_fall_from_the_highest_to_zero(scheduler, steps):
 @pytest.mark.parametrize(("steps", "scheduler"), [(0, "simple"), (1001, "normal"), (5, "exotic")])
 def test_impossible_sigmas_are_refused(steps, scheduler):
     with pytest.raises(ValueError, match=r"steps|scheduler"):
-        sigmas_for(steps, scheduler)
+        calculate_sigmas(steps, scheduler)
 
 
 def test_timesteps_of_the_table_are_its_indices():
-    assert timesteps_for(sigma_table()).tolist() == list(range(1000))
+    assert sigmas_to_timesteps(sigma_table()).tolist() == list(range(1000))
 
 
 def test_noise_of_an_image_does_not_depend_on_its_batch():
-    pair = noise_for([7, 8], 64, 128)
+    pair = prepare_noise([7, 8], 64, 128)
     assert pair.shape == (2, 4, 8, 16)
-    assert torch.equal(pair[1:], noise_for([8], 64, 128))
+    assert torch.equal(pair[1:], prepare_noise([8], 64, 128))
     torch.manual_seed(8)  # how ComfyUI draws the noise of one image
     assert torch.equal(pair[1:], torch.randn(1, 4, 8, 16))
 
@@ -81,10 +81,10 @@ def gaussian_denoiser(sigmas, spread):
 @pytest.mark.parametrize(("solver", "order"), [(euler, 1), (dpmpp_2m, 2)])
 def test_solvers_converge_to_the_closed_form_at_their_order(solver, order):
     spread, start = 0.5, torch.tensor([1.0], dtype=torch.float64)
-    exact = start * spread / (spread**2 + sigmas_for(1)[0].double() ** 2).sqrt()
+    exact = start * spread / (spread**2 + calculate_sigmas(1)[0].double() ** 2).sqrt()
 
     def error(steps):
-        sigmas = sigmas_for(steps, "karras").double()
+        sigmas = calculate_sigmas(steps, "karras").double()
         return float((solver(gaussian_denoiser(sigmas, spread), start, sigmas) / exact - 1).abs())
 
     assert error(80) < error(20) / 4**order * 1.6
@@ -110,8 +110,8 @@ def test_a_model_that_knows_the_picture_draws_it(solver, prediction):
         Knowing(),
         states(1),
         states(1),
-        noise_for([1], 32, 32),
-        sigmas=sigmas_for(6),
+        prepare_noise([1], 32, 32),
+        sigmas=calculate_sigmas(6),
         guidance=1.0,
         solver=solver,
         prediction=prediction,
@@ -120,16 +120,16 @@ def test_a_model_that_knows_the_picture_draws_it(solver, prediction):
 
 
 def test_an_image_does_not_depend_on_its_batch(unet):
-    both = {"sigmas": sigmas_for(3), "guidance": 5.0}
-    pair = sample(unet, states(2), states(1, 9), noise_for([1, 2], 64, 64), **both)
-    alone = sample(unet, states(2)[1:], states(1, 9), noise_for([2], 64, 64), **both)
+    both = {"sigmas": calculate_sigmas(3), "guidance": 5.0}
+    pair = sample(unet, states(2), states(1, 9), prepare_noise([1, 2], 64, 64), **both)
+    alone = sample(unet, states(2)[1:], states(1, 9), prepare_noise([2], 64, 64), **both)
     torch.testing.assert_close(pair[1:], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_one_leaves_the_negative_out(unet):
     sizes = []
     handle = unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    same = {"noise": noise_for([1], 64, 64), "sigmas": sigmas_for(2)}
+    same = {"noise": prepare_noise([1], 64, 64), "sigmas": calculate_sigmas(2)}
     a = sample(unet, states(1), states(1, 5), guidance=1.0, **same)
     b = sample(unet, states(1), states(1, 6), guidance=1.0, **same)
     c = sample(unet, states(1), states(1, 6), guidance=3.0, **same)
@@ -140,7 +140,7 @@ def test_guidance_one_leaves_the_negative_out(unet):
 
 
 def test_half_precision_keeps_its_state_in_fp32(unet):
-    same = {"noise": noise_for([1], 64, 64), "sigmas": sigmas_for(4), "guidance": 3.0}
+    same = {"noise": prepare_noise([1], 64, 64), "sigmas": calculate_sigmas(4), "guidance": 3.0}
     full = sample(unet, states(1), states(1, 5), **same)
     half = sample(unet.to(torch.bfloat16), states(1), states(1, 5), **same)
     unet.float()
@@ -155,8 +155,8 @@ def test_steps_are_told_and_can_be_interrupted(unet):
             unet,
             states(1),
             states(1),
-            noise_for([1], 64, 64),
-            sigmas=sigmas_for(5),
+            prepare_noise([1], 64, 64),
+            sigmas=calculate_sigmas(5),
             guidance=1.0,
             on_step=lambda done, steps: told.append((done, steps)),
             interrupted=lambda: len(told) == 2,
@@ -173,7 +173,7 @@ def test_control_residuals_reach_the_unet(unet):
         down = [torch.full((len(x), c, s, s), 0.5) for c, s in skips]
         return down, torch.full((len(x), 32, 4, 4), 0.5)
 
-    same = {"noise": noise_for([1], 64, 64), "sigmas": sigmas_for(2), "guidance": 3.0}
+    same = {"noise": prepare_noise([1], 64, 64), "sigmas": calculate_sigmas(2), "guidance": 3.0}
     free = sample(unet, states(1), states(1, 5), **same)
     led = sample(unet, states(1), states(1, 5), control=control, **same)
     assert calls == [(2, 2, 999), (2, 2, 499)]

@@ -8,7 +8,7 @@ from likeness.comparison.estimates import Estimate, estimate
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import bundled_set, prompt_set_from_text
-from likeness.comparison.score_table import note_of
+from likeness.comparison.score_table import format_cell_scores
 from likeness.comparison.scores import score
 from PIL import Image
 
@@ -19,7 +19,7 @@ PROMPTS = "beach = a {token} {class} on the beach\nrain = a {token} {class} in t
 class Red:
     """The share of red in the middle of a picture; a picture without any red has no value."""
 
-    key, name, digest, who = "red", "red", "d" * 64, False
+    key, name, digest, identity_only = "red", "red", "d" * 64, False
 
     def encode(self, pictures):
         reds = [picture.getpixel((4, 4))[0] / 100 for picture in pictures]
@@ -101,8 +101,8 @@ def test_prompts_are_judged_without_the_token(paint):
 
 def test_a_score_of_0_is_a_score(paint):
     scores = scored(paint, 160, *range(20, 90, 10), photographs=(60,))
-    assert note_of(scores, 0) == "subject 0.00"
-    assert note_of(scores, 2) == "", "the class has no subject match"
+    assert format_cell_scores(scores, 0) == "subject 0.00"
+    assert format_cell_scores(scores, 2) == "", "the class has no subject match"
 
 
 def test_draws_of_a_prompt_are_compared_with_each_other(paint):
@@ -116,7 +116,7 @@ def test_draws_of_a_prompt_are_compared_with_each_other(paint):
 
 def test_an_encoder_of_faces_says_nothing_of_whole_pictures(paint):
     encoder = Red()
-    encoder.who = True
+    encoder.identity_only = True
     prompts = prompt_set_from_text(PROMPTS).with_class().filled("sks", "dog")
     the_plan = plan([BASE, TAUGHT], prompts, draws=2)
     scores = scored(paint, *range(10, 90, 5), encoder=encoder, the_plan=the_plan)
@@ -187,10 +187,10 @@ def test_an_interval_covers_the_mean_as_often_as_it_says(prompts):
 
 def test_pictures_of_one_prompt_count_as_one():
     values = np.repeat([0.1, 0.4, 0.6, 0.9], 10)
-    apart = estimate(values, np.arange(40))
+    independent = estimate(values, np.arange(40))
     together = estimate(values, np.repeat([0, 1, 2, 3], 10))
-    assert apart.mean == pytest.approx(together.mean)
-    assert together.high - together.low > 2 * (apart.high - apart.low)
+    assert independent.mean == pytest.approx(together.mean)
+    assert together.high - together.low > 2 * (independent.high - independent.low)
 
 
 def test_the_same_values_have_the_same_interval():
@@ -203,7 +203,7 @@ def test_one_prompt_alone_has_no_interval_and_none_no_estimate():
     assert estimate(np.array([math.nan]), np.array([0])) is None
     draws = estimate(np.array([0.1, 0.2, 0.4, 0.9]), np.zeros(4, int))
     assert draws.low < draws.mean < draws.high
-    pairs = estimate(np.array([0.1, 0.2, 0.4, 0.9]), np.zeros(4, int), apart=False)
+    pairs = estimate(np.array([0.1, 0.2, 0.4, 0.9]), np.zeros(4, int), independent=False)
     assert pairs == Estimate(draws.mean, None, None, 4, 4)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.sheet import (
-    LARGEST_SIDE,
-    MOST_PIXELS,
+    MAX_PIXELS,
+    MAX_SIDE,
     Label,
     contact_sheet,
     plan_layout,
@@ -82,7 +82,7 @@ def test_each_picture_is_whole_and_in_its_place(rows, columns):
 def test_pages_are_bounded_and_cells_as_large_as_may_be(rows, columns):
     layout = plan_layout(rows, columns, (768, 1024), True)
     width, height = layout.size
-    assert max(width, height) <= LARGEST_SIDE and width * height <= MOST_PIXELS
+    assert max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
     assert 48 <= max(layout.cell) <= 512
     if rows * columns <= 72:
         assert max(layout.cell) == 512

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from likeness.trainers.step import Learner, Prompts, average_gradients, buckets, update
+from likeness.trainers.step import Learner, PromptEncoder, average_gradients, buckets, update
 
 
 def test_gradients_are_averaged_in_few_messages():
@@ -29,7 +29,7 @@ def learner():
     text = torch.nn.Sequential(torch.nn.Dropout())
     return Learner(
         unet=torch.nn.Sequential(torch.nn.Dropout()),
-        prompts=Prompts(torch.zeros(1, 77), 1, text, embeddings=torch.ones(1, 77, 2)),
+        prompts=PromptEncoder(torch.zeros(1, 77), 1, text, embeddings=torch.ones(1, 77, 2)),
         alphas=torch.ones(1000),
         prediction="epsilon",
         min_snr_gamma=None,
@@ -43,12 +43,12 @@ def test_evaluating_leaves_no_dropout_on_and_gives_back_what_was(learner):
     learner.unet.train()
     text.train()
     before = learner.prompts.embeddings
-    with learner.evaluating(anew=True):
+    with learner.eval_mode(reencode_prompts=True):
         assert not learner.unet.training and not text[0].training
         assert learner.prompts.embeddings is None
     assert learner.unet.training and text[0].training
     assert learner.prompts.embeddings is before
-    with learner.evaluating():
+    with learner.eval_mode():
         assert learner.prompts.embeddings is before
 
 

@@ -6,7 +6,7 @@ import pytest
 from likeness.comparison import study as comparison_study
 from likeness.comparison.matrix import Variant, plan, plan_from_data
 from likeness.comparison.prompts import prompt_set_from_text
-from likeness.comparison.study import begin_study, keep_newest, newest_sheet, write_study
+from likeness.comparison.study import keep_newest, newest_sheet, write_partial_study, write_study
 from PIL import Image
 
 
@@ -76,14 +76,16 @@ def test_a_cancelled_comparison_took_the_report_of_the_one_before(tmp_path, pict
         (study.folder / name).write_text("of the first two")
     before = {path: path.read_bytes() for path in study.folder.rglob("*") if path.is_file()}
     rows = plan([Variant(name="new"), Variant(name="two")], prompt_set_from_text("b = a cat"))
-    other, sheet = begin_study(tmp_path, "mine", rows, [pictures[2], tmp_path / "not yet.png"], {})
+    other, sheet = write_partial_study(
+        tmp_path, "mine", rows, [pictures[2], tmp_path / "not yet.png"], {}
+    )
     assert other.sheet.is_file() and sheet.size
     assert all(path.read_bytes() == data for path, data in before.items())
     assert newest_sheet(study.folder) == study.sheet, "the one that belongs to the report"
     write_study(tmp_path, "mine", rows, pictures[1:], "png", {})
     assert not (study.folder / "report.html").exists() and not (study.folder / "base").exists()
     whole, _ = write_study(tmp_path, "mine", rows, [pictures[2], pictures[2]], "png", {})
-    begun, _ = begin_study(tmp_path, "mine", rows, [pictures[2], pictures[2]], {})
+    begun, _ = write_partial_study(tmp_path, "mine", rows, [pictures[2], pictures[2]], {})
     assert begun.sheet == whole.sheet == newest_sheet(whole.folder), "a whole one is left alone"
 
 
@@ -120,7 +122,7 @@ def test_the_plan_of_a_terminals_comparison_goes_when_a_graph_draws_one_of_its_n
     tmp_path, pictures
 ):
     study = written(tmp_path, ["base", "one"], pictures[:2])
-    again = study.folder / comparison_study.AGAIN_FILE
+    again = study.folder / comparison_study.RERUN_PLAN_FILE
     again.write_text("{}")
     written(tmp_path, ["base", "one"], pictures[:2])
     assert again.is_file()

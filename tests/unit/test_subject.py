@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from likeness.trainers import subject
 from likeness.trainers.errors import MissingPackage, SubjectError
-from likeness.trainers.pictures import strict
+from likeness.trainers.image_io import strict_decoding
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import (
-    NoneUsable,
-    _some,
+    NoUsablePhotos,
+    _abbreviate,
     bucket_for,
     bucket_sizes,
     crop_box,
@@ -211,7 +211,7 @@ def test_photographs_were_all_read_after_a_cancel(tmp_path, monkeypatch):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        read_subject(tmp_path, SMALL, reading=cancelled_at_the_third)
+        read_subject(tmp_path, SMALL, on_read=cancelled_at_the_third)
     assert seen == ["00.png", "01.png", "02.png"]
     assert len(read) < 20
 
@@ -260,7 +260,7 @@ def test_folders_without_photographs(tmp_path):
 def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
     for number in range(5):
         put(tmp_path, f"{number}.png", picture(20 + number % 2, 20))
-    with pytest.raises(NoneUsable) as refused:
+    with pytest.raises(NoUsablePhotos) as refused:
         read_subject(tmp_path, SMALL)
     _, *lines = str(refused.value).splitlines()
     assert [line.partition(": it is")[0] for line in lines] == [
@@ -268,7 +268,7 @@ def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
         "- 1.png, 3.png",
     ]
     assert [one.name for one in refused.value.refused] == [f"{n}.png" for n in range(5)]
-    assert _some("abcde") == "a, b, c and 2 more"
+    assert _abbreviate("abcde") == "a, b, c and 2 more"
 
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
@@ -513,7 +513,7 @@ def test_real_photographs_are_all_taken(subjects):
 
 def test_threads_that_read_at_once_leave_the_hosts_setting_as_it_was(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as other packs set it
-    first, second = strict(), strict()
+    first, second = strict_decoding(), strict_decoding()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from likeness.demo.random_model import write_small_tokenizer
 from likeness.trainers.errors import BaseModelError, RunFailed
-from likeness.trainers.tokenizer import find_tokenizers, keep_beside, load_tokenizer
+from likeness.trainers.tokenizer import find_tokenizers, load_tokenizer, save_tokenizer_beside
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,9 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
 def test_a_checkpoint_keeps_the_tokenizer_of_its_base(tmp_path):
     size = write_small_tokenizer(tmp_path / "base_tokenizer")
     (tmp_path / "base_tokenizer" / "notes.bin").write_bytes(b"")
-    keep_beside(tmp_path / "new" / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+    save_tokenizer_beside(
+        tmp_path / "new" / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer")
+    )
     (found,) = find_tokenizers(tmp_path / "new" / "tuned.safetensors")
     assert found == tmp_path / "new" / "tuned_tokenizer"
     assert len(load_tokenizer(found)) == size
@@ -78,8 +80,10 @@ def test_a_checkpoint_keeps_the_tokenizer_of_its_base(tmp_path):
 
 def test_clips_own_tokenizer_is_not_copied(tmp_path, monkeypatch):
     size = write_small_tokenizer(tmp_path / "base_tokenizer")
-    monkeypatch.setattr("likeness.trainers.tokenizer._CLIP_ENTRIES", size)
-    keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+    monkeypatch.setattr("likeness.trainers.tokenizer._CLIP_VOCAB_SIZE", size)
+    save_tokenizer_beside(
+        tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer")
+    )
     assert not (tmp_path / "tuned_tokenizer").exists()
 
 
@@ -87,7 +91,9 @@ def test_a_tokenizer_that_cannot_be_kept_is_an_error(tmp_path):
     write_small_tokenizer(tmp_path / "base_tokenizer")
     (tmp_path / "tuned_tokenizer").write_bytes(b"a file in the way")
     with pytest.raises(RunFailed, match="tuned_tokenizer cannot be written"):
-        keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+        save_tokenizer_beside(
+            tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer")
+        )
 
 
 def test_a_full_disk_leaves_no_half_tokenizer_beside_a_checkpoint(tmp_path, monkeypatch):
@@ -98,7 +104,9 @@ def test_a_full_disk_leaves_no_half_tokenizer_beside_a_checkpoint(tmp_path, monk
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RunFailed, match="No space left"):
-        keep_beside(tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer"))
+        save_tokenizer_beside(
+            tmp_path / "tuned.safetensors", load_tokenizer(tmp_path / "base_tokenizer")
+        )
     assert not [file for file in (tmp_path / "tuned_tokenizer").rglob("*") if file.is_file()]
 
 

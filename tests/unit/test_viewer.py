@@ -26,7 +26,7 @@ def viewer():
 @pytest.fixture
 def news():
     STUB["install"]()
-    return importlib.import_module("likeness.nodes.news")
+    return importlib.import_module("likeness.nodes.throttle")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def cells(tmp_path):
 
 def test_messages_are_at_most_four_a_second_and_none_is_lost(news):
     now, sent = 100.0, []
-    some = news.News(sent.append, clock=lambda: now)
+    some = news.Throttle(sent.append, clock=lambda: now)
     for number in range(100):
         some.add({str(number): number})
         now += 0.01
@@ -64,20 +64,20 @@ def test_messages_that_took_long_were_sent_one_after_another(news):
     def send(message):
         nonlocal now
         sent.append(message)
-        now += 2 * news.SECONDS
+        now += 2 * news.INTERVAL_SECONDS
 
-    some = news.News(send, clock=lambda: now)
+    some = news.Throttle(send, clock=lambda: now)
     some.add({"step": 1})
     some.add({"step": 2})
     assert sent == [{"step": 1}]
-    now += news.SECONDS
+    now += news.INTERVAL_SECONDS
     some.add({"step": 3})
     assert sent == [{"step": 1}, {"step": 3}]
 
 
 def test_the_last_value_of_a_name_counts(news):
     now, sent = 0.0, []
-    some = news.News(sent.append, clock=lambda: now)
+    some = news.Throttle(sent.append, clock=lambda: now)
     some.add({"step": 1})
     some.add({"step": 2})
     some.add({"step": 3, "loss": 0.5})
@@ -109,23 +109,23 @@ def test_the_view_says_which_cells_are_drawn_and_makes_their_thumbnails(
 def test_viewers_hear_of_each_cell_and_later_ones_read_the_file(
     viewer, news, small_plan, cells, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(viewer, "News", lambda send: news.News(send, clock=lambda: 0.0))
+    monkeypatch.setattr(viewer, "Throttle", lambda send: news.Throttle(send, clock=lambda: 0.0))
     sent = []
-    monkeypatch.setattr(viewer, "tell_browser", lambda event, data: sent.append((event, data)))
+    monkeypatch.setattr(viewer, "send_event", lambda event, data: sent.append((event, data)))
     folder = tmp_path / "likeness" / "comparisons" / "x"
     hidden = SimpleNamespace(unique_id="12", extra_pnginfo={"workflow": {"id": "w"}})
-    told = viewer.CellNews(hidden, folder, small_plan, cells)
+    told = viewer.CellNotifier(hidden, folder, small_plan, cells)
     Image.new("RGB", (8, 8)).save(cells[2])
     told.drawn(2)
     ((event, data),) = sent
     assert event == "likeness.cells" and data["node"] == "12" and data["name"] == "x"
     assert data["workflow"] == "w"
-    assert list(data["drawn"]) == ["2"] and data["drawn"]["2"] == viewer.drawn_at(cells[2]) > 0
+    assert list(data["drawn"]) == ["2"] and data["drawn"]["2"] == viewer.mtime_ms(cells[2]) > 0
     view = json.loads((folder / "viewer.json").read_text())
     assert [at > 0 for at in view["drawn"]] == [True, True, True, False]
     assert data["finished"] is False
     told.drawn(1)
-    told.say("3 of 4 cells done")
+    told.set_status("3 of 4 cells done")
     told.flush()
     assert list(sent[-1][1]["drawn"]) == ["1"]
     assert sent[-1][1]["line"] == "3 of 4 cells done"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from likeness.trainers import files, weights
 from likeness.trainers.errors import BaseModelError, OutOfSpace, RunFailed
-from likeness.trainers.tensor_file import read_header
+from likeness.trainers.safetensors_file import read_header
 from likeness.trainers.weights import read_weights, write_weights
 
 TENSORS = {
@@ -39,7 +39,7 @@ def test_tensors_of_any_dtype_are_written_as_they_are(tmp_path):
     tensors = {str(kind): torch.tensor([[0, 1, 1]] * 3).to(kind)[:, :2] for kind in kinds}
     tensors |= {f"{kind} scalar": torch.tensor(1).to(kind) for kind in kinds}
     tensors |= {"empty": torch.zeros(0, 3), "nan": torch.tensor([float("nan")])}
-    weights.write_as_they_are(tmp_path / "a.safetensors", tensors)
+    weights.write_tensors(tmp_path / "a.safetensors", tensors)
     found = read_weights(tmp_path / "a.safetensors")
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():

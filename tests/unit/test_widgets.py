@@ -113,7 +113,7 @@ BEGUN = {
 @pytest.fixture(scope="module")
 def nodes():
     STUB["install"]()
-    names = "class_images options recipes subject train_dreambooth train_lora training"
+    names = "class_images options recipe_builder subject train_dreambooth train_lora training"
     modules = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names.split()}
     return SimpleNamespace(**modules)
 
@@ -131,13 +131,13 @@ def taught(nodes, monkeypatch):
     no_photos = SimpleNamespace(photos=())
     for name, stand_in in (
         *(("find_folder", lambda name: Path(name)), ("read_subject", lambda *_, **__: no_photos)),
-        ("Progress", lambda node_id: SimpleNamespace(say=lambda text: None)),
+        ("Progress", lambda node_id: SimpleNamespace(set_status=lambda text: None)),
         *(("crops", lambda photos: []), ("report", lambda photos: "")),
     ):
         monkeypatch.setattr(nodes.subject, name, stand_in)
     # What "auto" means must not hang on what is installed here.
-    monkeypatch.setattr(nodes.recipes, "installed", lambda name: True)
-    monkeypatch.setattr(nodes.recipes, "eight_bit_lack", lambda: None)
+    monkeypatch.setattr(nodes.recipe_builder, "is_installed", lambda name: True)
+    monkeypatch.setattr(nodes.recipe_builder, "eight_bit_unavailable_reason", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(nodes.options, "find_run", lambda folder, name: name)
     monkeypatch.setattr(nodes.options, "run_digest", lambda name: name[0] * 64)

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.prompts import bundled_set
-from likeness.tools.reduced import TRAINERS
+from likeness.tools.reduced_workflow import TRAINERS
 from likeness.tools.workflows.__main__ import text_of
-from likeness.tools.workflows.graph import SELDOM
+from likeness.tools.workflows.graph import HIDDEN_WIDGETS
 from likeness.tools.workflows.pages import pages
-from likeness.tools.workflows.saved import saved
+from likeness.tools.workflows.serialize import saved
 from likeness.trainers.presets import preset
 from PIL import Image
 
@@ -160,7 +160,7 @@ def our_inputs():
 
 def test_the_seldom_options_are_counted_and_keep_their_places_in_saved_graphs():
     options = [o for (node, _), o in our_inputs().items() if node == "Likeness_TrainOptions"]
-    assert sum("extra_dict" in one for one in options) == SELDOM
+    assert sum("extra_dict" in one for one in options) == HIDDEN_WIDGETS
     # The browser puts optional widgets after all others.
     assert not any(one.get("optional") for one in options)
 
@@ -291,7 +291,7 @@ def trained(name, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(training, "run", run)
-    monkeypatch.setattr("likeness.nodes.recipes.installed", lambda name: True)
+    monkeypatch.setattr("likeness.nodes.recipe_builder.is_installed", lambda name: True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     prompt = GRAPHS["to_prompt"](GRAPH[name], TABLE)
 
@@ -338,8 +338,8 @@ def rows(name):
     STUB["install"]()
     module = importlib.import_module("likeness.nodes.rows")
     (matrix,) = kinds(name)["Likeness_Matrix"]
-    labels = [label or "base" for label, *_ in module.adapter_lines(matrix["adapters"])]
-    posed = module.posed_labels(matrix["pose_rows"], labels)
+    labels = [label or "base" for label, *_ in module.parse_rows(matrix["adapters"])]
+    posed = module.parse_pose_rows(matrix["pose_rows"], labels)
     variants = [
         Variant(name=label, with_pose=matrix["with_pose"] if label in posed else "without")
         for label in labels

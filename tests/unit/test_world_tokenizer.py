@@ -7,7 +7,7 @@ from likeness.demo.random_model import write_small_tokenizer
 from likeness.demo.tokenizer import END, START, encode, vocabulary, write_tokenizer
 from likeness.demo.words import WORDS, split
 from likeness.trainers import tokenizer as clip
-from likeness.trainers.text import tokenize
+from likeness.trainers.text_encoding import tokenize
 from likeness.trainers.tokenizer import is_tokenizer, load_tokenizer
 
 TEXTS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from .graph import ROOT
 from .pages import pages
-from .saved import saved
+from .serialize import saved
 
 
 def text_of(graph: dict[str, Any]) -> str:

@@ -15,14 +15,14 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
 # What `js/` adds to a node and hides of it, and a text of several lines.
-SELDOM = 23  # settings of Train Options that are behind a button
+HIDDEN_WIDGETS = 23  # settings of Train Options that are behind a button
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
     "Likeness_TrainDreamBooth": 358,
     "Likeness_TrainLoRA": 358,
     "Likeness_PoseSet": 156,
-    "Likeness_TrainOptions": 30 + WIDGET - SELDOM * WIDGET,
+    "Likeness_TrainOptions": 30 + WIDGET - HIDDEN_WIDGETS * WIDGET,
 }
 
 

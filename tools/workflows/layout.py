@@ -9,12 +9,12 @@ from .graph import Group, Node, Page
 
 # Measures of the frontend's canvas, in its pixels. A node's title is above its position.
 TITLE = 30
-ASIDE = 60  # between columns
+COLUMN_GAP = 60  # between columns
 # Between the nodes of a column. With Vue nodes a Load Adapter is 36 higher than on the canvas, and
 # an error's bar takes 30.
-GAP = 80
+NODE_GAP = 80
 PADDING, HEADER, FOOT = 20, 50, 40  # inside a group: at its sides, for its title, at its foot
-BETWEEN = 60  # groups
+GROUP_GAP = 60  # groups
 COLOUR = "#3f789e"
 
 # What a node grows by when it first shows a preview (212 on the canvas, 248 with Vue nodes) or a
@@ -28,7 +28,7 @@ def layout(page: Page) -> tuple[Places, list[dict[str, Any]]]:
     """The position of each node, and the groups as the frontend saves them."""
     places: Places = {}
     groups: list[dict[str, Any]] = []
-    left = max((note.width for note in page.notes), default=-BETWEEN) + BETWEEN
+    left = max((note.width for note in page.notes), default=-GROUP_GAP) + GROUP_GAP
     _stack(page.notes, -left, 0, places)
     top = 0
     for row in page.rows:
@@ -36,11 +36,11 @@ def layout(page: Page) -> tuple[Places, list[dict[str, Any]]]:
         for group in row:
             right, low = _place_group(group, x, top, places)
             groups.append(_saved_group(group, len(groups) + 1, x, top, right, low))
-            x, bottom = right + 2 * PADDING + BETWEEN, max(bottom, low)
+            x, bottom = right + 2 * PADDING + GROUP_GAP, max(bottom, low)
         for saved_group in groups[first:]:  # as high as the highest of the row
             bounds = saved_group["bounding"]
             bounds[3] = bottom + FOOT - bounds[1]
-        top = bottom + FOOT + BETWEEN + HEADER + TITLE
+        top = bottom + FOOT + GROUP_GAP + HEADER + TITLE
     return places, groups
 
 
@@ -49,8 +49,8 @@ def _place_group(group: Group, x: int, top: int, places: Places) -> tuple[int, i
     bottom = top
     for column in group.columns:
         bottom = max(bottom, _stack(column, x, top, places))
-        x += max(node.width for node in column) + ASIDE
-    return x - ASIDE, bottom
+        x += max(node.width for node in column) + COLUMN_GAP
+    return x - COLUMN_GAP, bottom
 
 
 def _stack(column: Sequence[Node], x: int, top: int, places: Places) -> int:
@@ -59,7 +59,7 @@ def _stack(column: Sequence[Node], x: int, top: int, places: Places) -> int:
     for node in column:
         places[node] = (x, y)
         bottom = y + node.size()[1] + GROWTH.get(node.kind, 0)
-        y = bottom + TITLE + GAP
+        y = bottom + TITLE + NODE_GAP
     return bottom
 
 

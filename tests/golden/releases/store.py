@@ -26,9 +26,9 @@ from likeness.trainers.events import EventWriter  # noqa: E402
 from likeness.trainers.loop import train  # noqa: E402
 from likeness.trainers.places import Places  # noqa: E402
 from likeness.trainers.presets import preset  # noqa: E402
-from likeness.trainers.runs import RunFolder, prepare  # noqa: E402
-from likeness.trainers.stop import Ask, StopSignal  # noqa: E402
-from likeness.trainers.tensor_file import read_header  # noqa: E402
+from likeness.trainers.run_folder import RunFolder, prepare  # noqa: E402
+from likeness.trainers.safetensors_file import read_header  # noqa: E402
+from likeness.trainers.stop import StopRequest, StopSignal  # noqa: E402
 
 KEPT = ("id", "type", "inputs", "widgets_values")
 METHODS = {"lora": {}, "dora": {"dora": True}, "dreambooth": {"kind": "dreambooth"}}
@@ -39,10 +39,10 @@ class AfterTwo(StopSignal):
 
     steps = 0
 
-    def asked(self, accelerator: Accelerator, *, late: bool = False) -> Ask:
+    def asked(self, accelerator: Accelerator, *, save_due: bool = False) -> StopRequest:
         """One answer a step."""
         self.steps += 1
-        return Ask.SAVE if self.steps == 2 else Ask.NOTHING
+        return StopRequest.SAVE if self.steps == 2 else StopRequest.NONE
 
 
 def trained(places: Places, method: dict[str, object]) -> RunFolder:

@@ -1,0 +1,67 @@
+"""Chromium with ComfyUI's editor, and the memory of its tab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from likeness.tools.editor import Editor, open_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SIZE = {"width": 1280, "height": 800}
+INSET = 110  # pixels that ComfyUI's bars need on each side
+WAIT = 90_000  # ms
+DECODED = "cc/image_memory"  # Chromium's name for what its cache of decoded pictures takes
+
+Dump = Sequence[dict[str, Any]]  # events of Chromium's tracing
+
+
+@contextmanager
+def open_tab(address: str) -> Iterator[Editor]:
+    """The editor of the server at `address` in a Chromium of its own; its page is still empty."""
+    with open_browser() as browser:
+        page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(WAIT)
+        yield Editor(page, address)
+
+
+def version(page: Page) -> str:
+    """Chromium's, as a few words."""
+    browser = page.context.browser
+    return f"Chromium {browser.version}, headless, {SIZE['width']} x {SIZE['height']}"
+
+
+def heap(page: Page) -> float:
+    """Bytes of the objects that the page's scripts still need."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    session.send("Performance.enable")
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    session.detach()
+    return next(one["value"] for one in metrics if one["name"] == "JSHeapUsedSize")
+
+
+def decoded(page: Page) -> int:
+    """Bytes of decoded pictures in all of Chromium."""
+    session, dump, ended = page.context.browser.new_browser_cdp_session(), [], []
+    session.on("Tracing.dataCollected", lambda part: dump.extend(part["value"]))
+    session.on("Tracing.tracingComplete", lambda told: ended.append(told))
+    categories = ["disabled-by-default-memory-infra"]
+    asked = {"includedCategories": categories, "memoryDumpConfig": {"triggers": []}}
+    session.send("Tracing.start", {"traceConfig": asked, "transferMode": "ReportEvents"})
+    session.send("Tracing.requestMemoryDump", {"levelOfDetail": "detailed"})
+    session.send("Tracing.end")
+    while not ended:
+        page.wait_for_timeout(100)
+    session.detach()
+    return allocated(dump, DECODED)
+
+
+def allocated(dump: Dump, name: str) -> int:
+    """Bytes of one allocator in all processes of a memory dump."""
+    parts = [event.get("args", {}).get("dumps", {}).get("allocators", {}) for event in dump]
+    sizes = [part[name].get("attrs", {}).get("size") for part in parts if name in part]
+    return sum(int(size["value"], 16) for size in sizes if size)

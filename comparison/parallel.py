@@ -1,0 +1,100 @@
+"""Rows that are trained at the same time, and pictures that are drawn at the same time, on a CPU.
+
+A small model, such as the miniature, keeps one core busy. Each training is in a process of its own
+anyway; for drawing the same command is started again for a share of the cells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from ..trainers.job import PACKAGE, POLL_SECONDS, log_tail, python_command, with_passive_openmp
+from .errors import ComparisonError
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+def run_in_threads(
+    work: Callable[[str, _Given, Callable[[], bool]], _Made],
+    given: Mapping[str, _Given],
+    at_once: int,
+) -> Iterator[tuple[str, _Made]]:
+    """Calls ``work(name, given, cancelled)``, `at_once` at a time; yields names and results.
+
+    They come as they are finished. Where one fails, or no more are asked for, `cancelled()` is
+    true from then on and those that have not begun never do; after all have ended the error is
+    raised.
+    """
+    end = threading.Event()
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        names = {pool.submit(work, name, one, end.is_set): name for name, one in given.items()}
+        for future in as_completed(names):
+            yield names[future], future.result()
+    finally:
+        end.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def draw_in_processes(
+    command: Sequence[str],
+    missing: Sequence[int],
+    processes: int,
+    pictures: Sequence[Path],
+    bar: tqdm[Any],
+) -> None:
+    """Deals the cells `missing` out to processes that run ``likeness <command> --cells FILE``.
+
+    `bar` counts the `pictures` that are there. The processes end when this one does. Raises
+    ComparisonError with the last words of one that failed.
+    """
+    parts = [part for first in range(processes) if (part := missing[first::processes])]
+    environment = {**with_passive_openmp(os.environ), "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log.txt"), "wb") as log:
+        files = [Path(folder, f"{number}.json") for number in range(len(parts))]
+        for file, part in zip(files, parts, strict=True):
+            file.write_text(json.dumps(list(part)))
+        started = [
+            subprocess.Popen(
+                [*python_command(), str(PACKAGE), *command, "--cells", str(file)],
+                stdin=subprocess.PIPE,  # closes when this process ends
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+            for file in files
+        ]
+        try:
+            _wait(started, pictures, bar)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+                if process.stdin:
+                    process.stdin.close()
+        if any(process.returncode for process in started):
+            raise ComparisonError(f"Drawing failed.\n{log_tail(Path(log.name))}")
+
+
+def _wait(
+    started: Sequence[subprocess.Popen[bytes]], pictures: Sequence[Path], bar: tqdm[Any]
+) -> None:
+    running = True
+    while running:
+        codes = [process.poll() for process in started]
+        running = None in codes and not any(codes)
+        bar.update(sum(path.is_file() for path in pictures) - bar.n)
+        if running:
+            time.sleep(POLL_SECONDS)

@@ -1,0 +1,74 @@
+"""What a row was taught with: its adapter, what the file says, and the run that made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..trainers.adapter import AdapterInfo, read_metadata
+from ..trainers.adapter_files import intermediate_adapters
+from ..trainers.digests import cached_digest
+from ..trainers.errors import LikenessError
+from ..trainers.recipe import Recipe
+from ..trainers.run_folder import Result, RunFolder
+from .matrix import Plan
+
+
+@dataclass(frozen=True)
+class RowAdapter:
+    """A row's adapter, None for the base, and what is known of its training."""
+
+    name: str
+    adapter: Path | None = None
+    info: AdapterInfo | None = None
+    result: Result | None = None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run, or the one inside the file."""
+        if self.result is not None:
+            return self.result.recipe
+        return self.info.recipe if self.info else None
+
+
+def read_row_adapter(name: str, adapter: Path | None, runs: Path) -> RowAdapter:
+    """A row and what is known of it: by its file, and by the run in `runs` that made it.
+
+    Of a diffusers folder nothing is. Raises AdapterError for a damaged file.
+    """
+    if adapter is None or adapter.is_dir():
+        return RowAdapter(name, adapter)
+    info = read_metadata(adapter)
+    result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
+    if result is not None and info.steps not in (None, result.steps):
+        result = None  # of the same run, but saved on its way
+    return RowAdapter(name, adapter, info, result)
+
+
+def find_row_adapters(plan: Plan, runs: Path, cache: Path) -> list[RowAdapter]:
+    """What is known of a plan's variants by the runs in `runs` that made their adapters.
+
+    Those that were drawn have digests in `cache`; others, which may be many gigabytes, are not
+    read for theirs.
+    """
+    wanted = {variant.adapter for variant in plan.variants} - {None}
+    made: dict[str, tuple[Result | None, Path]] = {}
+    for folder in sorted(runs.glob("*")) if wanted else ():
+        result = RunFolder(folder).result()
+        if result is not None:
+            if digest := cached_digest(result.adapter, cache):
+                made[digest] = result, result.adapter
+            for file in intermediate_adapters(result.adapter.parent, folder.name):
+                if digest := cached_digest(file, cache):
+                    made.setdefault(digest, (None, file))
+    return [_row_adapter(variant.name, *made.get(variant.adapter or "", (None, None)))
+            for variant in plan.variants]  # fmt: skip
+
+
+def _row_adapter(name: str, result: Result | None, adapter: Path | None) -> RowAdapter:
+    if adapter is None:
+        return RowAdapter(name)
+    try:
+        return RowAdapter(name, adapter, read_metadata(adapter), result)
+    except LikenessError:
+        return RowAdapter(name, adapter, None, result)

@@ -1,0 +1,201 @@
+"""Commands of this room: demo, and under it pretrain, quality and judge."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from ..trainers.errors import RecipeError
+from ..trainers.files import replace_between_markers
+
+_PRETRAIN = """\
+Draws the small world and trains the miniature Stable Diffusion, its OpenPose ControlNet and its
+judges from nothing. It can be stopped at any time; the same command goes on where it stopped.
+The weights in the repository were made so; nobody needs this to use them.
+
+stages, in order: draw, vae, text_encoder, unet, controlnet, judge, second_judge, pack. Meant for a
+GPU; a CPU does the same with fewer samples, in some hours. To look at:
+OUT/<stage>/sheets and OUT/<stage>/log.jsonl. The stage unpack takes the repository's weights apart,
+to train them further.
+"""
+
+
+_QUALITY = """\
+Draws people that the small model never saw, teaches it each of them by each recipe, draws the
+study's six prompts, and has the judge measure them. One line a model goes to OUT/quality.jsonl;
+what is there is not measured again. The results are in docs/quality.md.
+
+rows: base, named (the base, told who the token is), tiny, lora-r1, lora-r4, lora-r8, standard,
+drawn (by no model: drawings of the person, through the VAE); with -no-prior: without class images;
+lora-r8-cut-2: rank 8, resized to rank 2 after its training.
+"""
+
+
+_JUDGE = """\
+Asks both judges about held-out drawings and about a hundred pictures that the small model draws,
+and compares their answers with the truth, and with what a person saw (demo/labels.json). The
+results are in demo/weights/README.md.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds this room's commands to the parser."""
+    demo = commands.add_parser("demo", help="try everything on a small model, without downloads")
+    demo.add_argument("--output", type=Path, default=Path("output"))
+    demo.set_defaults(run=_demo)
+    more = demo.add_subparsers(metavar="COMMAND")
+    _add_pretrain(more)
+    _add_quality(more)
+    _add_judge(more)
+
+
+def _add_pretrain(commands: Any) -> None:
+    parser = commands.add_parser(
+        "pretrain", help="train the small model itself from nothing", description=_PRETRAIN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parts = ("vae", "text_encoder", "unet", "controlnet", "judge", "second_judge")
+    stages = ("all", "draw", *parts, "pack", "unpack")
+    parser.add_argument("--stage", choices=stages, default="all")
+    parser.add_argument("--out", type=Path, default=Path("output/pretrain"), metavar="FOLDER")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--pictures", type=int, help="drawings to learn from (default: device's)")
+    parser.add_argument("--samples", type=int, help="pictures seen in the stage's training")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw"
+    )
+    parser.add_argument(
+        "--share",
+        type=numbered_share,
+        default=(0, 1),
+        metavar="K/N",
+        help="draw only the K-th of N shares",
+    )
+    parser.set_defaults(run=_pretrain)
+
+
+def _add_quality(commands: Any) -> None:
+    parser = commands.add_parser(
+        "quality", help="measure what the recipes teach the small model", description=_QUALITY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("output/quality"), metavar="FOLDER")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
+    parser.add_argument("--people", type=int, default=5, help="how many people to learn")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each person")
+    parser.add_argument("--sweep", action="store_true", help="people kept apart for choosing rates")
+    parser.add_argument("--steps", type=int, nargs="+", help="numbers of steps, a training of each")
+    parser.add_argument("--draws", type=int, default=2, help="pictures of each prompt")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change every recipe"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="only print the table of what is there"
+    )
+    _add_page_and_weights(parser)
+    parser.set_defaults(run=_quality)
+
+
+def _add_judge(commands: Any) -> None:
+    parser = commands.add_parser(
+        "judge", help="measure how often the judges are right", description=_JUDGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="only write the hundred pictures there"
+    )
+    _add_page_and_weights(parser)
+    parser.set_defaults(run=_judge)
+
+
+def _add_page_and_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="put the table between the marks of a page"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="another small model's files"
+    )
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from .experiment import run
+
+    return run(given.output)
+
+
+def _pretrain(given: argparse.Namespace) -> int:
+    if any(n is not None and n < 1 for n in (given.pictures, given.samples, given.workers)):
+        raise RecipeError("--pictures, --samples and --workers are at least 1.")
+    import torch
+
+    from .pretrain import Options, pretrain
+
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if given.device == "auto" else given.device
+    if device == "cuda" and found == "cpu":
+        raise RecipeError("--device cuda: PyTorch finds no CUDA device here.")
+    options = Options(
+        out=given.out.resolve(),
+        device=torch.device(device),
+        workers=given.workers,
+        pictures=given.pictures,
+        samples=given.samples,
+        minutes=given.minutes,
+        share=given.share,
+    )
+    done = pretrain(given.stage, options)
+    print("done" if done else "time is up: run the same command again to go on")
+    return 0
+
+
+def _quality(given: argparse.Namespace) -> int:
+    if any(n < 1 for n in (given.people, given.seeds, given.draws, *(given.steps or ()))):
+        raise RecipeError("--people, --seeds, --draws and --steps are at least 1.")
+    from . import quality
+    from .quality_table import table
+    from .weights import FOLDER
+
+    options = quality.Options(
+        out=given.out.resolve(),
+        rows=given.rows or quality.ROWS,
+        people=given.people,
+        seeds=given.seeds,
+        first=quality.PEOPLE["sweep" if given.sweep else "quality"],
+        steps=sorted(given.steps) if given.steps else None,
+        settings=given.set,
+        draws=given.draws,
+        weights=(given.weights or FOLDER).resolve(),
+    )
+    if not given.table:
+        quality.run(options)
+    text = table(quality.asked_lines(options))
+    print(text)
+    if given.write:
+        replace_between_markers(given.write, "sweep" if given.sweep else "quality", text)
+    return 0
+
+
+def _judge(given: argparse.Namespace) -> int:
+    from . import judge_check
+    from .weights import FOLDER
+
+    folder = (given.weights or FOLDER).resolve()
+    if given.pictures:
+        judge_check.write_pictures(given.pictures, folder)
+        return 0
+    text = judge_check.report(folder)
+    print(text)
+    if given.write:
+        replace_between_markers(given.write, "judges", text)
+    return 0
+
+
+def numbered_share(text: str) -> tuple[int, int]:
+    """(K, N) of ``K/N``. Raises argparse.ArgumentTypeError unless K is from 0 to N - 1."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
+    return int(number), int(count)

@@ -1,0 +1,89 @@
+"""A run's events on their way to the browser: the node's bar and picture, and its panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..trainers.events import Event
+from ..trainers.run_folder import RunFolder
+from . import host
+from .node_state import publish
+from .throttle import Throttle
+
+EVENT = "likeness.step"
+
+
+def on_read(progress: host.Progress) -> Callable[[Path], None]:
+    """A function that shows on the node which file is read, and raises ComfyUI's interruption when
+    the user cancels.
+    """
+    news = Throttle(lambda values: progress.set_status(values["line"]))
+
+    def show(file: Path) -> None:
+        host.interrupted()
+        news.add({"line": f"Reading {file.name}"})
+
+    return show
+
+
+class RunReporter:
+    """Shows a run on its node; its panel reads the run's folder and is told when to.
+
+    Args:
+        hidden: the node's hidden inputs.
+        progress: the node's bar.
+    """
+
+    def __init__(self, hidden: Any, progress: host.Progress) -> None:
+        self._hidden = hidden
+        self._progress = progress
+        self._throttle = Throttle(self._send_update)
+        self._folder = Path()
+        self._done = (0, 1)
+
+    def begin(self, folder: RunFolder) -> None:
+        """Shows a run that starts, and makes room for it."""
+        self._folder = folder.path
+        self.publish(folder.path)
+        host.unload_models()
+
+    def publish(self, folder: Path) -> None:
+        """Shows a run on the node's panel."""
+        publish(self._hidden, "run", folder.name)
+
+    def remark(self, folder: Path, text: str) -> None:
+        """Says something of a run at the foot of the node's panel; "" takes it away."""
+        publish(self._hidden, "remark", {"run": folder.name, "text": text})
+
+    def show(self, event: Event) -> None:
+        """One event."""
+        data = event.data
+        if event.kind == "step":
+            self._done = (data["step"], data["total"])
+            line = f"step {data['step']} of {data['total']}, loss {data['loss']:.4f}"
+            self._throttle.add({"step": data["step"], "total": data["total"], "line": line})
+        elif event.kind == "stage":
+            self._show_stage(**data)
+        elif event.kind == "preview":
+            self._progress.show(*self._done, picture=self._folder / data["path"])
+        elif event.kind == "notice":
+            self._throttle.add({"line": data["text"]})
+
+    def _show_stage(self, name: str, done: int, total: int) -> None:
+        self._throttle.add({"line": f"{name} {done} of {total}" if total else f"{name} …"})
+        if total:
+            self._progress.show(done, total)
+
+    def end(self) -> None:
+        """The run has ended, in whatever way."""
+        self._throttle.flush()
+        host.send_event(EVENT, {"run": self._folder.name, "ended": True})
+
+    def _send_update(self, news: dict[str, Any]) -> None:
+        if "step" in news:
+            self._progress.show(*self._done)
+        self._progress.set_status(news["line"])
+        here = {"run": self._folder.name, "prompt": host.executing_prompt(), "ended": False}
+        host.send_event(EVENT, here | news)

@@ -1,0 +1,54 @@
+"""What decides an encoded picture and a set of class images."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from likeness.trainers import dataset
+from likeness.trainers.recipe import Recipe
+from likeness.trainers.subject import Photo, PhotoSet
+
+PHOTO = Photo(Path("a.png"), "d" * 64, 128, 96, (16, 0, 112, 96), (64, 64))
+
+
+@pytest.mark.parametrize(
+    "other", [{"digest": "e" * 64}, {"box": (0, 0, 96, 96)}, {"size": (64, 48)}]
+)
+def test_a_photograph_that_is_cropped_in_another_way_is_encoded_anew(other):
+    key = dataset.PhotoView(PHOTO, False).key
+    assert dataset.PhotoView(replace(PHOTO, **other), False).key != key
+    assert dataset.PhotoView(PHOTO, True).key != key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text_encoder": {"clip_skip": 2}},
+        {"base": {"digest": "b" * 64}},
+        {"base": {"prediction": "v_prediction"}},
+        {"subject": {"resolution": 256}},
+        {"subject": {"class_word": "dog"}},
+    ],
+)
+def test_class_images_that_another_recipe_draws_lie_elsewhere(changes, tmp_path):
+    places, recipe = SimpleNamespace(cache=tmp_path), Recipe()
+    other = recipe.changed(**changes)
+    own = dataset.class_images_folder(recipe, places, recipe.prior)
+    assert dataset.class_images_folder(other, places, other.prior) != own
+
+
+def test_photographs_are_learned_from_both_sides_and_those_held_out_are_as_they_are(monkeypatch):
+    photos = PhotoSet(tuple(replace(PHOTO, digest=digit * 64) for digit in "abc"), (), (), "")
+    monkeypatch.setattr(dataset, "load_subject_photos", lambda *_: photos)
+    monkeypatch.setattr(dataset, "encode_images", lambda vae, views, **_: views)
+    alone = SimpleNamespace(device="cpu", process_index=0, num_processes=1, wait_for_everyone=len)
+    run = SimpleNamespace(
+        recipe=Recipe(prior=None, subject={"flip": True, "holdout": 1}), accelerator=alone,
+        folder=SimpleNamespace(photos_file=None), note=print,
+        places=SimpleNamespace(photos=None, cache=None, class_images=None),
+    )  # fmt: skip
+    made = dataset.build_dataset(run, SimpleNamespace(vae=None))
+    sides = [[[view.flip for view in one.views] for one in part]
+             for part in (made.photos, made.held_out)]  # fmt: skip
+    assert sides == [[[False, True]] * 2, [[False]]]

@@ -1,0 +1,127 @@
+"""What a run says at its start."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.trainers import startup_notes
+from likeness.trainers.photo_manifest import read_class_images, write_manifest
+from likeness.trainers.presets import preset
+from likeness.trainers.recipe import Recipe
+from likeness.trainers.subject import read_subject
+from PIL import Image
+
+
+def test_photographs_that_are_trained_without_the_token_are_told(monkeypatch):
+    prompts = ["a photo of SKS man", "a man on a beach", "a man"]
+    monkeypatch.setattr(startup_notes, "photo_prompts", lambda run: prompts)
+    monkeypatch.setattr(startup_notes, "tokenize", lambda *_: torch.zeros(1, dtype=int))
+    for name in ("unknown_words", "truncation_note"):
+        monkeypatch.setattr(startup_notes, name, lambda *_: None)
+    notes = []
+    given = SimpleNamespace(recipe=Recipe(), note=notes.append)
+    startup_notes.note_prompts(given, SimpleNamespace(tokenizer=None))
+    assert len(notes) == 1 and notes[0].startswith("2 of 3 photographs are trained without the")
+    del prompts[1:]
+    startup_notes.note_prompts(given, SimpleNamespace(tokenizer=None))
+    assert len(notes) == 1
+
+
+def pictures(folder, good, small=0, captions=0):
+    folder.mkdir()
+    for number in range(good + small):
+        size = 64 if number < good else 32
+        Image.new("RGB", (size, size), (number, 0, 0)).save(folder / f"{number}.png")
+    for number in range(captions):
+        (folder / f"{number}.txt").write_text("a man at sea")
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A run whose pictures are listed, as far as remarks ask; `notes` are what it said."""
+
+    def prepare(photos, own=None, **parts):
+        recipe = Recipe().changed(subject={"resolution": 64}).changed(**parts)
+        found = read_subject(photos, recipe.subject)
+        classes = read_class_images(own, recipe) if own else None
+        recipe = recipe.changed(subject={"digest": found.digest})
+        if classes:
+            recipe = recipe.changed(prior={"images": classes.digest})
+        write_manifest(tmp_path / "photos.json", found, classes)
+        notes = []
+        return SimpleNamespace(
+            recipe=recipe,
+            places=SimpleNamespace(photos=photos, class_images=own),
+            folder=SimpleNamespace(photos_file=tmp_path / "photos.json"),
+            note=notes.append,
+            notes=notes,
+        )
+
+    return prepare
+
+
+def test_the_terminal_never_said_which_photographs_it_dropped(prepared, tmp_path, monkeypatch):
+    run = prepared(pictures(tmp_path / "photos", good=3, small=1))
+    monkeypatch.setattr("likeness.trainers.photo_manifest.read_subject", None)
+    startup_notes.note_pictures(run)
+    (said,) = run.notes
+    assert said.startswith("Photographs: 3 are used; not used, 1:\n- 3.png: it is too")
+
+
+def test_many_dropped_photographs_are_told_folded(prepared, tmp_path):
+    run = prepared(pictures(tmp_path / "photos", good=1, small=12))
+    startup_notes.note_pictures(run)
+    (said,) = run.notes
+    assert said.count("too small") == 5 and said.endswith("and 7 more, in photos.json of the run's "
+                                                          "folder")  # fmt: skip
+
+
+def test_captions_that_are_not_used_were_passed_over_in_silence(prepared, tmp_path):
+    photos = pictures(tmp_path / "photos", good=3, captions=2)
+    run = prepared(photos)
+    startup_notes.note_pictures(run)
+    (said,) = run.notes
+    assert "2 of 3 have a .txt that is not used: captions are off (subject.captions)" in said
+    run = prepared(photos, subject={"captions": True})
+    startup_notes.note_pictures(run)
+    assert "not used" not in run.notes[0] and "there is no 2.txt" in run.notes[0]
+
+
+def test_what_is_wrong_with_own_class_images_was_read_by_nobody(prepared, tmp_path):
+    own = pictures(tmp_path / "own", good=2, small=1, captions=1)
+    run = prepared(pictures(tmp_path / "photos", good=1), own)
+    startup_notes.note_pictures(run)
+    refused, noted = run.notes
+    assert refused.startswith("Class images: 2 are used; not used, 1:")
+    assert "1 of 2 have a .txt that is not used: class images have the prompts of prior" in noted
+
+
+def test_an_older_list_of_pictures_is_readable_and_says_nothing(prepared, tmp_path):
+    run = prepared(pictures(tmp_path / "photos", good=2, small=1))
+    file = run.folder.photos_file
+    table = json.loads(file.read_text())
+    del table["refused"], table["notes"]
+    file.write_text(json.dumps(table))
+    startup_notes.note_pictures(run)
+    assert run.notes == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "recipe", "said"),
+    [
+        (860_000_000, preset("lora-r4").changed(method={"kind": "dreambooth"}), True),
+        (860_000_000, preset("standard"), False),
+        (860_000_000, preset("lora-r4"), False),
+        (16_000_000, preset("miniature-standard"), False),
+    ],
+    ids=["set on a LoRA's preset", "standard", "LoRA", "miniature"],
+)
+def test_dreambooth_set_on_a_loras_preset_ruined_the_model_at_1e4(weights, recipe, said):
+    notes = []
+    unet = SimpleNamespace(parameters=lambda: [torch.empty(weights, device="meta")])
+    startup_notes.note_learning_rate(
+        SimpleNamespace(recipe=recipe, note=notes.append), SimpleNamespace(unet=unet)
+    )
+    assert ["1e-6 to 5e-6" in note for note in notes] == ([True] if said else [])

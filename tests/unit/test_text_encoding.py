@@ -1,0 +1,116 @@
+"""Prompts become 77 tokens, and the embeddings of the layer that is asked for."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from likeness.demo.random_model import write_small_tokenizer
+from likeness.trainers import text_encoding
+from likeness.trainers.errors import RecipeError
+from likeness.trainers.text_encoding import encode_text, tokenize, truncation_note
+from likeness.trainers.tokenizer import load_tokenizer, truncated_words
+from transformers import CLIPTextConfig, CLIPTextModel
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_small_tokenizer(folder)
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def text_encoder(tokenizer):
+    torch.manual_seed(0)
+    size = len(tokenizer)
+    config = CLIPTextConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=2, bos_token_id=size - 2, eos_token_id=size - 1,
+    )  # fmt: skip
+    return CLIPTextModel(config).eval()
+
+
+def test_prompts_are_padded_and_cut_with_the_end_kept(tokenizer):
+    ids = tokenize(tokenizer, ["", "a photo of a man", "word " * 200])
+    assert ids.shape == (3, 77)
+    assert ids.dtype == torch.int64
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert ids[:, 0].tolist() == [start] * 3
+    assert ids[0, 1:].tolist() == [end] * 76
+    assert ids[1, 1:].tolist().index(end) == 5  # each word of the prompt is one token
+    assert ids[2, -1] == end
+    assert end not in ids[2, :-1]
+
+
+def test_prompts_that_are_cut_are_told_once(tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr(text_encoding, "_checked_prompts", set())
+    long = "abcdefghij " * 9
+    assert truncation_note(tokenizer, ["a photo"]) is None
+    told = truncation_note(tokenizer, ["a photo", long])
+    assert "1 of 2" in told and "'abcdefghij abc" in told and "77" in told
+    for _ in range(2):
+        tokenize(tokenizer, [long, "a photo"])
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_the_words_that_are_cut_are_named_as_they_were_written(tokenizer):
+    long = "a photo, " * 24 + "A Street,at  night, Umbrella"  # 3 x 24 tokens, and 6 for Street
+    told = truncation_note(tokenizer, [long])
+    assert "'Street, at night, Umbrella' of 'a photo, a photo, " in told
+    many = [f"{'photo ' * 75}last{number}" for number in range(7)]
+    told = truncation_note(tokenizer, many)
+    assert told.startswith("7 of 7") and told.endswith("; and the end of 2 more.")
+    assert "'last4' of " in told and "last5" not in told
+
+
+def test_a_prompt_of_77_tokens_is_whole_and_one_of_78_is_not(tokenizer):
+    assert not truncated_words(tokenizer, "photo " * 75)
+    assert truncated_words(tokenizer, "photo " * 76) == "photo"
+    assert not truncated_words(tokenizer, "photo " * 75 + ", ,")  # no word is lost
+    assert not truncated_words(tokenizer, "")
+
+
+@pytest.mark.parametrize("clip_skip", [1, 2, 3])
+def test_clip_skip_equals_a_text_encoder_without_its_last_layers(
+    tokenizer, text_encoder, clip_skip
+):
+    ids = tokenize(tokenizer, ["a photo of a man", ""])
+    config = CLIPTextConfig.from_dict(text_encoder.config.to_dict())
+    config.num_hidden_layers = 4 - clip_skip
+    shorter = CLIPTextModel(config).eval()
+    shorter.load_state_dict(text_encoder.state_dict(), strict=False)
+    with torch.no_grad():
+        wanted = shorter(ids).last_hidden_state
+        torch.testing.assert_close(encode_text(text_encoder, ids, clip_skip), wanted)
+
+
+def test_the_layout_of_transformers_4(tokenizer, text_encoder):
+    """There the parts lie beneath an inner module called `text_model`."""
+
+    final_layer_norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+
+    class Older(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.text_model = SimpleNamespace(final_layer_norm=final_layer_norm)
+            self.config = text_encoder.config
+
+        def forward(self, *args, **kwargs):
+            return text_encoder(*args, **kwargs)
+
+    ids = tokenize(tokenizer, ["a man"])
+    with torch.no_grad():
+        assert torch.equal(encode_text(Older(), ids, 2), encode_text(text_encoder, ids, 2))
+
+
+def test_gradients_reach_the_layers_that_are_used(tokenizer, text_encoder):
+    text_encoder.zero_grad()
+    encode_text(text_encoder, tokenize(tokenizer, ["a man"]), clip_skip=2).square().sum().backward()
+    grads = {name: p.grad is not None for name, p in text_encoder.named_parameters()}
+    assert all(used for name, used in grads.items() if "layers.0." in name or "layers.1." in name)
+    assert not any(used for name, used in grads.items() if "layers.2." in name)
+
+
+def test_more_layers_than_there_are_is_an_error(tokenizer, text_encoder):
+    with pytest.raises(RecipeError, match="3 layers"):
+        encode_text(text_encoder, tokenize(tokenizer, [""]), clip_skip=4)

@@ -1,0 +1,59 @@
+"""Numbers that go wrong: noticed within ten steps, and told with what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import Diverged
+from .recipe import Recipe
+
+LOSS_WINDOW = 10  # steps
+DIVERGENCE_FACTOR = 10.0
+
+
+def check_loss(recipe: Recipe, losses: Sequence[float], step: int) -> None:
+    """Raises Diverged if the last of `losses`, that of `step`, is no number or they explode.
+
+    They explode when the mean of the last ten passes ten times what the base began with, or, if
+    that is larger, what a model loses that predicts nothing: the noise's variance of 1 for the
+    photographs and the prior's weight for the class images.
+    """
+    last = losses[-1]
+    if not math.isfinite(last):
+        raise Diverged(f"The loss became {last} at step {step}. {divergence_advice(recipe)}")
+    nothing = 1.0 + (recipe.prior.weight if recipe.prior else 0.0)
+    bound = DIVERGENCE_FACTOR * max(losses[0], nothing)
+    recent = losses[-LOSS_WINDOW:]
+    mean = sum(recent) / len(recent)
+    if mean > bound:
+        raise Diverged(
+            f"The loss exploded: it began at {losses[0]:.3g}, and the mean of the last "
+            f"{len(recent)} steps is {mean:.3g} at step {step}. {divergence_advice(recipe)}"
+        )
+
+
+def check_weights(recipe: Recipe, parameters: Iterable[Tensor], step: int) -> None:
+    """Raises Diverged unless all weights are finite: a state that is saved must be sound."""
+    norms = torch._foreach_norm([p.detach() for p in parameters])
+    if not bool(torch.stack(norms).isfinite().all()):
+        raise Diverged(
+            f"Weights became infinite or NaN by step {step}. {divergence_advice(recipe)}"
+        )
+
+
+def divergence_advice(recipe: Recipe) -> str:
+    """What to change in this recipe."""
+    rate = recipe.optimizer.learning_rate
+    parts = [f"a lower optimizer.learning_rate (it is {rate:g}: try {rate / 10:g})"]
+    if recipe.optimizer.clip_norm is None:
+        parts.append("optimizer.clip_norm 1")
+    if recipe.schedule.course == "constant":
+        parts.append("schedule.course constant_with_warmup with schedule.warmup")
+    if recipe.compute.precision == "fp16":
+        parts.append("compute.precision bf16 or fp32")
+    tries = ", or ".join(parts)
+    return f"The training diverged; good checkpoints, if there are any, are kept. Try {tries}."

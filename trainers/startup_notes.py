@@ -1,0 +1,83 @@
+"""What a run says at its start: of its prompts, its pictures and its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .base_model import BaseModel
+from .dataset import all_prompts, photo_prompts
+from .photo_manifest import load_class_photos, load_subject_photos
+from .recipe import DreamBooth
+from .run import Run
+from .subject import PhotoSet
+from .text_encoding import tokenize, truncation_note
+from .tokenizer import UNKNOWN_WORDS_NOTE, unknown_words
+
+_MAX_LISTED = 5  # of one kind; the others are in photos.json
+_HIGH_LR = 1e-5  # for all weights of SD 1.5
+_FULL_SIZE_UNET = 100_000_000  # weights of a UNet: a miniature's rates are others
+
+
+def note_startup(run: Run, base: BaseModel) -> None:
+    """Says all of it, before anything is drawn.
+
+    Raises SubjectError if the photographs changed since the recipe was bound.
+    """
+    note_pictures(run)
+    note_learning_rate(run, base)
+    note_prompts(run, base)
+
+
+def note_pictures(run: Run) -> None:
+    """Says which files of the photographs, and of the user's own class images, are not used, and
+    why; and what was noted of the others.
+    """
+    recipe, places, file = run.recipe, run.places, run.folder.photos_file
+    _note_set(run, "Photographs", load_subject_photos(file, recipe, places.photos))
+    if places.class_images is not None and recipe.prior and recipe.prior.images:
+        _note_set(run, "Class images", load_class_photos(file, recipe, places.class_images))
+
+
+def _note_set(run: Run, what: str, pictures: PhotoSet) -> None:
+    if pictures.refused:
+        lines = [f"{file.name}: {file.reason}" for file in pictures.refused]
+        used = len(pictures.photos)
+        run.note(_bullet_list(f"{what}: {used} are used; not used, {len(lines)}:", lines))
+    if pictures.notes:
+        run.note(_bullet_list(f"{what}:", pictures.notes))
+
+
+def _bullet_list(head: str, lines: Sequence[str]) -> str:
+    left = len(lines) - _MAX_LISTED
+    more = [f"and {left} more, in photos.json of the run's folder"] if left > 0 else []
+    return "\n- ".join([head, *lines[:_MAX_LISTED], *more])
+
+
+def note_learning_rate(run: Run, base: BaseModel) -> None:
+    """Says where DreamBooth has a LoRA's learning rate, as a recipe's own is."""
+    optimizer = run.recipe.optimizer
+    if not isinstance(run.recipe.method, DreamBooth) or optimizer.name == "prodigy":
+        return
+    large = sum(parameter.numel() for parameter in base.unet.parameters()) > _FULL_SIZE_UNET
+    if large and optimizer.learning_rate > _HIGH_LR:
+        run.note(
+            f"optimizer.learning_rate is {optimizer.learning_rate:g}: DreamBooth of all weights "
+            "usually takes 1e-6 to 5e-6, and is ruined within a few steps by a LoRA's 1e-4."
+        )
+
+
+def note_prompts(run: Run, base: BaseModel) -> None:
+    """Says which words of the run's prompts the base never saw, and which are cut off."""
+    taught = photo_prompts(run)
+    prompts = all_prompts(run.recipe, taught)
+    ids = tokenize(base.tokenizer, prompts)
+    if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
+        run.note(UNKNOWN_WORDS_NOTE % ", ".join(unknown))
+    if cut := truncation_note(base.tokenizer, prompts):
+        run.note(cut)
+    token = run.recipe.subject.token
+    if without := sum(token.lower() not in prompt.lower() for prompt in taught):
+        run.note(
+            f"{without} of {len(taught)} photographs are trained without the token {token!r} in "
+            "their prompt or caption: what they show is not learned for it."
+        )
