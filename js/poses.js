@@ -1,11 +1,11 @@
-// The pose picker in Pose Set. Which pose each prompt got is told by the Matrix behind it.
+// The pose picker in Pose Set. The downstream Matrix reports which pose each prompt got.
 
 import { app } from "../../scripts/app.js";
-import { follow } from "./lib/board.js";
-import { h, icon, say, show, svg } from "./lib/dom.js";
-import { addPanel, after, hideWidget, schemaOf, widgetOf } from "./lib/node_panel.js";
-import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "./lib/poses.js";
-import { isConnected, settingOf, sourceOf } from "./lib/wires.js";
+import { h, icon, setText, setVisible, svg } from "./lib/dom.js";
+import { isConnected, resolveInput, sourceOf } from "./lib/links.js";
+import { addPanel, chainCallback, hideWidget, schemaOf, widgetOf } from "./lib/node_panel.js";
+import { subscribe } from "./lib/node_state.js";
+import { columnsByPose, drawingOf, formatSelection, parseSelection, toggled } from "./lib/poses.js";
 
 const NODE = "Likeness_PoseSet";
 const MATRIX = "Likeness_Matrix";
@@ -26,13 +26,13 @@ class PosePicker {
     this.update();
   }
 
-  /** Shows the value that counts, which a wire may give. */
+  /** Shows the effective value, which may come through a link. */
   update() {
     const keypoints = isConnected(this.node, "keypoints");
-    const { value, wired } = settingOf(this.node, "poses");
+    const { value, connected } = resolveInput(this.node, "poses");
     const linked = this.node.inputs?.some(({ name, link }) => name === "poses" && link != null);
-    const unknown = keypoints || wired;
-    const chosen = unknown ? new Set() : chosenOf(value, this.names, this.data.all);
+    const unknown = keypoints || connected;
+    const chosen = unknown ? new Set() : parseSelection(value, this.names, this.data.all);
     this.grid.classList.toggle("unused", unknown);
     this.cards.forEach((card, n) => {
       card.disabled = keypoints || Boolean(linked);
@@ -42,19 +42,19 @@ class PosePicker {
         keypoints ? [] : this.#columns[this.names[n]],
       );
     });
-    if (keypoints) say(this.text, "The connected keypoints are used instead.");
-    else say(this.text, linked ? "Another node chooses the poses." : this.#status(chosen));
+    if (keypoints) setText(this.text, "The connected keypoints are used instead.");
+    else setText(this.text, linked ? "Another node chooses the poses." : this.#status(chosen));
   }
 
   #showColumns(got, columns = []) {
-    say(got, columns.join(", "));
+    setText(got, columns.join(", "));
     got.title = columns.join("\n");
-    show(got, columns.length > 0);
+    setVisible(got, columns.length > 0);
   }
 
-  /** Shows which columns of a comparison got which pose. */
-  choose(poseOfColumn) {
-    this.#columns = columnsOf(poseOfColumn);
+  /** Sets which columns of a comparison got which pose. */
+  setColumns(poseOfColumn) {
+    this.#columns = columnsByPose(poseOfColumn);
     this.update();
   }
 
@@ -82,10 +82,10 @@ class PosePicker {
   }
 
   #toggle(name) {
-    const chosen = chosenOf(this.widget.value, this.names, this.data.all);
-    // A step of undo of its own: ComfyUI has looked for changes before the click comes.
+    const chosen = parseSelection(this.widget.value, this.names, this.data.all);
+    // Makes this one undo step: ComfyUI checks for changes before the click event.
     app.canvas.emitBeforeChange();
-    this.widget.value = textOf(toggled(chosen, name), this.names, this.data.all);
+    this.widget.value = formatSelection(toggled(chosen, name), this.names, this.data.all);
     this.widget.callback?.(this.widget.value);
     app.canvas.emitAfterChange();
     this.node.graph?.setDirtyCanvas?.(true, true);
@@ -115,7 +115,7 @@ app.registerExtension({
   name: "Likeness.Poses",
 
   setup() {
-    // The widget may be shown on a subgraph node, and have been changed there.
+    // The widget may be promoted to a subgraph node and have been changed there.
     app.canvas.canvas.addEventListener("litegraph:set-graph", ({ detail: { newGraph } }) => {
       for (const node of newGraph.nodes) panels.get(node)?.update();
     });
@@ -123,7 +123,9 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass === MATRIX) {
-      follow(node, "poses", (chosen, path) => panels.get(sourceOf(path, "poses"))?.choose(chosen));
+      subscribe(node, "poses", (poseOfColumn, path) =>
+        panels.get(sourceOf(path, "poses"))?.setColumns(poseOfColumn),
+      );
     }
     const widget = node.comfyClass === NODE && widgetOf(node, "poses");
     const { likeness_poses: data } = schemaOf(node, "poses");
@@ -132,7 +134,7 @@ app.registerExtension({
     panels.set(node, picker);
     hideWidget(widget);
     addPanel(node, "likeness_poses", picker.element, { styles: ["poses"], minHeight: 176 });
-    after(node, "onConfigure", () => picker.update());
-    after(node, "onConnectionsChange", () => queueMicrotask(() => picker.update()));
+    chainCallback(node, "onConfigure", () => picker.update());
+    chainCallback(node, "onConnectionsChange", () => queueMicrotask(() => picker.update()));
   },
 });

@@ -1,18 +1,18 @@
-// The table of scores in Score.
+// The score table in the Score node.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { follow, isLoaded, nodeOfId } from "./lib/board.js";
-import { readComparison, reportAddress } from "./lib/comparison_client.js";
-import { takeOver } from "./lib/core_preview.js";
-import { h, reportLink, say, show } from "./lib/dom.js";
+import { CoalescingTask } from "./lib/coalescing_task.js";
+import { readComparison, reportUrl } from "./lib/comparison_client.js";
+import { hideCorePreview } from "./lib/core_preview.js";
+import { h, reportLink, setText, setVisible } from "./lib/dom.js";
 import { plural } from "./lib/format.js";
-import { whileInGraph } from "./lib/graph.js";
+import { trackNode } from "./lib/graph.js";
+import { resolveInput, sourceOf } from "./lib/links.js";
 import { addPanel } from "./lib/node_panel.js";
-import { OneAtATime } from "./lib/one_at_a_time.js";
-import { whenNothingIsQueued } from "./lib/queue.js";
-import { scoreTable, tableOf } from "./lib/score_table.js";
-import { settingOf, sourceOf } from "./lib/wires.js";
+import { isCurrentWorkflow, nodeById, subscribe } from "./lib/node_state.js";
+import { onQueueEmpty } from "./lib/queue.js";
+import { parseScoreTable, scoreTable } from "./lib/score_table.js";
 
 const NODE = "Likeness_Score";
 const EMPTY = "The scores of each row appear here when the comparison is measured.";
@@ -20,12 +20,12 @@ const NONE = "Nothing was measured.";
 const panels = new Map(); // node -> its panel
 
 class ScorePanel {
-  #loads = new OneAtATime((name) => this.#load(name));
+  #loads = new CoalescingTask((name) => this.#load(name));
   #status = "";
 
   constructor() {
     this.status = h("span", { class: "lk-count", role: "status" });
-    this.report = reportLink();
+    this.reportLink = reportLink();
     this.table = h("div");
     this.notes = h("ul", { class: "lk-score-notes" });
     this.body = h(
@@ -38,58 +38,59 @@ class ScorePanel {
     this.element = h(
       "div",
       { class: "lk-score-panel" },
-      h("div", { class: "lk-panel-bar" }, this.status, this.report),
+      h("div", { class: "lk-panel-bar" }, this.status, this.reportLink),
       this.body,
       this.message,
     );
     this.#show(null, "", false);
   }
 
-  /** Shows the scores of a comparison, if it has any. */
+  /** Loads and shows a comparison's scores, if it has any. */
   load(name) {
-    return this.#loads.ask(name);
+    return this.#loads.run(name);
   }
 
-  /** Says what goes on. */
-  say(line) {
-    say(this.status, line);
+  /** Shows the progress of scoring. */
+  setProgress(line) {
+    setText(this.status, line);
   }
 
-  /** Nothing goes on any more. */
+  /** Scoring has stopped: restores the status line. */
   idle() {
-    say(this.status, this.#status);
+    setText(this.status, this.#status);
   }
 
   async #load(name) {
     const { scores, report } = await readComparison(name).catch(() => ({}));
-    this.#show(tableOf(scores), name, report === true);
+    this.#show(parseScoreTable(scores), name, report === true);
   }
 
   #show(table, name, hasReport) {
     const count = table?.measures.length ?? 0;
     this.#status = table ? `${name}: ${plural(count, "score")}` : "Scores";
     this.idle();
-    if (hasReport) this.report.href = reportAddress(name);
-    show(this.report, hasReport);
-    show(this.body, table !== null);
-    show(this.message, table === null);
+    if (hasReport) this.reportLink.href = reportUrl(name);
+    setVisible(this.reportLink, hasReport);
+    setVisible(this.body, table !== null);
+    setVisible(this.message, table === null);
     if (!table) return;
     this.table.replaceChildren(count ? scoreTable(table) : h("p", {}, NONE));
     this.notes.replaceChildren(...table.notes.map((note) => h("li", {}, note)));
   }
 }
 
-/** The name of the comparison that a Score node is connected to, "" if it is not known. */
-function connected(path) {
+/** The name of the comparison connected to a Score node, or "" if unknown. */
+function connectedComparison(path) {
   const sheet = sourceOf(path, "study");
-  const name = sheet && settingOf(sheet, "name").value;
-  return name ? name.normalize("NFC") : ""; // as its folder has it
+  const name = sheet && resolveInput(sheet, "name").value;
+  return name ? name.normalize("NFC") : ""; // as in its folder's name
 }
 
 api.addEventListener("likeness.scoring", ({ detail }) => {
-  if (isLoaded(detail.workflow)) panels.get(nodeOfId(detail.node))?.say(detail.line);
+  if (!isCurrentWorkflow(detail.workflow)) return;
+  panels.get(nodeById(detail.node))?.setProgress(detail.line);
 });
-whenNothingIsQueued(() => panels.forEach((panel) => panel.idle()));
+onQueueEmpty(() => panels.forEach((panel) => panel.idle()));
 
 app.registerExtension({
   name: "Likeness.Scores",
@@ -97,18 +98,18 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const panel = new ScorePanel();
-    whileInGraph(node, {
+    trackNode(node, {
       added: () => panels.set(node, panel),
       removed: () => panels.delete(node),
     });
-    takeOver(node);
+    hideCorePreview(node);
     addPanel(node, "likeness_scores", panel.element, { styles: ["scores"], minHeight: 170 });
-    follow(
+    subscribe(
       node,
       "scores",
       (name) => panel.load(name),
       (path) => {
-        const name = connected(path);
+        const name = connectedComparison(path);
         if (name) panel.load(name);
       },
     );

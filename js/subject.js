@@ -1,33 +1,34 @@
-// The photographs in Subject, as they are trained, before anything is queued.
+// Shows Subject's photographs as they will be trained, before anything is queued.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { button, discard, h, icon, renew, say, show } from "./lib/dom.js";
-import { dropThrough, sendAll } from "./lib/dropped.js";
-import { whileInGraph } from "./lib/graph.js";
+import { button, h, icon, invalidate, reconcile, setText, setVisible } from "./lib/dom.js";
+import { forwardDrop, uploadAll } from "./lib/drag_drop.js";
+import { trackNode } from "./lib/graph.js";
 import { openLightbox } from "./lib/lightbox.js";
-import { addPanel, after, widgetOf } from "./lib/node_panel.js";
-import { cropped, pair, whole } from "./lib/photo_pictures.js";
+import { resolveInput } from "./lib/links.js";
+import { addPanel, chainCallback, widgetOf } from "./lib/node_panel.js";
+import { cropped, pair, whole } from "./lib/photo_elements.js";
 import {
   areTooSmall,
-  checkWords,
-  foldRefused,
-  isMaterial,
-  marksOf,
-  photosOf,
-  readPhotos,
-  sizesOf,
+  checkToken,
+  describeSizes,
+  groupRefused,
+  isPhotoOrCaption,
+  parsePhotos,
+  pollPhotos,
   summary,
+  warningsOf,
 } from "./lib/photos.js";
-import { reasonOf } from "./lib/refusal.js";
-import { settingOf } from "./lib/wires.js";
+import { errorMessage } from "./lib/response_error.js";
 
 const NODE = "Likeness_Subject";
+// prettier-ignore
 const WIDGETS = [
   "folder", "resolution", "crop", "face_share", "buckets", "captions", "mask", "enlarge",
 ];
-const WORDS = ["token", "prompt"];
-const BUNDLED = "miniature (bundled)"; // no folder of the user's
+const TEXT_WIDGETS = ["token", "prompt"];
+const BUNDLED = "miniature (bundled)"; // not one of the user's folders
 const CHOOSE =
   "Choose a folder of your own photographs: make one in ComfyUI's input folder and press R.\n" +
   "The miniature's drawings are 256 × 256; for them, set the resolution to 256 or less.";
@@ -35,31 +36,31 @@ const NONE = "None of these photographs can be used.";
 const WAIT = 400; // ms after the last change
 
 class SubjectPanel {
-  #asked = 0;
+  #requestId = 0;
   #timer = null;
-  #stale = false; // whether the folder is to be read when the timer ends
+  #stale = false; // whether to read the folder when the timer fires
   #view = { photos: [], refused: [], notes: [] };
   #whole = false;
-  #folder = null; // whose photographs are shown
+  #folder = null; // the one whose photographs are shown
 
   constructor(node) {
     this.node = node;
     this.summary = h("span", { class: "lk-count", role: "status" });
-    this.toggle = button({
+    this.toggleButton = button({
       text: "Whole photographs",
       title: "Show them whole, dark where they are cut off",
       kind: "plain",
       click: () => this.#toggle(),
     });
-    this.again = button({
+    this.reloadButton = button({
       label: "Read the folder again",
       symbol: "refresh",
       kind: "plain",
       click: () => this.read(),
     });
     this.grid = h("div", { class: "lk-photos", role: "group", "aria-label": "Photographs" });
-    // ComfyUI empties its temporary folder when it starts; the next reading fills it again.
-    const lost = ({ target }) => discard(target.closest(".lk-photo"));
+    // ComfyUI empties its temp folder on startup; the next read fills it again.
+    const lost = ({ target }) => invalidate(target.closest(".lk-photo"));
     this.grid.addEventListener("error", lost, { capture: true });
     this.list = h("ul", { class: "lk-notes" });
     this.body = h(
@@ -72,15 +73,15 @@ class SubjectPanel {
     this.element = h(
       "div",
       { class: "lk-subject" },
-      h("div", { class: "lk-panel-bar" }, this.summary, this.toggle, this.again),
+      h("div", { class: "lk-panel-bar" }, this.summary, this.toggleButton, this.reloadButton),
       this.body,
       this.message,
     );
-    this.#say("Choose a folder to see its photographs.");
+    this.#showMessage("Choose a folder to see its photographs.");
   }
 
-  /** Reads the folder soon, or only looks at the words; changes in a row do it once. */
-  later(stale = true) {
+  /** Debounced: reads the folder, or just checks the token again if it is not `stale`. */
+  scheduleRead(stale = true) {
     this.#stale ||= stale;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
@@ -89,79 +90,80 @@ class SubjectPanel {
     }, WAIT);
   }
 
-  /** Reads no more. */
+  /** Stops reading. */
   stop() {
     clearTimeout(this.#timer);
-    this.#asked++;
+    this.#requestId++;
   }
 
   async read() {
     clearTimeout(this.#timer);
     this.#stale = false;
-    const asked = ++this.#asked;
-    const folder = settingOf(this.node, "folder");
-    if (folder.wired)
-      return this.#say(
+    const requestId = ++this.#requestId;
+    const folder = resolveInput(this.node, "folder");
+    if (folder.connected)
+      return this.#showMessage(
         "The folder comes from another node; its photographs are read when it runs.",
       );
     if (!folder.value)
-      return this.#say(
+      return this.#showMessage(
         "There is no folder with photographs. Make one in ComfyUI's input folder and press R.",
       );
-    if (folder.value !== this.#folder) this.#say("Reading the photographs …");
-    say(this.summary, "Reading …");
-    const settings = WIDGETS.map((name) => [name, settingOf(this.node, name)]);
-    const view = await readPhotos(
-      () => this.#ask(settings),
-      () => asked === this.#asked,
+    if (folder.value !== this.#folder) this.#showMessage("Reading the photographs …");
+    setText(this.summary, "Reading …");
+    const settings = WIDGETS.map((name) => [name, resolveInput(this.node, name)]);
+    const view = await pollPhotos(
+      () => this.#fetchPhotos(settings),
+      () => requestId === this.#requestId,
     );
     if (view === null) return;
-    if (view.error) return this.#sayWhy(folder.value, view);
-    const wired = settings.filter(([, { wired }]) => wired).map(([name]) => name);
-    if (wired.length)
-      view.notes.unshift(`By wire: ${wired.join(", ")}. Shown is what the defaults would give.`);
+    if (view.error) return this.#showError(folder.value, view);
+    const connected = settings.filter(([, { connected }]) => connected).map(([name]) => name);
+    if (connected.length)
+      view.notes.unshift(`Connected: ${connected.join(", ")}. The defaults are shown for these.`);
     this.#folder = folder.value;
     this.#show(view);
   }
 
-  /** Notes which captions, or whether the prompt of all others, does not name the subject. */
-  #checkWords(photos) {
-    const [token, prompt] = WORDS.map((name) => settingOf(this.node, name));
-    const unknown = token.wired || prompt.wired;
-    return checkWords(photos, unknown ? "" : token.value, unknown ? "" : prompt.value);
+  /** Marks captions that lack the token; returns a note if the prompt lacks it. */
+  #checkToken(photos) {
+    const [token, prompt] = TEXT_WIDGETS.map((name) => resolveInput(this.node, name));
+    const unknown = token.connected || prompt.connected;
+    return checkToken(photos, unknown ? "" : token.value, unknown ? "" : prompt.value);
   }
 
-  /** Puts files that were dropped on the node into its folder; false where there is none. */
-  async take(files) {
-    const { value: folder, wired } = settingOf(this.node, "folder");
-    const photos = files.filter(isMaterial);
-    const others = files.filter((file) => !isMaterial(file)).map((file) => file.name);
-    if (!photos.length || !folder || folder === BUNDLED || wired) return false;
+  /** Uploads files dropped on the node to its folder; false if it cannot take them. */
+  async uploadFiles(files) {
+    const { value: folder, connected } = resolveInput(this.node, "folder");
+    const photos = files.filter(isPhotoOrCaption);
+    const others = files.filter((file) => !isPhotoOrCaption(file)).map((file) => file.name);
+    if (!photos.length || !folder || folder === BUNDLED || connected) return false;
     const begun = new Set();
     try {
-      await sendAll(photos, (file, ...how) => {
-        say(this.summary, `Copying ${begun.add(file).size} of ${photos.length} …`);
-        return copied(file, folder, ...how);
+      await uploadAll(photos, (file, ...how) => {
+        setText(this.summary, `Copying ${begun.add(file).size} of ${photos.length} …`);
+        return uploadFile(file, folder, ...how);
       });
     } catch (error) {
-      this.#say(error.message);
+      this.#showMessage(error.message);
       return true;
     }
     await this.read();
-    if (others.length) say(this.summary, `Neither photograph nor caption: ${others.join(", ")}.`);
+    if (others.length)
+      setText(this.summary, `Neither photograph nor caption: ${others.join(", ")}.`);
     return true;
   }
 
-  async #ask(settings) {
+  async #fetchPhotos(settings) {
     const query = new URLSearchParams();
-    for (const [name, { value, wired }] of settings) {
-      if (value !== undefined && !wired)
+    for (const [name, { value, connected }] of settings) {
+      if (value !== undefined && !connected)
         query.set(name, name === "folder" ? value : JSON.stringify(value));
     }
     try {
-      const answer = await api.fetchApi(`/likeness/photos?${query}`);
-      if (!answer.ok) throw new Error(await reasonOf(answer));
-      return photosOf(await answer.json());
+      const response = await api.fetchApi(`/likeness/photos?${query}`);
+      if (!response.ok) throw new Error(await errorMessage(response));
+      return parsePhotos(await response.json());
     } catch (error) {
       return { error: `The photographs cannot be read. ${error.message}` };
     }
@@ -169,49 +171,49 @@ class SubjectPanel {
 
   #show(view) {
     this.#view = view;
-    const notes = [...this.#checkWords(view.photos), ...view.notes];
-    say(this.summary, summary(view));
-    renew(
+    const notes = [...this.#checkToken(view.photos), ...view.notes];
+    setText(this.summary, summary(view));
+    reconcile(
       this.grid,
       view.photos.map((photo) => [JSON.stringify([photo, this.#whole]), () => this.#photo(photo)]),
     );
     const marked = view.photos.flatMap((photo) =>
-      marksOf(photo).map((mark) => this.#line(photo.name, mark, "warn")),
+      warningsOf(photo).map((mark) => this.#line(photo.name, mark, "warn")),
     );
     const lines = [...marked, ...this.#refusals(view.refused)];
     this.list.replaceChildren(...lines, ...notes.map((note) => h("li", {}, note)));
-    show(this.list, this.list.childElementCount > 0);
-    this.#mode(true);
+    setVisible(this.list, this.list.childElementCount > 0);
+    this.#showBody(true);
   }
 
   #refusals(refused) {
-    return foldRefused(refused).map(({ title, files, reason }) => {
+    return groupRefused(refused).map(({ title, files, reason }) => {
       const line = this.#line(title, `refused: ${reason}`, "bad");
       line.title = files.join("\n");
       return line;
     });
   }
 
-  /** Why no photograph is shown. */
-  #sayWhy(folder, { error, refused }) {
-    if (folder === BUNDLED && areTooSmall(refused)) return this.#say(CHOOSE);
-    this.#say(refused.length ? NONE : error);
+  /** Shows why there are no photographs. */
+  #showError(folder, { error, refused }) {
+    if (folder === BUNDLED && areTooSmall(refused)) return this.#showMessage(CHOOSE);
+    this.#showMessage(refused.length ? NONE : error);
     const list = h("ul", { class: "lk-notes" }, this.#refusals(refused));
     if (refused.length) this.message.append(list);
   }
 
-  #say(text) {
+  #showMessage(text) {
     this.#folder = null;
     this.#view = { photos: [], refused: [], notes: [] };
-    say(this.message, text);
-    say(this.summary, "Photographs");
-    this.#mode(false);
+    setText(this.message, text);
+    setText(this.summary, "Photographs");
+    this.#showBody(false);
   }
 
-  #mode(full) {
-    show(this.body, full);
-    show(this.toggle, full);
-    show(this.message, !full);
+  #showBody(full) {
+    setVisible(this.body, full);
+    setVisible(this.toggleButton, full);
+    setVisible(this.message, !full);
   }
 
   #line(name, text, kind) {
@@ -224,9 +226,9 @@ class SubjectPanel {
   }
 
   #photo(photo) {
-    const marks = marksOf(photo);
+    const marks = warningsOf(photo);
     const label = [photo.name, ...marks].join(", ");
-    const title = [photo.name, sizesOf(photo), ...marks].join("\n");
+    const title = [photo.name, describeSizes(photo), ...marks].join("\n");
     const open = () => this.#open(photo.name);
     return h(
       "button",
@@ -238,7 +240,7 @@ class SubjectPanel {
 
   #toggle() {
     this.#whole = !this.#whole;
-    this.toggle.setAttribute("aria-pressed", String(this.#whole));
+    this.toggleButton.setAttribute("aria-pressed", String(this.#whole));
     this.#show(this.#view);
   }
 
@@ -250,24 +252,24 @@ class SubjectPanel {
       columns: photos.length,
       picture: ({ column }) => ({
         title: photos[column].name,
-        text: [sizesOf(photos[column]), ...marksOf(photos[column])].join(" · "),
+        text: [describeSizes(photos[column]), ...warningsOf(photos[column])].join(" · "),
         content: pair(photos[column]),
       }),
     });
   }
 }
 
-/** Copies a file into a folder of ComfyUI's input; returns its name there. Throws in words. */
-async function copied(file, folder, name, overwrite) {
+/** Uploads a file to a ComfyUI input folder; returns its name there. Throws a readable Error. */
+async function uploadFile(file, folder, name, overwrite) {
   const body = new FormData();
   body.append("image", file, name);
   body.append("type", "input");
   body.append("subfolder", folder);
   body.append("overwrite", String(overwrite));
   try {
-    const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-    if (!answer.ok) throw new Error(await reasonOf(answer));
-    return (await answer.json()).name;
+    const response = await api.fetchApi("/upload/image", { method: "POST", body });
+    if (!response.ok) throw new Error(await errorMessage(response));
+    return (await response.json()).name;
   } catch (error) {
     throw new Error(`${file.name} could not be copied. ${error.message}`);
   }
@@ -279,43 +281,43 @@ app.registerExtension({
   name: "Likeness.Subject",
 
   setup() {
-    // Widgets that are shown on a subgraph node may have been changed there.
+    // Widgets promoted to a subgraph node may have been changed there.
     app.canvas.canvas.addEventListener("litegraph:set-graph", ({ detail: { newGraph } }) => {
-      for (const panel of panels) if (panel.node.graph === newGraph) panel.later();
+      for (const panel of panels) if (panel.node.graph === newGraph) panel.scheduleRead();
     });
-    api.addEventListener("reconnected", () => panels.forEach((panel) => panel.later()));
+    api.addEventListener("reconnected", () => panels.forEach((panel) => panel.scheduleRead()));
   },
 
-  /** R in the editor. */
+  /** Called when the user presses R in the editor. */
   refreshComboInNodes() {
-    for (const panel of panels) panel.later();
+    for (const panel of panels) panel.scheduleRead();
   },
 
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const panel = new SubjectPanel(node);
-    whileInGraph(node, {
+    trackNode(node, {
       added: () => {
         panels.add(panel);
-        panel.later();
+        panel.scheduleRead();
       },
       removed: () => {
         panel.stop();
         panels.delete(panel);
       },
     });
-    const later = (stale) => panels.has(panel) && panel.later(stale);
+    const scheduleRead = (stale) => panels.has(panel) && panel.scheduleRead(stale);
     node.onDragOver = (event) =>
       [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
-    node.onDragDrop = (event) => panel.take([...(event.dataTransfer?.files ?? [])]);
+    node.onDragDrop = (event) => panel.uploadFiles([...(event.dataTransfer?.files ?? [])]);
     const dropped = () => (app.dragOverNode = node);
-    dropThrough(panel.element, (event) => node.onDragOver(event), dropped);
+    forwardDrop(panel.element, (event) => node.onDragOver(event), dropped);
     addPanel(node, "likeness_photos", panel.element, { styles: ["subject"], minHeight: 190 });
-    for (const name of [...WIDGETS, ...WORDS]) {
+    for (const name of [...WIDGETS, ...TEXT_WIDGETS]) {
       const widget = widgetOf(node, name);
-      if (widget) after(widget, "callback", () => later(WIDGETS.includes(name)));
+      if (widget) chainCallback(widget, "callback", () => scheduleRead(WIDGETS.includes(name)));
     }
-    after(node, "onConfigure", () => later());
-    after(node, "onConnectionsChange", () => later());
+    chainCallback(node, "onConfigure", () => scheduleRead());
+    chainCallback(node, "onConnectionsChange", () => scheduleRead());
   },
 });

@@ -1,24 +1,24 @@
-// What the panels do when the workflow as a whole changes, and when the server is back.
+// Keeps the panels in step when a workflow is loaded, cleared or converted.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { recall } from "./lib/board.js";
-import { leaveAllBut } from "./lib/graph.js";
+import { pruneNodes } from "./lib/graph.js";
+import { restore } from "./lib/node_state.js";
 
-const leaveRemoved = () => leaveAllBut(app.rootGraph ?? app.graph);
+const pruneRemoved = () => pruneNodes(app.rootGraph ?? app.graph);
 
 app.registerExtension({
   name: "Likeness.Workflow",
 
   setup() {
-    // The nodes of a new subgraph are new ones.
-    app.canvas.canvas.addEventListener("subgraph-converted", recall);
-    api.addEventListener("graphCleared", leaveRemoved);
+    // Converting to a subgraph creates new nodes.
+    app.canvas.canvas.addEventListener("subgraph-converted", restore);
+    api.addEventListener("graphCleared", pruneRemoved);
   },
 
-  /** Loading waits for what this returns. */
+  /** Must not return a promise: ComfyUI would await it before finishing the load. */
   afterConfigureGraph() {
-    leaveRemoved();
-    recall();
+    pruneRemoved();
+    restore();
   },
 });

@@ -1,31 +1,31 @@
-// A button that downloads all pictures, says how far it is, and stops at a second click.
+// A button that downloads all pictures as a zip, shows progress and cancels on a second click.
 
-import { button, say } from "./dom.js";
+import { button, setText } from "./dom.js";
 import { saveArchive } from "./download.js";
 import { plural } from "./format.js";
 
 const LABEL = "Download all";
 
 /**
- * @param contents () -> {name, files: [{address, name}]}, of the archive
- * @param failed called with a message
+ * @param contents () -> {name, files: [{url, name}]} of the archive
+ * @param onError called with a message
  */
 export class ArchiveButton {
   #packing = null;
 
-  constructor(contents, failed) {
+  constructor(contents, onError) {
     this.contents = contents;
-    this.failed = failed;
+    this.onError = onError;
     this.element = button({ text: LABEL, symbol: "download", click: () => this.#click() });
     this.label = this.element.querySelector("span");
   }
 
-  /** Says how many pictures there are. */
-  offer(count) {
+  /** Sets how many pictures there are; with none the button is disabled. */
+  setCount(count) {
     this.element.disabled = count === 0 && this.#packing === null;
   }
 
-  /** Gives up what is on its way. */
+  /** Aborts the download in progress. */
   stop() {
     this.#packing?.abort();
   }
@@ -36,17 +36,17 @@ export class ArchiveButton {
     try {
       await this.#pack(this.#packing.signal);
     } catch (error) {
-      if (error.name !== "AbortError") this.failed(error.message);
+      if (error.name !== "AbortError") this.onError(error.message);
     }
     this.#packing = null;
-    say(this.label, LABEL);
+    setText(this.label, LABEL);
   }
 
   async #pack(signal) {
     const { name, files } = this.contents();
-    const told = (done, total) => say(this.label, `${done} of ${total}, stop`);
-    const packed = await saveArchive(files, name, { told, signal });
+    const onProgress = (done, total) => setText(this.label, `${done} of ${total}, stop`);
+    const packed = await saveArchive(files, name, { onProgress, signal });
     const gone = files.length - packed;
-    if (gone) this.failed(`${plural(gone, "picture")} could not be read.`);
+    if (gone) this.onError(`${plural(gone, "picture")} could not be read.`);
   }
 }

@@ -1,36 +1,36 @@
-// The grid of a comparison: only what is on the screen is in the document.
+// A comparison's grid, virtualised: only visible cells are in the DOM.
 
 import { bestOfColumns, cellOf } from "./comparison.js";
-import { h, showRange } from "./dom.js";
+import { h, renderRange } from "./dom.js";
 import { significant } from "./format.js";
-import { moved, scrolledTo, visible } from "./window.js";
+import { nextCell, scrollOffset, visibleRange } from "./virtual_grid.js";
 
 const GAP = 4;
-const WIDE = 120; // a column's head then has its prompt too
+const WIDE = 120; // from this width on, column heads also show the prompt
 const TALL_HEAD = 46;
 
 /**
- * @param address index -> address of a small picture
- * @param choose (index, event) -> what a click or Enter does
- * @param menu (index, event) -> what a right click does, or the keyboard's menu key
- * @param width, label of a cell and of a row's name, in pixels
- * @param fit {least, most} width, between which all cells fit if they can; null: as `width` says
+ * @param getUrl index -> URL of a thumbnail
+ * @param onChoose (index, event) -> handles a click or Enter
+ * @param onMenu (index, event) -> handles a right click or the menu key
+ * @param width, label widths of a cell and of a row's name, in pixels
+ * @param fit {minWidth, maxWidth} to size cells so that all fit if possible; null: use `width`
  */
 export class CellGrid {
   #comparison = null;
   #measure = null;
   #best = new Set();
   #marks = new Map();
-  #unread = new Set(); // cells whose small picture could not be read
+  #failedImages = new Set(); // indices of cells whose thumbnail failed to load
   #rows = new Map(); // row -> {element, cells: Map of column -> element}
   #heads = new Map();
   #active = { row: 0, column: 0 };
   #frame = 0;
 
-  constructor({ address, choose, menu, width = 96, label = 84, fit = null }) {
-    this.address = address;
-    this.choose = choose;
-    this.menu = menu;
+  constructor({ getUrl, onChoose, onMenu, width = 96, label = 84, fit = null }) {
+    this.getUrl = getUrl;
+    this.onChoose = onChoose;
+    this.onMenu = onMenu;
     this.width = width;
     this.label = label;
     this.fit = fit;
@@ -43,15 +43,16 @@ export class CellGrid {
       { class: "lk-grid", role: "grid", tabindex: "-1", dataset: { captureWheel: "true" } },
       this.sheet,
     );
-    this.element.addEventListener("scroll", () => this.#later(), { passive: true });
+    this.element.addEventListener("scroll", () => this.#scheduleRender(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focus", (event) => this.#enter(event));
-    this.element.addEventListener("click", (event) => this.#click(event, this.choose));
-    this.element.addEventListener("contextmenu", (event) => this.#click(event, this.menu));
-    new ResizeObserver(() => (this.fit ? this.#fitIn() : this.#later())).observe(this.element);
+    this.element.addEventListener("click", (event) => this.#click(event, this.onChoose));
+    this.element.addEventListener("contextmenu", (event) => this.#click(event, this.onMenu));
+    const onResize = () => (this.fit ? this.#fitToView() : this.#scheduleRender());
+    new ResizeObserver(onResize).observe(this.element);
   }
 
-  /** Shows a comparison from the start, or null. */
+  /** Shows a comparison from the start; null clears the grid. */
   show(comparison) {
     this.#comparison = comparison;
     this.#clear();
@@ -60,73 +61,77 @@ export class CellGrid {
     this.element.setAttribute("aria-colcount", comparison.columns.length + 1);
     this.element.setAttribute("aria-label", `Comparison ${comparison.name}`);
     this.#active = { row: 0, column: 0 };
-    this.#measured();
-    if (this.fit) this.#fitIn();
+    this.#updateBest();
+    if (this.fit) this.#fitToView();
     this.#layOut();
   }
 
-  /** Draws cells anew whose picture has come or changed, or could not be read. */
+  /** Rerenders cells whose picture is new or changed, and those that failed to load. */
   refresh(indices) {
-    const across = this.#comparison.columns.length;
     this.#keepFocus(() => {
-      for (const index of [...indices, ...this.#unread]) {
-        const row = this.#rows.get(Math.floor(index / across));
-        row?.cells.get(index % across)?.remove();
-        row?.cells.delete(index % across);
+      for (const index of [...indices, ...this.#failedImages]) {
+        const { row, column } = this.#position(index);
+        const cells = this.#rows.get(row)?.cells;
+        cells?.get(column)?.remove();
+        cells?.delete(column);
       }
-      this.#unread.clear();
+      this.#failedImages.clear();
       this.#render();
     });
   }
 
-  /** Shows a measure's values in the cells; null: none. */
-  score(measure) {
+  /** Shows a measure's values in the cells; null shows none. */
+  setMeasure(measure) {
     this.#measure = measure;
-    this.#measured();
-    this.#anew();
+    this.#updateBest();
+    this.#rebuild();
   }
 
   /** Marks cells with a letter: {index: "A"}. */
   mark(marks) {
     this.#marks = new Map(Object.entries(marks).map(([index, letter]) => [Number(index), letter]));
-    this.#anew();
+    this.#rebuild();
   }
 
   /** Sets the width of a cell in pixels. */
   resize(width) {
     if (this.width === width) return;
     this.width = width;
-    this.#anew();
+    this.#rebuild();
   }
 
-  /** Puts the keyboard's focus on a cell, and scrolls there. */
+  /** Scrolls to a cell and focuses it. */
   focus(index) {
-    const across = this.#comparison.columns.length;
-    this.#go({ row: Math.floor(index / across), column: index % across });
+    this.#focusCell(this.#position(index));
   }
 
-  /** The largest cells of which all are on the screen. */
-  #fitIn() {
+  #position(index) {
+    const columnCount = this.#comparison.columns.length;
+    return { row: Math.floor(index / columnCount), column: index % columnCount };
+  }
+
+  /** Makes cells as large as possible while all of them are visible. */
+  #fitToView() {
     const { clientWidth, clientHeight } = this.element;
     if (!this.#comparison || !clientWidth) return;
     const { rows, columns, aspect } = this.#comparison;
-    const across = (clientWidth - this.label) / columns.length - GAP;
-    const down = ((clientHeight - TALL_HEAD) / rows.length - GAP) * aspect;
-    const { least, most } = this.fit;
-    const width = Math.floor(Math.max(least, Math.min(most, across, down)));
-    if (width === this.width) return this.#later();
+    const byWidth = (clientWidth - this.label) / columns.length - GAP;
+    const byHeight = ((clientHeight - TALL_HEAD) / rows.length - GAP) * aspect;
+    const { minWidth, maxWidth } = this.fit;
+    const width = Math.floor(Math.max(minWidth, Math.min(maxWidth, byWidth, byHeight)));
+    if (width === this.width) return this.#scheduleRender();
     this.width = width;
-    this.#anew();
+    this.#rebuild();
   }
 
-  #anew() {
+  #rebuild() {
     this.#keepFocus(() => {
       this.#clear();
       this.#layOut();
     });
   }
 
-  /** The focus of a cell that `change` removes stays in the grid, or no key would be heard. */
+  /** Keeps the focus in the grid if `change` removes its cell, or no key events would arrive. */
   #keepFocus(change) {
     const inside = this.sheet.contains(document.activeElement);
     change();
@@ -134,7 +139,7 @@ export class CellGrid {
     (this.#activeCell ?? this.element).focus({ preventScroll: true });
   }
 
-  #measured() {
+  #updateBest() {
     this.#best =
       this.#measure && this.#comparison
         ? bestOfColumns(this.#measure, this.#comparison.columns.length)
@@ -142,9 +147,16 @@ export class CellGrid {
   }
 
   get #size() {
-    // What is to fit must not be half a pixel too high: scroll bars would come and go.
-    const whole = this.fit ? Math.floor : Math.round;
-    return { across: this.width + GAP, down: whole(this.width / this.#comparison.aspect) + GAP };
+    // Rounding up could overflow a fitted grid, and scroll bars would flicker.
+    const round = this.fit ? Math.floor : Math.round;
+    const height = round(this.width / this.#comparison.aspect);
+    return { columnWidth: this.width + GAP, rowHeight: height + GAP };
+  }
+
+  /** Size in pixels of the part of the grid that shows cells. */
+  get #viewport() {
+    const { clientWidth, clientHeight } = this.element;
+    return { width: clientWidth - this.label, height: clientHeight - this.#headHeight };
   }
 
   get #headHeight() {
@@ -161,18 +173,18 @@ export class CellGrid {
   #layOut() {
     if (!this.#comparison) return;
     const { rows, columns } = this.#comparison;
-    const { across, down } = this.#size;
+    const { columnWidth, rowHeight } = this.#size;
     const { style } = this.sheet;
     style.setProperty("--lk-label", `${this.label}px`);
     style.setProperty("--lk-head", `${this.#headHeight}px`);
     style.setProperty("--lk-width", `${this.width}px`);
-    style.setProperty("--lk-height", `${down - GAP}px`);
-    style.width = `${this.label + columns.length * across}px`;
-    style.height = `${this.#headHeight + rows.length * down}px`;
+    style.setProperty("--lk-height", `${rowHeight - GAP}px`);
+    style.width = `${this.label + columns.length * columnWidth}px`;
+    style.height = `${this.#headHeight + rows.length * rowHeight}px`;
     this.#render();
   }
 
-  #later() {
+  #scheduleRender() {
     if (!this.#frame) {
       this.#frame = requestAnimationFrame(() => this.#keepFocus(() => this.#render()));
     }
@@ -182,20 +194,22 @@ export class CellGrid {
     this.#frame = 0;
     if (!this.#comparison || !this.element.clientWidth) return;
     const { rows, columns } = this.#comparison;
-    const { across, down } = this.#size;
-    const { scrollLeft, scrollTop, clientWidth, clientHeight } = this.element;
-    const downRange = visible(scrollTop, clientHeight - this.#headHeight, down, rows.length);
-    const acrossRange = visible(scrollLeft, clientWidth - this.label, across, columns.length);
-    showRange(this.#heads, acrossRange, (column) => this.#columnHead(column, across), this.head);
-    showRange(this.#rows, downRange, (row) => this.#row(row, down), this.sheet);
+    const { columnWidth, rowHeight } = this.#size;
+    const { scrollLeft, scrollTop } = this.element;
+    const { width, height } = this.#viewport;
+    const rowRange = visibleRange(scrollTop, height, rowHeight, rows.length);
+    const columnRange = visibleRange(scrollLeft, width, columnWidth, columns.length);
+    const head = (column) => this.#columnHead(column, columnWidth);
+    renderRange(this.#heads, columnRange, head, this.head);
+    renderRange(this.#rows, rowRange, (row) => this.#row(row, rowHeight), this.sheet);
     for (const [row, { element, cells }] of this.#rows) {
-      showRange(cells, acrossRange, (column) => this.#cell(row, column, across), element);
+      renderRange(cells, columnRange, (column) => this.#cell(row, column, columnWidth), element);
     }
-    this.#findable();
+    this.#updateTabIndex();
   }
 
-  /** The Tab key finds the active cell, or the grid where that is scrolled away. */
-  #findable() {
+  /** Puts the active cell in the tab order, or the grid itself while that is scrolled away. */
+  #updateTabIndex() {
     this.element.tabIndex = this.#activeCell ? -1 : 0;
   }
 
@@ -203,9 +217,9 @@ export class CellGrid {
     return this.#rows.get(this.#active.row)?.cells.get(this.#active.column);
   }
 
-  #columnHead(column, across) {
+  #columnHead(column, columnWidth) {
     const { key, prompt } = this.#comparison.columns[column];
-    const left = `${this.label + column * across}px`;
+    const left = `${this.label + column * columnWidth}px`;
     return h(
       "div",
       {
@@ -220,7 +234,7 @@ export class CellGrid {
     );
   }
 
-  #row(row, down) {
+  #row(row, rowHeight) {
     const mean = this.#measure?.rows[row] ?? null;
     const name = this.#comparison.rows[row];
     const head = h(
@@ -229,7 +243,7 @@ export class CellGrid {
       h("strong", {}, name),
       mean !== null && h("span", {}, significant(mean, 3)),
     );
-    const top = `${this.#headHeight + row * down}px`;
+    const top = `${this.#headHeight + row * rowHeight}px`;
     const element = h(
       "div",
       { class: "lk-grid-row", role: "row", "aria-rowindex": row + 2, style: { top } },
@@ -238,20 +252,20 @@ export class CellGrid {
     return { element, cells: new Map(), remove: () => element.remove() };
   }
 
-  #cell(row, column, across) {
+  #cell(row, column, columnWidth) {
     const index = row * this.#comparison.columns.length + column;
     const cell = cellOf(this.#comparison, index);
     const value = this.#measure?.cells[index] ?? null;
     const letter = this.#marks.get(index);
     const best = this.#best.has(index);
-    const said = [
+    const label = [
       cell.label,
       cell.key,
       cell.drawn ? "" : "not drawn yet",
       letter && `marked ${letter}`,
     ];
     if (value !== null)
-      said.push(
+      label.push(
         `${this.#measure.label} ${significant(value, 3)}${best ? ", best of its column" : ""}`,
       );
     const active = row === this.#active.row && column === this.#active.column;
@@ -261,10 +275,10 @@ export class CellGrid {
         type: "button",
         role: "gridcell",
         class: `lk-cell${cell.drawn ? "" : " missing"}${letter ? " marked" : ""}`,
-        style: { left: `${this.label + column * across}px` },
+        style: { left: `${this.label + column * columnWidth}px` },
         tabindex: active ? 0 : -1,
         "aria-colindex": column + 2,
-        "aria-label": said.filter(Boolean).join(", "),
+        "aria-label": label.filter(Boolean).join(", "),
         dataset: { index },
       },
       cell.drawn && this.#picture(index),
@@ -275,66 +289,52 @@ export class CellGrid {
   }
 
   #picture(index) {
-    const image = h("img", {
-      alt: "",
-      draggable: "false",
-      decoding: "async",
-      src: this.address(index),
-    });
+    const src = this.getUrl(index);
+    const image = h("img", { alt: "", draggable: "false", decoding: "async", src });
     image.addEventListener("error", () => {
       const cell = image.parentElement;
       cell?.classList.add("missing");
-      this.#unread.add(index);
+      this.#failedImages.add(index);
       image.replaceWith(h("span", { class: "lk-gone" }, "file is gone"));
     });
     return image;
   }
 
-  #click(event, then) {
+  #click(event, callback) {
     const cell = event.target.closest(".lk-cell");
     if (!cell) return;
     if (event.type === "contextmenu") {
       event.preventDefault();
-      event.stopPropagation(); // ComfyUI's own menu
+      event.stopPropagation(); // or ComfyUI opens its own menu
     }
     const index = Number(cell.dataset.index);
-    const across = this.#comparison.columns.length;
-    this.#activate({ row: Math.floor(index / across), column: index % across });
-    then(index, event);
+    this.#activate(this.#position(index));
+    callback(index, event);
   }
 
   #key(event) {
     if (!this.#comparison || event.ctrlKey || event.metaKey || event.altKey) return;
     const { rows, columns } = this.#comparison;
-    const target = moved(this.#active, event.key, rows.length, columns.length);
+    const target = nextCell(this.#active, event.key, rows.length, columns.length);
     if (!target) return;
     event.preventDefault();
     event.stopPropagation();
-    this.#go(target);
+    this.#focusCell(target);
   }
 
-  /** By the Tab key from another element, while the active cell is scrolled away: back to it. */
+  /** Returns to the active cell when tabbed into while that is scrolled away. */
   #enter({ relatedTarget }) {
     if (this.#comparison && relatedTarget && this.element.matches(":focus-visible"))
-      this.#go(this.#active);
+      this.#focusCell(this.#active);
   }
 
-  #go(target) {
-    const { across, down } = this.#size;
+  #focusCell(target) {
+    const { columnWidth, rowHeight } = this.#size;
+    const { width, height } = this.#viewport;
     const { element } = this;
-    const [left, top] = [target.column * across, target.row * down];
-    element.scrollLeft = scrolledTo(
-      element.scrollLeft,
-      element.clientWidth - this.label,
-      left,
-      left + across,
-    );
-    element.scrollTop = scrolledTo(
-      element.scrollTop,
-      element.clientHeight - this.#headHeight,
-      top,
-      top + down,
-    );
+    const [left, top] = [target.column * columnWidth, target.row * rowHeight];
+    element.scrollLeft = scrollOffset(element.scrollLeft, width, left, left + columnWidth);
+    element.scrollTop = scrollOffset(element.scrollTop, height, top, top + rowHeight);
     this.#render();
     this.#activate(target);
     this.#activeCell?.focus({ preventScroll: true });
@@ -344,6 +344,6 @@ export class CellGrid {
     this.#activeCell?.setAttribute("tabindex", -1);
     this.#active = target;
     this.#activeCell?.setAttribute("tabindex", 0);
-    this.#findable();
+    this.#updateTabIndex();
   }
 }

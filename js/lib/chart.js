@@ -1,12 +1,12 @@
-// From numbers to the strings of an SVG path. Nothing here touches the document.
+// Scales, ticks and SVG path strings for charts. Does not touch the DOM.
 
-/** A function from [first, last] to [from, to]; the middle if the values do not differ. */
+/** A linear map from [first, last] to [from, to]; always the midpoint if first equals last. */
 export function scale([first, last], [from, to]) {
   if (first === last) return () => (from + to) / 2;
   return (value) => from + ((value - first) / (last - first)) * (to - from);
 }
 
-/** Path through the points whose x and y are finite; a gap in the values is a gap in the line. */
+/** SVG path through the points with finite x and y; missing values leave gaps in the line. */
 export function linePath(xs, ys, toX, toY) {
   let path = "";
   let pen = "M";
@@ -22,8 +22,8 @@ export function linePath(xs, ys, toX, toY) {
 }
 
 /**
- * [lowest, highest] to show: all of the values but the most extreme hundredth on each side, so
- * that one bad step does not flatten the rest. With a margin; null without a finite value.
+ * [low, high] of the values with a margin, leaving out the most extreme hundredth on each side
+ * so that one bad step does not flatten the rest. Null if no value is finite.
  */
 export function extent(values, share = 0.01) {
   const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
@@ -35,7 +35,7 @@ export function extent(values, share = 0.01) {
   return [low - margin, high + margin];
 }
 
-/** About `wanted` round numbers from `low` to `high`: 1, 2 or 5 times a power of ten apart. */
+/** About `wanted` round ticks from `low` to `high`, spaced by 1, 2 or 5 times a power of ten. */
 export function ticks(low, high, wanted = 4) {
   if (!(high > low)) return [low];
   const rough = (high - low) / wanted;
@@ -48,7 +48,7 @@ export function ticks(low, high, wanted = 4) {
   );
 }
 
-/** Index of the value nearest to `wanted` in ascending values; -1 of none. */
+/** Index of the value nearest to `wanted` in ascending `values`; -1 if there are none. */
 export function nearest(values, wanted) {
   let low = 0;
   let high = values.length - 1;

@@ -1,6 +1,6 @@
-// A comparison as the server writes it (docs/file-formats.md): read, checked, and addressed.
+// A comparison as the server writes it (docs/file-formats.md): parsing, validation and URLs.
 
-/** The version of `viewer.json` that is understood. */
+/** The supported version of `viewer.json`. */
 export const VERSION = 1;
 
 const CELLS = "likeness/cells";
@@ -10,12 +10,12 @@ const COMPARISONS = "likeness/comparisons";
 const isText = (value) => typeof value === "string";
 const isList = (value, length) => Array.isArray(value) && value.length === length;
 
-/** The comparison of parsed JSON. Throws an Error that says what is wrong with it. */
-export function comparisonOf(data, name) {
+/** Validates a comparison from decoded JSON. Throws an Error with a readable message. */
+export function parseComparison(data, name) {
   if (data?.version > VERSION)
     throw new Error("This comparison was drawn by a newer version of Likeness.");
   const { rows, columns, pictures, drawn, width, height } = data ?? {};
-  const whole =
+  const isValid =
     Array.isArray(rows) &&
     rows.every(isText) &&
     rows.length > 0 &&
@@ -28,7 +28,7 @@ export function comparisonOf(data, name) {
     drawn.every(Number.isFinite) &&
     width > 0 &&
     height > 0;
-  if (!whole)
+  if (!isValid)
     throw new Error("The comparison's viewer.json is damaged; queue again to write it anew.");
   return {
     name,
@@ -42,18 +42,18 @@ export function comparisonOf(data, name) {
     aspect: width / height,
     sheet: isText(data.sheet) ? data.sheet : null,
     remark: isText(data.remark) ? data.remark : "",
-    report: false, // whether there is one
+    report: false, // whether one exists
   };
 }
 
-/** Whether two have the same cells; they may differ in which of them are drawn. */
-export function isSame(a, b) {
+/** Whether two comparisons have the same cells, whichever of these are drawn. */
+export function hasSameCells(a, b) {
   const plan = (comparison) =>
     comparison && JSON.stringify({ ...comparison, drawn: null, sheet: null, report: null });
   return plan(a) === plan(b);
 }
 
-/** Notes cells that were drawn since: {index: time}. Returns the indices that there are. */
+/** Records newly drawn cells, {index: time}, in place. Returns the valid indices. */
 export function addDrawn(comparison, drawn) {
   const news = Object.entries(drawn ?? {}).filter(
     ([index, time]) =>
@@ -63,15 +63,15 @@ export function addDrawn(comparison, drawn) {
   return news.map(([index]) => Number(index));
 }
 
-/** A cell's place, names and times, by its index. */
+/** A cell's position, names and metadata, by index. */
 export function cellOf(comparison, index) {
-  const across = comparison.columns.length;
-  const row = Math.floor(index / across);
-  const column = comparison.columns[index % across];
+  const columnCount = comparison.columns.length;
+  const row = Math.floor(index / columnCount);
+  const column = comparison.columns[index % columnCount];
   return {
     index,
     row,
-    column: index % across,
+    column: index % columnCount,
     label: comparison.rows[row],
     key: column.key,
     prompt: isText(column.prompt) ? column.prompt : "",
@@ -82,27 +82,27 @@ export function cellOf(comparison, index) {
   };
 }
 
-/** How many cells are drawn. */
+/** Number of cells that are drawn. */
 export function drawnCount(comparison) {
   return comparison.drawn.filter((time) => time > 0).length;
 }
 
-// Addresses, for ComfyUI's /view
+// Queries for ComfyUI's /view
 
-// What is drawn again has the same name, so its time is part of the address.
+// A redrawn picture keeps its filename, so its time is part of the query.
 
-/** Query of the sheet. */
+/** Query for the contact sheet. */
 export function sheetQuery({ name, sheet, drawn }) {
   const subfolder = `${COMPARISONS}/${name}`;
   return query({ filename: sheet, subfolder, type: "output", t: Math.max(...drawn) });
 }
 
-/** Query of a cell's picture. */
+/** Query for a cell's picture. */
 export function pictureQuery(comparison, index) {
   return cellQuery(comparison, index, CELLS, "png");
 }
 
-/** Query of a cell's small copy. */
+/** Query for a cell's thumbnail. */
 export function thumbnailQuery(comparison, index) {
   return cellQuery(comparison, index, THUMBNAILS, "webp");
 }
@@ -120,14 +120,14 @@ function query(parts) {
   return `/view?${new URLSearchParams(parts)}`;
 }
 
-/** The name under which a cell is downloaded. */
+/** Filename under which a cell's picture is downloaded. */
 export function downloadName(comparison, index) {
   const { label, key } = cellOf(comparison, index);
-  return `${safe(label)}_${safe(key)}.png`;
+  return `${safeFilename(label)}_${safeFilename(key)}.png`;
 }
 
-/** A name without what Windows or a ZIP archive's folders would read otherwise. */
-export function safe(text) {
+/** Text as a filename, without characters special to Windows or to paths in a ZIP archive. */
+export function safeFilename(text) {
   return (
     text
       .replace(/[^\p{L}\p{N}._@ -]+/gu, "-")
@@ -139,17 +139,17 @@ export function safe(text) {
 // Scores
 
 /**
- * Measures and values of a comparison's `scores.json`: [{key, label, encoder, meaning, better,
- * cells: [number or null], rows: [number or null]}]. None if it is of other rows or columns.
+ * Measures with their values from a comparison's `scores.json`: [{key, label, encoder, meaning,
+ * better, cells: [number or null], rows: [number or null]}]. Empty if rows or columns differ.
  */
-export function scoresOf(data, comparison) {
+export function parseScores(data, comparison) {
   const keys = comparison.columns.map((column) => column.key);
-  const fits =
+  const isMatching =
     data?.version === 1 &&
     JSON.stringify(data.row_names) === JSON.stringify(comparison.rows) &&
     JSON.stringify(data.column_names) === JSON.stringify(keys) &&
     Array.isArray(data.measures);
-  if (!fits) return [];
+  if (!isMatching) return [];
   return data.measures
     .filter(
       (measure) =>
@@ -161,15 +161,15 @@ export function scoresOf(data, comparison) {
       encoder: isText(measure.encoder) ? measure.encoder : "",
       meaning: isText(measure.meaning) ? measure.meaning : "",
       better: measure.better,
-      cells: data.cells[measure.key].map(finite),
-      rows: comparison.rows.map((_, row) => finite(data.rows?.[measure.key]?.[row]?.mean)),
+      cells: data.cells[measure.key].map(finiteOrNull),
+      rows: comparison.rows.map((_, row) => finiteOrNull(data.rows?.[measure.key]?.[row]?.mean)),
     }));
 }
 
-const finite = (value) => (Number.isFinite(value) ? value : null);
+const finiteOrNull = (value) => (Number.isFinite(value) ? value : null);
 
 /**
- * Index of the best cell of each column by a measure: a Set. Empty for a measure without a better
+ * Set with the index of each column's best cell by a measure; empty if the measure has no better
  * direction.
  */
 export function bestOfColumns(measure, columns) {

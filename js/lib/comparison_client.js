@@ -1,29 +1,29 @@
-// What panels ask the server of a comparison.
+// Server requests about comparisons.
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { reasonOf } from "./refusal.js";
+import { errorMessage } from "./response_error.js";
 
-/** {view, scores, report} of a comparison. Throws an Error in words. */
+/** Fetches {view, scores, report} of a comparison. Throws an Error with a readable message. */
 export async function readComparison(name) {
-  const answer = await api.fetchApi(`/likeness/comparison?${new URLSearchParams({ name })}`);
-  if (!answer.ok) throw new Error(await reasonOf(answer));
-  const found = await answer.json();
+  const response = await api.fetchApi(`/likeness/comparison?${new URLSearchParams({ name })}`);
+  if (!response.ok) throw new Error(await errorMessage(response));
+  const found = await response.json();
   if (found.error) throw new Error(found.error);
   return found;
 }
 
-/** Where the report of a comparison is shown. */
-export function reportAddress(name) {
+/** URL of a comparison's report. */
+export function reportUrl(name) {
   return api.apiURL(`/likeness/report?${new URLSearchParams({ name })}`);
 }
 
-/** Queues the workflow to draw a cell once more. Returns what to say of it. */
-export async function drawAgain({ name, pictures }, index) {
-  const asked = new URLSearchParams({ name, picture: pictures[index] });
+/** Queues the workflow to redraw a cell. Returns a message for the user. */
+export async function redrawCell({ name, pictures }, index) {
+  const query = new URLSearchParams({ name, picture: pictures[index] });
   try {
-    const answer = await api.fetchApi(`/likeness/draw-again?${asked}`, { method: "POST" });
-    if (!answer.ok) throw new Error(await reasonOf(answer));
+    const response = await api.fetchApi(`/likeness/draw-again?${query}`, { method: "POST" });
+    if (!response.ok) throw new Error(await errorMessage(response));
   } catch (error) {
     return `The picture cannot be drawn again: ${error.message}`;
   }

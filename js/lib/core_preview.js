@@ -1,21 +1,20 @@
-// What ComfyUI shows below the widgets of a node that runs: a line of text and a picture.
-// A panel shows both at a better place.
+// While a node runs, ComfyUI shows a line of text and a preview below its widgets.
+// A panel replaces both.
 
 import { hideWidget } from "./node_panel.js";
 
-const TEXT = "$$node-text-preview"; // ComfyUI's name for the widget of that line
+const TEXT = "$$node-text-preview"; // ComfyUI's name for the text widget
 
-/** Leaves a node's line of text and its pictures to its panel. */
-export function takeOver(node) {
-  node.hideOutputImages = true; // in the Vue renderer
-  node.onDrawBackground = () => {}; // in the classic one
+/** Hides ComfyUI's own text and preview on a node that has a panel. */
+export function hideCorePreview(node) {
+  node.hideOutputImages = true; // Vue renderer
+  node.onDrawBackground = () => {}; // classic renderer
   hideText(node);
 }
 
 /**
- * ComfyUI adds a widget for the line where there is none of its name, and the Vue renderer does not
- * notice when that is hidden afterwards: so one is there from the start. Nothing of it is saved or
- * queued.
+ * ComfyUI adds a text widget unless one of that name exists, and the Vue renderer ignores a later
+ * change of `hidden`. So a hidden one is added up front; it is neither saved nor queued.
  */
 function hideText(node) {
   const widget = node.addWidget("text", TEXT, "", () => {}, { serialize: false });

@@ -1,22 +1,22 @@
-// Elements built from values. Text from files and servers is only ever set as text.
+// DOM helpers. Text from files and the server is only ever set as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * An element. `attributes` are set as attributes, except `on` ({event: listener}), `style`
- * ({property: value}) and `dataset`; null and false leave an attribute out. Children are
- * elements and text; null and false are passed over.
+ * Creates an element. `attributes` become attributes, except `on` ({event: listener}), `style`
+ * ({property: value}) and `dataset`; null and false omit an attribute. Children are elements
+ * and text; null and false are skipped.
  */
 export function h(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return build(document.createElement(tag), attributes, children);
 }
 
-/** As `h`, for SVG. */
+/** Like `h`, for SVG elements. */
 export function svg(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
+  return build(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function filled(element, { on = {}, style = {}, dataset = {}, ...attributes }, children) {
+function build(element, { on = {}, style = {}, dataset = {}, ...attributes }, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== undefined && value !== false) {
       element.setAttribute(name, value === true ? "" : value);
@@ -35,28 +35,28 @@ function filled(element, { on = {}, style = {}, dataset = {}, ...attributes }, c
   return element;
 }
 
-/** Sets an element's text if it is another one, so that nothing is laid out again for nothing. */
-export function say(element, text) {
+/** Sets an element's text only if it differs, to avoid a needless relayout. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-const kept = new WeakMap(); // element -> Map of key -> child
-const discarded = new WeakSet();
+const keyedChildren = new WeakMap(); // element -> Map of key -> child
+const invalidated = new WeakSet();
 
-/** Has `renew` make a child anew though its key is the same: its picture could not be loaded. */
-export function discard(child) {
-  discarded.add(child);
+/** Makes `reconcile` rebuild a child whose key is unchanged, as when its image failed to load. */
+export function invalidate(child) {
+  invalidated.add(child);
 }
 
 /**
- * Gives an element the children that `wanted` has, [key, make] each: those whose key was there
- * before stay as they are, the keyboard's focus with them. Returns the children in order.
+ * Reconciles an element's children with `wanted`, a list of [key, make]: children whose key was
+ * there before are kept, and with them the keyboard focus. Returns the children in order.
  */
-export function renew(parent, wanted) {
-  const all = [...(kept.get(parent) ?? [])];
-  const known = new Map(all.filter(([, child]) => !discarded.has(child)));
+export function reconcile(parent, wanted) {
+  const all = [...(keyedChildren.get(parent) ?? [])];
+  const known = new Map(all.filter(([, child]) => !invalidated.has(child)));
   const children = new Map(wanted.map(([key, make]) => [key, known.get(key) ?? make()]));
-  kept.set(parent, children);
+  keyedChildren.set(parent, children);
   for (const [key, child] of all) if (children.get(key) !== child) child.remove();
   let place = parent.firstChild;
   for (const child of children.values()) {
@@ -67,10 +67,10 @@ export function renew(parent, wanted) {
 }
 
 /**
- * Lets `shown` hold exactly the items of a range, in the document in their order: makes those that
- * come, removes those that go.
+ * Makes `shown` hold exactly the items in [first, last), in document order: creates those that
+ * enter the range and removes those that leave it.
  */
-export function showRange(shown, [first, last], make, parent) {
+export function renderRange(shown, [first, last], make, parent) {
   for (const [number, item] of shown) {
     if (number < first || number >= last) {
       item.remove();
@@ -88,11 +88,11 @@ export function showRange(shown, [first, last], make, parent) {
 }
 
 /** Shows or hides an element. */
-export function show(element, visible) {
+export function setVisible(element, visible) {
   element.hidden = !visible;
 }
 
-// Drawn on 16 × 16, stroked with the colour of the text.
+// On a 16 × 16 grid, stroked in the text colour.
 const ICONS = {
   close: "M4 4l8 8M12 4l-8 8",
   download: "M8 2.5v7.5M4.8 7L8 10.2 11.2 7M3 13.5h10",
@@ -108,7 +108,7 @@ const ICONS = {
   refresh: "M13 8a5 5 0 1 1-1.5-3.5M13 2.5v2.5h-2.5",
 };
 
-/** A small picture beside or instead of a label; hidden from screen readers. */
+/** An icon beside or instead of a label; hidden from screen readers. */
 export function icon(name) {
   return svg(
     "svg",
@@ -117,7 +117,7 @@ export function icon(name) {
   );
 }
 
-/** A button; with `label` instead of text it shows only its icon. */
+/** A button; with `label` instead of `text` it shows only its icon. */
 export function button({ text = "", label = null, symbol = null, kind = "", title = null, click }) {
   return h(
     "button",
@@ -133,14 +133,14 @@ export function button({ text = "", label = null, symbol = null, kind = "", titl
   );
 }
 
-/** A link to a comparison's report, that looks as a button; its `href` is set later. */
+/** A link to a comparison's report, styled as a button; the caller sets its `href`. */
 export function reportLink() {
   const title = "Pictures, scores, losses and recipes on one page, in a new tab";
   const opens = { target: "_blank", rel: "noopener noreferrer" };
   return h("a", { class: "lk-button", title, ...opens }, icon("page"), h("span", {}, "Report"));
 }
 
-/** Loads style sheets of the pack, each once. */
+/** Loads style sheets of the pack, each only once. */
 export function loadStyle(...names) {
   for (const name of ["base", ...names]) {
     const href = new URL(`../css/${name}.css`, import.meta.url).href;

@@ -1,47 +1,47 @@
-// Files for the user's own folder.
+// Downloads to the user's disk.
 
 import { h } from "./dom.js";
 import { ZipWriter } from "./zip.js";
 
-/** Saves an address under a name. */
-export function save(address, name) {
-  const link = h("a", { href: address, download: name });
+/** Downloads a URL under a filename. */
+export function downloadUrl(url, name) {
+  const link = h("a", { href: url, download: name });
   document.body.append(link);
   link.click();
   link.remove();
 }
 
-/** Saves a blob under a name. */
+/** Downloads a blob under a filename. */
 export function saveBlob(blob, name) {
-  const address = URL.createObjectURL(blob);
-  save(address, name);
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  const url = URL.createObjectURL(blob);
+  downloadUrl(url, name);
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 /**
- * Packs files, one in memory at a time, and saves the archive. Files that are gone are left out.
- * Returns how many are in it.
- * @param files [{address, name}]
- * @param told called with (done, total)
+ * Packs files, one in memory at a time, and downloads the archive. Missing files are left out.
+ * Returns the number of files packed.
+ * @param files [{url, name}]
+ * @param onProgress called with (done, total)
  * @param signal an AbortSignal
  */
-export async function saveArchive(files, name, { told, signal }) {
+export async function saveArchive(files, name, { onProgress, signal }) {
   const zip = new ZipWriter();
   const taken = new Set();
   let packed = 0;
   for (const [number, file] of files.entries()) {
-    told(number, files.length);
-    const answer = await fetch(file.address, { signal });
-    if (!answer.ok) continue;
-    zip.add(unique(file.name, taken), new Uint8Array(await answer.arrayBuffer()));
+    onProgress(number, files.length);
+    const response = await fetch(file.url, { signal });
+    if (!response.ok) continue;
+    zip.add(uniqueFilename(file.name, taken), new Uint8Array(await response.arrayBuffer()));
     packed += 1;
   }
   if (packed) saveBlob(zip.finish(), name);
   return packed;
 }
 
-/** The name, or with a number where another file has it on a system that ignores case. */
-export function unique(name, taken) {
+/** The name, with a number appended if `taken` has it, ignoring case; adds it to `taken`. */
+export function uniqueFilename(name, taken) {
   const [, stem, suffix] = /^(.*?)(\.[^.]*)?$/s.exec(name);
   let found = name;
   for (let number = 2; taken.has(found.toLowerCase()); number++)

@@ -1,24 +1,24 @@
-// Pictures drawn while a run learned: steps across, prompts down.
+// Previews drawn during training: one column per step, one row per prompt.
 
-import { h, renew, show } from "./dom.js";
+import { h, reconcile, setVisible } from "./dom.js";
 import { count } from "./format.js";
 import { openLightbox } from "./lightbox.js";
 import { filmstrip } from "./run_state.js";
 
-/** `element`, and `update(previews)`; `address` turns a preview's path into an address. */
+/** Has `element` and `update(previews)`; `getUrl` turns a preview's path into a URL. */
 export class Filmstrip {
   #shown = "";
   #previews = [];
 
-  constructor(address) {
-    this.address = address;
+  constructor(getUrl) {
+    this.getUrl = getUrl;
     this.element = h("div", {
       class: "lk-film",
       role: "group",
       "aria-label": "Previews",
       dataset: { captureWheel: "true" },
     });
-    show(this.element, false);
+    setVisible(this.element, false);
   }
 
   clear() {
@@ -45,12 +45,12 @@ export class Filmstrip {
       area: `${prompts.indexOf(one.index) + 2} / ${steps.indexOf(one.step) + 1}`,
     }));
     const all = [...heads, ...frames];
-    const children = renew(
+    const children = reconcile(
       element,
       all.map(({ key, make }) => [key, make]),
     );
     children.forEach((child, n) => child.style.setProperty("grid-area", all[n].area));
-    show(element, previews.length > 0);
+    setVisible(element, previews.length > 0);
     if (atEnd) element.scrollLeft = element.scrollWidth;
   }
 
@@ -58,7 +58,7 @@ export class Filmstrip {
     const label = `Step ${count(preview.step)}, prompt ${preview.index + 1}`;
     const image = h("img", {
       alt: "",
-      src: this.address(preview.path),
+      src: this.getUrl(preview.path),
       loading: "lazy",
       decoding: "async",
     });
@@ -92,7 +92,7 @@ export class Filmstrip {
             content: h("img", {
               class: "lk-light-picture",
               alt: title,
-              src: this.address(preview.path),
+              src: this.getUrl(preview.path),
             }),
           }
         );

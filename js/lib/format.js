@@ -1,8 +1,8 @@
-// Numbers as people read them.
+// Human-readable numbers.
 
 const UNITS = ["B", "KB", "MB", "GB", "TB"];
 
-/** 5368709120 as "5.0 GB"; "" for what is no size. */
+/** 5368709120 as "5.0 GB"; "" if not a valid size. */
 export function bytes(count) {
   if (!Number.isFinite(count) || count < 0) return "";
   const power = Math.min(Math.floor(Math.log2(count || 1) / 10), UNITS.length - 1);
@@ -10,7 +10,7 @@ export function bytes(count) {
   return `${value.toFixed(power && value < 100 ? 1 : 0)} ${UNITS[power]}`;
 }
 
-/** Seconds as "42 s", "3 min 05 s" or "2 h 07 min"; "" for what is no time. */
+/** Seconds as "42 s", "3 min 05 s" or "2 h 07 min"; "" if not a valid duration. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds) || seconds < 0) return "";
   const whole = Math.round(seconds);
@@ -20,7 +20,7 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
 }
 
-/** Steps a second, or seconds a step where that is the larger number. */
+/** Steps per second or seconds per step, whichever is larger. */
 export function pace(secondsPerStep) {
   if (!Number.isFinite(secondsPerStep) || secondsPerStep <= 0) return "";
   return secondsPerStep < 1
@@ -28,7 +28,7 @@ export function pace(secondsPerStep) {
     : `${significant(secondsPerStep, 3)} s/step`;
 }
 
-/** A number with so many significant digits, without an exponent from 0.001 to 99999. */
+/** A number to `digits` significant digits, without an exponent from 0.001 to 99999. */
 export function significant(value, digits = 3) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);

@@ -1,41 +1,41 @@
-// The nodes of a workflow, in subgraphs too, and which of ours are still among them.
+// Traverses the nodes of a workflow, subgraphs included, and tracks which of ours are present.
 
-import { after } from "./node_panel.js";
+import { chainCallback } from "./node_panel.js";
 
-const present = new Map(); // node -> what to do when it is gone
+const tracked = new Map(); // node -> its `removed` callback
 
-/** The path to each node of a graph: the node behind the subgraph nodes that it is in. */
-export function* pathsOf(graph, holders = []) {
+/** Yields the path to each node of a graph: its enclosing subgraph nodes, then the node. */
+export function* nodePaths(graph, subgraphNodes = []) {
   for (const node of graph?.nodes ?? []) {
-    const path = [...holders, node];
+    const path = [...subgraphNodes, node];
     yield path;
-    if (node.subgraph) yield* pathsOf(node.subgraph, path);
+    if (node.subgraph) yield* nodePaths(node.subgraph, path);
   }
 }
 
 /**
- * Calls `added` when the node comes into a graph, which a copy that ComfyUI makes on the way never
- * does, and `removed` once when it is gone.
+ * Calls `added` when a node enters a graph, which ComfyUI's temporary copies never do, and
+ * `removed` once when it leaves.
  */
-export function whileInGraph(node, { added, removed }) {
-  after(node, "onAdded", () => {
-    present.set(node, removed);
+export function trackNode(node, { added, removed }) {
+  chainCallback(node, "onAdded", () => {
+    tracked.set(node, removed);
     added();
   });
-  after(node, "onRemoved", () => leave(node));
+  chainCallback(node, "onRemoved", () => untrack(node));
 }
 
 /**
- * Lets go of the nodes that are not in `root` any more: ComfyUI tells those in subgraphs nothing
- * when another workflow is loaded.
+ * Untracks nodes that are no longer in `root`: when another workflow is loaded, ComfyUI does not
+ * call `onRemoved` for those in subgraphs.
  */
-export function leaveAllBut(root) {
-  const there = new Set([...pathsOf(root)].map((path) => path.at(-1)));
-  for (const node of [...present.keys()]) if (!there.has(node)) leave(node);
+export function pruneNodes(root) {
+  const present = new Set([...nodePaths(root)].map((path) => path.at(-1)));
+  for (const node of [...tracked.keys()]) if (!present.has(node)) untrack(node);
 }
 
-function leave(node) {
-  const removed = present.get(node);
-  present.delete(node);
+function untrack(node) {
+  const removed = tracked.get(node);
+  tracked.delete(node);
   removed?.();
 }

@@ -1,14 +1,14 @@
-// Pictures of a table, one at a time over the whole window.
+// Shows the pictures of a table one at a time, over the whole window.
 
-import { button, h, loadStyle, say } from "./dom.js";
-import { keepKeys } from "./keys.js";
-import { moved } from "./window.js";
+import { button, h, loadStyle, setText } from "./dom.js";
+import { blockShortcuts } from "./shortcuts.js";
+import { nextCell } from "./virtual_grid.js";
 
 /**
- * Opens on a picture; the arrow keys lead to the others.
- * @param place {row, column} of the first one
+ * Opens on one picture; the arrow keys lead to the others.
+ * @param place {row, column} of that picture
  * @param rows, columns size of the table
- * @param picture ({row, column}) -> {title, text, content}, an element to show, or null
+ * @param picture ({row, column}) -> {title, text, content}, `content` an element; or null
  */
 export function openLightbox({ place, rows, columns, picture }) {
   loadStyle("viewer");
@@ -21,11 +21,11 @@ export function openLightbox({ place, rows, columns, picture }) {
     const found = picture(target);
     if (!found) return;
     place = target;
-    say(title, found.title);
-    say(text, found.text);
+    setText(title, found.title);
+    setText(text, found.text);
     stage.replaceChildren(found.content);
   };
-  const by = (key) => go(moved(place, key, rows, columns, 1) ?? place);
+  const by = (key) => go(nextCell(place, key, rows, columns, 1) ?? place);
   const several = rows * columns > 1;
   dialog.append(
     h(
@@ -45,7 +45,7 @@ export function openLightbox({ place, rows, columns, picture }) {
       event.ctrlKey ||
       event.metaKey ||
       event.altKey ||
-      !moved(place, event.key, rows, columns, 1)
+      !nextCell(place, event.key, rows, columns, 1)
     )
       return;
     event.preventDefault();
@@ -53,7 +53,7 @@ export function openLightbox({ place, rows, columns, picture }) {
   });
   dialog.addEventListener("click", (event) => event.target === stage && dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
-  keepKeys(dialog);
+  blockShortcuts(dialog);
   document.body.append(dialog);
   go(place);
   dialog.showModal();

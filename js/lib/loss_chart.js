@@ -1,7 +1,7 @@
-// The loss of a run, drawn: smoothed with the raw one behind it, prior loss and rate on demand.
+// Chart of a run's loss, smoothed over raw; prior loss and learning rate can be switched on.
 
 import { extent, linePath, nearest, scale, ticks } from "./chart.js";
-import { h, say, svg } from "./dom.js";
+import { h, setText, svg } from "./dom.js";
 import { count, significant } from "./format.js";
 import { smooth, smoothingSpan } from "./series.js";
 
@@ -16,7 +16,7 @@ const LINES = [
   { key: "rate", label: "learning rate", colour: "--lk-muted", shown: false },
 ];
 
-/** A chart: `element`, and `update(series, validation, total)`. */
+/** Has `element` and `update(series, validation, total)`. */
 export class LossChart {
   #series = { points: [] };
   #validation = [];
@@ -59,7 +59,7 @@ export class LossChart {
     };
     const [, prior] = this.#lines;
     prior.button.hidden = !values("prior").some(Number.isFinite);
-    // Points are halved when they are many, and a resumed run has fewer.
+    // There may be fewer points than before: long series are thinned, resumed runs rewind.
     this.#hovered = Math.min(this.#hovered, this.#series.points.length - 1);
     this.#draw();
   }
@@ -92,7 +92,7 @@ export class LossChart {
     if (event === null || !points.length) {
       this.#hovered = -1;
     } else {
-      // The canvas around may be zoomed, so the box on the screen has another size.
+      // The canvas may be zoomed, so the box's size on screen differs from `#size`.
       const box = this.area.getBoundingClientRect();
       const x = ((event.clientX - box.left) / box.width) * this.#size[0];
       const toStep = scale([LEFT, this.#size[0] - RIGHT], this.#steps());
@@ -117,7 +117,7 @@ export class LossChart {
     const [width, height] = this.#size;
     const { points } = this.#series;
     if (width < LEFT + 20 || height < TOP + BOTTOM + 10) return;
-    this.#sayValues();
+    this.#updateLegend();
     const xs = points.map((point) => point.step);
     const toX = scale(this.#steps(), [LEFT, width - RIGHT]);
     const range = this.#range();
@@ -128,7 +128,7 @@ export class LossChart {
       ...this.#validation.map(({ step, loss }) =>
         svg("circle", { class: "lk-validation", r: 3, cx: toX(step), cy: toY(loss) }),
       ),
-      ...this.#cursor(toX, toY),
+      ...this.#cursor(toX),
     );
   }
 
@@ -143,14 +143,14 @@ export class LossChart {
 
   #axes(range, toX, toY) {
     const [width, height] = this.#size;
-    const across = ticks(...range, Math.max(3, Math.floor(height / 30)));
-    const along = ticks(0, this.#steps()[1], Math.max(2, Math.floor(width / 90))).filter(
+    const yTicks = ticks(...range, Math.max(3, Math.floor(height / 30)));
+    const xTicks = ticks(0, this.#steps()[1], Math.max(2, Math.floor(width / 90))).filter(
       (step) => step > 0,
     );
     const digits =
-      across.length > 1 ? Math.max(0, Math.ceil(-Math.log10(across[1] - across[0]) - 1e-9)) : 2;
+      yTicks.length > 1 ? Math.max(0, Math.ceil(-Math.log10(yTicks[1] - yTicks[0]) - 1e-9)) : 2;
     return [
-      ...across.map((value) =>
+      ...yTicks.map((value) =>
         svg("line", {
           class: "lk-gridline",
           x1: LEFT,
@@ -159,14 +159,14 @@ export class LossChart {
           y2: toY(value),
         }),
       ),
-      ...across.map((value) =>
+      ...yTicks.map((value) =>
         svg(
           "text",
           { x: LEFT - 6, y: toY(value) + 3, "text-anchor": "end" },
           value.toFixed(Math.min(digits, 6)),
         ),
       ),
-      ...along.map((step) => {
+      ...xTicks.map((step) => {
         const atEnd = toX(step) > width - 24;
         return svg(
           "text",
@@ -193,7 +193,7 @@ export class LossChart {
     ].filter(Boolean);
   }
 
-  #cursor(toX, toY) {
+  #cursor(toX) {
     const point = this.#series.points[this.#hovered];
     if (!point) return [];
     const [, height] = this.#size;
@@ -201,13 +201,13 @@ export class LossChart {
     return [svg("line", { class: "lk-cursor", x1: x, x2: x, y1: TOP, y2: height - BOTTOM })];
   }
 
-  #sayValues() {
+  #updateLegend() {
     const { points } = this.#series;
     const index = this.#hovered >= 0 ? this.#hovered : points.length - 1;
     for (const line of this.#lines) {
       const value = this.#smoothed[line.key][index];
-      say(line.value, Number.isFinite(value) ? significant(value, 3) : "");
+      setText(line.value, Number.isFinite(value) ? significant(value, 3) : "");
     }
-    say(this.at, this.#hovered >= 0 ? `step ${count(points[index].step)}` : "");
+    setText(this.at, this.#hovered >= 0 ? `step ${count(points[index].step)}` : "");
   }
 }

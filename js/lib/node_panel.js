@@ -1,15 +1,15 @@
-// A panel below a node's widgets, in the classic and in the Vue renderer.
+// Panels below a node's widgets, in the classic and the Vue renderer.
 
 import { h, loadStyle } from "./dom.js";
-import { keepKeys } from "./keys.js";
+import { blockShortcuts } from "./shortcuts.js";
 
-const MARGIN = 15; // as core's own widgets
+const MARGIN = 15; // same as core's DOM widgets
 
 /**
- * Adds `content` to a node, with style sheets of the pack. It takes the height that the node has
- * left: `height` pixels in a new node, at least `minHeight`. Its size never follows what is shown:
- * that would be the user's to undo, and mark the workflow as changed. Nothing of it is saved with
- * the workflow, and it comes after the schema's widgets, or saved values would shift.
+ * Adds `content` to a node as a panel and loads its style sheets. It fills the node's remaining
+ * height: `height` pixels in a new node, at least `minHeight`. It never resizes with its content,
+ * which would add an undo step and mark the workflow as changed. It is not saved, and comes after
+ * the schema's widgets, or saved values would shift.
  */
 export function addPanel(
   node,
@@ -20,7 +20,7 @@ export function addPanel(
   loadStyle(...styles);
   const element = h("div", { class: "likeness lk-panel" }, content);
   element.style.minHeight = `${minHeight - 2 * MARGIN}px`;
-  keepKeys(element, { letters: false });
+  blockShortcuts(element, { letters: false });
   const widget = node.addDOMWidget(name, "likeness", element, {
     serialize: false,
     hideOnZoom: false,
@@ -30,22 +30,22 @@ export function addPanel(
     setValue: () => {},
   });
   widget.serialize = false;
-  const [least, tall] = node.computeSize();
-  const wanted = tall + height - minHeight;
-  node.setSize([Math.max(node.size[0], least, minWidth), Math.max(node.size[1], wanted)]);
+  const [nodeWidth, nodeHeight] = node.computeSize();
+  const wanted = nodeHeight + height - minHeight;
+  node.setSize([Math.max(node.size[0], nodeWidth, minWidth), Math.max(node.size[1], wanted)]);
 }
 
-/** Calls `then` after a method of a node or a widget, which may have none, with its arguments. */
-export function after(object, method, then) {
-  const before = object[method];
+/** Calls `callback` after a node's or widget's method, if any, with the same arguments. */
+export function chainCallback(object, method, callback) {
+  const original = object[method];
   object[method] = function () {
-    const result = before?.apply(this, arguments);
-    then(...arguments);
+    const result = original?.apply(this, arguments);
+    callback(...arguments);
     return result;
   };
 }
 
-/** What the server's schema says of a node's input, beside its type. */
+/** Options of a node's input in the server's schema, {} if it has none. */
 export function schemaOf(node, name) {
   const { required, optional } = node.constructor.nodeData?.input ?? {};
   return (required?.[name] ?? optional?.[name])?.[1] ?? {};
@@ -56,14 +56,14 @@ export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
 }
 
-/** Hides a widget that a panel replaces; its value is saved and queued as before. */
+/** Hides a widget that a panel replaces; its value is still saved and queued. */
 export function hideWidget(widget) {
   widget.hidden = true;
   widget.options.hidden = true;
   widget.computeSize = () => [0, -4];
 }
 
-/** Keeps a text widget from taking the room of a panel below it. */
+/** Limits a text widget's height, so that it takes no room from a panel below it. */
 export function limitHeight(widget, height) {
   if (widget?.options) widget.options.getMaxHeight = () => height;
 }

@@ -1,4 +1,4 @@
-// What the server says of a subject's photographs, checked and put into words.
+// Parses, checks and describes the server's data on a subject's photographs.
 
 import { plural } from "./format.js";
 
@@ -6,8 +6,8 @@ const isText = (value) => typeof value === "string";
 const isSize = (value) =>
   Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
 
-/** {photos, refused, notes, error, reading} of an answer; what is damaged is left out. */
-export function photosOf(data) {
+/** {photos, refused, notes, error, reading} of a response; malformed entries are left out. */
+export function parsePhotos(data) {
   const list = (value) => (Array.isArray(value) ? value : []);
   return {
     error: isText(data?.error) ? data.error : "",
@@ -26,29 +26,30 @@ function isBox({ box, width, height }) {
   );
 }
 
-const PAUSE = 300; // ms
-const TOO_SMALL = "it is too small"; // how the server's reason begins
+const POLL_INTERVAL = 300; // ms
+const TOO_SMALL = "it is too small"; // prefix of the server's reason
 
 /**
- * Asks until the server has read the photographs.
- * @param ask gives what `photosOf` gives
- * @param isAwaited whether anybody still waits; if not, null is given
+ * Polls until the server has read the photographs; resolves to null if the request is outdated.
+ * @param fetchPhotos async, returns the result of `parsePhotos`
+ * @param isCurrent whether the request is still the latest
+ * @param interval in ms
  */
-export async function readPhotos(ask, isAwaited, pause = PAUSE) {
+export async function pollPhotos(fetchPhotos, isCurrent, interval = POLL_INTERVAL) {
   for (;;) {
-    const view = await ask();
-    if (!isAwaited()) return null;
+    const view = await fetchPhotos();
+    if (!isCurrent()) return null;
     if (!view.reading) return view;
-    await new Promise((done) => setTimeout(done, pause));
-    if (!isAwaited()) return null;
+    await new Promise((done) => setTimeout(done, interval));
+    if (!isCurrent()) return null;
   }
 }
 
 /**
- * What is wrong with the captions and the prompt for a token: marks the photographs in place, and
- * returns the notes.
+ * Checks captions and prompt for the token: marks photographs whose caption lacks it, in place,
+ * and returns notes for the user.
  */
-export function checkWords(photos, token, prompt) {
+export function checkToken(photos, token, prompt) {
   const [word, text] = [token, prompt].map((value) => (isText(value) ? value.trim() : ""));
   markCaptions(photos, word, text);
   const prompted = photos.some(({ caption }) => !caption);
@@ -57,8 +58,8 @@ export function checkWords(photos, token, prompt) {
     : [];
 }
 
-/** Where the crop lies on the whole photograph, in percent: {left, top, width, height}. */
-export function cropPlace({ box: [left, top, right, bottom], width, height }) {
+/** The crop's rectangle within the whole photograph, in percent: {left, top, width, height}. */
+export function cropRect({ box: [left, top, right, bottom], width, height }) {
   const share = (part, whole) => `${((100 * part) / whole).toFixed(3)}%`;
   return {
     left: share(left, width),
@@ -68,13 +69,13 @@ export function cropPlace({ box: [left, top, right, bottom], width, height }) {
   };
 }
 
-/** Whether nothing is cut off. */
-export function isWhole({ box: [left, top, right, bottom], width, height }) {
+/** Whether the crop is the whole photograph. */
+export function isUncropped({ box: [left, top, right, bottom], width, height }) {
   return right - left === width && bottom - top === height;
 }
 
-/** What to look at on a photograph, a line each. */
-export function marksOf(photo) {
+/** Warnings about a photograph, as texts. */
+export function warningsOf(photo) {
   return [
     photo.blurred && "looks blurred",
     isText(photo.twin) && `nearly the same as ${photo.twin}`,
@@ -83,8 +84,8 @@ export function marksOf(photo) {
 }
 
 /**
- * Marks the photographs whose caption does not name the subject, as `missing`, in place. A prompt
- * with {caption} may name the subject itself.
+ * Sets `missing` of each photograph, in place, to the token that its caption lacks, else null. A
+ * prompt that embeds {caption} may contain the token itself.
  */
 export function markCaptions(photos, token, prompt = "") {
   const word = isText(token) ? token.trim() : "";
@@ -95,23 +96,23 @@ export function markCaptions(photos, token, prompt = "") {
   }
 }
 
-/** Whether a prompt or a caption names the subject, case aside as the tokenizer has it. */
+/** Whether a text contains the token, ignoring case like the tokenizer. */
 export function hasToken(text, token) {
   return text.replaceAll("{token}", token).toLowerCase().includes(token.toLowerCase());
 }
 
-const READ = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt)$/i;
+const ACCEPTED = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt)$/i;
 
-/** Whether a dropped file is a photograph or its caption: many browsers know no type of HEIC. */
-export function isMaterial({ name, type }) {
-  return type.startsWith("image/") || READ.test(name);
+/** Whether a file is a photograph or a caption; many browsers report no MIME type for HEIC. */
+export function isPhotoOrCaption({ name, type }) {
+  return type.startsWith("image/") || ACCEPTED.test(name);
 }
 
 /**
- * Refused files, those with the same reason together: [{name, reason}, …] as {title, files, reason},
- * where `title` has their number and `files` their names.
+ * Groups refused files [{name, reason}, …] by reason, as [{title, files, reason}, …]: `title` is
+ * the name or the count, `files` are the names.
  */
-export function foldRefused(refused) {
+export function groupRefused(refused) {
   const byReason = new Map();
   for (const { name, reason } of refused)
     byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
@@ -122,14 +123,14 @@ export function foldRefused(refused) {
   }));
 }
 
-/** Whether photographs were refused, each of them for its size. */
+/** Whether there are refused photographs, all of them for being too small. */
 export function areTooSmall(refused) {
   return refused.length > 0 && refused.every(({ reason }) => reason.startsWith(TOO_SMALL));
 }
 
 /** "15 photographs, 2 refused, 1 to look at". */
 export function summary({ photos, refused }) {
-  const marked = photos.filter((photo) => marksOf(photo).length).length;
+  const marked = photos.filter((photo) => warningsOf(photo).length).length;
   return [
     plural(photos.length, "photograph"),
     refused.length && `${refused.length} refused`,
@@ -139,8 +140,8 @@ export function summary({ photos, refused }) {
     .join(", ");
 }
 
-/** A photograph's sizes in words. */
-export function sizesOf({ width, height, box, size, face }) {
+/** Describes a photograph's original, cropped and trained sizes. */
+export function describeSizes({ width, height, box, size, face }) {
   const [left, top, right, bottom] = box;
   const crop = `cropped to ${right - left} × ${bottom - top}${face ? " around the face" : ""}`;
   return `${width} × ${height}, ${crop}, trained at ${size[0]} × ${size[1]}`;

@@ -1,14 +1,14 @@
-// One picture of a comparison with what is known of it, or two with a divider.
+// A page with one picture of a comparison, or two with a divider, and their details.
 
 import { cellOf, pictureQuery, thumbnailQuery } from "./comparison.js";
-import { button, h, renew, show } from "./dom.js";
+import { button, h, reconcile, setVisible } from "./dom.js";
 import { PictureStage } from "./picture_stage.js";
 import { cellPicker, details, modelButtons } from "./viewer_parts.js";
-import { moved } from "./window.js";
+import { nextCell } from "./virtual_grid.js";
 
 /**
- * `index` is the picture, or the right one of two; `other` the left one, or null.
- * @param address turns a query for /view into an address
+ * `index` is the picture, or the right one of two; `other` is the left one, or null.
+ * @param getUrl turns a /view query into a URL
  * @param changed called when another picture is shown
  */
 export class PicturePage {
@@ -16,10 +16,10 @@ export class PicturePage {
   other = null;
   #comparison = null;
   #scores = [];
-  #cells = []; // one or two, as they are shown
+  #cells = []; // the one or two shown
 
-  constructor(address, changed) {
-    this.address = address;
+  constructor(getUrl, changed) {
+    this.getUrl = getUrl;
     this.changed = changed;
     this.stage = new PictureStage();
     this.ends = h("div", { class: "lk-ends" });
@@ -37,7 +37,7 @@ export class PicturePage {
     );
   }
 
-  /** Takes a comparison; shows nothing of it yet. */
+  /** Sets the comparison without showing a picture yet. */
   open(comparison, scores) {
     this.#comparison = comparison;
     this.#scores = scores;
@@ -45,13 +45,13 @@ export class PicturePage {
     this.stage.size(comparison.width, comparison.height);
   }
 
-  /** Takes other scores. */
-  score(scores) {
+  /** Replaces the scores. */
+  setScores(scores) {
     this.#scores = scores;
     if (this.#cells.length) this.details.replaceChildren(...details(this.#cells, scores));
   }
 
-  /** What is shown, in words: {title, text}. */
+  /** Heading of what is shown: {title, text}. */
   get titles() {
     const b = cellOf(this.#comparison, this.index);
     if (this.other === null) return { title: `${b.label} · ${b.key}`, text: b.prompt };
@@ -65,7 +65,7 @@ export class PicturePage {
     [this.index, this.other] = [index, null];
     const cell = cellOf(this.#comparison, index);
     this.stage.single(this.#pictureOf(cell));
-    show(this.ends, false);
+    setVisible(this.ends, false);
     this.#showAround([cell]);
   }
 
@@ -82,27 +82,28 @@ export class PicturePage {
       button({ label: "Swap A and B", symbol: "swap", kind: "plain", click: swap }),
       cellPicker("B", this.#comparison, b, (index) => this.pair(left, index)),
     );
-    show(this.ends, true);
+    setVisible(this.ends, true);
     if (used) this.ends.querySelector(`[aria-label="${used}"]`)?.focus({ preventScroll: true });
     this.#showAround([a, b]);
   }
 
-  /** From one picture to two, the first model's beside it, and back. */
-  toggle() {
+  /** Switches from one picture to two, beside the first model's, and back. */
+  toggleCompare() {
     if (this.other !== null) return this.single(this.index);
-    const across = this.#comparison.columns.length;
-    const first = this.index % across;
-    const second = first + across < this.#comparison.pictures.length ? first + across : first;
+    const columnCount = this.#comparison.columns.length;
+    const first = this.index % columnCount;
+    const second =
+      first + columnCount < this.#comparison.pictures.length ? first + columnCount : first;
     this.pair(first, this.index === first ? second : this.index);
   }
 
-  /** Fits the picture into the space, or shows each of its pixels. */
+  /** Toggles between fitting the space and actual size. */
   toggleActual() {
     this.stage.toggleActual();
     this.changed();
   }
 
-  /** Shows again what has changed of these cells. */
+  /** Updates whatever shows one of these cells. */
   refresh(indices) {
     if (!indices.some((index) => index === this.index || index === this.other))
       return this.#showModels();
@@ -110,42 +111,42 @@ export class PicturePage {
     else this.pair(this.other, this.index);
   }
 
-  /** Does what a key stands for; returns whether it does. */
+  /** Handles a key; returns whether it did anything. */
   key({ key, target }) {
     if (key.toLowerCase() === "z") this.toggleActual();
     else if (key.toLowerCase() === "x" && this.other !== null) this.pair(this.index, this.other);
-    else return !this.#hasArrows(target) && this.#step(key);
+    else return !this.#usesArrows(target) && this.#step(key);
     return true;
   }
 
-  /** Whether the arrow keys move something else than the choice of a picture. */
-  #hasArrows(target) {
+  /** Whether the focused element uses the arrow keys itself. */
+  #usesArrows(target) {
     return target.closest("[role=slider]") || (target === this.stage.element && this.stage.actual);
   }
 
   #step(key) {
     const { rows, columns } = this.#comparison;
     const { row, column } = cellOf(this.#comparison, this.index);
-    const target = moved({ row, column }, key, rows.length, columns.length, 1);
+    const target = nextCell({ row, column }, key, rows.length, columns.length, 1);
     if (!target) return false;
     const index = target.row * columns.length + target.column;
     if (this.other === null) this.single(index);
-    else this.pair(this.#along(target.column - column), index);
+    else this.pair(this.#movedOther(target.column - column), index);
     return true;
   }
 
-  /** The left picture so many columns further, so that both stay on the same prompt. */
-  #along(columns) {
-    const across = this.#comparison.columns.length;
+  /** Index of the left picture moved by `columns`, to keep both on the same prompt. */
+  #movedOther(columns) {
+    const columnCount = this.#comparison.columns.length;
     const { row, column } = cellOf(this.#comparison, this.other);
-    return row * across + Math.max(0, Math.min(across - 1, column + columns));
+    return row * columnCount + Math.max(0, Math.min(columnCount - 1, column + columns));
   }
 
   #pictureOf({ index, label, key, drawn }) {
     return {
       name: `${label}, ${key}`,
-      address: drawn && this.address(pictureQuery(this.#comparison, index)),
-      small: this.address(thumbnailQuery(this.#comparison, index)),
+      url: drawn && this.getUrl(pictureQuery(this.#comparison, index)),
+      thumbnail: this.getUrl(thumbnailQuery(this.#comparison, index)),
     };
   }
 
@@ -159,14 +160,14 @@ export class PicturePage {
   }
 
   #showModels() {
-    const { index, other, address } = this;
+    const { index, other, getUrl } = this;
     // prettier-ignore
     const chosen = new Map(other === null ? [[index, ""]] : [[index, "B"], [other, "A"]]);
     const { column } = cellOf(this.#comparison, index);
     const pick = (picked, event) => this.#pick(picked, event);
-    renew(
+    reconcile(
       this.models,
-      modelButtons({ comparison: this.#comparison, column, chosen, address, pick }),
+      modelButtons({ comparison: this.#comparison, column, chosen, getUrl, pick }),
     );
   }
 

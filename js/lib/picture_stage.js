@@ -1,10 +1,10 @@
-// One picture as large as the space allows, or two of them with a divider to drag.
+// One picture as large as the space allows, or two with a draggable divider.
 
 import { h } from "./dom.js";
 
 const STEP = 2; // percent, for the arrow keys
 
-/** `element`; `single(picture)` and `pair(a, b)`, a picture being {address, small, name}. */
+/** Has `element`, `single(picture)` and `pair(a, b)`; a picture is {url, thumbnail, name}. */
 export class PictureStage {
   #at = 50;
 
@@ -30,18 +30,18 @@ export class PictureStage {
     this.element.addEventListener("pointermove", (event) => this.#drag(event));
   }
 
-  /** The pictures' size in pixels. */
+  /** Sets the pictures' size in pixels. */
   size(width, height) {
     this.frame.style.setProperty("--lk-natural", `${width}px`);
     this.frame.style.setProperty("--lk-aspect", width / height);
   }
 
-  /** Whether each pixel is shown, and the arrow keys scroll where the stage has the focus. */
+  /** Whether at actual size, where the arrow keys scroll while the stage has the focus. */
   get actual() {
     return this.element.classList.contains("actual");
   }
 
-  /** Fits the picture into the space, or shows each of its pixels. */
+  /** Toggles between fitting the space and actual size. */
   toggleActual() {
     this.element.tabIndex = this.element.classList.toggle("actual") ? 0 : -1;
   }
@@ -84,18 +84,18 @@ export class PictureStage {
   }
 }
 
-/** A picture with its small copy behind it until it is there. */
-function layer({ address, small, name }, place) {
-  if (!address)
+/** A picture, with its thumbnail as background until it has loaded. */
+function layer({ url, thumbnail, name }, place) {
+  if (!url)
     return h(
       "div",
       { class: `lk-layer ${place} missing` },
       h("p", {}, "This picture is not drawn yet."),
     );
-  const image = h("img", { alt: name, src: address, decoding: "async", draggable: "false" });
+  const image = h("img", { alt: name, src: url, decoding: "async", draggable: "false" });
   const element = h(
     "div",
-    { class: `lk-layer ${place}`, style: { "background-image": `url("${small}")` } },
+    { class: `lk-layer ${place}`, style: { "background-image": `url("${thumbnail}")` } },
     image,
   );
   image.addEventListener("load", () => element.style.removeProperty("background-image"));

@@ -1,17 +1,17 @@
-// A small box above everything, that goes at Esc and at a click elsewhere.
+// A small popup on top of everything, closed by Esc or a click outside.
 
 import { button, h } from "./dom.js";
 
-const EDGE = 8; // pixels that stay free around it
+const EDGE = 8; // minimum distance to the window's edges, in pixels
 
 /**
- * Opens a box at a place of the window. It is in the dialog that `from` is in, which lets nothing
- * outside of it be clicked. The keyboard's focus goes into it, and back when it is closed.
+ * Opens a popup at x, y in the window. It is put into the dialog around `anchor`, if any, as
+ * nothing outside a modal dialog can be clicked. It takes the focus and restores it on closing.
  * @returns {element, close}
  */
-export function openPopup(content, { x, y, from, ...attributes }) {
-  const before = document.activeElement;
-  // Not "auto": letting go of the right button would close what pressing it has opened.
+export function openPopup(content, { x, y, anchor, ...attributes }) {
+  const previousFocus = document.activeElement;
+  // Not "auto": releasing the right button would close the popup that pressing it opened.
   const rest = { popover: "manual", tabindex: "-1", ...attributes };
   const element = h("div", { class: "likeness lk-popup", ...rest }, content);
   const outside = ({ target }) => element.contains(target) || close();
@@ -19,16 +19,16 @@ export function openPopup(content, { x, y, from, ...attributes }) {
     removeEventListener("pointerdown", outside, { capture: true });
     const focused = element.contains(document.activeElement);
     element.remove();
-    if (focused) before?.focus({ preventScroll: true });
+    if (focused) previousFocus?.focus({ preventScroll: true });
   };
   addEventListener("pointerdown", outside, { capture: true });
   element.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // not the viewer's, nor ComfyUI's
+    event.stopPropagation(); // neither for the viewer nor for ComfyUI
     if (event.key !== "Escape") return;
     event.preventDefault();
     close();
   });
-  (from.closest("dialog") ?? document.body).append(element);
+  (anchor.closest("dialog") ?? document.body).append(element);
   element.showPopover();
   const within = (at, size, length) => Math.max(EDGE, Math.min(at, length - size - EDGE));
   element.style.left = `${within(x, element.offsetWidth, innerWidth)}px`;
@@ -37,7 +37,7 @@ export function openPopup(content, { x, y, from, ...attributes }) {
   return { element, close };
 }
 
-/** Opens a menu: `items` are what `button` takes, and `disabled`. */
+/** Opens a menu; each item has the options of `button`, and optionally `disabled`. */
 export function openMenu(items, label, place) {
   const choose = (click) => () => {
     box.close();
@@ -52,8 +52,8 @@ export function openMenu(items, label, place) {
   const box = openPopup(buttons, { ...place, role: "menu", "aria-label": label });
   box.element.addEventListener("keydown", ({ key }) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[key];
-    const free = buttons.filter((one) => !one.disabled);
-    const at = free.indexOf(document.activeElement);
-    if (step && free.length) free.at((at + step) % free.length).focus();
+    const enabled = buttons.filter((one) => !one.disabled);
+    const current = enabled.indexOf(document.activeElement);
+    if (step && enabled.length) enabled.at((current + step) % enabled.length).focus();
   });
 }

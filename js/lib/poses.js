@@ -1,7 +1,7 @@
-// Poses: which are chosen by a widget's text, and their drawing as lines and dots.
+// Poses: parsing and formatting the widget's selection, and drawing them as lines and dots.
 
-/** Names that a text chooses among `names`; `all` is the text for all of them. */
-export function chosenOf(text, names, all) {
+/** Set of the selected `names`; the text `all` selects every one. */
+export function parseSelection(text, names, all) {
   if (String(text).trim() === all) return new Set(names);
   const wanted = String(text)
     .split(",")
@@ -9,12 +9,12 @@ export function chosenOf(text, names, all) {
   return new Set(names.filter((name) => wanted.includes(name)));
 }
 
-/** The text of a choice. */
-export function textOf(chosen, names, all) {
+/** The widget's text for a selection. */
+export function formatSelection(chosen, names, all) {
   return chosen.size === names.length ? all : names.filter((name) => chosen.has(name)).join(", ");
 }
 
-/** The choice with a name added or taken away; the last one stays, because one is needed. */
+/** The selection with a name added or removed; the last one stays, as at least one is needed. */
 export function toggled(chosen, name) {
   const next = new Set(chosen);
   if (!next.delete(name)) next.add(name);
@@ -22,7 +22,7 @@ export function toggled(chosen, name) {
 }
 
 /**
- * A pose's limbs and joints on a canvas of 100 pixels' height:
+ * A pose's limbs and joints on a canvas 100 pixels high:
  * {width, limbs: [{from, to, colour}], joints: [{at, colour}]}.
  */
 export function drawingOf({ aspect, people }, limbs, colours) {
@@ -41,8 +41,8 @@ export function drawingOf({ aspect, people }, limbs, colours) {
   return drawing;
 }
 
-/** For each pose the columns that the seed gave it: {pose: [column, ...]}. */
-export function columnsOf(poseOfColumn) {
+/** Inverts {column: pose} to {pose: [column, ...]}. */
+export function columnsByPose(poseOfColumn) {
   const found = {};
   for (const [column, pose] of Object.entries(poseOfColumn ?? {}))
     (found[pose] ??= []).push(column);

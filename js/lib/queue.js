@@ -2,9 +2,9 @@
 
 import { api } from "../../../scripts/api.js";
 
-/** Calls `then` whenever the server says that nothing is queued, which it does also after a crash. */
-export function whenNothingIsQueued(then) {
+/** Calls `callback` whenever the server reports an empty queue, as it also does after a crash. */
+export function onQueueEmpty(callback) {
   api.addEventListener("status", ({ detail }) => {
-    if (detail?.exec_info?.queue_remaining === 0) then();
+    if (detail?.exec_info?.queue_remaining === 0) callback();
   });
 }

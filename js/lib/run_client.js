@@ -1,99 +1,99 @@
-// A run, read from its folder through the server: block by block, and then as it grows.
+// Reads a run's events through the server, block by block, then polls for new ones.
 
 import { addEvents, emptyRun } from "./run_state.js";
 
-const SECONDS = 1;
+const POLL_SECONDS = 1;
 
 /**
  * Reads a run until it ends.
- * @param fetchApi ComfyUI's
- * @param told called with the state whenever it changes; `state.status` is "gone" when the run's
- *   folder is not there (any more), "cancelled" when it has not ended and nobody trains it, and
- *   "unreadable" when all its events are of another version
+ * @param fetchApi ComfyUI's `api.fetchApi`
+ * @param onChange called with the state whenever it changes; `state.status` is "gone" if the run's
+ *   folder does not exist, "cancelled" if the run is unfinished and no process trains it, and
+ *   "unreadable" if all its events are of another version
  */
 export class RunReader {
   #next = 0;
   #timer = null;
   #reading = false;
-  #again = false;
-  ended = false; // whether its process is known to have ended
-  whole = false; // whether the state is of all that the run has said so far
+  #readAgain = false;
+  ended = false; // whether the run's process is known to have ended
+  isCaughtUp = false; // whether the state reflects all events so far
 
-  constructor(run, fetchApi, told) {
+  constructor(run, fetchApi, onChange) {
     this.run = run;
     this.fetchApi = fetchApi;
-    this.told = told;
+    this.onChange = onChange;
     this.state = emptyRun();
   }
 
-  /** Reads what is new, and goes on once a second while the run works. */
+  /** Reads new events, and polls every second while the run is active. */
   async read() {
     if (this.#reading) {
-      this.#again = true;
+      this.#readAgain = true;
       return;
     }
     this.#reading = true;
     clearTimeout(this.#timer);
     do {
-      this.#again = false;
+      this.#readAgain = false;
       await this.#readAll();
-    } while (this.#again);
+    } while (this.#readAgain);
     this.#reading = false;
-    if (this.working && !this.stopped) this.#timer = setTimeout(() => this.read(), SECONDS * 1000);
+    if (this.isActive && !this.stopped)
+      this.#timer = setTimeout(() => this.read(), POLL_SECONDS * 1000);
   }
 
-  /** Reads no more. */
+  /** Stops reading. */
   stop() {
     this.stopped = true;
     clearTimeout(this.#timer);
   }
 
-  /** Its process has ended: reads what is left. */
+  /** The run's process has ended: reads the remaining events. */
   end() {
     this.ended = true;
     return this.read();
   }
 
-  /** Whether more is to come. */
-  get working() {
+  /** Whether more events may come. */
+  get isActive() {
     return ["starting", "running"].includes(this.state.status);
   }
 
   async #readAll() {
     for (let more = true; more && !this.stopped;) {
-      const before = this.#next;
-      const answer = await this.#ask();
-      if (answer === null || this.stopped) return;
-      addEvents(this.state, answer.events);
-      this.#next = answer.next;
-      more = answer.next > before;
-      this.whole = !more;
-      if (!more && !answer.working) this.#leave();
-      this.told(this.state);
+      const block = await this.#fetchBlock();
+      if (block === null || this.stopped) return;
+      addEvents(this.state, block.events);
+      more = block.next > this.#next;
+      this.#next = block.next;
+      this.isCaughtUp = !more;
+      if (!more && !block.working) this.#markEnded();
+      this.onChange(this.state);
     }
   }
 
-  /** Nobody trains the run, and there are no more events. */
-  #leave() {
+  /** No process trains the run, and there are no more events. */
+  #markEnded() {
     const { state } = this;
     if (state.status === "running") state.status = "cancelled";
     else if (state.status !== "starting") return;
     else if (this.#next > 0) state.status = "unreadable";
-    else if (this.ended) state.status = "cancelled"; // before its first word
+    else if (this.ended) state.status = "cancelled"; // before its first event
   }
 
-  async #ask() {
+  async #fetchBlock() {
     try {
-      const answer = await this.fetchApi(
+      const response = await this.fetchApi(
         `/likeness/runs/${encodeURIComponent(this.run)}?start=${this.#next}`,
       );
-      if (answer.ok) return await answer.json();
-      this.state.status = answer.status === 404 ? "gone" : this.state.status;
+      if (response.ok) return await response.json();
+      this.state.status = response.status === 404 ? "gone" : this.state.status;
     } catch {
-      // The server restarts, or the network is away: the next try may succeed.
+      // The server is restarting or unreachable: the next attempt may succeed.
       return null;
     }
-    if (!this.stopped) this.told(this.state);
+    if (!this.stopped) this.onChange(this.state);
     return null;
   }
 }

@@ -1,18 +1,18 @@
-// What a run's events add up to. The events are another program's: each is checked.
+// Reduces a run's events to its state. Events come from another process, so each is validated.
 
 import { addStep, emptySeries } from "./series.js";
 
-/** The version of events that is understood (docs/file-formats.md). */
+/** The supported version of events (docs/file-formats.md). */
 export const VERSION = 1;
 
-const MOST_PREVIEWS = 2000;
-const MOST_NOTICES = 20;
+const MAX_PREVIEWS = 2000;
+const MAX_NOTICES = 20;
 
-/** The state of a run of which nothing is known yet. */
+/** Initial state of a run, before any event. */
 export function emptyRun() {
   return {
     status: "starting", // running, finished, stopped, failed
-    stage: null, // {name, done, total, time, from: {done, time}}: now, and when it began
+    stage: null, // {name, done, total, time, from: {done, time}}; `from`: at its first event
     step: 0,
     total: 0,
     series: emptySeries(),
@@ -27,32 +27,32 @@ export function emptyRun() {
   };
 }
 
-/** Adds events to a run, in place; other versions and unknown kinds are passed over. Returns it. */
+/** Applies events to a run in place and returns it; skips other versions and unknown kinds. */
 export function addEvents(run, events) {
-  for (const event of events) if (isOurs(event)) HANDLERS[event.kind]?.(run, event);
+  for (const event of events) if (isSupported(event)) HANDLERS[event.kind]?.(run, event);
   return run;
 }
 
-const isOurs = (event) => event?.v === VERSION && typeof event.kind === "string";
+const isSupported = (event) => event?.v === VERSION && typeof event.kind === "string";
 
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 const numberOr = (value, other) => (Number.isFinite(value) ? value : other);
-const textOf = (value) => (typeof value === "string" ? value : "");
+const textOrEmpty = (value) => (typeof value === "string" ? value : "");
 
 const HANDLERS = {
   __proto__: null,
 
   stage(run, { name, done, total, time }) {
-    // Also after "failed" or "stopped": an attempt appends to the events of the one before.
+    // Also after "failed" or "stopped": a new attempt appends to the earlier one's events.
     run.status = "running";
     run.message = "";
     run.seconds = null;
     run.saved = null;
     const now = { done: numberOr(done, 0), time: numberOr(time, 0) };
-    // Of what was there already the first event of a number tells: the pace is of what follows.
-    const goesOn = run.stage?.name === name && run.stage.total && run.stage.done <= now.done;
-    const from = goesOn ? run.stage.from : now;
-    run.stage = { name: textOf(name), total: numberOr(total, 0), ...now, from };
+    // A stage's first event with a total may count items done earlier: the pace starts after it.
+    const continues = run.stage?.name === name && run.stage.total && run.stage.done <= now.done;
+    const from = continues ? run.stage.from : now;
+    run.stage = { name: textOrEmpty(name), total: numberOr(total, 0), ...now, from };
   },
 
   step(run, event) {
@@ -70,7 +70,7 @@ const HANDLERS = {
     });
     const seconds = numberOr(event.seconds, null);
     if (seconds !== null) {
-      // The last ten steps or so; the first ones are slower.
+      // Averages over about ten steps, since the first ones are slower.
       run.secondsPerStep =
         run.secondsPerStep === null ? seconds : 0.9 * run.secondsPerStep + 0.1 * seconds;
     }
@@ -84,15 +84,15 @@ const HANDLERS = {
   preview(run, { step, index, path }) {
     if (!isCount(step) || !isCount(index) || typeof path !== "string") return;
     const others = run.previews.filter((one) => one.step !== step || one.index !== index);
-    run.previews = [...others, { step, index, path }].slice(-MOST_PREVIEWS);
+    run.previews = [...others, { step, index, path }].slice(-MAX_PREVIEWS);
   },
 
   notice(run, { text }) {
-    run.notices = [...run.notices, textOf(text)].slice(-MOST_NOTICES);
+    run.notices = [...run.notices, textOrEmpty(text)].slice(-MAX_NOTICES);
   },
 
   saved(run, { path }) {
-    run.saved = textOf(path);
+    run.saved = textOrEmpty(path);
   },
 
   stopped(run) {
@@ -106,13 +106,12 @@ const HANDLERS = {
 
   failed(run, { message }) {
     run.status = "failed";
-    run.message = textOf(message);
+    run.message = textOrEmpty(message);
   },
 };
 
 /**
- * Seconds until the end of the pictures that are drawn or encoded, or of the last step, at the pace
- * so far; null if nothing can be said.
+ * Estimated seconds left of drawing or encoding pictures, or else of training; null if unknown.
  */
 export function secondsLeft(run) {
   if (run.status !== "running") return null;
@@ -125,7 +124,7 @@ export function secondsLeft(run) {
   return (run.total - run.step) * run.secondsPerStep;
 }
 
-/** Preview steps in order, and the numbers of the prompts: the filmstrip's columns and rows. */
+/** The filmstrip's columns, the sorted preview steps, and rows, the sorted prompt indices. */
 export function filmstrip(previews) {
   const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
   return {

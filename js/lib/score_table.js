@@ -1,4 +1,4 @@
-// A comparison's scores as a table: a line for each row, a column for each measure.
+// A comparison's scores as a table: one line per row, one column per measure.
 
 import { h } from "./dom.js";
 
@@ -8,11 +8,11 @@ const isText = (value) => typeof value === "string";
 const list = (value) => (Array.isArray(value) ? value : []);
 
 /**
- * {names, measures, notes} of a parsed `scores.json`; null for one that cannot be shown.
- * `measures` are {label, encoder, meaning, better, rows, photographs}, whose rows and photographs are
+ * {names, measures, notes} of a decoded `scores.json`; null if it cannot be shown. A measure is
+ * {label, encoder, meaning, better, rows, photographs}, where `photographs` and each of `rows` is
  * {mean, low, high} or null.
  */
-export function tableOf(data) {
+export function parseScoreTable(data) {
   if (data?.version !== 1 || !Array.isArray(data.row_names)) return null;
   const names = data.row_names.filter(isText);
   const measures = list(data.measures)
@@ -22,19 +22,19 @@ export function tableOf(data) {
       encoder: isText(one.encoder) ? one.encoder : "",
       meaning: isText(one.meaning) ? one.meaning : "",
       better: one.better,
-      rows: names.map((_, row) => estimateOf(data.rows?.[one.key]?.[row])),
-      photographs: estimateOf(data.photographs?.[one.key]),
+      rows: names.map((_, row) => parseEstimate(data.rows?.[one.key]?.[row])),
+      photographs: parseEstimate(data.photographs?.[one.key]),
     }));
   return { names, measures, notes: list(data.notes).filter(isText) };
 }
 
-function estimateOf(data) {
+function parseEstimate(data) {
   if (!Number.isFinite(data?.mean)) return null;
   const [low, high] = [data.low, data.high].map((end) => (Number.isFinite(end) ? end : null));
   return { mean: data.mean, low, high };
 }
 
-/** Index of a measure's best row; -1 where no direction is the better one, or none is best. */
+/** Index of a measure's best row; -1 without a better direction or with fewer than two values. */
 export function bestRow({ better, rows }) {
   const sign = { higher: 1, lower: -1 }[better];
   const known = rows.filter(Boolean);
@@ -43,7 +43,7 @@ export function bestRow({ better, rows }) {
   return rows.findIndex((one) => one && sign * one.mean === best);
 }
 
-/** The table's element. */
+/** The table element. */
 export function scoreTable({ names, measures }) {
   const best = measures.map(bestRow);
   const lines = names.map((name, row) =>

@@ -1,15 +1,15 @@
-// A run's numbers by step, in bounded memory, and their smoothing.
+// A run's values by step, in bounded memory, and their smoothing.
 
 const LIMIT = 2048;
 
-/** No points yet. A point is {step, count, loss, prior, rate}: means over `count` steps. */
+/** An empty series. A point is {step, count, loss, prior, rate}: means over `count` steps. */
 export function emptySeries() {
   return { points: [], stride: 1 };
 }
 
 /**
- * The series with one step more. A step that is there already, or an earlier one, begins anew
- * from there: a resumed run goes back to its last checkpoint. Mends `series` in place.
+ * Adds a step to `series`, in place, and returns it. Points at or after this step are dropped
+ * first, as a resumed run goes back to its last checkpoint.
  */
 export function addStep(series, { step, loss, prior = null, rate = null }) {
   while (series.points.length && series.points.at(-1).step >= step) series.points.pop();
@@ -40,9 +40,9 @@ function halve(series) {
 }
 
 /**
- * Exponential moving average without a bias to its beginning (Adam's correction,
- * arXiv:1412.6980, section 3). `span` is the number of values it averages over, about.
- * Values that are null or not finite are passed over and give the average so far.
+ * Exponential moving average with bias correction (as in Adam, arXiv:1412.6980, section 3).
+ * `span` is the approximate number of values averaged. Null and non-finite values are skipped
+ * and yield the average so far.
  */
 export function smooth(values, span) {
   const keep = Math.max(0, 1 - 2 / (span + 1));
@@ -57,7 +57,7 @@ export function smooth(values, span) {
   });
 }
 
-/** Over how many of `length` points to average: a twentieth, from 1 to 100. */
+/** Smoothing span for `length` points: a twentieth of them, from 1 to 100. */
 export function smoothingSpan(length) {
   return Math.max(1, Math.min(100, length / 20));
 }

@@ -1,36 +1,36 @@
-// A box that makes the zip of a finished run, and downloads it.
+// A popup that packs a finished run as a zip and downloads it.
 
-import { button, h, say } from "./dom.js";
+import { button, h, setText } from "./dom.js";
 import { openPopup } from "./popup.js";
 
-const WHAT =
+const DESCRIPTION =
   "One zip with the adapter, its recipe, and the newest comparison that shows it. No photographs, " +
   "and no path of this computer.";
-const LEAVE = "Leave all prompts out, and the comparison with them";
+const OMIT_PROMPTS = "Leave all prompts out, and the comparison with them";
 
 /**
- * Opens the box below a button.
- * @param make (prompts) -> makes the zip with or without prompts and downloads it; throws an Error
- *   in words
+ * Opens the popup below a button.
+ * @param make (prompts) -> packs the zip, with or without prompts, and downloads it; throws an
+ *   Error with a readable message
  */
-export function openShareBox(from, make) {
-  const bare = h("input", { type: "checkbox" });
+export function openShareBox(anchor, make) {
+  const omitPrompts = h("input", { type: "checkbox" });
   const note = h("p", { class: "lk-muted", role: "status" });
   const start = button({ text: "Make the zip", symbol: "download", kind: "primary", click });
-  const content = [h("p", {}, WHAT), h("label", {}, bare, LEAVE), note, start];
-  const { left, bottom } = from.getBoundingClientRect();
-  const place = { x: left, y: bottom + 4, from, class: "likeness lk-popup lk-share" };
+  const content = [h("p", {}, DESCRIPTION), h("label", {}, omitPrompts, OMIT_PROMPTS), note, start];
+  const { left, bottom } = anchor.getBoundingClientRect();
+  const place = { x: left, y: bottom + 4, anchor, class: "likeness lk-popup lk-share" };
   const box = openPopup(content, { ...place, role: "dialog", "aria-label": "Share" });
-  bare.focus();
+  omitPrompts.focus();
 
   async function click() {
     start.disabled = true;
-    say(note, "Packing …");
+    setText(note, "Packing …");
     try {
-      await make(!bare.checked);
+      await make(!omitPrompts.checked);
       box.close();
     } catch (error) {
-      say(note, error.message);
+      setText(note, error.message);
     }
     start.disabled = false;
   }

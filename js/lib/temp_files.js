@@ -1,9 +1,9 @@
-// What the server has written to ComfyUI's temp folder for the panels.
+// Files that the server writes to ComfyUI's temp folder for the panels.
 
 import { api } from "../../../scripts/api.js";
 
-/** Where the file of a name is read. */
-export function tempAddress(filename) {
-  const asked = new URLSearchParams({ filename, subfolder: "likeness", type: "temp" });
-  return api.apiURL(`/view?${asked}`);
+/** URL of a file, by name. */
+export function tempUrl(filename) {
+  const query = new URLSearchParams({ filename, subfolder: "likeness", type: "temp" });
+  return api.apiURL(`/view?${query}`);
 }

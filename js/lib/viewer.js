@@ -1,90 +1,90 @@
-// The comparison over the whole window: the grid, or a page with one or two pictures.
+// A comparison over the whole window: the grid, or a page with one or two pictures.
 
 import { ArchiveButton } from "./archive_button.js";
 import { CellGrid } from "./cell_grid.js";
-import { AGAIN, openCellMenu } from "./cell_menu.js";
+import { openCellMenu, REDRAW_TITLE } from "./cell_menu.js";
 import {
   downloadName,
   drawnCount,
   pictureQuery,
-  safe,
+  safeFilename,
   sheetQuery,
   thumbnailQuery,
 } from "./comparison.js";
-import { button, h, loadStyle, reportLink, say, show } from "./dom.js";
-import { save } from "./download.js";
+import { button, h, loadStyle, reportLink, setText, setVisible } from "./dom.js";
+import { downloadUrl } from "./download.js";
 import { plural } from "./format.js";
-import { keepKeys } from "./keys.js";
 import { PicturePage } from "./picture_page.js";
+import { blockShortcuts } from "./shortcuts.js";
 
 const SIZES = { min: 64, max: 384, step: 8, value: 168 };
 const ACTUAL = "Each pixel of the picture; the arrow keys move it while it has the focus";
 const SHEET = "The contact sheet; drag the file onto ComfyUI to get the workflow back";
 
 /**
- * A dialog.
- * @param address turns a query for /view into an address
- * @param reportAddress gives the address of a comparison's report
- * @param drawAgain (comparison, index) -> has a cell drawn again, and gives what to say of it
+ * The viewer's dialog.
+ * @param getUrl turns a /view query into a URL
+ * @param reportUrl (name) -> URL of a comparison's report
+ * @param redrawCell (comparison, index) -> queues a redraw; resolves to a message for the user
  */
 export class Viewer {
   #comparison = null;
   #scores = [];
-  #choosing = false;
-  #first = null; // of two pictures that are chosen in the grid
-  #asked = null; // the cell that was asked for again
+  #isSelecting = false;
+  #first = null; // index of the first of two pictures selected in the grid
+  #pendingRedraw = null; // index of the cell whose redraw was requested
 
-  constructor({ address, reportAddress, drawAgain }) {
+  constructor({ getUrl, reportUrl, redrawCell }) {
     loadStyle("grid", "viewer");
-    Object.assign(this, { address, reportAddress, drawAgain });
+    Object.assign(this, { getUrl, reportUrl, redrawCell });
     this.grid = new CellGrid({
-      address: (index) => address(thumbnailQuery(this.#comparison, index)),
-      choose: (index, event) => this.#chosen(index, event),
-      menu: (index, event) => this.#menu(index, event),
+      getUrl: (index) => getUrl(thumbnailQuery(this.#comparison, index)),
+      onChoose: (index, event) => this.#onCellClick(index, event),
+      onMenu: (index, event) => this.#menu(index, event),
       width: SIZES.value,
       label: 124,
     });
-    this.page = new PicturePage(address, () => this.#layOut(false));
+    this.page = new PicturePage(getUrl, () => this.#layOut(false));
     this.#build();
   }
 
-  /** Opens on a cell, or on the grid. */
+  /** Opens on a cell, or on the grid if `index` is null. */
   open(comparison, scores, index = null) {
     this.#comparison = comparison;
     this.#scores = scores;
-    this.#asked = null;
-    this.report.href = this.reportAddress(comparison.name);
+    this.#pendingRedraw = null;
+    this.reportLink.href = this.reportUrl(comparison.name);
     this.#fillMeasures();
     this.grid.show(comparison);
     this.page.open(comparison, scores);
     document.body.append(this.dialog);
     if (!this.dialog.open) this.dialog.showModal();
-    this.#choose(false);
+    this.#setSelecting(false);
     if (index === null) this.#showGrid(0);
     else this.#showPicture(index);
   }
 
-  /** Tells of cells that were drawn while it is open. */
+  /** Shows cells that were drawn while the viewer is open. */
   refresh(comparison, indices) {
     if (!this.dialog.open || comparison !== this.#comparison) return;
-    if (indices.includes(this.#asked)) this.#say("The picture was drawn again.");
+    if (indices.includes(this.#pendingRedraw)) this.#showHint("The picture was drawn again.");
     this.grid.refresh(indices);
-    if (this.inGrid) this.#layOut(true);
+    if (this.isGridShown) this.#layOut(true);
     else this.page.refresh(indices);
   }
 
-  /** Takes the scores of the comparison that is open, and whether it has a report. */
-  score(comparison, scores) {
+  /** Replaces the open comparison's scores, and shows whether it has a report. */
+  setScores(comparison, scores) {
     if (!this.dialog.open || comparison !== this.#comparison) return;
     if (JSON.stringify(scores) !== JSON.stringify(this.#scores)) {
       this.#scores = scores;
       this.#fillMeasures();
-      this.page.score(scores);
+      this.page.setScores(scores);
     }
-    this.#layOut(this.inGrid);
+    this.#layOut(this.isGridShown);
   }
 
-  get inGrid() {
+  get isGridShown() {
     return !this.grid.element.hidden;
   }
 
@@ -105,37 +105,45 @@ export class Viewer {
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
     this.dialog.addEventListener("cancel", (event) => this.#escape(event));
     this.dialog.addEventListener("close", () => this.#closed());
-    keepKeys(this.dialog);
+    blockShortcuts(this.dialog);
   }
 
   #controls() {
     const press = (options) => button({ symbol: "download", ...options });
-    const leave = () => this.#showGrid(this.page.index);
-    this.back = press({ label: "Back to the grid", symbol: "grid", kind: "plain", click: leave });
-    this.compare = press({ text: "Compare two", symbol: "compare", click: () => this.#compare() });
-    this.actual = press({
+    this.backButton = press({
+      label: "Back to the grid",
+      symbol: "grid",
+      kind: "plain",
+      click: () => this.#showGrid(this.page.index),
+    });
+    this.compareButton = press({
+      text: "Compare two",
+      symbol: "compare",
+      click: () => this.#compare(),
+    });
+    this.actualButton = press({
       text: "Actual size",
       title: ACTUAL,
       symbol: "expand",
       click: () => this.page.toggleActual(),
     });
-    this.again = press({
+    this.redrawButton = press({
       text: "Draw again",
-      title: AGAIN,
+      title: REDRAW_TITLE,
       symbol: "refresh",
-      click: () => this.#again(this.page.index),
+      click: () => this.#redraw(this.page.index),
     });
-    this.one = press({ text: "Download", click: () => this.#saveOne() });
-    this.report = reportLink();
-    this.sheet = press({ text: "Sheet", title: SHEET, click: () => this.#saveSheet() });
+    this.downloadButton = press({ text: "Download", click: () => this.#downloadPicture() });
+    this.reportLink = reportLink();
+    this.sheetButton = press({ text: "Sheet", title: SHEET, click: () => this.#downloadSheet() });
     this.archive = new ArchiveButton(
       () => this.#contents(),
-      (text) => this.#say(text),
+      (text) => this.#showHint(text),
     );
     this.measures = h("select", {
       class: "lk-select",
       "aria-label": "Score shown in the cells",
-      on: { change: () => this.grid.score(this.#measure) },
+      on: { change: () => this.grid.setMeasure(this.#measure) },
     });
     this.size = h("input", {
       type: "range",
@@ -151,9 +159,15 @@ export class Viewer {
       kind: "plain",
       click: () => this.dialog.close(),
     });
-    const files = [this.again, this.one, this.report, this.sheet, this.archive.element];
-    const views = [this.measures, this.size, this.compare, this.actual];
-    return [this.back, titles, ...views, ...files, shut];
+    const files = [
+      this.redrawButton,
+      this.downloadButton,
+      this.reportLink,
+      this.sheetButton,
+      this.archive.element,
+    ];
+    const views = [this.measures, this.size, this.compareButton, this.actualButton];
+    return [this.backButton, titles, ...views, ...files, shut];
   }
 
   #fillMeasures() {
@@ -163,7 +177,7 @@ export class Viewer {
     const before = this.measures.value;
     this.measures.replaceChildren(h("option", { value: "" }, "scores: off"), ...options);
     this.measures.value = this.#scores.some((measure) => measure.key === before) ? before : "";
-    this.grid.score(this.#measure);
+    this.grid.setMeasure(this.#measure);
   }
 
   get #measure() {
@@ -182,32 +196,33 @@ export class Viewer {
     this.page.element.focus({ preventScroll: true });
   }
 
-  #layOut(inGrid) {
-    const pair = !inGrid && this.page.other !== null;
-    show(this.grid.element, inGrid);
-    show(this.page.element, !inGrid);
-    show(this.back, !inGrid);
-    show(this.actual, !inGrid);
-    show(this.size, inGrid);
-    show(this.archive.element, inGrid);
-    show(this.sheet, inGrid && this.#comparison.sheet !== null);
-    show(this.one, !inGrid && !pair);
-    show(this.again, !inGrid && !pair);
-    this.again.disabled = !(this.#comparison.drawn[this.page.index] > 0);
-    show(this.report, inGrid && this.#comparison.report);
-    show(this.measures, inGrid && this.#scores.length > 0);
-    this.archive.offer(drawnCount(this.#comparison));
-    this.compare.setAttribute("aria-pressed", String(pair || this.#choosing));
-    this.actual.setAttribute("aria-pressed", String(this.page.stage.actual));
-    const { title, text } = inGrid ? this.#gridTitles() : this.page.titles;
-    say(this.title, title);
-    say(this.text, text);
-    if (inGrid) return;
-    if (this.#asked !== null && this.page.index !== this.#asked) this.#forgetAsked();
+  #layOut(isGridShown) {
+    const pair = !isGridShown && this.page.other !== null;
+    setVisible(this.grid.element, isGridShown);
+    setVisible(this.page.element, !isGridShown);
+    setVisible(this.backButton, !isGridShown);
+    setVisible(this.actualButton, !isGridShown);
+    setVisible(this.size, isGridShown);
+    setVisible(this.archive.element, isGridShown);
+    setVisible(this.sheetButton, isGridShown && this.#comparison.sheet !== null);
+    setVisible(this.downloadButton, !isGridShown && !pair);
+    setVisible(this.redrawButton, !isGridShown && !pair);
+    this.redrawButton.disabled = !(this.#comparison.drawn[this.page.index] > 0);
+    setVisible(this.reportLink, isGridShown && this.#comparison.report);
+    setVisible(this.measures, isGridShown && this.#scores.length > 0);
+    this.archive.setCount(drawnCount(this.#comparison));
+    this.compareButton.setAttribute("aria-pressed", String(pair || this.#isSelecting));
+    this.actualButton.setAttribute("aria-pressed", String(this.page.stage.actual));
+    const { title, text } = isGridShown ? this.#gridTitles() : this.page.titles;
+    setText(this.title, title);
+    setText(this.text, text);
+    if (isGridShown) return;
+    if (this.#pendingRedraw !== null && this.page.index !== this.#pendingRedraw)
+      this.#clearPendingRedraw();
     this.#keepFocus();
   }
 
-  /** Where what had the focus is gone or hidden, no key would be heard. */
+  /** Moves the focus if its element is gone or hidden, or no key events would arrive. */
   #keepFocus() {
     const { activeElement } = document;
     if (!this.dialog.contains(activeElement) || activeElement.closest("[hidden]"))
@@ -221,82 +236,82 @@ export class Viewer {
     return { title: name, text: left ? `${size} · ${left} not drawn yet` : size };
   }
 
-  #say(text) {
-    say(this.hint, text);
-    show(this.hint, text !== "");
+  #showHint(text) {
+    setText(this.hint, text);
+    setVisible(this.hint, text !== "");
   }
 
-  // Choosing
+  // Selecting
 
-  #chosen(index, event) {
-    if (event.shiftKey && !this.#choosing) this.#choose(true);
-    if (!this.#choosing) this.#showPicture(index);
-    else if (this.#first === null) this.#chooseFirst(index);
+  #onCellClick(index, event) {
+    if (event.shiftKey && !this.#isSelecting) this.#setSelecting(true);
+    if (!this.#isSelecting) this.#showPicture(index);
+    else if (this.#first === null) this.#selectFirst(index);
     else {
       const first = this.#first;
-      this.#choose(false);
+      this.#setSelecting(false);
       this.page.pair(first, index);
       this.page.element.focus({ preventScroll: true });
     }
   }
 
-  #chooseFirst(index) {
+  #selectFirst(index) {
     this.#first = index;
     this.grid.mark({ [index]: "A" });
     this.grid.focus(index);
-    this.#say("Now click the second picture.");
+    this.#showHint("Now click the second picture.");
   }
 
   #compare() {
-    if (this.inGrid) this.#choose(!this.#choosing);
-    else this.page.toggle();
+    if (this.isGridShown) this.#setSelecting(!this.#isSelecting);
+    else this.page.toggleCompare();
   }
 
-  #choose(choosing) {
-    this.#choosing = choosing;
+  #setSelecting(selecting) {
+    this.#isSelecting = selecting;
     this.#first = null;
-    this.compare.setAttribute("aria-pressed", String(choosing));
+    this.compareButton.setAttribute("aria-pressed", String(selecting));
     this.grid.mark({});
-    this.#say(choosing ? "Click the first of two pictures." : "");
+    this.#showHint(selecting ? "Click the first of two pictures." : "");
   }
 
-  // Drawing again
+  // Redrawing
 
   #menu(index, event) {
     const open = () => this.#showPicture(index);
-    const again = () => this.#again(index);
-    openCellMenu(this.#comparison, index, event, { address: this.address, open, again });
+    const redraw = () => this.#redraw(index);
+    openCellMenu(this.#comparison, index, event, { getUrl: this.getUrl, open, redraw });
   }
 
-  async #again(index) {
+  async #redraw(index) {
     const comparison = this.#comparison;
-    this.#asked = index;
-    const text = await this.drawAgain(comparison, index);
-    if (comparison === this.#comparison) this.#say(text);
+    this.#pendingRedraw = index;
+    const text = await this.redrawCell(comparison, index);
+    if (comparison === this.#comparison) this.#showHint(text);
   }
 
-  #forgetAsked() {
-    this.#asked = null;
-    this.#say("");
+  #clearPendingRedraw() {
+    this.#pendingRedraw = null;
+    this.#showHint("");
   }
 
   // Keys
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    // Not left to "cancel": Chromium lets the second Esc in a row close the dialog in any case.
+    // "cancel" is not enough: in Chromium a second Esc in a row closes the dialog regardless.
     if (event.key === "Escape") return this.#escape(event);
     if (event.target.closest("select, input")) return;
     if (event.key.toLowerCase() === "c") this.#compare();
-    else if (this.inGrid || !this.page.key(event)) return;
+    else if (this.isGridShown || !this.page.key(event)) return;
     event.preventDefault();
   }
 
   #escape(event) {
-    if (this.inGrid && !this.#choosing) return;
+    if (this.isGridShown && !this.#isSelecting) return;
     event.preventDefault();
-    if (this.#choosing) this.#choose(false);
-    else if (this.page.other !== null) this.page.toggle();
+    if (this.#isSelecting) this.#setSelecting(false);
+    else if (this.page.other !== null) this.page.toggleCompare();
     else this.#showGrid(this.page.index);
   }
 
@@ -308,24 +323,25 @@ export class Viewer {
 
   // Files
 
-  #saveOne() {
+  #downloadPicture() {
     const { index } = this.page;
-    const address = this.address(pictureQuery(this.#comparison, index));
-    save(address, downloadName(this.#comparison, index));
+    const url = this.getUrl(pictureQuery(this.#comparison, index));
+    downloadUrl(url, downloadName(this.#comparison, index));
   }
 
-  #saveSheet() {
-    save(this.address(sheetQuery(this.#comparison)), `${safe(this.#comparison.name)}.png`);
+  #downloadSheet() {
+    const { name } = this.#comparison;
+    downloadUrl(this.getUrl(sheetQuery(this.#comparison)), `${safeFilename(name)}.png`);
   }
 
-  /** All pictures that are drawn, as an archive. */
+  /** All drawn pictures, for the archive. */
   #contents() {
     const comparison = this.#comparison;
     const drawn = [...comparison.pictures.keys()].filter((index) => comparison.drawn[index] > 0);
     const files = drawn.map((index) => ({
-      address: this.address(pictureQuery(comparison, index)),
+      url: this.getUrl(pictureQuery(comparison, index)),
       name: downloadName(comparison, index),
     }));
-    return { name: `${safe(comparison.name)}.zip`, files };
+    return { name: `${safeFilename(comparison.name)}.zip`, files };
   }
 }

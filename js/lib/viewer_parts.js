@@ -1,4 +1,4 @@
-// Parts of the viewer around its picture.
+// Parts of the viewer around the picture.
 
 import { cellOf, thumbnailQuery } from "./comparison.js";
 import { h } from "./dom.js";
@@ -13,23 +13,23 @@ const KEYS = [
   ["Esc", "back"],
 ];
 
-/** Two lists that choose a cell; `choose` is given its index. */
-export function cellPicker(letter, comparison, cell, choose) {
+/** Two lists for choosing a cell; `onChoose` is called with its index. */
+export function cellPicker(letter, comparison, cell, onChoose) {
   const { rows, columns } = comparison;
   const keys = columns.map((column) => column.key);
   return h(
     "div",
     { class: "lk-end" },
     h("span", { class: "lk-mark" }, letter),
-    list(`Model of ${letter}`, rows, cell.row, (row) => choose(row * keys.length + cell.column)),
+    list(`Model of ${letter}`, rows, cell.row, (row) => onChoose(row * keys.length + cell.column)),
     list(`Prompt of ${letter}`, keys, cell.column, (column) =>
-      choose(cell.row * keys.length + column),
+      onChoose(cell.row * keys.length + column),
     ),
   );
 }
 
-function list(label, names, chosen, choose) {
-  const change = (event) => choose(event.target.selectedIndex);
+function list(label, names, chosen, onChoose) {
+  const change = (event) => onChoose(event.target.selectedIndex);
   return h(
     "select",
     { class: "lk-select", "aria-label": label, on: { change } },
@@ -38,14 +38,15 @@ function list(label, names, chosen, choose) {
 }
 
 /**
- * A button for each model's picture of a prompt, as `renew` takes them.
+ * One button per model for a prompt's pictures, as [key, make] for `reconcile`.
  * @param chosen Map of index -> its letter, or ""
- * @param pick (index, event) -> what a click does
+ * @param getUrl turns a /view query into a URL
+ * @param pick (index, event) -> handles a click
  */
-export function modelButtons({ comparison, column, chosen, address, pick }) {
+export function modelButtons({ comparison, column, chosen, getUrl, pick }) {
   return comparison.rows.map((name, row) => {
     const index = row * comparison.columns.length + column;
-    const picture = address(thumbnailQuery(comparison, index));
+    const picture = getUrl(thumbnailQuery(comparison, index));
     const letter = chosen.get(index);
     const shown = cellOf(comparison, index).drawn ? picture : null;
     const make = () => modelButton(name, shown, letter, (event) => pick(index, event));
@@ -66,7 +67,7 @@ function modelButton(name, picture, letter, click) {
   );
 }
 
-/** What there is to know of one cell, or of two; and the keys. */
+/** Details and scores of one or two cells, and the list of keys. */
 export function details(cells, scores) {
   return [
     cells.length === 1 && facts(cells[0]),

@@ -1,33 +1,33 @@
-// A ZIP archive without compression: PNG and JPEG hold nothing to compress.
-// After PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7, 4.3.12 and 4.3.16.
+// Writes ZIP archives without compression, as PNG and JPEG are already compressed.
+// Follows PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7, 4.3.12 and 4.3.16.
 
-const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let bit = 0; bit < 8; bit++) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
   return n;
 });
 
-/** The largest archive without the ZIP64 extension. */
-export const MOST_BYTES = 0xffffffff;
-export const MOST_FILES = 0xffff;
+/** Limits of an archive without the ZIP64 extension. */
+export const MAX_BYTES = 0xffffffff;
+export const MAX_FILES = 0xffff;
 
-/** CRC-32 of bytes. */
+/** CRC-32 checksum of bytes. */
 export function crc32(bytes) {
   let crc = 0xffffffff;
-  for (const byte of bytes) crc = TABLE[(crc ^ byte) & 0xff] ^ (crc >>> 8);
+  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 0xff] ^ (crc >>> 8);
   return (crc ^ 0xffffffff) >>> 0;
 }
 
-/** Collects files one by one; their content goes into blobs, which need not stay in memory. */
+/** Collects files one by one, as blobs, which the browser need not keep in memory. */
 export class ZipWriter {
   #parts = [];
   #entries = [];
   #size = 0;
 
-  /** Adds a file of `bytes`, a Uint8Array. Throws RangeError where the format ends. */
+  /** Adds a file of `bytes`, a Uint8Array. Throws RangeError beyond the format's limits. */
   add(name, bytes) {
     const encoded = new TextEncoder().encode(name);
     const fields = { crc: crc32(bytes), size: bytes.length, offset: this.#size, name: encoded };
-    if (this.#size + bytes.length > MOST_BYTES || this.#entries.length >= MOST_FILES) {
+    if (this.#size + bytes.length > MAX_BYTES || this.#entries.length >= MAX_FILES) {
       throw new RangeError("The pictures together are over 4 GB.");
     }
     const head = record(0x04034b50, fields);
@@ -50,7 +50,7 @@ export class ZipWriter {
   }
 }
 
-/** A local header, or one of the central directory, which has five fields more. */
+/** A local file header, or a central directory header, which has more fields. */
 function record(signature, { crc, size, offset, name }) {
   const central = signature === 0x02014b50;
   const view = new DataView(new ArrayBuffer(central ? 46 : 30));

@@ -5,17 +5,17 @@ import {
   addDrawn,
   bestOfColumns,
   cellOf,
-  comparisonOf,
   downloadName,
   drawnCount,
-  isSame,
+  hasSameCells,
+  parseComparison,
+  parseScores,
   pictureQuery,
-  safe,
-  scoresOf,
+  safeFilename,
   sheetQuery,
   thumbnailQuery,
 } from "../../js/lib/comparison.js";
-import { unique } from "../../js/lib/download.js";
+import { uniqueFilename } from "../../js/lib/download.js";
 
 const DATA = {
   version: 1,
@@ -33,7 +33,7 @@ const DATA = {
 };
 
 test("cells by row and column", () => {
-  const comparison = comparisonOf(DATA, "x");
+  const comparison = parseComparison(DATA, "x");
   assert.equal(comparison.aspect, 0.75);
   assert.equal(drawnCount(comparison), 2);
   const cell = cellOf(comparison, 2);
@@ -55,33 +55,36 @@ test("a damaged or newer file is an error in words", () => {
     { width: 0 },
     { drawn: null },
   ]) {
-    assert.throws(() => comparisonOf({ ...DATA, ...change }, "x"), /damaged/);
+    assert.throws(() => parseComparison({ ...DATA, ...change }, "x"), /damaged/);
   }
   for (const data of [null, undefined, 5, []])
-    assert.throws(() => comparisonOf(data, "x"), /damaged/);
-  assert.throws(() => comparisonOf({ ...DATA, version: 2 }, "x"), /newer version/);
+    assert.throws(() => parseComparison(data, "x"), /damaged/);
+  assert.throws(() => parseComparison({ ...DATA, version: 2 }, "x"), /newer version/);
 });
 
 test("cells that are drawn later", () => {
-  const comparison = comparisonOf(DATA, "x");
+  const comparison = parseComparison(DATA, "x");
   assert.deepEqual(addDrawn(comparison, { 1: 9, 99: 9, "-1": 9, x: 9, 3: "soon" }), [1]);
   assert.deepEqual(comparison.drawn, [5, 9, 6, 0]);
   assert.deepEqual(DATA.drawn, [5, 0, 6, 0]);
 });
 
 test("a comparison that goes on is the same", () => {
-  const before = comparisonOf(DATA, "x");
+  const before = parseComparison(DATA, "x");
   assert.equal(
-    isSame(before, comparisonOf({ ...DATA, drawn: [5, 9, 6, 9], sheet: null }, "x")),
+    hasSameCells(before, parseComparison({ ...DATA, drawn: [5, 9, 6, 9], sheet: null }, "x")),
     true,
   );
-  assert.equal(isSame(before, comparisonOf(DATA, "y")), false);
-  assert.equal(isSame(before, comparisonOf({ ...DATA, rows: ["base", "r8"] }, "x")), false);
-  assert.equal(isSame(before, null), false);
+  assert.equal(hasSameCells(before, parseComparison(DATA, "y")), false);
+  assert.equal(
+    hasSameCells(before, parseComparison({ ...DATA, rows: ["base", "r8"] }, "x")),
+    false,
+  );
+  assert.equal(hasSameCells(before, null), false);
 });
 
 test("a cell drawn again has another address", () => {
-  const comparison = comparisonOf(DATA, "x");
+  const comparison = parseComparison(DATA, "x");
   const before = pictureQuery(comparison, 0);
   assert.equal(before, "/view?filename=a0.png&subfolder=likeness%2Fcells&type=output&t=5");
   addDrawn(comparison, { 0: 8 });
@@ -90,7 +93,7 @@ test("a cell drawn again has another address", () => {
 });
 
 test("a sheet that is drawn again is not the former one from the browser's cache", () => {
-  const comparison = comparisonOf(DATA, "x");
+  const comparison = parseComparison(DATA, "x");
   const before = sheetQuery(comparison);
   const folder = "subfolder=likeness%2Fcomparisons%2Fx";
   assert.equal(before, `/view?filename=sheet-1.png&${folder}&type=output&t=6`);
@@ -99,13 +102,13 @@ test("a sheet that is drawn again is not the former one from the browser's cache
 });
 
 test("names of downloads are names on every system", () => {
-  assert.equal(downloadName(comparisonOf(DATA, "x"), 2), "-b-r4-b-_beach.png");
-  assert.equal(safe("../a\\b:c"), "-a-b-c");
-  assert.equal(safe("Zoë 日本 @2"), "Zoë 日本 @2");
-  assert.equal(safe("..."), "picture");
+  assert.equal(downloadName(parseComparison(DATA, "x"), 2), "-b-r4-b-_beach.png");
+  assert.equal(safeFilename("../a\\b:c"), "-a-b-c");
+  assert.equal(safeFilename("Zoë 日本 @2"), "Zoë 日本 @2");
+  assert.equal(safeFilename("..."), "picture");
   const taken = new Set();
   assert.deepEqual(
-    ["a.png", "A.png", "a.png", "b"].map((name) => unique(name, taken)),
+    ["a.png", "A.png", "a.png", "b"].map((name) => uniqueFilename(name, taken)),
     ["a.png", "A-2.png", "a-3.png", "b"],
   );
 });
@@ -123,7 +126,7 @@ const SCORES = {
 };
 
 test("scores of the same rows and columns", () => {
-  const [measure, ...others] = scoresOf(SCORES, comparisonOf(DATA, "x"));
+  const [measure, ...others] = parseScores(SCORES, parseComparison(DATA, "x"));
   assert.equal(others.length, 0);
   assert.deepEqual(measure.cells, [0.1, null, 0.3, 0.2]);
   assert.deepEqual(measure.rows, [0.1, null]);
@@ -133,14 +136,14 @@ test("scores of the same rows and columns", () => {
 });
 
 test("scores of another comparison of that name are left out", () => {
-  const comparison = comparisonOf(DATA, "x");
+  const comparison = parseComparison(DATA, "x");
   for (const change of [
     { row_names: ["base"] },
     { column_names: ["rain", "beach"] },
     { version: 2 },
     { measures: null },
   ]) {
-    assert.deepEqual(scoresOf({ ...SCORES, ...change }, comparison), []);
+    assert.deepEqual(parseScores({ ...SCORES, ...change }, comparison), []);
   }
-  assert.deepEqual(scoresOf(null, comparison), []);
+  assert.deepEqual(parseScores(null, comparison), []);
 });

@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { discard, renew, showRange } from "../../js/lib/dom.js";
-import { leaveAllBut, pathsOf, whileInGraph } from "../../js/lib/graph.js";
-import { OneAtATime } from "../../js/lib/one_at_a_time.js";
-import { reasonOf } from "../../js/lib/refusal.js";
+import { CoalescingTask } from "../../js/lib/coalescing_task.js";
+import { invalidate, reconcile, renderRange } from "../../js/lib/dom.js";
+import { nodePaths, pruneNodes, trackNode } from "../../js/lib/graph.js";
+import { errorMessage } from "../../js/lib/response_error.js";
 
-const known = (name, log) => {
+const trackedNode = (name, log) => {
   const node = { name };
-  const say = (what) => () => log.push(`${name} ${what}`);
-  whileInGraph(node, { added: say("added"), removed: say("removed") });
+  const record = (event) => () => log.push(`${name} ${event}`);
+  trackNode(node, { added: record("added"), removed: record("removed") });
   return node;
 };
 
@@ -18,31 +18,31 @@ test("the nodes of a workflow are found in subgraphs of subgraphs", () => {
   b.subgraph = { nodes: [c] };
   a.subgraph = { nodes: [b] };
   assert.deepEqual(
-    [...pathsOf({ nodes: [a] })].map((path) => path.map(({ name }) => name).join()),
+    [...nodePaths({ nodes: [a] })].map((path) => path.map(({ name }) => name).join()),
     ["a", "a,b", "a,b,c"],
   );
-  assert.deepEqual([...pathsOf(undefined)], []);
+  assert.deepEqual([...nodePaths(undefined)], []);
 });
 
 test("panels in subgraphs go on reading after another workflow is loaded", () => {
   const log = [];
-  const [inner, outer, copy] = ["inner", "outer", "copy"].map((name) => known(name, log));
+  const [inner, outer, copy] = ["inner", "outer", "copy"].map((name) => trackedNode(name, log));
   for (const node of [inner, outer]) node.onAdded();
-  leaveAllBut({ nodes: [outer, { subgraph: { nodes: [inner] } }] });
+  pruneNodes({ nodes: [outer, { subgraph: { nodes: [inner] } }] });
   assert.deepEqual(log, ["inner added", "outer added"]);
-  leaveAllBut({ nodes: [outer] });
+  pruneNodes({ nodes: [outer] });
   assert.deepEqual(log.slice(2), ["inner removed"]);
   inner.onRemoved();
   outer.onRemoved();
   copy.onRemoved();
-  leaveAllBut({ nodes: [] });
+  pruneNodes({ nodes: [] });
   assert.deepEqual(log.slice(3), ["outer removed"], "once each, and not what was never there");
 });
 
 test("what a node did when it was added and removed is still done", () => {
   const log = [];
   const node = { onAdded: () => log.push("before"), onRemoved: () => log.push("at the end") };
-  whileInGraph(node, { added: () => log.push("added"), removed: () => log.push("removed") });
+  trackNode(node, { added: () => log.push("added"), removed: () => log.push("removed") });
   node.onAdded();
   node.onRemoved();
   assert.deepEqual(log, ["before", "added", "at the end", "removed"]);
@@ -51,13 +51,13 @@ test("what a node did when it was added and removed is still done", () => {
 test("on a slow link each load is shown, and of those that wait the last is begun", async () => {
   const begun = [];
   const ends = [];
-  const loads = new OneAtATime((name) => {
+  const loads = new CoalescingTask((name) => {
     begun.push(name);
     return new Promise((done) => ends.push(done));
   });
-  const first = loads.ask("a");
-  loads.ask("b");
-  loads.ask("c");
+  const first = loads.run("a");
+  loads.run("b");
+  loads.run("c");
   assert.deepEqual(begun, ["a"]);
   ends.shift()();
   await new Promise((done) => setTimeout(done));
@@ -68,7 +68,7 @@ test("on a slow link each load is shown, and of those that wait the last is begu
   assert.equal(loads.busy, false);
 });
 
-/** As much of an element as `renew` uses; `moved` are the children that were put somewhere. */
+/** The part of an element that `reconcile` uses; `moved` lists the children it has placed. */
 class Parent {
   children = [];
   moved = [];
@@ -95,7 +95,7 @@ test("a button that stays in a list keeps the keyboard's focus", () => {
   });
   const show = (keys) => {
     parent.moved = [];
-    const shown = renew(
+    const shown = reconcile(
       parent,
       [...keys].map((key) => [key, () => make(key)]),
     );
@@ -109,7 +109,7 @@ test("a button that stays in a list keeps the keyboard's focus", () => {
   assert.deepEqual(show(""), ["", ""]);
   assert.deepEqual(show("xy"), ["xy", "xy"]);
   const [broken] = parent.children;
-  discard(broken);
+  invalidate(broken);
   assert.deepEqual(show("xy"), ["xy", "x"], "a picture that could not be loaded is made anew");
   assert.equal(parent.children.includes(broken), false);
 });
@@ -130,7 +130,7 @@ test("the cells of a scrolled grid are read out in their order", () => {
     [0, 2],
     [0, 0],
   ]) {
-    showRange(shown, range, make, parent);
+    renderRange(shown, range, make, parent);
     const numbers = Array.from({ length: range[1] - range[0] }, (_, n) => range[0] + n);
     assert.deepEqual(
       parent.children.map(({ key }) => key),
@@ -141,12 +141,12 @@ test("the cells of a scrolled grid are read out in their order", () => {
 });
 
 test("a refusal has the server's reason", async () => {
-  const answer = {
+  const response = {
     status: 409,
     statusText: "Conflict",
     json: async () => ({ error: "It rests." }),
   };
-  assert.equal(await reasonOf(answer), "It rests.");
+  assert.equal(await errorMessage(response), "It rests.");
   const json = () => Promise.reject(new SyntaxError("no JSON"));
-  assert.match(await reasonOf({ ...answer, json }), /409 Conflict/);
+  assert.match(await errorMessage({ ...response, json }), /409 Conflict/);
 });

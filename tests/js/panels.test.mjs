@@ -1,23 +1,29 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { isConnected, resolveInput, sourceOf } from "../../js/lib/links.js";
 import {
   areTooSmall,
-  checkWords,
-  cropPlace,
-  foldRefused,
+  checkToken,
+  cropRect,
+  describeSizes,
+  groupRefused,
   hasToken,
-  isMaterial,
-  isWhole,
+  isPhotoOrCaption,
+  isUncropped,
   markCaptions,
-  marksOf,
-  photosOf,
-  readPhotos,
-  sizesOf,
+  parsePhotos,
+  pollPhotos,
   summary,
+  warningsOf,
 } from "../../js/lib/photos.js";
-import { chosenOf, columnsOf, drawingOf, textOf, toggled } from "../../js/lib/poses.js";
-import { isConnected, settingOf, sourceOf } from "../../js/lib/wires.js";
+import {
+  columnsByPose,
+  drawingOf,
+  formatSelection,
+  parseSelection,
+  toggled,
+} from "../../js/lib/poses.js";
 
 const PHOTO = {
   name: "a.jpg",
@@ -30,26 +36,26 @@ const PHOTO = {
 };
 
 test("the crop's place on the photograph", () => {
-  assert.deepEqual(cropPlace(PHOTO), {
+  assert.deepEqual(cropRect(PHOTO), {
     left: "12.500%",
     top: "0.000%",
     width: "75.000%",
     height: "100.000%",
   });
-  assert.equal(isWhole(PHOTO), false);
-  assert.equal(isWhole({ ...PHOTO, box: [0, 0, 800, 600] }), true);
+  assert.equal(isUncropped(PHOTO), false);
+  assert.equal(isUncropped({ ...PHOTO, box: [0, 0, 800, 600] }), true);
 });
 
 test("marks and summary", () => {
   const marked = { ...PHOTO, blurred: true, twin: "<i>b.jpg</i>" };
-  assert.deepEqual(marksOf(marked), ["looks blurred", "nearly the same as <i>b.jpg</i>"]);
+  assert.deepEqual(warningsOf(marked), ["looks blurred", "nearly the same as <i>b.jpg</i>"]);
   assert.equal(
     summary({ photos: [PHOTO, marked], refused: [{}] }),
     "2 photographs, 1 refused, 1 to look at",
   );
   assert.equal(summary({ photos: [PHOTO], refused: [] }), "1 photograph");
   assert.equal(
-    sizesOf({ ...PHOTO, face: true }),
+    describeSizes({ ...PHOTO, face: true }),
     "800 × 600, cropped to 600 × 600 around the face, trained at 512 × 512",
   );
 });
@@ -58,7 +64,7 @@ test("photographs that are refused for the same reason are one line", () => {
   const small = "it is too small: 256x256";
   const refused = ["1.png", "2.png", "3.png"].map((name) => ({ name, reason: small }));
   const other = { name: "4.png", reason: "it is not a picture" };
-  assert.deepEqual(foldRefused([refused[0], other, refused[1], refused[2]]), [
+  assert.deepEqual(groupRefused([refused[0], other, refused[1], refused[2]]), [
     { title: "3 photographs", files: ["1.png", "2.png", "3.png"], reason: small },
     { title: "4.png", files: ["4.png"], reason: "it is not a picture" },
   ]);
@@ -72,7 +78,7 @@ test("captions that do not name the subject are marked", () => {
   const photos = captions.map((caption) => ({ ...PHOTO, caption }));
   markCaptions(photos, " sks ");
   assert.deepEqual(
-    photos.map((photo) => marksOf(photo)),
+    photos.map((photo) => warningsOf(photo)),
     [[], [], [], ["its caption lacks the token sks"]],
   );
   assert.equal(hasToken("a photo of {token} {class}", "sks"), true);
@@ -81,28 +87,28 @@ test("captions that do not name the subject are marked", () => {
 
 test("another token is looked for in the photographs that were read", () => {
   const photos = [{ ...PHOTO, caption: "a sks man" }, PHOTO];
-  assert.deepEqual(checkWords(photos, "ohwx ", "a {token} man"), []);
+  assert.deepEqual(checkToken(photos, "ohwx ", "a {token} man"), []);
   assert.equal(photos[0].missing, "ohwx");
-  const [note] = checkWords(photos, "sks", "a man");
+  const [note] = checkToken(photos, "sks", "a man");
   assert.match(note, /lacks the token sks/);
   assert.equal(photos[0].missing, null);
-  assert.deepEqual(checkWords(photos, undefined, undefined), []);
-  assert.deepEqual(checkWords([photos[0]], "sks", "a man"), [], "no photograph has the prompt");
+  assert.deepEqual(checkToken(photos, undefined, undefined), []);
+  assert.deepEqual(checkToken([photos[0]], "sks", "a man"), [], "no photograph has the prompt");
 });
 
 test("a prompt with a place for the caption may name the subject itself", () => {
   const photos = [{ ...PHOTO, caption: "in the kitchen" }];
-  assert.deepEqual(checkWords(photos, "sks", "a photo of {token} man, {caption}"), []);
+  assert.deepEqual(checkToken(photos, "sks", "a photo of {token} man, {caption}"), []);
   assert.equal(photos[0].missing, null);
-  checkWords(photos, "sks", "a photo of a man, {caption}");
+  checkToken(photos, "sks", "a photo of a man, {caption}");
   assert.equal(photos[0].missing, "sks");
 });
 
 test("photographs are asked for until they are read, or nobody waits", async () => {
   const views = [{ reading: true }, { reading: true }, { photos: [] }, { reading: true }];
-  const ask = async () => views.shift();
-  assert.deepEqual(await readPhotos(ask, () => true, 0), { photos: [] });
-  assert.equal(await readPhotos(ask, () => false, 0), null);
+  const fetchPhotos = async () => views.shift();
+  assert.deepEqual(await pollPhotos(fetchPhotos, () => true, 0), { photos: [] });
+  assert.equal(await pollPhotos(fetchPhotos, () => false, 0), null);
   assert.equal(views.length, 0);
 });
 
@@ -113,7 +119,7 @@ test("photographs are told from other files by their type or their name", () => 
     { name: "a.txt", type: "text/plain" },
     { name: "a.pdf", type: "application/pdf" },
   ];
-  assert.deepEqual(files.map(isMaterial), [true, true, true, false]);
+  assert.deepEqual(files.map(isPhotoOrCaption), [true, true, true, false]);
 });
 
 test("a damaged answer shows what is whole", () => {
@@ -124,7 +130,7 @@ test("a damaged answer shows what is whole", () => {
     { ...PHOTO, size: null },
     { ...PHOTO, box: [9, 0, 5, 5] },
   ];
-  const view = photosOf({
+  const view = parsePhotos({
     photos: [PHOTO, ...damaged],
     refused: [{ name: "x" }, { name: "y", reason: "z" }],
     notes: ["n", 5],
@@ -133,24 +139,24 @@ test("a damaged answer shows what is whole", () => {
     [view.photos.length, view.refused.length, view.notes.length, view.error],
     [1, 1, 1, ""],
   );
-  assert.deepEqual(photosOf(null), {
+  assert.deepEqual(parsePhotos(null), {
     error: "",
     photos: [],
     refused: [],
     notes: [],
     reading: false,
   });
-  assert.equal(photosOf({ error: "no folder" }).error, "no folder");
+  assert.equal(parsePhotos({ error: "no folder" }).error, "no folder");
 });
 
 const NAMES = ["tree", "goddess", "lotus"];
 
 test("poses by the text of the widget, and back", () => {
-  assert.deepEqual([...chosenOf("all", NAMES, "all")], NAMES);
-  assert.deepEqual([...chosenOf("lotus, tree, crow", NAMES, "all")], ["tree", "lotus"]);
-  assert.deepEqual([...chosenOf("", NAMES, "all")], []);
-  assert.equal(textOf(new Set(["lotus", "tree"]), NAMES, "all"), "tree, lotus");
-  assert.equal(textOf(new Set(NAMES), NAMES, "all"), "all");
+  assert.deepEqual([...parseSelection("all", NAMES, "all")], NAMES);
+  assert.deepEqual([...parseSelection("lotus, tree, crow", NAMES, "all")], ["tree", "lotus"]);
+  assert.deepEqual([...parseSelection("", NAMES, "all")], []);
+  assert.equal(formatSelection(new Set(["lotus", "tree"]), NAMES, "all"), "tree, lotus");
+  assert.equal(formatSelection(new Set(NAMES), NAMES, "all"), "all");
 });
 
 test("one pose always stays chosen", () => {
@@ -179,18 +185,18 @@ test("a limb without one of its joints is not drawn", () => {
 });
 
 test("the columns that got a pose", () => {
-  assert.deepEqual(columnsOf({ beach: "tree", rain: "lotus", chess: "tree" }), {
+  assert.deepEqual(columnsByPose({ beach: "tree", rain: "lotus", chess: "tree" }), {
     tree: ["beach", "chess"],
     lotus: ["rain"],
   });
-  assert.deepEqual(columnsOf(null), {});
+  assert.deepEqual(columnsByPose(null), {});
 });
 
-/** A graph of nodes by id, and wires [from id, from slot] by their own id. */
-const graphOf = (nodes, wires, more = {}) => {
+/** A graph of nodes by id, with links [origin id, origin slot] by link id. */
+const graphOf = (nodes, links, more = {}) => {
   const graph = {
     getNodeById: (id) => nodes[id] ?? null,
-    getLink: (id) => wires[id] && { origin_id: wires[id][0], origin_slot: wires[id][1] },
+    getLink: (id) => links[id] && { origin_id: links[id][0], origin_slot: links[id][1] },
     ...more,
   };
   for (const node of Object.values(nodes)) node.graph = graph;
@@ -224,10 +230,10 @@ test("a wire's source is found through a subgraph's borders, inwards and outward
   const others = { comfyClass: "Likeness_PoseSet" };
   const matrix = { inputs: inputs(1) };
   const inner = graphOf({ 5: matrix }, { 1: [-10, 1] }, { inputs: [{}, { name: "poses" }] });
-  const holder = { subgraph: inner, inputs: inputs(2) };
+  const subgraphNode = { subgraph: inner, inputs: inputs(2) };
   const twin = { subgraph: inner, inputs: inputs(3) };
-  graphOf({ 12: holder, 13: twin, 8: poses, 9: others }, { 2: [8, 0], 3: [9, 0] });
-  assert.equal(sourceOf([holder, matrix], "poses"), poses);
+  graphOf({ 12: subgraphNode, 13: twin, 8: poses, 9: others }, { 2: [8, 0], 3: [9, 0] });
+  assert.equal(sourceOf([subgraphNode, matrix], "poses"), poses);
   assert.equal(sourceOf([twin, matrix], "poses"), others, "each use has its own");
   assert.equal(sourceOf([matrix], "poses"), undefined);
 
@@ -239,7 +245,7 @@ test("a wire's source is found through a subgraph's borders, inwards and outward
 });
 
 const folderInput = (link) => ({ name: "folder", widget: { name: "folder" }, link });
-const holding = (subgraph, link, value) => ({
+const subgraphNodeOf = (subgraph, link, value) => ({
   subgraph,
   inputs: [folderInput(link)],
   widgets: [{ name: "folder", value }],
@@ -248,17 +254,17 @@ const holding = (subgraph, link, value) => ({
 test("a widget that is shown on its subgraph's node has the value of that node", () => {
   const subject = { inputs: [folderInput(1)], widgets: [{ name: "folder", value: "inner" }] };
   const inner = graphOf({ 5: subject }, { 1: [-10, 0] }, { inputs: [{ name: "folder" }] });
-  const root = { nodes: [holding(inner, null, "anna")] };
+  const root = { nodes: [subgraphNodeOf(inner, null, "anna")] };
   inner.rootGraph = root;
-  assert.deepEqual(settingOf(subject, "folder"), { value: "anna", wired: false });
-  root.nodes.push(holding(inner, null, "ben"));
+  assert.deepEqual(resolveInput(subject, "folder"), { value: "anna", connected: false });
+  root.nodes.push(subgraphNodeOf(inner, null, "ben"));
   assert.equal(isConnected(subject, "folder"), true, "which of the two");
   const outer = { inputs: [folderInput(7)], widgets: [] };
-  root.nodes = [holding(inner, 7, "anna")];
+  root.nodes = [subgraphNodeOf(inner, 7, "anna")];
   Object.assign(root.nodes[0], {
     graph: { getLink: () => ({ origin_id: 3, origin_slot: 0 }), getNodeById: () => outer },
   });
   assert.equal(isConnected(subject, "folder"), true, "another node gives it");
   subject.inputs = [folderInput(null)];
-  assert.deepEqual(settingOf(subject, "folder"), { value: "inner", wired: false });
+  assert.deepEqual(resolveInput(subject, "folder"), { value: "inner", connected: false });
 });

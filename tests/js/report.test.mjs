@@ -1,4 +1,4 @@
-// The report's script, on a page of stand-ins: two rows of two pictures, one of them not drawn.
+// The report's script on a stub page: two rows of two pictures, one of them not drawn.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -29,7 +29,7 @@ class Element {
   }
 }
 
-/** The page after its script has run; `focused` are the buttons that were given the focus. */
+/** Runs the script on a stub page; `focused` lists the buttons that received the focus. */
 function page() {
   const focused = [];
   const parts = { img: new Element("IMG"), figcaption: new Element("FIGCAPTION") };

@@ -109,48 +109,48 @@ test("a step without a loss is a gap", () => {
 // Reading through the server
 
 function server(blocks) {
-  const asked = [];
+  const requests = [];
   const fetchApi = async (path) => {
-    asked.push(path);
+    requests.push(path);
     const block = blocks.shift();
     if (block instanceof Error) throw block;
     return typeof block === "number"
       ? { ok: false, status: block }
       : { ok: true, json: async () => block };
   };
-  return { asked, fetchApi };
+  return { requests, fetchApi };
 }
 
 test("a run is read block by block until it ends", async () => {
-  const { asked, fetchApi } = server([
+  const { requests, fetchApi } = server([
     { events: [step(1)], next: 100, working: true },
     { events: [event("finished", { seconds: 3 })], next: 150, working: false },
     { events: [], next: 150, working: false },
   ]);
-  const told = [];
-  const reader = new RunReader("a/b", fetchApi, (state) => told.push(state.status));
+  const statuses = [];
+  const reader = new RunReader("a/b", fetchApi, (state) => statuses.push(state.status));
   await reader.read();
   assert.deepEqual(
-    asked.map((path) => path.split("start=")[1]),
+    requests.map((path) => path.split("start=")[1]),
     ["0", "100", "150"],
   );
-  assert.ok(asked[0].startsWith("/likeness/runs/a%2Fb"));
-  assert.equal(told.at(-1), "finished");
-  assert.equal(reader.working, false);
+  assert.ok(requests[0].startsWith("/likeness/runs/a%2Fb"));
+  assert.equal(statuses.at(-1), "finished");
+  assert.equal(reader.isActive, false);
 });
 
 test("a deleted run folder is said", async () => {
   const { fetchApi } = server([404]);
-  const told = [];
-  await new RunReader("x", fetchApi, (state) => told.push(state.status)).read();
-  assert.deepEqual(told, ["gone"]);
+  const statuses = [];
+  await new RunReader("x", fetchApi, (state) => statuses.push(state.status)).read();
+  assert.deepEqual(statuses, ["gone"]);
 });
 
 test("a server that is away is asked again", async () => {
   const { fetchApi } = server([new Error("away")]);
   const reader = new RunReader("x", fetchApi, () => {});
   await reader.read();
-  assert.equal(reader.working, true);
+  assert.equal(reader.isActive, true);
   reader.stop();
 });
 
@@ -159,11 +159,11 @@ test("a run that nobody trains any more is not waited for", async () => {
     { events: [step(1)], next: 100, working: false },
     { events: [], next: 100, working: false },
   ]);
-  const told = [];
-  const reader = new RunReader("x", fetchApi, (state) => told.push(state.status));
+  const statuses = [];
+  const reader = new RunReader("x", fetchApi, (state) => statuses.push(state.status));
   await reader.read();
-  assert.equal(told.at(-1), "cancelled");
-  assert.equal(reader.working, false);
+  assert.equal(statuses.at(-1), "cancelled");
+  assert.equal(reader.isActive, false);
 });
 
 test("a run of another version is said", async () => {
@@ -171,28 +171,28 @@ test("a run of another version is said", async () => {
     { events: [{ ...step(1), v: 2 }], next: 100, working: false },
     { events: [], next: 100, working: false },
   ];
-  const told = [];
-  await new RunReader("x", server(blocks).fetchApi, (state) => told.push(state.status)).read();
-  assert.equal(told.at(-1), "unreadable");
+  const statuses = [];
+  await new RunReader("x", server(blocks).fetchApi, (state) => statuses.push(state.status)).read();
+  assert.equal(statuses.at(-1), "unreadable");
 });
 
 test("a run that has said nothing yet is waited for", async () => {
   const { fetchApi } = server([{ events: [], next: 0, working: false }]);
   const reader = new RunReader("x", fetchApi, () => {});
   await reader.read();
-  assert.equal(reader.working, true);
+  assert.equal(reader.isActive, true);
   reader.stop();
 });
 
 test("a run whose process ended before its first word is waited for no longer", async () => {
   const silent = { events: [], next: 0, working: false };
   const { fetchApi } = server([silent, silent]);
-  const told = [];
-  const reader = new RunReader("x", fetchApi, (state) => told.push(state.status));
+  const statuses = [];
+  const reader = new RunReader("x", fetchApi, (state) => statuses.push(state.status));
   await reader.read();
   await reader.end();
-  assert.deepEqual(told, ["starting", "cancelled"]);
-  assert.equal(reader.working, false);
+  assert.deepEqual(statuses, ["starting", "cancelled"]);
+  assert.equal(reader.isActive, false);
 });
 
 test("a reader says whether the state is of all that was said", async () => {
@@ -200,16 +200,16 @@ test("a reader says whether the state is of all that was said", async () => {
     { events: [step(1)], next: 100, working: true },
     { events: [], next: 100, working: true },
   ]);
-  const told = [];
-  const reader = new RunReader("x", fetchApi, () => told.push(reader.whole));
+  const caughtUp = [];
+  const reader = new RunReader("x", fetchApi, () => caughtUp.push(reader.isCaughtUp));
   await reader.read();
   reader.stop();
-  assert.deepEqual(told, [false, true]);
+  assert.deepEqual(caughtUp, [false, true]);
 });
 
 test("a reader that is stopped while the server answers says no more", async () => {
   for (const answer of [{ events: [step(1)], next: 100, working: true }, 404]) {
-    const told = [];
+    const statuses = [];
     const { fetchApi } = server([answer]);
     const reader = new RunReader(
       "x",
@@ -218,10 +218,10 @@ test("a reader that is stopped while the server answers says no more", async () 
         reader.stop(); // another run is followed now
         return found;
       },
-      (state) => told.push(state.status),
+      (state) => statuses.push(state.status),
     );
     await reader.read();
-    assert.deepEqual(told, []);
+    assert.deepEqual(statuses, []);
   }
 });
 

@@ -1,15 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { freeName } from "../../js/lib/free_name.js";
-import { bestRow, tableOf } from "../../js/lib/score_table.js";
+import { bestRow, parseScoreTable } from "../../js/lib/score_table.js";
+import { uniqueName } from "../../js/lib/unique_name.js";
 
 const mean = (value) => ({ mean: value, low: value - 0.1, high: value + 0.1 });
 const DATA = {
   version: 1,
   row_names: ["base", "<b>r4</b>"],
   measures: [
-    { key: "subject.clip", label: "subject match", encoder: "CLIP", meaning: "m", better: "higher" },
+    {
+      key: "subject.clip",
+      label: "subject match",
+      encoder: "CLIP",
+      meaning: "m",
+      better: "higher",
+    },
     { key: "drift.clip", label: "class drift", encoder: "CLIP", meaning: "", better: "lower" },
   ],
   rows: { "subject.clip": [mean(0.2), mean(0.5)], "drift.clip": [null, mean(0.3)] },
@@ -18,7 +24,7 @@ const DATA = {
 };
 
 test("scores by row and measure, with the better one", () => {
-  const { names, measures, notes } = tableOf(DATA);
+  const { names, measures, notes } = parseScoreTable(DATA);
   assert.deepEqual(names, DATA.row_names);
   assert.deepEqual(notes, DATA.notes);
   const [subject, drift] = measures;
@@ -32,8 +38,8 @@ test("scores by row and measure, with the better one", () => {
 
 test("a damaged file of scores shows what is whole", () => {
   for (const data of [null, undefined, 5, [], {}, { ...DATA, version: 2 }, { version: 1 }])
-    assert.equal(tableOf(data), null);
-  const damaged = tableOf({
+    assert.equal(parseScoreTable(data), null);
+  const damaged = parseScoreTable({
     ...DATA,
     measures: [null, 5, {}, { key: "x" }, DATA.measures[0]],
     rows: { "subject.clip": [{ mean: "low" }, { mean: 0.5, low: null, high: "x" }] },
@@ -50,8 +56,8 @@ test("a damaged file of scores shows what is whole", () => {
 });
 
 test("a copy has the next name that is free, on a system that ignores case", () => {
-  assert.equal(freeName("faces", []), "faces");
-  assert.equal(freeName("faces", ["Faces"]), "faces 2");
-  assert.equal(freeName("faces 2", ["faces", "faces 2", "FACES 3"]), "faces 4");
-  assert.equal(freeName("anna2", ["anna2"]), "anna2 2");
+  assert.equal(uniqueName("faces", []), "faces");
+  assert.equal(uniqueName("faces", ["Faces"]), "faces 2");
+  assert.equal(uniqueName("faces 2", ["faces", "faces 2", "FACES 3"]), "faces 4");
+  assert.equal(uniqueName("anna2", ["anna2"]), "anna2 2");
 });

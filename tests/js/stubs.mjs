@@ -1,4 +1,4 @@
-// Stand-ins for ComfyUI's own modules: `app` and `api` of the page are those given here.
+// Stubs for ComfyUI's modules: panels under test import the given `app` and `api`.
 
 import { register } from "node:module";
 
@@ -10,7 +10,7 @@ export async function resolve(specifier, context, next) {
   return { url: "data:text/javascript," + encodeURIComponent(code), shortCircuit: true };
 }`;
 
-/** A module of js/ that uses them. Each test file may ask once: modules are loaded once. */
+/** Imports a module of js/ with them. Call it once per test file, as modules are cached. */
 export async function load(path, { api, app }) {
   globalThis.comfy = { api, app };
   register(`data:text/javascript,${encodeURIComponent(RESOLVE)}`);

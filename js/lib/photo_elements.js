@@ -1,32 +1,32 @@
-// Pictures of a subject's photographs, which the server has written to ComfyUI's temp folder.
+// Elements for a subject's photographs, whose images the server wrote to ComfyUI's temp folder.
 
 import { h } from "./dom.js";
-import { cropPlace, isWhole } from "./photos.js";
-import { tempAddress } from "./temp_files.js";
+import { cropRect, isUncropped } from "./photos.js";
+import { tempUrl } from "./temp_files.js";
 
-/** As it is trained. */
+/** The photograph as it is trained. */
 export function cropped({ crop, size }) {
   return h("img", {
     alt: "",
     loading: "lazy",
     decoding: "async",
-    src: tempAddress(crop),
+    src: tempUrl(crop),
     width: size[0],
     height: size[1],
   });
 }
 
-/** The whole photograph, dark outside of the crop. */
+/** The whole photograph, darkened outside the crop. */
 export function whole(photo) {
   return h(
     "span",
     { class: "lk-whole", style: { "aspect-ratio": photo.width / photo.height } },
-    h("img", { alt: "", loading: "lazy", decoding: "async", src: tempAddress(photo.whole) }),
-    isWhole(photo) || h("span", { class: "lk-crop", style: cropPlace(photo) }),
+    h("img", { alt: "", loading: "lazy", decoding: "async", src: tempUrl(photo.whole) }),
+    isUncropped(photo) || h("span", { class: "lk-crop", style: cropRect(photo) }),
   );
 }
 
-/** Whole and as trained, side by side. */
+/** The whole photograph and the trained crop, side by side. */
 export function pair(photo) {
   const figure = (picture, aspect, text) =>
     h("figure", { style: { "--lk-aspect": aspect } }, picture, h("figcaption", {}, text));

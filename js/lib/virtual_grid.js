@@ -1,14 +1,14 @@
-// Which part of a large grid is on the screen. Nothing here touches the document.
+// Geometry of a virtualised grid: visible items, navigation and scrolling. Does not touch the DOM.
 
-/** Half-open range [first, last) of items of `size` pixels that a scrolled window shows. */
-export function visible(offset, length, size, count, extra = 1) {
+/** Range [first, last) of the `size`-pixel items visible at a scroll offset, plus `extra`. */
+export function visibleRange(offset, length, size, count, extra = 1) {
   const first = Math.max(0, Math.floor(offset / size) - extra);
   const last = Math.min(count, Math.ceil((offset + length) / size) + extra);
   return [Math.min(first, count), Math.max(Math.min(first, count), last)];
 }
 
-/** The cell that an arrow key, Home or End leads to, within the grid; null for another key. */
-export function moved({ row, column }, key, rows, columns, page = 4) {
+/** The cell that a navigation key leads to, clamped to the grid; null for other keys. */
+export function nextCell({ row, column }, key, rows, columns, page = 4) {
   const within = (value, count) => Math.max(0, Math.min(count - 1, value));
   const to = (down, right) => ({
     row: within(row + down, rows),
@@ -36,8 +36,8 @@ export function moved({ row, column }, key, rows, columns, page = 4) {
   }
 }
 
-/** How far to scroll so that [start, end) lies inside a window of `length` at `offset`. */
-export function scrolledTo(offset, length, start, end) {
+/** Nearest scroll offset at which [start, end) is visible in a viewport of `length` pixels. */
+export function scrollOffset(offset, length, start, end) {
   if (start < offset) return start;
   return end > offset + length ? end - length : offset;
 }

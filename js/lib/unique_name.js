@@ -1,7 +1,5 @@
-// A name that no other has.
-
-/** The name with the next number that none of `taken` has, on a system that ignores case. */
-export function freeName(name, taken) {
+/** The name, numbered if needed so that it equals none of `taken`, ignoring case. */
+export function uniqueName(name, taken) {
   const used = new Set([...taken].map((one) => one.toLowerCase()));
   const stem = name.replace(/ \d+$/, "");
   let found = name;
