@@ -19,6 +19,8 @@ from ..trainers.sampler import ControlNet, calculate_sigmas, decode, prepare_noi
 from ..trainers.text_encoding import encode_text, tokenize
 from .blend import blend
 
+_MAX_TOKENS = 300  # of a prompt; ComfyUI has no limit
+
 
 def load_with_adapter(
     base: Path,
@@ -83,8 +85,8 @@ def draw(
     `clip_skip` as in a recipe's text encoder. `control` is a ControlNet's part, for all of them.
     """
     device = model.unet.device
-    ids = tokenize(model.tokenizer, [*prompts, negative]).to(device)
-    context = encode_text(model.text_encoder, ids, clip_skip)  # (p + 1, 77, d)
+    ids = tokenize(model.tokenizer, [*prompts, negative], _MAX_TOKENS).to(device)
+    context = encode_text(model.text_encoder, ids, clip_skip)  # (p + 1, 77 k, d)
     noise = prepare_noise([seed], height, width)
     pictures = []
     for row in context[:-1]:

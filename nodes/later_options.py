@@ -1,4 +1,4 @@
-"""The options of Train Options that came later: speed, files on the way, timesteps, captions."""
+"""Options of Train Options that came later: speed, files on the way, timesteps, captions, TF32."""
 
 from __future__ import annotations
 
@@ -105,5 +105,35 @@ def captions() -> list[Option]:
             ),
             "objective",
             "caption_dropout",
+        ),
+        Option(
+            io.Combo.Input(
+                "max_tokens",
+                options=["75", "150", "225"],
+                default="75",
+                extra_dict=ADVANCED,
+                tooltip="Prompts and captions are cut after this many tokens; a word has one or "
+                "more. Beyond 75 they are read in chunks of 75, as ComfyUI does when it draws.",
+            ),
+            "text_encoder",
+            "max_tokens",
+            int,
+        ),
+    ]
+
+
+def arithmetic() -> list[Option]:
+    """How fp32 numbers are multiplied."""
+    return [
+        Option(
+            io.Boolean.Input(
+                "tf32",
+                default=False,
+                extra_dict=ADVANCED,
+                tooltip="With precision fp32: faster matrix products on NVIDIA GPUs since Ampere "
+                "(RTX 30), with 10 bits of mantissa instead of 23.",
+            ),
+            "compute",
+            "tf32",
         ),
     ]

@@ -6,7 +6,7 @@ from typing import get_args
 
 from ..trainers.recipe import Schedule
 from .host import ADVANCED, io
-from .later_options import captions, saving, speed, timesteps
+from .later_options import arithmetic, captions, saving, speed, timesteps
 from .option import Option, none_if_zero, split_lines
 from .recipe_builder import AUTO, resolve_attention
 from .widgets import float_widget, int_widget
@@ -327,7 +327,7 @@ def _saving() -> list[Option]:
 
 GROUPS = (_previews, _schedule, _text_encoder, _optimizer, _objective, _compute, _saving)
 # Saved graphs hold the values of widgets in their order, so what is new comes after all others.
-LATER_GROUPS = (speed, saving, timesteps, captions)
+LATER_GROUPS = (speed, saving, timesteps, captions, arithmetic)
 
 
 def first_options() -> list[Option]:

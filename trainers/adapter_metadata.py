@@ -12,6 +12,7 @@ from typing import Any
 from .adapter import PREDICTION_KEY, RECIPE_KEY, TRIGGER_PHRASE
 from .adapter_names import file_alpha
 from .recipe import LoRA, Recipe
+from .tokenizer import CHUNK_TOKENS
 
 
 def build_metadata(
@@ -81,6 +82,7 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) ->
         "ss_resolution": f"({recipe.subject.resolution}, {recipe.subject.resolution})",
         "ss_enable_bucket": recipe.subject.buckets,
         "ss_clip_skip": recipe.text_encoder.clip_skip,
+        "ss_max_token_length": text.max_tokens if text.max_tokens > CHUNK_TOKENS else None,
         "ss_prior_loss_weight": recipe.prior.weight if recipe.prior else None,
         "ss_min_snr_gamma": recipe.objective.min_snr_gamma,
         "ss_noise_offset": recipe.objective.noise_offset or None,

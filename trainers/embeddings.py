@@ -17,7 +17,7 @@ _CACHE_VERSION = "embeddings 1"  # a new number when the files' content changes 
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """A cache file of embeddings (p, 77, d); `notice(text)` says why it could not be written."""
+    """A cache file of embeddings (p, t, d); `notice(text)` says why it could not be written."""
 
     file: Path
     notice: Callable[[str], None]
@@ -39,7 +39,7 @@ class EmbeddingCache:
 
 
 def open_embedding_cache(run: Run, text_encoder: nn.Module, ids: Tensor) -> EmbeddingCache | None:
-    """Where those of token ids (p, 77) are kept; None in a run whose text encoder learns.
+    """Where those of token ids (p, t) are kept; None in a run whose text encoder learns.
 
     All that rounding depends on is part of the name, as is the base's digest.
     """

@@ -71,6 +71,7 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
     run = Run(folder, recipe, folder.places(), accelerator, emit, stop, precision)
     if note:
         run.note(note)
+    torch.backends.cuda.matmul.allow_tf32 = recipe.compute.tf32
     while True:
         try:
             return run_attempt(run)
@@ -148,7 +149,8 @@ class Training:
 def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     """Attaches what is trained, chooses the memory tier and builds the optimizer."""
     recipe = run.recipe
-    ids = tokenize(base.tokenizer, dataset.prompts).to(run.accelerator.device)  # (p, 77)
+    ids = tokenize(base.tokenizer, dataset.prompts, recipe.text_encoder.max_tokens)  # (p, 77 k)
+    ids = ids.to(run.accelerator.device)
     teacher = build_teacher(recipe, base, ids, DTYPES[run.precision])
     parameters = attach(recipe, base)
     base.unet.train()

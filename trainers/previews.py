@@ -43,10 +43,9 @@ def preview_file(run: Run, step: int, index: int) -> Path:
 def _draw(run: Run, base: BaseModel, learner: Learner, template: str, path: Path) -> None:
     spec = run.recipe.previews
     with learner.autocast():
-        ids = tokenize(base.tokenizer, [run.recipe.fill(template), spec.negative])
-        context = encode_text(
-            base.text_encoder, ids.to(learner.device), run.recipe.text_encoder.clip_skip
-        )
+        text, prompts = run.recipe.text_encoder, [run.recipe.fill(template), spec.negative]
+        ids = tokenize(base.tokenizer, prompts, text.max_tokens).to(learner.device)
+        context = encode_text(base.text_encoder, ids, text.clip_skip)
         latents = sample(
             learner.unet,
             context[:1],

@@ -182,6 +182,7 @@ class Recipe(Part):
             ("schedule", "cycles"): course != "cosine_with_restarts",
             ("schedule", "power"): course != "polynomial",
             ("text_encoder", "learning_rate"): not self.text_encoder.train,
+            ("compute", "tf32"): self.compute.precision != "fp32",
             **{("prior", name): not drawn for name in drawing},
         }
         parts: dict[str, dict[str, Any]] = {}

@@ -215,13 +215,17 @@ class DreamBooth(Part):
 class TextEncoder(Part):
     """`learning_rate` None: the same as the UNet's. After `last_step` it stays as it is.
 
-    `clip_skip` 1 takes the last layer of the text encoder, 2 the one before it.
+    `clip_skip` 1 takes the last layer of the text encoder, 2 the one before it. Prompts are cut
+    after `max_tokens`; those of more than 75 are encoded in chunks of 75, as ComfyUI does.
     """
+
+    omit_if_default: ClassVar[frozenset[str]] = frozenset({"max_tokens"})
 
     train: bool = True
     learning_rate: Rate | None = None
     last_step: int | None = Field(None, ge=1)
     clip_skip: int = Field(1, ge=1, le=12)
+    max_tokens: Literal[75, 150, 225] = 75
 
 
 class Schedule(Part):
@@ -280,10 +284,11 @@ class Compute(Part):
     """How the numbers are computed; trained weights are held in fp32 whatever the precision.
 
     `memory` is a tier (`tiers.TIERS`); auto takes the fastest that fits. `graphs`: CUDA graphs on
-    a CUDA GPU. `compile`: torch.compile, minutes before the first step.
+    a CUDA GPU. `compile`: torch.compile, minutes before the first step. `tf32`: matrix products of
+    fp32 numbers in TF32 on GPUs that have it.
     """
 
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile"})
+    omit_if_default: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile", "tf32"})
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     gradient_checkpointing: bool = False
@@ -291,6 +296,7 @@ class Compute(Part):
     memory: Literal["auto", "full", "checkpointing", "8bit", "in_backward"] = "auto"
     graphs: bool = True
     compile: bool = False
+    tf32: bool = False
 
 
 class Previews(Part):

@@ -86,8 +86,8 @@ def prepare_noise(seeds: Sequence[int], height: int, width: int) -> Tensor:
 @torch.no_grad()
 def sample(
     unet: Any,
-    positive: Tensor,  # (n, 77, d)
-    negative: Tensor,  # (n or 1, 77, d)
+    positive: Tensor,  # (n, t, d)
+    negative: Tensor,  # (n or 1, t, d)
     noise: Tensor,  # (n, 4, h, w)
     *,
     sigmas: Tensor,  # (steps + 1,)
@@ -145,7 +145,7 @@ def _cfg_predictor(
     """The UNet's output under classifier-free guidance (arXiv:2207.12598), as f(x, timestep)."""
     alone = math.isclose(guidance, 1.0)
     parts = [positive] if alone else [positive, negative.expand_as(positive)]
-    states = torch.cat(parts).to(unet.device, dtype)  # (n or 2n, 77, d)
+    states = torch.cat(parts).to(unet.device, dtype)  # (n or 2n, t, d)
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
         x = torch.cat([x] * len(parts)).to(dtype)

@@ -70,11 +70,13 @@ def note_prompts(run: Run, base: BaseModel) -> None:
     """Says which words of the run's prompts the base never saw, and which are cut off."""
     taught = photo_prompts(run)
     prompts = all_prompts(run.recipe, taught)
-    ids = tokenize(base.tokenizer, prompts)
+    max_tokens = run.recipe.text_encoder.max_tokens
+    ids = tokenize(base.tokenizer, prompts, max_tokens)
     if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
         run.note(UNKNOWN_WORDS_NOTE % ", ".join(unknown))
-    if cut := truncation_note(base.tokenizer, prompts):
-        run.note(cut)
+    if cut := truncation_note(base.tokenizer, prompts, max_tokens):
+        more = " text_encoder.max_tokens reads up to 225." if max_tokens < 225 else ""
+        run.note(cut + more)
     token = run.recipe.subject.token
     if without := sum(token.lower() not in prompt.lower() for prompt in taught):
         run.note(

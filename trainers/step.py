@@ -29,11 +29,11 @@ class PromptEncoder:
     of one that never learns are `kept` for later runs.
     """
 
-    ids: Tensor  # (p, 77)
+    ids: Tensor  # (p, t)
     clip_skip: int
     text_encoder: CLIPTextModel
     kept: EmbeddingCache | None = None
-    embeddings: Tensor | None = None  # (p, 77, d)
+    embeddings: Tensor | None = None  # (p, t, d)
 
     def freeze(self) -> None:
         """Encodes all prompts with the text encoder as it is; from now on these are used."""
@@ -49,7 +49,7 @@ class PromptEncoder:
             self.kept.write(self.embeddings)
 
     def encode(self, prompts: Tensor, rows: Tensor) -> Tensor:
-        """Embeddings (n, 77, d) of a batch (`samples.Batch`); each prompt is encoded once."""
+        """Embeddings (n, t, d) of a batch (`samples.Batch`); each prompt is encoded once."""
         if self.embeddings is not None:
             return self.embeddings[prompts[rows]]
         return encode_text(self.text_encoder, self.ids[prompts], self.clip_skip)[rows]
@@ -126,7 +126,7 @@ def compute_losses(learner: Learner, batch: Batch) -> Tensor:
                 noisy[photos:], timesteps[photos:], prompts
             )
             target = torch.cat([target[:photos], teacher_prediction.to(target.dtype)])
-        context = learner.prompts.encode(batch.prompts, batch.rows)  # (n, 77, d)
+        context = learner.prompts.encode(batch.prompts, batch.rows)  # (n, t, d)
         predicted = learner.unet(noisy, timesteps, encoder_hidden_states=context).sample
     losses = objective.sample_losses(predicted, target, batch.mask)
     return losses * objective.min_snr_weights(timesteps, alphas, learner.min_snr_gamma, prediction)

@@ -23,7 +23,7 @@ from .text_encoding import encode_text
 
 @dataclass(frozen=True)
 class Teacher:
-    """What the base predicts. `embeddings` (p, 77, d) of all prompts come from its text encoder."""
+    """What the base predicts. `embeddings` (p, t, d) of all prompts come from its text encoder."""
 
     unet: Any
     embeddings: Tensor
@@ -47,7 +47,7 @@ def build_teacher(
 ) -> Teacher | None:
     """The teacher of a recipe that asks for one, of a base that has learned nothing as yet.
 
-    `ids` (p, 77) are all prompts, on the base's device.
+    `ids` (p, t) are all prompts, on the base's device.
     """
     if recipe.prior is None or recipe.prior.source != "teacher":
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,37 +11,50 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import RecipeError
-from .tokenizer import truncated_words, warn_of_unknown_words
+from .tokenizer import CHUNK_TOKENS, truncated_words, warn_of_unknown_words
 
 _log = logging.getLogger("likeness")
 _checked_prompts: set[str] = set()  # prompts that were looked at for their length
 _MAX_NAMED = 5  # cut prompts in one note
 
 
-def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
-    """Token ids of `prompts`, padded and cut to the tokenizer's length: (n, 77) int64.
+def tokenize(
+    tokenizer: CLIPTokenizer, prompts: Sequence[str], max_tokens: int = CHUNK_TOKENS
+) -> Tensor:
+    """Token ids of `prompts` in chunks of 77, each with its start and end: (n, 77 k) int64.
 
-    Prompts that are cut are logged, and so are words that the model is known never to have seen
+    As in ComfyUI, a prompt of more than 75 tokens is split into chunks, up to `max_tokens` (a
+    multiple of 75), and the chunks' embeddings are concatenated. All prompts get the same number k
+    of chunks by repeating their own: cross-attention to a repeated context is the same.
+
+    Truncated prompts are logged, and so are words that the model is known never to have seen
     (`warn_of_unknown_words`): each once in this process.
     """
-    ids: Tensor = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
+    chunks = [_chunks(tokenizer, prompt, max_tokens // CHUNK_TOKENS) for prompt in prompts]
+    count = math.lcm(*map(len, chunks))
+    ids = torch.tensor([own * (count // len(own)) for own in chunks]).flatten(1)  # (n, 77 k)
     warn_of_unknown_words(tokenizer, ids.flatten().tolist())
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in _checked_prompts]
     _checked_prompts.update(new)
-    if cut := truncation_note(tokenizer, new):
+    if cut := truncation_note(tokenizer, new, max_tokens):
         _log.warning("%s", cut)
     return ids
 
 
-def truncation_note(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> str | None:
-    """A note on the words that are cut off prompts of more than 77 tokens, else None."""
-    cut = [(prompt, words) for prompt in prompts if (words := truncated_words(tokenizer, prompt))]
+def _chunks(tokenizer: CLIPTokenizer, prompt: str, most: int) -> list[list[int]]:
+    """A prompt's ids in at least one chunk of 77 and `most` at most."""
+    ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+    start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    parts = [ids[i : i + CHUNK_TOKENS] for i in range(0, len(ids), CHUNK_TOKENS)] or [[]]
+    return [[start, *part, end] + [pad] * (CHUNK_TOKENS - len(part)) for part in parts[:most]]
+
+
+def truncation_note(
+    tokenizer: CLIPTokenizer, prompts: Sequence[str], max_tokens: int = CHUNK_TOKENS
+) -> str | None:
+    """A note on the words of `prompts` that are beyond `max_tokens`, None if there are none."""
+    truncated = {prompt: truncated_words(tokenizer, prompt, max_tokens) for prompt in prompts}
+    cut = [(prompt, words) for prompt, words in truncated.items() if words]
     if not cut:
         return None
     named = [
@@ -50,9 +64,8 @@ def truncation_note(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> str | N
     if more := len(cut) - len(named):
         named.append(f"and the end of {more} more")
     return (
-        f"{len(cut)} of {len(prompts)} prompts are cut, because the text encoder reads "
-        f"{tokenizer.model_max_length} tokens with start and end. It does not read "
-        f"{'; '.join(named)}."
+        f"{len(cut)} of {len(prompts)} prompts are cut after {max_tokens} tokens. The text encoder "
+        f"does not read {'; '.join(named)}."
     )
 
 
@@ -61,7 +74,7 @@ def _shorten(text: str, length: int) -> str:
 
 
 def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:
-    """Embeddings of token ids (n, 77) -> (n, 77, width); differentiable.
+    """Embeddings of token ids (n, 77 k) -> (n, 77 k, width), by chunks of 77; differentiable.
 
     `clip_skip` 1 takes the last layer and 2 the one before it, each through the final layer
     norm, as ComfyUI's "CLIP Set Last Layer" does at -1 and -2.
@@ -72,10 +85,13 @@ def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) ->
     layers = text_encoder.config.num_hidden_layers
     if clip_skip > layers:
         raise RecipeError(f"text_encoder.clip_skip is {clip_skip}, but there are {layers} layers.")
+    chunks = ids.reshape(-1, CHUNK_TOKENS + 2)  # (n k, 77)
     if clip_skip == 1:
-        return text_encoder(ids).last_hidden_state
-    hidden = text_encoder(ids, output_hidden_states=True).hidden_states[-clip_skip]
-    return final_layer_norm(text_encoder)(hidden)  # (n, 77, width)
+        states = text_encoder(chunks).last_hidden_state
+    else:
+        hidden = text_encoder(chunks, output_hidden_states=True).hidden_states[-clip_skip]
+        states = final_layer_norm(text_encoder)(hidden)
+    return states.reshape(*ids.shape, -1)  # (n, 77 k, width)
 
 
 def final_layer_norm(text_encoder: CLIPTextModel) -> torch.nn.Module:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("likeness")
 
-MAX_TOKENS = 77  # tokens of a prompt, with its start and end
+CHUNK_TOKENS = 75  # that CLIP reads at once, beside a start and an end
 _CLIP_VOCAB_SIZE = 49_408  # of CLIP ViT-L/14's vocabulary, which SD 1.x has
 _TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"),
@@ -81,7 +81,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     kind = CLIPTokenizer if _has_vocabulary(folder) else CLIPTokenizerFast
     try:
         tokenizer: CLIPTokenizer = kind.from_pretrained(
-            str(folder), local_files_only=True, model_max_length=MAX_TOKENS
+            str(folder), local_files_only=True, model_max_length=CHUNK_TOKENS + 2
         )
     except Exception as error:  # the tokenizers library raises plain Exception
         raise BaseModelError(f"The tokenizer in {folder} cannot be read: {error}") from error
@@ -104,14 +104,15 @@ def save_tokenizer_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
         raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from error
 
 
-def truncated_words(tokenizer: CLIPTokenizer, prompt: str) -> str:
-    """The end of a prompt that is beyond the tokenizer's length, in whole words; "" if none is."""
+def truncated_words(tokenizer: CLIPTokenizer, prompt: str, max_tokens: int) -> str:
+    """The end of a prompt that is beyond `max_tokens`, in whole words; "" if none is."""
     words = re.findall(r"[^\s,]+|,", prompt)
 
     def length(count: int) -> int:
-        return len(tokenizer(" ".join(words[:count]), verbose=False).input_ids)
+        text = " ".join(words[:count])
+        return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    read = bisect_right(range(len(words) + 1), tokenizer.model_max_length, key=length) - 1
+    read = bisect_right(range(len(words) + 1), max_tokens, key=length) - 1
     return " ".join(words[read:]).replace(" ,", ",").strip(", ")
 
 

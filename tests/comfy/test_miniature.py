@@ -50,7 +50,9 @@ def node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}
 
 
-def drawing(adapter=None, loader="Likeness_LoadAdapter", control=False, base=CHECKPOINT):
+def drawing(
+    adapter=None, loader="Likeness_LoadAdapter", control=False, base=CHECKPOINT, text=POSITIVE
+):
     """A prompt that draws with core's nodes, an adapter and a ControlNet if asked."""
     model, clip, positive, negative = ["1", 0], ["1", 1], ["3", 0], ["4", 0]
     prompt = {"1": node("CheckpointLoaderSimple", ckpt_name=base)}
@@ -59,7 +61,7 @@ def drawing(adapter=None, loader="Likeness_LoadAdapter", control=False, base=CHE
         inputs = {"strength_model": 1.0, "strength_clip": 1.0, name: adapter}
         prompt["2"] = node(loader, model=model, clip=clip, **inputs)
         model, clip = ["2", 0], ["2", 1]
-    prompt["3"] = node("CLIPTextEncode", clip=clip, text=POSITIVE)
+    prompt["3"] = node("CLIPTextEncode", clip=clip, text=text)
     prompt["4"] = node("CLIPTextEncode", clip=clip, text=NEGATIVE)
     prompt["5"] = node("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)
     if control:
@@ -134,14 +136,12 @@ def terminal(comfy):
 
     size = {"width": WIDTH, "height": HEIGHT, "steps": STEPS, "seed": SEED}
 
-    def picture(adapter=None, control=False, base=comfy.models / weights.CHECKPOINT):
+    def picture(adapter=None, control=False, base=comfy.models / weights.CHECKPOINT, text=POSITIVE):
         model, part = load_with_adapter(base, adapter), None
         if control:
             controlnet = load_controlnet(comfy.models / weights.CONTROLNET, model.unet)
             part = controlnet_for_hint(controlnet, hint(), STRENGTH)
-        pictures = draw(
-            model, [POSITIVE], negative=NEGATIVE, guidance=GUIDANCE, control=part, **size
-        )
+        pictures = draw(model, [text], negative=NEGATIVE, guidance=GUIDANCE, control=part, **size)
         return pictures[0]
 
     return picture
@@ -202,6 +202,14 @@ def test_comfyui_and_the_terminal_draw_the_same_picture(comfy, terminal, request
     assert "missing" not in log and "no match" not in log
     if kind != "base" or control:
         assert far(ours, terminal()).mean > 1, "it must show, or nothing is compared"
+
+
+def test_a_prompt_of_more_than_75_tokens_was_cut_in_the_terminal(comfy, terminal):
+    """ComfyUI reads it in chunks of 75, and the negative prompt as often."""
+    long = f"{POSITIVE}{', photo' * 35}, in the forest, with umbrella"
+    ours = terminal(text=long)
+    assert far(drawn(comfy, drawing(text=long))[0], ours).most <= LEVELS
+    assert far(ours, terminal(text=f"{POSITIVE}{', photo' * 35}")).mean > 1, "the end must show"
 
 
 def test_cores_lora_loader_draws_what_load_adapter_draws(comfy, lora):

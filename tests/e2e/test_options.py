@@ -345,3 +345,29 @@ def test_the_saved_checkpoint_is_what_was_trained(run, base, monkeypatch):
         state = module.state_dict()
         assert seen[part].keys() == state.keys()
         assert all(torch.equal(seen[part][k], state[k]) for k in state)
+
+
+def test_what_a_caption_says_after_75_tokens_was_never_learned(run, photos):
+    def losses(end, **text_encoder):
+        for number, photo in enumerate(sorted(photos.glob("*.png"))):
+            photo.with_suffix(".txt").write_text(f"sks {'photo ' * 74}{end} {number}")
+        result, events = run(subject={"captions": True}, text_encoder=text_encoder, prior=None)
+        told = [data["text"] for kind, data in events if kind == "notice"]
+        return result.losses, any("after 75 tokens" in text for text in told)
+
+    cut, told = losses("forest")
+    assert told and losses("kitchen") == (cut, True)
+    whole, told = losses("forest", max_tokens=150)
+    assert not told and whole[0] != cut[0]
+    assert losses("kitchen", max_tokens=150)[0][0] != whole[0]
+
+
+def test_room_for_long_prompts_changes_nothing_for_short_ones(run):
+    assert run()[0].losses == run(text_encoder={"max_tokens": 225})[0].losses
+
+
+def test_tf32_is_on_for_a_run_that_asks_for_it_alone(run):
+    matmul = torch.backends.cuda.matmul
+    for asked in (True, False):
+        run(steps=1, prior=None, compute={"tf32": asked})
+        assert matmul.allow_tf32 is asked

@@ -96,7 +96,7 @@ def other_values(field, value):
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int | float):
-        return [value + 8, value + 1, 0.25, value - 1]
+        return [value + 8, value + 1, 0.25, value - 1, 2 * value]
     choices = [c for a in (field.annotation, *get_args(field.annotation)) for c in get_args(a)]
     other = [choice for choice in choices if isinstance(choice, str) and choice != value]
     return [*other, "dog", "a" * 64, ["a cat"], 0.5, 5]
@@ -298,6 +298,10 @@ TEACHER = {"prior": {"source": "teacher"}}
         (
             {"text_encoder": {"train": False}}, "text_encoder", "learning_rate", (None, 1e-5),
             {"text_encoder": {"train": True}},
+        ),
+        (
+            {"compute": {"precision": "bf16"}}, "compute", "tf32", (False, True),
+            {"compute": {"precision": "fp32"}},
         ),
         (TEACHER, "prior", "count", (500, 9), {"prior": {"source": "images"}}),
         (TEACHER, "prior", "steps", (25, 9), {"prior": {"source": "images"}}),

@@ -47,7 +47,7 @@ def test_prompts_that_are_cut_are_told_once(tokenizer, caplog, monkeypatch):
     long = "abcdefghij " * 9
     assert truncation_note(tokenizer, ["a photo"]) is None
     told = truncation_note(tokenizer, ["a photo", long])
-    assert "1 of 2" in told and "'abcdefghij abc" in told and "77" in told
+    assert "1 of 2" in told and "'abcdefghij abc" in told and "after 75 tokens" in told
     for _ in range(2):
         tokenize(tokenizer, [long, "a photo"])
     assert [record.getMessage() for record in caplog.records] == [told]
@@ -63,11 +63,40 @@ def test_the_words_that_are_cut_are_named_as_they_were_written(tokenizer):
     assert "'last4' of " in told and "last5" not in told
 
 
-def test_a_prompt_of_77_tokens_is_whole_and_one_of_78_is_not(tokenizer):
-    assert not truncated_words(tokenizer, "photo " * 75)
-    assert truncated_words(tokenizer, "photo " * 76) == "photo"
-    assert not truncated_words(tokenizer, "photo " * 75 + ", ,")  # no word is lost
-    assert not truncated_words(tokenizer, "")
+@pytest.mark.parametrize("most", [75, 150])
+def test_a_prompt_of_75_tokens_is_whole_and_one_of_76_is_not(tokenizer, most):
+    assert not truncated_words(tokenizer, "photo " * most, most)
+    assert truncated_words(tokenizer, "photo " * (most + 1), most) == "photo"
+    assert not truncated_words(tokenizer, "photo " * most + ", ,", most)  # no word is lost
+    assert not truncated_words(tokenizer, "", most)
+
+
+def test_one_chunk_is_what_transformers_gives(tokenizer):
+    prompts = ["", "a photo of a man", "photo " * 75, "photo " * 90]
+    wanted = tokenizer(
+        prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    )
+    assert torch.equal(tokenize(tokenizer, prompts), wanted.input_ids)
+
+
+def test_a_caption_beyond_75_tokens_was_cut_whatever_was_asked(tokenizer, text_encoder):
+    words = [f"word{number}" for number in range(8)]
+    long = " ".join([*["photo"] * 75, *words])
+    ids = tokenize(tokenizer, [long, "a man"], 150)
+    assert ids.shape == (2, 154)
+    first, second = tokenize(tokenizer, ["photo " * 75, " ".join(words)])
+    assert torch.equal(ids[0], torch.cat([first, second]))
+    short = tokenize(tokenizer, ["a man"])[0]
+    assert torch.equal(ids[1], torch.cat([short, short])), "attended to twice, as if once"
+    with torch.no_grad():
+        states = encode_text(text_encoder, ids)  # (2, 154, 32)
+        alone = encode_text(text_encoder, torch.stack([first, second, short]))
+    torch.testing.assert_close(states[0], alone[:2].flatten(0, 1))
+    torch.testing.assert_close(states[1], alone[2].repeat(2, 1))
+    assert tokenize(tokenizer, [long, "a man"]).shape == (2, 77)
+    assert tokenize(tokenizer, ["photo " * 300], 150).shape == (1, 154)
+    three = tokenize(tokenizer, ["photo " * 76, "photo " * 200, "a"], 225)
+    assert three.shape == (3, 6 * 77), "each prompt's own 1, 2 or 3 chunks, repeated whole"
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 3])

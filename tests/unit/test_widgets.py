@@ -95,6 +95,8 @@ OPTIONS = {
     "timestep_min": ("objective.timestep_min", 20),
     "timestep_max": ("objective.timestep_max", 700),
     "caption_dropout": ("objective.caption_dropout", 0.1),
+    "max_tokens": ("text_encoder.max_tokens", "150", 150),
+    "tf32": ("compute.tf32", True),
     "validate_every": ("validate_every", 9),
     "continue_from": ("continues", "anna", "a" * 64),
 }

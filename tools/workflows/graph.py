@@ -15,7 +15,7 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
 # What `js/` adds to a node and hides of it, and a text of several lines.
-HIDDEN_WIDGETS = 23  # settings of Train Options that are behind a button
+HIDDEN_WIDGETS = 25  # settings of Train Options that are behind a button
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
