@@ -61,4 +61,4 @@ def test_a_help_page_explains_every_input_and_output(name):
 @pytest.mark.parametrize("name", OURS)
 def test_a_help_page_warns_of_common_mistakes(name):
     page = (ROOT / "js" / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    assert "**Common mistakes.** " in page or "(internal)" in page
+    assert "**Common mistakes**" in page or "(internal)" in page
