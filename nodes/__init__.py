@@ -1,4 +1,4 @@
-"""ComfyUI's face: an explicit list of nodes. The work is in plain modules beside them."""
+"""The ComfyUI extension: an explicit list of nodes; their logic is in plain modules."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .train_lora import TrainLoRA
 
 
 def register() -> None:
-    """Makes the miniature one of ComfyUI's models, gives the browser's panels their routes, and
-    asks to see prompts before they are checked.
+    """Registers the miniature as a model, the panels' routes, and a handler that sees prompts
+    before validation.
     """
     miniature.register()
     routes.register()
@@ -29,11 +29,11 @@ def register() -> None:
 
 
 class LikenessExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """ComfyUI's entry point to the nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The nodes, in the order of their use."""
-        learning = [Subject, ClassImages, TrainOptionsNode, TrainLoRA, TrainDreamBooth, LoadAdapter]
-        comparing = [PromptSetNode, PoseSet, DetectPose, Matrix, ContactSheet, Score]
-        inner = [DrawCells, KeepCell, DrawSheet]
-        return [*learning, *comparing, *inner]
+        """The nodes, in order of use."""
+        training = [Subject, ClassImages, TrainOptionsNode, TrainLoRA, TrainDreamBooth, LoadAdapter]
+        comparison = [PromptSetNode, PoseSet, DetectPose, Matrix, ContactSheet, Score]
+        internal = [DrawCells, KeepCell, DrawSheet]
+        return [*training, *comparison, *internal]

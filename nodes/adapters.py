@@ -1,4 +1,4 @@
-"""Puts a LoRA or a full fine-tune on a MODEL and a CLIP; whatever does not fit is an error."""
+"""Applies a LoRA or a full fine-tune to a MODEL and a CLIP; any mismatch is an error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from . import host
 
 UNET_PREFIX = "diffusion_model."
 
-# In some checkpoints and not in others; nothing is learned in them.
+# Present in some checkpoints only; never trained.
 IGNORED_SUFFIXES = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
 
-# How LoRA, LoHa, LoKr, OFT and plain differences call a module's tensors.
+# Tensor names in a module of LoRA, LoHa, LoKr, OFT and plain differences.
 LORA_KEY_PREFIXES = (
     "lora_",
     "alpha",
@@ -38,10 +38,10 @@ Shape = tuple[int, ...]
 def apply_adapter(
     model: Any, clip: Any, path: Path, strengths: tuple[float, float]
 ) -> tuple[Any, Any]:
-    """(MODEL, CLIP) with the adapter at its (model, clip) strengths; the inputs stay as they are.
+    """(MODEL, CLIP) with the adapter at (model, clip) `strengths`; the inputs are not changed.
 
-    `path` is a file, or a diffusers folder. Raises LikenessError if it is damaged, or any of its
-    tensors has no place on this model.
+    `path` is a file or a diffusers folder. Raises LikenessError if it is damaged or any of its
+    tensors does not fit this model.
     """
     if is_full_fine_tune(path):
         return _apply_full_fine_tune(model, clip, path, strengths)
@@ -49,19 +49,19 @@ def apply_adapter(
 
 
 def is_full_fine_tune(path: Path) -> bool:
-    """Whether this is a full fine-tune. Raises LikenessError for a damaged file."""
+    """Whether `path` is a full fine-tune. Raises LikenessError for a damaged file."""
     return path.is_dir() or any(name.startswith(ldm_names.UNET) for name in read_shapes(path))
 
 
 def with_clip_skip(clip: Any, skipped: int) -> Any:
-    """A copy of a CLIP that reads its text encoder's layer `skipped` from the end, from 1."""
+    """A clone of a CLIP that stops at the text encoder's layer `skipped` from the end (1: last)."""
     clip = clip.clone()
     clip.clip_layer(-skipped)
     return clip
 
 
 def checkpoint_path(model: Any) -> Path | None:
-    """The file that core's loader made a MODEL from, where ComfyUI says so."""
+    """The file that core's loader read a MODEL from; None if unknown."""
     try:
         file = Path(model.cached_patcher_init[1][0])
     except (AttributeError, TypeError, LookupError):
@@ -97,38 +97,37 @@ def check_lora(
     if unknown_keys or not lora:
         raise AdapterError(
             f"{name} does not fit this model: {len(unknown_keys)} of its {len(lora)} tensors "
-            f"have no place in it ({list_names(unknown_keys)}). "
-            f"It looks like this: {guess_family(lora)}. Choose a base model of that "
-            "family, or another adapter."
+            f"match nothing in it ({list_names(unknown_keys)}). Detected type: "
+            f"{guess_family(lora)}. Choose a base model of that family, or another adapter."
         )
     for module in sorted({key.split(".")[0] for key in lora}):
         _check_module(name, module, lora, weights.get(modules[module]))
 
 
 def _check_module(name: str, module: str, lora: dict[str, Shape], weight: Shape | None) -> None:
-    """As `check_lora`, for one module: core only logs what it cannot multiply, and goes on."""
+    """As `check_lora`, for one module: core only logs shapes that do not match and skips them."""
     up, down, middle = (lora.get(f"{module}.lora_{part}.weight") for part in ("up", "down", "mid"))
     if (up is None and down is None) or middle is not None:
-        return  # another algorithm: ComfyUI's own business
+        return  # another algorithm, which ComfyUI handles
     if up is None or down is None:
         raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
     if len(up) < 2 or len(down) < 2 or up[1] != down[0]:
         raise AdapterError(
-            f"{name} is damaged: the matrices of {module} do not fit each other, {up} and {down}."
+            f"{name} is damaged: the matrices of {module} do not match: {up} and {down}."
         )
     if weight is None:
         return
     if up[0] != weight[0] or prod(down[1:]) != prod(weight[1:]):
         raise AdapterError(
-            f"{name} does not fit this model: it adapts {module} as a layer of "
-            f"{prod(down[1:])} inputs and {up[0]} outputs, which here has {prod(weight[1:])} "
-            f"and {weight[0]}. It looks like this: {guess_family(lora)}."
+            f"{name} does not fit this model: it expects {module} to have {prod(down[1:])} inputs "
+            f"and {up[0]} outputs, but it has {prod(weight[1:])} and {weight[0]}. Detected type: "
+            f"{guess_family(lora)}."
         )
     scale = lora.get(f"{module}.dora_scale")
     if scale is not None and prod(scale) not in weight[:2]:
         raise AdapterError(
-            f"{name} is damaged: the DoRA scale of {module} has {prod(scale)} values, and the "
-            f"layer {weight[1]} inputs and {weight[0]} outputs."
+            f"{name} is damaged: the DoRA scale of {module} has {prod(scale)} values, but the "
+            f"layer has {weight[1]} inputs and {weight[0]} outputs."
         )
 
 
@@ -140,7 +139,7 @@ def _is_known_key(key: str, modules: dict[str, Any]) -> bool:
 def _apply_full_fine_tune(
     model: Any, clip: Any, path: Path, strengths: tuple[float, float]
 ) -> tuple[Any, Any]:
-    """base + strength * (tuned - base), exact at strength 1, nothing at 0."""
+    """base + strength * (tuned - base): exactly the fine-tune at 1, unchanged at 0."""
     tensors = read_folder(path) if path.is_dir() else host.read_tensors(path)
     unet = {
         key.removeprefix("model."): value
@@ -154,8 +153,8 @@ def _apply_full_fine_tune(
     check_checkpoint(path.name, "text encoder", _shapes(text), host.clip_shapes(clip), family)
     if any(strengths) and _is_patched(model, clip):
         raise AdapterError(
-            f"{path.name} is a full fine-tune, which replaces the weights that earlier LoRAs "
-            "changed: load it first, straight behind the checkpoint, and the LoRAs after it."
+            f"{path.name} is a full fine-tune and would replace the weights that earlier LoRAs "
+            "changed: load it first, directly after the checkpoint, and the LoRAs after it."
         )
     return _blend(model, unet, strengths[0]), _blend(clip, text, strengths[1])
 
@@ -166,7 +165,7 @@ def _is_patched(model: Any, clip: Any) -> bool:
 
 
 def _blend(target: Any, tuned: dict[str, Any], strength: float) -> Any:
-    """A patch of weight 1 over a base of weight 0 copies the value: no rounding at strength 1."""
+    """Blends by weighted patches: at strength 1 the base has weight 0, so nothing is rounded."""
     if not strength:
         return target
     return host.with_patches(
@@ -179,7 +178,7 @@ def check_checkpoint(
 ) -> None:
     """Raises AdapterError unless the tuned and the base weights have the same names and shapes.
 
-    `family` is what the file looks like if it is not SD 1.x, for the message.
+    `family` is the file's family if it is not SD 1.x, for the message.
     """
     differ = [
         key
@@ -189,8 +188,8 @@ def check_checkpoint(
     if differ:
         raise AdapterError(
             f"{name} does not fit this model: {len(differ)} weights of the {what} differ in name "
-            f"or shape ({list_names(differ)}). {f'It is {family}. ' if family else ''}Load it on "
-            "the base it was trained from, or open it with Load Checkpoint."
+            f"or shape ({list_names(differ)}). {f'It is {family}. ' if family else ''}Load it "
+            "onto the base it was trained from, or open it with Load Checkpoint."
         )
 
 

@@ -1,7 +1,7 @@
-"""The part of a user's graph that draws one cell of a matrix: its digest, and its copies.
+"""The part of a user's graph that draws one cell of a Matrix: its digest and its copies.
 
 A node is ComfyUI's ``{"class_type": str, "inputs": {name: value}}``, where a value is a constant
-or a link ``[node id, output]``. A cell is the values of the Matrix' outputs, in their order.
+or a link ``[node id, output]``. A cell is given by the values of the Matrix's outputs, in order.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..comparison.errors import ComparisonError
 Node = Mapping[str, Any]
 CellValues = tuple[Any, ...]
 TRAIN_NODES = frozenset({"Likeness_TrainLoRA", "Likeness_TrainDreamBooth"})
-NodeKey = tuple[str, CellValues]  # a node, and the values it depends on: equal keys, equal results
+NodeKey = tuple[str, CellValues]  # a node and the values it depends on; equal keys, equal results
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input's value is a link to another node's output, as ComfyUI sees it."""
+    """Whether an input's value is a link to another node's output, by ComfyUI's rule."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -32,10 +32,10 @@ def is_link(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class CellGraph:
-    """The nodes behind a picture, without the Matrix and what is behind that.
+    """The nodes upstream of a picture, up to but excluding the Matrix and its upstream.
 
-    `nodes` come after the nodes that they read. `uses` are the outputs of the Matrix that a
-    node's results depend on, through others too; a node that uses none is the same for all cells.
+    `nodes` are in topological order. `uses` are the outputs of the Matrix that a node's results
+    depend on, directly or indirectly; a node that uses none is the same for all cells.
     """
 
     matrix: str
@@ -44,21 +44,21 @@ class CellGraph:
     uses: Mapping[str, frozenset[int]]
 
     def key(self, node_id: str, values: CellValues) -> NodeKey:
-        """What decides a node's results in a cell."""
+        """Identifies a node's results in a cell."""
         return node_id, tuple(values[output] for output in sorted(self.uses[node_id]))
 
 
 def read_cell_graph(
     get_node: Callable[[str], Node], picture: Sequence[Any], matrix: str
 ) -> CellGraph:
-    """What is behind the link `picture`.
+    """The graph upstream of the link `picture`.
 
     Raises ComparisonError unless it depends on the node `matrix`, and on no other Matrix.
     """
     nodes: dict[str, Node] = {}
     uses: dict[str, frozenset[int]] = {}
     stack = [str(picture[0])] if picture[0] != matrix else []
-    path: set[str] = set()  # of the nodes on the stack those that wait for what is above them
+    path: set[str] = set()  # nodes on the stack that wait for those above them
     while stack:
         node = get_node(stack[-1])
         links = [value for value in node["inputs"].values() if is_link(value)]
@@ -66,7 +66,9 @@ def read_cell_graph(
         if waiting:
             path.add(stack[-1])
             if path.intersection(waiting):
-                raise ComparisonError("The nodes that draw a cell are wired in a circle.")
+                raise ComparisonError(
+                    "The nodes that draw a cell form a loop: remove one of its links."
+                )
             stack += waiting
             continue
         node_id = stack.pop()
@@ -81,20 +83,20 @@ def read_cell_graph(
 def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
     if not nodes:
         raise ComparisonError(
-            "The Matrix is wired straight to the Contact Sheet: put the nodes that draw a picture "
-            "between the two."
+            "The Matrix is wired straight to the Contact Sheet: put the nodes that generate an "
+            "image between the two."
         )
     if any(node["class_type"] == kind for node in nodes.values()):
         raise ComparisonError(
-            "The picture comes from another Matrix than the one connected: wire the Contact "
+            "The picture comes from a different Matrix than the one connected: wire the Contact "
             "Sheet's picture and matrix from the same one."
         )
     trainers = TRAIN_NODES.intersection(str(node["class_type"]) for node in nodes.values())
     if trainers:
         raise ComparisonError(
-            f"A {min(trainers)} draws past the Matrix: whether its adapter is another one now "
-            "cannot be seen, and cells of the former one would be taken for this one's. Wire its "
-            "adapter to the Matrix, and the Matrix' adapter to Load Adapter."
+            f"The adapter of a {min(trainers)} does not go through the Matrix: after another "
+            "training, cells of the old adapter would be reused. Wire its adapter to the Matrix, "
+            "and the Matrix's adapter to Load Adapter."
         )
     if not depends:
         raise ComparisonError(
@@ -106,10 +108,10 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
 def cell_digests(
     graph: CellGraph, cells: Iterable[CellValues], digest_files: Callable[[str], list[str]]
 ) -> list[str]:
-    """For each cell, SHA-256 of all that decides its picture: nodes, their values, and files.
+    """The SHA-256 of everything that determines each cell's image: nodes, values and files.
 
     Args:
-        stamp: digests of the files that a widget's text names, [] where it names none.
+        digest_files: digests of the files that a widget's text names, [] if it names none.
     """
     known: dict[NodeKey, str] = {}
 
@@ -144,13 +146,13 @@ def copy_nodes(
     should_copy: Callable[[frozenset[int]], bool],
     wire: Callable[[int], Any],
 ) -> None:
-    """Adds to `builder` a cell's copies of the nodes that depend on the Matrix.
+    """Adds a cell's copies of the nodes that depend on the Matrix to `builder`.
 
     Args:
         builder: ComfyUI's GraphBuilder.
-        copies: ids of the copies that are there; a node is copied once for equal values.
-        wanted: whether to copy a node, by the outputs of the Matrix that it depends on.
-        wire: the constant or link that takes the place of an output of the Matrix.
+        copies: ids of existing copies, updated; a node is copied once for equal values.
+        should_copy: whether to copy a node, given the Matrix outputs that it depends on.
+        wire: the constant or link that replaces an output of the Matrix.
     """
 
     def rewired(value: Any) -> Any:
@@ -175,14 +177,14 @@ def shared_links(
     graph: CellGraph,
     values: CellValues,
     copies: Mapping[NodeKey, str],
-    asked: Callable[[str, str], bool],
+    is_eager: Callable[[str, str], bool],
 ) -> list[list[Any]]:
-    """Links of a cell's nodes to results that are not its own.
+    """Links from a cell's nodes to results that it shares with other cells.
 
-    That is to nodes that do not depend on the Matrix, and to the copies that are there.
+    These are results of nodes that do not depend on the Matrix, and of the existing copies.
 
     Args:
-        asked: whether a kind of node always asks for an input; lazy ones may be left alone.
+        is_eager: whether a node class always needs an input; lazy inputs may stay unused.
     """
     found: dict[tuple[str, int], None] = {}
     for node_id, uses in graph.uses.items():
@@ -192,6 +194,6 @@ def shared_links(
                 continue
             source, output = value
             shared = copies.get(graph.key(source, values)) if graph.uses[source] else source
-            if shared is not None and asked(node["class_type"], name):
+            if shared is not None and is_eager(node["class_type"], name):
                 found[shared, output] = None
     return [[source, output] for source, output in found]

@@ -1,4 +1,4 @@
-"""Likeness_ClassImages: pictures of the class, so that the model keeps what it knew."""
+"""Likeness_ClassImages: prior preservation with images of the class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEACHER = "none: what the base predicts"
 
 
 class ClassImages(io.ComfyNode):
-    """Prior preservation: without it the whole class takes on the subject's looks."""
+    """Prior preservation: without it, the whole class comes to look like the subject."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,9 +28,9 @@ class ClassImages(io.ComfyNode):
             display_name="Class Images (Likeness)",
             category="Likeness",
             description=(
-                "Prior preservation: class images are trained beside the photographs, so that the "
-                "model learns the subject and not that every man looks like it. The base model "
-                "draws them once, at the first training, and every later run shares them."
+                "Prior preservation: trains on class images alongside the photographs, so that the "
+                "model learns the subject without making every man look like it. The base model "
+                "generates them once, in the first training; later trainings share them."
             ),
             inputs=[*prior_inputs(), *sampling_inputs()],
             outputs=[PriorType.Output(id="class_images", display_name="class_images")],
@@ -43,16 +43,15 @@ class ClassImages(io.ComfyNode):
 
         Raises LikenessError.
         """
-        own = source not in (None, DRAWN, TEACHER)
         if prompt is not None:
             prior_spec({"prompt": prompt})
-        if own:
+        if source not in (None, DRAWN, TEACHER):
             photo_folder(input_folder(), str(source))
         return True
 
     @classmethod
     def fingerprint_inputs(cls, source: str | None = None, **_: Any) -> str:
-        """Changes when the files of one's own folder do."""
+        """Changes when the files of the user's folder change."""
         if source in (None, DRAWN, TEACHER):
             return ""
         try:
@@ -62,60 +61,57 @@ class ClassImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, source: str, **options: Any) -> io.NodeOutput:
-        """The class images' description; nothing is drawn here."""
+        """The description of the class images; nothing is generated here."""
         if source == TEACHER:
             return io.NodeOutput(PriorSource(prior_spec({**options, "source": "teacher"}), None))
         if source == DRAWN:
             return io.NodeOutput(PriorSource(prior_spec(options), None))
-        # Which of several prompts a picture of one's own shows is not known.
+        # Which of several prompts an image in the user's folder shows is unknown.
         prompt = str(options["prompt"]).strip().partition("\n")[0]
         folder = photo_folder(input_folder(), source)
         return io.NodeOutput(PriorSource(prior_spec({**options, "prompt": prompt}), folder))
 
 
 def prior_inputs() -> list[io.Input]:
-    """What the class images are, and how much they count."""
+    """What the class images are, and their loss weight."""
     return [
         io.String.Input(
             "prompt",
             multiline=True,
             default="a photo of {class}",
-            tooltip="What the class images show; {class} is the subject's class word. Best is "
-            "the photographs' own prompt without the token; where that names a framing, with "
-            "one in any framing below it: prompts, one a line, are shown in turn. With a folder "
-            "of your own the first line counts.",
+            tooltip="Prompts of the class images, one per line, used in turn; {class} is the "
+            "subject's class word. Best: the photographs' prompt without the token; if that names "
+            "a framing, add a line without one. With your own folder, only the first line is "
+            "used.",
         ),
         int_widget(
             "count",
             200,
             1,
             100_000,
-            "How many the set has; a training draws those that it shows. Fewer start sooner; "
-            "200 to 500 are usual.",
+            "Size of the set; a training generates only those that it uses. A smaller set starts "
+            "sooner; 200 to 500 is usual.",
         ),
-        float_widget(
-            "weight", 1.0, 0.0, 100.0, 0.05, "Weight of their loss beside the photographs'."
-        ),
+        float_widget("weight", 1.0, 0.0, 100.0, 0.05, "Prior loss weight; the photographs have 1."),
         io.Combo.Input(
             "source",
             options=[DRAWN, TEACHER, *picture_folders(input_folder())],
             default=DRAWN,
-            tooltip="Drawn by the base model; none, where what the base predicts on the "
-            "photographs is kept instead; or a folder of your own in ComfyUI's input "
-            "folder.",
+            tooltip="Generated by the base model; none: preserves the base's predictions on the "
+            "photographs instead; or your own folder in ComfyUI's input folder.",
         ),
     ]
 
 
 def sampling_inputs() -> list[io.Input]:
-    """How they are drawn."""
+    """How class images are generated."""
     return [
         io.String.Input(
             "negative",
             default="",
             optional=True,
             extra_dict=ADVANCED,
-            tooltip="Negative prompt of the drawing.",
+            tooltip="Negative prompt of the class images.",
         ),
         int_widget("steps", 25, 1, 1000, "Sampling steps of a class image.", advanced=True),
         float_widget(
@@ -124,15 +120,15 @@ def sampling_inputs() -> list[io.Input]:
             0.0,
             100.0,
             0.1,
-            "Guidance scale of the drawing.",
+            "CFG scale of the class images.",
             advanced=True,
         ),
-        seed("seed", "Seed of the drawing. Another seed draws another set.", advanced=True),
+        seed("seed", "Seed of the class images. Another seed makes another set.", advanced=True),
     ]
 
 
 def prior_spec(fields: dict[str, Any]) -> Prior:
-    """A recipe's prior. Raises RecipeError that names each wrong field."""
+    """The recipe's prior. Raises RecipeError, which names each wrong field."""
     try:
         return Prior(**fields)
     except ValidationError as error:

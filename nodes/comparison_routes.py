@@ -1,7 +1,7 @@
-"""What the comparison viewer asks of a comparison: its files, its report, and a cell drawn again.
+"""Routes of the comparison viewer: a comparison's files, its report, and redrawing a cell.
 
-A comparison is named by its folder's name, and no other folder is read. Only a cell's being asked
-for is noted; nothing is written.
+A comparison is identified by its folder's name; no other folder is read. Redraw requests are kept
+in memory; nothing is written.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .redraw_requests import request_redraw
 from .run_routes import PROXY_HINT, JsonResponse, same_origin
 from .viewer import VIEW_FILE
 
-# The report asks for nothing and has its style and script in it. In its sandbox it is of no origin:
-# what a changed report does reaches neither ComfyUI nor any other server.
+# The report is self-contained. Sandboxed, it has an opaque origin: even a tampered report can reach
+# neither ComfyUI nor any other server.
 REPORT_HEADERS = {
     "Content-Security-Policy": (
         "sandbox allow-scripts allow-downloads; default-src 'none'; img-src data:; "
@@ -33,11 +33,11 @@ REPORT_HEADERS = {
 
 
 def comparison(output: Path, params: Mapping[str, str]) -> JsonResponse:
-    """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null where there is none.
+    """What the viewer shows of ``name``: `viewer.json` and `scores.json`, null if missing.
 
-    Both are passed on as they are; the viewer checks them. ``report`` says whether there is one.
-    Until a comparison is whole, scores and report are those of the former one of its name, and left
-    out.
+    Both are passed on unchecked; the viewer checks them. ``report`` says whether there is one.
+    Scores and report are left out until the comparison is complete: until then they are those of an
+    earlier one of the same name.
     """
     try:
         folder = _folder(output, params)
@@ -62,12 +62,12 @@ def report(output: Path, params: Mapping[str, str]) -> tuple[int, bytes]:
 def redraw_cell(
     output: Path, params: Mapping[str, str], headers: Mapping[str, str]
 ) -> JsonResponse:
-    """Asks for the cell ``picture`` of ``name`` to be drawn again when its node is queued.
+    """Requests that the cell ``picture`` of ``name`` be redrawn when its node is next queued.
 
-    Only for pages of this very server.
+    Same-origin requests only.
     """
     if not same_origin(headers):
-        return 403, {"error": f"Only ComfyUI's own page may ask for a cell. {PROXY_HINT}"}
+        return 403, {"error": f"Only ComfyUI's own page may redraw a cell. {PROXY_HINT}"}
     try:
         folder = _folder(output, params)
     except LikenessError as error:
@@ -75,7 +75,7 @@ def redraw_cell(
     view, picture = _json_of(folder / VIEW_FILE), params.get("picture", "")
     pictures = view.get("pictures") if isinstance(view, dict) else None
     if not isinstance(pictures, list) or picture not in pictures:
-        return 404, {"error": "The comparison has no such cell any more."}
+        return 404, {"error": "The comparison no longer has this cell."}
     request_redraw(folder.name, picture)
     return 200, {}
 

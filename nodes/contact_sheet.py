@@ -1,4 +1,4 @@
-"""Likeness_ContactSheet: draws a Matrix cell by cell with the user's own nodes, and shows it."""
+"""Likeness_ContactSheet: draws a Matrix cell by cell with the user's nodes, and shows the sheet."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from .widgets import with_search_aliases
 
 NODE_ID = "Likeness_ContactSheet"
 log = logging.getLogger("likeness")
-_redraw_token = ""  # when cells were last asked for again
+_redraw_token = ""  # changes whenever the node must run again
 
 
 class ContactSheet(io.ComfyNode):
-    """Runs the nodes between a Matrix and itself once for each cell that is not yet drawn."""
+    """Runs the nodes between a Matrix and itself once for each missing cell."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -60,14 +60,14 @@ class ContactSheet(io.ComfyNode):
             description=(
                 "Draws every cell of a Matrix, one after another, with the nodes that you wired "
                 "between the two, and shows them side by side. Finished cells are kept as files: "
-                "cancel, restart or change a prompt, and only what is missing is drawn. The "
-                "sheet's PNG carries the workflow."
+                "after a cancel, a restart or a changed prompt, only missing cells are drawn. The "
+                "sheet's PNG contains the workflow."
             ),
             inputs=_inputs(),
             outputs=[
                 io.Image.Output(id="sheet", display_name="sheet"),
                 StudyType.Output(
-                    id="study", display_name="study", tooltip="The plan and its pictures."
+                    id="study", display_name="study", tooltip="The comparison, for Score."
                 ),
             ],
             hidden=[
@@ -84,9 +84,9 @@ class ContactSheet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool:
-        """Whether the comparison can be drawn, as far as it is known before the queue starts.
+        """Checks that the comparison can be drawn, as far as is known before the queue starts.
 
-        Raises LikenessError. None stands for what comes by a wire.
+        Raises LikenessError. None stands for a connected input.
         """
         if name is not None:
             folder_name(name)
@@ -101,20 +101,20 @@ class ContactSheet(io.ComfyNode):
         draw_only: str | None = "",
         **_: Any,
     ) -> str:
-        """Changes at each queue while only some cells are drawn, or again, or files are gone.
+        """Changes at each queue while cells are to be redrawn or selected, or files are missing.
 
-        None stands for what comes by a wire.
+        None stands for a connected input.
         """
         global _redraw_token
         lines = (redraw, draw_only)
         chosen = any(text is None or text.strip() for text in lines)
         if chosen or has_redraw_request(name) or has_missing_files(name):
             _redraw_token = str(time.time_ns())
-        return _redraw_token  # not "" afterwards: what ComfyUI keeps from before is of old cells
+        return _redraw_token  # never back to "": ComfyUI would reuse its result with the old cells
 
     @classmethod
     def check_lazy_status(cls, **_: Any) -> list[str]:
-        """The picture is never asked for: its nodes are copied."""
+        """Never requests the picture: the nodes behind it are copied instead."""
         return []
 
     @classmethod
@@ -142,28 +142,28 @@ def _inputs() -> list[io.Input]:
             "picture",
             lazy=True,
             raw_link=True,
-            tooltip="The picture of one cell, as VAE Decode gives it.",
+            tooltip="The image of one cell, such as VAE Decode's.",
         ),
-        MatrixType.Input("matrix", tooltip="The Matrix that the picture depends on."),
+        MatrixType.Input("matrix", tooltip="From the Matrix that the picture depends on."),
         io.String.Input(
             "name",
             default="comparison",
-            tooltip="Folder of the results in output/likeness/comparisons. What is in it "
-            "is replaced when the next comparison of that name is whole.",
+            tooltip="Folder of the results in output/likeness/comparisons. Overwritten once the "
+            "next comparison of the same name is complete.",
         ),
         io.Combo.Input(
             "single_pictures",
             options=["png", "jpg"],
             default="png",
-            tooltip="How the single pictures are saved beside the sheet.",
+            tooltip="Format of the single images saved next to the sheet.",
         ),
         io.String.Input(
             "redraw",
             multiline=True,
             default="",
             extra_dict=ADVANCED,
-            tooltip="Cells to draw again at each queue, one a line: 'row / column', a row "
-            "or a column; * stands for any letters.",
+            tooltip="Cells to draw again at each queue, one per line: 'row / column', a row "
+            "or a column; * matches any text.",
         ),
         io.String.Input(
             "draw_only",
@@ -171,25 +171,26 @@ def _inputs() -> list[io.Input]:
             default="",
             optional=True,
             extra_dict=ADVANCED,
-            tooltip="To try some cells first: only these are drawn, written as in redraw. "
-            "The others stay empty frames, and Score waits. Empty: all.",
+            tooltip="Draws only these cells, to try some first; written as in redraw. The others "
+            "stay empty and Score does not run. Empty: all.",
         ),
     ]
 
 
 def folder_name(name: str) -> str:
-    """The comparison's name as its folder has it. Raises ComparisonError."""
+    """The name of the comparison's folder. Raises ComparisonError."""
     try:
         return check_name(name)
     except ValueError as error:
-        raise ComparisonError(f"{name!r} cannot be the comparison's name: {error}.") from None
+        raise ComparisonError(
+            f"{name!r} cannot be used as the comparison's name: {error}."
+        ) from None
 
 
 def check_prompt(prompt: Mapping[str, Node], node_id: str) -> None:
-    """Raises LikenessError for what cannot be drawn of the Contact Sheet `node_id`.
+    """Raises LikenessError if the Contact Sheet `node_id` cannot be drawn.
 
-    That is as far as a prompt tells before it runs; of what other nodes find wrong with themselves
-    nothing is said.
+    Checks what a prompt tells before it runs; errors that other nodes report are ignored.
     """
     if prompt.get(node_id, {}).get("class_type") != NODE_ID:
         return
@@ -202,7 +203,7 @@ def check_prompt(prompt: Mapping[str, Node], node_id: str) -> None:
     try:
         known = static_plan(prompt, matrix[0])
         graph = known and read_cell_graph(prompt.__getitem__, picture, matrix[0])
-    except KeyError:  # a link to nowhere, of which ComfyUI tells
+    except KeyError:  # a dangling link, which ComfyUI reports
         return
     if graph and known:
         check_graph(graph, known.plan)
@@ -212,19 +213,19 @@ def check_prompt(prompt: Mapping[str, Node], node_id: str) -> None:
 
 
 def check_unique_name(prompt: Mapping[str, Node], node_id: str, name: str) -> None:
-    """Raises ComparisonError where another Contact Sheet that is queued has the same name."""
+    """Raises ComparisonError if another Contact Sheet in the prompt has the same name."""
     for other_id, node in prompt.items():
         other = node.get("inputs", {}).get("name")
         others = node.get("class_type") == NODE_ID and str(other_id) != node_id
         if others and isinstance(other, str) and _normalised_name(other) == _normalised_name(name):
             raise ComparisonError(
-                f"Two Contact Sheets are called {name!r}, and would replace each other's files: "
-                "give one of them another name."
+                f"Two Contact Sheets are called {name!r} and would overwrite each other's files: "
+                "rename one of them."
             )
 
 
 def _normalised_name(name: str) -> str:
-    """Equal for names of one folder, on systems that ignore case and ways to write a letter."""
+    """Equal for names that a case-insensitive or normalising file system takes for the same."""
     return normalize("NFC", name).lower()
 
 
@@ -237,7 +238,7 @@ def make_job(
     redraw: str,
     draw_only: str,
 ) -> Job:
-    """What is to be drawn: of the cells of `draw_only` those without a file or of `redraw`."""
+    """The cells to draw: those of `draw_only` that have no file or are in `redraw`."""
     Progress(hidden.unique_id).set_status("Looking for finished cells")
     _finish_pending()
     output, known = output_folder(), cache_folder(output_folder())
@@ -274,54 +275,54 @@ def make_job(
 
 
 def _finish_pending() -> None:
-    """Puts an end to what a cancelled queue may have left: a cell on its way, and its memory."""
+    """Cleans up after a cancelled queue: a cell still being written, and a malloc setting."""
     set_mmap_threshold(False)
     try:
         WRITER.wait()
-    except ComparisonError as error:  # of that queue; the cell is missing, and drawn if it is asked
+    except ComparisonError as error:  # of that queue; the cell stays missing and is drawn if needed
         log.warning("%s", error)
 
 
 def check_graph(graph: CellGraph, plan: Plan) -> None:
-    """Raises ComparisonError where the nodes of a cell cannot draw the plan."""
+    """Raises ComparisonError if the nodes of a cell cannot draw the plan."""
     check_controlnets(graph.nodes, model_path)
     check_connections(graph.uses[graph.picture[0]], plan)
 
 
 def check_connections(uses: Collection[int], plan: Plan) -> None:
-    """Raises ComparisonError where cells differ in what their nodes do not use.
+    """Raises ComparisonError if cells differ in a Matrix output that their nodes do not use.
 
     `uses` are the outputs of the Matrix that a cell's picture depends on.
     """
-    taught = [variant.name for variant in plan.variants if variant.adapter is not None]
-    if taught and ADAPTER not in uses:
+    trained = [variant.name for variant in plan.variants if variant.adapter is not None]
+    if trained and ADAPTER not in uses:
         raise ComparisonError(
-            f"The row {taught[0]} has an adapter, and nothing uses it: every row would be the "
-            "base. Wire the Matrix' adapter to Load Adapter, and that node's model and clip to "
-            "those that draw; a bypassed Load Adapter loads nothing."
+            f"Row {trained[0]} has an adapter, but nothing uses it: every row would be the base. "
+            "Wire the Matrix's adapter to Load Adapter, and its model and clip to the nodes that "
+            "draw; a bypassed Load Adapter loads nothing."
         )
-    strong = [variant.name for variant in plan.variants if variant.strength_unet != 1]
-    if strong and ADAPTER_STRENGTH not in uses:
+    scaled = [variant.name for variant in plan.variants if variant.strength_unet != 1]
+    if scaled and ADAPTER_STRENGTH not in uses:
         raise ComparisonError(
-            f"The row {strong[0]} has a strength, and nothing uses it: wire the Matrix' "
+            f"Row {scaled[0]} has a strength, but nothing uses it: wire the Matrix's "
             "adapter_strength to strength_model and strength_clip of Load Adapter."
         )
     posed = [row for row in plan.rows() if row not in {one.name for one in plan.variants}]
     if posed and POSE not in uses:
         raise ComparisonError(
-            f"The row {posed[0]} is drawn with poses, and nothing uses them: wire the Matrix' "
-            "pose to the image of Apply ControlNet, or set with_pose to 'without'."
+            f"Row {posed[0]} is drawn with poses, but nothing uses them: wire the Matrix's pose to "
+            "the image of Apply ControlNet, or set with_pose to 'without'."
         )
     if len(plan.prompts.prompts) > 1 and PROMPT not in uses:
         raise ComparisonError(
-            "There are several prompts, and nothing uses them: every column would be the same. "
-            "Wire the Matrix' prompt to the text of CLIP Text Encode."
+            "There are several prompts, but nothing uses them: every column would be the same. "
+            "Wire the Matrix's prompt to the text of CLIP Text Encode."
         )
 
 
 def workflow_metadata(hidden: Any) -> dict[str, Any]:
-    """ComfyUI's text chunks: the prompt as it was queued, and the browser's workflow."""
-    kept = ("class_type", "inputs", "_meta")  # ComfyUI adds fingerprints, which need not be JSON
+    """ComfyUI's PNG metadata: the queued prompt, and the browser's workflow."""
+    kept = ("class_type", "inputs", "_meta")  # ComfyUI adds fingerprints, which may not be JSON
     prompt = {
         node_id: {part: node[part] for part in kept if part in node}
         for node_id, node in hidden.prompt.items()
@@ -330,10 +331,11 @@ def workflow_metadata(hidden: Any) -> dict[str, Any]:
 
 
 def expand_job(job: Job) -> io.NodeOutput:
-    """The graph that draws what is missing, and then the sheet.
+    """Expands to the nodes that draw the missing cells and then the sheet.
 
-    Until then the sheet has empty frames. It keeps its file's name, by which ComfyUI shows it
-    again when nothing has changed. What the comparison's folder has stays until the sheet is whole.
+    Until then the sheet shows empty frames under the final file name, by which ComfyUI shows it
+    again when nothing has changed. The comparison's folder stays as it is until the sheet is
+    complete.
     """
     builder = graph_builder()
     done = draw_cells(builder, job, 0, len(job.missing))

@@ -1,4 +1,4 @@
-"""Whether the ControlNets of a graph fit its base model, told from the headers of their files."""
+"""Checks from file headers that the ControlNets of a graph fit its base model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..trainers.base_file import cross_attention_dim, read_shapes
 from ..trainers.errors import LikenessError
 from ..trainers.safetensors_file import Shapes
 
-# Core's loaders: kind of node -> its widget, and the folder of models that it reads.
+# Core's loaders: node class -> (widget, model folder).
 BASE_LOADERS = {"CheckpointLoaderSimple": ("ckpt_name", "checkpoints")}
 CONTROLNET_LOADERS = {"ControlNetLoader": ("control_net_name", "controlnet")}
 
 FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
 
-# How the layers of ControlNets begin that have no cross-attention.
+# Layer prefixes of ControlNets that have no cross-attention.
 _TRANSFORMER_PREFIXES = {
     "double_blocks.": "FLUX",
     "joint_blocks.": "SD 3",
@@ -28,14 +28,13 @@ _TRANSFORMER_PREFIXES = {
 def check_controlnets(
     nodes: Mapping[str, Mapping[str, Any]], path_of: Callable[[str, str], Path]
 ) -> None:
-    """Raises ComparisonError for a ControlNet of another family than the graph's one base model.
+    """Raises ComparisonError if a ControlNet is of another family than the only base model.
 
-    Nothing is said where a name comes from a wire or a file is no .safetensors: core's own nodes
-    will speak.
+    Connected names and files other than .safetensors are skipped: core's own nodes report those.
 
     Args:
         nodes: ComfyUI's ``{"class_type": str, "inputs": {...}}`` by id.
-        path_of: the file of a kind of models and a name; raises LikenessError.
+        path_of: finds a file by model folder and name; raises LikenessError.
     """
     bases, controls = (
         _read_headers(nodes, kinds, path_of) for kinds in (BASE_LOADERS, CONTROLNET_LOADERS)
@@ -52,7 +51,7 @@ def _read_headers(
     kinds: Mapping[str, tuple[str, str]],
     path_of: Callable[[str, str], Path],
 ) -> dict[str, Shapes]:
-    """Names and shapes of the tensors in each file that these kinds of nodes load."""
+    """Tensor names and shapes of each file that nodes of these classes load, by file name."""
     found: dict[str, Shapes] = {}
     for node in nodes.values():
         widget, folder = kinds.get(node["class_type"], ("", ""))
@@ -75,8 +74,8 @@ def _check(base: tuple[str, Shapes], control: tuple[str, Shapes]) -> None:
     if other is None and (wanted is None or width is None or wanted == width):
         return
     raise ComparisonError(
-        f"The ControlNet {name} is for {other or _family(width)}, and the base model {base_name} "
-        f"is {_family(wanted)}: choose a ControlNet that was made for this base."
+        f"The ControlNet {name} is for {other or _family(width)}, but the base model {base_name} "
+        f"is {_family(wanted)}: choose a ControlNet made for this base."
     )
 
 
@@ -85,4 +84,4 @@ def _has_prefix(shapes: Shapes, part: str) -> bool:
 
 
 def _family(width: int | None) -> str:
-    return FAMILIES.get(width or 0, f"a model that reads text of width {width}")
+    return FAMILIES.get(width or 0, f"a model with a text embedding width of {width}")

@@ -1,4 +1,4 @@
-"""Likeness_DetectPose: the poses of people on pictures, by controlnet_aux's OpenPose, offline."""
+"""Likeness_DetectPose: poses of people in images, by controlnet_aux's OpenPose, offline."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .sockets import KeypointsType
 from .widgets import with_search_aliases
 
 WEIGHTS = "body_pose_model.pth"
-HF_REPO = "lllyasviel/Annotators"  # on Hugging Face; also the folder below CKPTS
-CKPTS_ENV = "AUX_ANNOTATOR_CKPTS_PATH"  # where the pack comfyui_controlnet_aux keeps its files
-DETECTION_SIDE = 512  # the shorter side, as controlnet_aux's own call shrinks it
+HF_REPO = "lllyasviel/Annotators"  # also the folder below that of CKPTS_ENV
+CKPTS_ENV = "AUX_ANNOTATOR_CKPTS_PATH"  # where comfyui_controlnet_aux keeps its files
+DETECTION_SIDE = 512  # shorter side in pixels, as in controlnet_aux's own __call__
 
 
 class DetectPose(io.ComfyNode):
-    """Poses from the user's own pictures."""
+    """Detects poses in the user's images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,17 +40,16 @@ class DetectPose(io.ComfyNode):
             display_name="Detect Pose (Likeness)",
             category="Likeness",
             description=(
-                "Finds the people on pictures and gives their poses, for Pose Set. Needs the "
-                f"package controlnet_aux and the file {WEIGHTS}; nothing is downloaded."
+                "Detects the poses of people in images, for Pose Set. Needs the package "
+                f"controlnet_aux and the file {WEIGHTS}; nothing is downloaded."
             ),
             inputs=[
-                io.Image.Input("images", tooltip="Pictures with people, one pose each."),
+                io.Image.Input("images", tooltip="Images of people; each image gives one pose."),
                 io.String.Input(
                     "folder",
                     default="annotators",
-                    tooltip=f"The folder below ComfyUI's models that has {WEIGHTS}. It is also "
-                    "looked for in the folders of extra_model_paths.yaml and in "
-                    "comfyui_controlnet_aux's.",
+                    tooltip=f"The folder below ComfyUI's models that contains {WEIGHTS}. Also "
+                    "searched: the folders of extra_model_paths.yaml and comfyui_controlnet_aux.",
                 ),
             ],
             outputs=[
@@ -62,7 +61,7 @@ class DetectPose(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool:
-        """Whether package and weights are there, before the queue starts. Raises LikenessError."""
+        """Checks for the package and the weights before the queue starts. Raises LikenessError."""
         check_package()
         if folder is not None:
             find_weights(folder)
@@ -70,7 +69,7 @@ class DetectPose(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: torch.Tensor, folder: str) -> io.NodeOutput:
-        """(POSE_KEYPOINT, IMAGE). Raises ComparisonError if a picture shows nobody."""
+        """(POSE_KEYPOINT, IMAGE). Raises ComparisonError if an image shows nobody."""
         check_package()
         height, width = images.shape[1:3]
         detector = load_detector(find_weights(folder))
@@ -83,9 +82,9 @@ class DetectPose(io.ComfyNode):
 
 
 def find_weights(folder: str) -> Path:
-    """The weights of OpenPose's body model: in `folder` below ComfyUI's models, or elsewhere.
+    """The weights of OpenPose's body model, in `folder` below ComfyUI's models or elsewhere.
 
-    Raises LikenessError that says what to install.
+    Raises LikenessError, which says what to install.
     """
     try:
         own = safe_join(models_folder(), folder) / WEIGHTS
@@ -98,7 +97,7 @@ def find_weights(folder: str) -> Path:
 
 
 def _candidate_paths(own: Path, folder: str) -> Iterator[Path]:
-    """Where the weights may be: `own`, any folder of models, another pack's folder."""
+    """Where the weights may be: `own`, any model folder, comfyui_controlnet_aux's folder."""
     yield own
     yield from find_files(f"{folder}/{WEIGHTS}")
     yield from find_files(WEIGHTS)
@@ -108,9 +107,9 @@ def _candidate_paths(own: Path, folder: str) -> Iterator[Path]:
 
 def _install_hint(folder: str) -> str:
     return (
-        f"Detect Pose reads {WEIGHTS} of the Hugging Face repository {HF_REPO} from "
-        f"models/{folder}, a folder of extra_model_paths.yaml, or the one that {CKPTS_ENV} names; "
-        "or use Pose Set's yoga poses, which need no file."
+        f"Put {WEIGHTS} from the Hugging Face repository {HF_REPO} into models/{folder}, a folder "
+        f"of extra_model_paths.yaml, or the one that {CKPTS_ENV} names; or use Pose Set's yoga "
+        "poses, which need no file."
     )
 
 
@@ -124,7 +123,7 @@ def check_package() -> None:
 
 
 def load_detector(path: Path) -> Any:
-    """controlnet_aux's OpenposeDetector for bodies. Raises LikenessError."""
+    """Loads controlnet_aux's OpenposeDetector for bodies. Raises LikenessError."""
     try:
         from controlnet_aux.open_pose import OpenposeDetector
         from controlnet_aux.open_pose.body import Body
@@ -137,7 +136,7 @@ def load_detector(path: Path) -> Any:
     try:
         with _weights_only():
             return OpenposeDetector(Body(str(path)))
-    except Exception as error:  # noqa: BLE001 - whatever a file that is no such model causes
+    except Exception as error:  # noqa: BLE001 - a file of another model can raise anything
         raise ComparisonError(
             f"{path} cannot be read as OpenPose's body model "
             f"({type(error).__name__}): download it again."
@@ -146,7 +145,7 @@ def load_detector(path: Path) -> Any:
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """controlnet_aux calls torch.load without weights_only, which before torch 2.6 runs pickles."""
+    """Forces weights_only: controlnet_aux omits it, and before torch 2.6 that runs pickles."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -160,7 +159,10 @@ def _weights_only() -> Iterator[None]:
 
 
 def detect(detector: Any, image: torch.Tensor, name: str) -> Pose:
-    """The pose of everyone on an image (H, W, 3) in [0, 1]. Raises ComparisonError for nobody."""
+    """The poses of all people in an image (H, W, 3) in [0, 1].
+
+    Raises ComparisonError if there is nobody.
+    """
     pixels = (image[..., :3].cpu().numpy() * 255).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels)
     if min(picture.size) > DETECTION_SIDE:
@@ -173,5 +175,5 @@ def detect(detector: Any, image: torch.Tensor, name: str) -> Pose:
         for person in found
     )
     if not people:
-        raise ComparisonError(f"Nobody is found on {name}: choose a picture that shows a body.")
+        raise ComparisonError(f"Nobody is found on {name}: choose an image that shows a body.")
     return Pose(name=name, aspect=image.shape[1] / image.shape[0], people=people)

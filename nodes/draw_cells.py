@@ -1,9 +1,9 @@
-"""The nodes that a Contact Sheet puts in its place: they draw, keep and show the cells.
+"""The nodes that a Contact Sheet expands to: they draw, save and show the cells.
 
-ComfyUI runs whatever is ready, in an order of its own, and walks chains of nodes recursively. So
-the cells that are missing are parted in two, variant by variant and then cell by cell: the second
-part waits for the first, and a cell's nodes are not there before their turn. ComfyUI also forgets
-results that no waiting node is linked to. So each part is linked to those that its cells share.
+ComfyUI runs ready nodes in its own order and walks chains of nodes recursively. The missing cells
+are therefore bisected, first by variant and then by cell: the second half waits for the first, and
+a cell's nodes are created only when it is due. ComfyUI also drops results that no pending node
+links to, so each half is linked to the results that its cells share.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from .study import CellWriter, Study, tensor_to_image, write_partial_study, writ
 from .viewer import CellNotifier, thumbnail_path, write_view
 
 WRITER = CellWriter()
-# Of the comparisons that were given out: by name and sheet the files of the cells.
+# Returned comparisons: the files of the cells, by name and sheet.
 _returned_sheets: dict[str, dict[Path, tuple[Path, ...]]] = {}
 
 
 @dataclass(frozen=True)
 class Job:
-    """LIKENESS_JOB: a comparison on its way.
+    """LIKENESS_JOB: a comparison in progress.
 
-    `values` and `files` are of all cells, `missing` the indices of those to draw, in order;
-    `skipped` cells are neither drawn nor there.
-    `copies` are the copies that the cells of a variant share, None before there is one variant.
-    `remark` is a sentence on the rows, or "".
-    ComfyUI keeps the repr of an input of a node that fails: it is short.
+    `values` and `files` cover all cells, `missing` the indices of those to draw, in order;
+    `skipped` counts cells that have no file and are not drawn.
+    `copies` are the node copies that a variant's cells share, None while there are several
+    variants. `remark` is a sentence on the rows, or "".
+    The repr is short: ComfyUI keeps that of a failed node's inputs.
     """
 
     matrix: CellMatrix = field(repr=False)
@@ -74,10 +74,10 @@ class Job:
 
 
 def _hide_from_menus(schema: io.Schema) -> io.Schema:
-    """Out of the menus."""
+    """Hides the node from menus."""
     if hasattr(schema, "is_dev_only"):
         schema.is_dev_only = True
-    else:  # ComfyUI 0.8.0, which hides deprecated nodes
+    else:  # ComfyUI 0.8.0 hides deprecated nodes
         schema.is_deprecated = True
     return schema
 
@@ -95,28 +95,28 @@ class DrawCells(io.ComfyNode):
                 description="Part of Contact Sheet: draws cells one after another.",
                 inputs=[
                     JobType.Input("job", tooltip="The comparison."),
-                    io.Int.Input("first", tooltip="The first of the missing cells to draw."),
-                    io.Int.Input("count", tooltip="How many."),
-                    io.AnyType.Input("after", optional=True, tooltip="What comes before."),
+                    io.Int.Input("first", tooltip="Index of the first missing cell to draw."),
+                    io.Int.Input("count", tooltip="How many to draw."),
+                    io.AnyType.Input("after", optional=True, tooltip="Cells to wait for."),
                 ],
                 outputs=[io.AnyType.Output(id="done", display_name="done")],
                 enable_expand=True,
-                is_input_list=True,  # a shared result may be a list: still run once
+                is_input_list=True,  # a shared result may be a list: run only once
             )
         )
 
     @classmethod
     def execute(cls, job: list[Job], first: list[int], count: list[int], **_: Any) -> io.NodeOutput:
-        """Expands to two parts, to what a variant's cells share, or to what draws one cell.
+        """Expands to two halves, to the nodes a variant's cells share, or to those of one cell.
 
-        Other inputs are there to be waited for, or to be kept.
+        The other inputs only order execution and keep results cached.
         """
         builder, done = _expand(job[0], first[0], count[0])
         return io.NodeOutput(done, expand=builder.finalize())
 
 
 def draw_cells(builder: Any, job: Job, first: int, count: int, after: Any = None) -> Any:
-    """Adds the node that draws missing cells after `after`; returns the link that it is done."""
+    """Adds a node that draws missing cells after `after`; returns the link to its output."""
     node = builder.node("Likeness_DrawCells", job=job, first=first, count=count)
     node.set_input("after", after)
     if is_caching_enabled():
@@ -128,7 +128,7 @@ def draw_cells(builder: Any, job: Job, first: int, count: int, after: Any = None
 
 
 def _expand(job: Job, first: int, count: int) -> tuple[Any, Any]:
-    """A builder with the nodes that draw these cells, and the link that they are done."""
+    """A builder with the nodes that draw these cells, and the link that marks them done."""
     variants = [_variant_values(job, number) for number in range(first, first + count)]
     changes = [n for n in range(1, count) if variants[n] != variants[n - 1]]
     if not changes and job.copies is None:
@@ -144,7 +144,7 @@ def _expand(job: Job, first: int, count: int) -> tuple[Any, Any]:
 
 
 def _variant_values(job: Job, number: int) -> CellValues:
-    """What all cells of a missing cell's variant have in common."""
+    """The output values shared by all cells of a missing cell's variant."""
     values = job.values[job.missing[number]]
     return tuple(values[output] for output in sorted(VARIANT_OUTPUTS))
 
@@ -172,7 +172,7 @@ def _expand_cell(builder: Any, job: Job, number: int) -> Any:
 
 
 def _add_pose_node(builder: Any, job: Job, keypoints: str) -> Any:
-    """A node that gives the pose's picture, black without a pose."""
+    """Adds a node that outputs the pose's image, black without a pose; returns its link."""
     size = {"width": job.matrix.plan.picture.width, "height": job.matrix.plan.picture.height}
     if keypoints:
         frames = json.loads(keypoints)
@@ -181,7 +181,7 @@ def _add_pose_node(builder: Any, job: Job, keypoints: str) -> Any:
 
 
 class KeepCell(io.ComfyNode):
-    """Writes a finished cell to its file."""
+    """Saves a finished cell."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -190,11 +190,11 @@ class KeepCell(io.ComfyNode):
                 node_id="Likeness_KeepCell",
                 display_name="Keep Cell (Likeness, internal)",
                 category="Likeness",
-                description="Part of Contact Sheet: writes a finished cell to its file.",
+                description="Part of Contact Sheet: saves a finished cell.",
                 inputs=[
                     io.Image.Input("picture", tooltip="The finished cell."),
                     JobType.Input("job", tooltip="The comparison."),
-                    io.Int.Input("number", tooltip="Which of the missing cells it is."),
+                    io.Int.Input("number", tooltip="Its index among the missing cells."),
                 ],
                 outputs=[io.AnyType.Output(id="done", display_name="done")],
             )
@@ -202,7 +202,7 @@ class KeepCell(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
-        """The file's name. Raises ComparisonError for several pictures."""
+        """The file's name. Raises ComparisonError for more than one image."""
         path, image = job.files[job.missing[number]], tensor_to_image(picture)
         WRITER.write(path, image, partial(_on_cell_written, job, job.missing[number]))
         clear_progress(job.node_id)
@@ -211,8 +211,8 @@ class KeepCell(io.ComfyNode):
         if variant_ends:
             unload_patched_models()
         set_mmap_threshold(variant_ends)  # the weights of the next variant
-        if variant_ends or not left:  # not each time: the next cell would ask for the pages again
-            trim_heap()  # else the freed weights of earlier variants add up
+        if variant_ends or not left:  # not for each cell: the next would reallocate the pages
+            trim_heap()  # otherwise freed weights of earlier variants accumulate
         progress, total = Progress(job.node_id), len(job.files) - job.skipped
         progress.show(total - left, total, image)
         line = progress_line(total, number + 1, left, time.time() - job.started)
@@ -222,13 +222,13 @@ class KeepCell(io.ComfyNode):
 
 
 def _on_cell_written(job: Job, index: int) -> None:
-    """A cell's file is written."""
+    """Notes that a cell's file is written."""
     clear_redraw_request(job.name, job.files[index])
     job.notifier.drawn(index)
 
 
 def progress_line(total: int, drawn: int, left: int, seconds: float) -> str:
-    """Cells done, left, and the time left at the pace of those `drawn` in `seconds`."""
+    """Cells done and left, and the time left at the rate of `drawn` cells in `seconds`."""
     line = f"{total - left} of {total} cells done, {left} left"
     if not left:
         return line
@@ -237,7 +237,7 @@ def progress_line(total: int, drawn: int, left: int, seconds: float) -> str:
 
 
 class DrawSheet(io.ComfyNode):
-    """Draws the sheet of finished cells."""
+    """Assembles the sheet of finished cells."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -246,10 +246,10 @@ class DrawSheet(io.ComfyNode):
                 node_id="Likeness_DrawSheet",
                 display_name="Draw Sheet (Likeness, internal)",
                 category="Likeness",
-                description="Part of Contact Sheet: reads the finished cells and draws the sheet.",
+                description="Part of Contact Sheet: assembles the sheet from the finished cells.",
                 inputs=[
                     JobType.Input("job", tooltip="The comparison."),
-                    io.AnyType.Input("after", optional=True, tooltip="What comes before."),
+                    io.AnyType.Input("after", optional=True, tooltip="Cells to wait for."),
                 ],
                 outputs=[
                     io.Image.Output(id="sheet", display_name="sheet"),
@@ -265,9 +265,9 @@ class DrawSheet(io.ComfyNode):
 
 
 def finished(job: Job) -> io.NodeOutput:
-    """What a Contact Sheet gives when all cells are there that it was to draw.
+    """A Contact Sheet's output once all requested cells are drawn.
 
-    Without the others there is no study, and what waits for it does not run.
+    If cells were skipped, the study output blocks the nodes that depend on it.
     """
     WRITER.wait()
     job.notifier.flush()
@@ -281,15 +281,15 @@ def finished(job: Job) -> io.NodeOutput:
 
 def _last_line(job: Job) -> str:
     total, drawn = len(job.files), len(job.missing)
-    line = f"{total} cells: {drawn} drawn now, {total - drawn - job.skipped} found"
-    line += f", {job.skipped} left out by draw_only" if job.skipped else ""
+    line = f"{total} cells: {drawn} drawn now, {total - drawn - job.skipped} reused"
+    line += f", {job.skipped} skipped by draw_only" if job.skipped else ""
     return f"{line}. {job.remark}" if job.remark else line
 
 
 def has_missing_files(name: str | None) -> bool:
-    """Whether a file is gone of the sheets that were given out since it was asked last.
+    """Whether a file of a returned sheet has disappeared; reported once per sheet.
 
-    Those of a sheet are its own, its cells and their thumbnails. None: of comparisons of any name.
+    The files are the sheet, its cells and their thumbnails. None: of comparisons of any name.
     """
     names = list(_returned_sheets) if name is None else [normalize("NFC", name)]
     sheets = [(one, sheet) for one in names for sheet in _returned_sheets.get(one, ())]
@@ -304,7 +304,7 @@ def has_missing_files(name: str | None) -> bool:
 
 
 def write_partial(job: Job) -> tuple[Study, Image.Image]:
-    """The sheet of the cells that are there; of a former comparison all stays but the viewer's."""
+    """Writes the sheet of the existing cells; keeps an earlier comparison's other files."""
     plan = job.matrix.plan
     study, sheet = write_partial_study(output_folder(), job.name, plan, job.files, job.text)
     write_view(study.folder, plan, job.files, None, job.remark)
@@ -312,7 +312,7 @@ def write_partial(job: Job) -> tuple[Study, Image.Image]:
 
 
 def write_whole(job: Job) -> tuple[Study, Image.Image]:
-    """The comparison's files and its sheet, in the place of a former one's of its name."""
+    """Writes the comparison's files and sheet, replacing an earlier one of the same name."""
     plan = job.matrix.plan
     study, sheet = write_study(
         output_folder(), job.name, plan, job.files, job.suffix, job.text, by_graph=True
@@ -322,7 +322,7 @@ def write_whole(job: Job) -> tuple[Study, Image.Image]:
 
 
 def ui_output(study: Study) -> dict[str, Any]:
-    """What ComfyUI needs to show the sheet on a node."""
+    """The node's UI output, which shows the sheet."""
     where = study.sheet.relative_to(output_folder())
     image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
     return {"images": [image]}

@@ -1,4 +1,4 @@
-"""Pictures as bytes for the browser."""
+"""Image encoding for the browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def encode_webp(image: Image.Image, quality: int = 85) -> bytes:
-    """A WebP file of an RGB picture."""
+    """The bytes of a WebP file of an RGB image."""
     data = io.BytesIO()
     image.save(data, "WEBP", quality=quality, method=2)
     return data.getvalue()

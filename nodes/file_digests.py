@@ -1,4 +1,4 @@
-"""The files that decide a cell beside its nodes' values: their digests, and the rows' bases."""
+"""Digests of the files that a cell depends on, and the check of the rows' base models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _EXTENSIONS = ("", ".safetensors", ".pt", ".bin")  # which core's tokenizer trie
 
 
 def make_file_digester(digest_cache: Path) -> Callable[[str], list[str]]:
-    """Digests of the content of the models and input files that a text names.
+    """Returns a cached function from a text to the digests of the models and input files it names.
 
-    `digest_cache` is the folder where digests are remembered.
+    `digest_cache` is the folder where digests are cached.
     """
 
     @cache
@@ -41,10 +41,10 @@ def _digest(path: Path, digest_cache: Path) -> str:
 
 
 def find_embeddings(text: str) -> list[Path]:
-    """The files of each ``embedding:name`` in a prompt, [] where there is none of that name."""
+    """The files of each ``embedding:name`` in a prompt; missing ones are skipped."""
     found = []
     for name in _EMBEDDING.findall(text):
-        # A weight may stand behind the name, and a comma.
+        # The name may be followed by a weight or a comma.
         tried = dict.fromkeys((name, name.strip(","), name.rpartition(":")[0]))
         listed = (os.path.normpath(f"{one}{ending}") for one in tried for ending in _EXTENSIONS)
         found += [next((one for one in listed if has_model("embeddings", one)), None)]
@@ -52,10 +52,10 @@ def find_embeddings(text: str) -> list[Path]:
 
 
 def base_mismatch_warning(matrix: CellMatrix, nodes: Mapping[str, Node], digest_cache: Path) -> str:
-    """A sentence on rows whose adapters were trained on another base than the `nodes` load, or "".
+    """A warning about rows whose adapters were trained on another base than `nodes` load, or "".
 
-    Nothing is said of an adapter whose file does not name its base, and where a base's name comes
-    by a wire.
+    Adapters that do not record their base are skipped, and so is the check if a base's name is
+    connected.
     """
     loaders = [node for node in nodes.values() if node["class_type"] in BASE_LOADERS]
     kinds = [BASE_LOADERS[node["class_type"]] for node in loaders]
@@ -76,7 +76,7 @@ def base_mismatch_warning(matrix: CellMatrix, nodes: Mapping[str, Node], digest_
 
 
 def _trained_base_digest(adapter: str) -> str | None:
-    """The digest of the base that an adapter's file names."""
+    """The digest of the base that an adapter's file records; None without one."""
     try:
         path = None if adapter == BASE else find_adapter(adapter)
         return None if path is None or path.is_dir() else read_metadata(path).base

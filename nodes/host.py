@@ -1,4 +1,4 @@
-"""All that the nodes ask of ComfyUI; beside it only `miniature_model.py` imports its modules."""
+"""The nodes' interface to ComfyUI; only this file and `miniature_model.py` import its modules."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from ..trainers.errors import LikenessError
 
 __all__ = ["ADVANCED", "ComfyExtension", "io"]
 
-# For an input's extra_dict: ComfyUI 0.8.0 has no argument `advanced`, its frontend knows it.
+# For an input's extra_dict: ComfyUI 0.8.0 lacks the argument `advanced`, but its frontend reads it.
 ADVANCED = {"advanced": True}
 
 PREVIEW_PIXELS = 512
-DIFFUSERS_INDEX = "model_index.json"  # marks a model folder of diffusers
+DIFFUSERS_INDEX = "model_index.json"  # marks a diffusers model folder
 
 
 # Folders and files
@@ -53,7 +53,7 @@ def output_folder() -> Path:
 
 
 def temp_folder() -> Path:
-    """Where pictures that are only looked at go; ComfyUI empties it when it starts."""
+    """Where images that are only for display go; ComfyUI empties it at start-up."""
     return Path(folder_paths.get_temp_directory())
 
 
@@ -63,7 +63,7 @@ def tokenizer_folder() -> Path:
 
 
 def model_names(kind: str) -> list[str]:
-    """Files that ComfyUI lists; `kind` is "checkpoints", "loras" or "diffusers" (folders)."""
+    """Models that ComfyUI lists; `kind` is "checkpoints", "loras", …, or "diffusers" (folders)."""
     if kind == "diffusers":
         return sorted(set(_diffusers_names()))
     return list(folder_paths.get_filename_list(kind))
@@ -77,13 +77,13 @@ def has_model(kind: str, name: str) -> bool:
 
 
 def model_files(kind: str) -> list[Path]:
-    """The files of a kind. ComfyUI lists links that lead nowhere, too: they are left out."""
+    """The files of a kind, without the broken links that ComfyUI also lists."""
     paths = (folder_paths.get_full_path(kind, name) for name in model_names(kind))
     return [Path(path) for path in paths if path is not None]
 
 
 def model_path(kind: str, name: str) -> Path:
-    """The file of a name that ComfyUI lists: no other name is followed. Raises LikenessError."""
+    """The file of a name that ComfyUI lists. Raises LikenessError for any other name."""
     path = None
     if kind == "diffusers":
         path = _diffusers_folder(name)
@@ -93,12 +93,12 @@ def model_path(kind: str, name: str) -> Path:
         return Path(path)
     raise LikenessError(
         f"{name!r} is not among ComfyUI's {kind}. Put the file into models/{kind}, "
-        "press R in the browser to list it, and choose it again."
+        "press R in the browser to refresh the list, and choose it again."
     )
 
 
 def _diffusers_names() -> Iterator[str]:
-    """Model folders as core's loader of them lists them."""
+    """Model folders, named as in core's Diffusers loader."""
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
         for place, _, files in os.walk(root, followlinks=True):
             if DIFFUSERS_INDEX in files:
@@ -109,13 +109,13 @@ def _diffusers_folder(name: str) -> Path | None:
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
         path = root / name
         below = path.is_relative_to(root) and ".." not in path.parts
-        if below and os.path.isfile(path / DIFFUSERS_INDEX):  # False for names that are too long
+        if below and os.path.isfile(path / DIFFUSERS_INDEX):  # False for overlong names
             return path
     return None
 
 
 def _input_files(name: str) -> list[Path]:
-    """The files of a folder below the input folder, [] where there is none of that name."""
+    """The files of a folder below the input folder; [] if there is no such folder."""
     root = input_folder()
     path = Path(os.path.normpath(root / name))
     if path == root or not path.is_relative_to(root) or not os.path.isdir(path):
@@ -124,7 +124,7 @@ def _input_files(name: str) -> list[Path]:
 
 
 def add_model_folder(kind: str, folder: Path) -> None:
-    """Lists the files of a folder among ComfyUI's models of a kind, after the user's own."""
+    """Adds a folder to ComfyUI's model folders of a kind, after the user's own."""
     folder_paths.add_model_folder_path(kind, str(folder))
 
 
@@ -132,9 +132,9 @@ def add_model_folder(kind: str, folder: Path) -> None:
 
 
 def unload_models() -> None:
-    """Gives the memory of ComfyUI's loaded models back, before another process needs it.
+    """Frees the GPU memory of ComfyUI's loaded models for another process.
 
-    With ``--highvram`` and ``--gpu-only``, too, where their place to rest is the GPU.
+    Also with ``--highvram`` and ``--gpu-only``, where models would be offloaded to the GPU.
     """
     loaded = [one.model for one in comfy.model_management.current_loaded_models]
     offload_devices = [
@@ -149,10 +149,10 @@ def unload_models() -> None:
 
 
 def unload_patched_models() -> None:
-    """Unloads the models that a LoRA or another patch is on, and leaves the others where they are.
+    """Unloads the models that have a LoRA or another patch, and leaves the others loaded.
 
-    ComfyUI itself does so only when a model's next clone is loaded, a weight's old memory then too
-    often being no place for the new one.
+    ComfyUI does so only while loading a model's next clone, when the freed blocks often do not fit
+    the new weights.
     """
     loaded = comfy.model_management.current_loaded_models
     keep = [one for one in loaded if one.model is None or not one.model.patches]
@@ -160,39 +160,39 @@ def unload_patched_models() -> None:
 
 
 def interrupted() -> bool:
-    """Raises ComfyUI's own exception if the user cancelled, which also clears the request."""
+    """Raises ComfyUI's interrupt exception, once, if the user cancelled; else returns False."""
     comfy.model_management.throw_exception_if_processing_interrupted()
     return False
 
 
 def training_device() -> str:
-    """ "cpu" where ComfyUI was told to leave the GPU alone, else "auto"."""
+    """ "cpu" if ComfyUI runs in CPU mode, else "auto"."""
     return "cpu" if comfy.model_management.cpu_mode() else "auto"
 
 
 def send_event(event: str, data: dict[str, Any]) -> None:
-    """Tells every open tab, with the `workflow` "" only who queued it; safe from any thread."""
+    """Sends to all open tabs, or with `workflow` "" to the client that queued; thread-safe."""
     to = None if data.get("workflow") != "" else _client_id()
     PromptServer.instance.send_sync(event, data, to)
 
 
 def _client_id() -> str:
-    """The tab or program that queued the prompt, in whose graph a node has its number; "": none."""
+    """The client that queued the prompt, whose graph the node ids belong to; "" for none."""
     return PromptServer.instance.client_id or ""
 
 
 def add_prompt_handler(to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Has ComfyUI call `to` with each POST of a prompt before it checks that, in the same task."""
+    """Has ComfyUI call `to` with each posted prompt before validating it, in the same task."""
     PromptServer.instance.add_on_prompt_handler(to)
 
 
 def server_routes() -> Any:
-    """aiohttp's table of the routes that ComfyUI's server answers."""
+    """The aiohttp route table of ComfyUI's server."""
     return PromptServer.instance.routes
 
 
 def encoder_device(size: int) -> str:
-    """Where ComfyUI computes, after room was made there for an encoder of `size` bytes."""
+    """ComfyUI's device, after freeing memory on it for an encoder of `size` bytes."""
     device = comfy.model_management.get_torch_device()
     if device.type != "cpu":
         beside = comfy.model_management.minimum_inference_memory()
@@ -201,33 +201,33 @@ def encoder_device(size: int) -> str:
 
 
 def executing_node() -> str:
-    """The id of the node that runs. One that asks for it as an input shares no cached results."""
+    """The id of the running node; "" for none. A hidden input for it would defeat caching."""
     return getattr(get_executing_context(), "node_id", "")
 
 
 def executing_prompt() -> str:
-    """The id of the prompt that runs, by which ComfyUI interrupts it and no other."""
+    """The id of the running prompt, by which it alone can be interrupted; "" for none."""
     return getattr(get_executing_context(), "prompt_id", "")
 
 
 class Progress:
-    """A node's progress bar, the line of text on it, and its preview picture."""
+    """A node's progress bar, status line and preview image."""
 
     def __init__(self, node_id: str | None) -> None:
         self._node_id = node_id
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
 
     def show(self, done: int, total: int, picture: Path | Image.Image | None = None) -> None:
-        """`done` of `total`; `picture` is shown in the node."""
-        # Without an alpha channel, which JPEG has not: ComfyUI's sender would die of it.
+        """Shows `done` of `total`, and `picture` as the node's preview."""
+        # RGB, because JPEG has no alpha channel: ComfyUI's sender task would fail.
         preview = None
-        with suppress(OSError):  # a training goes on without a file that cannot be read
+        with suppress(OSError):  # an unreadable preview must not stop a training
             shown = Image.open(picture) if isinstance(picture, Path) else picture
             preview = shown and ("JPEG", shown.convert("RGB"), PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 
     def set_status(self, text: str) -> None:
-        """Puts a line of text on the node, where its prompt was queued."""
+        """Shows a line of text on the node, in the client that queued the prompt."""
         if self._node_id is not None:
             PromptServer.instance.send_progress_text(text, self._node_id, sid=_client_id())
 
@@ -236,12 +236,12 @@ class Progress:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Tensors of a safetensors file by name, without a copy where the system can map it."""
+    """Tensors of a safetensors file by name, memory-mapped where possible."""
     return dict(comfy.utils.load_torch_file(str(path), safe_load=True))
 
 
 def model_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of a MODEL's weights by ComfyUI's names (``diffusion_model.…``); no values."""
+    """Shapes of a MODEL's weights by ComfyUI's names (``diffusion_model.…``)."""
     return {name: tuple(t.shape) for name, t in model.model.state_dict().items()}
 
 
@@ -256,7 +256,7 @@ def text_encoder_tensors(model: Any, tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def lora_modules(model: Any, clip: Any) -> dict[str, Any]:
-    """LoRA module names that this model knows, and the weight each patches."""
+    """LoRA module names that this model accepts, and the weight each patches."""
     modules = comfy.lora.model_lora_keys_unet(model.model, {})
     return dict(comfy.lora.model_lora_keys_clip(clip.cond_stage_model, modules))
 
@@ -274,7 +274,7 @@ def with_patches(target: Any, patches: dict[Any, Any], strength: float, keep: fl
 
 
 def with_v_prediction(model: Any) -> Any:
-    """A MODEL that is sampled as one that predicts v: a copy, unless it is so already."""
+    """A clone of a MODEL sampled with v-prediction; the MODEL itself if it already is."""
     if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION):
         return model
     clone, base = model.clone(), comfy.model_base
@@ -287,31 +287,31 @@ def with_v_prediction(model: Any) -> Any:
 
 
 def graph_builder(prefix: str | None = None) -> Any:
-    """Collects the nodes of an expansion; `prefix` begins their ids, by default ComfyUI's own."""
+    """A builder of the nodes of an expansion; `prefix` of their ids defaults to ComfyUI's."""
     return GraphBuilder(prefix)
 
 
 def is_eager_input(kind: str, name: str) -> bool:
-    """Whether a kind of node needs an input's value every time: not if it is lazy."""
+    """Whether nodes of class `kind` always evaluate an input: false for lazy ones."""
     _, _, options = get_input_info(nodes.NODE_CLASS_MAPPINGS[kind], name)
     return not (options and (options.get("lazy") or options.get("rawLink")))
 
 
 def is_caching_enabled() -> bool:
-    """Whether ComfyUI keeps a node's results for another that is added later."""
+    """Whether ComfyUI caches a node's results for nodes that are added later."""
     return not args.cache_none
 
 
 def execution_blocker() -> Any:
-    """An output that keeps the nodes behind it from running, without an error."""
+    """An output that keeps downstream nodes from running, without an error."""
     return ExecutionBlocker(None)
 
 
 def clear_progress(node_id: str) -> None:
-    """Lets go of the progress of finished nodes that `node_id` has expanded to.
+    """Drops the progress state of finished nodes that `node_id` expanded to.
 
-    ComfyUI sends the progress of every node of the prompt with each message: with a thousand of
-    them it would do little else.
+    ComfyUI sends the state of every node with each progress message: thousands of nodes would slow
+    it to a crawl.
     """
     known = get_progress_state().nodes
     for key in [key for key in known if key.startswith(f"{node_id}.")]:
@@ -320,7 +320,7 @@ def clear_progress(node_id: str) -> None:
 
 
 def is_metadata_enabled() -> bool:
-    """Whether pictures may carry the workflow; ComfyUI can be told that they may not."""
+    """Whether images may contain the workflow; off with ``--disable-metadata``."""
     return not args.disable_metadata
 
 
@@ -330,8 +330,8 @@ def models_folder() -> Path:
 
 
 def find_files(text: str) -> list[Path]:
-    """The files that a widget's text names: of models, of folders, of the input, by whole paths."""
-    # Two separators: Windows would log in to the computer that they name.
+    """The files that a widget's text names: models, input files, folders or absolute paths."""
+    # Two leading separators: Windows would log in to the host of a UNC path.
     if not re.fullmatch(r"(?![\\/]{2})[^\n\0]{1,250}", text):
         return []
     if folder := _diffusers_folder(text):

@@ -1,4 +1,4 @@
-"""Options of Train Options that came later: speed, files on the way, timesteps, captions, TF32."""
+"""The last widgets of Train Options: speed, intermediate files, timesteps, captions, TF32."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def speed() -> list[Option]:
                 "memory",
                 options=[AUTO, *(tier.name for tier in TIERS)],
                 default=AUTO,
-                tooltip="How much memory training may take. auto: the fastest way that fits; full: "
-                "full speed; checkpointing: activations are computed twice; 8bit: and 8-bit Adam; "
-                "in_backward: and no gradients are kept. The last two are for DreamBooth, and not "
-                "with prodigy; 8bit not with adamw8bit, which the optimizer auto is where "
-                "bitsandbytes is installed.",
+                tooltip="Memory tier. auto: the fastest that fits; full: full speed; "
+                "checkpointing: recomputes activations; 8bit: adds 8-bit Adam; in_backward: also "
+                "keeps no gradients. The last two are for DreamBooth, and not with prodigy; 8bit "
+                "also not with adamw8bit, which optimizer 'auto' means where bitsandbytes is "
+                "installed.",
             ),
             "compute",
             "memory",
@@ -31,7 +31,7 @@ def speed() -> list[Option]:
                 "cuda_graphs",
                 extra_dict=ADVANCED,
                 default=True,
-                tooltip="Starts a step's thousands of kernels at once, on a CUDA GPU.",
+                tooltip="Launches a step's thousands of kernels at once. CUDA GPUs only.",
             ),
             "compute",
             "graphs",
@@ -41,7 +41,7 @@ def speed() -> list[Option]:
                 "compile",
                 extra_dict=ADVANCED,
                 default=False,
-                tooltip="torch.compile: minutes before the first step, for long trainings.",
+                tooltip="torch.compile: takes minutes before the first step; for long trainings.",
             ),
             "compute",
             "compile",
@@ -50,7 +50,7 @@ def speed() -> list[Option]:
 
 
 def saving() -> list[Option]:
-    """Files of what is learned so far."""
+    """Intermediate adapter files."""
     return [
         Option(
             int_widget(
@@ -58,9 +58,8 @@ def saving() -> list[Option]:
                 0,
                 0,
                 1_000_000,
-                "Steps between files of what is learned so far, to be compared: a line "
-                "'adapter_1 @ steps' in Matrix draws a row of each. 0: at the end only. A file of "
-                "DreamBooth has 2 GB.",
+                "Steps between intermediate adapter files, to compare: the line 'adapter_1 @ "
+                "steps' in Matrix makes a row of each. 0: only at the end. DreamBooth: 2 GB each.",
             ),
             "saving",
             "adapters_every",
@@ -69,19 +68,19 @@ def saving() -> list[Option]:
 
 
 def timesteps() -> list[Option]:
-    """The range of noise that is learned from."""
+    """The range of timesteps to train on."""
 
     def widget(id: str, default: int, minimum: int, maximum: int, tip: str) -> io.Input:
         return int_widget(id, default, minimum, maximum, tip, extra_dict=ADVANCED)
 
-    low = widget("timestep_min", 0, 0, 999, "The least noise, 0 to 999.")
+    low = widget("timestep_min", 0, 0, 999, "Lowest timestep to train on (least noise), 0 to 999.")
     high = widget(
         "timestep_max",
         1000,
         1,
         1000,
-        "Below this is the most noise, which decides what is where. On the bundled miniature 700 "
-        "kept more of what prompts ask for, and learned less of the subject.",
+        "Timesteps below this are trained on. The highest (most noise) decide the layout. On the "
+        "bundled miniature, 700 followed prompts better and learned less of the subject.",
     )
     return [
         Option(low, "objective", "timestep_min"),
@@ -90,7 +89,7 @@ def timesteps() -> list[Option]:
 
 
 def captions() -> list[Option]:
-    """How prompts are shown."""
+    """How captions are used."""
     return [
         Option(
             float_widget(
@@ -99,9 +98,8 @@ def captions() -> list[Option]:
                 0.0,
                 0.99,
                 0.01,
-                "The share of pictures that are shown without their prompt, so that "
-                "guidance keeps its other half; 0.05 to 0.1 is usual for many photographs, 0 is "
-                "off.",
+                "Fraction of images trained without their prompt, for the unconditional half "
+                "of CFG; 0.05 to 0.1 is usual for many photographs, 0: off.",
             ),
             "objective",
             "caption_dropout",
@@ -112,8 +110,8 @@ def captions() -> list[Option]:
                 options=["75", "150", "225"],
                 default="75",
                 extra_dict=ADVANCED,
-                tooltip="Prompts and captions are cut after this many tokens; a word has one or "
-                "more. Beyond 75 they are read in chunks of 75, as ComfyUI does when it draws.",
+                tooltip="Prompts and captions are truncated to this many tokens; a word is one or "
+                "more tokens. Above 75, they are encoded in chunks of 75, as ComfyUI does.",
             ),
             "text_encoder",
             "max_tokens",
@@ -123,7 +121,7 @@ def captions() -> list[Option]:
 
 
 def arithmetic() -> list[Option]:
-    """How fp32 numbers are multiplied."""
+    """Precision of fp32 matrix products."""
     return [
         Option(
             io.Boolean.Input(
@@ -131,7 +129,7 @@ def arithmetic() -> list[Option]:
                 default=False,
                 extra_dict=ADVANCED,
                 tooltip="With precision fp32: faster matrix products on NVIDIA GPUs since Ampere "
-                "(RTX 30), with 10 bits of mantissa instead of 23.",
+                "(RTX 30), with a 10-bit mantissa instead of 23 bits.",
             ),
             "compute",
             "tf32",

@@ -1,4 +1,4 @@
-"""Likeness_LoadAdapter: any result of training, on the model wire."""
+"""Likeness_LoadAdapter: puts a trained LoRA or full fine-tune on MODEL and CLIP."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from .rows import BASE
 from .study import study_folder
 from .widgets import with_search_aliases
 
-_MAX_SCORE = 1e9  # of a score that is shown
+_MAX_SCORE = 1e9  # larger scores are not shown
 
 KINDS = ("loras", "checkpoints", "diffusers")
 
 BASE_MISMATCH = "trained on another base"
 BASE_MISMATCH_WARNING = (
-    "Warning: trained on another base model than the one loaded."  # what a node shows whole
+    "Warning: trained on another base model than the one loaded."  # fits on a node
 )
-_warned: set[str] = set()  # nodes with the warning on them
+_warned: set[str] = set()  # ids of nodes that show the warning
 
 
 def adapter_names() -> list[str]:
-    """What can be chosen: .safetensors files of LoRAs and checkpoints, and diffusers folders.
+    """The choices: .safetensors files of LoRAs and checkpoints, and diffusers folders.
 
-    What several of ComfyUI's folders have is named with its kind: ``checkpoints/anna.safetensors``.
+    A name of more than one kind is prefixed with its kind: ``checkpoints/anna.safetensors``.
     """
     kinds: dict[str, list[str]] = {}
     for kind in KINDS:
@@ -67,9 +67,9 @@ def _is_loadable(kind: str, name: str) -> bool:
 
 
 def find_adapter(name: str) -> Path:
-    """The file or folder of a LoRA's, a checkpoint's or a diffusers model's name.
+    """The file or folder of a LoRA, checkpoint or diffusers model.
 
-    Its kind may stand before it, unless the whole is a name. Raises AdapterError.
+    `name` may be prefixed with its kind, unless the whole is itself a name. Raises AdapterError.
     """
     kinds = [kind for kind in KINDS if has_model(kind, name)]
     kind, _, rest = name.partition("/")
@@ -77,7 +77,7 @@ def find_adapter(name: str) -> Path:
         kinds, name = [kind], rest
     if not kinds:
         raise AdapterError(
-            f"There is no LoRA or checkpoint {name!r}: press R in the browser to list new files, "
+            f"There is no LoRA or checkpoint {name!r}: press R in the browser to refresh the list "
             "and choose one, or connect a train node's adapter output."
         )
     if len(kinds) > 1:
@@ -87,19 +87,19 @@ def find_adapter(name: str) -> Path:
         )
     if not _is_loadable(kinds[0], name):
         raise AdapterError(
-            f"{name!r} is not a .safetensors file: convert it, then choose that one."
+            f"{name!r} is not a .safetensors file: convert it and choose the converted file."
         )
     return model_path(kinds[0], name)
 
 
 def find_by_kind(text: str) -> list[Path]:
-    """What a name with its kind before it means, as in `adapter_names`; [] for any other text."""
+    """The file of a kind-prefixed name, as in `adapter_names`; [] for any other text."""
     kind, _, name = text.partition("/")
     return [model_path(kind, name)] if kind in KINDS and has_model(kind, name) else []
 
 
 class LoadAdapter(io.ComfyNode):
-    """Puts a LoRA or a full fine-tune on a base model, each with its own strength."""
+    """Puts a LoRA or a full fine-tune on a base model, with separate UNet and CLIP strengths."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -109,9 +109,9 @@ class LoadAdapter(io.ComfyNode):
             display_name="Load Adapter (Likeness)",
             category="Likeness",
             description=(
-                "Loads a LoRA or a full fine-tune onto the base model it was trained from. "
-                "A fine-tune is blended with the base, so that one graph serves every variant. "
-                "A file that does not fit is an error, never a silent half."
+                "Loads a LoRA or a full fine-tune onto the base model it was trained from. A "
+                "fine-tune is blended with the base, so that one workflow serves every variant. A "
+                "file that does not fit is an error; it is never applied in part."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The base model."),
@@ -119,18 +119,18 @@ class LoadAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "adapter",
                     options=[BASE, *adapter_names()],
-                    tooltip="A LoRA or a full checkpoint (.safetensors files alone), or a "
-                    "diffusers folder; or connect a train node's adapter.",
+                    tooltip="A LoRA, a full checkpoint (.safetensors only) or a diffusers folder; "
+                    "or connect a train node's adapter.",
                 ),
                 io.Float.Input(
                     "strength_model",
                     **strength,
-                    tooltip="How much of what the UNet learned. 0: the base, 1: as trained.",
+                    tooltip="Strength in the UNet. 0: the base, 1: as trained.",
                 ),
                 io.Float.Input(
                     "strength_clip",
                     **strength,
-                    tooltip="The same for the text encoder.",
+                    tooltip="Strength in the text encoder. 0: the base, 1: as trained.",
                 ),
             ],
             outputs=[
@@ -139,13 +139,13 @@ class LoadAdapter(io.ComfyNode):
                 io.String.Output(
                     id="label",
                     display_name="label",
-                    tooltip="The adapter's name, its strength, and what it says of its training.",
+                    tooltip="The adapter's name, its strength, and a summary of its training.",
                 ),
                 io.String.Output(
                     id="trigger_phrase",
                     display_name="trigger_phrase",
-                    tooltip="The words that stand for the subject in prompts, such as sks man, "
-                    "where the file names them.",
+                    tooltip="The words for the subject in prompts, such as sks man, if the file "
+                    "records them.",
                 ),
             ],
         )
@@ -153,7 +153,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter: str | None = None) -> bool:
-        """Whether the chosen file is there; a connected name is looked up when it arrives.
+        """Checks that the chosen file exists; a connected name is checked when it arrives.
 
         Raises AdapterError.
         """
@@ -173,7 +173,7 @@ class LoadAdapter(io.ComfyNode):
     def execute(
         cls, model: object, clip: object, adapter: str, strength_model: float, strength_clip: float
     ) -> io.NodeOutput:
-        """(MODEL, CLIP, label, trigger phrase). Raises AdapterError for a misfit."""
+        """(MODEL, CLIP, label, trigger phrase). Raises AdapterError if the file does not fit."""
         if adapter == BASE:
             show_base_warning(executing_node(), "base")
             return io.NodeOutput(model, clip, "base", "")
@@ -191,9 +191,10 @@ class LoadAdapter(io.ComfyNode):
 
 
 def show_base_warning(node_id: str, label: str) -> None:
-    """Puts a warning on a node whose adapter is of another base, and the label where one was.
+    """Shows a warning on a node whose adapter has another base; replaces an old one by the label.
 
-    In a comparison copies of the node run, which the browser does not know: Contact Sheet tells it.
+    In a comparison, copies of the node run, which the browser does not know: there Contact Sheet
+    shows the warning.
     """
     if label.endswith(BASE_MISMATCH):
         _warned.add(node_id)
@@ -204,21 +205,21 @@ def show_base_warning(node_id: str, label: str) -> None:
 
 
 def trigger_phrase_of(path: Path) -> str:
-    """What a file names as the words for its subject; "" for a folder."""
+    """The words for the subject that a file records; "" for a folder."""
     return "" if path.is_dir() else read_metadata(path).trigger_phrase
 
 
 def adapter_fingerprint(path: Path) -> str:
-    """Changes when the file, or one of a folder's models, is replaced."""
+    """Changes when the file or a part of the diffusers folder is replaced."""
     if path.is_dir():
         return repr([folder_fingerprint(path / part) for part in PARTS])
     return file_fingerprint(path)
 
 
 def adapter_label(path: Path, on_model: float, on_clip: float, base: Path | None = None) -> str:
-    """The name, its strengths unless they are 1, and what a file says of its training.
+    """The name, its strengths unless they are 1, and a summary of its training.
 
-    `base` is the checkpoint that it is put on: another than it was trained on is told.
+    `base` is the checkpoint it is applied to; the label says so if it was trained on another.
     """
     name = path.name if path.is_dir() else path.stem
     if not on_model == on_clip == 1:
@@ -227,7 +228,7 @@ def adapter_label(path: Path, on_model: float, on_clip: float, base: Path | None
     info = None if path.is_dir() else read_metadata(path)
     said = [] if info is None else training_summary(info)
     if info is not None and said:
-        # That of an adapter was computed before for a comparison.
+        # A comparison has already computed this adapter's digest.
         if SCORES_KEY not in info.metadata:
             means = _mean_scores(cached_digest(path, cache_folder(output_folder())))
             said += [f"{name} {value:.2f}" for name, value in means.items()]
@@ -236,7 +237,7 @@ def adapter_label(path: Path, on_model: float, on_clip: float, base: Path | None
 
 
 def _digest(base: Path | None) -> str | None:
-    """A checkpoint's digest; that of one which no run has read yet takes seconds, once."""
+    """A checkpoint's digest; takes seconds the first time a checkpoint is read."""
     try:
         return content_digest(base, cache_folder(output_folder())) if base else None
     except BaseModelError:
@@ -244,18 +245,18 @@ def _digest(base: Path | None) -> str | None:
 
 
 def _mean_scores(digest: str | None) -> dict[str, float]:
-    """The adapter's scores in the newest comparison with it."""
+    """The adapter's mean scores in the newest comparison with it; {} without one."""
     if digest is None:
         return {}
     try:
         folder = newest_comparison(study_folder(output_folder(), ""), digest)
         return adapter_means(folder, digest) if folder else {}
     except (LikenessError, OSError):
-        return {}  # damaged, of another version, or gone meanwhile
+        return {}  # damaged, of another version, or deleted meanwhile
 
 
 def training_summary(info: AdapterInfo) -> list[str]:
-    """Kind, rank, steps, clip skip, loss and scores of a file that Likeness trained; else []."""
+    """Kind, rank, steps, clip skip, loss and scores of a file trained by Likeness; else []."""
     if "likeness.version" not in info.metadata:
         return []
     kinds = {"lora": f"LoRA of rank {info.rank}", "dora": f"DoRA of rank {info.rank}"}
@@ -267,7 +268,7 @@ def training_summary(info: AdapterInfo) -> list[str]:
 
 
 def parse_scores(metadata: Mapping[str, str]) -> dict[str, float]:
-    """The numbers in ``likeness.scores``, a JSON object, by name; {} where it is damaged."""
+    """The numbers in ``likeness.scores``, a JSON object, by name; {} if it is damaged."""
     try:
         scores = json.loads(metadata.get(SCORES_KEY, "{}"))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Likeness_Matrix: variants down, prompts across; in the graph it stands for one cell of them."""
+"""Likeness_Matrix: variants by prompts; in the workflow, its outputs stand for one cell."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from .rows import (
 from .sockets import MatrixType, PosesType, PromptsType
 from .widgets import float_widget, int_widget, seed, size_widget, with_search_aliases
 
-# The outputs that stand for a cell, in the order of `CellMatrix.values`.
+# Indices of the outputs, in the order of `CellMatrix.values`.
 ADAPTER, PROMPT, NEGATIVE, SEED, POSE, STRENGTH, LABEL, WIDTH, HEIGHT = range(9)
-ADAPTER_STRENGTH = 10  # behind the matrix, for it is younger: saved wires keep their numbers
-# Those that are the same all along a variant's rows.
+ADAPTER_STRENGTH = 10  # after `matrix` (9): saved links hold output indices, so it was appended
+# Outputs that are the same in all cells of a variant.
 VARIANT_OUTPUTS = frozenset({ADAPTER, NEGATIVE, WIDTH, HEIGHT, ADAPTER_STRENGTH})
 
 POSE_MODES = get_args(WithPose)
-UNCONNECTED = object()  # an input without a wire
+UNCONNECTED = object()  # the default of an input that is not connected
 
 
 @dataclass(frozen=True)
 class CellMatrix:
-    """LIKENESS_MATRIX: a plan, the file of each variant's adapter, and the node it comes from."""
+    """LIKENESS_MATRIX: a plan, the adapter name of each variant, and the id of its node."""
 
     plan: Plan
     adapters: tuple[str, ...]
     node_id: str
 
     def values(self, cell: Cell) -> CellValues:
-        """What the Matrix' outputs are in a cell; the pose as JSON of its keypoints, or ""."""
+        """The Matrix's outputs in a cell; the pose is its keypoints as JSON, or ""."""
         index = self.plan.variants.index(self.plan.variant_of(cell))
         width, height = self.plan.picture.width, self.plan.picture.height
         pose = self.plan.pose_of(cell)
@@ -78,7 +78,7 @@ def _keypoints(pose: Pose, width: int, height: int) -> str:
 
 
 class Matrix(io.ComfyNode):
-    """The plan of a comparison. Its outputs are drawn for each cell by a Contact Sheet."""
+    """The plan of a comparison. A Contact Sheet supplies its outputs for each cell."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -87,14 +87,14 @@ class Matrix(io.ComfyNode):
             display_name="Matrix (Likeness)",
             category="Likeness",
             description=(
-                "Compares adapters: each of them draws each prompt, with the same noise down a "
-                "column. Wire the outputs to the nodes that draw one picture, and that picture to "
-                "a Contact Sheet, which runs them once for each cell. Without one, they do not run."
+                "Compares adapters (rows) on prompts (columns), with the same noise down a column. "
+                "Wire the outputs to the nodes that generate one image, and that image to a "
+                "Contact Sheet, which runs them once per cell. Without one, they do not run."
             ),
             inputs=[*_axes(), *_picture(), *_connected()],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
-            not_idempotent=True,  # the plan names its node: an equal node has another
+            not_idempotent=True,  # the plan holds its node's id, so an identical node differs
         )
         return with_search_aliases(schema, "xy plot", "xyz plot", "grid", "compare loras", "x/y/z")
 
@@ -114,9 +114,9 @@ class Matrix(io.ComfyNode):
         adapter_7: Any = UNCONNECTED,
         adapter_8: Any = UNCONNECTED,
     ) -> bool:
-        """Whether the rows can be drawn, before the queue starts and anything is trained.
+        """Checks that the rows can be drawn, before anything is trained.
 
-        Raises LikenessError. None stands for what comes by a wire.
+        Raises LikenessError. None stands for a connected input.
         """
         sockets = (
             *(adapter_1, adapter_2, adapter_3, adapter_4),
@@ -128,18 +128,20 @@ class Matrix(io.ComfyNode):
                 key for key, value in zip(SOCKETS, sockets, strict=True) if value is not UNCONNECTED
             ]
             check_rows(adapters, wired, pose_rows or "", adapter_names())
-        if with_pose not in (None, *POSE_MODES):  # ComfyUI leaves what is named here to us
-            raise ComparisonError(f"with_pose is {with_pose!r}, not {', '.join(POSE_MODES)}.")
+        if with_pose not in (None, *POSE_MODES):  # ComfyUI skips its own check of arguments here
+            raise ComparisonError(
+                f"with_pose is {with_pose!r}: choose one of {', '.join(POSE_MODES)}."
+            )
         if with_pose in ("with", "both") and poses is UNCONNECTED:
             raise ComparisonError(
-                f"with_pose is {with_pose!r}, and the Matrix has no poses: connect a Pose Set, "
+                f"with_pose is {with_pose!r}, but the Matrix has no poses: connect a Pose Set, "
                 "or choose 'without'."
             )
         return True
 
     @classmethod
     def fingerprint_inputs(cls, adapters: str | None = None, **_: Any) -> str:
-        """Changes when a file that is written down is replaced."""
+        """Changes when a file listed in `adapters` is replaced."""
         try:
             paths = _listed_files(adapters)
         except LikenessError as error:
@@ -161,7 +163,7 @@ class Matrix(io.ComfyNode):
         poses: tuple[Pose, ...] = (),
         **connected: Any,
     ) -> io.NodeOutput:
-        """The plan; the cell's own outputs block whatever is run outside of a Contact Sheet."""
+        """The plan; all other outputs block execution outside a Contact Sheet."""
         files = {
             key: _check_connected(key, connected[key])
             for key in SOCKETS
@@ -188,22 +190,22 @@ class Matrix(io.ComfyNode):
 
 
 def poses_by_column(matrix: Plan) -> dict[str, str]:
-    """The pose of each column that has one, for the pose picker."""
+    """The pose by column, for columns that have one; shown in the pose picker."""
     return {cell.key: cell.pose for cell in matrix.cells() if cell.pose is not None}
 
 
 def _check_connected(socket: str, value: Any) -> str:
-    """A connected adapter. Raises ComparisonError for what is no name."""
+    """The name of a connected adapter. Raises ComparisonError unless it is a string."""
     if isinstance(value, str):
         return value
     raise ComparisonError(
-        f"What comes to the Matrix' {socket} is no file's name: is the train node there bypassed? "
-        "Connect its adapter, or take its line out of adapters and of pose_rows."
+        f"The value connected to the Matrix's {socket} is not a file name: is the train node there "
+        "bypassed? Connect its adapter, or remove its line from adapters and pose_rows."
     )
 
 
 def _listed_files(adapters: str | None) -> list[Path | None]:
-    """The files of the rows that are written down. Raises LikenessError."""
+    """The files of the rows in `adapters` that name one. Raises LikenessError."""
     lines = parse_rows(adapters, adapter_names()) if adapters else []
     rows = [row for row in lines if row.name not in SOCKETS]
     try:
@@ -215,12 +217,12 @@ def _listed_files(adapters: str | None) -> list[Path | None]:
 
 
 def _expand_steps(rows: list[Row]) -> list[Row]:
-    """The rows, with the files on the way of those that ask for them. Raises ComparisonError."""
+    """The rows, with ``@ steps`` expanded. Raises ComparisonError."""
     return expand_steps(rows, adapter_names()) if any(row.all_steps for row in rows) else rows
 
 
 def _adapter_path(name: str) -> Path | None:
-    """The adapter's file, None for the base and what is connected. Raises AdapterError."""
+    """The adapter's file; None for the base and for sockets. Raises AdapterError."""
     return None if name in (BASE, *SOCKETS) else find_adapter(name)
 
 
@@ -246,28 +248,28 @@ def _axes() -> list[io.Input]:
             "adapters",
             multiline=True,
             default="base",
-            tooltip="The rows: one file of the loras or checkpoints folders (or a folder in "
-            "diffusers) a line, or 'base' for the untouched model; 'r4 = anna-lora.safetensors' "
-            "gives a row its name, and so does 'r4 = adapter_1' for what is connected; "
-            "'anna-lora.safetensors @ 0.7' has that strength, and '@ steps' makes a row of each "
-            "file that its training saved on the way. Spaces around = and @ may be left out.",
+            tooltip="The rows, one per line: a file in loras or checkpoints, a folder in "
+            "diffusers, or 'base' for the unmodified model. 'r4 = anna-lora.safetensors' names the "
+            "row, 'r4 = adapter_1' the row of a connected adapter. 'anna-lora.safetensors @ 0.7' "
+            "sets the strength; '@ steps' makes a row of each file saved during its training. "
+            "Spaces around = and @ are optional.",
         ),
-        seed("seed", "The first noise of every row: the same all down a column."),
+        seed("seed", "Seed of the initial noise, which all rows of a column share."),
         int_widget(
-            "draws", 1, 1, 100, "Pictures of each prompt, each a column with the next seed."
+            "draws", 1, 1, 100, "Images per prompt, each in its own column with the next seed."
         ),
         io.Combo.Input(
             "with_pose",
             options=list(POSE_MODES),
             default="without",
-            tooltip="Draw each variant without a pose, with one, or both, a row each.",
+            tooltip="Draw each adapter without a pose, with one, or both (a row each).",
         ),
         io.String.Input(
             "pose_rows",
             multiline=True,
             default="",
-            tooltip="Names of the rows that with_pose is about, one a line; empty: all of them. "
-            "The others are drawn without.",
+            tooltip="Names of the rows that with_pose applies to, one per line; empty: all. The "
+            "others are drawn without a pose.",
         ),
     ]
 
@@ -280,20 +282,20 @@ def _picture() -> list[io.Input]:
             0.0,
             10.0,
             0.05,
-            "ControlNet's strength in cells with a pose; it is 0 in the others.",
+            "ControlNet strength in cells with a pose; 0 in the others.",
         ),
-        size_widget("width", 512, "Width of a picture."),
-        size_widget("height", 768, "Height of a picture."),
+        size_widget("width", 512, "Width of an image."),
+        size_widget("height", 768, "Height of an image."),
     ]
 
 
 def _connected() -> list[io.Input]:
-    adapter = "One more row: the adapter of a train node, whose name comes when it is trained."
+    adapter = "One more row: a train node's adapter, whose name is known once it is trained."
     return [
         PosesType.Input(
             "poses",
             optional=True,
-            tooltip="From Pose Set; one is chosen at random for each column, by the seed.",
+            tooltip="From Pose Set; the seed picks one for each column.",
         ),
         *(io.AnyType.Input(name, optional=True, tooltip=adapter) for name in SOCKETS),
     ]
@@ -314,6 +316,6 @@ def _outputs() -> list[io.Output]:
         io.Float.Output(
             id="adapter_strength",
             display_name="adapter_strength",
-            tooltip="For both of Load Adapter's strengths: 1 unless the row says another.",
+            tooltip="For both of Load Adapter's strengths: 1 unless the row sets another.",
         ),
     ]

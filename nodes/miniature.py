@@ -1,4 +1,4 @@
-"""The miniature's files, where they are installed: `demo/` may be left out of the pack."""
+"""The miniature's files, if installed: `demo/` may be left out of the pack."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from . import host
 
 log = logging.getLogger("likeness")
 
-SUBJECT = "miniature (bundled)"  # what the nodes call the pictures of `subject_folder`
+SUBJECT = "miniature (bundled)"  # the choice of Subject's folder widget for `subject_folder`
 
 
 def register() -> None:
-    """Puts the miniature on ComfyUI's lists of models, and lets ComfyUI's loaders read it.
+    """Adds the miniature to ComfyUI's model lists and lets ComfyUI's loaders read it.
 
-    Where it is not installed nothing happens. The log says which file is missing or damaged, and
-    it is not listed; and why a ComfyUI will not have the family.
+    A no-op if it is not installed. A missing or damaged file is logged and not listed; a failure to
+    register the model family is logged.
     """
     weights = _weights()
     if weights is None:
@@ -27,8 +27,8 @@ def register() -> None:
         from .miniature_model import register as register_family
 
         register_family(weights.FOLDER / weights.TOKENIZER)
-    except Exception:  # the pack's nodes need none of it
-        log.exception("ComfyUI's loaders will not read the miniature")
+    except Exception:  # the nodes work without it
+        log.exception("ComfyUI's loaders cannot read the miniature")
         return
     for kind, name in weights.LISTED.items():
         try:
@@ -38,23 +38,23 @@ def register() -> None:
 
 
 def tokenizers() -> tuple[Path, ...]:
-    """The folder of the miniature's tokenizer, where it is installed."""
+    """The folder of the miniature's tokenizer, if installed."""
     weights = _weights()
     return () if weights is None else (weights.FOLDER / weights.TOKENIZER,)
 
 
 def subject_folder() -> Path | None:
-    """The 15 pictures of the miniature's subject, where they are installed."""
+    """The folder of the 15 images of the miniature's subject, if installed."""
     folder = Path(__file__).resolve().parents[1] / "demo" / "subject"
     return folder if folder.is_dir() else None
 
 
 def _weights() -> ModuleType | None:
-    """The module that knows the files, if they are there."""
+    """The module `demo.weights`, if it and its files are installed."""
     try:
         from ..demo import weights
     except ImportError as error:
-        # The folder may still be there, with outputs in it.
+        # A `demo` folder may remain, with only outputs in it.
         if error.name != f"{__package__.rpartition('.')[0]}.demo":
             raise
         return None

@@ -1,8 +1,8 @@
-"""The miniature's family: what ComfyUI must know of a checkpoint to read it like any SD 1.x file.
+"""The miniature's model family, so that ComfyUI reads its checkpoints like any SD 1.x file.
 
-ComfyUI tells families apart by the sizes of the UNet (`comfy.supported_models.models`); a family's
-class names its latents, its text encoder and its tokenizer. Like `host.py`, this file touches
-ComfyUI: its classes are ComfyUI's own with other numbers.
+ComfyUI detects families by the sizes of the UNet (`comfy.supported_models.models`); a family's
+class sets its latent format, text encoder and tokenizer. Like `host.py`, this module imports
+ComfyUI: its classes are ComfyUI's own with other sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..trainers.tokenizer import load_tokenizer, warn_of_unknown_words
 def register(tokenizer: Path) -> None:
     """Makes ComfyUI's loaders read checkpoints and ControlNets of the miniature's sizes.
 
-    `tokenizer` is the folder of their tokenizer: ComfyUI does not tell where a checkpoint lies.
+    `tokenizer` is the tokenizer's folder: ComfyUI does not pass on a checkpoint's path.
     """
     Miniature.tokenizer = tokenizer
     if Miniature not in supported_models.models:
@@ -33,7 +33,7 @@ def register(tokenizer: Path) -> None:
 
 
 class MiniatureLatentFormat(latent_formats.SD15):
-    """SD 1.x's scale, which the file's ``vae_scale`` takes back; no previews of SD 1.x's."""
+    """SD 1.x's scale, which the file's ``vae_scale`` undoes; without SD 1.x's preview factors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class MiniatureLatentFormat(latent_formats.SD15):
         self.taesd_decoder_name = None
 
     def fit_rgb_factors(self, decoder_state: dict[str, torch.Tensor]) -> None:
-        """Previews show a latent as the colour that the decoder gives a flat field of it.
+        """Fits the preview factors to the colours that the decoder gives to constant latents.
 
-        ComfyUI takes colours (-1 to 1) for linear in the latent's channels; here they nearly are.
+        ComfyUI models colours (-1 to 1) as linear in the latent's channels; here they nearly are.
         """
         decoder = Decoder(latent_channels=self.latent_channels)
         decoder.load_state_dict(decoder_state)
@@ -51,41 +51,41 @@ class MiniatureLatentFormat(latent_formats.SD15):
         flat = torch.cat([unit, -unit, 0 * unit[:1]])[:, :, None, None].expand(-1, -1, 4, 4)
         with torch.no_grad():
             colours = 2 * decoder(flat).mean(dim=(2, 3)) - 1  # (2 * channels + 1, 3)
-        more, less, (none,) = colours.split([len(unit), len(unit), 1])
-        self.latent_rgb_factors = ((more - less) / 2).tolist()
-        self.latent_rgb_factors_bias = none.tolist()
+        positive, negative, (zero,) = colours.split([len(unit), len(unit), 1])
+        self.latent_rgb_factors = ((positive - negative) / 2).tolist()
+        self.latent_rgb_factors_bias = zero.tolist()
 
 
 class Miniature(supported_models.SD15):
-    """SD 1.5 with the UNet's widths of `demo/miniature.py`."""
+    """SD 1.5 with the UNet widths of `demo/miniature.py`."""
 
     unet_config: ClassVar[dict[str, Any]] = {
         **supported_models.SD15.unet_config,
         "model_channels": 64,
         "context_dim": 128,
     }
-    latent_format: Any = MiniatureLatentFormat  # ComfyUI puts an object of it in its place
+    latent_format: Any = MiniatureLatentFormat  # ComfyUI replaces it with an instance
     tokenizer: ClassVar[Path]
 
     def get_model(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """ComfyUI's model, with previews in the colours of the checkpoint's VAE, if it has one."""
+        """ComfyUI's model, with preview colours fitted to the checkpoint's VAE, if it has one."""
         decoder = ldm_names.part(state_dict, f"{ldm_names.VAE}taesd_decoder.")
         if decoder:
             self.latent_format.fit_rgb_factors(decoder)
         return super().get_model(state_dict, *args, **kwargs)
 
     def clip_target(self, state_dict: dict[str, Any]) -> ClipTarget:
-        """How to build the tokenizer and the text encoder, in the sizes of the checkpoint.
+        """How to build the tokenizer and the text encoder, at the checkpoint's sizes.
 
-        Raises BaseModelError if the checkpoint was made for another vocabulary.
+        Raises BaseModelError if the checkpoint has another vocabulary size.
         """
         text = ldm_names.part(state_dict, ldm_names.TEXT)
         config = ldm_names.text_config({name: tuple(t.shape) for name, t in text.items()})
         known = len(load_tokenizer(self.tokenizer))
         if config["vocab_size"] != known:
             raise BaseModelError(
-                f"The checkpoint's text encoder has {config['vocab_size']:,} entries and the "
-                f"miniature's vocabulary {known:,}: it was trained from another version of the "
+                f"The checkpoint's text encoder has {config['vocab_size']:,} entries, but the "
+                f"miniature's vocabulary has {known:,}: it was trained from another version of the "
                 "miniature. Train it again."
             )
         tokenizer = partial(
@@ -98,7 +98,7 @@ class Miniature(supported_models.SD15):
 
 
 class Tokenizer(sd1_clip.SDTokenizer):
-    """ComfyUI's, which also logs the words that the miniature never saw."""
+    """ComfyUI's tokenizer; also logs words that the miniature never saw."""
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         """Batches of (token or embedding, weight, …)."""
@@ -109,9 +109,9 @@ class Tokenizer(sd1_clip.SDTokenizer):
 
 
 def _text_encoder(config: dict[str, Any], dtype: Any, **kwargs: Any) -> sd1_clip.SDClipModel:
-    """ComfyUI's text encoder in the sizes of `config`, which is transformers' CLIPTextConfig.
+    """ComfyUI's text encoder at the sizes of `config`, the fields of a CLIPTextConfig.
 
-    In fp32, 2 MB, whatever `dtype` ComfyUI gives: in fp16 a LoRA's part of a weight is rounded.
+    Always in fp32 (2 MB), whatever `dtype` ComfyUI passes: fp16 would round a LoRA's part.
     """
     special = {name: config[f"{key}_token_id"] for name, key in _SPECIAL_TOKENS.items()}
     return sd1_clip.SDClipModel(
@@ -128,7 +128,7 @@ _SPECIAL_TOKENS = {"start": "bos", "end": "eos", "pad": "pad"}
 
 
 class _TextModel(CLIPTextModel):
-    """ComfyUI's CLIP has 49,408 entries whatever its config says; this one has the config's."""
+    """ComfyUI's CLIP with the config's vocabulary size: core's always has 49,408 entries."""
 
     def __init__(self, config: dict[str, Any], dtype: Any, device: Any, operations: Any) -> None:
         super().__init__(config, dtype, device, operations)

@@ -1,6 +1,6 @@
-"""What each node has to show: told to open tabs at once, and kept for those that open later.
+"""What each node's panel shows: sent to open tabs at once, and kept for those that open later.
 
-It is kept on the disk, too, so that a panel is not empty when ComfyUI has been restarted.
+Also kept on disk, so that panels are not empty after a restart of ComfyUI.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ FILE = "board.json"
 PublishedState = OrderedDict[tuple[str, str], dict[str, Any]]  # by workflow and node
 
 _published: PublishedState = OrderedDict()
-_loaded_from: tuple[Path, Any] | None = None  # the file in `_published`, and what marks its content
+_loaded_from: tuple[Path, Any] | None = None  # the file that `_published` holds, and its signature
 _lock = Lock()
 
 
 def publish(hidden: Any, kind: str, value: Any) -> None:
-    """Shows `value`, which is JSON, on a node; the last one of a kind counts.
+    """Shows `value`, which is JSON, on a node; replaces an earlier value of its kind.
 
     Args:
         hidden: the node's hidden inputs, with `unique_id` and `extra_pnginfo`.
@@ -53,7 +53,7 @@ def published_state(workflow: str) -> dict[str, dict[str, Any]]:
 
 
 def _load() -> None:
-    """Reads what was kept before ComfyUI was started, and since by another on the same folder."""
+    """Reads state kept by an earlier ComfyUI, or by another that shares the output folder."""
     global _loaded_from
     file, before = _file(), _loaded_from
     _loaded_from = (file, _file_signature(file))
@@ -77,11 +77,11 @@ def _file_signature(file: Path) -> Any:
 
 def _save() -> None:
     global _loaded_from
-    # A program's nodes have no workflow: theirs are of this start alone.
+    # Nodes queued by a program have no workflow id: their state is not kept on disk.
     kept = [[*key, kinds] for key, kinds in _published.items() if key[0]]
     if not host.output_folder().is_dir():
         return
-    with suppress(OSError):  # a panel that is empty after a restart is all that is lost
+    with suppress(OSError):  # only costs an empty panel after a restart
         write_atomic(_file(), json.dumps(kept), durable=False)
         _loaded_from = (_file(), _file_signature(_file()))
 
@@ -91,7 +91,7 @@ def _file() -> Path:
 
 
 def workflow_id(hidden: Any) -> str:
-    """The id that the browser gave the workflow; "" if it was not queued in a browser."""
+    """The workflow's id from the browser; "" if it was not queued there."""
     workflow = (getattr(hidden, "extra_pnginfo", None) or {}).get("workflow")
     found = workflow.get("id") if isinstance(workflow, dict) else None
     return found if isinstance(found, str) else ""

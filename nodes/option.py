@@ -11,7 +11,7 @@ from .host import io
 
 @dataclass(frozen=True)
 class Option:
-    """A widget, the recipe's part and field it sets, and how its value is read."""
+    """A widget, the recipe part and field that it sets, and the parser of its value."""
 
     widget: io.Input
     part: str
@@ -20,10 +20,10 @@ class Option:
 
 
 def none_if_zero(value: float) -> float | None:
-    """What a widget that cannot be empty stands for."""
+    """`value`, or None for 0: a numeric widget cannot be empty."""
     return value or None
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines with something in them."""
+    """The non-blank lines, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""The recipe's fields that Likeness_TrainOptions sets: a widget for each."""
+"""The widgets of Likeness_TrainOptions, one for each recipe field that it sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LR_SCHEDULES = list(get_args(Schedule.model_fields["course"].annotation))
 
 def _previews() -> list[Option]:
     def size(id: str) -> io.Input:
-        tip = "Pixels; 0: as the photographs."
+        tip = "In pixels; 0: the training resolution."
         return int_widget(id, 0, 0, 2048, tip, step=8, extra_dict=ADVANCED)
 
     return [
@@ -25,8 +25,8 @@ def _previews() -> list[Option]:
                 "preview_prompts",
                 default="",
                 multiline=True,
-                tooltip="Pictures drawn while training, a prompt a line; {token} and {class} are "
-                "filled in. Empty: the photographs' prompt. How often is set on the train node.",
+                tooltip="Preview prompts, one per line; {token} and {class} are filled in. "
+                "Empty: the photographs' prompt. The train node's preview_every sets how often.",
             ),
             "previews",
             "prompts",
@@ -37,7 +37,7 @@ def _previews() -> list[Option]:
                 "preview_negative",
                 extra_dict=ADVANCED,
                 default="",
-                tooltip="Their negative prompt.",
+                tooltip="Negative prompt of the previews.",
             ),
             "previews",
             "negative",
@@ -51,7 +51,7 @@ def _previews() -> list[Option]:
         ),
         Option(
             float_widget(
-                "preview_guidance", 7.5, 0, 100, 0.1, "Guidance scale.", extra_dict=ADVANCED
+                "preview_guidance", 7.5, 0, 100, 0.1, "Guidance scale (CFG).", extra_dict=ADVANCED
             ),
             "previews",
             "guidance",
@@ -62,7 +62,7 @@ def _previews() -> list[Option]:
                 0,
                 0,
                 2**53 - 1,
-                "The same seed at every step, so that the pictures compare.",
+                "The same seed at every step keeps previews comparable.",
                 control_after_generate=False,
                 extra_dict=ADVANCED,
             ),
@@ -79,7 +79,7 @@ def _schedule() -> list[Option]:
                 "course",
                 options=LR_SCHEDULES,
                 default="constant",
-                tooltip="The learning rate's course over the steps.",
+                tooltip="Learning-rate schedule.",
             ),
             "schedule",
             "course",
@@ -90,21 +90,21 @@ def _schedule() -> list[Option]:
                 0,
                 0,
                 1_000_000,
-                "Steps in which the learning rate rises from 0, fewer than the train "
-                "node's steps; not with 'constant'.",
+                "Steps over which the learning rate rises from 0; fewer than the train node's "
+                "steps. Not with 'constant'.",
             ),
             "schedule",
             "warmup",
         ),
         Option(
             int_widget(
-                "cycles", 1, 1, 1000, "Restarts of 'cosine_with_restarts'.", extra_dict=ADVANCED
+                "cycles", 1, 1, 1000, "Cycles of 'cosine_with_restarts'.", extra_dict=ADVANCED
             ),
             "schedule",
             "cycles",
         ),
         Option(
-            float_widget("power", 1.0, 0.1, 10, 0.1, "Of 'polynomial'.", extra_dict=ADVANCED),
+            float_widget("power", 1.0, 0.1, 10, 0.1, "For 'polynomial'.", extra_dict=ADVANCED),
             "schedule",
             "power",
         ),
@@ -114,7 +114,7 @@ def _schedule() -> list[Option]:
                 1,
                 1,
                 1024,
-                "Batches added up for one step: a larger batch for little memory.",
+                "Gradient accumulation: batches per step. A larger batch for little memory.",
             ),
             "schedule",
             "accumulation",
@@ -131,8 +131,8 @@ def _text_encoder() -> list[Option]:
                 0.0,
                 10.0,
                 1e-7,
-                "0: the same as the UNet's. For a LoRA at 1e-4 half of it is usual, too. "
-                "To freeze the text encoder, switch train_text_encoder off.",
+                "0: same as the UNet. For a LoRA at 1e-4, half of that is also common. "
+                "To freeze the text encoder, switch off train_text_encoder.",
             ),
             "text_encoder",
             "learning_rate",
@@ -144,7 +144,7 @@ def _text_encoder() -> list[Option]:
                 0,
                 0,
                 1_000_000,
-                "The text encoder stays as it is after this step; 0: it learns to the end.",
+                "The text encoder is frozen after this step; 0: trained to the end.",
                 extra_dict=ADVANCED,
             ),
             "text_encoder",
@@ -157,7 +157,7 @@ def _text_encoder() -> list[Option]:
                 1,
                 1,
                 12,
-                "1: the text encoder's last layer; 2: the one before it, for bases trained so.",
+                "1: the text encoder's last layer; 2: the one before, for bases trained with it.",
             ),
             "text_encoder",
             "clip_skip",
@@ -167,12 +167,12 @@ def _text_encoder() -> list[Option]:
 
 def _optimizer() -> list[Option]:
     def beta(id: str, default: float) -> io.Input:
-        tip = "Adam's decay of its running means."
+        tip = "Decay rate of Adam's running averages."
         return float_widget(id, default, 0, 0.9999, 0.0001, tip, extra_dict=ADVANCED)
 
     return [
         Option(
-            float_widget("weight_decay", 0.01, 0, 1, 0.001, "AdamW's.", extra_dict=ADVANCED),
+            float_widget("weight_decay", 0.01, 0, 1, 0.001, "For AdamW.", extra_dict=ADVANCED),
             "optimizer",
             "weight_decay",
         ),
@@ -183,8 +183,8 @@ def _optimizer() -> list[Option]:
                 0,
                 1000,
                 0.1,
-                "The global gradient norm is clipped to this (max_grad_norm); 0: no "
-                "clipping, which saves one of two backward passes in the memory tier in_backward.",
+                "Clips the global gradient norm to this value (max_grad_norm); 0: no clipping, "
+                "which saves one of two backward passes in the memory tier in_backward.",
                 extra_dict=ADVANCED,
             ),
             "optimizer",
@@ -210,7 +210,7 @@ def _objective() -> list[Option]:
                 0,
                 100,
                 0.5,
-                "Min-SNR loss weighting (arXiv:2303.09556); 5 is usual, 0 is off.",
+                "Min-SNR loss weighting (arXiv:2303.09556); 5 is usual, 0: off.",
             ),
             "objective",
             "min_snr_gamma",
@@ -223,7 +223,7 @@ def _objective() -> list[Option]:
                 0,
                 1,
                 0.01,
-                "Lets the model learn very dark and very bright pictures; 0 is off.",
+                "Lets the model learn very dark and very bright images; 0: off.",
             ),
             "objective",
             "noise_offset",
@@ -235,8 +235,8 @@ def _objective() -> list[Option]:
                 0,
                 0.99999,
                 0.00001,
-                "Saves the running mean of the weights; 0 is off. It is (1 + n) / (10 + n) "
-                "at most after n steps: 0.98 suits 800 steps, and above 0.989 nothing changes.",
+                "Saves an exponential moving average of the weights; 0: off. Capped at (1 + n) / "
+                "(10 + n) after n steps: 0.98 suits 800 steps, more than 0.989 has no effect.",
                 extra_dict=ADVANCED,
             ),
             "objective",
@@ -249,7 +249,7 @@ def _objective() -> list[Option]:
                 extra_dict=ADVANCED,
                 options=["auto", "epsilon", "v_prediction"],
                 default="auto",
-                tooltip="What the base model predicts. auto: as the file says.",
+                tooltip="What the base model predicts. auto: read from the file.",
             ),
             "base",
             "prediction",
@@ -265,7 +265,7 @@ def _compute() -> list[Option]:
                 extra_dict=ADVANCED,
                 options=[AUTO, "sdpa", "xformers"],
                 default=AUTO,
-                tooltip="sdpa is PyTorch's own; auto: xformers where it is installed.",
+                tooltip="sdpa: PyTorch's own; auto: xformers if installed, else sdpa.",
             ),
             "compute",
             "attention",
@@ -275,7 +275,7 @@ def _compute() -> list[Option]:
             io.Boolean.Input(
                 "gradient_checkpointing",
                 default=False,
-                tooltip="Much less memory for about a third more time.",
+                tooltip="Much less memory for about a third more time per step.",
             ),
             "compute",
             "gradient_checkpointing",
@@ -291,8 +291,8 @@ def _saving() -> list[Option]:
                 0,
                 0,
                 1_000_000,
-                "Steps between saved training states, from which a run goes on (save_state "
-                "elsewhere); 0: about every five minutes. For models on the way see "
+                "Steps between saved training states, from which a run resumes (save_state in "
+                "other trainers); 0: about every five minutes. For intermediate models, see "
                 "save_adapter_every.",
                 extra_dict=ADVANCED,
             ),
@@ -305,8 +305,8 @@ def _saving() -> list[Option]:
                 1,
                 0,
                 1000,
-                "Training states that stay, the newest; 0: none of a finished training, "
-                "which then cannot be continued. DreamBooth's have 6 to 12 GB.",
+                "How many training states to keep, newest first; 0: none once training has "
+                "finished, which then cannot be continued. DreamBooth: 6 to 12 GB each.",
             ),
             "saving",
             "keep",
@@ -326,20 +326,20 @@ def _saving() -> list[Option]:
 
 
 GROUPS = (_previews, _schedule, _text_encoder, _optimizer, _objective, _compute, _saving)
-# Saved graphs hold the values of widgets in their order, so what is new comes after all others.
+# Saved graphs hold widget values in order, so new widgets come after all others.
 LATER_GROUPS = (speed, saving, timesteps, captions, arithmetic)
 
 
 def first_options() -> list[Option]:
-    """The options that were there from the start, in the order shown."""
+    """The options shown before those on runs, in order."""
     return [option for group in GROUPS for option in group()]
 
 
 def later_options() -> list[Option]:
-    """Those that came later."""
+    """The options shown after those on runs, in order."""
     return [option for group in LATER_GROUPS for option in group()]
 
 
 def all_options() -> list[Option]:
-    """Every option that sets one field of one part of the recipe."""
+    """All options that set a field of the recipe."""
     return [*first_options(), *later_options()]

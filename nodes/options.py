@@ -1,4 +1,4 @@
-"""Likeness_TrainOptions: everything about a training run that is seldom changed."""
+"""Likeness_TrainOptions: training settings that seldom need changing."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def _run_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=1_000_000,
-            tooltip="Steps between validation losses; needs the subject's holdout; 0: never.",
+            tooltip="Steps between validation losses; needs Subject's holdout. 0: never.",
         ),
         io.Combo.Input(
             "continue_from",
             options=[NEW_RUN, *run_names(output_folder())],
             default=NEW_RUN,
-            tooltip="Go on from a finished training: set the train node's steps to old and new "
-            "steps together. Press R to list new ones.",
+            tooltip="Continues a finished training: set the train node's steps to the total of old "
+            "and new steps. Press R to refresh the list.",
         ),
     ]
 
 
 class TrainOptionsNode(io.ComfyNode):
-    """The recipe's other fields; without this node they are the study's."""
+    """The recipe's other fields; without this node, the study's values."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -42,8 +42,8 @@ class TrainOptionsNode(io.ComfyNode):
             display_name="Train Options (Likeness)",
             category="Likeness",
             description=(
-                "The settings of a training that are seldom changed. Connect it to a train node's "
-                "options; unconnected, the defaults shown here are used."
+                "Training settings that seldom need changing. Connect to a train node's options; "
+                "without this node, the defaults shown here are used."
             ),
             inputs=[
                 *(option.widget for option in first_options()),
@@ -58,7 +58,7 @@ class TrainOptionsNode(io.ComfyNode):
     def validate_inputs(
         cls, continue_from: str | None = None, attention: str | None = None
     ) -> bool:
-        """Whether the run to continue is there, and what the attention needs is installed.
+        """Checks that the run to continue exists and the attention backend is installed.
 
         Raises LikenessError.
         """
@@ -68,7 +68,7 @@ class TrainOptionsNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, validate_every: int, continue_from: str, **chosen: Any) -> io.NodeOutput:
-        """The options as parts of a recipe; they are checked where the recipe is built."""
+        """The options as recipe parts; they are validated when the recipe is built."""
         parts: dict[str, dict[str, Any]] = {}
         for option in all_options():
             value = option.parse(chosen[option.widget.id])

@@ -1,4 +1,4 @@
-"""Names that come from a workflow, and the files they may mean."""
+"""File and folder names from a workflow, kept inside their root folders."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from pathlib import Path
 from ..trainers.errors import LikenessError
 from ..trainers.image_io import image_extensions
 
-# What some file system takes for a drive or a stream, refuses, or drops at a name's end.
+# What some file system reads as a drive or a stream, rejects, or strips from a name's end.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:*?\"<>|]|[. ]$|^ ")
 _RESERVED_NAMES = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE
 )
-_SEPARATORS = frozenset("/\\∕⁄／⧸＼﹨∖⧵⧹")  # and what looks like one
-_JOINERS = "\u200c\u200d"  # of the letters of a word, in some scripts
-_MAX_NAME_BYTES = 255  # bytes, on most file systems
+_SEPARATORS = frozenset("/\\∕⁄／⧸＼﹨∖⧵⧹")  # and look-alikes
+_JOINERS = "\u200c\u200d"  # join letters of a word in some scripts
+_MAX_NAME_BYTES = 255  # on most file systems
 _MAX_DEPTH = 16
 
 
 def safe_join(root: Path, name: str) -> Path:
-    """The path of `name` below `root`, where it stays even through symbolic links.
+    """The path of `name` below `root`, which symbolic links cannot leave either.
 
-    The same names are good on every system. Raises LikenessError for an empty name, ``..``, an
-    absolute path, a drive letter, an NTFS stream, a Windows device, letters that look like a
-    separator or become one, an overlong name, or a link that leads out.
+    The same names are valid on every system. Raises LikenessError for an empty name, ``..``, an
+    absolute path, a drive letter, an NTFS stream, a Windows device, characters that look like or
+    normalise to a separator, an overlong name, or a link that leads out.
     """
     parts = re.split(r"[/\\]", name)
     if len(parts) > _MAX_DEPTH or not all(map(is_safe_name, parts)):
         raise LikenessError(
-            f"{name[:200]!r} is not a folder's name: give one below {root}, such as 'anna' or "
+            f"{name[:200]!r} is not a valid folder name: enter one below {root}, such as 'anna' or "
             "'people/anna', without '..', a drive letter or a leading slash."
         )
     path = root.joinpath(*parts)
     try:
         within = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError):  # a symlink loop
         within = False
     if not within:
-        raise LikenessError(f"{name!r} leads out of {root}: put the files themselves there.")
+        raise LikenessError(
+            f"{name!r} leads out of {root} through a link: put the files themselves there."
+        )
     return path
 
 
 def is_safe_name(part: str) -> bool:
-    """Whether it is one name of a file or folder, on every system and nothing else.
+    """Whether `part` is a single valid file or folder name on every system.
 
-    Compared also in the compatibility form NFKC, to which some systems and programs convert:
-    there ‥ is two dots, and ／ a slash. Letters that are not seen are refused.
+    Also checked in NFKC, to which some systems and programs convert: there ‥ becomes two dots and
+    ／ a slash. Invisible characters are refused.
     """
     if not part or len(part.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES:
         return False
-    if _FORBIDDEN.search(part) or any(_is_invisible(letter) for letter in part):
+    if _FORBIDDEN.search(part) or any(map(_is_invisible, part)):
         return False
     return not any(
         form.strip(". ") == "" or _RESERVED_NAMES.match(form) or _SEPARATORS & set(form)
@@ -60,22 +62,22 @@ def is_safe_name(part: str) -> bool:
     )
 
 
-def _is_invisible(letter: str) -> bool:
-    """Half of a pair, a change of direction, a mark of no width, the end of a line."""
-    kind = unicodedata.category(letter)
-    return kind in ("Cs", "Zl", "Zp") or (kind == "Cf" and letter not in _JOINERS)
+def _is_invisible(character: str) -> bool:
+    """Whether a character is a surrogate, a zero-width or direction mark, or a line end."""
+    kind = unicodedata.category(character)
+    return kind in ("Cs", "Zl", "Zp") or (kind == "Cf" and character not in _JOINERS)
 
 
 def photo_folder(root: Path, name: str) -> Path:
-    """As `safe_join`, for a folder that has a file. Raises LikenessError."""
+    """As `safe_join`, for a folder that contains a file. Raises LikenessError."""
     path = safe_join(root, name)
     try:
         if not path.is_dir():
             raise LikenessError(
-                f"There is no folder {name!r} in {root}: make it and put the photographs into it."
+                f"There is no folder {name!r} in {root}: create it and put the photographs into it."
             )
         if not any(entry.is_file() for entry in path.iterdir()):
-            raise LikenessError(f"The folder {name!r} has no photographs; put some into it.")
+            raise LikenessError(f"The folder {name!r} has no photographs: put some into it.")
     except OSError as error:
         raise unreadable_error(path, error) from None
     return path
@@ -84,13 +86,13 @@ def photo_folder(root: Path, name: str) -> Path:
 def unreadable_error(folder: Path, error: OSError) -> LikenessError:
     """The error of a folder that cannot be read."""
     return LikenessError(
-        f"The folder {folder} cannot be read: {error.strerror or error}. Let ComfyUI's user read "
-        "it, or choose another."
+        f"The folder {folder} cannot be read: {error.strerror or error}. Give ComfyUI's user read "
+        "access, or choose another folder."
     )
 
 
 def subfolders(root: Path, depth: int = 2) -> list[str]:
-    """Names of the folders below `root`, with ``/``, down to `depth`; links and hidden ones not."""
+    """Names of folders below `root`, with ``/``, to `depth` levels; no links, no hidden ones."""
     names = []
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name.lower())
@@ -106,7 +108,7 @@ def subfolders(root: Path, depth: int = 2) -> list[str]:
 
 
 def picture_folders(root: Path) -> list[str]:
-    """Those of `subfolders` that hold a picture themselves: core makes others there, too."""
+    """The `subfolders` that directly contain an image: core creates other folders there, too."""
     return [name for name in subfolders(root) if _has_picture(root / name)]
 
 

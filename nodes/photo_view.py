@@ -1,4 +1,4 @@
-"""What the subject panel in the browser shows: each photograph whole and as it is trained."""
+"""What the subject panel in the browser shows: each photograph, whole and as trained."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ from .paths import folder_fingerprint, unreadable_error
 
 WHOLE_SIDE = 640
 DIM_FACTOR = 0.3
-MAX_PHOTOS = 300  # photographs that are shown; any number is trained
-TEMP_SUBFOLDER = "likeness"  # below ComfyUI's folder of temporary files
-MAX_CACHED_FOLDERS = 16  # views of folders
+MAX_PHOTOS = 300  # in the panel only; training has no limit
+TEMP_SUBFOLDER = "likeness"  # below ComfyUI's temp folder
+MAX_CACHED_FOLDERS = 16
 RESPONSE_TIMEOUT_SECONDS = 0.5
-ABANDON_SECONDS = 4.0  # after which nobody is waiting
+ABANDON_SECONDS = 4.0  # without a new request, the panel no longer waits
 
 View = dict[str, Any]
 
 
 class RequestAbandoned(Exception):
-    """Nobody asks for the folder any more."""
+    """The panel no longer requests the folder."""
 
 
 @dataclass
 class _ReadTask:
-    """A folder that is read or was, and when it was last asked for."""
+    """The reading of a folder, running or done, and the time of the last request."""
 
-    asked: float
+    requested_at: float
     future: Future[View] = field(init=False)
 
 
 class PhotoViews:
-    """Reads the folders of subject panels, one at a time in a thread of its own.
+    """Reads the folders of subject panels, one at a time, in a separate thread.
 
-    ComfyUI answers everything in one small pool of threads, which must not wait for photographs: an
-    answer that takes longer is asked for again. What is no longer asked for is not read to its end,
-    and an unchanged folder is not read again.
+    ComfyUI's requests share a small thread pool, which must not block on photographs: if reading
+    takes longer than `seconds`, the panel polls. Reading stops if the panel stops asking, and an
+    unchanged folder is not read again.
 
     Args:
-        seconds: that one answer may take.
+        seconds: how long one request may wait.
         clock: seconds, as `time.monotonic`.
     """
 
@@ -71,39 +71,39 @@ class PhotoViews:
         self._lock = Lock()
 
     def view(self, folder: Path, spec: Subject, temp: Path) -> View | None:
-        """What `photo_view` gives; None while it is read.
+        """The result of `photo_view`; None while the folder is being read.
 
-        Raises as `photo_view` does, SubjectError for more than MOST files, and LikenessError for
-        a folder that cannot be read.
+        Raises as `photo_view` does, SubjectError for more than MAX_PHOTOS files, and LikenessError
+        for a folder that cannot be read.
         """
         _check_count(folder)
         key = (folder, spec, temp, folder_fingerprint(folder))
         with self._lock:
-            reading = self._tasks.get(key) or self._start(key)
-            reading.asked = self._clock()
+            task = self._tasks.get(key) or self._start(key)
+            task.requested_at = self._clock()
             self._tasks.move_to_end(key)
-        wait([reading.future], timeout=self._seconds)
-        if not reading.future.done():
+        wait([task.future], timeout=self._seconds)
+        if not task.future.done():
             return None
-        if error := reading.future.exception():
-            with self._lock:  # it may go better the next time
-                if self._tasks.get(key) is reading:
+        if error := task.future.exception():
+            with self._lock:  # retry on the next request
+                if self._tasks.get(key) is task:
                     del self._tasks[key]
             if isinstance(error, RequestAbandoned):
                 return None
-        return reading.future.result()
+        return task.future.result()
 
     def _start(self, key: Any) -> _ReadTask:
         folder, spec, temp, _ = key
-        reading = self._tasks[key] = _ReadTask(self._clock())
+        task = self._tasks[key] = _ReadTask(self._clock())
 
         def is_awaited() -> bool:
-            return self._clock() - reading.asked < ABANDON_SECONDS
+            return self._clock() - task.requested_at < ABANDON_SECONDS
 
-        reading.future = self._pool.submit(photo_view, folder, spec, temp, is_awaited)
+        task.future = self._pool.submit(photo_view, folder, spec, temp, is_awaited)
         while len(self._tasks) > MAX_CACHED_FOLDERS:
             self._tasks.popitem(last=False)
-        return reading
+        return task
 
 
 def _check_count(folder: Path) -> None:
@@ -114,7 +114,7 @@ def _check_count(folder: Path) -> None:
         raise unreadable_error(folder, error) from None
     if count > MAX_PHOTOS:
         raise SubjectError(
-            f"The folder has {count:,} files, and at most {MAX_PHOTOS} are shown here. "
+            f"The folder has {count:,} files; at most {MAX_PHOTOS} can be shown here. "
             "All are read when the workflow is queued."
         )
 
@@ -122,10 +122,10 @@ def _check_count(folder: Path) -> None:
 def photo_view(
     folder: Path, spec: Subject, temp: Path, is_awaited: Callable[[], bool] = lambda: True
 ) -> View:
-    """JSON of the photographs that a subject node would give, with their marks.
+    """The photographs that a Subject node would use, as JSON data, with blur and duplicate marks.
 
-    Their pictures are written below `temp`. Raises SubjectError as `read_subject` does, and
-    NotAwaited.
+    Writes their images below `temp`. Raises SubjectError as `read_subject` does, and
+    RequestAbandoned.
     """
     _check_awaited(is_awaited)
     photos = read_subject(folder, spec)
@@ -167,18 +167,18 @@ def _photo_data(photo: Photo, blurred: bool, twin: str | None) -> dict[str, Any]
 
 
 def _file_stem(photo: Photo) -> str:
-    """Names the pictures of a photograph by all that decides them."""
+    """The stem of a photograph's image files: a hash of everything they depend on."""
     content = repr((photo.digest, photo.box, photo.size, photo.mask_digest))
     return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
 @lru_cache(maxsize=2000)
 def _analyse(photo: Photo, temp: Path) -> tuple[float, np.ndarray]:
-    """Sharpness and difference hash as it is trained; writes its two pictures."""
+    """Sharpness and difference hash of the trained crop; writes the two images."""
     pixels = load_pixels(photo)
     whole = to_srgb(open_image(photo.path))
     whole.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if (mask := open_mask(photo)) is not None:  # what counts little is dark, as what is cut off
+    if (mask := open_mask(photo)) is not None:  # darken what counts less, like what is cropped off
         dark = whole.point(lambda value: round(value * DIM_FACTOR))
         whole = Image.composite(whole, dark, mask.resize(whole.size))
     for name, image in (("whole", whole), ("crop", Image.fromarray(pixels))):

@@ -1,4 +1,4 @@
-"""Likeness_PoseSet: the poses of a comparison, and their picture for an OpenPose ControlNet."""
+"""Likeness_PoseSet: the poses of a comparison, and their images for an OpenPose ControlNet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL_POSES = "all four yoga poses"
 
 
 class PoseSet(io.ComfyNode):
-    """Poses as OpenPose-18 keypoints: the yoga poses, or those of a connected wire."""
+    """Poses as OpenPose-18 keypoints: the yoga poses, or connected keypoints."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,25 +28,24 @@ class PoseSet(io.ComfyNode):
             display_name="Pose Set (Likeness)",
             category="Likeness",
             description=(
-                "Poses for an OpenPose ControlNet. A comparison chooses one at random for each "
-                "prompt, always the same for its seed, and fits it to the canvas so that no limb "
-                "leaves it."
+                "Poses for an OpenPose ControlNet. A comparison picks one for each prompt, by its "
+                "seed, and fits it to the canvas so that no limb is cut off."
             ),
             inputs=[
                 io.String.Input(
                     "poses",
                     default=ALL_POSES,
                     extra_dict={"likeness_poses": picker_data()},
-                    tooltip="Names with commas between: "
-                    f"{', '.join(pose.name for pose in yoga_poses())}. Keypoints that are "
-                    "connected are used instead.",
+                    tooltip="Names separated by commas: "
+                    f"{', '.join(pose.name for pose in yoga_poses())}. Ignored if keypoints is "
+                    "connected.",
                 ),
                 size_widget("width", 768, "Width of the preview."),
                 size_widget("height", 1024, "Height of the preview."),
                 KeypointsType.Input(
                     "keypoints",
                     optional=True,
-                    tooltip="Used instead: POSE_KEYPOINT of Detect Pose or another pack.",
+                    tooltip="Replaces poses: POSE_KEYPOINT from Detect Pose or another pack.",
                 ),
             ],
             outputs=[
@@ -62,19 +61,19 @@ class PoseSet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, poses: str | None = None) -> bool:
-        """Whether the names are known, before the queue starts. Raises ComparisonError."""
+        """Checks the names before the queue starts. Raises ComparisonError."""
         select_poses(poses) if poses is not None else None
         return True
 
     @classmethod
     def execute(cls, poses: str, width: int, height: int, keypoints: Any = None) -> io.NodeOutput:
-        """(poses, IMAGE). Raises ComparisonError for keypoints that are no pose."""
+        """(poses, IMAGE). Raises ComparisonError for keypoints that are not a pose."""
         chosen = select_poses(poses) if keypoints is None else poses_of_keypoints(keypoints)
         return io.NodeOutput(chosen, pose_images(chosen, width, height))
 
 
 def select_poses(text: str) -> tuple[Pose, ...]:
-    """The poses that `text` names, in their own order. Raises ComparisonError."""
+    """The poses that `text` names, in the set's order. Raises ComparisonError."""
     known = yoga_poses()
     if text.strip() == ALL_POSES:
         return known
@@ -83,12 +82,12 @@ def select_poses(text: str) -> tuple[Pose, ...]:
     if unknown or not names:
         wrong = f"There is no pose {unknown[0]!r}" if unknown else "No pose is chosen"
         listed = ", ".join(pose.name for pose in known)
-        raise ComparisonError(f"{wrong}: write names of {listed} with commas, or {ALL_POSES!r}.")
+        raise ComparisonError(f"{wrong}: enter {listed}, separated by commas, or {ALL_POSES!r}.")
     return tuple(pose for pose in known if pose.name in names)
 
 
 def picker_data() -> dict[str, Any]:
-    """What the pose picker in the browser draws, and the text that stands for all."""
+    """What the pose picker in the browser draws, and the value that selects all poses."""
     poses = [pose.model_dump(mode="json") for pose in yoga_poses()]
     return {"all": ALL_POSES, "poses": poses, "limbs": LIMBS, "colours": COLOURS}
 

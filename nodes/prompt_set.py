@@ -1,4 +1,4 @@
-"""Likeness_PromptSet: the prompts of a comparison."""
+"""Likeness_PromptSet: the prompts of a comparison, its columns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .sockets import PromptsType
 from .widgets import with_search_aliases
 
 CUSTOM_TEXT = "own text"
-NO_NEGATIVE = "-"  # as a negative prompt: no words, also where the set has some
+NO_NEGATIVE = "-"  # as the negative prompt: none, even if the set has one
 
 
 class PromptSetNode(io.ComfyNode):
-    """The columns of a comparison: a bundled prompt set, or one prompt a line."""
+    """The columns of a comparison: a bundled prompt set, or one prompt per line."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -27,8 +27,8 @@ class PromptSetNode(io.ComfyNode):
             display_name="Prompt Set (Likeness)",
             category="Likeness",
             description=(
-                "The prompts that every variant of a comparison draws: a bundled set, or your own "
-                "text with one prompt a line."
+                "The prompts of a comparison, drawn with every adapter: a bundled set, or your own "
+                "text with one prompt per line."
             ),
             inputs=[
                 io.Combo.Input(
@@ -41,14 +41,14 @@ class PromptSetNode(io.ComfyNode):
                     "text",
                     multiline=True,
                     default="beach = a photo of {token} {class} on the beach",
-                    tooltip="Your own set: one prompt a line, with a name for its column before "
-                    "' = ' if you like, in any script; {token} and {class} are filled in; lines "
-                    "with # are skipped. Only used with 'own text'.",
+                    tooltip="Your own set, used only with 'own text': one prompt per line, "
+                    "optionally with a column name (in any script) before ' = '; {token} and "
+                    "{class} are filled in; lines starting with # are skipped.",
                 ),
                 io.String.Input(
                     "token",
                     default="sks",
-                    tooltip="The subject's token. Empty: the prompts speak of the class alone.",
+                    tooltip="The subject's token. Empty: the prompts name only the class.",
                 ),
                 io.String.Input(
                     "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
@@ -76,9 +76,9 @@ class PromptSetNode(io.ComfyNode):
         class_word: str | None = None,
         negative: str | None = None,
     ) -> bool:
-        """Reads the prompts before the queue starts. Raises ComparisonError.
+        """Checks the prompts before the queue starts. Raises ComparisonError.
 
-        None stands for what comes by a wire, for which words stand in.
+        None stands for a connected input, for which placeholder words are used.
         """
         static_prompts(prompts, text, token, class_word, negative)
         return True
@@ -87,7 +87,7 @@ class PromptSetNode(io.ComfyNode):
     def execute(
         cls, prompts: str, text: str, token: str, class_word: str, negative: str
     ) -> io.NodeOutput:
-        """(prompts, negative). Raises ComparisonError, which names the line to mend."""
+        """(prompts, negative). Raises ComparisonError, which names the line to fix."""
         read = read_prompts(prompts, text, token, class_word, negative)
         return io.NodeOutput(read, read.negative)
 
@@ -99,9 +99,9 @@ def static_prompts(
     class_word: str | None,
     negative: str | None,
 ) -> PromptSet | None:
-    """As `read_prompts`, where None stands for what is not known yet: words stand in for it.
+    """As `read_prompts`, with placeholder words for each None, a value not yet known.
 
-    None where the prompts themselves are not known.
+    Returns None if the prompts themselves are not known.
     """
     if name is None or (name == CUSTOM_TEXT and text is None):
         return None
@@ -110,7 +110,7 @@ def static_prompts(
 
 
 def read_prompts(name: str, text: str, token: str, class_word: str, negative: str) -> PromptSet:
-    """A set with token and class filled in. Raises ComparisonError."""
+    """The prompt set with token and class word filled in. Raises ComparisonError."""
     chosen = prompt_set_from_text(text) if name == CUSTOM_TEXT else bundled_set(name)
     if negative.strip():
         text = "" if negative.strip() == NO_NEGATIVE else negative.strip()

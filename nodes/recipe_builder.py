@@ -1,4 +1,4 @@
-"""From the values of nodes to a recipe. No ComfyUI here."""
+"""Builds a recipe from node values. Does not import ComfyUI."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..trainers.packages import eight_bit_unavailable_reason, is_installed, requ
 from ..trainers.recipe import Prior, Recipe, Subject, recipe_from_data, without_caption
 from .values import TrainOptions
 
-AUTO = "auto"  # a saved workflow must run where an optional package is not installed
+AUTO = "auto"  # keeps a saved workflow usable where an optional package is not installed
 
 
 def resolve_optimizer(name: str, device: str) -> str:
-    """`name`; for "auto" the study's 8-bit Adam on a CUDA GPU where bitsandbytes can be used, else
-    AdamW. `device` is "cpu" where a GPU is left alone, or "auto".
+    """`name`; for "auto", the study's 8-bit Adam on a CUDA GPU with a usable bitsandbytes, else
+    AdamW. `device` is "cpu" if the GPU must not be used, or "auto".
     """
     if name != AUTO:
         return name
@@ -24,16 +24,16 @@ def resolve_optimizer(name: str, device: str) -> str:
 
 
 def resolve_attention(name: str) -> str:
-    """`name`; for "auto" the study's xformers where it is installed, else PyTorch's own."""
+    """`name`; for "auto", the study's xformers if installed, else PyTorch's own."""
     if name != AUTO:
         return name
     return "xformers" if is_installed("xformers") else "sdpa"
 
 
 def check_packages(**parts: dict[str, Any]) -> None:
-    """Raises MissingPackage if these parts of a recipe need one that is not installed.
+    """Raises MissingPackage if these recipe parts need a package that is not installed.
 
-    A value that no recipe can have is a RecipeError.
+    Raises RecipeError for an invalid value.
     """
     plain: dict[str, Any] = {"optimizer": {"name": "adamw"}, **parts}
     require_packages(Recipe().changed(**plain))
@@ -57,7 +57,7 @@ def build_recipe(
     attempt: int = 0,
     device: str = "auto",
 ) -> Recipe:
-    """A train node's recipe for a `device`. Raises RecipeError that names each wrong field."""
+    """A train node's recipe for a `device`. Raises RecipeError, which names each wrong field."""
     options = options or TrainOptions()
     chosen: dict[str, dict[str, Any]] = {
         "schedule": {"steps": steps, "batch": batch},
@@ -90,7 +90,7 @@ def build_recipe(
 
 
 def _previews(subject: Subject, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Previews as chosen; prompt and size default to the photographs'."""
+    """The chosen preview settings; prompt and size default to those of the photographs."""
     prompts = chosen.get("prompts")
     if not prompts:
         prompts = [without_caption(subject.prompt)] if chosen["every"] else []

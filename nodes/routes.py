@@ -1,7 +1,7 @@
-"""What the panels in the browser ask of the server.
+"""The server routes of the panels in the browser.
 
-Most only read; small copies of photographs, and what is shared, go to ComfyUI's temp folder. What
-changes something is refused to pages of another origin.
+Most are read-only; thumbnails of photographs and exported runs go to ComfyUI's temp folder. Routes
+with effects refuse cross-origin requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .subject import find_folder, subject_spec
 
 Query = dict[str, str]
 
-# The widgets of a subject that decide how photographs are cropped; their values come as JSON.
+# Subject's widgets that affect the crops; the query holds their values as JSON.
 SUBJECT = ("resolution", "crop", "face_share", "buckets", "captions", "mask", "enlarge")
 
 _views = PhotoViews()
@@ -43,21 +43,21 @@ def register() -> None:
 
 
 def board(query: Query) -> dict[str, Any]:
-    """What the nodes of ``workflow`` show."""
+    """The panel state of the nodes of ``workflow``."""
     return published_state(query.get("workflow", ""))
 
 
 def photos(query: Query) -> dict[str, Any]:
-    """The photographs of ``folder`` as they would be trained, or {"error": why they cannot be}.
+    """The photographs of ``folder`` as they would be trained, or {"error": the reason why not}.
 
-    {"reading": True} while they are read: ask again.
+    {"reading": True} while they are being read: the panel polls.
     """
     try:
         spec = subject_spec({name: json.loads(query[name]) for name in SUBJECT if name in query})
         view = _views.view(find_folder(query.get("folder", "")), spec, temp_folder())
         return {"reading": True} if view is None else view
     except ValueError:
-        return {"error": "The values of the node cannot be read."}
+        return {"error": "The node's widget values cannot be read."}
     except NoUsablePhotos as error:
         refused = [{"name": one.name, "reason": one.reason} for one in error.refused]
         return {"error": str(error), "refused": refused}

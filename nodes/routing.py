@@ -1,4 +1,4 @@
-"""How routes of ComfyUI's server answer: in a thread, for they read files."""
+"""Routes on ComfyUI's server; handlers run in a thread, because they read files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def add_json_route(
     path: str,
     handler: Callable[[dict[str, str], Mapping[str, str]], tuple[int, Any]],
 ) -> None:
-    """Answers `method` of `path` with a status and JSON: `handler(asked, headers)`, in a thread.
+    """Adds a route that responds with the (status, JSON) of `handler(params, headers)`.
 
-    `params` has the parts of the path that are in braces, and the query's values.
+    `params` holds the query's values and the path's parts in braces.
     """
     from aiohttp import web
 
@@ -31,14 +31,14 @@ def add_json_route(
 def add_html_route(
     path: str, handler: Callable[[dict[str, str]], tuple[int, bytes]], headers: Mapping[str, str]
 ) -> None:
-    """Answers GETs of `path` with the status and HTML that `handler` gives for a query."""
+    """Adds a GET route that responds with the (status, HTML) of `handler(query)`."""
     from aiohttp import web
 
     async def handle(request: Any) -> Any:
         status, page = await asyncio.to_thread(handler, dict(request.rel_url.query))
         response = web.StreamResponse(status=status, headers=headers)
         response.content_type, response.charset = "text/html", "utf-8"
-        await response.prepare(request)  # here: ComfyUI may put its own policy in place of ours
+        await response.prepare(request)  # prepared here, else ComfyUI may replace our policy
         await response.write(page)
         return response
 

@@ -1,4 +1,4 @@
-"""The rows of a Matrix, from its text and its sockets. No ComfyUI here."""
+"""The rows of a Matrix, from its text and its sockets. Does not import ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..trainers.recipe_parts import check_name, slugify
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
-MAX_STRENGTH = 2.0  # as Load Adapter's
+MAX_STRENGTH = 2.0  # same as Load Adapter
 SYNTAX_HINT = (
-    "A row is a file's name, 'base', or 'adapter_1' for what is connected; 'r4 = ' before it is "
-    "the row's name, ' @ 0.7' behind it a strength, and ' @ steps' means the files on the way, too."
+    "A row is a file name, 'base', or 'adapter_1' for a connected adapter; 'r4 = ' before it sets "
+    "the row's name, ' @ 0.7' after it the strength, and ' @ steps' adds its intermediate files."
 )
 _STRENGTH = re.compile(r"(.*?)\s*@\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)|steps)", re.IGNORECASE)
 
 
 class Row(NamedTuple):
-    """A row's label or "", a file's name, BASE, or one of SOCKETS, and the adapter's strength.
+    """A row: its label or "", a file name, BASE or one of SOCKETS, and the adapter's strength.
 
-    With `all_steps` it stands for the files that the same training left on its way, too.
+    With `all_steps` it also stands for the intermediate files of the same training.
     """
 
     label: str
@@ -35,10 +35,10 @@ class Row(NamedTuple):
 
 
 def parse_rows(text: str, files: Collection[str] = ()) -> list[Row]:
-    """The row of each line: ``file``, ``label = file``, ``file @ 0.7`` or ``file @ steps``.
+    """Parses the lines: ``file``, ``label = file``, ``file @ 0.7`` or ``file @ steps``.
 
-    Blanks around ``=`` and ``@`` may be left out, and what is one of `files` as it stands is
-    that. Lines with ``#`` are skipped. Raises ComparisonError for a strength that cannot be.
+    Spaces around ``=`` and ``@`` are optional; a line that is one of `files` as a whole means that
+    file. Lines starting with ``#`` are skipped. Raises ComparisonError for an invalid strength.
     """
     known = frozenset(files)
     return [_row(line, known) for line in _lines(text)]
@@ -47,26 +47,26 @@ def parse_rows(text: str, files: Collection[str] = ()) -> list[Row]:
 def _row(line: str, files: Collection[str]) -> Row:
     readings = list(_candidate_parses(line))
     known = (one for one in readings if one[0].name in (*files, *SOCKETS) or _is_base(one[0].name))
-    row, strong = next(known, readings[-1])
+    row, has_at = next(known, readings[-1])
     base = row.name == "base" or (_is_base(row.name) and row.name not in files)
-    if abs(row.strength) > MAX_STRENGTH or (base and strong):
+    if abs(row.strength) > MAX_STRENGTH or (base and has_at):
         raise ComparisonError(
-            f"The Matrix' row {line!r}: a strength is from -{MAX_STRENGTH:g} to "
-            f"{MAX_STRENGTH:g}, and the base has neither that nor steps."
+            f"Matrix row {line!r}: a strength ranges from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}; "
+            "the base takes neither a strength nor steps."
         )
     return row._replace(name=BASE) if base else row
 
 
 def _candidate_parses(line: str) -> Iterator[tuple[Row, bool]]:
-    """What a line may say, from a mere file's name to all its parts; whether it has ``@``."""
-    label, equals, rest = line.partition(" = " if " = " in line else "=")
-    parted = [(normalize("NFC", label.strip()), rest.strip())] if equals else []
-    for said, name in [("", line), *parted]:
-        yield Row(said, name), False
+    """Possible readings of a line, from a bare file name to all parts; whether each uses ``@``."""
+    before, equals, after = line.partition(" = " if " = " in line else "=")
+    split = [(normalize("NFC", before.strip()), after.strip())] if equals else []
+    for label, name in [("", line), *split]:
+        yield Row(label, name), False
         if match := _STRENGTH.fullmatch(name):
             all_steps = match[2].lower() == "steps"
             yield (
-                Row(said, match[1].strip(), 1.0 if all_steps else float(match[2]), all_steps),
+                Row(label, match[1].strip(), 1.0 if all_steps else float(match[2]), all_steps),
                 True,
             )
 
@@ -76,16 +76,16 @@ def _is_base(name: str) -> bool:
 
 
 def resolve_sockets(lines: Iterable[Row], connected: Mapping[str, str]) -> list[Row]:
-    """The rows with the file for each socket that is named; the other sockets' rows follow.
+    """The rows with named sockets replaced by their files, then a row for each other socket.
 
-    `connected` are files by socket. Raises ComparisonError for a socket that is not connected.
+    `connected` maps sockets to files. Raises ComparisonError for a socket that is not connected.
     """
     lines = list(lines)
     for label, name, *_ in lines:
         if name in SOCKETS and name not in connected:
             raise ComparisonError(
-                f"The Matrix' row {label or name!r} stands for what is connected to {name}, and "
-                "nothing is: connect a train node's adapter, or take the line out."
+                f"Matrix row {label or name!r} refers to {name}, but nothing is connected to it: "
+                "connect a train node's adapter, or remove the line."
             )
     named_here = {row.name for row in lines}
     rows = [row._replace(name=connected.get(row.name, row.name)) for row in lines]
@@ -93,10 +93,10 @@ def resolve_sockets(lines: Iterable[Row], connected: Mapping[str, str]) -> list[
 
 
 def expand_steps(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
-    """The rows, those with `all_steps` as one for each file of their training in `files`, by step.
+    """The rows, with those of `all_steps` expanded to one per file of their training, by step.
 
-    The file after the last step comes last and has the row's own label. Raises ComparisonError
-    where there are no files on the way.
+    The final file comes last and has the row's own label. Raises ComparisonError if `files` has
+    no intermediate files of a training.
     """
     files = set(files)
     steps, found = group_by_step(files), list[Row]()
@@ -107,9 +107,8 @@ def expand_steps(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
         run = run_name_from(row.name)
         if run not in steps:
             raise ComparisonError(
-                f"The Matrix' row {row.label or row.name!r}: its training left no files on the "
-                "way. Set save_adapter_every in Train Options and train anew, or take '@ steps' "
-                "out."
+                f"Matrix row {row.label or row.name!r}: its training saved no intermediate files. "
+                "Set save_adapter_every in Train Options and train again, or remove '@ steps'."
             )
         label = row.label or _unique_label(Row("", run), {one.label.lower() for one in found})
         found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
@@ -122,11 +121,11 @@ def expand_steps(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
 def check_rows(
     text: str, connected: Iterable[str], pose_rows: str, files: Collection[str] = ()
 ) -> None:
-    """Raises ComparisonError for what is wrong whatever the connected files are called.
+    """Raises ComparisonError for errors that do not depend on the names of connected files.
 
-    `connected` are sockets, `files` the names of what is there. A row without a label gets its
-    file's name, so that `pose_rows` can be checked only where each connected file's row has one,
-    and none stands for several files.
+    `connected` are sockets, `files` the existing names. A row without a label is labelled by its
+    file, so `pose_rows` is checked only if every connected row has a label and no row stands for
+    several files.
     """
     rows = resolve_sockets(parse_rows(text, files), {socket: socket for socket in connected})
     _check_labels(row.label for row in rows if row.label)
@@ -140,23 +139,21 @@ def _check_labels(labels: Iterable[str]) -> None:
         try:
             check_name(label)
         except ValueError as error:
-            raise ComparisonError(
-                f"The Matrix' row {label!r} cannot be called so: {error}."
-            ) from None
+            raise ComparisonError(f"Matrix row {label!r} has an invalid name: {error}.") from None
         if label.lower() in taken:
             raise ComparisonError(f"Two rows are called {label!r}: rename one.")
         taken.add(label.lower())
 
 
 def assign_labels(rows: Iterable[Row]) -> list[Row]:
-    """The rows with a label for each, from its file's name unless given.
+    """The rows with labels; missing ones are derived from the file names.
 
-    Raises ComparisonError if there is none.
+    Raises ComparisonError if there are no rows.
     """
     rows = list(rows)
     if not rows:
         raise ComparisonError(
-            "The Matrix has no adapters: write one a line, such as 'base', or connect a train "
+            "The Matrix has no adapters: enter one per line, such as 'base', or connect a train "
             "node's adapter."
         )
     taken = {row.label.lower() for row in rows if row.label}
@@ -180,9 +177,9 @@ def _unique_label(row: Row, taken: set[str]) -> str:
 
 
 def parse_pose_rows(text: str, labels: Iterable[str]) -> set[str]:
-    """The labels that `text` names, one a line; all of them if it names none.
+    """The labels that `text` names, one per line; all of them if it names none.
 
-    Raises ComparisonError for a line that is no label.
+    Raises ComparisonError for a line that is not a label.
     """
     labels, chosen = list(labels), [normalize("NFC", line) for line in _lines(text)]
     for line in chosen:

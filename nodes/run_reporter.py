@@ -1,4 +1,4 @@
-"""A run's events on their way to the browser: the node's bar and picture, and its panel."""
+"""Forwards a run's events to the browser: progress bar, preview image and panel."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ EVENT = "likeness.step"
 
 
 def on_read(progress: host.Progress) -> Callable[[Path], None]:
-    """A function that shows on the node which file is read, and raises ComfyUI's interruption when
-    the user cancels.
+    """A callback that shows on the node which file is read.
+
+    It raises ComfyUI's interrupt exception if the user cancels.
     """
-    news = Throttle(lambda values: progress.set_status(values["line"]))
+    throttle = Throttle(lambda values: progress.set_status(values["line"]))
 
     def show(file: Path) -> None:
         host.interrupted()
-        news.add({"line": f"Reading {file.name}"})
+        throttle.add({"line": f"Reading {file.name}"})
 
     return show
 
 
 class RunReporter:
-    """Shows a run on its node; its panel reads the run's folder and is told when to.
+    """Shows a run on its node; the panel reads the run's folder when notified.
 
     Args:
         hidden: the node's hidden inputs.
-        progress: the node's bar.
+        progress: the node's progress bar.
     """
 
     def __init__(self, hidden: Any, progress: host.Progress) -> None:
@@ -44,7 +45,7 @@ class RunReporter:
         self._done = (0, 1)
 
     def begin(self, folder: RunFolder) -> None:
-        """Shows a run that starts, and makes room for it."""
+        """Shows a starting run, and unloads ComfyUI's models to make room for it."""
         self._folder = folder.path
         self.publish(folder.path)
         host.unload_models()
@@ -54,11 +55,11 @@ class RunReporter:
         publish(self._hidden, "run", folder.name)
 
     def remark(self, folder: Path, text: str) -> None:
-        """Says something of a run at the foot of the node's panel; "" takes it away."""
+        """Shows a remark on a run at the foot of the node's panel; "" removes it."""
         publish(self._hidden, "remark", {"run": folder.name, "text": text})
 
     def show(self, event: Event) -> None:
-        """One event."""
+        """Shows one event."""
         data = event.data
         if event.kind == "step":
             self._done = (data["step"], data["total"])
@@ -77,7 +78,7 @@ class RunReporter:
             self._progress.show(done, total)
 
     def end(self) -> None:
-        """The run has ended, in whatever way."""
+        """Notifies the panel that the run has ended, whether or not it succeeded."""
         self._throttle.flush()
         host.send_event(EVENT, {"run": self._folder.name, "ended": True})
 

@@ -1,4 +1,4 @@
-"""The runs below ComfyUI's output folder, and what they leave there."""
+"""The training runs below ComfyUI's output folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from .paths import is_safe_name, safe_join
 
 NEW_RUN = "a new training"
 
-# Stopped runs whose other steps were asked for since ComfyUI started: what their nodes gave is
-# not to be kept then.
+# Stopped runs asked to resume since ComfyUI started: cached results of their nodes are stale.
 resume_requests: list[str] = []
 
 
 def run_names(output: Path) -> list[str]:
-    """Names of the finished runs, the newest first."""
+    """Names of the finished runs, newest first."""
     try:
         entries = [Path(entry) for entry in os.scandir(runs_folder(output)) if entry.is_dir()]
         finished = [path for path in entries if RunFolder(path).result_file.is_file()]
@@ -28,18 +27,18 @@ def run_names(output: Path) -> list[str]:
 
 
 def find_run(output: Path, name: str) -> RunFolder:
-    """The run of a name. Raises LikenessError."""
+    """The run called `name`. Raises LikenessError."""
     path = safe_join(runs_folder(output), name)
     if not path.is_dir():
         raise RecipeError(
-            f"There is no training {name!r}: press R in the browser to list those that are there, "
-            "and choose one, or a new training."
+            f"There is no training {name!r}: press R in the browser to refresh the list and choose "
+            f"one, or {NEW_RUN!r}."
         )
     return RunFolder(path)
 
 
 def find_run_by_id(output: Path, run_id: str) -> RunFolder | None:
-    """The run whose folder has the name; None for any other text. Links are not followed."""
+    """The run whose folder is called `run_id`, or None. Links are not followed."""
     if not is_safe_name(run_id) or run_id.startswith("."):
         return None
     run = RunFolder(runs_folder(output) / run_id)
@@ -47,7 +46,7 @@ def find_run_by_id(output: Path, run_id: str) -> RunFolder | None:
 
 
 def run_digest(run: RunFolder) -> str:
-    """The digest that a recipe continues from. Raises RecipeError for an unfinished run."""
+    """The digest for a recipe's `continues`. Raises RecipeError for an unfinished run."""
     if run.result() is None:
         raise RecipeError(
             f"The training {run.path.name} has not finished: queue it again, or choose another."

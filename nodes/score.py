@@ -1,4 +1,4 @@
-"""Likeness_Score: numbers beside the pictures of a comparison, and its report."""
+"""Likeness_Score: scores a comparison and writes its report."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ StatusCallback = Callable[[str], None]
 AUTO, NONE = "auto", "none"
 IMAGE_ENCODERS, TEXT_ENCODERS = "clip_vision", "text_encoders"  # ComfyUI's folders
 EVENT = "likeness.scoring"
-CPU_FALLBACK = "The GPU has no room for an encoder: the CPU computes the scores."
+CPU_FALLBACK = "Not enough GPU memory for an encoder: scores are computed on the CPU."
 
 
 class Score(io.ComfyNode):
-    """Scores each picture and each row by the encoders that are installed."""
+    """Scores each image and each row with the installed encoders."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -72,39 +72,41 @@ class Score(io.ComfyNode):
             display_name="Score (Likeness)",
             category="Likeness",
             description=(
-                "Measures a comparison: how much the pictures show the subject and their prompts, "
-                "and what became of the class. Writes the numbers and a report, one HTML file, "
-                "beside the sheet. What no encoder is installed for is left out, and said."
+                "Scores a comparison: how well the images match the subject and their prompts, and "
+                "how the class has changed. Writes the scores and a single-file HTML report "
+                "next to the sheet. Scores whose encoder is not installed are skipped and listed."
             ),
             inputs=[
                 StudyType.Input("study", tooltip="From Contact Sheet."),
                 _encoder_input(
-                    "clip_image", IMAGE_ENCODERS, "CLIP's image encoder, of models/clip_vision."
+                    "clip_image", IMAGE_ENCODERS, "CLIP's image encoder, from models/clip_vision."
                 ),
                 _encoder_input(
-                    "clip_text", TEXT_ENCODERS, "CLIP's text encoder, of models/text_encoders."
+                    "clip_text", TEXT_ENCODERS, "CLIP's text encoder, from models/text_encoders."
                 ),
-                _encoder_input(
-                    "dinov2", IMAGE_ENCODERS, "A folder of DINOv2, in models/clip_vision."
-                ),
+                _encoder_input("dinov2", IMAGE_ENCODERS, "A DINOv2 folder in models/clip_vision."),
                 bool_widget(
                     "face",
-                    "Compare faces (needs the packages dlib-bin and face_recognition_models).",
+                    "Compare faces; needs the packages dlib-bin and face_recognition_models.",
                     default=True,
                 ),
                 SubjectType.Input(
                     "subject",
                     optional=True,
-                    tooltip="The photographs that the rows learned from.",
+                    tooltip="The photographs that the rows were trained on.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    id="scored", display_name="sheet", tooltip="The sheet with a line of scores."
+                    id="scored",
+                    display_name="sheet",
+                    tooltip="The sheet with scores below each image.",
                 ),
                 io.String.Output(id="table", display_name="table", tooltip="Scores of each row."),
                 io.String.Output(
-                    id="report", display_name="report", tooltip="Its place in the output folder."
+                    id="report",
+                    display_name="report",
+                    tooltip="The report's path in the output folder.",
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -120,7 +122,7 @@ class Score(io.ComfyNode):
         clip_text: str | None = None,
         dinov2: str | None = None,
     ) -> bool:
-        """Whether the chosen files are there, before the queue starts. Raises LikenessError."""
+        """Checks that the chosen files exist, before the queue starts. Raises LikenessError."""
         for kind, name in (
             (IMAGE_ENCODERS, clip_image),
             (TEXT_ENCODERS, clip_text),
@@ -132,7 +134,7 @@ class Score(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
-        """Changes when an encoder's file is added, replaced or taken away."""
+        """Changes when an encoder's file is added, replaced or removed."""
         files = [path for kind in (IMAGE_ENCODERS, TEXT_ENCODERS) for path in model_files(kind)]
         return repr([(str(path), file_fingerprint(path)) for path in files])
 
@@ -168,12 +170,12 @@ def _encoder_input(id: str, kind: str, tooltip: str) -> io.Input:
         id,
         options=[AUTO, NONE, *model_names(kind)],
         default=AUTO,
-        tooltip=f"{tooltip} 'auto' takes the first that fits.",
+        tooltip=f"{tooltip} 'auto': the first that fits.",
     )
 
 
 def encoder_files(clip_image: str, clip_text: str, dinov2: str, face: bool) -> EncoderFiles:
-    """The files that the widgets mean. Raises LikenessError for one that is gone."""
+    """The files that the widgets select. Raises LikenessError for a missing one."""
     images = model_files(IMAGE_ENCODERS)
     image = _resolve_encoder(clip_image, IMAGE_ENCODERS, first_clip(images))
     text = None
@@ -198,7 +200,10 @@ def _resolve_encoder(name: str, kind: str, found: Path | None) -> Path | None:
 
 
 def _status_callback(hidden: Any, progress: Progress) -> StatusCallback:
-    """Says a line on the node, and to its panel; core does not say of which workflow it is."""
+    """A callback that shows a line on the node and in its panel.
+
+    The panel needs its own event: core's does not name the workflow.
+    """
     to = {"node": str(hidden.unique_id), "workflow": workflow_id(hidden)}
 
     def set_status(line: str) -> None:
@@ -215,16 +220,16 @@ def scored(
     set_status: StatusCallback,
     show: OnProgress,
 ) -> Scores:
-    """The scores; an encoder that the GPU has no room for computes on the CPU.
+    """The scores, computed on the CPU if an encoder runs out of GPU memory.
 
-    ComfyUI's cancel is heeded after every few pictures. Raises ComparisonError.
+    Checks for cancellation after every few images. Raises ComparisonError.
     """
     try:
         return _scored(study, files, photos, set_status, show, encoder_device, [])
     except Exception as error:
         if training_device() == "cpu" or not is_out_of_memory(error):
             raise
-    release_memory()  # here, where the error holds it no longer
+    release_memory()  # outside the except block, where the error no longer holds it
     set_status(CPU_FALLBACK)
     return _scored(study, files, photos, set_status, show, choose_cpu, [CPU_FALLBACK])
 
@@ -245,7 +250,7 @@ def _scored(
         interrupted()
         set_status(f"Scoring with {name}")
 
-    def go_on(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         interrupted()
         show(done, total)
 
@@ -257,12 +262,12 @@ def _scored(
         notes=[*notes, *missing],
         cache=cache_folder(output_folder()),
         on_encoder=begin,
-        on_progress=go_on,
+        on_progress=on_progress,
     )
 
 
 def judges() -> list[EncoderFinder]:
-    """The judge of the drawn world, where demo/ is installed."""
+    """The finder of the drawn world's judge, if demo/ is installed."""
     try:
         from ..demo.encoder import find_judge
     except ImportError:
@@ -271,10 +276,10 @@ def judges() -> list[EncoderFinder]:
 
 
 def build_report(study: Study, scores: Scores, hidden: Any) -> Report:
-    """The report, with the workflow that drew it."""
+    """The report, with the workflow that reproduces it unless metadata is disabled."""
     output = output_folder()
     row_adapters = find_row_adapters(study.plan, runs_folder(output), cache_folder(output))
-    reproduction = [_again(workflow_metadata(hidden))] if is_metadata_enabled() else []
+    reproduction = [_reproduction(workflow_metadata(hidden))] if is_metadata_enabled() else []
     return Report(
         study.folder.name,
         study.plan,
@@ -286,8 +291,8 @@ def build_report(study: Study, scores: Scores, hidden: Any) -> Report:
     )
 
 
-def _again(text: dict[str, Any]) -> Reproduction:
-    """The browser's workflow; the queued prompt where a program sent that alone."""
+def _reproduction(text: dict[str, Any]) -> Reproduction:
+    """The browser's workflow, or the queued prompt where a program sent only that."""
     if text.get("workflow") is not None:
         clean = format_workflow(strip_paths_in_json(text["workflow"]))
         return Reproduction("In ComfyUI: drop this file onto the canvas", clean, "workflow.json")
@@ -296,7 +301,7 @@ def _again(text: dict[str, Any]) -> Reproduction:
 
 
 def write_scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
-    """The sheet with a line of scores below each picture, and its file."""
+    """The sheet with a line of scores below each image, and its file."""
     notes = [format_cell_scores(scores, place) for place in range(len(study.pictures))]
     sheet = draw_sheet(study.plan, study.pictures, notes if any(notes) else None)
     digest = hashlib.sha256(f"{study.sheet.name} {notes}".encode()).hexdigest()
@@ -307,7 +312,7 @@ def write_scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]
 
 
 def ui_output(path: Path, table: str) -> dict[str, Any]:
-    """What ComfyUI shows on the node."""
+    """The node's UI output: the sheet and the table."""
     where = path.relative_to(output_folder())
     image = {"filename": where.name, "subfolder": where.parent.as_posix(), "type": "output"}
     return {"images": [image], "text": [table]}

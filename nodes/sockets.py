@@ -1,4 +1,4 @@
-"""The types of our own wires, as ComfyUI knows them."""
+"""Socket types: our own, and those of core and other packs that we use."""
 
 from .host import io
 
@@ -12,4 +12,4 @@ PosesType = io.Custom("LIKENESS_POSES")
 MatrixType = io.Custom("LIKENESS_MATRIX")
 JobType = io.Custom("LIKENESS_JOB")
 StudyType = io.Custom("LIKENESS_STUDY")
-KeypointsType = io.Custom("POSE_KEYPOINT")  # of controlnet_aux and ComfyUI's core: frames of dicts
+KeypointsType = io.Custom("POSE_KEYPOINT")  # of controlnet_aux and core: a dict per frame

@@ -1,7 +1,7 @@
-"""What can be known of a comparison while a prompt is checked, before anything is trained.
+"""What is known of a comparison while its prompt is validated, before anything is trained.
 
-ComfyUI shows a node's checks the node's own widgets. The prompt itself is shown to those who ask to
-see each that is sent (`on_prompt`), in the task that then checks it.
+ComfyUI passes a node's `validate_inputs` only that node's widgets. The whole prompt is passed to
+prompt handlers (`on_prompt`), in the task that then validates it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .rows import BASE, SOCKETS, Row, assign_labels, parse_pose_rows, parse_rows
 
 MATRIX, PROMPTS = "Likeness_Matrix", "Likeness_PromptSet"
 _PLACEHOLDER_DIGEST = "0" * 64
-_current_prompt: ContextVar[Mapping[str, Node]] = ContextVar("likeness_sent")
+_current_prompt: ContextVar[Mapping[str, Node]] = ContextVar("likeness_current_prompt")
 
 
 def on_prompt(data: dict[str, Any]) -> dict[str, Any]:
-    """Remembers the prompt of a request, and returns the request."""
+    """A prompt handler: remembers the request's prompt and returns the request unchanged."""
     set_mmap_threshold(False)  # a cancelled comparison may have left it on
     prompt = data.get("prompt")
     _current_prompt.set(prompt if isinstance(prompt, dict) else {})
@@ -35,20 +35,20 @@ def on_prompt(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def current_prompt() -> Mapping[str, Node]:
-    """The prompt that is checked now; {} where it is not known."""
+    """The prompt being validated; {} if unknown."""
     return _current_prompt.get({})
 
 
 @dataclass(frozen=True)
 class StaticPlan:
-    """A plan with stand-ins for what is not known; `names_known` says that rows and columns are."""
+    """A plan with placeholders for unknown values; `names_known`: row and column names are real."""
 
     plan: Plan
     names_known: bool
 
 
 def static_plan(prompt: Mapping[str, Node], matrix: str) -> StaticPlan | None:
-    """What the node `matrix` will plan, None where nobody can say, or the Matrix itself does."""
+    """The plan that the node `matrix` will make; None if unknown or refused by the Matrix."""
     inputs = prompt[matrix]["inputs"]
     text = inputs.get("adapters")
     if prompt[matrix].get("class_type") != MATRIX or not isinstance(text, str):
@@ -76,12 +76,14 @@ def _build_plan(
 ) -> StaticPlan:
     draws, with_pose, pose_rows = (inputs.get(name) for name in ("draws", "with_pose", "pose_rows"))
     known = isinstance(draws, int) and isinstance(with_pose, str)
-    own = all(not row.all_steps and (row.label or row.name not in SOCKETS) for row in lines)
+    labels_known = all(
+        not row.all_steps and (row.label or row.name not in SOCKETS) for row in lines
+    )
     rows = assign_labels(lines)
     labels = {row.label for row in rows}
     posed = labels
     if isinstance(pose_rows, str):
-        posed = parse_pose_rows(pose_rows, labels) if own else labels
+        posed = parse_pose_rows(pose_rows, labels) if labels_known else labels
     else:
         known = False
     plan = plan_from_data(
@@ -93,7 +95,7 @@ def _build_plan(
             "draws": draws if isinstance(draws, int) else 1,
         }
     )
-    return StaticPlan(plan, known and own and prompts is not None)
+    return StaticPlan(plan, known and labels_known and prompts is not None)
 
 
 def _variant(row: Row, posed: bool) -> dict[str, Any]:

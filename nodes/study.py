@@ -1,4 +1,4 @@
-"""What a Contact Sheet does with cells: which are asked for, what they are, how they are kept."""
+"""The cells of a Contact Sheet: selecting them, converting their images, writing their files."""
 
 from __future__ import annotations
 
@@ -29,49 +29,51 @@ __all__ = ["Study", "cells_folder", "study_folder", "write_partial_study", "writ
 
 
 def select_cells(plan: Plan, text: str) -> set[int]:
-    """Indices of the cells that `text` names: ``row / column``, or a row or a column alone, a line.
+    """Indices of the cells that `text` names; each line is ``row / column``, a row or a column.
 
-    ``*`` stands for any letters. Raises ComparisonError for a line that names no cell.
+    ``*`` matches any text. Raises ComparisonError for a line that matches no cell.
     """
     rows, columns = plan.rows(), plan.columns()
     found: set[int] = set()
     lines = (normalize("NFC", line.strip()) for line in text.splitlines())
     for line in filter(None, lines):
         row, slash, column = (part.strip() for part in line.partition("/"))
-        here = {
+        matches = {
             cell.row * len(columns) + cell.column
             for cell in plan.cells()
             for named in [(rows[cell.row], columns[cell.column])]
             if (fnmatchcase(named[0], row) and fnmatchcase(named[1], column))
             or (not slash and (fnmatchcase(named[0], line) or fnmatchcase(named[1], line)))
         }
-        if not here:
+        if not matches:
             raise ComparisonError(
-                f"{line!r} names no cell. Rows: {', '.join(rows)}. Columns: {', '.join(columns)}. "
-                "Write 'row / column', or one of the two."
+                f"{line!r} matches no cell. Rows: {', '.join(rows)}. Columns: {', '.join(columns)}."
+                " Enter 'row / column', a row or a column."
             )
-        found |= here
+        found |= matches
     return found
 
 
 def tensor_to_image(images: torch.Tensor) -> Image.Image:
-    """The picture of an IMAGE (1, H, W, 3 or 4) in [0, 1].
+    """Converts an IMAGE (1, H, W, 3 or 4) in [0, 1].
 
-    Raises ComparisonError for several, and for other channels than RGB or RGBA.
+    Raises ComparisonError for a batch other than 1, or channels other than RGB or RGBA.
     """
     if images.ndim != 4 or len(images) != 1:
         raise ComparisonError(
-            f"The graph draws {len(images)} pictures for a cell, and one is needed: set its "
-            "batch size to 1. For several pictures of a prompt, raise the Matrix' draws."
+            f"The workflow generates {len(images)} images for a cell instead of one: set its batch "
+            "size to 1. For several images of a prompt, raise the Matrix's draws."
         )
     if images.shape[-1] not in (3, 4):
-        raise ComparisonError(f"A cell's picture has {images.shape[-1]} channels: 3 are needed.")
+        raise ComparisonError(
+            f"A cell's image has {images.shape[-1]} channels: wire an RGB image to picture."
+        )
     pixels = np.nan_to_num(images[0].float().cpu().numpy() * 255).clip(0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
 
 
 class CellWriter:
-    """Writes cells as PNG, each while the next is drawn."""
+    """Writes cells as PNG in the background, each while the next is drawn."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="likeness-cells")
@@ -80,23 +82,23 @@ class CellWriter:
     def write(
         self, path: Path, picture: Image.Image, on_done: Callable[[], None] = lambda: None
     ) -> None:
-        """Begins to write, when the picture before is written; as `wait` for that one.
+        """Starts writing once the previous image is written; raises as `wait` for that one.
 
-        `on_done` is called, in the writing thread, when the picture and its thumbnail are there.
+        `on_done` is called in the writing thread when the image and its thumbnail are written.
         """
         self.wait()
         self._pending = self._pool.submit(_write_cell, path, picture, on_done)
 
     def wait(self) -> None:
-        """Until all is on disk. Raises ComparisonError for what could not be written."""
+        """Blocks until everything is on disk. Raises ComparisonError if a write failed."""
         last, self._pending = self._pending, None
         try:
             if last is not None:
                 last.result()
         except OSError as error:
             raise ComparisonError(
-                f"A finished cell cannot be written: {error}. Queue again when that is mended; "
-                "the cells before are kept."
+                f"A finished cell cannot be written: {error}. Fix this and queue again; the cells "
+                "written before it are kept."
             ) from None
 
 

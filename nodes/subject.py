@@ -1,4 +1,4 @@
-"""Likeness_Subject: a folder of photographs becomes the subject."""
+"""Likeness_Subject: the subject, from a folder of photographs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .widgets import bool_widget, float_widget, int_widget, with_search_aliases
 
 
 class Subject(io.ComfyNode):
-    """Reads, checks and crops the photographs, and says what was refused and why."""
+    """Reads, checks and crops the photographs; reports which were refused and why."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,7 +33,7 @@ class Subject(io.ComfyNode):
             display_name="Subject (Likeness)",
             category="Likeness",
             description=(
-                "The photographs to learn from: 10 to 20 of one subject, in a folder inside "
+                "The photographs to train on: 10 to 20 of one subject, in a folder inside "
                 "ComfyUI's input folder, with different poses, distances and places. Shows the "
                 "crops exactly as they are trained."
             ),
@@ -64,7 +64,7 @@ class Subject(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
-        """Changes when the folder's files do, so that new photographs are read."""
+        """Changes when the folder's files change, so that new photographs are read."""
         try:
             return folder_fingerprint(find_folder(folder or ""))
         except LikenessError as error:
@@ -85,18 +85,18 @@ class Subject(io.ComfyNode):
 
 
 def subject_inputs() -> list[io.Input]:
-    """Where the photographs are, and whom they show."""
+    """Where the photographs are, and the words for their subject."""
     return [
         io.Combo.Input(
             "folder",
             options=folder_names(),
-            tooltip="A folder inside ComfyUI's input folder, or the pictures that the "
-            "miniature learns from. Press R to list new ones.",
+            tooltip="A folder inside ComfyUI's input folder, or the bundled miniature's images. "
+            "Press R to refresh the list.",
         ),
         io.String.Input(
             "token",
             default="sks",
-            tooltip="A rare word that will stand for the subject in prompts, such as sks or ohwx.",
+            tooltip="A rare word that stands for the subject in prompts, such as sks or ohwx.",
         ),
         io.String.Input(
             "class_word", default="man", tooltip="What the subject is: man, woman, dog, …"
@@ -104,33 +104,33 @@ def subject_inputs() -> list[io.Input]:
         io.String.Input(
             "prompt",
             default="a photo of {token} {class}",
-            tooltip="What every photograph shows; {token} and {class} are filled in. "
-            "Where all are portraits: a photo of {token} {class} face.",
+            tooltip="The prompt of every photograph; {token} and {class} are filled in. "
+            "If all are portraits: a photo of {token} {class} face.",
         ),
     ]
 
 
 def crop_inputs() -> list[io.Input]:
-    """What is cut out of each photograph."""
+    """How each photograph is cropped."""
     return [
         int_widget(
             "resolution",
             512,
             64,
             2048,
-            "Pixels of a side. Stable Diffusion 1.5 learned at 512; 256 is faster.",
+            "Side length in pixels. Stable Diffusion 1.5 was trained at 512; 256 is faster.",
             step=8,
         ),
         io.Combo.Input(
             "crop",
             options=["centre", "face"],
             default="centre",
-            tooltip="Where squares are cut: the middle, or around the largest face "
-            "(needs the package dlib-bin).",
+            tooltip="Square crop: from the centre, or around the largest face (needs the package "
+            "dlib-bin).",
         ),
         bool_widget(
             "buckets",
-            "Keep each photograph's shape, with the area of resolution squared, "
+            "Aspect-ratio buckets: keep each photograph's shape, at an area of resolution squared, "
             "instead of cropping squares.",
             advanced=True,
         ),
@@ -142,14 +142,13 @@ def dataset_inputs() -> list[io.Input]:
     return [
         bool_widget(
             "captions",
-            "Use a .txt file of the same name as the photograph's own prompt, "
-            "with the token, or {token}, in it; or {caption} in the prompt says where the "
-            "text goes.",
+            "Use the .txt file of the same name as the photograph's prompt; it must contain the "
+            "token or {token}. Or put {caption} where its text goes in the prompt above.",
             advanced=True,
         ),
         bool_widget(
             "flip",
-            "Also show each photograph mirrored. Faces are not symmetric.",
+            "Also train on each photograph mirrored. Faces are not symmetric.",
             advanced=True,
         ),
         int_widget(
@@ -157,7 +156,7 @@ def dataset_inputs() -> list[io.Input]:
             0,
             0,
             1000,
-            "Photographs kept out of training, for the validation loss.",
+            "Photographs held out of training, for the validation loss.",
             advanced=True,
         ),
     ]
@@ -172,9 +171,9 @@ def fitting_inputs() -> list[io.Input]:
             0.0,
             1.0,
             0.05,
-            "With the crop 'face': cuts closer where the face has less than this "
-            "share of the crop's height, but not below the resolution; 0.35 suits photos "
-            "of whole people. 0: crops as large as they can be.",
+            "With crop 'face': crop closer where the face takes up less than this share of the "
+            "crop's height, but not below the resolution; 0.35 suits full-body photographs. 0: "
+            "crop as large as possible.",
             advanced=True,
         ),
         io.Combo.Input(
@@ -183,9 +182,9 @@ def fitting_inputs() -> list[io.Input]:
             default="none",
             optional=True,
             extra_dict=ADVANCED,
-            tooltip="Where the subject is. alpha: where the picture is not transparent; "
-            "file: where <name>-masklabel.png beside it is white. What is around it is "
-            "learned less: against backgrounds that come with the subject.",
+            tooltip="Where the subject is. alpha: where the photograph is not transparent; file: "
+            "where <name>-masklabel.png beside it is white. The rest counts less, so that "
+            "backgrounds are not learned with the subject.",
         ),
         float_widget(
             "unmasked_weight",
@@ -193,7 +192,7 @@ def fitting_inputs() -> list[io.Input]:
             0.0,
             1.0,
             0.05,
-            "How much the rest of a masked picture counts, the subject being 1.",
+            "Loss weight outside the mask; the subject has 1.",
             advanced=True,
         ),
         float_widget(
@@ -202,32 +201,32 @@ def fitting_inputs() -> list[io.Input]:
             1.0,
             4.0,
             0.1,
-            "Photographs smaller than the resolution are enlarged, at most so many "
-            "times; 1: refused. 1.5 does little harm, if most are large enough.",
+            "Photographs smaller than the resolution are enlarged by at most this factor; 1: "
+            "refused. 1.5 does little harm if most are large enough.",
             advanced=True,
         ),
     ]
 
 
 def subject_outputs() -> list[io.Output]:
-    """The subject, and what is shown of it."""
+    """The subject, its crops, the report and its words."""
     return [
         SubjectType.Output(id="subject", display_name="subject"),
         io.Image.Output(
             id="crops",
             display_name="crops",
             is_output_list=True,
-            tooltip="The photographs as they are trained: one batch for each size.",
+            tooltip="The photographs as they are trained: one batch per size.",
         ),
         io.String.Output(
             id="report",
             display_name="report",
-            tooltip="What is used, what was refused, and why.",
+            tooltip="What is used, and what was refused and why.",
         ),
         io.String.Output(
             id="token",
             display_name="token",
-            tooltip="For Prompt Set's token, so that it is written once.",
+            tooltip="For Prompt Set's token, so that you type it only once.",
         ),
         io.String.Output(
             id="class_word", display_name="class_word", tooltip="For Prompt Set's class_word."
@@ -236,19 +235,19 @@ def subject_outputs() -> list[io.Output]:
 
 
 def folder_names() -> list[str]:
-    """The folders to choose from."""
+    """The choices of the folder widget."""
     bundled = [miniature.SUBJECT] if miniature.subject_folder() else []
     return [*picture_folders(input_folder()), *bundled]
 
 
 def find_folder(name: str) -> Path:
-    """The folder of a name. Raises LikenessError, also for one without files."""
+    """The folder called `name`. Raises LikenessError if it is missing or has no files."""
     bundled = miniature.subject_folder()
     return bundled if bundled and name == miniature.SUBJECT else photo_folder(input_folder(), name)
 
 
 def subject_spec(fields: dict[str, Any]) -> SubjectSpec:
-    """A recipe's subject. Raises RecipeError that names each wrong field."""
+    """The recipe's subject. Raises RecipeError, which names each wrong field."""
     try:
         return SubjectSpec(**fields)
     except ValidationError as error:
@@ -256,7 +255,7 @@ def subject_spec(fields: dict[str, Any]) -> SubjectSpec:
 
 
 def crops(photos: PhotoSet) -> list[torch.Tensor]:
-    """IMAGE batches (N, H, W, 3) in [0, 1], one for each size among the crops."""
+    """IMAGE batches (N, H, W, 3) in [0, 1], one per crop size."""
     by_size = sorted(photos.photos, key=lambda photo: photo.size)
     return [
         torch.stack([torch.tensor(load_pixels(photo)) for photo in group]).float() / 255
@@ -265,7 +264,7 @@ def crops(photos: PhotoSet) -> list[torch.Tensor]:
 
 
 def report(photos: PhotoSet) -> str:
-    """What is used, refused and noted, a line each."""
+    """What is used, refused and noted, one per line."""
     lines = [f"{len(photos.photos)} photographs:"]
     for photo in photos.photos:
         left, top, right, bottom = photo.box

@@ -1,4 +1,4 @@
-"""What the browser is told while something goes on: at most four messages a second."""
+"""Rate limit for progress messages to the browser: at most four per second."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Send = Callable[[dict[str, Any]], None]
 
 
 class Throttle:
-    """Collects values by name and sends those that are new, not too often. Safe in threads.
+    """Merges values by name and sends them at a limited rate. Thread-safe.
 
     Args:
-        send: is given the new values.
-        clock: seconds, as `time.monotonic`.
+        send: called with the values added since the last message.
+        clock: returns seconds, as `time.monotonic`.
     """
 
     def __init__(self, send: Send, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,21 +28,20 @@ class Throttle:
         self._lock = Lock()
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Notes values, and sends all that wait if the last message is a while ago."""
+        """Adds values; sends all pending ones if the last message is old enough."""
         with self._lock:
             self._pending.update(values)
             if self._clock() >= self._next_send_time:
                 self._flush()
 
     def flush(self) -> None:
-        """Sends what waits."""
+        """Sends all pending values."""
         with self._lock:
             if self._pending:
                 self._flush()
 
     def _flush(self) -> None:
-        waiting, self._pending = self._pending, {}
-        self._send(waiting)
-        self._next_send_time = (
-            self._clock() + INTERVAL_SECONDS
-        )  # a slow message counts from its end
+        values, self._pending = self._pending, {}
+        self._send(values)
+        # From the end of the message, which may be slow.
+        self._next_send_time = self._clock() + INTERVAL_SECONDS

@@ -1,4 +1,4 @@
-"""Likeness_TrainDreamBooth: all of the model's weights learn the subject."""
+"""Likeness_TrainDreamBooth: fine-tunes all of the model's weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .widgets import with_search_aliases
 
 
 class TrainDreamBooth(io.ComfyNode):
-    """Fine-tunes the whole UNet and, if wanted, the text encoder."""
+    """Fine-tunes the whole UNet and, optionally, the text encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -32,9 +32,9 @@ class TrainDreamBooth(io.ComfyNode):
             display_name="Train DreamBooth (Likeness)",
             category="Likeness",
             description=(
-                "Teaches the subject to all weights of the model and saves a whole checkpoint of "
-                "2 GB. The closest likeness, for more memory and time than a LoRA. Training runs "
-                "in a process of its own; cancel works at any time."
+                "Fine-tunes all weights of the model on the subject and saves a full checkpoint "
+                "(2 GB). The closest likeness, but it takes more memory and time than a LoRA. "
+                "Training runs in its own process and can be cancelled at any time."
             ),
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
@@ -53,7 +53,7 @@ class TrainDreamBooth(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
-        """Changes when the base model's file does, and when a stopped run is to go on."""
+        """Changes when the base model's file changes and when a stopped run is to resume."""
         return fingerprint(base_model)
 
     @classmethod

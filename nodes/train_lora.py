@@ -1,4 +1,4 @@
-"""Likeness_TrainLoRA: a small adapter beside the model's weights."""
+"""Likeness_TrainLoRA: trains a LoRA."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .widgets import bool_widget, float_widget, int_widget, with_search_aliases
 
 
 class TrainLoRA(io.ComfyNode):
-    """Trains low-rank adapters of the UNet and, if wanted, of the text encoder."""
+    """Trains low-rank adapters of the UNet and, optionally, of the text encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,9 +33,9 @@ class TrainLoRA(io.ComfyNode):
             display_name="Train LoRA (Likeness)",
             category="Likeness",
             description=(
-                "Teaches the subject to a LoRA: a small file that any program loads onto the base "
-                "model. Training runs in a process of its own; cancel works at any time, and an "
-                "equal training is reused instead of repeated."
+                "Trains a LoRA of the subject: a small file that any program loads onto the base "
+                "model. Training runs in its own process and can be cancelled at any time; an "
+                "identical training is reused instead of repeated."
             ),
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
@@ -47,11 +47,10 @@ class TrainLoRA(io.ComfyNode):
                     4,
                     1,
                     512,
-                    "Size of the adapter: 1 keeps the main features, 8 the details.",
+                    "Size of the LoRA: 1 keeps the main features, 8 the details.",
                 ),
-                *hyperparameter_inputs(
-                    1e-4, "adamw"
-                ),  # which is faster, and has next to no state here
+                # adamw is faster than adamw8bit, and a LoRA's optimizer state is small anyway.
+                *hyperparameter_inputs(1e-4, "adamw"),
                 *_lora_inputs(),
             ],
             outputs=[
@@ -59,7 +58,7 @@ class TrainLoRA(io.ComfyNode):
                 LoraModelType.Output(
                     id="lora",
                     display_name="lora",
-                    tooltip="The UNet's part, for core's Load LoRA Model and Save LoRA Weights.",
+                    tooltip="The UNet's weights, for core's Load LoRA Model and Save LoRA Weights.",
                 ),
                 *record_outputs(),
             ],
@@ -77,7 +76,7 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, base_model: str | None = None, **_: Any) -> str:
-        """Changes when the base model's file does, and when a stopped run is to go on."""
+        """Changes when the base model's file changes and when a stopped run is to resume."""
         return fingerprint(base_model)
 
     @classmethod
@@ -119,7 +118,7 @@ def _lora_inputs() -> list[io.Input]:
             0.0,
             4096.0,
             0.5,
-            "Scale of the adapter, divided by the rank; 0: equal to the rank.",
+            "LoRA alpha: the weights are scaled by alpha / rank. 0: same as the rank.",
             advanced=True,
         ),
         io.Combo.Input(
@@ -128,8 +127,8 @@ def _lora_inputs() -> list[io.Input]:
             default="attention",
             optional=True,
             extra_dict=ADVANCED,
-            tooltip="Adapted layers: attention, all linear ones, or convolutions too. More of them "
-            "come closer to a face at the same rank, in a larger file.",
+            tooltip="Layers to train: attention, all linear layers, or convolutions too. More "
+            "layers come closer to a face at the same rank, in a larger file.",
         ),
         bool_widget(
             "dora",
@@ -138,8 +137,8 @@ def _lora_inputs() -> list[io.Input]:
         ),
         bool_widget(
             "rank_stabilised",
-            "Alpha divided by the root of the rank instead of the rank (arXiv:2312.03732). With "
-            "alpha 0 all counts as many times as that root: set alpha, or a lower rate.",
+            "Scales by alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732). With alpha 0 "
+            "the scale is sqrt(rank) instead of 1: set alpha, or lower the learning rate.",
             advanced=True,
         ),
         float_widget(
@@ -148,7 +147,7 @@ def _lora_inputs() -> list[io.Input]:
             0.0,
             0.95,
             0.05,
-            "Share of the adapter's inputs left out at random in each step.",
+            "Fraction of the LoRA's inputs dropped at random in each step.",
             advanced=True,
         ),
     ]

@@ -1,4 +1,4 @@
-"""What both train nodes share: their common inputs, running a recipe, and its results."""
+"""Shared by both train nodes: inputs, outputs, and running a recipe."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from .widgets import MAX_STEPS, bool_widget, float_widget, int_widget, seed
 
 
 def source_inputs() -> list[io.Input]:
-    """What a train node is given."""
+    """The inputs that say what to train on."""
     return [
         SubjectType.Input("subject", tooltip="The photographs, from a Subject node."),
         PriorType.Input(
             "class_images",
             optional=True,
-            tooltip="Prior preservation. Unconnected: none, and the whole class may take on the "
-            "subject's looks.",
+            tooltip="Prior preservation. Not connected: none, and the whole class may come to look "
+            "like the subject.",
         ),
-        OptionsType.Input("options", optional=True, tooltip="Settings that are seldom changed."),
+        OptionsType.Input("options", optional=True, tooltip="Settings that seldom need changing."),
         io.Combo.Input(
             "base_model",
             options=host.model_names("checkpoints"),
-            tooltip="A Stable Diffusion 1.5 checkpoint; it is read from its file.",
+            tooltip="A Stable Diffusion 1.5 checkpoint, read from its file.",
         ),
         io.String.Input(
             "name",
             default="subject",
-            tooltip="The file's name begins with it: letters and digits of any script, - _ . and "
-            "inner spaces. Another name alone trains nothing again: the file that is there is "
-            "given, under its own name, unless attempt is raised.",
+            tooltip="Start of the file's name: letters and digits of any script, - _ . and inner "
+            "spaces. A new name alone does not retrain: the existing file is returned under its "
+            "own name, unless attempt is raised.",
         ),
     ]
 
 
 def hyperparameter_inputs(learning_rate: float, optimizer: str) -> list[io.Input]:
-    """How it trains; the defaults of learning rate and optimizer are the method's."""
+    """The inputs that say how to train; the arguments are the method's defaults."""
     return [*_learning_inputs(learning_rate), *_run_inputs(optimizer)]
 
 
@@ -63,8 +63,7 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
             800,
             1,
             MAX_STEPS,
-            "How often the weights are changed. Times batch and accumulation: 50 to 100 for each "
-            "photograph.",
+            "Weight updates. Steps times batch and accumulation: 50 to 100 per photograph.",
         ),
         float_widget(
             "learning_rate",
@@ -72,12 +71,14 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
             1e-9,
             10.0,
             1e-7,
-            "How far a step goes. Larger learns faster and forgets more.",
+            "Size of each update. Larger values learn faster and forget more.",
         ),
         bool_widget(
-            "train_text_encoder", "Also teach the text encoder what the token means.", default=True
+            "train_text_encoder",
+            "Also train the text encoder, which learns what the token means.",
+            default=True,
         ),
-        int_widget("batch", 1, 1, 1024, "Photographs in one step; more need memory."),
+        int_widget("batch", 1, 1, 1024, "Photographs per step; more take more memory."),
     ]
 
 
@@ -87,40 +88,40 @@ def _run_inputs(optimizer: str) -> list[io.Input]:
             "optimizer",
             options=[AUTO, "adamw", "adamw8bit", "prodigy"],
             default=optimizer,
-            tooltip="adamw8bit saves memory and needs bitsandbytes; auto takes it on a CUDA GPU "
-            "where that is installed, else adamw. prodigy needs prodigyopt and a learning rate "
-            "of 1.",
+            tooltip="adamw8bit saves memory and needs bitsandbytes; auto selects it on a CUDA GPU "
+            "where bitsandbytes is installed, else adamw. prodigy needs prodigyopt and a learning "
+            "rate of 1.",
         ),
         io.Combo.Input(
             "precision",
             options=["fp16", "bf16", "fp32"],
             default="fp16",
-            tooltip="Of the arithmetic; what is learned is always held in fp32.",
+            tooltip="Precision of the computation; trained weights are always kept in fp32.",
         ),
         int_widget(
             "preview_every",
             200,
             0,
             MAX_STEPS,
-            "Steps between pictures drawn with what is learned so far; 0: none.",
+            "Steps between preview images during training; 0: none.",
         ),
         seed(
             "seed",
-            "Of all that is random in the training. The same seed gives the same adapter.",
+            "Seed of everything random in training. The same seed gives the same adapter.",
         ),
         int_widget(
             "attempt",
             0,
             0,
             MAX_STEPS,
-            "An equal training is not repeated but reused; another number trains it again.",
+            "An identical training is reused, not repeated; change this to train it again.",
             advanced=True,
         ),
     ]
 
 
 def adapter_outputs() -> list[io.Output]:
-    """The file's name as core's loaders take it: they refuse COMBO and STRING outputs."""
+    """The file's name, of any type: core's loaders refuse COMBO and STRING outputs."""
     return [
         io.AnyType.Output(
             id="adapter",
@@ -141,7 +142,7 @@ def record_outputs() -> list[io.Output]:
 
 
 def validate_train_inputs(base_model: str | None, name: str | None, optimizer: str | None) -> bool:
-    """True. Raises LikenessError for what can be known before the queue starts.
+    """Checks what is known before the queue starts; returns True. Raises LikenessError.
 
     None stands for a connected input, which is checked when its value arrives.
     """
@@ -154,33 +155,28 @@ def validate_train_inputs(base_model: str | None, name: str | None, optimizer: s
     return True
 
 
-REUSED = "This training was finished already and is reused: attempt + 1 trains it again."
+REUSED = "This training already finished and is reused. Raise attempt to train it again."
 
-_returned_adapters: set[Path] = (
-    set()
-)  # adapters that were given out: deleted, they are trained again
-_stopped_runs: dict[
-    RunFolder, int
-] = {}  # stopped runs that were given out, with their result's time
+_returned_adapters: set[Path] = set()  # trained again if they are deleted
+_stopped_runs: dict[RunFolder, int] = {}  # returned stopped runs: mtime of the result, in ns
 
 
 def fingerprint(base_model: str | None) -> str:
-    """Changes when the base model's file is replaced, when a stopped run was asked to go on or
-    went on elsewhere, and when an adapter was deleted. None is a connected base model.
+    """Changes when the base model's file is replaced, a stopped run is to resume or was resumed
+    elsewhere, or an adapter is deleted. None stands for a connected base model.
     """
     try:
         file = file_fingerprint(host.model_path("checkpoints", base_model)) if base_model else ""
     except LikenessError as error:
         file = str(error)
     gone = sum(not path.is_file() for path in _returned_adapters)
-    elsewhere = sum(
-        _result_mtime(run) != time for run, time in _stopped_runs.items()
-    )  # in a terminal, say
+    # Resumed in a terminal, for example.
+    elsewhere = sum(_result_mtime(run) != time for run, time in _stopped_runs.items())
     return f"{file} {len(resume_requests)} {gone} {elsewhere}"
 
 
 def _result_mtime(run: RunFolder) -> int:
-    """When the run's result was written."""
+    """When the run's result was written, in ns; 0 without one."""
     try:
         return run.result_file.stat().st_mtime_ns
     except OSError:
@@ -197,7 +193,7 @@ def train_from_inputs(
     options: TrainOptions | None = None,
     **widgets: Any,
 ) -> Result:
-    """Trains by `method` with a train node's inputs. Raises as `run`."""
+    """Trains with a train node's inputs by the recipe's `method`. Raises as `run` does."""
     prior = class_images.spec if class_images else None
     device = host.training_device()
     recipe = build_recipe(subject.spec, prior, options, method=method, device=device, **widgets)
@@ -211,7 +207,7 @@ def run(
     prior: PriorSource | None,
     hidden: Any,
 ) -> Result:
-    """Trains in a process of its own while the node shows how far it is.
+    """Trains in a separate process while the node shows its progress.
 
     Raises ComfyUI's interruption when the user cancels, and LikenessError.
     """
@@ -257,7 +253,7 @@ def adapter_name(result: Result, folder: Path) -> str:
 
 
 def loss_map(result: Result) -> dict[str, list[float]]:
-    """Core's LOSS_MAP; equal losses get a neighbour, because core divides by the values' range."""
+    """Core's LOSS_MAP. A constant loss gets a second value: core divides by the range."""
     losses = list(result.losses) or [0.0]
     if min(losses) == max(losses):
         losses.append(math.nextafter(losses[-1], math.inf))
@@ -265,10 +261,10 @@ def loss_map(result: Result) -> dict[str, list[float]]:
 
 
 def report(result: Result) -> str:
-    """What was trained, where the file is, how the loss went and what took how long."""
+    """What was trained, where the file is, how the loss went, and how long each stage took."""
     stopped = (
-        f"stopped and saved before its {result.recipe.schedule.steps} steps: "
-        "Train on in the panel trains the others"
+        f"stopped and saved before step {result.recipe.schedule.steps}: "
+        "Train on in the panel trains the remaining steps"
     )
     losses = result.losses
     tenth = max(1, len(losses) // 10)
@@ -277,12 +273,12 @@ def report(result: Result) -> str:
         *([REUSED] if result.reused and not result.stopped else []),
         *([stopped] if result.stopped else []),
         f"saved as {result.adapter}",
-        f"the run's folder is {result.folder}",
+        f"run folder: {result.folder}",
         f"precision {result.precision}, {result.peak_memory / 1024**3:.1f} GB",
         *(f"{stage}: {seconds:.1f} s" for stage, seconds in result.seconds.items()),
         *result.notes,
     ]
     if losses:
         first = sum(losses[:tenth]) / tenth
-        lines.insert(1, f"loss {first:.4f} at first, {final_loss(losses):.4f} at last")
+        lines.insert(1, f"loss {first:.4f} at the start, {final_loss(losses):.4f} at the end")
     return "\n".join(lines)

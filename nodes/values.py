@@ -1,4 +1,4 @@
-"""What travels on our own wires."""
+"""The values of our own socket types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..trainers.recipe import Prior, Subject
 
 @dataclass(frozen=True)
 class SubjectSource:
-    """LIKENESS_SUBJECT: the photographs' folder and how they are shown to the model."""
+    """LIKENESS_SUBJECT: the photographs' folder, and how they are used in training."""
 
     spec: Subject
     folder: Path
@@ -20,8 +20,9 @@ class SubjectSource:
 
 @dataclass(frozen=True)
 class PriorSource:
-    """LIKENESS_PRIOR: the class images; `folder` None means that the base model draws them,
-    or, with the teacher, that there are none.
+    """LIKENESS_PRIOR: the class images.
+
+    `folder` is None where the base model draws them or, with the teacher, there are none.
     """
 
     spec: Prior
@@ -30,7 +31,7 @@ class PriorSource:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """LIKENESS_OPTIONS: fields of a recipe, by part, and the digest of a run to continue."""
+    """LIKENESS_OPTIONS: recipe fields by part, and the digest of a run to continue."""
 
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     validate_every: int = 0

@@ -1,4 +1,4 @@
-"""What the comparison viewer in the browser reads: `viewer.json`, and small copies of the cells."""
+"""The data of the comparison viewer in the browser: `viewer.json` and thumbnails of the cells."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EVENT = "likeness.cells"
 
 
 def thumbnail_path(picture: Path) -> Path:
-    """Where the small copy of ``likeness/cells/<digest>.png`` is; it can be made again."""
+    """Where the thumbnail of ``likeness/cells/<digest>.png`` is cached."""
     return picture.parents[1] / "cache" / "thumbnails" / f"{picture.stem}.webp"
 
 
 def write_thumbnail(picture: Path, image: Image.Image) -> None:
-    """Writes the small copy of a cell."""
+    """Writes a cell's thumbnail."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     write_atomic(thumbnail_path(picture), encode_webp(small), durable=False)
@@ -37,11 +37,11 @@ def write_thumbnail(picture: Path, image: Image.Image) -> None:
 def write_view(
     folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | None, remark: str = ""
 ) -> None:
-    """Writes a comparison's `viewer.json`, and the thumbnails that are missing.
+    """Writes a comparison's `viewer.json` and any missing thumbnails.
 
     Args:
-        pictures: a PNG file for each of the plan's cells, there or not yet.
-        sheet: the sheet's file name in `folder`, None before there is one.
+        pictures: the PNG path of each of the plan's cells, existing or not.
+        sheet: the sheet's file name in `folder`, None until it is complete.
         remark: a sentence for the panel.
     """
     for picture in set(pictures):
@@ -73,7 +73,7 @@ def viewer_data(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict
 
 
 def mtime_ms(picture: Path) -> int:
-    """When a cell was written, in milliseconds since 1970; 0 if it is not there."""
+    """When a cell was written, in milliseconds since 1970; 0 if it is missing."""
     try:
         return picture.stat().st_mtime_ns // 1_000_000
     except OSError:
@@ -81,11 +81,11 @@ def mtime_ms(picture: Path) -> int:
 
 
 class CellNotifier:
-    """Tells viewers which cells of a running comparison are there.
+    """Notifies viewers of the finished cells of a running comparison.
 
     Args:
         hidden: the Contact Sheet's hidden inputs, with `unique_id` and `extra_pnginfo`.
-        folder: the comparison's.
+        folder: the comparison's folder.
         plan, pictures, remark: as `write_view` takes them.
     """
 
@@ -103,19 +103,19 @@ class CellNotifier:
         self._throttle = Throttle(self._send)
 
     def drawn(self, index: int) -> None:
-        """A cell's file is written."""
+        """Reports that a cell's file has been written."""
         self._throttle.add({str(index): mtime_ms(self._pictures[index])})
 
     def set_status(self, line: str) -> None:
-        """A line for the panel; core's own messages do not say of which workflow they are."""
+        """Shows a line in the panel; core's own messages do not name the workflow."""
         self._throttle.add({"line": line})
 
     def flush(self) -> None:
-        """Tells what has not been told."""
+        """Sends pending notifications."""
         self._throttle.flush()
 
     def finished(self) -> None:
-        """The comparison is whole, with its sheet."""
+        """Reports that the comparison and its sheet are complete."""
         self._send_update({}, True)
 
     def _send(self, news: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Widgets with what each of ours has: a name, a default, a range and a tooltip."""
+"""Shorthands for widgets with an id, a default, a range and a tooltip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def int_widget(
     advanced: bool = False,
     **more: Any,
 ) -> io.Input:
-    """A whole number from `minimum` to `maximum`; `more` goes to ComfyUI as it is."""
+    """An integer from `minimum` to `maximum`; `more` is passed on to ComfyUI."""
     return io.Int.Input(
         id,
         default=default,
@@ -42,25 +42,25 @@ def float_widget(
     advanced: bool = False,
     **more: Any,
 ) -> io.Input:
-    """A number from `minimum` to `maximum`, by `step`; `more` goes to ComfyUI as it is."""
+    """A number from `minimum` to `maximum`, by `step`; `more` is passed on to ComfyUI."""
     more |= {"tooltip": tooltip, **_advanced_kwargs(advanced)}
     return io.Float.Input(id, default=default, min=minimum, max=maximum, step=step, **more)
 
 
 def seed(id: str, tooltip: str, *, advanced: bool = False) -> io.Input:
-    """A seed that stays as it is after a queue; browsers keep whole numbers up to 2**53 exact."""
+    """A seed that queuing does not change; browsers hold integers exactly only up to 2**53."""
     return int_widget(id, 0, 0, 2**53 - 1, tooltip, advanced=advanced, control_after_generate=False)
 
 
 def size_widget(id: str, default: int, tooltip: str) -> io.Input:
-    """A side of a picture, in pixels."""
+    """A width or height, in pixels."""
     return int_widget(id, default, 64, 2048, tooltip, step=8)
 
 
 def bool_widget(
     id: str, tooltip: str, *, default: bool = False, advanced: bool = False
 ) -> io.Input:
-    """On or off."""
+    """An on/off switch."""
     return io.Boolean.Input(id, default=default, tooltip=tooltip, **_advanced_kwargs(advanced))
 
 
@@ -69,7 +69,7 @@ def _advanced_kwargs(advanced: bool) -> dict[str, Any]:
 
 
 def with_search_aliases(schema: io.Schema, *words: str) -> io.Schema:
-    """A node that is also found by these words, where ComfyUI knows that (0.11.0 and later)."""
+    """Lets search find the node by `words`, where ComfyUI supports it (0.11.0 and later)."""
     if hasattr(schema, "search_aliases"):
         schema.search_aliases = list(words)
     return schema

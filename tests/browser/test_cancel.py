@@ -46,7 +46,7 @@ def stopped(editor, server, show, request):
 
 def test_a_refusal_to_train_on_has_its_reason(editor, stopped, expect):
     stopped.get_by_role("button", name="Train on").click()
-    expect(stopped.locator(".lk-note")).to_contain_text("nothing is left of it to train")
+    expect(stopped.locator(".lk-note")).to_contain_text("has no steps left to train")
     editor.errors = [line for line in editor.errors if "409" not in line]
 
 

@@ -48,11 +48,11 @@ def training(comfy, workflow):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("../output", "not a folder's name"),
-        ("my_photos/../..", "not a folder's name"),
-        ("/etc", "not a folder's name"),
-        ("C:\\photos", "not a folder's name"),
-        ("my_photos:stream", "not a folder's name"),
+        ("../output", "not a valid folder name"),
+        ("my_photos/../..", "not a valid folder name"),
+        ("/etc", "not a valid folder name"),
+        ("C:\\photos", "not a valid folder name"),
+        ("my_photos:stream", "not a valid folder name"),
         ("nobody", "There is no folder 'nobody'"),
         ("leads_out", "leads out of"),
         ("empty", "has no photographs"),
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_the_photographs(comfy, training, name, part):
         (
             "Likeness_ClassImages",
             {"source": "../input", "prompt": "a photo of a man"},
-            "not a folder's name",
+            "not a valid folder name",
         ),
         ("Likeness_Subject", {"token": "{x}"}, "subject has 1 problem"),
     ],

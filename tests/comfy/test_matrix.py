@@ -49,7 +49,7 @@ def test_every_cell_is_drawn_in_order_and_each_adapter_is_loaded_once(server, dr
 def test_an_adapter_at_several_strengths_is_several_rows(server, drawn):
     rows = ("one.safetensors", "half = one.safetensors @ 0.5")
     prompt = graph("strong", prompts=PROMPTS[:1], adapters=rows)
-    assert "The row half has a strength, and nothing uses it" in server.refused(prompt)
+    assert "Row half has a strength, but nothing uses it" in server.refused(prompt)
     prompt["6"]["inputs"]["strength"] = ["2", 10]
     outcome = server.run(prompt)
     assert outcome.status == "success", outcome.error
@@ -69,7 +69,7 @@ def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
     outcome = server.run(prompt, listen)
     assert outcome.status == "success", outcome.error
     assert any(text.startswith("71 of 2 cells done, 1 left, about") for text in said), said
-    assert said[-1] == "72 cells: 2 drawn now, 0 found"
+    assert said[-1] == "72 cells: 2 drawn now, 0 reused"
     assert outcome.previews >= 2
     pictures = [data for data in shown if (data["output"] or {}).get("images")]
     assert [data["display_node"] for data in pictures] == ["7", "7"]  # at once, and when done
@@ -102,7 +102,7 @@ def test_after_a_cancel_and_after_a_restart_exactly_the_others_are_drawn(server,
     said = []
     assert server.run(slow, said.append).status == "success"
     assert first_words(drawn) == everything[more:]
-    line = f"9 cells: {9 - more} drawn now, {more} found".encode()
+    line = f"9 cells: {9 - more} drawn now, {more} reused".encode()
     assert any(line in text for text in said if type(text) is bytes)
 
     server.stop()
@@ -208,7 +208,7 @@ def test_cells_are_drawn_again_on_request_at_each_queue(server, drawn):
         changed = {path for path in cells(server) if path.stat().st_mtime_ns != before[path]}
         assert len(changed) == 2
         before = {path: path.stat().st_mtime_ns for path in cells(server)}
-    assert "'nobody' names no cell" in server.refused(graph("again", redraw="nobody"))
+    assert "'nobody' matches no cell" in server.refused(graph("again", redraw="nobody"))
 
 
 def test_with_and_without_a_pose_the_noise_is_the_same(server, drawn):

@@ -25,18 +25,18 @@ def test_a_graph_that_cannot_be_drawn_says_why(server):
 
     assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
     assert "wired straight" in message(n7={"picture": ["2", 4]})
-    assert "from another Matrix" in message(n7={"matrix": ["9", 9]})
+    assert "from a different Matrix" in message(n7={"matrix": ["9", 9]})
 
 
 def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
     missing = graph("missing", adapters=("base", "nobody.safetensors"))
     assert "There is no LoRA or checkpoint 'nobody.safetensors'" in server.refused(missing)
     nothing = graph("nothing", adapters=("base", "r4 = adapter_2"))
-    assert "row 'r4' stands for what is connected to adapter_2" in server.refused(nothing)
+    assert "row 'r4' refers to adapter_2" in server.refused(nothing)
     unknown = graph("unknown", adapters=("base",), with_pose="with", pose_rows="r4")
     assert "there is no row 'r4'" in server.refused(unknown)
     label = graph("label", adapters=("größe/2 = base",))
-    assert "'größe/2' cannot be called so" in server.refused(label)
+    assert "'größe/2' has an invalid name" in server.refused(label)
     bare = graph("bare", adapters=("base",), with_pose="both")
     assert "the Matrix has no poses" in server.refused(bare)
     path = graph("../out")
@@ -59,7 +59,7 @@ def test_one_mistake_was_told_as_five_errors_on_the_wrong_inputs(server):
     status, answer = server.post("/prompt", {"prompt": wrong})
     assert status == 400 and set(answer["node_errors"]) == {"2"}
     (error,) = answer["node_errors"]["2"]["errors"]
-    assert error["details"].startswith("The Matrix' row 'r4' stands for what is connected")
+    assert error["details"].startswith("Matrix row 'r4' refers to")
     # The browser shows the details of exceptions at once, those of returned texts on a click.
     assert error["type"] == "exception_during_inner_validation"
 
@@ -68,22 +68,22 @@ def test_a_bypassed_load_adapter_is_told_before_the_queue_starts(server):
     """The browser queues a bypassed node as if it were not there: its inputs go on."""
     prompt = graph("bypassed")
     prompt["3"]["inputs"]["adapter"] = "one.safetensors"
-    assert "The row one has an adapter, and nothing uses it" in server.refused(prompt)
+    assert "Row one has an adapter, but nothing uses it" in server.refused(prompt)
     poses = graph("bypassed", adapters=("base",), with_pose="with")
     poses["8"] = node("EmptyImage", width=64, height=96, batch_size=1, color=0)
     poses["9"] = node("Likeness_PoseSet", poses="tree", width=64, height=96)
     poses["2"]["inputs"]["poses"], poses["6"]["inputs"]["pose"] = ["9", 0], ["8", 0]
-    assert "The row base_cnet is drawn with poses" in server.refused(poses)
+    assert "Row base_cnet is drawn with poses" in server.refused(poses)
     prompts = graph("bypassed", adapters=("base",))
     prompts["4"]["inputs"]["text"] = "always this"
-    assert "There are several prompts, and nothing uses them" in server.refused(prompts)
+    assert "There are several prompts, but nothing uses them" in server.refused(prompts)
 
 
 def test_names_of_cells_and_sheets_are_checked_before_the_queue_starts(server):
     prompt = graph("names", redraw="beech")
-    assert "'beech' names no cell" in server.refused(prompt)
+    assert "'beech' matches no cell" in server.refused(prompt)
     prompt["7"]["inputs"] |= {"redraw": "", "draw_only": "base / beech"}
-    assert "'base / beech' names no cell" in server.refused(prompt)
+    assert "'base / beech' matches no cell" in server.refused(prompt)
     prompt["7"]["inputs"]["draw_only"] = ""
     prompt["8"] = {**prompt["7"], "inputs": {**prompt["7"]["inputs"], "name": "Names"}}
     assert "Two Contact Sheets are called 'names'" in server.refused(prompt)

@@ -67,7 +67,7 @@ def test_only_what_depends_on_the_matrix_is_of_the_cell(cells):
     [
         (("m", 0), "m", "wired straight"),
         (("1", 0), "m", "does not depend"),
-        (("5", 0), "other", "another Matrix"),
+        (("5", 0), "other", "different Matrix"),
     ],
 )
 def test_a_picture_of_no_or_another_matrix_is_an_error(cells, picture, matrix, message):
@@ -198,7 +198,7 @@ def test_what_cells_share_is_what_is_not_copied_for_each(cells):
 def test_an_adapter_that_is_trained_past_the_matrix_is_refused(cells, kind):
     trained = node("Adapter", model=["1", 0], adapter=["t", 0], strength=1.0)
     nodes = drawing(**{"2": trained, "t": node(kind, steps=800)})
-    with pytest.raises(ComparisonError, match=f"A {kind} draws past the Matrix"):
+    with pytest.raises(ComparisonError, match=f"{kind} does not go through the Matrix"):
         graph_of(cells, nodes)
     matrix = node("Matrix", text="base", adapter_1=["t", 0])
     graph_of(cells, drawing(m=matrix, t=node(kind, steps=800)))  # behind the Matrix

@@ -68,10 +68,10 @@ def node(kind, **inputs):
     [
         ("sd15", "pose-xl", r"pose-xl\.safetensors is for SDXL.*sd15\.safetensors is Stable Diff"),
         ("sd15", "pose-diffusers-2", r"is for Stable Diffusion 2\.x"),
-        ("sd15", "pose-small", "a model that reads text of width 128"),
+        ("sd15", "pose-small", "a model with a text embedding width of 128"),
         ("sd15", "pose-flux", "is for FLUX"),
         ("sd15", "pose-sd3", "is for SD 3"),
-        ("xl", "pose", r"is for Stable Diffusion 1\.x, and the base model xl\.safetensors is SDXL"),
+        ("xl", "pose", r"is for Stable Diffusion 1\.x, but the base model xl\.safetensors is SDXL"),
     ],
 )
 def test_a_control_net_of_another_family_is_named(check, base, control, message):

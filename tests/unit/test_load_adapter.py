@@ -313,10 +313,10 @@ def pair(up, down, **more):
 @pytest.mark.parametrize(
     ("lora", "says"),
     [
-        (pair((8, 4), (2, 768)), "do not fit each other"),
-        (pair((), (4, 768)), "do not fit each other"),
-        (pair((8, 4), ()), "do not fit each other"),
-        (pair((8, 4), (4, 768), dora_scale=(5, 1)), "5 values, and the layer 768 inputs and 8"),
+        (pair((8, 4), (2, 768)), "do not match"),
+        (pair((), (4, 768)), "do not match"),
+        (pair((8, 4), ()), "do not match"),
+        (pair((8, 4), (4, 768), dora_scale=(5, 1)), "5 values, but the layer has 768 inputs and 8"),
         ({f"{MODULE}.lora_up.weight": (8, 4)}, "only one of its two matrices"),
     ],
 )

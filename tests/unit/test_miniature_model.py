@@ -209,7 +209,7 @@ def test_a_comfyui_that_will_not_have_it_still_gets_the_nodes(installed, monkeyp
     monkeypatch.setitem(sys.modules, "comfy.supported_models", None)
     monkeypatch.delattr(sys.modules["comfy"], "supported_models")
     installed.miniature.register()
-    assert "will not read the miniature" in caplog.text and "Traceback" in caplog.text
+    assert "cannot read the miniature" in caplog.text and "Traceback" in caplog.text
     assert not installed.folders
 
 

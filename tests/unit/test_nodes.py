@@ -58,7 +58,7 @@ def nodes():
     ],
 )
 def test_a_name_stays_inside_its_folder(nodes, tmp_path, name):
-    with pytest.raises(LikenessError, match="not a folder's name"):
+    with pytest.raises(LikenessError, match="not a valid folder name"):
         nodes.paths.safe_join(tmp_path, name)
 
 
@@ -415,7 +415,7 @@ def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, resu
     text = nodes.training.report(result)
     assert str(result.adapter) in text and "a note" in text and "train: 2.0 s" in text
     assert "reused" not in text
-    assert "attempt + 1" in nodes.training.report(replace(result, reused=True))
+    assert "Raise attempt" in nodes.training.report(replace(result, reused=True))
     kept = nodes.training.report(replace(result, stopped=True, reused=True))
     assert "Train on" in kept and "attempt" not in kept
 

@@ -210,7 +210,7 @@ def test_what_is_missing_for_detection_is_said_before_the_queue(nodes, tmp_path,
     (tmp_path / "annotators").mkdir()
     assert "has no body_pose_model.pth" in refused(check, "annotators")
     for name in ("../x", "/etc", "a/../../b", ""):
-        assert "not a folder's name" in refused(check, name)
+        assert "not a valid folder name" in refused(check, name)
 
 
 def test_the_weights_are_found_in_a_folder_of_extra_model_paths(nodes, tmp_path, monkeypatch):
@@ -317,7 +317,7 @@ def test_rows_name_what_is_connected_and_the_rest_follows(nodes):
         ("", "c.st", 1),
         ("", "a.safetensors", 1),
     ]
-    with pytest.raises(ComparisonError, match="row 'r4' stands for what is connected to adapter_2"):
+    with pytest.raises(ComparisonError, match="row 'r4' refers to adapter_2"):
         nodes.rows.resolve_sockets(lines, {"adapter_3": "c.st"})
 
 
@@ -419,7 +419,7 @@ def test_one_adapter_at_two_strengths_is_two_rows_of_different_cells(nodes):
     assert value.plan.digest_of(whole) != value.plan.digest_of(half)
     bare = {nodes.matrix.ADAPTER, nodes.matrix.PROMPT}
     nodes.contact_sheet.check_connections({*bare, nodes.matrix.ADAPTER_STRENGTH}, value.plan)
-    with pytest.raises(ComparisonError, match="The row half has a strength, and nothing uses it"):
+    with pytest.raises(ComparisonError, match="Row half has a strength, but nothing uses it"):
         nodes.contact_sheet.check_connections(bare, value.plan)
     nodes.contact_sheet.check_connections(bare, run_matrix(nodes)[0].plan)
 
@@ -430,9 +430,9 @@ def test_a_bypassed_load_adapter_drew_the_base_in_every_row(nodes):
     every = {matrix.ADAPTER, matrix.PROMPT, matrix.POSE, matrix.SEED}
     check(every, value.plan)
     for output, said in (
-        (matrix.ADAPTER, "The row one has an adapter, and nothing uses it"),
-        (matrix.POSE, "The row base_cnet is drawn with poses, and nothing uses them"),
-        (matrix.PROMPT, "There are several prompts, and nothing uses them"),
+        (matrix.ADAPTER, "Row one has an adapter, but nothing uses it"),
+        (matrix.POSE, "Row base_cnet is drawn with poses, but nothing uses them"),
+        (matrix.PROMPT, "There are several prompts, but nothing uses them"),
     ):
         with pytest.raises(ComparisonError, match=said):
             check(every - {output}, value.plan)
@@ -450,7 +450,7 @@ def test_written_adapters_are_looked_up_before_the_queue(nodes, tmp_path):
     assert before == mark("x = one.safetensors")
     (tmp_path / "loras" / "one.safetensors").write_bytes(b"trained again")
     assert mark("one.safetensors") != before
-    assert "no files on the way" in refused(check, "one.safetensors @ steps")
+    assert "no intermediate files" in refused(check, "one.safetensors @ steps")
     one = tmp_path / "loras" / "one.safetensors"
     shutil.copy(one, one.with_stem("one-step000010"))
     assert check("one.safetensors @ steps", "one_10") is True
@@ -465,17 +465,15 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
     check = nodes.matrix.Matrix.validate_inputs
     rows = "base\nr1 = adapter_1\nr4 = adapter_2"
     assert check(rows, "r1", adapter_1=None, adapter_2=None) is True
-    assert "row 'r4' stands for what is connected to adapter_2" in refused(
-        check, rows, "", adapter_1=None
-    )
+    assert "row 'r4' refers to adapter_2" in refused(check, rows, "", adapter_1=None)
     assert "there is no row 'r4'" in refused(check, "base\nr1 = adapter_1", "r4", adapter_1=None)
     assert "The Matrix has no adapters" in refused(check, "", "")
     assert check("größe = adapter_1", adapter_1=None) is True
-    assert "'a/b' cannot be called so" in refused(check, "a/b = adapter_1", adapter_1=None)
-    assert "'r4 = ' before it is the row's name" in refused(check, "r4 - one.safetensors")
-    assert "a strength is from -2 to 2, and the base has neither" in refused(check, "base @ 0.5")
-    assert "and the base has neither" in refused(check, "base @ steps")
-    assert "a strength is from -2 to 2" in refused(check, "r4 = one.safetensors @ 3")
+    assert "'a/b' has an invalid name" in refused(check, "a/b = adapter_1", adapter_1=None)
+    assert "'r4 = ' before it sets the row's name" in refused(check, "r4 - one.safetensors")
+    assert "a strength ranges from -2 to 2; the base takes neither" in refused(check, "base @ 0.5")
+    assert "the base takes neither" in refused(check, "base @ steps")
+    assert "a strength ranges from -2 to 2" in refused(check, "r4 = one.safetensors @ 3")
     assert "Two rows are called 'R4'" in refused(check, "r4 = base\nR4 = one.safetensors")
     assert "the Matrix has no poses" in refused(check, "base", with_pose="both")
     assert check("base", with_pose="both", poses=None) is True
@@ -487,7 +485,7 @@ def test_a_row_whose_train_node_is_gone_is_told_before_the_queue(nodes):
 
 
 def test_a_bypassed_train_node_gives_no_adapter(nodes):
-    with pytest.raises(ComparisonError, match="adapter_3 is no file's name"):
+    with pytest.raises(ComparisonError, match="adapter_3 is not a file name"):
         run_matrix(nodes, adapter_3=object())
 
 
@@ -539,7 +537,7 @@ def test_a_study_has_single_pictures_plan_and_sheet(nodes, small_plan, tmp_path)
 def test_a_cell_is_one_picture_whatever_its_values(nodes):
     strange = torch.tensor([[float("nan"), 2.0, -1.0]]).expand(1, 8, 8, 3)
     assert nodes.study.tensor_to_image(strange).getpixel((0, 0)) == (0, 255, 0)
-    with pytest.raises(LikenessError, match="draws 2 pictures"):
+    with pytest.raises(LikenessError, match="generates 2 images"):
         nodes.study.tensor_to_image(torch.zeros(2, 8, 8, 3))
 
 

@@ -210,9 +210,9 @@ def test_another_crop_has_pictures_of_its_own(nodes, photos):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"folder": "../output"}, "is not a folder's name"),
+        ({"folder": "../output"}, "is not a valid folder name"),
         ({"folder": "nobody"}, "There is no folder"),
-        ({"folder": ""}, "is not a folder's name"),
+        ({"folder": ""}, "is not a valid folder name"),
         ({"resolution": "3"}, "resolution"),
         ({"resolution": "many"}, "cannot be read"),
         ({"crop": '"round"'}, "crop"),
@@ -296,7 +296,7 @@ def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, mo
     (photos / "a.txt").write_text("a caption is no picture")
     assert "photos" in ask(nodes)
     (photos / "more.png").write_text("x")
-    assert "has 6 files, and at most 5 are shown here" in ask(nodes)["error"]
+    assert "has 6 files; at most 5 can be shown here" in ask(nodes)["error"]
 
 
 def test_a_folder_that_may_not_be_read_was_an_error_of_the_server(nodes, photos, monkeypatch):

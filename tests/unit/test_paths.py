@@ -37,7 +37,7 @@ def test_good_names_are_taken(tmp_path, name):
     ],
 )
 def test_bad_names_are_refused(tmp_path, name):
-    with pytest.raises(LikenessError, match="not a folder's name"):
+    with pytest.raises(LikenessError, match="not a valid folder name"):
         names.safe_join(tmp_path, name)
 
 

@@ -72,16 +72,16 @@ def test_cells_that_nobody_can_name_yet_are_not_looked_for(nodes, prompt, key, c
 
 def test_a_redraw_line_that_names_no_cell_was_told_after_the_training(nodes, prompt):
     prompt["7"]["inputs"]["redraw"] = "r4 / beech"
-    assert "'r4 / beech' names no cell" in refused(nodes, prompt)
+    assert "'r4 / beech' matches no cell" in refused(nodes, prompt)
     prompt["7"]["inputs"] |= {"redraw": "r4 / beach", "draw_only": "r2"}
-    assert "'r2' names no cell" in refused(nodes, prompt)
+    assert "'r2' matches no cell" in refused(nodes, prompt)
     prompt["1"]["inputs"] |= {"token": ["20", 3], "class_word": ["20", 4]}
-    assert "'r2' names no cell" in refused(nodes, prompt), "columns do not depend on the token"
+    assert "'r2' matches no cell" in refused(nodes, prompt), "columns do not depend on the token"
 
 
 def test_a_bypassed_load_adapter_is_told_before_the_training(nodes, prompt):
     prompt["3"]["inputs"]["adapter"] = "one.safetensors"
-    assert "The row r1 has an adapter, and nothing uses it" in refused(nodes, prompt)
+    assert "Row r1 has an adapter, but nothing uses it" in refused(nodes, prompt)
 
 
 def test_two_contact_sheets_of_one_name_were_told_after_the_training(nodes, prompt):
@@ -116,7 +116,7 @@ def test_a_prompt_that_is_no_graph_is_left_to_comfyui(nodes, prompt):
     check(prompt, "7")
     prompt["7"]["inputs"] = {"picture": ["6", 0], "matrix": ["2", 9]}
     prompt["3"]["inputs"]["adapter"] = ["6", 0]
-    assert "in a circle" in refused(nodes, prompt)
+    assert "form a loop" in refused(nodes, prompt)
 
 
 def test_each_request_is_checked_with_its_own_prompt(nodes, prompt):
