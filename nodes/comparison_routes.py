@@ -44,9 +44,9 @@ def comparison(output: Path, params: Mapping[str, str]) -> JsonResponse:
     except LikenessError as error:
         return 200, {"error": str(error)}
     view = _json_of(folder / VIEW_FILE)
-    whole = isinstance(view, dict) and view.get("sheet") is not None
-    scores = _json_of(folder / SCORES_FILE) if whole else None
-    has_report = whole and (folder / REPORT_FILE).is_file()
+    complete = isinstance(view, dict) and view.get("sheet") is not None
+    scores = _json_of(folder / SCORES_FILE) if complete else None
+    has_report = complete and (folder / REPORT_FILE).is_file()
     return 200, {"view": view, "scores": scores, "report": has_report}
 
 

@@ -247,14 +247,14 @@ def make_job(
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
     digests = cell_digests(graph, values, make_file_digester(known))
     files = tuple(cells_folder(output) / f"{digest}.png" for digest in digests)
-    once = requested_cells(name, files)
-    again = select_cells(matrix.plan, redraw) | once
-    asked = (select_cells(matrix.plan, draw_only) or set(range(len(files)))) | once
+    requested = requested_cells(name, files)
+    redrawn = select_cells(matrix.plan, redraw) | requested
+    selected = (select_cells(matrix.plan, draw_only) or set(range(len(files)))) | requested
     remark = base_mismatch_warning(matrix, graph.nodes, known)
     missing = {
         files[index]: index
-        for index in sorted(asked, reverse=True)
-        if index in again or not files[index].is_file()
+        for index in sorted(selected, reverse=True)
+        if index in redrawn or not files[index].is_file()
     }
     return Job(
         matrix=matrix,

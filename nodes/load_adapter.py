@@ -226,14 +226,14 @@ def adapter_label(path: Path, on_model: float, on_clip: float, base: Path | None
         same = on_model == on_clip
         name += f" ({on_model:g})" if same else f" ({on_model:g}, {on_clip:g})"
     info = None if path.is_dir() else read_metadata(path)
-    said = [] if info is None else training_summary(info)
-    if info is not None and said:
+    summary = [] if info is None else training_summary(info)
+    if info is not None and summary:
         # A comparison has already computed this adapter's digest.
         if SCORES_KEY not in info.metadata:
             means = _mean_scores(cached_digest(path, cache_folder(output_folder())))
-            said += [f"{name} {value:.2f}" for name, value in means.items()]
-        said += [BASE_MISMATCH] if info.base and _digest(base) not in (None, info.base) else []
-    return f"{name}: {', '.join(said)}" if said else name
+            summary += [f"{name} {value:.2f}" for name, value in means.items()]
+        summary += [BASE_MISMATCH] if info.base and _digest(base) not in (None, info.base) else []
+    return f"{name}: {', '.join(summary)}" if summary else name
 
 
 def _digest(base: Path | None) -> str | None:
@@ -260,11 +260,11 @@ def training_summary(info: AdapterInfo) -> list[str]:
     if "likeness.version" not in info.metadata:
         return []
     kinds = {"lora": f"LoRA of rank {info.rank}", "dora": f"DoRA of rank {info.rank}"}
-    said = [kinds.get(info.kind, "full fine-tune")]
-    said += [f"{info.steps} steps"] if info.steps is not None else []
-    said += [f"clip skip {info.clip_skip}"] if info.clip_skip > 1 else []
-    said += [f"loss {info.loss:.3g}"] if info.loss is not None else []
-    return said + [f"{name} {value:.2f}" for name, value in parse_scores(info.metadata).items()]
+    summary = [kinds.get(info.kind, "full fine-tune")]
+    summary += [f"{info.steps} steps"] if info.steps is not None else []
+    summary += [f"clip skip {info.clip_skip}"] if info.clip_skip > 1 else []
+    summary += [f"loss {info.loss:.3g}"] if info.loss is not None else []
+    return summary + [f"{name} {value:.2f}" for name, value in parse_scores(info.metadata).items()]
 
 
 def parse_scores(metadata: Mapping[str, str]) -> dict[str, float]:

@@ -246,7 +246,7 @@ def _scored(
     set_status("Loading encoders")
     encoders, missing = find_encoders(files, judges(), device, study.plan.picture)
 
-    def begin(name: str) -> None:
+    def on_encoder(name: str) -> None:
         interrupted()
         set_status(f"Scoring with {name}")
 
@@ -261,7 +261,7 @@ def _scored(
         encoders,
         notes=[*notes, *missing],
         cache=cache_folder(output_folder()),
-        on_encoder=begin,
+        on_encoder=on_encoder,
         on_progress=on_progress,
     )
 

@@ -169,10 +169,10 @@ def fingerprint(base_model: str | None) -> str:
         file = file_fingerprint(host.model_path("checkpoints", base_model)) if base_model else ""
     except LikenessError as error:
         file = str(error)
-    gone = sum(not path.is_file() for path in _returned_adapters)
+    deleted = sum(not path.is_file() for path in _returned_adapters)
     # Resumed in a terminal, for example.
     elsewhere = sum(_result_mtime(run) != time for run, time in _stopped_runs.items())
-    return f"{file} {len(resume_requests)} {gone} {elsewhere}"
+    return f"{file} {len(resume_requests)} {deleted} {elsewhere}"
 
 
 def _result_mtime(run: RunFolder) -> int:
