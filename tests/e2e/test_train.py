@@ -58,7 +58,7 @@ def test_a_training_called_anna_in_cyrillic_was_refused(train, likeness, tmp_pat
     assert adapter.name.startswith("Анна-lora-r4-") and adapter.name in printed
     run = only("output/likeness/runs/*", tmp_path)
     assert RunFolder(run).result().adapter == adapter
-    kinds = [event.kind for event in EventReader(RunFolder(run).events).block()]
+    kinds = [event.kind for event in EventReader(RunFolder(run).events).read_block()]
     assert kinds[-1] == "finished"
     assert read_metadata(adapter).recipe.name == "Анна"
     assert json.loads(likeness("inspect", adapter, "--json").stdout)["name"] == "Анна"
