@@ -1,4 +1,4 @@
-"""The terminal's door: `python <this folder> COMMAND`, without installing anything."""
+"""Command-line entry point: `python <this folder> COMMAND`, without an installation."""
 
 import importlib.util
 import sys
@@ -8,10 +8,10 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
 def load_package():
-    """Loads this folder as the package `likeness`, whatever the folder is called."""
+    """Loads this folder as the package `likeness`, whatever its name."""
     if "likeness" in sys.modules:
         return
-    # The folder holds `nodes/`, the name of a ComfyUI module: it must not be on the path.
+    # It contains `nodes/`, also the name of a ComfyUI module: it must not be on the path.
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != PACKAGE_FOLDER]
     spec = importlib.util.spec_from_file_location(
         "likeness", PACKAGE_FOLDER / "__init__.py", submodule_search_locations=[str(PACKAGE_FOLDER)]

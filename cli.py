@@ -1,4 +1,4 @@
-"""The command `likeness`: the commands of every room under one parser."""
+"""The command `likeness`: the commands of all packages under one parser."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for package in (trainers, comparison, *_import_demo("cli")):
         package.add_commands(commands)
-    # comparison/ imports no demo/: the judge of the drawn world is handed to it here.
+    # comparison/ must not import demo/: the judge of the drawn world is passed to it here.
     parser.set_defaults(encoders=[module.find_judge for module in _import_demo("encoder")])
     return parser
 
 
 def _import_demo(module: str) -> list[ModuleType]:
-    """A module of the room that may be left out."""
+    """A module of demo/, which may be missing: then an empty list."""
     name = f"{__package__}.demo.{module}"
     try:
         return [import_module(name)]
     except ModuleNotFoundError as error:
-        # The folder may still be there, with outputs in it.
+        # The folder may still exist, with outputs in it.
         if error.name not in (name, name.rpartition(".")[0]):
             raise
         return []
@@ -47,10 +47,10 @@ def _import_demo(module: str) -> list[ModuleType]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Errors meant for the user go to stderr, with exit code 1."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # redirected on Windows, it knows no arrows
+        if isinstance(stream, TextIOWrapper):  # redirected on Windows, it cannot encode arrows
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(arguments)
-    # It warns at import of kernels that nothing here uses.
+    # It warns at import about kernels that are not used here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         code = int(args.run(args))
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LikenessError as error:
         print(f"likeness: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the output has enough, such as `head`
+    except BrokenPipeError:  # the reader closed the pipe, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 141
-    except OSError as error:  # a full disk, a folder that may not be written to
-        full = "The disk is full. Make room: the same command goes on. "
+    except OSError as error:  # a full disk, a folder without write permission
+        full = "The disk is full. Free some space: the same command resumes. "
         print(f"likeness: {full if is_disk_full(error) else ''}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,1 +1,1 @@
-"""Learn: photographs in, an adapter file out. Never imports ComfyUI, nodes or comparison."""
+"""Training: photographs in, an adapter file out. Imports neither ComfyUI, nodes nor comparison."""

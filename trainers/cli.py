@@ -1,4 +1,4 @@
-"""Commands of this room: train, inspect, recipe, schema, and the process of a run."""
+"""The training commands: train, inspect, resize, recipe, clean, schema, and a run's process."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from .run_folder import Result, RunFolder, find_run
 
 
 def add_commands(commands: Any) -> None:
-    """Adds this room's commands to the parser."""
+    """Adds the training commands to the parser."""
     _add_train(commands)
-    inspect = commands.add_parser("inspect", help="print what an adapter file is and its recipe")
+    inspect = commands.add_parser("inspect", help="describe an adapter file and print its recipe")
     inspect.add_argument("adapter", type=Path)
     inspect.add_argument("--json", action="store_true", help="print only the recipe, as JSON")
     inspect.set_defaults(run=_inspect)
-    resize = commands.add_parser("resize", help="write a LoRA file of a lower rank")
+    resize = commands.add_parser("resize", help="reduce a LoRA file to a lower rank")
     resize.add_argument("adapter", type=Path)
     resize.add_argument("rank", type=int)
     resize.add_argument("--to", type=Path, help="default: <adapter>-r<rank>.safetensors beside it")
     resize.set_defaults(run=_resize)
-    recipe = commands.add_parser("recipe", help="print the recipe of a preset, to edit")
+    recipe = commands.add_parser("recipe", help="print a preset's recipe, for editing")
     recipe.add_argument("preset", help=", ".join(PRESETS))
     recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     recipe.set_defaults(run=_recipe)
     clean = commands.add_parser(
-        "clean", help="list what finished runs keep to be continued from, and delete it"
+        "clean", help="list the checkpoints that finished runs keep, and delete them"
     )
     clean.add_argument("--output", type=Path, default=Path("output"))
-    clean.add_argument("--yes", action="store_true", help="delete it")
+    clean.add_argument("--yes", action="store_true", help="delete them")
     clean.set_defaults(run=_clean)
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.set_defaults(run=_schema)
     process = commands.add_parser("run", help="train a prepared run folder in this process")
     process.add_argument("folder", type=Path)
     process.add_argument(
-        "--follow-parent", action="store_true", help="stop and save when standard input closes"
+        "--follow-parent", action="store_true", help="save and exit when standard input closes"
     )
     process.add_argument(
-        "--since", type=float, help="heed a stop flag from this moment on (seconds since 1970)"
+        "--since", type=float, help="ignore a stop flag older than this (seconds since the epoch)"
     )
     process.set_defaults(run=_run)
 
@@ -68,7 +68,7 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train an adapter",
         description="RECIPE is a preset's name, a recipe's JSON file, a run folder, or an adapter "
-        "file with a recipe inside.",
+        "file that contains its recipe.",
     )
     parser.add_argument("recipe", metavar="RECIPE")
     parser.add_argument("--base", type=Path, help="checkpoint file or diffusers folder")
@@ -76,21 +76,21 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
     add_tokenizer(parser)
     parser.add_argument(
-        "--output", type=Path, help="default: where a run folder wrote to, else output"
+        "--output", type=Path, help="output folder (default: the run folder's, else output)"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="schedule.steps=400"
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. schedule.steps=400"
     )
-    parser.add_argument("--more", type=int, metavar="STEPS", help="go on from a finished run")
-    parser.add_argument("--processes", type=int, default=1, help="that train together, one a GPU")
+    parser.add_argument("--more", type=int, metavar="STEPS", help="continue a finished run")
+    parser.add_argument("--processes", type=int, default=1, help="training processes, one per GPU")
     add_device(parser)
     parser.set_defaults(run=_train)
 
 
 def resolve_recipe(text: str) -> tuple[Recipe, Places | None]:
-    """The recipe that RECIPE means, and the places if it is a run folder. Raises RecipeError.
+    """The recipe that RECIPE names, and the places if it is a run folder. Raises RecipeError.
 
-    A preset's name is the preset also where a folder has it; that is then `./<name>`.
+    A preset's name takes precedence over a folder of that name, which is then `./<name>`.
     """
     if text in PRESETS:
         return preset(text), None
@@ -108,13 +108,13 @@ def resolve_recipe(text: str) -> tuple[Recipe, Places | None]:
 def apply_overrides(recipe: Recipe, settings: list[str]) -> Recipe:
     """The recipe with `part.field=value` settings applied; values are JSON, else text.
 
-    All at once: what is allowed only beside another setting may come before it.
+    All at once, so that settings that are only valid together can come in any order.
     """
     parts: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise RecipeError(f"--set takes FIELD=VALUE, for example schedule.steps=400: {setting}")
+            raise RecipeError(f"--set takes FIELD=VALUE, e.g. schedule.steps=400, not {setting}.")
         try:
             value = json.loads(text)
         except ValueError:
@@ -142,7 +142,7 @@ def _places(args: argparse.Namespace, old: Places | None) -> Places:
         "class_images": args.class_images,
         "tokenizers": tuple(args.tokenizer) or (old.tokenizers if old else ()),
     }
-    # A folder that was moved, or came from somebody else, does not say where to write here.
+    # A run folder that was moved or copied does not say where to write on this machine.
     stayed = old is not None and old.runs.resolve() == Path(args.recipe).resolve().parent
     if old is not None and stayed and args.output is None:
         return old.model_copy(update=inputs)
@@ -164,7 +164,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def train_with_progress(recipe: Recipe, places: Places, *, processes: int, device: str) -> Result:
-    """Trains under progress bars, heeds Ctrl-C, and prints the result. Raises as `job.train`."""
+    """Trains with progress bars, handles Ctrl-C, and prints the result. Raises as `job.train`."""
     screen, interrupts = ProgressBars(), InterruptHandler()
     try:
         result = train(
@@ -183,7 +183,7 @@ def train_with_progress(recipe: Recipe, places: Places, *, processes: int, devic
 
 
 class InterruptHandler:
-    """Ctrl-C while runs train: the first time they are stopped and saved, the second cancelled."""
+    """Ctrl-C during training: the first stops and saves the runs, the second cancels them."""
 
     def __init__(self) -> None:
         self._before: Any = None
@@ -191,18 +191,18 @@ class InterruptHandler:
         self.asked = self.cancelled = False
 
     def watch(self, folder: RunFolder) -> None:
-        """Begins, for the run in `folder`, too. Raises RunCancelled after a Ctrl-C."""
-        self._folders.append(folder)  # before it is asked: the flag is set, or it is seen here
+        """Handles Ctrl-C for the run in `folder`, too. Raises RunCancelled after a Ctrl-C."""
+        self._folders.append(folder)  # first: a Ctrl-C sets its flag, or is seen here
         self.check(folder.path.name)
         self.begin()
 
     def check(self, name: str) -> None:
-        """Raises RunCancelled after a Ctrl-C: what is called `name` is not begun."""
+        """Raises RunCancelled after a Ctrl-C: `name` is not started."""
         if self.asked:
-            raise RunCancelled(f"{name} was not begun; the same command goes on.")
+            raise RunCancelled(f"{name} was not started; the same command resumes.")
 
     def begin(self) -> None:
-        """Begins; nothing is changed outside the main thread."""
+        """Installs the signal handler; a no-op outside the main thread."""
         main = threading.current_thread() is threading.main_thread()
         if main and self._before is None:
             self._before = signal.signal(signal.SIGINT, self._first)
@@ -220,18 +220,18 @@ class InterruptHandler:
         raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Ctrl-C does again what it did before."""
+        """Restores the previous signal handler."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
 
 def format_result(result: Result) -> str:
-    """What a run wrote and how long each stage took."""
-    lines = ["An equal run had finished before; nothing was trained." if result.reused else ""]
+    """What a run wrote, and how long each stage took."""
+    lines = ["An equal run has already finished; nothing was trained." if result.reused else ""]
     if result.stopped:
         lines.append(
             f"Stopped after {result.steps} of {result.recipe.schedule.steps} steps; the same "
-            "command goes on from there."
+            "command resumes from there."
         )
     lines += [f"adapter  {result.adapter}", f"run      {result.folder}"]
     if result.losses:
@@ -279,7 +279,7 @@ class ProgressBars:
 
 
 def print_json(text: str) -> None:
-    """Prints JSON; in ASCII where the output is not in UTF-8, as a file's on Windows is not."""
+    """Prints JSON; in ASCII if the output is not UTF-8, such as a redirected file on Windows."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text if lookup(encoding).name == "utf-8" else json.dumps(json.loads(text), indent=2))
 
@@ -303,7 +303,7 @@ def _resize(args: argparse.Namespace) -> int:
     to = args.to or path.with_name(f"{path.stem}-r{args.rank}.safetensors")
     kept = resize_file(path, args.rank, to)
     sizes = " -> ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in (path, to))
-    print(f"{to}\n{sizes}, {kept:.0%} of what it changes kept (squared norm)")
+    print(f"{to}\n{sizes}, {kept:.0%} of the change kept (squared norm)")
     return 0
 
 
@@ -318,17 +318,15 @@ def _clean(args: argparse.Namespace) -> int:
     for one in kept:
         print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{left[one.run.path]}")
     total = sum(one.size for one in kept if not left[one.run.path]) / 1e6
-    said = (
-        "deleted" if args.yes else "to be deleted with --yes; these runs cannot be continued then"
-    )
-    print(f"{total:10,.1f} MB  {said}" if kept else "No finished run keeps a state.")
+    status = "deleted" if args.yes else "can be deleted with --yes; then these runs cannot continue"
+    print(f"{total:10,.1f} MB  {status}" if kept else "No finished run keeps a checkpoint.")
     return 0
 
 
 def _delete_state(run: RunFolder) -> str:
-    """Deletes a run's state; why it is still there, or ""."""
+    """Deletes a run's checkpoints; returns why they are still there, or ""."""
     try:
-        return "" if remove_checkpoints(run) else "  (is trained now, and stays as it is)"
+        return "" if remove_checkpoints(run) else "  (kept: it is being trained)"
     except OSError as error:
         return f"  (cannot be deleted: {error.strerror})"
 
@@ -343,7 +341,7 @@ def _run(args: argparse.Namespace) -> int:
 
     code = run_process(args.folder, follow_parent=args.follow_parent, since=args.since)
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        # All is on the disk; torch's own end takes seconds, and somebody waits for this process.
+        # Everything is on the disk; torch's shutdown takes seconds, and the parent waits for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

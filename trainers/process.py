@@ -1,4 +1,4 @@
-"""The main function of a run's own process: its lock, its events and its last word."""
+"""Entry point of a run's child process: locking, events and error reporting."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from .memory import is_out_of_memory, memory_advice, page_file_advice, prevent_s
 from .read_ahead import read_ahead
 from .run_folder import RunFolder, busy_message, check_not_busy, equivalent_runs
 
-LOCK_TIMEOUT_SECONDS = 1.0  # another process may hold the lock for a moment, only to ask
-STOP_POLL_SECONDS = 0.2  # between looks at whether a run is to end
+LOCK_TIMEOUT_SECONDS = 1.0  # others briefly take the lock to see whether it is free
+STOP_POLL_SECONDS = 0.2  # between checks for a stop request
 
 _log = logging.getLogger(__name__)
 
@@ -41,48 +41,48 @@ _log = logging.getLogger(__name__)
 def run_process(path: Path, *, follow_parent: bool, since: float | None = None) -> int:
     """Trains the prepared run in `path`; returns the exit code.
 
-    A stop flag from before `since` (seconds since 1970; None: now) was meant for another process.
-    Everything that goes wrong is said as an event `failed` and in the log, there with the
-    traceback.
+    A stop flag older than `since` (seconds since the epoch; None: now) was meant for an earlier
+    process and is removed. Every error is reported as an event `failed` and in the log, which
+    also has the traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     folder, start = RunFolder(path.absolute()), time.time()
     try:
         _check_prepared(folder)
-        reading = read_ahead(folder)  # before seconds of imports
+        reading = read_ahead(folder)  # during seconds of imports
         accelerator = _create_accelerator()
         main = accelerator.is_main_process
         with lock_run(folder, since or start, main=main), _events(folder, accelerator) as emit:
             train = partial(_train, folder, accelerator, emit, follow_parent, reading)
             return _run_and_report(train, folder, emit, start)
-    except Exception as error:  # noqa: BLE001  the last place where it can be told
-        # Not an event: it is no run, another process has the lock, the disk has no room for one, or
-        # PyTorch does not come up.
+    except Exception as error:  # noqa: BLE001  the outermost handler
+        # No event: this is not a run, another process holds the lock, the disk is full, or PyTorch
+        # fails to start.
         known = _to_reported_error(error, folder)
         _log.error("%s", known)
         return known.exit_code
 
 
 def _check_prepared(folder: RunFolder) -> None:
-    """Raises RunFailed for a folder that is none of a run, in which nothing is written then."""
+    """Raises RunFailed if the folder is not a run folder, so that nothing is written to it."""
     if not folder.recipe_file.is_file():
         raise RunFailed(
-            f"{folder.path} is no folder of a run: it has no recipe.json. Those of `likeness train`"
-            " are in OUTPUT/likeness/runs."
+            f"{folder.path} is not a run folder: it has no recipe.json. The run folders of "
+            "`likeness train` are in OUTPUT/likeness/runs."
         )
 
 
 def _create_accelerator() -> Any:
-    """Accelerate's view of this process, among others if it was started so."""
+    """The Accelerator of this process, distributed if it was launched that way."""
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.utils import check_cuda_p2p_ib_support
 
     from .gpu_capabilities import configure_zluda
 
-    if not check_cuda_p2p_ib_support():  # RTX 40: else it raises; `accelerate launch` does so too
+    if not check_cuda_p2p_ib_support():  # RTX 40: else it raises; as in `accelerate launch`
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
         os.environ.setdefault("NCCL_IB_DISABLE", "1")
-    # A process may wait for another one's share of class images.
+    # A process may wait for another to draw its share of the class images.
     waiting = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
     if accelerator.device.type == "cuda":
@@ -92,14 +92,14 @@ def _create_accelerator() -> Any:
 
 
 def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
-    """Trains; errors become events, and their exit code."""
+    """Trains; reports errors as events and returns the exit code."""
     try:
         train()
     except RunCancelled as error:
         _log.info("%s", error)
         emit("stopped", step=error.step)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001  the last place where it can be told
+    except Exception as error:  # noqa: BLE001  all errors are reported
         known = _to_reported_error(error, folder)
         emit("failed", message=str(known), expected=not isinstance(known, UnexpectedError))
         _log.error("%s failed: %s", folder.path, known)
@@ -109,7 +109,7 @@ def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, st
 
 
 def _to_reported_error(error: Exception, folder: RunFolder) -> LikenessError:
-    """What to tell of an error; what that does not say is in the log, as a traceback."""
+    """The error to report; prints the traceback of one that had to be converted."""
     known = to_likeness_error(error, folder)
     if known is not error:
         with suppress(OSError):  # the log may be on a full disk
@@ -137,10 +137,11 @@ def _train(
 
 @contextmanager
 def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[None]:
-    """Holds a lock on the run's folder, which the system frees when the process ends in any way.
+    """Locks the run folder; the system releases the lock however the process ends.
 
-    A stop flag from before `start` (seconds since 1970) is removed, because it was meant for a
-    process that is gone, and any flag at the end. Raises RunBusy.
+    Removes a stop flag older than `start` (seconds since the epoch), which was meant for an
+    earlier process, and any flag at the end. A no-op unless `main`. Raises RunBusy, and RunFailed
+    or OutOfSpace if the folder cannot be locked.
     """
     if not main:
         yield
@@ -152,12 +153,12 @@ def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[
         raise RunBusy(busy_message(folder)) from None
     except (OSError, NotImplementedError) as error:
         kind = OutOfSpace if is_disk_full(error) else RunFailed
-        raise kind(f"The run's folder {folder.path} cannot be locked: {error}") from None
+        raise kind(f"The run folder {folder.path} cannot be locked: {error}") from None
     with suppress(OSError):
         if folder.stop.stat().st_mtime < start:
             folder.stop.unlink()
     try:
-        with suppress(RecipeError):  # of a damaged folder, which the run itself tells
+        with suppress(RecipeError):  # a damaged folder: the run itself reports it
             check_not_busy(equivalent_runs(folder.recipe(), folder.places()))
         yield
     finally:
@@ -168,7 +169,7 @@ def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[
 
 @contextmanager
 def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
-    """Writes events: of processes beside the main one only what went wrong.
+    """Writes events; processes other than the main one write only failures.
 
     Raises OutOfSpace on a full disk.
     """
@@ -187,7 +188,7 @@ def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
 
 
 def _emit_failure_only(folder: RunFolder, kind: str, **data: Any) -> None:
-    """What processes other than the main one say: their failure, which ends it, too."""
+    """Emits for processes other than the main one: only their failure, which ends the run too."""
     if kind == "failed":
         writer = EventWriter(folder.events)
         try:
@@ -197,17 +198,17 @@ def _emit_failure_only(folder: RunFolder, kind: str, **data: Any) -> None:
 
 
 class UnexpectedError(LikenessError):
-    """An error that is not known here: its message is a type's name and its text."""
+    """An error of any other type: its message is the type's name and its text."""
 
 
 def to_likeness_error(error: Exception, folder: RunFolder) -> LikenessError:
-    """What to tell the user of an error of any kind."""
+    """The error to show to the user for any error."""
     if isinstance(error, LikenessError):
         return error
     text = f"{type(error).__name__}: {error}"
     if is_disk_full(error):
         return OutOfSpace(
-            "The disk is full. Make room and start again: the run goes on from its last "
+            "The disk is full. Free some space and start the run again: it resumes from its last "
             f"checkpoint.\n{text}"
         )
     if is_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""The base's files, read into the system's cache while libraries are imported. No torch here."""
+"""Reads the base model into the system's file cache during imports. No torch here."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BLOCK = 128 << 20  # bytes
 
 
 def read_ahead(folder: RunFolder) -> Thread:
-    """Begins to read the files of a run's base model; the thread ends when they are read.
+    """Starts reading the files of a run's base model; the thread ends when they are read.
 
-    Weights are mapped, and what is mapped is read from the disk in small pieces, each when it is
-    first used: that takes longer. Nothing is raised: who loads the model says what is wrong.
-    Of processes that train together on one machine the first one reads.
+    Weights are memory-mapped, and a mapped file is read in small pieces as each is first used,
+    which takes longer. Raises nothing: the model loader reports what is wrong. Of several
+    processes that train together on one machine, only the first reads.
     """
     thread = Thread(target=_read, args=(folder,), name="read ahead", daemon=True)
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -31,7 +31,7 @@ def read_ahead(folder: RunFolder) -> Thread:
 def _read(folder: RunFolder) -> None:
     with suppress(OSError, LikenessError):
         files = model_files(folder.places().base)
-        # With less memory the first ones would be out of the cache again before they are used.
+        # With less memory, the first files would be evicted before they are used.
         if 2 * sum(file.stat().st_size for file in files) > psutil.virtual_memory().available:
             return
         block = bytearray(_BLOCK)

@@ -1,8 +1,8 @@
-"""The whole of a run as one frozen value; JSON in, JSON out.
+"""A complete run as one frozen value, read from and written to JSON.
 
-A recipe names its base model and photographs by content digest. Where they lie on a disk is
-bound beside it (`places.Places`), never inside, so a recipe can be shared as it is. Its parts,
-all to be had from here, are in `recipe_parts`.
+A recipe names its base model and photographs by content digest. Their paths are kept separately
+(`places.Places`), so a recipe can be shared as it is. Its parts are defined in `recipe_parts` and
+re-exported here.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ CAPTION_PLACEHOLDER = "{caption}"  # in a subject's prompt
 
 
 def without_caption(template: str) -> str:
-    """A subject's prompt without the place of the caption, and without the comma before it; token
-    and class where nothing else is there.
+    """A subject's prompt without the caption placeholder and the comma before it; token and class
+    if nothing else is left.
     """
     if CAPTION_PLACEHOLDER not in template:
         return template
@@ -82,10 +82,10 @@ def without_caption(template: str) -> str:
 
 
 class Recipe(Part):
-    """All that decides what is learned.
+    """Everything that determines what is learned.
 
-    `attempt` trains the same again; `continues` is the digest of a finished run whose last
-    checkpoint is the start; `validate_every` steps between validation losses (0: never).
+    `attempt` repeats the same training; `continues` is the digest of a finished run whose last
+    checkpoint is the starting point; `validate_every` steps between validation losses (0: never).
     """
 
     version: Literal[1] = 1
@@ -109,32 +109,30 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.validate_every and not self.subject.holdout:
-            raise ValueError("validate_every needs subject.holdout of at least 1 photograph")
+            raise ValueError("validate_every needs a subject.holdout of at least 1 photograph")
         if self.schedule.warmup and self.schedule.course == "constant":
             raise ValueError(
-                "schedule.warmup has no effect with the course 'constant': "
-                "choose 'constant_with_warmup', or warmup 0"
+                "schedule.warmup has no effect with schedule.course 'constant': "
+                "choose 'constant_with_warmup', or set warmup to 0"
             )
         if self.text_encoder.last_step and not self.text_encoder.train:
             raise ValueError("text_encoder.last_step needs text_encoder.train")
         if self.optimizer.name == "prodigy" and self.text_encoder.learning_rate is not None:
             raise ValueError(
-                "optimizer.name 'prodigy' finds one rate for all weights: set "
+                "optimizer.name 'prodigy' estimates one learning rate for all weights: set "
                 "text_encoder.learning_rate to null"
             )
         others = [*self.previews.prompts, *(self.prior.prompts() if self.prior else ())]
         if any(CAPTION_PLACEHOLDER in prompt for prompt in others):
-            raise ValueError("{caption} has a place in subject.prompt alone")
+            raise ValueError("{caption} is allowed only in subject.prompt")
         if self.previews.every and not self.previews.prompts:
             raise ValueError("previews.every needs at least one prompt in previews.prompts")
         return self
 
-    # What later parts ask of a recipe.
-
     def instance_prompt(self, caption: str | None = None) -> str:
         """The prompt of a photograph: its caption, or the subject's prompt.
 
-        Where that holds ``{caption}``, it goes there; a photograph without one leaves nothing.
+        If that contains ``{caption}``, the caption replaces it; without a caption it is removed.
         """
         template = self.subject.prompt
         if CAPTION_PLACEHOLDER not in template:
@@ -144,11 +142,11 @@ class Recipe(Part):
         return self.fill(without_caption(template))
 
     def class_prompts(self) -> tuple[str, ...]:
-        """The prompts of the class images, shared out in turn; none without prior preservation."""
+        """The prompts that class images use in turn; none without prior preservation."""
         return tuple(map(self.fill, self.prior.prompts())) if self.prior else ()
 
     def fill(self, template: str) -> str:
-        """`template` with ``{token}`` and ``{class}`` filled in; other braces stay as they are."""
+        """`template` with ``{token}`` and ``{class}`` filled in; other braces are kept."""
         return template.replace("{token}", self.subject.token).replace(
             "{class}", self.subject.class_word
         )
@@ -158,10 +156,10 @@ class Recipe(Part):
         return hashlib.sha256(self.to_json(indent=None).encode()).hexdigest()
 
     def canonical(self) -> Recipe:
-        """The recipe without what only shows or keeps what is learned; equal ones teach the same.
+        """The recipe without the fields that do not affect training; equal ones train alike.
 
-        Left out are the name, previews, validation, how often the state is saved and how many are
-        kept, and fields that do nothing beside the others (`_unused_defaults`).
+        Resets the name, previews, validation, the checkpoint interval and count, and fields that
+        have no effect beside the others (`_unused_defaults`).
         """
         return self.changed(
             name=Recipe.model_fields["name"].default,
@@ -172,7 +170,7 @@ class Recipe(Part):
         )
 
     def _unused_defaults(self) -> dict[str, dict[str, Any]]:
-        """The defaults of those fields that do nothing in this recipe, by part and name."""
+        """The defaults of the fields that have no effect in this recipe, by part and name."""
         prior, course = self.prior, self.schedule.course
         drawn = prior is None or (prior.source == "images" and prior.images is None)
         drawing = ("count", "negative", "steps", "guidance", "seed")
@@ -203,13 +201,13 @@ class Recipe(Part):
         return f"{self.name}-{self.label()}-{self.digest()[:8]}"
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Canonical JSON: sorted keys, every field."""
+        """Canonical JSON: sorted keys, all fields but those that `omit_if_default` leaves out."""
         return json.dumps(
             self.model_dump(mode="json"), indent=indent, sort_keys=True, ensure_ascii=False
         )
 
     def changed(self, /, **parts: Any) -> Recipe:
-        """A copy with fields replaced, checked again: ``changed(schedule={"steps": 20})``.
+        """A copy with fields replaced and validated again: ``changed(schedule={"steps": 20})``.
 
         A dict is merged into the part of that name, or replaces a method of another kind.
         Raises RecipeError.
@@ -227,7 +225,7 @@ class Recipe(Part):
 
 
 def recipe_from_data(data: Any) -> Recipe:
-    """Recipe of parsed JSON. Raises RecipeError that names each wrong field."""
+    """Recipe from parsed JSON. Raises RecipeError, which names each invalid field."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -235,7 +233,7 @@ def recipe_from_data(data: Any) -> Recipe:
 
 
 def recipe_from_json(text: str | bytes) -> Recipe:
-    """Recipe of JSON text, or of a file's bytes in UTF-8 or UTF-16, as PowerShell writes them.
+    """Recipe from JSON text, or from a file's bytes in UTF-8 or UTF-16, as PowerShell writes them.
 
     Raises RecipeError.
     """
@@ -246,7 +244,7 @@ def recipe_from_json(text: str | bytes) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Recipe of a JSON file. Raises RecipeError."""
+    """Reads a recipe from a JSON file. Raises RecipeError."""
     try:
         return recipe_from_json(Path(path).read_bytes())
     except OSError as error:
@@ -254,7 +252,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def format_validation_error(error: ValidationError, what: str) -> str:
-    """One line for each wrong field: its dotted name, what is wrong, and what was given."""
+    """One line for each invalid field: its dotted name, what is wrong, and what was given."""
     lines = [f"The {what} has {error.error_count()} problem(s):"]
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or what

@@ -1,6 +1,6 @@
-"""What a recipe alone tells could not be trained as it says. No torch here.
+"""Recipe settings that cannot work as given, rejected before a run. No torch here.
 
-Checked before a run and not as a recipe is read: older ones in adapter files stay readable.
+They are not checked when a recipe is read, so that older ones in adapter files stay readable.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from .errors import RecipeError
 from .memory_tiers import check_memory_field
 from .recipe import Prior, Recipe
 
-MIN_PRODIGY_LR = 0.1  # it multiplies the rate that Prodigy finds, meant to be 1
+MIN_PRODIGY_LR = 0.1  # scales the rate that Prodigy estimates; normally 1
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raises RecipeError, which names the fields, for settings that cannot do what they say."""
+    """Raises RecipeError, naming the fields, for settings that cannot do what they say."""
     rate, schedule = recipe.optimizer.learning_rate, recipe.schedule
     if recipe.optimizer.name == "prodigy" and rate < MIN_PRODIGY_LR:
         raise RecipeError(
-            "optimizer.name 'prodigy' finds the learning rate by itself and multiplies it by "
+            "optimizer.name 'prodigy' estimates the learning rate itself and multiplies it by "
             f"optimizer.learning_rate, which is {rate:g}: nothing would be learned. Set it to 1."
         )
     if schedule.warmup >= schedule.steps:
         raise RecipeError(
-            f"schedule.warmup is {schedule.warmup} and schedule.steps {schedule.steps}: the "
-            "learning rate would never be reached. Choose a warmup below the steps."
+            f"schedule.warmup is {schedule.warmup} and schedule.steps is {schedule.steps}: the "
+            "learning rate would never be reached. Choose a warmup below steps."
         )
     if recipe.prior is not None:
         _check_prior(recipe.prior)
@@ -33,38 +33,39 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_prior(prior: Prior) -> None:
-    """Raises RecipeError for a prior that keeps nothing of the class."""
+    """Raises RecipeError for a prior that preserves nothing of the class."""
     if prior.weight == 0:
         raise RecipeError(
-            "prior.weight is 0: all that is done for the class would count nothing. To train "
-            "without prior preservation, set prior to null (in ComfyUI: take Class Images away)."
+            "prior.weight is 0, so prior preservation would have no effect. To train without it, "
+            "set prior to null (in ComfyUI: disconnect Class Images)."
         )
     if "{token}" in prior.prompt:
         raise RecipeError(
-            "prior.prompt holds {token}: the class would be kept as the subject. Take it out; "
+            "prior.prompt contains {token}: the class would be learned as the subject. Remove it; "
             "{class} stands for the class."
         )
 
 
 def check_class_images(recipe: Recipe, folder: Path | None) -> None:
-    """Raises RecipeError for a folder of class images of which the recipe would use none."""
+    """Raises RecipeError for a folder of class images that the recipe would not use."""
     if folder is None or (recipe.prior is not None and recipe.prior.source == "images"):
         return
     why = "prior is null" if recipe.prior is None else "prior.source is 'teacher'"
     raise RecipeError(
-        f"The class images in {folder} would not be used, for {why}: leave --class-images out, or "
-        "change that."
+        f"The class images in {folder} would not be used, because {why}: omit --class-images, or "
+        "change that setting."
     )
 
 
 def check_continuation(steps: int, recipe: Recipe, named: str) -> None:
-    """Raises RecipeError unless `steps` can be added to the run of a recipe that is called `named`:
-    not of a preset, nor of a recipe that no run has bound to its files.
+    """Raises RecipeError unless `steps` can be added to the run of the recipe given as `named`.
+
+    Presets and recipes that no run has bound to its files cannot be continued.
     """
     if steps < 1:
-        raise RecipeError(f"--more takes steps to add, at least 1, not {steps}.")
+        raise RecipeError(f"--more takes the number of steps to add, at least 1, not {steps}.")
     if recipe.base.digest is None:
         raise RecipeError(
-            f"--more goes on from a finished run, and {named} names none: give the run's folder or "
-            "its adapter."
+            f"--more continues a finished run, and {named} does not name one: give the run folder "
+            "or its adapter."
         )

@@ -1,4 +1,4 @@
-"""The parts of a recipe: frozen values, each field with its range and its default."""
+"""The parts of a recipe: frozen values, each field with its range and default."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pydantic import (
 )
 from pydantic.functional_validators import AfterValidator
 
-MAX_NAME_LENGTH, MAX_NAME_BYTES = 64, 128  # of a name, which is a part of files' names of 255 bytes
-# Letters and marks without a shape: names would look the same that are not.
+MAX_NAME_LENGTH, MAX_NAME_BYTES = 64, 128  # names are part of file names (255 bytes)
+# Letters and marks without a glyph: different names would look the same.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -36,29 +36,29 @@ def check_name(name: str) -> str:
     known = bool(name) and all(is_word_character(letter) or letter in " _.-" for letter in name)
     if not known or first in " _.-" or category(first)[0] == "M" or last in " .":
         raise ValueError(
-            "a name has 1 to 64 letters or digits of any script, or - _ . and inner spaces, "
-            "starts with a letter or digit, and holds no path"
+            "a name consists of 1 to 64 letters or digits of any script, - _ . or inner spaces, "
+            "starts with a letter or digit, and contains no path"
         )
     if len(name) > MAX_NAME_LENGTH or len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(
-            f"a name has at most {MAX_NAME_LENGTH} characters, and {MAX_NAME_BYTES} bytes in UTF-8"
+            f"a name has at most {MAX_NAME_LENGTH} characters and {MAX_NAME_BYTES} bytes in UTF-8"
         )
-    forms = (name.lower(), normalize("NFKC", name).lower())  # to which some programs convert
+    forms = (name.lower(), normalize("NFKC", name).lower())  # some programs convert names so
     if ".." in name or any(form.split(".")[0].rstrip() in _RESERVED for form in forms):
         raise ValueError("this name is reserved; choose another")
     return name
 
 
 def is_word_character(letter: str) -> bool:
-    """Whether it is a letter, a digit, or a mark on one, and is seen."""
+    """Whether `letter` is a visible letter, digit, or mark on one."""
     kind = category(letter)
     return (kind[0] in "LM" or kind == "Nd") and not _INVISIBLE.match(letter)
 
 
 def slugify(text: str, most: int = MAX_NAME_LENGTH) -> str:
-    """A text's first letters as part of a file's name: ``-`` for what cannot be in one.
+    """The start of a text as part of a file name, with ``-`` for characters that cannot be in one.
 
-    At most `most` characters, and twice as many bytes. "" where nothing is left.
+    At most `most` characters, and twice as many bytes. "" if nothing is left.
     """
     letters = (
         one if is_word_character(one) or one in "_.-" else " " for one in normalize("NFC", text)
@@ -96,10 +96,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Part(BaseModel):
-    """A frozen part of a recipe; an unknown key is an error.
+    """A frozen part of a recipe; unknown keys are errors.
 
-    Fields named in `omit_if_default` came after the first release. They are written only where
-    they differ from their default, so that older recipes keep their digests.
+    Fields in `omit_if_default` were added after the first release. They are written only if they
+    differ from their default, so that older recipes keep their digests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -115,22 +115,22 @@ class Part(BaseModel):
 
 
 class Base(Part):
-    """The base model: SD 1.x weights by digest (None: not yet bound to a file)."""
+    """The base model: SD 1.x weights by digest (None: not bound to a file yet)."""
 
     digest: Digest | None = None
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
 
 
 class Subject(Part):
-    """The photographs and how they are shown to the model.
+    """The photographs and how they are presented to the model.
 
     `resolution` is in pixels; with `buckets` it is the square root of the pixel area and each
-    photograph keeps its aspect ratio, else all are cropped to squares. With the crop `face`, a
-    face whose height is less than `face_share` of the crop's is cropped closer (0: never), to no
-    fewer pixels than it is trained with. `holdout` photographs are kept for the validation loss
-    only. A `mask` says where the subject is: the picture's own transparency (alpha), or a file
-    beside it; the loss counts `unmasked_weight` times outside. A photograph that is smaller than
-    what it is trained at is enlarged, at most `enlarge` times, or refused.
+    photograph keeps its aspect ratio, otherwise all are cropped to squares. With the crop `face`, a
+    face smaller than `face_share` of the crop's height is cropped closer (0: never), but not below
+    the training size. `holdout` photographs are reserved for the validation loss. A `mask` marks
+    the subject: the picture's own transparency (alpha), or a separate file beside it; outside it,
+    the loss is weighted by `unmasked_weight`. A photograph smaller than its training size is
+    enlarged, at most `enlarge` times, or rejected.
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset(
@@ -154,12 +154,11 @@ class Subject(Part):
 
 
 class Prior(Part):
-    """Prior preservation: class images, drawn by the base model or brought by the user.
+    """Prior preservation with class images, drawn by the base model or supplied by the user.
 
-    `prompt` has a class prompt a line; image i shows prompt i modulo their number. `images` is the
-    digest of the user's own set; None means `count` images are drawn. With the source `teacher`
-    there are none: on the photographs, under the class prompts, the model learns what the base
-    predicts.
+    `prompt` has one class prompt per line; image i shows prompt i modulo their number. `images` is
+    the digest of the user's own set; None means `count` images are drawn. The source `teacher` uses
+    no images: on the photographs, under the class prompts, the model learns what the base predicts.
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset({"source"})
@@ -180,8 +179,8 @@ class Prior(Part):
             raise ValueError("prior.source 'teacher' uses no images: set prior.images to null")
         if self.images and len(self.prompts()) > 1:
             raise ValueError(
-                "prior.prompt has several lines, and prior.images is a set of your own, of which "
-                "nobody knows which image shows which: give one line"
+                "prior.prompt has several lines, but which of them each image of your own set "
+                "(prior.images) shows is unknown: give one line"
             )
         return self
 
@@ -191,9 +190,9 @@ class Prior(Part):
 
 
 class LoRA(Part):
-    """Low-rank adapters. `alpha` None means equal to `rank`, so that ranks compare cleanly.
+    """Low-rank adapters. `alpha` None means equal to `rank`, so that ranks are comparable.
 
-    `targets`: the attention projections; those and the feed-forward and projection layers
+    `targets`: the attention projections (attention); also the feed-forward and projection layers
     (linear); or every linear and convolution layer (all).
     """
 
@@ -213,10 +212,11 @@ class DreamBooth(Part):
 
 
 class TextEncoder(Part):
-    """`learning_rate` None: the same as the UNet's. After `last_step` it stays as it is.
+    """Training of the text encoder, and which of its layers is used.
 
-    `clip_skip` 1 takes the last layer of the text encoder, 2 the one before it. Prompts are cut
-    after `max_tokens`; those of more than 75 are encoded in chunks of 75, as ComfyUI does.
+    `learning_rate` None means the UNet's. After `last_step` the text encoder is frozen.
+    `clip_skip` 1 uses its last layer, 2 the one before. Prompts are truncated after `max_tokens`;
+    those of more than 75 are encoded in chunks of 75, as in ComfyUI.
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset({"max_tokens"})
@@ -229,7 +229,9 @@ class TextEncoder(Part):
 
 
 class Schedule(Part):
-    """Optimizer steps; samples a step (batch x accumulation, on each process); rate course."""
+    """Optimizer steps, samples per step (batch x accumulation, on each process), and the
+    learning-rate schedule.
+    """
 
     steps: int = Field(800, ge=1, le=1_000_000)
     batch: int = Field(1, ge=1, le=1024)
@@ -243,7 +245,7 @@ class Schedule(Part):
 
 
 class Optimizer(Part):
-    """`clip_norm` None switches clipping of the global gradient norm off."""
+    """The optimizer; `clip_norm` None disables clipping of the global gradient norm."""
 
     name: Literal["adamw", "adamw8bit", "prodigy"] = "adamw8bit"
     learning_rate: Rate = 1e-4
@@ -255,11 +257,11 @@ class Optimizer(Part):
 
 
 class Objective(Part):
-    """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, 5 is usual; None is off.
+    """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, usually 5; None is off.
 
-    Timesteps are drawn from `timestep_min` (the least noise) to below `timestep_max`. With the
-    probability `caption_dropout` a picture is shown under the empty prompt, the other half of
-    classifier-free guidance (arXiv:2207.12598).
+    Timesteps are drawn from `timestep_min` (the least noise) to below `timestep_max`.
+    `caption_dropout` is the probability of training a picture with the empty prompt, the
+    unconditional half of classifier-free guidance (arXiv:2207.12598).
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset(
@@ -281,11 +283,11 @@ class Objective(Part):
 
 
 class Compute(Part):
-    """How the numbers are computed; trained weights are held in fp32 whatever the precision.
+    """How steps are computed; trained weights are kept in fp32 whatever the precision.
 
-    `memory` is a tier (`tiers.TIERS`); auto takes the fastest that fits. `graphs`: CUDA graphs on
-    a CUDA GPU. `compile`: torch.compile, minutes before the first step. `tf32`: matrix products of
-    fp32 numbers in TF32 on GPUs that have it.
+    `memory` is a tier (`memory_tiers.TIERS`); auto takes the fastest that fits. `graphs`: CUDA
+    graphs on a CUDA GPU. `compile`: torch.compile, which takes minutes before the first step.
+    `tf32`: fp32 matrix products in TF32 on GPUs that support it.
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile", "tf32"})
@@ -300,7 +302,7 @@ class Compute(Part):
 
 
 class Previews(Part):
-    """Pictures drawn while training: every `every` steps (0: none), one for each prompt."""
+    """Pictures drawn during training: one for each prompt, every `every` steps (0: none)."""
 
     prompts: tuple[Prompt, ...] = Field((), max_length=16)
     negative: str = Field("", max_length=4000)
@@ -313,10 +315,11 @@ class Previews(Part):
 
 
 class Saving(Part):
-    """`every` steps between checkpoints (0: about every five minutes); `keep` the newest ones, with
-    0 one while it trains and none of a finished run, which then cannot be continued.
+    """What is saved during training and kept after it.
 
-    `adapters_every` steps what is learned is saved as a file like the result's (0: at the end).
+    `every` steps between checkpoints (0: about every five minutes). The newest `keep` are kept;
+    with 0, one during training and none of a finished run, which then cannot be continued.
+    `adapters_every` steps between adapter files saved during training (0: only at the end).
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset({"adapters_every"})

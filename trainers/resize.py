@@ -1,8 +1,7 @@
-"""LoRA files of a lower rank: what a file changes, approximated by fewer directions.
+"""LoRA files reduced to a lower rank.
 
-The best approximation of a matrix by one of a lower rank is its largest singular values with their
-vectors (Eckart & Young 1936, doi:10.1007/BF02288367), of which a file keeps the given number for
-each module.
+The best approximation of a matrix by one of lower rank keeps its largest singular values and
+their vectors (Eckart & Young 1936, doi:10.1007/BF02288367): here the given number for each module.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from .errors import AdapterError
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESIZED_FROM_KEY = "likeness.resized_from"  # the rank that was trained
+RESIZED_FROM_KEY = "likeness.resized_from"  # the trained rank
 
 
 class Resized(NamedTuple):
-    """`tensors` by kohya's names; `retained`, 0 to 1: the share of the changes' squared norm."""
+    """`tensors` by kohya name; `retained`, 0 to 1: the kept share of the changes' squared norm."""
 
     tensors: dict[str, Tensor]
     retained: float
 
 
 def resize_file(path: Path, rank: int, to: Path) -> float:
-    """Writes the LoRA file `path`, of any naming, with at most `rank` as `to`.
+    """Writes the LoRA file `path`, in any naming scheme, with at most `rank` to `to`.
 
-    The matrices keep their dtype (bf16 becomes fp32), alpha becomes the rank. Metadata stays, the
-    recipe that trained it included, but for scores. Returns the share of the squared
-    norm of all changes that is kept, 0 to 1. Raises AdapterError if the file is no plain LoRA, is
-    damaged, or has no higher rank, NameTaken if `to` is another file, OutOfSpace.
+    The matrices keep their dtype (bf16 becomes fp32), alpha becomes the rank. Metadata is kept,
+    including the recipe that trained it, except scores. Returns the share of the squared norm of
+    all changes that is kept, 0 to 1. Raises AdapterError if the file is not a plain LoRA, is
+    damaged, or has no higher rank, OutputExists if `to` is another file, OutOfSpace.
     """
     import torch
 
@@ -42,7 +41,7 @@ def resize_file(path: Path, rank: int, to: Path) -> float:
     resized = resize(tensors, rank)
     before = max(len(t) for name, t in tensors.items() if name.endswith(".lora_down.weight"))
     if before <= rank:
-        raise AdapterError(f"{path} has rank {before}: give a lower one than that.")
+        raise AdapterError(f"{path} has rank {before}: choose a lower one.")
     metadata = {k: v for k, v in info.metadata.items() if k != SCORES_KEY}
     metadata |= {
         RESIZED_FROM_KEY: metadata.get(RESIZED_FROM_KEY, str(before)),
@@ -56,23 +55,23 @@ def resize_file(path: Path, rank: int, to: Path) -> float:
 
 
 def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
-    """A LoRA (`adapter.load_adapter`) whose modules have at most `rank` directions, in fp32.
+    """A LoRA (`adapter.load_adapter`) reduced to at most `rank` in each module, in fp32.
 
     For a module of weight (out, in, …) with s = alpha / its rank, s · up · down is approximated;
-    both factors get the roots of the singular values. Raises AdapterError for a rank below 1, and
-    for DoRA, whose scales hold for the whole change, and LyCORIS' kinds.
+    both factors get the square roots of the singular values. Raises AdapterError for a rank below
+    1, for DoRA, whose scales apply to the whole change, and for LyCORIS' kinds.
     """
     import torch
 
     if rank < 1:
-        raise AdapterError(f"A rank is at least 1, not {rank}.")
+        raise AdapterError(f"The rank must be at least 1, not {rank}.")
     modules = group_by_module(tensors)
     pair = {"lora_down.weight", "lora_up.weight"}
     bad = [name for name, parts in modules.items() if parts.keys() - {"alpha"} != pair]
     if bad or not modules:
         raise AdapterError(
-            f"Only plain LoRA can be resized; {len(bad)} of {len(modules)} modules are none "
-            f"({list_names(bad)})."
+            f"Only a plain LoRA can be resized; {len(bad)} of {len(modules)} modules are not plain "
+            f"LoRA ({list_names(bad)})."
         )
     made: dict[str, Tensor] = {}
     whole = retained = 0.0
@@ -92,7 +91,7 @@ def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
 
 
 def _svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, S, Vᵀ of up · down, (out, r) and (r, in), from a matrix of r x r alone."""
+    """U, S, Vᵀ of up · down, (out, r) and (r, in), by the SVD of only an r x r matrix."""
     import torch
 
     left, upper = torch.linalg.qr(up)

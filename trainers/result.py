@@ -1,4 +1,4 @@
-"""What a run leaves: one adapter file that any program loads, and `result.json`."""
+"""A run's output: one adapter file that any program can load, and `result.json`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
 
     Raises NothingLearned for a LoRA that would change nothing.
 
-    Files on a model list may be in use and are never replaced: a number is added to the name,
-    unless the file that has it is this very result (the process was killed after it).
+    Files in a model list may be in use and are never overwritten: a number is added to the name,
+    unless the existing file is this very result (the process was killed after saving it).
     """
     recipe, places = run.recipe, run.places
     folder = places.loras if isinstance(recipe.method, LoRA) else places.checkpoints
@@ -47,7 +47,7 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
         with suppress(OutputExists):
             _save(path, run, base, metadata)
             return path
-    raise AssertionError("the numbers have no end")
+    raise AssertionError("unreachable: count is endless")
 
 
 def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> None:
@@ -59,9 +59,8 @@ def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> No
         save_adapter(path, tensors, metadata, dtype)
         return
     if not path.exists():
-        save_tokenizer_beside(
-            path, base.tokenizer
-        )  # first: a checkpoint that is listed can be used
+        # First, so that a checkpoint can be used as soon as it is listed.
+        save_tokenizer_beside(path, base.tokenizer)
     save_single_file(
         path,
         unet=base.unet,
@@ -75,20 +74,20 @@ def _save(path: Path, run: Run, base: BaseModel, metadata: dict[str, str]) -> No
 
 
 def _check_learned(tensors: Mapping[str, Tensor], recipe: Recipe) -> None:
-    """Raises NothingLearned if all that a LoRA adds is 0 as it is stored; DoRA also scales."""
+    """Raises NothingLearned if a LoRA's change is all 0 as stored; DoRA also scales."""
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[recipe.saving.dtype]
     ups = (tensor for name, tensor in tensors.items() if name.endswith("lora_up.weight"))
     scaled = any(name.endswith("dora_scale") for name in tensors)
     if not scaled and not any(bool(up.to(dtype).any()) for up in ups):
         raise NothingLearned(
-            f"Nothing is learned: all that the LoRA adds is 0 in {recipe.saving.dtype}, so no file "
+            f"Nothing was learned: the LoRA's change is all 0 in {recipe.saving.dtype}, so no file "
             "is saved. The rate was too low so far: raise optimizer.learning_rate, which is "
             f"{recipe.optimizer.learning_rate:g}, or train more steps than schedule.warmup."
         )
 
 
 def write_result(run: Run, adapter: Path, steps: int) -> Result:
-    """The result of a run whose adapter is saved, also as `result.json`."""
+    """Returns the result of a run whose adapter is saved; also writes `result.json`."""
     result = Result(
         adapter=adapter,
         recipe=run.recipe,

@@ -1,6 +1,6 @@
 """Every random number of a run, derived from (seed, purpose, step, slot).
 
-Nothing is carried from step to step: a resumed run draws what the unbroken run draws, and a
+No state is carried from step to step: a resumed run draws what an uninterrupted run draws, and a
 sample's numbers do not depend on which process holds it or how a batch is split.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, purpose: str, *indices: int) -> int:
-    """A 63-bit seed for one use: the head of BLAKE2b over seed, purpose and indices."""
+    """A 63-bit seed for one use: 8 bytes of BLAKE2b over seed, purpose and indices."""
     text = ":".join([str(seed), purpose, *map(str, indices)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -30,23 +30,23 @@ def randn(shape: tuple[int, ...], seed: int, purpose: str, *indices: int) -> Ten
 
 
 def randint(high: int, seed: int, purpose: str, *indices: int) -> int:
-    """A number from 0 to high - 1, uniform."""
+    """A uniform integer from 0 to high - 1."""
     return int(torch.randint(high, (1,), generator=generator(seed, purpose, *indices)))
 
 
 def uniform(seed: int, purpose: str, *indices: int) -> float:
-    """A number from 0 to below 1."""
+    """A uniform number from 0 to below 1."""
     return float(torch.rand((), generator=generator(seed, purpose, *indices)))
 
 
 @lru_cache(maxsize=8)
 def permutation(count: int, seed: int, purpose: str, epoch: int) -> tuple[int, ...]:
-    """The order of `count` things in one epoch."""
+    """The order of `count` items in one epoch."""
     order = torch.randperm(count, generator=generator(seed, purpose, epoch))
     return tuple(order.tolist())
 
 
 def shuffled_index(position: int, count: int, seed: int, purpose: str) -> int:
-    """The thing at `position` of an endless run through `count` things, shuffled every epoch."""
+    """The item at `position` of an endless sequence of `count` items, reshuffled every epoch."""
     epoch, index = divmod(position, count)
     return permutation(count, seed, purpose, epoch)[index]

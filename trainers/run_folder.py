@@ -1,4 +1,4 @@
-"""The folder of a run, what is checked before it starts, and the runs before it. No torch here."""
+"""The run folder, the checks before a run, and the runs it may reuse or resume. No torch here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .recipe_checks import check_recipe
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave. `losses` has one value a step; `seconds` one a stage.
+    """The result of a run. `losses` has one value per step; `seconds` one per stage.
 
     `stopped` means that it was asked to stop and save before its last step.
     """
@@ -56,12 +56,12 @@ class RunFolder:
 
     @property
     def places_file(self) -> Path:
-        """Where inputs and outputs lie on this machine."""
+        """The paths of inputs and outputs on this machine."""
         return self.path / "places.json"
 
     @property
     def photos_file(self) -> Path:
-        """The pictures that were checked before the run."""
+        """The manifest of the pictures that were checked before the run."""
         return self.path / "photos.json"
 
     @property
@@ -71,22 +71,22 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """Everything the run's process printed."""
+        """All output of the run's process."""
         return self.path / "log.txt"
 
     @property
     def stop(self) -> Path:
-        """A file whose presence asks the run to stop and save."""
+        """The stop flag: a file whose presence asks the run to stop and save."""
         return self.path / "stop"
 
     @property
     def resume_flag(self) -> Path:
-        """A file that asks for the steps left of a run that was stopped and saved."""
+        """A file that asks for the remaining steps of a run that was stopped and saved."""
         return self.path / "go-on"
 
     @property
     def lock(self) -> Path:
-        """Locked while a process trains here."""
+        """The lock file, held while a process trains here."""
         return self.path / "lock"
 
     @property
@@ -96,7 +96,7 @@ class RunFolder:
 
     @property
     def tier_file(self) -> Path:
-        """The memory tier that the run took."""
+        """The memory tier of the run."""
         return self.path / "tier.json"
 
     @property
@@ -110,11 +110,11 @@ class RunFolder:
         return self.path / "result.json"
 
     def recipe(self) -> Recipe:
-        """The recipe. Raises RecipeError."""
+        """Reads the recipe. Raises RecipeError."""
         return read_recipe(self.recipe_file)
 
     def places(self) -> Places:
-        """The places. Raises RecipeError."""
+        """Reads the places. Raises RecipeError."""
         try:
             return Places.model_validate_json(self.places_file.read_text(encoding="utf-8"))
         except ValidationError as error:
@@ -123,7 +123,7 @@ class RunFolder:
             raise RecipeError(f"{self.places_file} cannot be read: {error}") from None
 
     def write_result(self, result: Result) -> None:
-        """Writes `result.json`, whole or not at all."""
+        """Writes `result.json` atomically and removes the resume flag."""
         data = asdict(result) | {"adapter": str(result.adapter), "version": 1}
         for key in ("recipe", "folder", "reused"):
             del data[key]
@@ -131,9 +131,9 @@ class RunFolder:
         self.resume_flag.unlink(missing_ok=True)
 
     def result(self) -> Result | None:
-        """The result, or None if there is none, it is damaged, or its adapter file is gone.
+        """The result, or None if there is none, it is damaged, or its adapter file is missing.
 
-        An output folder that was moved has it in the same place below.
+        If the output folder was moved, the adapter is found at the same place inside it.
         """
         try:
             data = json.loads(self.result_file.read_text(encoding="utf-8"))
@@ -153,27 +153,27 @@ class RunFolder:
         return result if result.adapter.is_file() else None
 
     def finished(self) -> Result | None:
-        """The result of all steps, or None."""
+        """The result if all steps were trained, else None."""
         result = self.result()
         return None if result is None or result.stopped else result
 
     def final_result(self) -> Result | None:
-        """The result of all steps, or of fewer after which it was stopped and saved, unless it was
-        asked to go on.
+        """The result of all steps, or of fewer if the run was stopped and saved and is not to
+        resume.
         """
         return self.finished() if self.resume_flag.exists() else self.result()
 
     def completed_steps(self) -> int:
-        """The steps of the result; those planned where there is none."""
+        """The steps of the result; those planned if there is none."""
         result = self.result()
         return self.recipe().schedule.steps if result is None else result.steps
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("step-*/state.json"))
 
     def is_busy(self) -> bool:
-        """Whether a process trains here now."""
+        """Whether a process is training here now."""
         if not self.lock.exists():
             return False
         lock = FileLock(self.lock, timeout=0)
@@ -185,7 +185,7 @@ class RunFolder:
         return False
 
 
-# What reading tables of the wrong shape raises.
+# Raised when reading JSON of an unexpected structure.
 _READ_ERRORS = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError),
     *(OverflowError, RecursionError),
@@ -195,11 +195,11 @@ _READ_ERRORS = (
 def prepare(
     recipe: Recipe, places: Places, *, reuse_stopped: bool = False, on_read: OnRead | None = None
 ) -> RunFolder:
-    """Checks everything that can be checked without torch, and writes the run's folder.
+    """Checks everything that can be checked without torch, and writes the run folder.
 
-    The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. That
-    of a finished run (with `reuse_stopped` of a settled one) of an equal lesson, under whatever
-    name, is left as it is. `on_read` as in `bind`.
+    The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. If an
+    equivalent run of any name has finished (with `reuse_stopped`, or was stopped and saved), its
+    folder is returned unchanged. `on_read` as in `bind`.
     Raises a LikenessError; then nothing has been written.
     """
     bound = bind(recipe, places, on_read)
@@ -207,7 +207,7 @@ def prepare(
     folder = RunFolder(places.runs.resolve() / recipe.run_name())
     if folder.final_result() if reuse_stopped else folder.finished():
         return folder
-    reuse_stopped = reuse_stopped and not folder.has_checkpoint()  # else it goes on by itself
+    reuse_stopped = reuse_stopped and not folder.has_checkpoint()  # else it resumes anyway
     others = equivalent_runs(recipe, places)
     for one in others:
         if one.final_result() if reuse_stopped else one.finished():
@@ -225,15 +225,14 @@ def prepare(
         write_manifest(folder.photos_file, bound.photos, bound.class_images)
     except OSError as error:
         kind = OutOfSpace if is_disk_full(error) else RunFailed
-        raise kind(f"The run's folder {folder.path} cannot be written: {error}") from None
+        raise kind(f"The run folder {folder.path} cannot be written: {error}") from None
     return folder
 
 
 def equivalent_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
-    """Other runs that learn just the same as a bound recipe: those of its name first, and of each
-    the newest.
+    """Other runs that train exactly as a bound recipe does: those of its name first, newest first.
 
-    They differ in their name, previews, validation, or how their state is saved.
+    They differ in name, previews, validation, or how their state is saved.
     """
     canonical, own = recipe.canonical().digest(), recipe.digest()
     found = []
@@ -242,7 +241,7 @@ def equivalent_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
         try:
             other = folder.recipe()
         except RecipeError:
-            continue  # a folder of another version, or no run at all
+            continue  # of another version, or not a run folder
         if other.digest() != own and other.canonical().digest() == canonical:
             newest = other.name == recipe.name, folder.recipe_file.stat().st_mtime
             found.append((newest, folder))
@@ -250,18 +249,18 @@ def equivalent_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
 
 
 def reused_message(result: Result, recipe: Recipe) -> str:
-    """What to say where an equal training's result is used: "" if it has the recipe's name."""
+    """A note that an equivalent run's result is reused; "" if it has the recipe's name."""
     if result.recipe.name == recipe.name:
         return ""
     return (
-        f"Trained already as {result.recipe.name!r}: its file {result.adapter.name} is used. Raise "
-        "attempt to train it again under the new name."
+        f"Already trained as {result.recipe.name!r}: its file {result.adapter.name} is used. Raise "
+        "attempt to train again under the new name."
     )
 
 
 def check_not_busy(folders: Iterable[RunFolder]) -> None:
-    """Raises RunBusy if a process trains one of the runs, all of one lesson: one may begin with
-    checkpoints that another lets go of.
+    """Raises RunBusy if a process trains one of these equivalent runs: one may start from
+    checkpoints that another deletes.
     """
     for folder in folders:
         if folder.is_busy():
@@ -269,18 +268,18 @@ def check_not_busy(folders: Iterable[RunFolder]) -> None:
 
 
 def busy_message(folder: RunFolder) -> str:
-    """What to say where another process trains the same run."""
+    """The message if another process trains the same run."""
     return (
-        f"This run is being trained by another process already ({folder.path.name}): another "
-        "ComfyUI or a terminal. Wait for it and queue again to use its result, or stop it there."
+        f"The run {folder.path.name} is already being trained by another process (another ComfyUI "
+        "or a terminal). Wait for it and queue again to use its result, or stop it there."
     )
 
 
 def find_continued_run(recipe: Recipe, places: Places) -> RunFolder:
     """The earlier run that `recipe.continues` names.
 
-    Raises RecipeError if it is not among the runs, or trained other weights or with another
-    optimizer, so that its state does not fit.
+    Raises RecipeError if it is missing, or if its state does not fit because it trained other
+    weights or used another optimizer.
     """
     folder = find_run(recipe.continues or "", places)
     _check_compatible(recipe, folder.recipe())
@@ -288,8 +287,8 @@ def find_continued_run(recipe: Recipe, places: Places) -> RunFolder:
 
 
 def resumable_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
-    """The other runs whose state a run may begin with: those of the same lesson, then the one that
-    it continues. That one may be gone where the run has a state of its own.
+    """The other runs whose state a run may start from: equivalent ones, then the one it continues,
+    which may be missing if the run has a checkpoint of its own.
 
     Raises RecipeError as `find_continued_run`.
     """
@@ -305,29 +304,29 @@ def resumable_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
 
 
 def _check_resumable(recipe: Recipe, places: Places) -> None:
-    """Raises RecipeError unless there are steps to add to the continued run, and its state."""
+    """Raises RecipeError unless the continued run has a state and steps are to be added to it."""
     earlier = find_continued_run(recipe, places)
     steps = earlier.completed_steps()
     if steps >= recipe.schedule.steps:
         raise RecipeError(
             f"schedule.steps is {recipe.schedule.steps}, but the run it continues has "
-            f"{steps} already: give the total, old and new steps together."
+            f"{steps} already: give the total of old and new steps."
         )
     if not any(run.has_checkpoint() for run in resumable_runs(recipe, places)):
         raise RecipeError(
-            f"The run {earlier.path.name} keeps no state to go on from: it was trained with "
-            "saving.keep 0, or its state was deleted."
+            f"The run {earlier.path.name} has no checkpoint to continue from: it was trained with "
+            "saving.keep 0, or its checkpoints were deleted."
         )
 
 
 def find_run(digest: str, places: Places) -> RunFolder:
-    """The run of a recipe's digest. Raises RecipeError if it is not among the runs."""
+    """The run with a recipe's digest. Raises RecipeError if there is none in the runs folder."""
     for path in sorted(places.runs.glob(f"*-{digest[:8]}")):
         folder = RunFolder(path)
         if folder.recipe().digest() == digest:
             return folder
     raise RecipeError(
-        f"The run to continue, whose folder's name ends with {digest[:8]}, is not in {places.runs}."
+        f"The run to continue, whose folder name ends with {digest[:8]}, is not in {places.runs}."
     )
 
 
@@ -345,6 +344,6 @@ def _check_compatible(recipe: Recipe, earlier: Recipe) -> None:
     changed = [name for name in now if now[name] != then[name]]
     if changed:
         raise RecipeError(
-            f"A run that continues another keeps its {', '.join(changed)}: set them as they were, "
-            "or clear continues to train from the start."
+            f"A run that continues another must keep its {', '.join(changed)}: restore the earlier "
+            "values, or clear continues to train from the start."
         )

@@ -1,4 +1,4 @@
-"""Safetensors files: the header read within bounded memory and written as reproducible bytes.
+"""Safetensors files: headers read in bounded memory and written reproducibly.
 
 Layout (github.com/huggingface/safetensors): 8 bytes with the header's length, little endian; the
 header, a JSON object; then the tensors' bytes, to the end of the file.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEGABYTE = 1024**2
-HEADER_LIMIT = 16 * MEGABYTE  # a full SD 1.5 checkpoint has 0.2; tag lists of LoRA files a few
+HEADER_LIMIT = 16 * MEGABYTE  # an SD 1.5 checkpoint has 0.2 MB; LoRA files with tag lists a few
 METADATA_LIMIT = 8 * MEGABYTE
 
 Shapes = Mapping[str, tuple[int, ...]]  # by tensor name
@@ -27,7 +27,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # by tensor name
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: shapes and dtypes (``F16``, …) by name, and its metadata."""
+    """A file's header: shapes and dtypes (``F16``, …) by name, and its metadata."""
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
@@ -35,7 +35,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a whole safetensors file; the tensors themselves are not read.
+    """Reads the header of a complete safetensors file, but not the tensors.
 
     Raises ValueError that says what is wrong with the file, in words that follow its name, and
     OSError if it cannot be opened.
@@ -46,15 +46,15 @@ def read_header(path: Path) -> Header:
         try:
             parsed = json.loads(file.read(length).decode("utf-8"))
         except (ValueError, RecursionError):
-            raise ValueError("is no safetensors file: its header is not JSON") from None
+            raise ValueError("is not a safetensors file: its header is not JSON") from None
     if not isinstance(parsed, dict):
-        raise ValueError("is no safetensors file: its header is not a JSON object")
+        raise ValueError("is not a safetensors file: its header is not a JSON object")
     metadata = _metadata(parsed.pop("__metadata__", None))
     entries = {name: _entry(name, value) for name, value in parsed.items()}
     have, want = size - 8 - length, max((end for *_, end in entries.values()), default=0)
     if have != want:
-        what = "is cut short" if have < want else "has bytes after its last tensor"
-        raise ValueError(f"{what}: {have} bytes of tensors where its header says {want}")
+        what = "is truncated" if have < want else "has bytes after its last tensor"
+        raise ValueError(f"{what}: {have} bytes of tensors, but its header says {want}")
     return Header(
         shapes={name: shape for name, (_, shape, _) in entries.items()},
         dtypes={name: dtype for name, (dtype, _, _) in entries.items()},
@@ -64,12 +64,12 @@ def read_header(path: Path) -> Header:
 
 def _header_length(file: BinaryIO, size: int) -> int:
     if size < 10:
-        raise ValueError(f"is no safetensors file: it has {size} bytes")
+        raise ValueError(f"is not a safetensors file: it has {size} bytes")
     length = int.from_bytes(file.read(8), "little")
     if length > HEADER_LIMIT and length <= size - 8:
-        raise ValueError(f"has a header of {length} bytes; more than {HEADER_LIMIT} are not read")
+        raise ValueError(f"has a header of {length} bytes; the limit is {HEADER_LIMIT}")
     if length > size - 8:
-        raise ValueError("is no safetensors file, or is cut short within its header")
+        raise ValueError("is not a safetensors file, or is truncated within its header")
     return length
 
 
@@ -77,14 +77,14 @@ def _metadata(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError("has metadata that is not a table of texts")
+        raise ValueError("has metadata that is not a map of strings")
     if sum(len(key) + len(text) for key, text in value.items()) > METADATA_LIMIT:
         raise ValueError(f"has more than {METADATA_LIMIT} characters of metadata")
     return value
 
 
 def _entry(name: str, value: Any) -> tuple[str, tuple[int, ...], int]:
-    """dtype, shape and end of one tensor."""
+    """The dtype, shape and end offset of one tensor."""
     try:
         dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
     except (TypeError, KeyError, ValueError):
@@ -92,7 +92,7 @@ def _entry(name: str, value: Any) -> tuple[str, tuple[int, ...], int]:
     counts = (*shape, begin, end)
     if not (isinstance(dtype, str) and len(counts) <= 10 and all(map(_is_count, counts))):
         raise ValueError(f"has a damaged entry for {name[:120]!r}")
-    # 16 bytes is the widest element; those of under a byte may take less than one each.
+    # The widest element has 16 bytes; sub-byte elements take less than one each.
     if not (begin <= end and end - begin <= 16 * math.prod(shape)):
         raise ValueError(f"has an entry of impossible size for {name[:120]!r}")
     return dtype, shape, end
@@ -105,8 +105,8 @@ def _is_count(value: Any) -> bool:
 def header_bytes(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
     """The bytes of a file before its tensors; equal arguments give equal bytes.
 
-    `entries` by tensor name, in the order of the file: dtype, shape and data_offsets. The metadata
-    is sorted, and the header ends at a multiple of 8 bytes, as the tensors are to be aligned.
+    `entries` maps tensor names, in file order, to dtype, shape and data_offsets. The metadata is
+    sorted, and the header is padded to a multiple of 8 bytes so that the tensors are aligned.
     """
     table = {"__metadata__": dict(sorted(metadata.items())), **entries}
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
@@ -115,10 +115,9 @@ def header_bytes(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> byt
 
 
 def header_with_metadata(file: BinaryIO, metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the tensors of an open file, with other metadata than it has.
+    """The bytes before the tensors of an open file, with its metadata replaced.
 
-    Leaves `file` at the first byte of its tensors, which stay as they are. The file is one that
-    `read_header` has read.
+    Leaves `file` at the first byte of its tensors. `read_header` must have accepted the file.
     """
     entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     entries.pop("__metadata__", None)
@@ -128,7 +127,7 @@ def header_with_metadata(file: BinaryIO, metadata: Mapping[str, str]) -> bytes:
 def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """A file's bytes; equal arguments give equal bytes.
 
-    safetensors itself writes the metadata in random order, so it is put in here, sorted. Adds the
+    safetensors itself writes metadata in random order, so it is inserted here, sorted. Adds the
     SHA-256 of the tensors' bytes as ModelSpec's hash and as kohya's, which A1111 shows.
     """
     from safetensors.torch import save

@@ -1,8 +1,8 @@
-"""Pictures from the parts of a Stable Diffusion 1.x model, with ComfyUI's sigmas and scaling.
+"""Sampling from a Stable Diffusion 1.x model, with ComfyUI's sigmas and scaling.
 
-diffusers' schedulers are not used here: `DPMSolverMultistepScheduler` takes no sigmas, and
-`EulerDiscreteScheduler` scales the first noise by sigma_max or by sqrt(1 + sigma_max^2) according
-to its timestep spacing. Written plainly, the two solvers do exactly what ComfyUI's do.
+diffusers' schedulers are not used: `DPMSolverMultistepScheduler` takes no sigmas, and
+`EulerDiscreteScheduler` scales the initial noise by sigma_max or by sqrt(1 + sigma_max^2) depending
+on its timestep spacing. The two solvers here do exactly what ComfyUI's do.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ControlNet = Callable[[Tensor, Tensor, Tensor], tuple[Sequence[Tensor], Tensor]]
 
 
 def sigma_table() -> Tensor:
-    """sigma = sqrt((1 - a) / a) at each of SD 1.x's 1000 timesteps, rising, fp32.
+    """sigma = sqrt((1 - a) / a) at each of SD 1.x's 1000 timesteps, ascending, fp32.
 
-    a is the cumulative product of 1 - beta; beta is the square of a line between the roots of
-    BETAS ("scaled_linear").
+    a is the cumulative product of 1 - beta; sqrt(beta) is linear between the roots of BETAS
+    ("scaled_linear").
     """
     first, last = (beta**0.5 for beta in BETAS)
     beta = torch.linspace(first, last, TIMESTEPS, dtype=torch.float64) ** 2
@@ -40,9 +40,9 @@ def sigma_table() -> Tensor:
 
 
 def calculate_sigmas(steps: int, scheduler: Scheduler = "simple") -> Tensor:
-    """The noise levels of `steps` steps (1 to 1000), falling and ending in 0: shape (steps + 1,).
+    """The noise levels of `steps` steps (1 to 1000), descending to 0: shape (steps + 1,).
 
-    ``simple`` and ``normal`` are ComfyUI's schedulers of these names (whole timesteps from the
+    ``simple`` and ``normal`` are ComfyUI's schedulers of these names (integer timesteps from the
     top, and evenly spaced timesteps from 999 to 0); ``karras`` is eq. 5 of arXiv:2206.00364 with
     rho = 7. Raises ValueError for another number of steps or scheduler.
     """
@@ -62,21 +62,21 @@ def calculate_sigmas(steps: int, scheduler: Scheduler = "simple") -> Tensor:
 
 
 def _interpolate(table: Tensor, timesteps: Tensor) -> Tensor:
-    """The table at fractional timesteps, linear in log sigma."""
+    """Interpolates the table at fractional timesteps, linearly in log sigma."""
     low, high, weight = timesteps.floor().long(), timesteps.ceil().long(), timesteps.frac()
     return torch.lerp(table[low].log(), table[high].log(), weight).exp()
 
 
 def sigmas_to_timesteps(sigmas: Tensor) -> Tensor:
-    """The whole timestep nearest to each sigma in log space, as ComfyUI rounds: int64, 0 to 999."""
+    """The integer timestep nearest each sigma in log space, as ComfyUI rounds: int64, 0 to 999."""
     return (sigmas.log()[:, None] - sigma_table().log()).abs().argmin(dim=1)
 
 
 def prepare_noise(seeds: Sequence[int], height: int, width: int) -> Tensor:
     """Normal noise (n, 4, height // 8, width // 8) for pictures of `height` x `width` pixels, fp32.
 
-    Each image has its own CPU generator, so its noise does not depend on the others of its batch;
-    it equals ComfyUI's noise of a single image with that seed.
+    Each image has its own CPU generator, so its noise does not depend on the rest of the batch and
+    equals ComfyUI's noise for a single image with that seed.
     """
     shape = (1, 4, height // 8, width // 8)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -99,22 +99,22 @@ def sample(
     interrupted: Callable[[], bool] | None = None,
     control: ControlNet | None = None,
 ) -> Tensor:
-    """Latents (n, 4, h, w) as the UNet sees them (scaled), fp32 on the UNet's device.
+    """Samples latents (n, 4, h, w), scaled as the UNet sees them, fp32 on the UNet's device.
 
-    The prompt and the negative prompt go through the UNet in one call a step, in `dtype`
-    (None: the UNet's); `guidance` 1 leaves the negative out. `prediction` is ``epsilon`` or
-    ``v_prediction``. `on_step(done, steps)` follows each call. Raises RunCancelled when
-    `interrupted()` is true before a call, and ValueError for another prediction.
+    The positive and negative prompts go through the UNet in one call per step, in `dtype` (None:
+    the UNet's); `guidance` 1 skips the negative. `prediction` is ``epsilon`` or ``v_prediction``.
+    `on_step(done, steps)` is called after each UNet call. Raises RunCancelled if `interrupted()`
+    is true before one, and ValueError for another prediction.
     """
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(f"unknown prediction {prediction!r}: choose epsilon or v_prediction")
     predict = _cfg_predictor(unet, positive, negative, guidance, control, dtype or unet.dtype)
-    sigmas = sigmas.float().cpu()  # scalars on the host: a GPU is never waited for
+    sigmas = sigmas.float().cpu()  # scalars on the CPU: no GPU synchronisation
     timesteps = sigmas_to_timesteps(sigmas[:-1]).to(unet.device)
 
     def denoise(x: Tensor, i: int) -> Tensor:
         if interrupted is not None and interrupted():
-            raise RunCancelled("Drawing was cancelled.")
+            raise RunCancelled("Sampling was cancelled.")
         sigma, scale = sigmas[i], (sigmas[i] ** 2 + 1).sqrt()
         output = predict(x / scale, timesteps[i]).float()
         if on_step is not None:
@@ -128,7 +128,7 @@ def sample(
 
 
 def _initial_noise_scale(sigma: Tensor) -> Tensor:
-    """ComfyUI's scale of the first noise: sqrt(1 + sigma^2) from the highest sigma, else sigma."""
+    """ComfyUI's scale of the initial noise: sqrt(1 + sigma^2) at the highest sigma, else sigma."""
     highest = float(sigma_table()[-1])
     full = float(sigma) > highest or math.isclose(float(sigma), highest, rel_tol=1e-5)
     return (sigma**2 + 1).sqrt() if full else sigma
@@ -175,27 +175,27 @@ def euler(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
-    """DPM-Solver++(2M): algorithm 2 of arXiv:2211.01095, first order at both ends.
+    """DPM-Solver++(2M): algorithm 2 of arXiv:2211.01095, first order in the first and last step.
 
     With t = -log sigma and x in the variance-exploding scaling, the paper's alpha is 1.
     """
     t = -sigmas.log()
-    before = x  # the last estimate; not used in the first step
+    previous = x  # the last estimate; unused in the first step
     for i in range(len(sigmas) - 1):
-        now = denoise(x, i)
-        estimate = now
+        current = denoise(x, i)
+        estimate = current
         if i > 0 and sigmas[i + 1] > 0:
             r = (t[i] - t[i - 1]) / (t[i + 1] - t[i])
-            estimate = now + (now - before) / (2 * r)
+            estimate = current + (current - previous) / (2 * r)
         # exp(-(t[i + 1] - t[i])) is the ratio of the sigmas
         x = sigmas[i + 1] / sigmas[i] * x - torch.expm1(t[i] - t[i + 1]) * estimate
-        before = now
+        previous = current
     return x
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor, batch: int = 4) -> np.ndarray:
-    """RGB pictures (n, 8h, 8w, 3), uint8, of scaled latents (n, 4, h, w), `batch` at a time."""
+    """Decodes scaled latents (n, 4, h, w) to RGB (n, 8h, 8w, 3), uint8, `batch` at a time."""
     pictures = []
     for part in (latents / vae.config.scaling_factor).split(batch):
         pixels = vae.decode(part.to(vae.device, vae.dtype), return_dict=False)[0]  # -1 to 1

@@ -1,4 +1,4 @@
-"""A model of the SD 1.x family as a single file in the LDM names, as DreamBooth's results are."""
+"""SD 1.x models saved as a single file with LDM names, as DreamBooth's results are."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 def check_savable(base: BaseModel) -> None:
-    """Raises BaseModelError for a base of which DreamBooth could not save what it learned."""
+    """Raises BaseModelError for a base on which DreamBooth could not save what it learns."""
     try:
         single_file_state(base.unet, base.text_encoder, base.vae)
     except BaseModelError as error:
         raise BaseModelError(
-            f"{error} So DreamBooth could not save what it learns: train a LoRA on this base, or "
+            f"{error} DreamBooth could not save what it learns: train a LoRA on this base, or "
             "DreamBooth on another one."
         ) from error
 
@@ -40,23 +40,23 @@ def save_single_file(
     metadata: Mapping[str, str],
     replace: bool = True,
 ) -> None:
-    """Writes a checkpoint in the LDM names, whole or not at all; see `write_weights`.
+    """Writes a checkpoint with LDM names, complete or not at all; see `write_weights`.
 
-    Without `replace` a file that has the name stays, if it is equal.
+    Without `replace`, an existing file is kept if it is equal.
 
     Raises:
-        NameTaken: another file has the name, and `replace` is False.
-        OutOfSpace: the disk has no room for it.
+        OutputExists: another file has the name, and `replace` is False.
+        OutOfSpace: the disk has too little space.
         BaseModelError: as `single_file_state`.
         RunFailed: a weight is not finite in `dtype`, or the file reads back differently.
     """
     state = single_file_state(unet, text_encoder, vae)
     if prediction == "v_prediction":
-        state["v_pred"] = torch.zeros(0)  # only its name counts
+        state["v_pred"] = torch.zeros(0)  # a marker: only its name counts
     if path.exists() and not replace:
         if file_matches(path, state, _DTYPES[dtype], metadata):
             return
-        raise OutputExists(f"{path} exists and is another checkpoint. Move it, or choose a name.")
+        raise OutputExists(f"{path} exists and is another checkpoint. Move it, or change the name.")
     write_weights(path, state, _DTYPES[dtype], metadata)
 
 
@@ -65,7 +65,7 @@ def single_file_state(
 ) -> StateDict:
     """The tensors of a single file, which share the models' memory.
 
-    Raises BaseModelError for a model that a reader of the file would build in another way.
+    Raises BaseModelError for a model that readers of the file would build differently.
     """
     return (
         _convert("UNet", lambda: _unet_state(unet))
@@ -79,7 +79,7 @@ def _convert(what: str, state: Callable[[], StateDict]) -> StateDict:
         return state()
     except (LookupError, TypeError, ValueError) as error:
         raise BaseModelError(
-            f"This model cannot be saved as a single file: its {what} is unlike SD 1.x's "
+            f"This model cannot be saved as a single file: its {what} differs from SD 1.x's "
             f"({error.args[0] if isinstance(error, KeyError) else error})."
         ) from error
 
@@ -119,7 +119,7 @@ def _text_state(text_encoder: CLIPTextModel) -> StateDict:
     return state
 
 
-# What no shape tells: a reader of the file takes SD 1.x's values.
+# Not inferable from shapes: readers of the file assume SD 1.x's values.
 _ASSUMED_CONFIG = (
     *("attention_head_dim", "num_attention_heads", "norm_num_groups"),
     *("hidden_act", "scaling_factor"),
@@ -132,6 +132,6 @@ def _check_assumed_config(config: Any, inferred: Mapping[str, Any]) -> None:
         values = set(has) if isinstance(has, list | tuple) else {has}
         if key in inferred and values != {inferred[key]}:
             raise BaseModelError(
-                f"This model cannot be saved as a single file: its {key} is {has}, and a reader "
-                f"of the file would take {inferred[key]}."
+                f"This model cannot be saved as a single file: its {key} is {has}, but readers "
+                f"of the file would assume {inferred[key]}."
             )

@@ -1,4 +1,4 @@
-"""What a run says at its start: of its prompts, its pictures and its learning rate."""
+"""Notes at the start of a run: on its prompts, pictures and learning rate."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .subject import PhotoSet
 from .text_encoding import tokenize, truncation_note
 from .tokenizer import UNKNOWN_WORDS_NOTE, unknown_words
 
-_MAX_LISTED = 5  # of one kind; the others are in photos.json
-_HIGH_LR = 1e-5  # for all weights of SD 1.5
-_FULL_SIZE_UNET = 100_000_000  # weights of a UNet: a miniature's rates are others
+_MAX_LISTED = 5  # of one kind; the rest are in photos.json
+_HIGH_LR = 1e-5  # for full fine-tuning of SD 1.5
+_FULL_SIZE_UNET = 100_000_000  # UNet weights; a miniature needs other rates
 
 
 def note_startup(run: Run, base: BaseModel) -> None:
-    """Says all of it, before anything is drawn.
+    """Emits all notes, before anything is drawn.
 
     Raises SubjectError if the photographs changed since the recipe was bound.
     """
@@ -29,8 +29,8 @@ def note_startup(run: Run, base: BaseModel) -> None:
 
 
 def note_pictures(run: Run) -> None:
-    """Says which files of the photographs, and of the user's own class images, are not used, and
-    why; and what was noted of the others.
+    """Notes which photographs, and which of the user's own class images, are not used and why, and
+    the remarks on the others.
     """
     recipe, places, file = run.recipe, run.places, run.folder.photos_file
     _note_set(run, "Photographs", load_subject_photos(file, recipe, places.photos))
@@ -42,32 +42,32 @@ def _note_set(run: Run, what: str, pictures: PhotoSet) -> None:
     if pictures.refused:
         lines = [f"{file.name}: {file.reason}" for file in pictures.refused]
         used = len(pictures.photos)
-        run.note(_bullet_list(f"{what}: {used} are used; not used, {len(lines)}:", lines))
+        run.note(_bullet_list(f"{what}: {used} used, {len(lines)} not used:", lines))
     if pictures.notes:
         run.note(_bullet_list(f"{what}:", pictures.notes))
 
 
 def _bullet_list(head: str, lines: Sequence[str]) -> str:
     left = len(lines) - _MAX_LISTED
-    more = [f"and {left} more, in photos.json of the run's folder"] if left > 0 else []
+    more = [f"and {left} more, in photos.json in the run folder"] if left > 0 else []
     return "\n- ".join([head, *lines[:_MAX_LISTED], *more])
 
 
 def note_learning_rate(run: Run, base: BaseModel) -> None:
-    """Says where DreamBooth has a LoRA's learning rate, as a recipe's own is."""
+    """Notes a learning rate for LoRA, such as the recipe's default, with DreamBooth."""
     optimizer = run.recipe.optimizer
     if not isinstance(run.recipe.method, DreamBooth) or optimizer.name == "prodigy":
         return
     large = sum(parameter.numel() for parameter in base.unet.parameters()) > _FULL_SIZE_UNET
     if large and optimizer.learning_rate > _HIGH_LR:
         run.note(
-            f"optimizer.learning_rate is {optimizer.learning_rate:g}: DreamBooth of all weights "
-            "usually takes 1e-6 to 5e-6, and is ruined within a few steps by a LoRA's 1e-4."
+            f"optimizer.learning_rate is {optimizer.learning_rate:g}: DreamBooth trains all "
+            "weights, usually at 1e-6 to 5e-6; a LoRA's 1e-4 ruins the model within a few steps."
         )
 
 
 def note_prompts(run: Run, base: BaseModel) -> None:
-    """Says which words of the run's prompts the base never saw, and which are cut off."""
+    """Notes words the base never saw, truncated prompts, and photographs without the token."""
     taught = photo_prompts(run)
     prompts = all_prompts(run.recipe, taught)
     max_tokens = run.recipe.text_encoder.max_tokens
@@ -81,5 +81,5 @@ def note_prompts(run: Run, base: BaseModel) -> None:
     if without := sum(token.lower() not in prompt.lower() for prompt in taught):
         run.note(
             f"{without} of {len(taught)} photographs are trained without the token {token!r} in "
-            "their prompt or caption: what they show is not learned for it."
+            "their prompt or caption: the token does not learn what they show."
         )

@@ -1,4 +1,4 @@
-"""How a run is asked to stop: a flag file, or the end of the process that started it."""
+"""Stop requests to a run: a flag file, SIGTERM, or the end of the process that started it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .errors import RunCancelled
 
 
 class StopRequest(IntEnum):
-    """What a run is asked between two steps; of several the highest counts."""
+    """What a run is asked to do between two steps; of several requests the highest wins."""
 
     NONE = 0
-    CHECKPOINT = 1  # save the state and go on
-    SAVE = 2  # save the state and the adapter, and end
-    LEAVE = 3  # save the state and end
+    CHECKPOINT = 1  # save the state and continue
+    SAVE = 2  # save the state and the adapter, and exit
+    LEAVE = 3  # save the state and exit
 
 
 def on_parent_exit(call: Callable[[], Any]) -> None:
-    """Calls it in a thread once standard input closes, whose other end the parent holds open.
+    """Calls `call` in a thread once standard input, held open by the parent, is closed.
 
-    Standard input is empty from then on: on Windows whatever else asks for a pipe that is being
-    read waits until it closes, a compiler that was started, say.
+    Standard input is empty from then on: on Windows, another user of a pipe that is being read,
+    such as a compiler that was started, would block until it closes.
     """
     pipe, empty = os.dup(sys.stdin.fileno()), os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, sys.stdin.fileno())
     os.close(empty)
 
     def wait() -> None:
-        # Unbuffered: Python's exit would wait for the lock of a buffered reader.
+        # Unbuffered: at exit Python would wait for the lock of a buffered reader.
         while os.read(pipe, 1):
             continue
         call()
@@ -46,15 +46,15 @@ def on_parent_exit(call: Callable[[], Any]) -> None:
 
 
 class StopSignal:
-    """Says whether the run should end, and how.
+    """Tells whether the run should end, and how.
 
-    A flag file asks to save what is learned (`StopRequest.SAVE`). The end of the parent, of its
-    pipe, or SIGTERM ask to end at a checkpoint (`StopRequest.LEAVE`).
+    A flag file requests `StopRequest.SAVE`. The end of the parent, which closes its pipe, and
+    SIGTERM request `StopRequest.LEAVE`.
 
     Args:
-        flag: a file whose presence asks for it.
-        follow_parent: leave when standard input closes, because its other end is held by the
-            process that started the run.
+        flag: the flag file, whose presence is the request.
+        follow_parent: leave when standard input closes, whose other end is held by the process
+            that started the run.
     """
 
     def __init__(self, flag: Path, *, follow_parent: bool = False) -> None:
@@ -64,19 +64,19 @@ class StopSignal:
             on_parent_exit(self._terminating.set)
 
     def handle_sigterm(self) -> None:
-        """From now on SIGTERM asks to leave. Call from the main thread."""
+        """Makes SIGTERM a request to leave. Call from the main thread."""
         signal.signal(signal.SIGTERM, lambda number, frame: self._terminating.set())
 
     def local_request(self) -> StopRequest:
-        """What this process was asked; other processes of the run may not know of it."""
+        """The request to this process; other processes of the run may not know of it."""
         if self._terminating.is_set():
             return StopRequest.LEAVE
         return StopRequest.SAVE if self._flag.exists() else StopRequest.NONE
 
     def asked(self, accelerator: Accelerator, *, save_due: bool = False) -> StopRequest:
-        """What to do after a step; all processes of a run get the main one's answer.
+        """The request after a step; all processes of a run get the main one's.
 
-        `save_due` says that a checkpoint is due by the main process's clock.
+        `save_due`: a checkpoint is due by the main process's clock.
         """
         ask = self.local_request() or StopRequest(save_due)
         if accelerator.num_processes == 1:
@@ -86,9 +86,9 @@ class StopSignal:
         return StopRequest(round(float(accelerator.reduce(vote, "sum"))))
 
     def check(self) -> None:
-        """Raises RunCancelled if this process was asked to end, before there is a state to save."""
+        """Raises RunCancelled if this process was asked to stop before there is a state to save."""
         if self.local_request():
             raise RunCancelled(
                 "The run was stopped before its first step. Class images and encoded pictures "
-                "are kept; start it again to go on."
+                "are kept; start it again to resume."
             )

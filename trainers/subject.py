@@ -1,6 +1,6 @@
-"""The photographs of the subject: checked, cropped and described, never changed.
+"""The photographs of the subject: checked, cropped and described, never modified.
 
-The box and the target size are decided here, once; `load_pixels` only carries them out.
+The crop box and the target size are decided once, here; `load_pixels` only applies them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .recipe import Subject
 from .recipe_parts import MAX_ENLARGE
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-_DECODE_THREADS = 4  # pictures decoded at once
+_DECODE_THREADS = 4  # pictures decoded in parallel
 _MAX_CAPTION_LENGTH = 100_000  # characters; the text encoder reads 75 tokens
 
 
@@ -34,9 +34,9 @@ class Photo:
     """One usable photograph.
 
     `digest` is the SHA-256 of the file; `width` and `height` are of the upright picture; `box` is
-    the crop in those pixels; `size` (width, height) is what it is resized to; `caption` is None
-    where the prompt is used; `face` says whether the box was placed by a face; `mask` is the file
-    that says where the subject is, itself for its transparency, and `mask_digest` its SHA-256.
+    the crop in its pixels; `size` (width, height) is what the crop is resized to; `caption` is None
+    where the prompt is used; `face` says whether the box was placed by a face; `mask` is the mask's
+    file (the photograph itself for its transparency), and `mask_digest` its SHA-256.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file that is not used, by name, and why."""
+    """A file that is not used: its name and the reason."""
 
     name: str
     reason: str
@@ -61,7 +61,7 @@ class RejectedFile:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """The usable photographs, ordered by digest so that file names never change the training.
+    """The usable photographs, ordered by digest so that file names do not affect training.
 
     `digest` is the SHA-256 over photographs, captions and masks: the set's identity.
     """
@@ -73,7 +73,7 @@ class PhotoSet:
 
 
 class NoUsablePhotos(SubjectError):
-    """No photograph of a folder can be used; `refused` says why each is not."""
+    """No photograph in a folder can be used; `refused` has the reason for each."""
 
     def __init__(self, folder: Path, refused: Sequence[RejectedFile]) -> None:
         names: dict[str, list[str]] = {}
@@ -86,7 +86,7 @@ class NoUsablePhotos(SubjectError):
 
 
 def _abbreviate(names: Sequence[str], most: int = 3) -> str:
-    """Names in a row, the first few of many."""
+    """The first few names, and how many more there are."""
     left = len(names) - most
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
@@ -97,12 +97,12 @@ CAPTIONS_OFF = "captions are off (subject.captions)"
 def read_subject(
     folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF, on_read: OnRead | None = None
 ) -> PhotoSet:
-    """Reads every file of `folder` (sub-folders excepted) as a photograph for `spec`.
+    """Reads every file of `folder` (not of sub-folders) as a photograph for `spec`.
 
-    Hidden files, .txt files and masks are passed over; with `spec.captions` the .txt of the same
-    name is the caption, and without it `no_captions` says in a note why it is none.
-    `on_read` is called with each file before it is waited for. Raises SubjectError when no
-    photograph is left to train on, and MissingPackage when the face crop lacks its detector.
+    Hidden files, .txt files and masks are skipped; with `spec.captions` the .txt of the same name
+    is the caption, otherwise a note gives `no_captions` as the reason why it is not used.
+    `on_read` is called with each file before it is awaited. Raises SubjectError if no photograph
+    is left to train on, and MissingPackage if the detector for the face crop is missing.
     """
     files, notes = _list_files(Path(folder))
     detect_face = load_face_detector() if spec.crop == "face" else None
@@ -115,7 +115,7 @@ def read_subject(
         photo, noted = found
         if photo.digest in photos:
             same = photos[photo.digest].path.name
-            refused.append(RejectedFile(path.name, f"it is the same picture as {same}; remove one"))
+            refused.append(RejectedFile(path.name, f"it is a copy of {same}; remove one"))
             continue
         notes += noted
         if spec.crop == "face" and not photo.face:
@@ -134,8 +134,8 @@ def read_subject(
 def _read_all(
     files: Sequence[Path], spec: Subject, detect_face: FaceDetector | None, on_read: OnRead | None
 ) -> Iterator[tuple[Path, tuple[Photo, list[str]] | SubjectError]]:
-    """Each file's photograph and notes, or why it is refused, in order; several are decoded at
-    once.
+    """Each file in order, with its photograph and notes or why it is rejected; decodes in
+    parallel.
     """
 
     def read(path: Path) -> tuple[Photo, list[str]] | SubjectError:
@@ -150,7 +150,7 @@ def _read_all(
                 on_read(path)
             yield path, next(found)
 
-    if detect_face is not None:  # detectors are not made for threads
+    if detect_face is not None:  # detectors are not thread-safe
         yield from each(map(read, files))
         return
     with strict_decoding(), ThreadPoolExecutor(max_workers=_DECODE_THREADS) as pool:
@@ -161,9 +161,9 @@ def _read_all(
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Files to try, by name, and a note on what is left out."""
+    """The files to try, by name, and a note on what is skipped."""
     if not folder.is_dir():
-        raise SubjectError(f"The folder {folder} does not exist; choose the photographs' folder.")
+        raise SubjectError(f"The folder {folder} does not exist; choose the folder of photographs.")
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -172,12 +172,12 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
     notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
     files = [path for path in entries if path.is_file() and not is_sidecar(path)]
     if not files:
-        raise SubjectError(f"The folder {folder} has no photographs; put some into it.")
+        raise SubjectError(f"The folder {folder} has no photographs; add some.")
     return files, notes
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a file belongs to a photograph: its caption or its mask."""
+    """Whether a file belongs to a photograph, as its caption or its mask."""
     return path.suffix.lower() == ".txt" or is_mask(path)
 
 
@@ -186,8 +186,8 @@ def _check_enough(folder: Path, count: int, refused: Sequence[RejectedFile], hol
         raise NoUsablePhotos(folder, refused)
     if count <= holdout:
         raise SubjectError(
-            f"holdout keeps {holdout} of the {count} usable photographs in {folder} back, which "
-            f"leaves none to train on; choose a holdout below {count} or add photographs."
+            f"A holdout of {holdout} leaves none of the {count} usable photographs in {folder} to "
+            f"train on; choose a holdout below {count} or add photographs."
         )
 
 
@@ -196,17 +196,17 @@ def _caption_file(path: Path) -> Path:
 
 
 def _read_caption(path: Path) -> tuple[str | None, list[str]]:
-    """The caption beside a photograph on one line, or None and a note that says why."""
+    """The caption beside a photograph, on one line; or None and a note with the reason."""
     file = _caption_file(path)
     try:
         with open(file, encoding="utf-8-sig") as opened:
             caption = " ".join(opened.read(_MAX_CAPTION_LENGTH).split())
     except FileNotFoundError:
-        return None, [f"{path.name}: there is no {file.name}; the prompt is its caption."]
+        return None, [f"{path.name}: there is no {file.name}; the prompt is used instead."]
     except (OSError, UnicodeDecodeError):
-        return None, [f"{file.name} is not UTF-8 text; the prompt is the caption of {path.name}."]
+        return None, [f"{file.name} is not UTF-8 text; the prompt is used for {path.name}."]
     if not caption:
-        return None, [f"{file.name} is empty; the prompt is the caption of {path.name}."]
+        return None, [f"{file.name} is empty; the prompt is used for {path.name}."]
     return caption, []
 
 
@@ -224,9 +224,9 @@ FaceDetector = Callable[[Image.Image], "Box | None"]
 def read_photo(
     path: Path, spec: Subject, detect_face: FaceDetector | None = None
 ) -> tuple[Photo, list[str]]:
-    """One file as a photograph without a caption, and notes.
+    """Reads one file as a photograph without a caption; returns it and notes.
 
-    Raises SubjectError with the reason to refuse.
+    Raises SubjectError with the reason for rejecting it.
     """
     image = open_image(path)
     width, height = image.size
@@ -239,25 +239,25 @@ def read_photo(
         most = math.ceil(enlarged * 10) / 10
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
-            f"where {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
-            + (f", or 'enlarge' {most:g}" if most <= MAX_ENLARGE else "")
+            f"but {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
+            + (f", or set 'enlarge' to {most:g}" if most <= MAX_ENLARGE else "")
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     photo = Photo(path, digest, width, height, box, size, face=face is not None)
     photo, notes = attach_mask(photo, spec.mask, image)
     if enlarged > 1:
-        notes.append(f"{path.name}: enlarged {enlarged:.2f} times; it teaches blur, too.")
+        notes.append(f"{path.name}: enlarged {enlarged:.2f} times; the model also learns its blur.")
     return photo, notes
 
 
 def crop_box(
     width: int, height: int, size: tuple[int, int], face: Box | None = None, share: float = 0.0
 ) -> Box:
-    """The largest box of the aspect of `size` inside a picture of `width` x `height`.
+    """The largest box with the aspect ratio of `size` inside a picture of `width` x `height`.
 
-    It lies at the centre; or, with a face, with the face's centre in its middle column at 40 % of
-    its height, as far as the picture's edges allow. A box in whose height the face would have less
-    than `share` is smaller, but not below `size`.
+    Centred; or, with a face, with the face's centre in its middle column at 40 % of its height, as
+    far as the picture's edges allow. If the face's height is less than `share` of the box's, the
+    box is smaller, but not below `size`.
     """
     scale = min(width / size[0], height / size[1])
     if face is not None and share:
@@ -272,11 +272,11 @@ def crop_box(
 
 
 def bucket_sizes(resolution: int) -> list[tuple[int, int]]:
-    """The (width, height) of aspect-ratio buckets: those that cannot grow on either side.
+    """The (width, height) of the aspect-ratio buckets: those that cannot grow on either side.
 
-    The area is at most resolution^2 and the aspect from 1:2 to 2:1. Sides are multiples of 64
-    from a resolution of 512 on; below, of the power of two that divides the resolution into 8 to
-    16 parts, but of 8 (one latent) at least.
+    The area is at most resolution^2 and the aspect ratio from 1:2 to 2:1. Sides are multiples of 64
+    for a resolution of at least 512; below, of the power of two that divides the resolution into 8
+    to 16 parts, but at least of 8 (one latent).
     """
     unit = max(8, min(64, 1 << int(math.log2(resolution / 8))))
 
@@ -289,7 +289,7 @@ def bucket_sizes(resolution: int) -> list[tuple[int, int]]:
 
 
 def bucket_for(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """The bucket whose aspect is nearest to the picture's in log space; of equals the largest."""
+    """The bucket nearest to the picture's aspect ratio in log space; the largest if tied."""
 
     def distance(size: tuple[int, int]) -> tuple[float, int]:
         return abs(math.log(size[0] / size[1] * height / width)), -size[0] * size[1]
@@ -300,8 +300,8 @@ def bucket_for(width: int, height: int, resolution: int) -> tuple[int, int]:
 def load_face_detector() -> FaceDetector:
     """A function from an upright picture to the box of its largest face, or None.
 
-    dlib's frontal HOG detector, on a copy of at most 800 pixels a side; when that shows no face,
-    it is enlarged twice, for faces below 80 pixels. Raises MissingPackage.
+    dlib's frontal HOG detector, on a copy of at most 800 pixels a side; if it finds no face there,
+    on the copy at twice its size, for faces below 80 pixels. Raises MissingPackage.
     """
     try:
         import dlib
@@ -327,8 +327,8 @@ def load_face_detector() -> FaceDetector:
 def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
     """The cropped and resized photograph (H, W, 3), uint8 sRGB, mirrored if `flip`.
 
-    Resized with PIL's antialiased Lanczos filter. Raises SubjectError when the file is gone,
-    damaged or not the one that was checked.
+    Resized with PIL's antialiased Lanczos filter. Raises SubjectError if the file is missing or
+    damaged, or has changed since it was checked.
     """
     image = to_srgb(open_verified(photo.path, photo.digest))
     if image.size != (photo.width, photo.height):
@@ -338,7 +338,7 @@ def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:
 
 
 def split_holdout(photos: PhotoSet, count: int, seed: int) -> tuple[list[Photo], list[Photo]]:
-    """Photographs to train on, and `count` held out; each decided by `seed` and the digests."""
+    """Photographs to train on, and `count` held out, chosen by `seed` and the digests."""
 
     def rank(photo: Photo) -> str:
         return hashlib.sha256(f"{seed} {photo.digest}".encode()).hexdigest()

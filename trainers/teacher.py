@@ -1,8 +1,8 @@
-"""Prior preservation without class images: the base's own prediction as the target.
+"""Prior preservation without class images: the base's own predictions are the targets.
 
-On the noisy photographs, under the class prompt, the model shall go on predicting what the base
+On noisy photographs, under the class prompt, the model should keep predicting what the base
 predicts. The base is frozen: with a LoRA it is the model without its adapters, and for a full
-fine-tune a copy of the UNet in the precision of the computation.
+fine-tune a copy of the UNet in the compute precision.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .text_encoding import encode_text
 
 @dataclass(frozen=True)
 class Teacher:
-    """What the base predicts. `embeddings` (p, t, d) of all prompts come from its text encoder."""
+    """The base's predictions. `embeddings` (p, t, d) of all prompts, by its text encoder."""
 
     unet: Any
     embeddings: Tensor
-    adapters: bool  # whether the UNet is the learner's own, with adapters
+    adapters: bool  # whether `unet` is the trained one, with adapters to disable
 
     @torch.no_grad()
     def predict(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
-        """The base's prediction (n, 4, h, w) of samples with these prompts (n,)."""
+        """The base's prediction (n, 4, h, w) for samples with these prompts' numbers (n,)."""
         alone: AbstractContextManager[None] = nullcontext()
         if self.adapters:
             alone = lora.adapters_disabled(self.unet)
@@ -45,9 +45,9 @@ class Teacher:
 def build_teacher(
     recipe: Recipe, base: BaseModel, ids: Tensor, dtype: torch.dtype
 ) -> Teacher | None:
-    """The teacher of a recipe that asks for one, of a base that has learned nothing as yet.
+    """The teacher if the recipe asks for one, else None; `base` must still be untrained.
 
-    `ids` (p, t) are all prompts, on the base's device.
+    `ids` (p, t) are the token ids of all prompts, on the base's device.
     """
     if recipe.prior is None or recipe.prior.source != "teacher":
         return None
@@ -59,7 +59,7 @@ def build_teacher(
 
 
 def _copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A frozen copy in `dtype`; at no time there is a second one in the model's own."""
+    """A frozen copy in `dtype`, made without a second copy in the model's own dtype."""
     values = {
         id(parameter): nn.Parameter(parameter.to(dtype, copy=True), requires_grad=False)
         for parameter in model.parameters()

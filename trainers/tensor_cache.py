@@ -1,4 +1,4 @@
-"""Tensors that are computed once and kept in a cache file, with a checksum of their bytes."""
+"""Computed tensors in a cache file, with a checksum of their bytes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .files import write_atomic
 
 
 def write_tensor_cache(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes contiguous tensors of the CPU, whole or not at all. Raises OSError."""
+    """Writes contiguous CPU tensors atomically. Raises OSError."""
     data = save(dict(tensors), {"checksum": _checksum(tensors.values())})
     write_atomic(file, data, durable=False)
 
 
 def read_tensor_cache(file: Path, *names: str) -> list[Tensor] | None:
-    """The tensors of these names; None if the file is absent or damaged, or one is not finite."""
+    """The named tensors; None if the file is missing or damaged, or one is not finite."""
     try:
         with safe_open(file, "pt") as opened:
-            # Copies: a tensor of the file keeps it mapped, and a system maps only so many.
+            # Copies: a tensor keeps its file mapped, and the number of mappings is limited.
             tensors = [opened.get_tensor(name).clone() for name in names]
             checksum = (opened.metadata() or {}).get("checksum")
     except (OSError, SafetensorError):

@@ -1,4 +1,4 @@
-"""Prompts to token ids to the embeddings that the UNet attends to."""
+"""Prompts to token ids, and token ids to the embeddings that the UNet attends to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .errors import RecipeError
 from .tokenizer import CHUNK_TOKENS, truncated_words, warn_of_unknown_words
 
 _log = logging.getLogger("likeness")
-_checked_prompts: set[str] = set()  # prompts that were looked at for their length
-_MAX_NAMED = 5  # cut prompts in one note
+_checked_prompts: set[str] = set()  # prompts whose length was checked
+_MAX_NAMED = 5  # truncated prompts in one note
 
 
 def tokenize(
@@ -27,8 +27,8 @@ def tokenize(
     multiple of 75), and the chunks' embeddings are concatenated. All prompts get the same number k
     of chunks by repeating their own: cross-attention to a repeated context is the same.
 
-    Truncated prompts are logged, and so are words that the model is known never to have seen
-    (`warn_of_unknown_words`): each once in this process.
+    Logs truncated prompts, and words that the model is known never to have seen
+    (`warn_of_unknown_words`), each once per process.
     """
     chunks = [_chunks(tokenizer, prompt, max_tokens // CHUNK_TOKENS) for prompt in prompts]
     count = math.lcm(*map(len, chunks))
@@ -42,7 +42,7 @@ def tokenize(
 
 
 def _chunks(tokenizer: CLIPTokenizer, prompt: str, most: int) -> list[list[int]]:
-    """A prompt's ids in at least one chunk of 77 and `most` at most."""
+    """A prompt's ids in chunks of 77: at least one, at most `most`."""
     ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
     start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     parts = [ids[i : i + CHUNK_TOKENS] for i in range(0, len(ids), CHUNK_TOKENS)] or [[]]
@@ -52,7 +52,7 @@ def _chunks(tokenizer: CLIPTokenizer, prompt: str, most: int) -> list[list[int]]
 def truncation_note(
     tokenizer: CLIPTokenizer, prompts: Sequence[str], max_tokens: int = CHUNK_TOKENS
 ) -> str | None:
-    """A note on the words of `prompts` that are beyond `max_tokens`, None if there are none."""
+    """A note on the words truncated from prompts of more than `max_tokens` tokens, else None."""
     truncated = {prompt: truncated_words(tokenizer, prompt, max_tokens) for prompt in prompts}
     cut = [(prompt, words) for prompt, words in truncated.items() if words]
     if not cut:
@@ -64,8 +64,8 @@ def truncation_note(
     if more := len(cut) - len(named):
         named.append(f"and the end of {more} more")
     return (
-        f"{len(cut)} of {len(prompts)} prompts are cut after {max_tokens} tokens. The text encoder "
-        f"does not read {'; '.join(named)}."
+        f"{len(cut)} of {len(prompts)} prompts are truncated after {max_tokens} tokens. The text "
+        f"encoder ignores {'; '.join(named)}."
     )
 
 
@@ -76,15 +76,15 @@ def _shorten(text: str, length: int) -> str:
 def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:
     """Embeddings of token ids (n, 77 k) -> (n, 77 k, width), by chunks of 77; differentiable.
 
-    `clip_skip` 1 takes the last layer and 2 the one before it, each through the final layer
-    norm, as ComfyUI's "CLIP Set Last Layer" does at -1 and -2.
+    `clip_skip` 1 uses the last layer and 2 the one before, each followed by the final layer norm,
+    as ComfyUI's "CLIP Set Last Layer" does at -1 and -2.
 
     Raises:
         RecipeError: the text encoder has fewer layers than `clip_skip`.
     """
     layers = text_encoder.config.num_hidden_layers
     if clip_skip > layers:
-        raise RecipeError(f"text_encoder.clip_skip is {clip_skip}, but there are {layers} layers.")
+        raise RecipeError(f"text_encoder.clip_skip is {clip_skip}, but it has {layers} layers.")
     chunks = ids.reshape(-1, CHUNK_TOKENS + 2)  # (n k, 77)
     if clip_skip == 1:
         states = text_encoder(chunks).last_hidden_state
@@ -95,5 +95,5 @@ def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) ->
 
 
 def final_layer_norm(text_encoder: CLIPTextModel) -> torch.nn.Module:
-    """The last layer norm: inside ``text_model`` before transformers 5."""
+    """The final layer norm, which is inside ``text_model`` before transformers 5."""
     return getattr(text_encoder, "text_model", text_encoder).final_layer_norm

@@ -1,4 +1,4 @@
-"""Finds the CLIP tokenizer that belongs to a base model; no network is asked."""
+"""Finds the CLIP tokenizer that belongs to a base model, without network access."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("likeness")
 
-CHUNK_TOKENS = 75  # that CLIP reads at once, beside a start and an end
-_CLIP_VOCAB_SIZE = 49_408  # of CLIP ViT-L/14's vocabulary, which SD 1.x has
+CHUNK_TOKENS = 75  # that CLIP reads at once, besides a start and an end
+_CLIP_VOCAB_SIZE = 49_408  # of CLIP ViT-L/14, as in SD 1.x
 _TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"),
     *("tokenizer_config.json", "special_tokens_map.json"),
 )
-_WORD_END = "</w>"  # how CLIP marks the last piece of a word
+_WORD_END = "</w>"  # CLIP's end-of-word marker
 _HUB_REPOSITORIES = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer"),
 )
-_warned: set[str] = set()  # unknown words that were logged
+_warned: set[str] = set()  # unknown words already logged
 
 UNKNOWN_WORDS_NOTE = "The base model never saw these words in a caption: %s"
 
 
 def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
-    """Folders of tokenizers that may be the one of the base model at `base`, the likeliest first.
+    """Folders of tokenizers that may belong to the base model at `base`, the likeliest first.
 
-    ``<stem>_tokenizer/`` beside a single file or ``tokenizer/`` inside a diffusers folder, those
-    of `folders`, then what the local hub cache has of CLIP ViT-L/14 and of SD 1.5.
+    ``<stem>_tokenizer/`` beside a single file or ``tokenizer/`` inside a diffusers folder, then
+    `folders`, then the local hub cache of CLIP ViT-L/14 and of SD 1.5.
 
     Raises:
         BaseModelError: there is none; the message lists every place that was tried.
@@ -53,14 +53,15 @@ def find_tokenizers(base: Path, folders: Sequence[Path] = ()) -> list[Path]:
     raise BaseModelError(
         "No CLIP tokenizer (vocab.json and merges.txt, or tokenizer.json) was found. "
         f"Tried:\n{lines}\n"
-        "Put one into the first of these, or name its folder."
+        "Put one into the first of these folders (or, in a terminal, give its folder as "
+        "--tokenizer)."
     )
 
 
 def is_tokenizer(folder: Path) -> bool:
-    """Whether `folder` has a CLIP vocabulary and its merges, or both in one file.
+    """Whether `folder` has a CLIP vocabulary and its merges, or both in ``tokenizer.json``.
 
-    transformers 5 writes only the one file, ``tokenizer.json``.
+    transformers 5 writes only ``tokenizer.json``.
     """
     return _has_vocabulary(folder) or (folder / "tokenizer.json").is_file()
 
@@ -70,14 +71,14 @@ def _has_vocabulary(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """CLIP tokenizer of a folder. Its length is 77, whatever the folder says.
+    """Loads the CLIP tokenizer of a folder; its length is 77, whatever the folder's config says.
 
     Raises:
         BaseModelError: the files cannot be read.
     """
     from transformers import CLIPTokenizer, CLIPTokenizerFast  # type: ignore[attr-defined]
 
-    # Before transformers 5 only the fast kind reads tokenizer.json.
+    # Before transformers 5, only the fast tokenizer reads tokenizer.json.
     kind = CLIPTokenizer if _has_vocabulary(folder) else CLIPTokenizerFast
     try:
         tokenizer: CLIPTokenizer = kind.from_pretrained(
@@ -91,7 +92,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
 def save_tokenizer_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
     """Copies a base model's own tokenizer to ``<stem>_tokenizer/`` beside a checkpoint made of it.
 
-    CLIP's own is not copied: every program has it. Raises RunFailed where that cannot be written.
+    CLIP's is not copied: every program has it. Raises RunFailed if the folder cannot be written.
     """
     if len(tokenizer) == _CLIP_VOCAB_SIZE:
         return
@@ -105,7 +106,7 @@ def save_tokenizer_beside(checkpoint: Path, tokenizer: CLIPTokenizer) -> None:
 
 
 def truncated_words(tokenizer: CLIPTokenizer, prompt: str, max_tokens: int) -> str:
-    """The end of a prompt that is beyond `max_tokens`, in whole words; "" if none is."""
+    """The end of a prompt beyond `max_tokens`, in whole words; "" if it fits."""
     words = re.findall(r"[^\s,]+|,", prompt)
 
     def length(count: int) -> int:
@@ -119,8 +120,8 @@ def truncated_words(tokenizer: CLIPTokenizer, prompt: str, max_tokens: int) -> s
 def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:
     """The words in token ids that the base model never saw, each once, in order.
 
-    Known to tokenizers of whole words only, whose tokenizer_config.json has ``known_words``: so
-    many of the first ids are words, and any other word is in pieces. CLIP's own has none unknown.
+    Only whole-word tokenizers tell, by ``known_words`` in their tokenizer_config.json: that many of
+    the first ids are words, and any other word is in pieces. For CLIP's own there are none.
     """
     known = tokenizer.init_kwargs.get("known_words")
     if not isinstance(known, int):
@@ -130,7 +131,7 @@ def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:
     special = set(tokenizer.all_special_ids)
     for number in ids:
         if number in special:
-            pieces = []  # a word that was cut at the end of the prompt
+            pieces = []  # a word truncated at the end of the prompt
             continue
         pieces.append(number)
         if str(tokenizer.convert_ids_to_tokens(number)).endswith(_WORD_END):
@@ -141,7 +142,7 @@ def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:
 
 
 def warn_of_unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> None:
-    """Logs the words that the base model never saw, each once in this process."""
+    """Logs the words that the base model never saw, each once per process."""
     new = [word for word in unknown_words(tokenizer, ids) if word not in _warned]
     if new:
         _warned.update(new)

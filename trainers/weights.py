@@ -1,4 +1,4 @@
-"""Files of model weights: read as they are needed, written one tensor at a time."""
+"""Model weight files: read lazily, written one tensor at a time."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _SAFETENSORS_DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_MARGIN = 16 << 20  # bytes left free on the disk
-_MIN_SAFE_TORCH = Version("2.6")  # before, torch.load's weights_only could run code
+_MARGIN = 16 << 20  # bytes to leave free on the disk
+_MIN_SAFE_TORCH = Version("2.6")  # before, even weights_only could run code
 
-# What torch raises of a damaged pickle, beside UnpicklingError.
+# What torch raises for a damaged pickle, besides UnpicklingError.
 _LOAD_ERRORS = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError),
     *(struct.error, zipfile.BadZipFile),
@@ -43,24 +43,24 @@ _LOAD_ERRORS = (
 
 
 def refuse_unsafe_pickles(path: Path) -> None:
-    """Raises BaseModelError for a pickle with a PyTorch before 2.6 (CVE-2025-32434)."""
+    """Raises BaseModelError, for a pickle, if PyTorch is older than 2.6 (CVE-2025-32434)."""
     if Version(torch.__version__) < _MIN_SAFE_TORCH:
         raise BaseModelError(
-            f"{path.name} is a pickle, and PyTorch {torch.__version__} can be made to run code by "
-            f"one: update PyTorch to {_MIN_SAFE_TORCH} or newer, or convert it to .safetensors."
+            f"{path.name} is a pickle, which can run code when PyTorch {torch.__version__} loads "
+            f"it: update PyTorch to {_MIN_SAFE_TORCH} or newer, or convert it to .safetensors."
         )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU and backed by it: they are read when first used.
+    """The tensors of a file, on the CPU and memory-mapped: they are read when first used.
 
-    A pickle (.ckpt, .pt, .bin) is opened by torch's weights-only loader, which runs no code;
+    A pickle (.ckpt, .pt, .bin) is loaded by torch's weights-only loader, which runs no code;
     tensors under ``state_dict`` are taken from there.
 
     Raises:
-        BaseModelError: the file is damaged, or a pickle of more than weights, or one of any
-            kind with a PyTorch older than 2.6.
-        OSError, RuntimeError: there is no memory left (`memory.is_out_of_memory`).
+        BaseModelError: the file is damaged, a pickle of more than weights, or any pickle with a
+            PyTorch older than 2.6.
+        OSError, RuntimeError: out of memory (`memory.is_out_of_memory`).
     """
     if path.suffix.lower() == ".safetensors":
         try:
@@ -71,13 +71,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
     refuse_unsafe_pickles(path)
     try:
-        # A zip archive (torch 1.6 and later) can be mapped, older files cannot.
+        # A zip archive (torch 1.6 and later) can be mapped; older formats cannot.
         mapped = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         raise BaseModelError(
-            f"{path.name} is damaged or holds more than weights. It was not opened, because such "
-            f"a file can run code: convert it to .safetensors. ({str(error).splitlines()[0]})"
+            f"{path.name} is damaged or contains more than weights. It was not opened, because "
+            f"such a file can run code: convert it to .safetensors. ({str(error).splitlines()[0]})"
         ) from None
     except _LOAD_ERRORS as error:
         if is_out_of_memory(error):
@@ -85,21 +85,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise BaseModelError(f"{path.name} is damaged: {error}. Download it again.") from None
     table = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(table, dict):
-        raise BaseModelError(f"{path.name} holds no table of weights.")
+        raise BaseModelError(f"{path.name} contains no state dict.")
     return {str(key): value for key, value in table.items() if isinstance(value, Tensor)}
 
 
 def write_weights(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file in `dtype`; scalars stay fp32. Equal arguments, equal bytes.
+    """Writes a safetensors file in `dtype`; scalars stay fp32. Equal arguments give equal bytes.
 
-    Tensors may be on any device; one at a time is converted. What was written is read back and
-    compared before it gets its name, so the file is there whole or not at all.
+    Tensors may be on any device; one at a time is converted. The data is read back and compared
+    before the file gets its name, so the file is complete or absent.
 
     Raises:
-        OutOfSpace: the disk has no room for it.
-        RunFailed: a weight is not finite in `dtype`, or the disk gave back other values.
+        OutOfSpace: the disk has too little space.
+        RunFailed: a weight is not finite in `dtype`, or the disk returned other values.
     """
     make_folder(path.parent)
     header, size = _header(tensors, dtype, metadata)
@@ -116,16 +116,16 @@ def write_weights(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file of tensors in their own dtypes, which is on the disk after that.
+    """Writes a safetensors file of tensors in their own dtypes, flushed to the disk.
 
-    Tensors may be on any device; one at a time is in the host's memory. Raises OSError.
+    Tensors may be on any device; one at a time is in host memory. Raises OSError.
     """
     header, _ = _header(tensors, None, {})
     with open(path, "wb") as file:
         file.write(header)
         for name in _write_order(tensors, None):
             flat = tensors[name].detach().cpu().contiguous().view(-1)
-            file.write(flat.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
+            file.write(flat.view(torch.uint8).numpy().data)  # numpy has no bfloat16
             del flat
         file.flush()
         os.fsync(file.fileno())
@@ -134,7 +134,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def file_matches(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> bool:
-    """Whether a file is what `write_weights` would write there."""
+    """Whether a file equals what `write_weights` would write."""
     header, size = _header(tensors, dtype, metadata)
     if path.stat().st_size != size:
         return False
@@ -147,7 +147,7 @@ def file_matches(
 def _header(
     tensors: Mapping[str, Tensor], dtype: torch.dtype | None, metadata: Mapping[str, str]
 ) -> tuple[bytes, int]:
-    """The file's first bytes, and the size of the whole."""
+    """The bytes before the tensors, and the size of the whole file."""
     entries, end = dict[str, object](), 0
     for name in _write_order(tensors, dtype):
         kind = _stored_dtype(tensors[name], dtype)
@@ -163,7 +163,7 @@ def _header(
 
 
 def _write_order(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> list[str]:
-    """The widest dtypes first, so that all are aligned; scalars before others."""
+    """The names, widest dtypes first, so that all are aligned; scalars before others."""
 
     def rank(name: str) -> tuple[int, bool, str]:
         return -_stored_dtype(tensors[name], dtype).itemsize, tensors[name].ndim > 0, name
@@ -172,7 +172,7 @@ def _write_order(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> li
 
 
 def _stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype in the file: scalars stay fp32, and without a `dtype` each is as it is."""
+    """The dtype in the file: scalars stay fp32; without a `dtype`, each keeps its own."""
     if dtype is None:
         return tensor.dtype
     return dtype if tensor.ndim else torch.float32
@@ -184,15 +184,15 @@ def _converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tu
         if not torch.isfinite(tensor).all():
             raise RunFailed(
                 f"{name} has values that are not finite in {str(dtype).removeprefix('torch.')}, "
-                "so nothing was saved. If the training diverged, try a lower learning rate; else "
-                "save in fp32."
+                "so nothing was saved. If the training diverged, lower the learning rate; "
+                "otherwise save in fp32 (saving.dtype)."
             )
         yield name, tensor
 
 
 def _verify(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     if not _equal(path, tensors, dtype):
-        raise RunFailed(f"{path.parent} gave back other values than were written. Check the disk.")
+        raise RunFailed(f"{path.parent} returned other values than were written. Check the disk.")
 
 
 def _equal(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bool:
@@ -206,7 +206,7 @@ def _equal(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> boo
 def _check_free_space(folder: Path, size: int, free: int) -> None:
     if free < size:
         raise OutOfSpace(
-            f"{folder} has no room for the checkpoint: it takes {size / 1e9:.2f} GB, "
-            f"{max(free, 0) / 1e9:.2f} GB are free. Make room and run again: training goes on "
-            "from its last checkpoint."
+            f"{folder} has too little space for the checkpoint: it needs {size / 1e9:.2f} GB, "
+            f"{max(free, 0) / 1e9:.2f} GB are free. Free some space and run again: training "
+            "resumes from its last checkpoint."
         )

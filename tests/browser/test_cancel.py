@@ -215,8 +215,8 @@ def test_a_file_of_another_name_was_given_without_a_word_on_the_node(editor, ser
 
     editor.pin(number, "run", folder.name)
     expect(note).to_have_text("bob.safetensors")
-    editor.pin(number, "remark", {"run": folder.name, "text": "Trained already as 'bob'"})
-    expect(note).to_have_text("Trained already as 'bob'")
+    editor.pin(number, "remark", {"run": folder.name, "text": "Already trained as 'bob'"})
+    expect(note).to_have_text("Already trained as 'bob'")
     editor.pin(number, "remark", {"run": folder.name, "text": ""})
     expect(note).to_have_text("bob.safetensors")
 

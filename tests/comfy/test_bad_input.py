@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_the_photographs(comfy, training, name, part):
     ("kind", "values", "part"),
     [
         ("Likeness_TrainLoRA", {"rank": 0}, "smaller than min"),
-        ("Likeness_TrainLoRA", {"name": "../x"}, "holds no path"),
+        ("Likeness_TrainLoRA", {"name": "../x"}, "contains no path"),
         ("Likeness_TrainLoRA", {"base_model": "../x.safetensors"}, "not among ComfyUI's checkp"),
         ("Likeness_ClassImages", {"prompt": " "}, "must not be blank"),
         (
@@ -102,7 +102,7 @@ def test_a_truncated_checkpoint_as_base(comfy, training):
     path = comfy.home / "models" / "checkpoints" / "cut.safetensors"
     write_safetensors(path, SDXL, cut=100)
     said = comfy.refused(training(Likeness_TrainLoRA={"base_model": path.name}))
-    assert "cut.safetensors is cut short" in said
+    assert "cut.safetensors is truncated" in said
 
 
 def test_an_optimizer_that_is_not_installed(comfy, training):
@@ -185,7 +185,7 @@ def test_a_truncated_adapter(comfy, loading):
     write_safetensors(comfy.home / "models" / "loras" / "cut-lora.safetensors", shapes, cut=10)
     outcome = comfy.run(loading("cut-lora.safetensors"))
     assert outcome.status == "error"
-    assert "cut-lora.safetensors is cut short" in outcome.error["exception_message"]
+    assert "cut-lora.safetensors is truncated" in outcome.error["exception_message"]
 
 
 def test_a_full_fine_tune_behind_a_lora(comfy, loading):

@@ -40,7 +40,7 @@ def test_what_can_be_known_before_is_said_before_the_queue_starts(server):
     bare = graph("bare", adapters=("base",), with_pose="both")
     assert "the Matrix has no poses" in server.refused(bare)
     path = graph("../out")
-    assert "holds no path" in server.refused(path)
+    assert "contains no path" in server.refused(path)
     for lines, said in (
         (("a = a photo of {nobody}",), "{nobody} is not a placeholder"),
         ((), "There is no prompt"),

@@ -158,7 +158,9 @@ def test_words_that_are_cut_off_prompts_are_told_once_before_anything_is_drawn(r
         | {"width": 64, "height": 64},
     )
     kinds = [data.get("name") or kind for kind, data in events]
-    (told,) = [data["text"] for kind, data in events if "prompts are cut" in data.get("text", "")]
+    (told,) = [
+        data["text"] for kind, data in events if "prompts are truncated" in data.get("text", "")
+    ]
     assert kinds.index("notice") < kinds.index("class images")
     assert "3 of 4" in told and told in result.notes
     assert all(word in told for word in ("Umbrella'", "Blurred'", "Bicycle'"))

@@ -114,11 +114,11 @@ def test_a_photograph_that_is_dropped_is_told_and_another_name_gives_the_file_th
 ):
     (photos / "torn.png").write_bytes(b"\x89PNG")
     told = train().stderr
-    assert "Photographs: 3 are used; not used, 1:\n- torn.png: " in told
+    assert "Photographs: 3 used, 1 not used:\n- torn.png: " in told
     adapter = only("output/loras/*.safetensors", tmp_path)
     again = train(settings=["name=anna"])
     assert "nothing was trained" in again.stdout and str(adapter.name) in again.stdout
-    assert "Trained already as 'subject'" in again.stderr
+    assert "Already trained as 'subject'" in again.stderr
     assert only("output/loras/*", tmp_path) == adapter
 
 
@@ -450,7 +450,7 @@ def test_a_failure_in_the_run_tells_its_cause_and_the_log(base, photos, tmp_path
 
 def test_a_mistyped_run_folder_is_named_and_not_made(likeness, tmp_path):
     done = likeness("run", tmp_path / "sujbect", check=False)
-    assert done.returncode == 1 and f"{tmp_path / 'sujbect'} is no folder of a run" in done.stderr
+    assert done.returncode == 1 and f"{tmp_path / 'sujbect'} is not a run folder" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "sujbect").exists()
 
 
@@ -465,7 +465,7 @@ def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
         while second.exit_code() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert second.exit_code() == RunBusy.exit_code
-        assert "by another process already" in folder.log.read_text()
+        assert "already being trained by another process" in folder.log.read_text()
         assert first.exit_code() is None
         assert not any(e.kind == "failed" for e in EventReader(folder.events).new_events())
     finally:

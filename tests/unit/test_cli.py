@@ -204,4 +204,4 @@ def test_more_of_a_preset_was_told_by_a_digest_that_nobody_has(
     Path("recipe.json").write_text(preset("tiny").to_json())
     assert main(["train", unbound, "--base", "b", "--photos", "p", "--more", "100"]) == 1
     said = capsys.readouterr().err
-    assert f"{unbound} names none" in said and "give the run's folder or its adapter" in said
+    assert f"{unbound} does not name one" in said and "give the run folder or its adapter" in said

@@ -178,7 +178,7 @@ def test_a_file_of_another_name_is_given_with_a_word_of_it(tmp_path, monkeypatch
     given = job.train(recipe, None, on_event=told.append)
     assert given.reused and given.adapter == result.adapter
     (event,) = told
-    assert event.kind == "notice" and event.data["text"].startswith("Trained already as 'bob'")
+    assert event.kind == "notice" and event.data["text"].startswith("Already trained as 'bob'")
     assert given.notes == (event.data["text"], "a note")
     assert job.train(result.recipe, None, on_event=told.append).notes == ("a note",)
     assert len(told) == 1

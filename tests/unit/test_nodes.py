@@ -473,7 +473,7 @@ def test_a_node_says_on_its_panel_that_it_gives_a_file_of_another_name(trains):
     trains(Recipe(name="anna"), reused=True)
     trains(reused=True)
     said, *others = trains(reused=False).remarks
-    assert "Trained already as 'subject'" in said and others == ["", ""]
+    assert "Already trained as 'subject'" in said and others == ["", ""]
 
 
 def test_what_a_stopped_run_gave_is_kept_and_a_deleted_adapter_is_not(nodes, result, trains):

@@ -178,7 +178,7 @@ def test_the_subject_panel_shows_crops_marks_and_what_is_refused(nodes, photos, 
     assert [name for name, card in cards.items() if card["blurred"]] == ["c.png"]
     assert {cards["a.png"]["twin"], cards["b.jpg"]["twin"]} in ({None, "a.png"}, {None, "b.jpg"})
     reasons = {one["name"]: one["reason"] for one in view["refused"]}
-    assert "same picture as a.png" in reasons["same.png"]
+    assert "copy of a.png" in reasons["same.png"]
     assert "not a picture" in reasons["<img src=x>.png"]
     with Image.open(tmp_path / "temp" / "likeness" / cards["a.png"]["crop"]) as crop:
         assert crop.size == (128, 128)

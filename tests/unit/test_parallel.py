@@ -173,7 +173,7 @@ def test_rows_are_not_begun_after_ctrl_c(monkeypatch, tmp_path):
     folder = RunFolder(tmp_path)
     monkeypatch.setattr(row_training, "train", lambda *_, before_start, **__: before_start(folder))
     rows = row_training.train_in_parallel(SimpleNamespace(at_once=2))
-    with pytest.raises(RunCancelled, match="was not begun"):
+    with pytest.raises(RunCancelled, match="was not started"):
         list(rows({"tiny": preset("miniature-tiny")}, None))
 
 

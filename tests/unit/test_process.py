@@ -106,7 +106,7 @@ def test_only_a_ctrl_c_while_the_process_starts_is_meant_for_it(folder, monkeypa
 def test_after_a_ctrl_c_no_other_run_begins(folder):
     interrupts = InterruptHandler()
     interrupts.asked = True
-    with pytest.raises(RunCancelled, match="not begun"):
+    with pytest.raises(RunCancelled, match="not started"):
         interrupts.watch(folder)
 
 
@@ -194,7 +194,7 @@ def test_out_of_memory_names_what_this_recipe_can_change(folder, error):
 
 def test_a_full_disk_says_that_the_run_goes_on(folder):
     told = process.to_likeness_error(OSError(errno.ENOSPC, "No space left on device"), folder)
-    assert isinstance(told, OutOfSpace) and "goes on from its last" in str(told)
+    assert isinstance(told, OutOfSpace) and "resumes from its last" in str(told)
     known = SubjectError("it is known")
     assert process.to_likeness_error(known, folder) is known
     assert isinstance(process.to_likeness_error(KeyError("x"), folder), process.UnexpectedError)
@@ -241,7 +241,7 @@ def test_a_mistyped_run_folder_was_made_and_locked_without_a_word(tmp_path, capl
     path = tmp_path / "sujbect-lora-r4"
     assert process.run_process(path, follow_parent=False) == 1
     assert not path.exists()
-    assert f"{path} is no folder of a run" in caplog.text
+    assert f"{path} is not a run folder" in caplog.text
 
 
 def test_a_failure_is_in_the_log_beside_its_event(folder, caplog):

@@ -275,7 +275,7 @@ def test_a_token_that_is_no_word_is_refused(token):
     "parts", [{"prior": {"prompt": "a {caption}"}}, {"previews": {"prompts": ["{caption}"]}}]
 )
 def test_a_caption_has_a_place_in_the_subjects_prompt_alone(parts):
-    with pytest.raises(RecipeError, match=r"subject\.prompt alone"):
+    with pytest.raises(RecipeError, match=r"only in subject\.prompt"):
         Recipe().changed(**parts)
 
 

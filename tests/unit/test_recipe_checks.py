@@ -24,7 +24,7 @@ def test_a_warmup_as_long_as_the_training_never_reached_its_rate(course):
     recipe = preset("lora-r4").changed(schedule={**schedule, "warmup": 9})
     check_recipe(recipe)
     for warmup in (10, 50):
-        with pytest.raises(RecipeError, match=r"schedule\.warmup is .*schedule\.steps 10"):
+        with pytest.raises(RecipeError, match=r"schedule\.warmup is .*schedule\.steps is 10"):
             check_recipe(recipe.changed(schedule={"warmup": warmup}))
 
 

@@ -86,7 +86,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_file_is_resized_from_the_terminal(saved: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["resize", str(saved), "2"]) == 0
     told, to = capsys.readouterr().out, saved.with_name("dog-r2.safetensors")
-    assert str(to) in told and "% of what it changes" in told
+    assert str(to) in told and "% of the change kept" in told
     info = read_metadata(to)
     assert (info.rank, info.alpha, info.steps) == (2, 2.0, 20)
     assert info.metadata[RESIZED_FROM_KEY] == "8" and info.recipe == read_metadata(saved).recipe

@@ -100,8 +100,8 @@ def test_another_base_or_other_photographs_than_named_are_refused(places):
     ("prior", "says"),
     [
         ({"weight": 0}, "set prior to null"),
-        ({"prompt": "a photo of {class}\na {token} {class}"}, r"holds \{token\}"),
-        ({"prompt": "a {token}", "source": "teacher"}, r"holds \{token\}"),
+        ({"prompt": "a photo of {class}\na {token} {class}"}, r"contains \{token\}"),
+        ({"prompt": "a {token}", "source": "teacher"}, r"contains \{token\}"),
     ],
 )
 def test_a_prior_that_keeps_nothing_of_the_class_is_refused(places, prior, says):
@@ -249,7 +249,7 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     with pytest.raises(RecipeError, match="800 already"):
         prepare(recipe(continues=digest), places)
     longer = recipe(continues=digest, schedule={"steps": 1000})
-    with pytest.raises(RecipeError, match="keeps no state"):
+    with pytest.raises(RecipeError, match="has no checkpoint"):
         prepare(longer, places)
     keep_state(earlier, "step-000800")
     prepare(longer, places)
@@ -497,7 +497,7 @@ def test_another_name_alone_trained_everything_again(places, tmp_path):
     again = prepare(recipe(name="anna"), places)
     assert again.path == first.path
     said = reused_message(again.finished(), recipe(name="anna"))
-    assert said.startswith("Trained already as 'subject': its file a.safetensors") and (
+    assert said.startswith("Already trained as 'subject': its file a.safetensors") and (
         "Raise attempt" in said
     )
     assert reused_message(again.finished(), recipe(**SHOWN)) == ""

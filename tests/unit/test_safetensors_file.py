@@ -61,7 +61,7 @@ def test_a_header_with_other_metadata_leaves_the_tensors(
         ([], b"", "not a JSON object"),
         ({"__metadata__": {"a": 1}}, b"", "metadata"),
         ({"__metadata__": []}, b"", "metadata"),
-        ({"a": entry()}, b"123", "cut short"),
+        ({"a": entry()}, b"123", "truncated"),
         ({"a": entry()}, b"12345", "after its last"),
         ({"a": entry(shape=[10**30])}, b"1234", "damaged entry"),
         ({"a": entry(shape=[1] * 100)}, b"1234", "damaged entry"),
@@ -83,7 +83,7 @@ def test_a_hostile_header_is_refused(
 
 def test_a_length_beyond_the_file_is_not_allocated(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes((2**62).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         read_header(tmp_path / "x")
 
 
@@ -91,7 +91,7 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "x", "wb") as file:
         file.write((safetensors_file.HEADER_LIMIT + 1).to_bytes(8, "little"))
         file.truncate(safetensors_file.HEADER_LIMIT + 1000)  # sparse
-    with pytest.raises(ValueError, match="are not read"):
+    with pytest.raises(ValueError, match="the limit is"):
         read_header(tmp_path / "x")
 
 

@@ -67,15 +67,16 @@ def test_the_terminal_never_said_which_photographs_it_dropped(prepared, tmp_path
     monkeypatch.setattr("likeness.trainers.photo_manifest.read_subject", None)
     startup_notes.note_pictures(run)
     (said,) = run.notes
-    assert said.startswith("Photographs: 3 are used; not used, 1:\n- 3.png: it is too")
+    assert said.startswith("Photographs: 3 used, 1 not used:\n- 3.png: it is too")
 
 
 def test_many_dropped_photographs_are_told_folded(prepared, tmp_path):
     run = prepared(pictures(tmp_path / "photos", good=1, small=12))
     startup_notes.note_pictures(run)
     (said,) = run.notes
-    assert said.count("too small") == 5 and said.endswith("and 7 more, in photos.json of the run's "
-                                                          "folder")  # fmt: skip
+    assert said.count("too small") == 5 and said.endswith(
+        "and 7 more, in photos.json in the run folder"
+    )
 
 
 def test_captions_that_are_not_used_were_passed_over_in_silence(prepared, tmp_path):
@@ -94,7 +95,7 @@ def test_what_is_wrong_with_own_class_images_was_read_by_nobody(prepared, tmp_pa
     run = prepared(pictures(tmp_path / "photos", good=1), own)
     startup_notes.note_pictures(run)
     refused, noted = run.notes
-    assert refused.startswith("Class images: 2 are used; not used, 1:")
+    assert refused.startswith("Class images: 2 used, 1 not used:")
     assert "1 of 2 have a .txt that is not used: class images have the prompts of prior" in noted
 
 

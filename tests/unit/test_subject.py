@@ -166,7 +166,7 @@ def test_refused_files_say_why_and_the_rest_is_used(tmp_path):
     assert len(photos.photos) == 1
     assert set(told) == {"copy.png", "good.png", "tiny.png", "cut.jpg", "cut.png", "empty.png",
                          "notes.md"} - {photos.photos[0].path.name}  # fmt: skip
-    assert "same picture" in told.get("good.png", told.get("copy.png"))
+    assert "a copy of" in told.get("good.png", told.get("copy.png"))
     assert "63x200" in told["tiny.png"]
     assert "64x64 is needed" in told["tiny.png"]
     assert "cut off" in told["cut.jpg"]
@@ -273,13 +273,13 @@ def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
     put(tmp_path, "small.png", picture(48, 60))
-    with pytest.raises(SubjectError, match=r"'enlarge' 1\.4"):
+    with pytest.raises(SubjectError, match=r"'enlarge' to 1\.4"):
         read_subject(tmp_path, Subject(resolution=64, enlarge=1.3))
     with pytest.raises(SubjectError, match=r"lower resolution$"):
         read_subject(tmp_path, Subject(resolution=256, enlarge=4))
     photos = read_subject(tmp_path, Subject(resolution=64, enlarge=1.4))
     assert load_pixels(photos.photos[0]).shape == (64, 64, 3)
-    assert photos.notes == ("small.png: enlarged 1.33 times; it teaches blur, too.",)
+    assert photos.notes == ("small.png: enlarged 1.33 times; the model also learns its blur.",)
 
 
 def test_holdout_must_leave_a_photograph(tmp_path):
