@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Small models gain nothing from threads, and lose much where several processes share the cores.
-# Child processes inherit it.
+# Threads do not speed up small models, and slow them down if several processes share the cores.
+# Child processes inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
@@ -18,7 +18,7 @@ runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_packag
 
 @pytest.fixture(autouse=True)
 def _no_hidden_packages():
-    """Trainings and drawings hide optional packages from their process, which here goes on."""
+    """Undoes the hiding of optional packages by training and drawing, which is per process."""
     yield
     for package in ("xformers", "bitsandbytes"):
         if sys.modules.get(package, package) is None:
@@ -27,7 +27,7 @@ def _no_hidden_packages():
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """A file's tests stay in one process; all with a ComfyUI of full size in the same one.
+    """Runs each file's tests in one process, and all with a full-size ComfyUI in the same one.
 
     Two such servers and the models compared with them do not fit in 24 GB.
     """
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def subjects():
-    """Folders of photographs, one a subject; skips where LIKENESS_SUBJECTS names none."""
+    """Folders of photographs, one per subject; skips if LIKENESS_SUBJECTS names none."""
     named = os.environ.get("LIKENESS_SUBJECTS")
     found = sorted(path for path in Path(named).iterdir() if path.is_dir()) if named else []
     if not found:
@@ -48,7 +48,7 @@ def subjects():
 
 @pytest.fixture(scope="session")
 def comfyui():
-    """Skips the tests that need a real ComfyUI where there is none."""
+    """Skips the tests that need a real ComfyUI if there is none."""
     from likeness.tools.comfyui import NoComfyUI, find_comfyui
 
     try:

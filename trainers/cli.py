@@ -129,55 +129,55 @@ def apply_overrides(recipe: Recipe, settings: list[str]) -> Recipe:
     return recipe.changed(**parts)
 
 
-def _places(args: argparse.Namespace, old: Places | None) -> Places:
-    base = args.base or (old and old.base)
-    photos = args.photos or (old and old.photos)
+def _places(args: argparse.Namespace, saved: Places | None) -> Places:
+    base = args.base or (saved and saved.base)
+    photos = args.photos or (saved and saved.photos)
     if base is None or photos is None:
         raise RecipeError("Give --base (checkpoint or diffusers folder) and --photos (folder).")
-    if old is not None and not args.class_images:
-        args.class_images = old.class_images
+    if saved is not None and not args.class_images:
+        args.class_images = saved.class_images
     inputs = {
         "base": base,
         "photos": photos,
         "class_images": args.class_images,
-        "tokenizers": tuple(args.tokenizer) or (old.tokenizers if old else ()),
+        "tokenizers": tuple(args.tokenizer) or (saved.tokenizers if saved else ()),
     }
     # A run folder that was moved or copied does not say where to write on this machine.
-    stayed = old is not None and old.runs.resolve() == Path(args.recipe).resolve().parent
-    if old is not None and stayed and args.output is None:
-        return old.model_copy(update=inputs)
+    in_place = saved is not None and saved.runs.resolve() == Path(args.recipe).resolve().parent
+    if saved is not None and in_place and args.output is None:
+        return saved.model_copy(update=inputs)
     return Places.for_output(args.output or Path("output"), **inputs)
 
 
 def _train(args: argparse.Namespace) -> int:
-    recipe, old = resolve_recipe(args.recipe)
-    asked = args.class_images
-    places = _places(args, old)
+    recipe, saved_places = resolve_recipe(args.recipe)
+    class_images = args.class_images
+    places = _places(args, saved_places)
     if args.more is not None:
         check_continuation(args.more, recipe, args.recipe)
         steps = find_run(recipe.digest(), places).completed_steps() + args.more
         recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
     recipe = apply_overrides(recipe, args.set)
-    check_class_images(recipe, asked)
+    check_class_images(recipe, class_images)
     train_with_progress(recipe, places, processes=args.processes, device=args.device)
     return 0
 
 
 def train_with_progress(recipe: Recipe, places: Places, *, processes: int, device: str) -> Result:
     """Trains with progress bars, handles Ctrl-C, and prints the result. Raises as `job.train`."""
-    screen, interrupts = ProgressBars(), InterruptHandler()
+    progress, interrupts = ProgressBars(), InterruptHandler()
     try:
         result = train(
             recipe,
             places,
-            on_event=screen.show,
+            on_event=progress.show,
             before_start=interrupts.watch,
             processes=processes,
             device=device,
         )
     finally:
         interrupts.close()
-        screen.close()
+        progress.close()
     print(format_result(result))
     return result
 
@@ -314,10 +314,10 @@ def _recipe(args: argparse.Namespace) -> int:
 
 def _clean(args: argparse.Namespace) -> int:
     kept = reclaimable_runs(runs_folder(args.output))
-    left = {one.run.path: _delete_state(one.run) if args.yes else "" for one in kept}
+    errors = {one.run.path: _delete_state(one.run) if args.yes else "" for one in kept}
     for one in kept:
-        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{left[one.run.path]}")
-    total = sum(one.size for one in kept if not left[one.run.path]) / 1e6
+        print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{errors[one.run.path]}")
+    total = sum(one.size for one in kept if not errors[one.run.path]) / 1e6
     status = "deleted" if args.yes else "can be deleted with --yes; then these runs cannot continue"
     print(f"{total:10,.1f} MB  {status}" if kept else "No finished run keeps a checkpoint.")
     return 0

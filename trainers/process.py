@@ -49,7 +49,7 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
     folder, start = RunFolder(path.absolute()), time.time()
     try:
         _check_prepared(folder)
-        reading = read_ahead(folder)  # during seconds of imports
+        reading = read_ahead(folder)  # overlaps with seconds of imports
         accelerator = _create_accelerator()
         main = accelerator.is_main_process
         with lock_run(folder, since or start, main=main), _events(folder, accelerator) as emit:

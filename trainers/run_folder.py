@@ -198,8 +198,8 @@ def prepare(
     """Checks everything that can be checked without torch, and writes the run folder.
 
     The folder is `<runs>/<name>-<method>-<digest>`, so equal recipes and inputs share one. If an
-    equivalent run of any name has finished (with `reuse_stopped`, or was stopped and saved), its
-    folder is returned unchanged. `on_read` as in `bind`.
+    equivalent run of any name has finished (with `reuse_stopped`, also if it was stopped and
+    saved), its folder is returned unchanged. `on_read` as in `bind`.
     Raises a LikenessError; then nothing has been written.
     """
     bound = bind(recipe, places, on_read)

@@ -11,12 +11,12 @@ from likeness.tools.editor import EMPTY, PACK, BrowserNotFound, Editor, open_bro
 
 SIZE = {"width": 1280, "height": 800}
 CLOSE = "() => document.querySelectorAll('dialog[open]').forEach((dialog) => dialog.close())"
-INSET = 110  # pixels that ComfyUI's bars need on each side
+INSET = 110  # pixels that ComfyUI's bars take on each side
 
 
 @pytest.fixture(scope="session")
 def installed(comfyui):
-    """Skips the tests where Chromium, Playwright or ComfyUI is not installed."""
+    """Skips the tests if Chromium, Playwright or ComfyUI is not installed."""
     try:
         with open_browser():
             pass
@@ -26,14 +26,14 @@ def installed(comfyui):
 
 @pytest.fixture(scope="module")
 def browser(installed):
-    """Chromium, one for each module: Playwright's event loop must not outlive these tests."""
+    """Chromium, one per module: Playwright's event loop must not outlive these tests."""
     with open_browser() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def server(installed, tmp_path_factory):
-    """A ComfyUI with the miniature, whose weights are random where the repository has none."""
+    """A ComfyUI with the miniature; its weights are random if the repository has none."""
     home = tmp_path_factory.mktemp("home")
     running = Server(home, miniature_pack(home, tmp_path_factory.mktemp("pack") / PACK))
     yield running
@@ -42,7 +42,7 @@ def server(installed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tab(browser, server):
-    """Opens the editor in a window of its own: `with tab(**settings) as editor`."""
+    """Opens the editor in its own window: `with tab(**settings) as editor`."""
 
     @contextmanager
     def start(**settings):
@@ -65,7 +65,7 @@ def module_tab(tab):
 
 @pytest.fixture
 def no_errors():
-    """Closes what a test left open, and fails it where a file of ours wrote an error."""
+    """Closes open dialogs after a test, and fails it if one of our files logged an error."""
 
     @contextmanager
     def guard(editor):
@@ -96,7 +96,7 @@ def expect(installed):
 
 @pytest.fixture
 def show():
-    """Brings nodes into the free part of the window: `show(editor, number)`."""
+    """Zooms to a node in the visible part of the window: `show(editor, number)`."""
     return lambda editor, number: editor.zoom_to(editor.box(number), INSET, 1)
 
 

@@ -1,4 +1,4 @@
-"""A real ComfyUI for the tests marked `comfy`; they are skipped where there is none."""
+"""A real ComfyUI for the tests marked `comfy`, which are skipped if there is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def base_checkpoint(comfyui) -> Path:
-    """A full-size SD 1.5 checkpoint of random weights (2.1 GB), made once."""
+    """A full-size SD 1.5 checkpoint with random weights (2.1 GB), created once."""
     path = cache_folder() / BASE
     if not path.is_file():
         from likeness.demo.random_model import write_random_model
@@ -48,7 +48,7 @@ def comfy(tmp_path_factory, base_checkpoint):
 
 @pytest.fixture(scope="session")
 def start_comfy(comfyui):
-    """Starts a server of its own with another pack: `start_comfy(home, pack)`."""
+    """Starts a separate server with another pack: `start_comfy(home, pack)`."""
     servers: list[Server] = []
 
     def start(home: Path, pack: Path) -> Server:
@@ -68,10 +68,10 @@ def pack_copy():
 
 @pytest.fixture(scope="session")
 def miniature_server(tmp_path_factory, start_comfy):
-    """Starts a server whose pack has the miniature, beside small test packs.
+    """Starts a server whose pack has the miniature, next to small test packs.
 
-    `start({name: source})` returns it; its `models` is the folder of the miniature's files, which
-    have random weights where the repository has none.
+    `start({name: source})` returns it; its `models` is the folder of the miniature's files, whose
+    weights are random if the repository has none.
     """
 
     def start(packs: dict[str, str]) -> Server:
@@ -89,7 +89,7 @@ def miniature_server(tmp_path_factory, start_comfy):
 
 @pytest.fixture(scope="session")
 def light_server(tmp_path_factory, comfyui):
-    """A ComfyUI without any model, with the nodes of `light.py`; three files stand for adapters."""
+    """A ComfyUI without models, with the nodes of `light.py`; three files serve as adapters."""
     home = tmp_path_factory.mktemp("light")
     (home / "custom_nodes" / "light").mkdir(parents=True)
     (home / "custom_nodes" / "light" / "__init__.py").write_text(LIGHT["PACK"])
@@ -103,13 +103,13 @@ def light_server(tmp_path_factory, comfyui):
 
 @pytest.fixture
 def server(light_server):
-    """The server of most tests of the comparison; some prepare it further."""
+    """The server of most comparison tests; some set it up further."""
     return light_server
 
 
 @pytest.fixture
 def drawn(light_server):
-    """What the light nodes did since the last question, as lists of words by their kind."""
+    """What the light nodes did since the last call, as lists of words, by kind."""
     log = light_server.home / "custom_nodes" / "light" / "log.txt"
     log.write_text("")
 
@@ -124,7 +124,7 @@ def drawn(light_server):
 
 
 def put_photographs(folder: Path) -> None:
-    """Pictures of three sizes."""
+    """Writes pictures of three sizes."""
     from PIL import Image
 
     folder.mkdir()
@@ -134,7 +134,7 @@ def put_photographs(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def workflow():
-    """A bundled workflow as the server takes it, with widgets of nodes overridden."""
+    """A bundled workflow as an API prompt, with some widget values overridden."""
     return load_workflow
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_photos(folder, count=3, size=64):
-    """Smooth random pictures, all different."""
+    """Writes smooth random pictures, all different."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -52,7 +52,7 @@ def likeness(tmp_path):
 
 @pytest.fixture
 def train(likeness, base, photos):
-    """Trains a small recipe; `settings` are FIELD=VALUE, after those of the small recipe."""
+    """Trains a small recipe; `settings` are FIELD=VALUE, applied after the recipe's own."""
 
     def run(*arguments, settings=(), check=True, recipe="lora-r4"):
         small = [

@@ -18,7 +18,7 @@ SHAPE = {
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """A tiny base of random weights and three smooth random photographs."""
+    """A tiny base with random weights and three smooth random photographs."""
     folder = tmp_path_factory.mktemp("places")
     (folder / "photos").mkdir()
     for i in range(3):
@@ -37,7 +37,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unet():
-    """A small UNet of two levels, random."""
+    """A small UNet with two levels and random weights."""
     torch.manual_seed(0)
     up = ("CrossAttnUpBlock2D", "UpBlock2D")
     return UNet2DConditionModel(**SHAPE, up_block_types=up).eval()
@@ -45,7 +45,7 @@ def unet():
 
 @pytest.fixture(scope="module")
 def net(unet):
-    """A ControlNet that changes something: random where training starts at zero."""
+    """A ControlNet with an effect: random where training would start at zero."""
     torch.manual_seed(1)
     made = ControlNetModel.from_unet(unet).eval()
     for parameter in made.parameters():
