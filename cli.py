@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 141
     except OSError as error:  # a full disk, a folder without write permission
-        full = "The disk is full. Free some space: the same command resumes. "
+        full = "The disk is full. Free some space and run the same command again. "
         print(f"likeness: {full if is_disk_full(error) else ''}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -199,7 +199,7 @@ class InterruptHandler:
     def check(self, name: str) -> None:
         """Raises RunCancelled after a Ctrl-C: `name` is not started."""
         if self.asked:
-            raise RunCancelled(f"{name} was not started; the same command resumes.")
+            raise RunCancelled(f"{name} was not started; run the same command to resume.")
 
     def begin(self) -> None:
         """Installs the signal handler; a no-op outside the main thread."""
@@ -230,8 +230,8 @@ def format_result(result: Result) -> str:
     lines = ["An equal run has already finished; nothing was trained." if result.reused else ""]
     if result.stopped:
         lines.append(
-            f"Stopped after {result.steps} of {result.recipe.schedule.steps} steps; the same "
-            "command resumes from there."
+            f"Stopped after {result.steps} of {result.recipe.schedule.steps} steps; run the "
+            "same command again to resume."
         )
     lines += [f"adapter  {result.adapter}", f"run      {result.folder}"]
     if result.losses:
@@ -318,7 +318,7 @@ def _clean(args: argparse.Namespace) -> int:
     for one in kept:
         print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{errors[one.run.path]}")
     total = sum(one.size for one in kept if not errors[one.run.path]) / 1e6
-    status = "deleted" if args.yes else "can be deleted with --yes; then these runs cannot continue"
+    status = "deleted" if args.yes else "deletable with --yes; these runs then cannot be continued"
     print(f"{total:10,.1f} MB  {status}" if kept else "No finished run keeps a checkpoint.")
     return 0
 
