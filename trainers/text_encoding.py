@@ -84,7 +84,9 @@ def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) ->
     """
     layers = text_encoder.config.num_hidden_layers
     if clip_skip > layers:
-        raise RecipeError(f"text_encoder.clip_skip is {clip_skip}, but it has {layers} layers.")
+        raise RecipeError(
+            f"text_encoder.clip_skip is {clip_skip}, but the text encoder has {layers} layers."
+        )
     chunks = ids.reshape(-1, CHUNK_TOKENS + 2)  # (n k, 77)
     if clip_skip == 1:
         states = text_encoder(chunks).last_hidden_state
