@@ -75,7 +75,7 @@ def note_prompts(run: Run, base: BaseModel) -> None:
     if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
         run.note(UNKNOWN_WORDS_NOTE % ", ".join(unknown))
     if cut := truncation_note(base.tokenizer, prompts, max_tokens):
-        more = " text_encoder.max_tokens reads up to 225." if max_tokens < 225 else ""
+        more = " Raise text_encoder.max_tokens (at most 225)." if max_tokens < 225 else ""
         run.note(cut + more)
     token = run.recipe.subject.token
     if without := sum(token.lower() not in prompt.lower() for prompt in taught):
