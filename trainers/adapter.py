@@ -1,6 +1,6 @@
-"""Adapter files: writing them whole, what they say of themselves, and reading any kind back.
+"""Adapter files: atomic writing, inspection, and loading under any naming convention.
 
-Safetensors with kohya's tensor names, and the metadata of `adapter_metadata`.
+Safetensors with kohya's tensor names and the metadata of `adapter_metadata`.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def save_adapter(
     metadata: Mapping[str, str],
     dtype: Literal["fp16", "fp32"] = "fp32",
 ) -> None:
-    """Writes a LoRA (`lora.export`) with its metadata; the file is there whole or not at all.
+    """Writes a LoRA (`lora.export`) with its metadata, atomically.
 
     `dtype` is that of the low-rank matrices; alpha and DoRA's scale, which multiplies the whole
-    weight, stay fp32. Equal arguments give equal bytes. What was written is read back and
-    compared before it gets its name. Raises AdapterError for values that are not finite, NameTaken
-    if another file has the name, OutOfSpace.
+    weight, stay fp32. Equal arguments give identical bytes. The file is read back and compared
+    before it gets its name. Raises AdapterError for non-finite values, OutputExists if `path`
+    exists with other content, OutOfSpace.
     """
     stored = _cast_tensors(tensors, dtype)
     content = serialise(stored, metadata)
     if path.exists():
         if path.read_bytes() == content:
             return
-        raise OutputExists(f"{path} exists and is another adapter. Move it, or choose a name.")
+        raise OutputExists(f"{path} is already another adapter. Move it or choose another name.")
     _write(path, content, stored)
 
 
@@ -77,8 +77,8 @@ def _cast_tensors(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor
         stored[name] = tensor.detach().to("cpu", wanted).contiguous()
         if not stored[name].isfinite().all():
             raise AdapterError(
-                f"{name} has values that are not finite in {dtype}, so nothing was saved. "
-                "The training diverged: try a lower learning rate."
+                f"{name} has non-finite values in {dtype}, so nothing was saved. "
+                "Training diverged: try a lower learning rate."
             )
     return stored
 
@@ -97,9 +97,9 @@ def _write(path: Path, content: bytes, stored: Mapping[str, Tensor]) -> None:
         if not is_disk_full(error):
             raise AdapterError(f"{path} cannot be written: {error.strerror or error}.") from error
         raise OutOfSpace(
-            f"{path.parent} has no room for the adapter: it takes {need / MEGABYTE:.1f} MB, "
-            f"{free / MEGABYTE:.1f} MB are free. Make room and run again: training goes on from "
-            "its last checkpoint."
+            f"Not enough space in {path.parent}: the adapter takes {need / MEGABYTE:.1f} MB, and "
+            f"{free / MEGABYTE:.1f} MB are free. Free some space and run again: training resumes "
+            "from its last checkpoint."
         ) from error
 
 
@@ -113,7 +113,7 @@ def _verify_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items()
     ):
         raise AdapterError(
-            f"{path.parent} gave back other bytes than were written. Check the disk."
+            f"The file read back from {path.parent} differs from what was written. Check the disk."
         )
 
 
@@ -122,10 +122,10 @@ def _verify_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a file says of itself; None where it is silent. `loss` is `final_loss` of the run.
+    """What a file's header states; None for what it does not. `loss` is the run's `final_loss`.
 
-    `family` is a guess from names and shapes, in words; `tensors` counts them. `prediction` is what
-    the UNet predicts that it was trained on.
+    `family` is a guess from names and shapes, in words; `tensors` is their number. `prediction` is
+    the prediction type of the UNet it was trained on.
     """
 
     kind: Literal["lora", "dora", "checkpoint", "unknown"]
@@ -141,34 +141,34 @@ class AdapterInfo:
 
     @property
     def clip_skip(self) -> int:
-        """What it was trained with, 1 where it does not say."""
+        """Clip skip used in training; 1 if not stated."""
         skipped = self._recipe_field("text_encoder", "clip_skip")
         return skipped if type(skipped) is int and 1 <= skipped <= 12 else 1
 
     @property
     def trigger_phrase(self) -> str:
-        """The words that stand for the subject in prompts, "" where it does not say."""
+        """Words that stand for the subject in prompts; "" if not stated."""
         return self.metadata.get(TRIGGER_PHRASE, "").strip()
 
     @property
     def base(self) -> str | None:
-        """The digest of the base that it was trained on, None where it does not say."""
+        """Digest of the base it was trained on; None if not stated."""
         digest = self._recipe_field("base", "digest")
         return digest if isinstance(digest, str) else None
 
     def _recipe_field(self, part: str, field: str) -> Any:
-        """A field of the recipe in the file, also of one whose prompts were stripped."""
+        """A field of the embedded recipe, which may have its prompts stripped."""
         try:
-            said = json.loads(
+            recipe = json.loads(
                 self.metadata.get(RECIPE_KEY) or self.metadata.get(STRIPPED_KEY) or "{}"
             )
-            return said[part][field]
+            return recipe[part][field]
         except (ValueError, LookupError, TypeError, RecursionError):
             return None
 
 
 def read_metadata(path: Path) -> AdapterInfo:
-    """What a file is, from its header alone, in bounded memory. Raises AdapterError."""
+    """Inspects a file by its header alone, in bounded memory. Raises AdapterError."""
     header = _header(path)
     metadata = header.metadata
     names = {kohya_name(name): shape for name, shape in header.shapes.items()}
@@ -195,11 +195,11 @@ def read_metadata(path: Path) -> AdapterInfo:
 
 
 def _prediction(header: Header) -> Prediction | None:
-    """Of other programs' files only that of v counts: some say epsilon where they do not know."""
-    said = header.metadata.get(PREDICTION_KEY)
-    if said in ("v", "v_prediction") or detect_prediction(header.shapes) == "v_prediction":
+    """Other programs are trusted only for v: some write epsilon without knowing it."""
+    stated = header.metadata.get(PREDICTION_KEY)
+    if stated in ("v", "v_prediction") or detect_prediction(header.shapes) == "v_prediction":
         return "v_prediction"
-    return "epsilon" if said == "epsilon" and "likeness.version" in header.metadata else None
+    return "epsilon" if stated == "epsilon" and "likeness.version" in header.metadata else None
 
 
 def _header(path: Path) -> Header:
@@ -208,7 +208,8 @@ def _header(path: Path) -> Header:
     except (OSError, ValueError) as error:
         reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise AdapterError(
-            f"{path} {reason}. Adapters are whole .safetensors files; copy or download it again."
+            f"{path} {reason}. An adapter is a complete .safetensors file; copy or download it "
+            "again."
         ) from None
 
 
@@ -228,30 +229,30 @@ def _recipe_or_none(metadata: Mapping[str, str]) -> Recipe | None:
 
 
 def clip_skip_of(path: Path) -> int:
-    """The clip skip of a file, or 1 of a folder. Raises AdapterError for a damaged file."""
+    """Clip skip of a file; 1 for a folder. Raises AdapterError for a damaged file."""
     return 1 if path.is_dir() else read_metadata(path).clip_skip
 
 
 def trained_prediction(path: Path) -> Prediction | None:
-    """What the UNet predicts that a file or folder was trained on, None where it does not say.
+    """Prediction type of the UNet a file or folder was trained on; None if not stated.
 
     Raises AdapterError for a damaged file, BaseModelError for a damaged folder.
     """
-    if path.suffix.lower() in PICKLE_SUFFIXES:  # says nothing
+    if path.suffix.lower() in PICKLE_SUFFIXES:  # has no metadata
         return None
     if not path.is_dir():
         return read_metadata(path).prediction
     found = identify(path).prediction
-    return found if found == "v_prediction" else None  # without a scheduler a folder says nothing
+    return found if found == "v_prediction" else None  # epsilon is also the default
 
 
 def recipe_of(path: Path) -> Recipe:
-    """The recipe that a file was trained by. Raises AdapterError if it has none."""
+    """Recipe embedded in a file. Raises AdapterError if it has none."""
     metadata = _header(path).metadata
     if STRIPPED_KEY in metadata:
-        raise AdapterError(f"The prompts of {path} were stripped: its recipe is not whole.")
+        raise AdapterError(f"The recipe in {path} is incomplete: its prompts were stripped.")
     if RECIPE_KEY not in metadata:
-        raise AdapterError(f"{path} has no recipe: it was not trained by Likeness.")
+        raise AdapterError(f"{path} has no recipe: it was not trained with Likeness.")
     try:
         return recipe_from_json(metadata[RECIPE_KEY])
     except RecipeError as error:
@@ -259,7 +260,7 @@ def recipe_of(path: Path) -> Recipe:
 
 
 def describe(info: AdapterInfo) -> str:
-    """One line without any text of the file's own: kind, rank, alpha, tensors, steps, loss."""
+    """One line without any of the file's own text: kind, rank, alpha, tensors, steps, loss."""
     parts = [info.family.replace("LoRA", "DoRA") if info.kind == "dora" else info.family]
     parts += [f"rank {info.rank}"] if info.rank is not None else []
     parts += [f"alpha {info.alpha:g}"] if info.alpha is not None else []
@@ -271,10 +272,10 @@ def describe(info: AdapterInfo) -> str:
 
 
 def load_adapter(path: Path) -> dict[str, Tensor]:
-    """The tensors of a LoRA file of any naming, under kohya's names. Raises AdapterError.
+    """Loads a LoRA file of any naming convention, under kohya's names. Raises AdapterError.
 
-    Where a diffusers or PEFT file says an alpha other than the rank in its metadata (PEFT: in
-    ``adapter_config.json`` beside it), ``.alpha`` tensors are added. LyCORIS' kinds pass through.
+    Adds ``.alpha`` tensors if a diffusers or PEFT file has alpha in its metadata (PEFT: in
+    ``adapter_config.json`` beside it). LyCORIS types pass through.
     """
     import torch
     from safetensors import SafetensorError

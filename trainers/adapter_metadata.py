@@ -1,6 +1,6 @@
-"""What an adapter file says of itself: the metadata that is written into it. No torch here.
+"""Metadata written into adapter files. No torch here.
 
-The keys are kohya's ``ss_``, those of github.com/Stability-AI/ModelSpec 1.0.0, and ours.
+The keys are kohya's ``ss_``, those of github.com/Stability-AI/ModelSpec 1.0.0, and our own.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def build_metadata(
     recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon",
     precision: str | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """The metadata of a result after `steps` optimizer steps, with one loss for each.
+    """Metadata of a result after `steps` optimizer steps, with one loss per step.
 
-    `prediction` is the base model's, ``epsilon`` or ``v_prediction``; `precision` the one computed
-    in. No path, user or time of day is in it: the same run gives the same file.
+    `prediction` is the base model's, ``epsilon`` or ``v_prediction``; `precision` is the one
+    trained in. It contains no path, user name or time: the same run gives the same file.
     """
     subject = recipe.subject
     metadata = {
@@ -51,13 +51,13 @@ def build_metadata(
 
 
 def final_loss(losses: Sequence[float]) -> float:
-    """Mean of the last tenth of the losses, at least one: single steps are mostly noise."""
+    """Mean of the last tenth of the losses (at least one): single steps are mostly noise."""
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
 
 
 def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) -> dict[str, str]:
-    """The ``ss_`` keys of kohya's sd-scripts that its readers show or search by."""
+    """The ``ss_`` keys of kohya's sd-scripts that other programs show or search by."""
     rate = recipe.optimizer.learning_rate
     text = recipe.text_encoder
     alpha = file_alpha(method)

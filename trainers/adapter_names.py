@@ -1,8 +1,8 @@
-"""The names of LoRA tensors: kohya's, diffusers', PEFT's, and the families they tell apart.
+"""LoRA tensor names of kohya, diffusers and PEFT, and the model families they identify.
 
-kohya's names (``lora_unet_<path>.lora_down.weight``, the module's path with ``_`` for ``.``) are
-what ComfyUI, A1111 and the sharing sites read, so all others are brought to them. Works on names
-and shapes alone.
+ComfyUI, A1111 and model-sharing sites read kohya's names (``lora_unet_<path>.lora_down.weight``,
+the module's path with ``_`` for ``.``), so all others are converted to them. Works on names and
+shapes alone.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from .safetensors_file import Shapes
 
 LORA_PREFIX_UNET = "lora_unet_"
 LORA_PREFIX_TEXT_ENCODER = "lora_te_"
-LORA_ADAPTER_METADATA_KEY = (
-    "lora_adapter_metadata"  # where diffusers puts PEFT's configuration, as JSON
-)
+LORA_ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # diffusers' key for PEFT's config, as JSON
 
 T = TypeVar("T")
 
-# How a tensor's name ends, after its module's: others' -> kohya's. The magnitude of PEFT's DoRA
-# is not kohya's dora_scale (lora.py has the formula between them), so it keeps its name.
+# Suffixes after a module's name -> kohya's. PEFT's DoRA magnitude is not kohya's dora_scale
+# (lora.py has the conversion), so it keeps its name.
 _SUFFIXES = {
     ".lora_down.weight": ".lora_down.weight",
     ".lora_up.weight": ".lora_up.weight",
@@ -54,7 +52,7 @@ _TEXT_PATH = re.compile(r"(text_model\.)?encoder\.layers\.\d+\.")
 def module_name(part: str, path: str) -> str:
     """kohya's name of a module: `part` is ``unet`` or ``text_encoder``, `path` its path there.
 
-    transformers 5 dropped ``text_model.`` from the text encoder's paths; kohya's have it.
+    transformers 5 dropped ``text_model.`` from the text encoder's paths; kohya's names keep it.
     """
     if part == "text_encoder":
         return LORA_PREFIX_TEXT_ENCODER + f"text_model.{path.removeprefix('text_model.')}".replace(
@@ -64,9 +62,9 @@ def module_name(part: str, path: str) -> str:
 
 
 def kohya_name(name: str) -> str:
-    """kohya's name of a tensor named by kohya, diffusers or PEFT; a name of none of them as it is.
+    """kohya's name of a tensor named by kohya, diffusers or PEFT; other names are unchanged.
 
-    LyCORIS' tensors (LoHa, LoKr, …) have kohya's module names already and pass through.
+    LyCORIS tensors (LoHa, LoKr, …) already have kohya's module names and pass through.
     """
     if name.startswith((LORA_PREFIX_UNET, "lora_te")):
         return name
@@ -79,7 +77,7 @@ def kohya_name(name: str) -> str:
 
 
 def _part_and_path(module: str) -> tuple[str | None, str]:
-    """``unet``, ``text_encoder`` or None, and the module's path in that part as it is today."""
+    """``unet``, ``text_encoder`` or None, and the module's path in that part in current names."""
     given = next((part for part in ("unet", "text_encoder") if module.startswith(f"{part}.")), None)
     path = module.removeprefix(f"{given}.").removeprefix("base_model.model.")
     head, _, leaf = path.replace(".processor.", ".").rpartition(".")
@@ -92,18 +90,18 @@ def _part_and_path(module: str) -> tuple[str | None, str]:
 
 
 def to_kohya_keys(tensors: Mapping[str, T]) -> dict[str, T]:
-    """The same tensors under kohya's names. Raises AdapterError if two names become one."""
+    """The tensors under kohya's names. Raises AdapterError if two names map to one."""
     renamed: dict[str, T] = {}
     for name, tensor in tensors.items():
         target = kohya_name(name)
         if target in renamed:
-            raise AdapterError(f"The file holds {target} twice, once named {name}.")
+            raise AdapterError(f"The file contains {target} twice, once as {name}.")
         renamed[target] = tensor
     return renamed
 
 
 def file_alpha(method: LoRA) -> float:
-    """The alpha that a file must name: its readers scale by alpha / rank.
+    """Alpha to store in a file, whose readers scale by alpha / rank.
 
     Rank stabilisation scales by alpha / sqrt(rank), so there it is alpha·sqrt(rank).
     """
@@ -112,7 +110,7 @@ def file_alpha(method: LoRA) -> float:
 
 
 def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
-    """Tensors by kohya's names, for each module those of its names' endings, as ``alpha``."""
+    """Groups tensors under kohya's names by module; the inner keys are suffixes like ``alpha``."""
     modules: dict[str, dict[str, T]] = {}
     for name, tensor in tensors.items():
         module, _, ending = name.partition(".")
@@ -123,9 +121,9 @@ def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
 def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, float]:
     """Values for the ``.alpha`` tensors that a diffusers or PEFT file has only in its metadata.
 
-    `shapes` are by kohya's names. Nothing is returned for modules with an alpha tensor, nor where
-    the metadata is silent: alpha is the rank then. Rank stabilisation as in `file_alpha`. Raises
-    AdapterError for metadata that is damaged or names an alpha for each layer.
+    `shapes` are by kohya's names. Modules that have an alpha tensor are skipped, and so are all if
+    the metadata has no alpha, which is then the rank. Rank stabilisation as in `file_alpha`.
+    Raises AdapterError for damaged metadata and for per-layer alphas.
     """
     config = _configuration(metadata)
     alphas = {}
@@ -136,7 +134,7 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
         prefix = "unet." if module.startswith(LORA_PREFIX_UNET) else "text_encoder."
         given = {key.removeprefix(prefix): value for key, value in config.items()}
         if given.get("alpha_pattern"):
-            raise AdapterError("The file has an alpha for each layer by pattern; that is not read.")
+            raise AdapterError("The file sets alpha per layer (alpha_pattern): not supported.")
         alpha = given.get("lora_alpha")
         if isinstance(alpha, (int, float)):
             stable = math.sqrt(shape[0]) if given.get("use_rslora") is True else 1.0
@@ -151,12 +149,12 @@ def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise AdapterError(
-            f"The file's metadata has a {LORA_ADAPTER_METADATA_KEY} that is not a JSON object."
+            f"{LORA_ADAPTER_METADATA_KEY} in the file's metadata is not a JSON object."
         )
     return config
 
 
-# Families, first match wins: what a file looks like, by a pattern in any of its names.
+# Families by a pattern in any of a file's tensor names; the first match wins.
 _LYCORIS = (
     ("LoHa", r"\.hada_w"),
     ("LoKr", r"\.lokr_w"),
@@ -179,17 +177,17 @@ _FAMILIES = (
     ("LoRA of a transformer model", r"^(transformer|diffusion_model)\..*lora"),
 )
 _ADAPTER_KEY = re.compile(r"lora|\.alpha$|dora_scale")
-# Width of the text that the UNet attends to: what sets the SD families apart.
+# SD families by the width of the text embeddings that the UNet attends to.
 _FAMILY_BY_TEXT_DIM = {768: "SD 1.x LoRA", 1024: "SD 2.x LoRA", 2048: "SDXL LoRA"}
 _CROSS_DOWN = re.compile(r"attn2[._](processor\.)?to_[kv].*(down|lora_A)")
 _SD_MODULE = re.compile(r"(down|up)_blocks[._]\d|mid_block[._]|layers[._]\d+[._](self_attn|mlp)")
 
 
 def guess_family(shapes: Shapes) -> str:
-    """What a file with these tensors looks like, in words for an error message.
+    """Guesses the family of a file with these tensors, in words for an error message.
 
     E.g. ``SD 1.x LoRA``, ``FLUX LoRA``, ``FLUX model``, ``textual inversion``, ``LoHa``, or
-    ``unknown kind``. Names may be of any of the three namings.
+    ``unknown kind``. Names may follow any of the three conventions.
     """
     kind = "LoRA" if any(_ADAPTER_KEY.search(name) for name in shapes) else "model"
     for family, pattern in _LYCORIS + _FAMILIES:
@@ -210,11 +208,11 @@ def guess_family(shapes: Shapes) -> str:
 
 
 def list_names(names: list[str], shown: int = 3) -> str:
-    """The first few names and how many there are, for an error message."""
+    """The first few names and the number of others, for an error message."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(_printable(name[:120]) for name in names[:shown]) + more
 
 
 def _printable(name: str) -> str:
-    """Without what a terminal would obey."""
+    """Replaces control characters that a terminal would interpret."""
     return "".join(c if c.isprintable() else "\ufffd" for c in name)

@@ -1,4 +1,4 @@
-"""Options that commands of several rooms have."""
+"""Command-line options shared by several packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     """Adds ``--tokenizer``, a list of folders."""
     parser.add_argument(
         "--tokenizer", type=Path, action="append", default=[], metavar="FOLDER",
-        help="with CLIP's vocab.json and merges.txt, if none is with the base; may be repeated",
+        help="folder with CLIP's vocab.json and merges.txt, if the base has none; repeatable",
     )  # fmt: skip
 
 
@@ -18,5 +18,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Adds ``--device``, "auto" or "cpu"."""
     parser.add_argument(
         "--device", choices=("auto", "cpu"), default="auto",
-        help="cpu leaves a GPU alone (default: %(default)s)",
+        help="cpu: do not use a GPU (default: %(default)s)",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a base model file is, told from its header: no weights are read, no torch is imported."""
+"""Identifies base model files by their headers: reads no weights and imports no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PARTS = ("unet", "vae", "text_encoder")  # folders of a diffusers model that are
 
 _CHOOSE_SD1 = "Choose a Stable Diffusion 1.x checkpoint."
 _WITHOUT = "a checkpoint without "
-_NO_VAE = f"{_WITHOUT}VAE"
+_NO_VAE = f"{_WITHOUT}a VAE"
 _ADD_VAE = (
-    "Give it one: in ComfyUI, connect its model and clip and a VAE of SD 1.x (Load VAE) to "
-    "Save Checkpoint, and train on that file."
+    "Add one: in ComfyUI, connect its model and clip and an SD 1.x VAE (Load VAE) to "
+    "Save Checkpoint, and train on the saved file."
 )
 _LORA_MARKERS = (
     ".lora_up.",
@@ -33,7 +33,7 @@ _LORA_MARKERS = (
     "_lora.",
 )
 
-# SD 1.x's noise, in the words of diffusers' schedulers.
+# SD 1.x's noise schedule, in the fields of diffusers' scheduler configs.
 _NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -46,7 +46,7 @@ _NOISE_SCHEDULE = {
 
 @dataclass(frozen=True)
 class BaseFile:
-    """An SD 1.x model: where it lies, how it is stored and what its UNet predicts."""
+    """An SD 1.x model: its path, storage format and prediction type."""
 
     path: Path
     kind: Literal["single_file", "diffusers"]
@@ -54,12 +54,12 @@ class BaseFile:
 
 
 def identify(path: Path) -> BaseFile:
-    """Tells whether `path` is a base model that can be trained.
+    """Identifies a base model that can be trained.
 
-    A pickled checkpoint (.ckpt) is accepted by its name; its content is checked on loading.
+    A pickled checkpoint (.ckpt) is accepted by its extension; its content is checked on loading.
 
     Raises:
-        BaseModelError: missing, damaged or another kind of model; the message names it.
+        BaseModelError: missing, damaged or another kind of model, which the message names.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,31 +78,32 @@ def identify(path: Path) -> BaseFile:
 
 
 def detect_prediction(keys: Mapping[str, Any]) -> Literal["epsilon", "v_prediction"]:
-    """What a checkpoint's UNet predicts: the key ``v_pred`` marks velocity."""
+    """Prediction type of a checkpoint's UNet: the key ``v_pred`` marks v-prediction."""
     return "v_prediction" if "v_pred" in keys else "epsilon"
 
 
 def check_noise_schedule(base: BaseFile) -> None:
-    """Raises BaseModelError if a base tells of other noise than SD 1.x's, with which it is trained.
+    """Raises BaseModelError if a base declares a noise schedule other than SD 1.x's.
 
-    What says nothing of it is taken for SD 1.x's, and so is a pickle.
+    Training uses SD 1.x's, and assumes it for pickles and files that declare none.
     """
     others = []
     if base.kind == "diffusers":
         scheduler = base.path / "scheduler" / "scheduler_config.json"
         config = read_config(scheduler) if scheduler.is_file() else {}
-        told = {name: config.get(name, value) for name, value in _NOISE_SCHEDULE.items()}
+        declared = {name: config.get(name, value) for name, value in _NOISE_SCHEDULE.items()}
         others = [
-            f"{name} {told[name]!r:.80}"
+            f"{name} {declared[name]!r:.80}"
             for name in _NOISE_SCHEDULE
-            if told[name] != _NOISE_SCHEDULE[name]
+            if declared[name] != _NOISE_SCHEDULE[name]
         ]
     elif base.path.suffix.lower() == ".safetensors" and "ztsnr" in read_shapes(base.path):
         others = ["zero terminal SNR (ztsnr)"]
     if others:
         raise BaseModelError(
-            f"{base.path.name} is of other noise than Stable Diffusion 1.x: {', '.join(others)}. "
-            "Trained with that of 1.x it would learn wrong things. Choose another base."
+            f"{base.path.name} uses a noise schedule other than Stable Diffusion 1.x's: "
+            f"{', '.join(others)}. Training with that of 1.x would give wrong results. Choose "
+            "another base."
         )
 
 
@@ -120,7 +121,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_family(shapes: Shapes, name: str) -> None:
-    """Raises BaseModelError if tensors of these names and shapes are not an SD 1.x checkpoint."""
+    """Raises BaseModelError unless tensors of these names and shapes are an SD 1.x checkpoint."""
     found = detect_other_family(shapes)
     if found is None:
         found = _missing_parts(shapes)
@@ -135,7 +136,7 @@ def check_family(shapes: Shapes, name: str) -> None:
 
 
 def detect_other_family(shapes: Shapes) -> str | None:
-    """What the tensors are if not SD 1.x's UNet and more: a phrase such as ``an SDXL model``.
+    """What the tensors are if they have no SD 1.x UNet, as a phrase such as ``an SDXL model``.
 
     "" for an unknown kind, None for SD 1.x.
     """
@@ -144,7 +145,7 @@ def detect_other_family(shapes: Shapes) -> str | None:
         return any(key.startswith(prefixes) for key in shapes)
 
     if any(mark in key for key in shapes for mark in _LORA_MARKERS):
-        return "a LoRA or another adapter, which is loaded on top of a checkpoint"
+        return "a LoRA or other adapter, which is loaded on top of a checkpoint"
     if any(".joint_blocks." in f".{key}" for key in shapes):
         return "a Stable Diffusion 3 model"
     if any(".double_blocks." in f".{key}" for key in shapes):
@@ -161,7 +162,7 @@ def detect_other_family(shapes: Shapes) -> str | None:
     if begins(ldm_names.VAE, "encoder.conv_in.", "decoder.conv_in.", "taesd_"):
         return "a VAE without a UNet"
     if begins("input_blocks.", "down_blocks."):
-        return "a UNet without text encoder and VAE"
+        return "a UNet without a text encoder or a VAE"
     return ""
 
 
@@ -178,18 +179,18 @@ def _other_unet(shapes: Shapes, sdxl: bool) -> str | None:
 
 
 def _other_channels(channels: object) -> str | None:
-    """What a UNet with this number of input channels is if it is not 4."""
+    """What a UNet with this number of input channels is; None for SD 1.x's 4."""
     if channels == 4:
         return None
     if channels == 9:
         return "an inpainting model"
     if channels == 8:
         return "an instruct-pix2pix model"
-    return f"a model whose UNet has {channels} input channels, where SD 1.x has 4"
+    return f"a model whose UNet has {channels} input channels (SD 1.x: 4)"
 
 
 def cross_attention_dim(shapes: Shapes) -> int | None:
-    """Width of the text that a UNet or a ControlNet attends to; None if it attends to none."""
+    """Width of the text embeddings that a UNet or ControlNet attends to; None if it has none."""
     found = (
         shape[-1] for key, shape in shapes.items() if shape and key.endswith(".attn2.to_k.weight")
     )
@@ -197,12 +198,12 @@ def cross_attention_dim(shapes: Shapes) -> int | None:
 
 
 def _missing_parts(shapes: Shapes) -> str | None:
-    parts = {ldm_names.TEXT: "text encoder", ldm_names.VAE: "VAE"}
+    parts = {ldm_names.TEXT: "a text encoder", ldm_names.VAE: "a VAE"}
     lacking = [what for prefix, what in parts.items() if not ldm_names.part(shapes, prefix)]
-    return _WITHOUT + " and ".join(lacking) if lacking else None
+    return _WITHOUT + " or ".join(lacking) if lacking else None
 
 
-# Folders of diffusers.
+# Diffusers folders.
 
 
 def _identify_folder(folder: Path) -> Literal["epsilon", "v_prediction"]:
@@ -241,7 +242,7 @@ def _other_unet_config(config: Mapping[str, Any]) -> str | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder. Raises BaseModelError."""
+    """Reads a JSON object of a model folder. Raises BaseModelError."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -252,9 +253,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def weight_files(part: Path) -> tuple[Path, ...]:
-    """The files that hold one part's weights: safetensors first, full precision first.
+    """Weight files of one part: safetensors preferred, then full precision.
 
-    Of a model in several files, the index comes first. Raises BaseModelError if there are none.
+    The index of a sharded model comes first. Raises BaseModelError if there are none.
     """
     stem = "model" if part.name == "text_encoder" else "diffusion_pytorch_model"
     pickle = "pytorch_model" if part.name == "text_encoder" else stem
@@ -265,13 +266,13 @@ def weight_files(part: Path) -> tuple[Path, ...]:
         if index.is_file():
             shards = read_config(index).get("weight_map")
             if not isinstance(shards, dict):
-                raise BaseModelError(f"{index} names no files (weight_map).")
+                raise BaseModelError(f"{index} lists no weight files (weight_map).")
             return (index, *(part / Path(str(name)).name for name in sorted(set(shards.values()))))
     raise BaseModelError(f"There are no weights in {part} (expected {stem}.safetensors).")
 
 
 def model_files(path: Path) -> list[Path]:
-    """The files of a base model that are loaded. Raises BaseModelError where some are missing."""
+    """Files of a base model that are loaded. Raises BaseModelError if any are missing."""
     if not path.is_dir():
         return [path]
     files = []

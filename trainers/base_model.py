@@ -1,6 +1,6 @@
 """SD 1.x base models, loaded from a single file or a diffusers folder.
 
-Nothing is asked of a network: the sizes of the parts are read off the tensors' shapes.
+Works offline: the configs of a single file are inferred from its tensors' shapes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ StateDict = dict[str, Tensor]
 Built = TypeVar("Built")
 Vae = AutoencoderKL | AutoencoderTiny
 
-# What the libraries raise for tensors and settings that do not fit each other.
+# What the libraries raise for tensors and configs that do not match.
 _LOAD_ERRORS = (
     *(ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     SafetensorError,
@@ -40,7 +40,7 @@ _LOAD_ERRORS = (
 class BaseModel:
     """The parts of a Stable Diffusion 1.x model, in evaluation mode.
 
-    `prediction` is what the UNet predicts: ``epsilon`` or ``v_prediction``.
+    `prediction` is the UNet's prediction type: ``epsilon`` or ``v_prediction``.
     """
 
     unet: UNet2DConditionModel
@@ -63,15 +63,14 @@ def load_base(
 ) -> BaseModel:
     """Loads a checkpoint (.safetensors, or .ckpt without code in it) or a diffusers folder.
 
-    `dtype` is that of the UNet and the text encoder; the VAE is fp32, because in fp16 SD 1.x's
-    overflows on some pictures and its latents would depend on the run's precision.
-    `tokenizers` are folders to try for the CLIP tokenizer, see `find_tokenizers`; the first that
-    is not larger than the text encoder's vocabulary is taken. `prediction` ``auto`` takes what the
-    file says. Tensors that do not belong to the three parts (averages of the training, its
-    schedule) are passed over.
+    `dtype` is that of the UNet and the text encoder; the VAE is fp32, because SD 1.x's overflows
+    in fp16 on some images and its latents would depend on the run's precision. `tokenizers` are
+    folders to search for the CLIP tokenizer, see `find_tokenizers`; the first one no larger than
+    the text encoder's vocabulary is used. `prediction` ``auto`` uses what the file declares.
+    Tensors outside the three parts (EMA weights, the noise schedule) are ignored.
 
     Raises:
-        BaseModelError: not a base model, damaged, incomplete, or no tokenizer that fits.
+        BaseModelError: not a base model, damaged, incomplete, or without a matching tokenizer.
     """
     file = base_file.identify(Path(path))
     found_tokenizers = find_tokenizers(file.path, tokenizers)
@@ -79,7 +78,7 @@ def load_base(
     unet, vae, text_encoder, found = load(file, dtype, torch.device(device))
     tokenizer = _choose_tokenizer(found_tokenizers, text_encoder.config.vocab_size, file.path)
     chosen = found if prediction == "auto" else prediction
-    # Buffers that no file has, such as the positions of the text encoder, are not there yet.
+    # Also moves buffers that no file contains, such as the text encoder's position ids.
     parts: list[nn.Module] = [unet, vae, text_encoder]
     for part in parts:
         part.to(device).eval()
@@ -94,8 +93,8 @@ def _choose_tokenizer(folders: Sequence[Path], vocabulary: int, base: Path) -> C
             return tokenizer
         sizes.append(f"{len(tokenizer):,} entries in {folder}")
     raise BaseModelError(
-        f"The text encoder of {base.name} has {vocabulary:,} entries, fewer than each tokenizer "
-        f"that was found ({'; '.join(sizes)}): they belong to another model. Put the right one "
+        f"The text encoder of {base.name} has {vocabulary:,} entries, fewer than every tokenizer "
+        f"found ({'; '.join(sizes)}): they belong to another model. Put the matching tokenizer "
         f"into a folder named {base.stem}_tokenizer beside the file."
     )
 
@@ -105,7 +104,7 @@ _Parts = tuple[UNet2DConditionModel, Vae, CLIPTextModel, str]
 
 def _load_single_file(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _Parts:
     state, name = read_weights(file.path), file.path.name
-    base_file.check_family(shapes_of(state), name)  # of a pickle nothing is known so far
+    base_file.check_family(shapes_of(state), name)  # a pickle is not checked before
 
     def placed(prefix: str, dtype: torch.dtype = dtype) -> StateDict:
         return _copy_to_device(ldm_names.part(state, prefix), dtype, device)
@@ -128,7 +127,7 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
         config = CLIPTextConfig.from_pretrained(
             str(text),
             local_files_only=True,
-            attn_implementation="sdpa",  # a folder's config could name code to be fetched
+            attn_implementation="sdpa",  # a folder's config could name code to download
         )
         state: StateDict = {}
         for weights in base_file.weight_files(text):
@@ -152,7 +151,7 @@ def _load_folder(file: BaseFile, dtype: torch.dtype, device: torch.device) -> _P
 
 
 def _copy_to_device(state: StateDict, dtype: torch.dtype, device: torch.device) -> StateDict:
-    """`state` on the device, in `dtype` but for scalars. Copied: the file stays free to go."""
+    """Copies `state` to the device, in `dtype` except for scalars, so that its file can go."""
     return {
         key: tensor.to(device).to(dtype if tensor.ndim else tensor.dtype, copy=True)
         for key, tensor in state.items()
@@ -160,7 +159,7 @@ def _copy_to_device(state: StateDict, dtype: torch.dtype, device: torch.device) 
 
 
 def _build_or_raise(what: str, build: Callable[[], Built]) -> Built:
-    """What `build` returns; any sign of unfit tensors becomes an error that says where."""
+    """Returns `build()`; errors from mismatched tensors become one that names the part."""
     try:
         return build()
     except KeyError as error:
@@ -175,7 +174,7 @@ def _unet(state: StateDict) -> UNet2DConditionModel:
     config = ldm_names.unet_config(shapes_of(state))
     renamed, unknown = ldm_names.from_ldm(state, ldm_names.unet_names(config))
     if unknown:
-        raise ValueError(f"it has layers that SD 1.x has not: {', '.join(unknown[:3])}")
+        raise ValueError(f"SD 1.x does not have its layers {', '.join(unknown[:3])}")
     with init_empty_weights(include_buffers=False):
         unet = UNet2DConditionModel(**config)
     return _assign_state_dict(unet, renamed)
@@ -186,7 +185,7 @@ def _vae(state: StateDict) -> Vae:
     if "taesd_encoder.0.weight" in shapes:
         config = ldm_names.tiny_vae_config(shapes)
         if float(state.get("vae_shift", torch.zeros(()))):
-            raise ValueError("its latents are shifted (vae_shift), those of SD 1.x are not")
+            raise ValueError("its latents are shifted (vae_shift), unlike those of SD 1.x")
         # ComfyUI divides the latents by vae_scale and SD 1.x multiplies them by 0.18215.
         scale = float(state.get("vae_scale", torch.ones(())))
         if not 0 < scale < math.inf:
@@ -209,7 +208,7 @@ def _text_encoder(state: StateDict) -> CLIPTextModel:
 
 
 def _named_text_encoder(config: CLIPTextConfig, state: StateDict) -> CLIPTextModel:
-    """Text encoder with `state`, whose names have no ``text_model.``"""
+    """Builds a text encoder from `state`, whose names lack ``text_model.``"""
     with init_empty_weights(include_buffers=False):
         text_encoder = CLIPTextModel(config)
     names = ldm_names.text_names(text_encoder.state_dict())
@@ -217,7 +216,7 @@ def _named_text_encoder(config: CLIPTextConfig, state: StateDict) -> CLIPTextMod
 
 
 def _assign_state_dict(model: Any, state: StateDict) -> Any:
-    """`model`, built without storage, with `state` in place. Raises KeyError if one is missing."""
+    """Assigns `state` to a model built without storage. Raises KeyError for missing tensors."""
     missing, _ = model.load_state_dict(state, strict=False, assign=True)
     lacking = [key for key in missing if not key.endswith("position_ids")]
     if lacking:
@@ -226,10 +225,10 @@ def _assign_state_dict(model: Any, state: StateDict) -> Any:
 
 
 def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A model of a diffusers folder; diffusers also knows the names of its own old files.
+    """Loads one model of a diffusers folder; diffusers also converts its own old tensor names.
 
-    Raises KeyError naming tensors that are not there, which diffusers would fill at random,
-    BaseModelError, and what diffusers raises of damaged files.
+    Raises KeyError for missing tensors, which diffusers would initialise at random,
+    BaseModelError, and what diffusers raises for damaged files.
     """
     first = base_file.weight_files(folder)[0]
     if first.suffix in base_file.PICKLE_SUFFIXES:
@@ -248,5 +247,5 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def shapes_of(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, tuple[int, ...]]:
-    """The tensors' shapes by their names without `prefix`."""
+    """Tensor shapes by name, without `prefix`."""
     return {key.removeprefix(prefix): tuple(tensor.shape) for key, tensor in state.items()}

@@ -69,7 +69,7 @@ def test_equal_results_are_equal_bytes_whatever_their_order(saved: Path, tmp_pat
 
 def test_another_file_of_that_name_stays(saved: Path) -> None:
     before = saved.read_bytes()
-    with pytest.raises(AdapterError, match="exists"):
+    with pytest.raises(AdapterError, match="already another adapter"):
         save_adapter(saved, tensors(scale=2), metadata())
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
@@ -89,7 +89,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch) -> 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OutOfSpace, match="Make room"):
+    with pytest.raises(OutOfSpace, match="Free some space"):
         save_adapter(tmp_path / "a.safetensors", tensors(), {})
     assert os.listdir(tmp_path) == []
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch) -> 
 def test_too_little_room_is_told_before_writing(tmp_path: Path, monkeypatch) -> None:
     usage = adapter.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(adapter.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(OutOfSpace, match="no room"):
+    with pytest.raises(OutOfSpace, match="Not enough space"):
         save_adapter(tmp_path / "a.safetensors", tensors(), {})
 
 
@@ -117,7 +117,7 @@ def test_a_disk_that_forgets_is_caught(tmp_path: Path, monkeypatch) -> None:
         return {**load_file(path), f"{MODULE}.alpha": torch.tensor(0.5)}
 
     monkeypatch.setattr("safetensors.torch.load_file", forgets)
-    with pytest.raises(AdapterError, match="other bytes"):
+    with pytest.raises(AdapterError, match="differs from what was written"):
         save_adapter(tmp_path / "a.safetensors", tensors(), {})
     assert os.listdir(tmp_path) == []
 

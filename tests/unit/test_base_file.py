@@ -62,8 +62,8 @@ OTHERS = {
     "ControlNet": {"control_model.input_hint_block.0.weight": (1, 1)},
     "VAE without": {"decoder.conv_in.weight": (1, 1)},
     "text encoder without": {"text_model.embeddings.token_embedding.weight": (1, 1)},
-    "without text encoder and VAE": without("cond_stage", "first_stage"),
-    r"without VAE\. Give it one.*Save Checkpoint": without("first_stage"),
+    "without a text encoder or a VAE": without("cond_stage", "first_stage"),
+    r"without a VAE\. Add one.*Save Checkpoint": without("first_stage"),
     "another family": SD1 | {f"{UNET}input_blocks.0.0.weight": (320,)},
     "not recognised.*strange": {"strange.weight": (1, 1)},
     "another family.": {f"{UNET}a.attn2.to_k.weight": ()},  # a scalar had no width
@@ -166,7 +166,7 @@ def test_a_folder_of_other_noise_was_trained_with_that_of_sd1(tmp_path, other):
     scheduler.write_text(json.dumps(STABLE | {"rescale_betas_zero_snr": False}))
     check_noise_schedule(identify(folder))
     scheduler.write_text(json.dumps(STABLE | other))
-    with pytest.raises(BaseModelError, match=f"other noise than.*{next(iter(other))} "):
+    with pytest.raises(BaseModelError, match=f"noise schedule other than.*{next(iter(other))} "):
         check_noise_schedule(identify(folder))
 
 

@@ -112,10 +112,10 @@ def test_a_prior_that_keeps_nothing_of_the_class_is_refused(places, prior, says)
 
 def test_a_base_of_other_noise_is_refused_before_anything_is_written(places, monkeypatch):
     def refuse(base):
-        raise BaseModelError(f"{base.path.name} is of other noise")
+        raise BaseModelError(f"{base.path.name} uses a noise schedule other than SD 1.x's")
 
     monkeypatch.setattr("likeness.trainers.binding.check_noise_schedule", refuse)
-    with pytest.raises(BaseModelError, match="other noise"):
+    with pytest.raises(BaseModelError, match="noise schedule"):
         prepare(recipe(), places)
     assert not places.runs.exists()
 
