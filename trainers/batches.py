@@ -1,4 +1,4 @@
-"""Which samples an optimizer step sees: a pure function of the recipe, the step and the slot."""
+"""Samples of an optimizer step: a pure function of the recipe, the step and the slot."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from .latents import Latents, StoredLatents
 from .objective import offset_noise
 from .recipe import Recipe
 
-_PHOTO_ORDER, _CLASS_ORDER = "photo order", "class order"  # what orders are drawn for
+_PHOTO_ORDER, _CLASS_ORDER = "photo order", "class order"  # purposes of random numbers
 
 
 @dataclass(frozen=True)
 class DatasetItem:
-    """One picture as it can be shown: plain, and mirrored if the recipe flips. A class image that
-    the run does not show has no view.
+    """Views of one image: plain, and mirrored if the recipe flips; none for an unused class image.
 
-    `masks` are the weights (h, w) of each view's loss, none where all of it counts.
+    `masks` are each view's loss weights (h, w), empty without masks.
     """
 
     views: tuple[Latents | StoredLatents, ...]
-    prompt: int  # index into Material.prompts
+    prompt: int  # index into Dataset.prompts
     masks: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that is encoded once: photographs, class images, held-out photographs, prompts.
+    """What is encoded once: photographs, class images, held-out photographs, prompts.
 
-    `empty` is the index of the empty prompt where the recipe drops captions.
+    `empty` is the index of the empty prompt if the recipe drops captions.
     """
 
     photos: tuple[DatasetItem, ...]
@@ -46,7 +45,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture at one noise level. `weight` is its share of the step's loss."""
+    """One image at one noise level. `weight` is its share of the step's loss."""
 
     latents: Tensor  # (4, h, w)
     noise: Tensor  # (4, h, w)
@@ -54,30 +53,30 @@ class Sample:
     prompt: int
     weight: float
     prior: bool
-    mask: Tensor | None = None  # (h, w): weights of the places of its loss
+    mask: Tensor | None = None  # (h, w): loss weights
 
 
 @dataclass(frozen=True)
 class Batch:
-    """n samples of one shape on the device; the last `prior_count` of them are of the class."""
+    """n samples of one shape on the device; the last `prior_count` are for prior preservation."""
 
     latents: Tensor  # (n, 4, h, w)
     noise: Tensor  # (n, 4, h, w)
     timesteps: Tensor  # (n,) int64
     prompts: Tensor  # (d,) int64: the distinct prompts
-    rows: Tensor  # (n,) int64: the place of each sample's prompt among them
+    rows: Tensor  # (n,) int64: index of each sample's prompt in `prompts`
     weights: Tensor  # (n,): each sample's share of the step's loss
-    mask: Tensor | None  # (n, 1, h, w): weights of the places of its loss; None: all alike
+    mask: Tensor | None  # (n, 1, h, w): loss weights; None: all equal
     prior_count: int
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The fields that are tensors, in order: without a mask one less."""
-        some = (self.latents, self.noise, self.timesteps, self.prompts, self.rows, self.weights)
-        return some if self.mask is None else (*some, self.mask)
+        """The tensor fields, in order; one fewer without a mask."""
+        fields = (self.latents, self.noise, self.timesteps, self.prompts, self.rows, self.weights)
+        return fields if self.mask is None else (*fields, self.mask)
 
     @classmethod
     def of(cls, tensors: tuple[Tensor, ...], prior_count: int) -> Batch:
-        """The batch of `tensors()`."""
+        """Rebuilds a batch from its `tensors()`."""
         latents, noise, timesteps, prompts, rows, weights, *mask = tensors
         return cls(
             latents,
@@ -94,10 +93,10 @@ class Batch:
 def step_samples(
     recipe: Recipe, dataset: Dataset, step: int, rank: int = 0, world_size: int = 1
 ) -> list[list[Sample]]:
-    """The samples of optimizer step `step` (0 the first) for one process, in micro-batches.
+    """Samples of optimizer step `step` (from 0) for one process, in micro-batches.
 
     A micro-batch has up to `schedule.batch` photographs and as many class images, all of one
-    shape. The weights of the photographs add up to 1, those of the class images to the prior's.
+    shape. The photographs' weights sum to 1, the class images' to the prior's weight.
     """
     local_batch_size = recipe.schedule.batch * recipe.schedule.accumulation
     slots = range(rank, local_batch_size * world_size, world_size)
@@ -118,31 +117,32 @@ def step_samples(
 
 
 def used_class_images(recipe: Recipe, count: int, world_size: int = 1) -> list[int]:
-    """The numbers, ascending, of those of `count` class images that a run shows in `world_size`
-    processes: all, unless it has fewer places for them.
+    """Numbers, ascending, of the class images out of `count` that a run of `world_size` processes
+    uses: all, unless it has fewer samples.
     """
-    places = (
+    slots = (
         recipe.schedule.steps * recipe.schedule.batch * recipe.schedule.accumulation * world_size
     )
-    shown = (
-        rng.shuffled_index(at, count, recipe.seed, _CLASS_ORDER) for at in range(min(places, count))
+    used = (
+        rng.shuffled_index(slot, count, recipe.seed, _CLASS_ORDER)
+        for slot in range(min(slots, count))
     )
-    return sorted(shown)
+    return sorted(used)
 
 
 def validation_samples(recipe: Recipe, dataset: Dataset, levels: int = 5) -> Iterator[Sample]:
-    """Every held-out photograph at `levels` timesteps, evenly spread over those that are trained,
-    the same at every call.
+    """Every held-out photograph at `levels` timesteps, evenly spread over the trained range; the
+    same at every call.
     """
     least, most = recipe.objective.timestep_min, recipe.objective.timestep_max
-    for index, shown in enumerate(dataset.held_out):
+    for index, item in enumerate(dataset.held_out):
         for level in range(levels):
-            view = shown.views[0].read()
+            view = item.views[0].read()
             shape = tuple(view.mean.shape)
             noise = rng.randn(shape, recipe.seed, "validation noise", index, level)
             timestep = least + (2 * level + 1) * (most - least) // (2 * levels)
-            mask = shown.masks[0] if shown.masks else None
-            yield Sample(view.mean, noise, timestep, shown.prompt, 1.0, False, mask)
+            mask = item.masks[0] if item.masks else None
+            yield Sample(view.mean, noise, timestep, item.prompt, 1.0, False, mask)
 
 
 def _sample(
@@ -157,11 +157,11 @@ def _sample(
     seed, kind = recipe.seed, "class" if prior else "photo"
     items = dataset.classes if prior else dataset.photos
     order = _CLASS_ORDER if prior else _PHOTO_ORDER
-    shown = items[
+    item = items[
         rng.shuffled_index(step * local_batch_size * world_size + slot, len(items), seed, order)
     ]
-    flip = rng.randint(len(shown.views), seed, f"{kind} flip", step, slot)
-    view = shown.views[flip].read()
+    flip = rng.randint(len(item.views), seed, f"{kind} flip", step, slot)
+    view = item.views[flip].read()
     shape = tuple(view.mean.shape)  # (4, h, w)
     posterior = rng.randn(shape, seed, f"{kind} posterior", step, slot)
     noise = rng.randn(shape, seed, f"{kind} noise", step, slot)
@@ -169,7 +169,7 @@ def _sample(
         shift = rng.randn((shape[0], 1, 1), seed, f"{kind} offset", step, slot)
         noise = offset_noise(noise, shift, recipe.objective.noise_offset)
     least, most = recipe.objective.timestep_min, recipe.objective.timestep_max
-    prompt, rate = shown.prompt, recipe.objective.caption_dropout
+    prompt, rate = item.prompt, recipe.objective.caption_dropout
     if dataset.empty is not None and rng.uniform(seed, f"{kind} caption", step, slot) < rate:
         prompt = dataset.empty
     return Sample(
@@ -179,7 +179,7 @@ def _sample(
         prompt=prompt,
         weight=(recipe.prior.weight if prior and recipe.prior else 1.0) / local_batch_size,
         prior=prior,
-        mask=shown.masks[flip] if shown.masks else None,
+        mask=item.masks[flip] if item.masks else None,
     )
 
 
@@ -191,7 +191,7 @@ def _group_by_shape(batch: list[Sample]) -> list[list[Sample]]:
 
 
 def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
-    """A micro-batch of one shape, on the device."""
+    """Collates samples of one shape into a micro-batch on the device."""
     samples = sorted(samples, key=lambda sample: sample.prior)
     prompts = sorted({sample.prompt for sample in samples})
     batch = Batch(
@@ -210,7 +210,7 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
 
 
 def _masks(samples: Sequence[Sample]) -> Tensor | None:
-    """(n, 1, h, w), ones for samples without a mask; None where none has one."""
+    """(n, 1, h, w), ones for samples without a mask; None if no sample has one."""
     if all(sample.mask is None for sample in samples):
         return None
     shape = samples[0].latents.shape[1:]
@@ -219,7 +219,7 @@ def _masks(samples: Sequence[Sample]) -> Tensor | None:
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; a GPU fetches it while this process goes on."""
+    """Copies a tensor to the device, to a GPU asynchronously."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

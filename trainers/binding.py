@@ -1,4 +1,4 @@
-"""How a recipe is bound to the files that a run reads. No torch here."""
+"""Binds a recipe to the files that a run reads. No torch here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .subject import PhotoSet, read_subject
 
 @dataclass(frozen=True)
 class BoundRecipe:
-    """A recipe with the digests of the files it is bound to, and its pictures."""
+    """A recipe with the digests of its files, and the images they contain."""
 
     recipe: Recipe
     photos: PhotoSet
@@ -26,9 +26,9 @@ class BoundRecipe:
 def bind(recipe: Recipe, places: Places, on_read: OnRead | None = None) -> BoundRecipe:
     """Binds a recipe to the files in `places`.
 
-    Raises RecipeError if the recipe already names others than those given, BaseModelError and
-    SubjectError for files that cannot be used. Reads the base's header and digest, and each
-    picture once; `on_read` is called with each file meanwhile, and may raise to end that.
+    Raises RecipeError if the recipe already names other files, BaseModelError and SubjectError
+    for files that cannot be used. Hashes the base and reads its header, and reads each image
+    once; `on_read` is called with each file while it is read, and may raise to cancel.
     """
     check_noise_schedule(identify(places.base))
     base = content_digest(places.base, places.cache, on_read)
@@ -47,8 +47,8 @@ def bind(recipe: Recipe, places: Places, on_read: OnRead | None = None) -> Bound
 def _own_class_images(recipe: Recipe, places: Places, on_read: OnRead | None) -> PhotoSet:
     if places.class_images is None:
         raise RecipeError(
-            "The recipe was made with a set of class images of its own (prior.images): "
-            "give their folder, or set prior.images to null to have them drawn."
+            "The recipe was made with your own class images (prior.images). Give their folder, or "
+            "set prior.images to null to have class images drawn."
         )
     images = read_class_images(places.class_images, recipe, on_read)
     named = recipe.prior.images if recipe.prior else None
@@ -59,6 +59,6 @@ def _own_class_images(recipe: Recipe, places: Places, on_read: OnRead | None) ->
 def _check_digest(what: str, named: str | None, given: str) -> None:
     if named is not None and named != given:
         raise RecipeError(
-            f"The recipe was made with another {what}: it names {named[:12]}…, "
-            f"the one given is {given[:12]}…. Give that one, or clear its digest in the recipe."
+            f"The recipe was made with another {what}: it names {named[:12]}…, but {given[:12]}… "
+            "was given. Use the original, or clear its digest in the recipe."
         )

@@ -1,8 +1,8 @@
-"""The state of a run on disk: safetensors for tensors, JSON for numbers, whole or not at all.
+"""Training checkpoints: safetensors for tensors, JSON for scalars, written atomically.
 
-`checkpoints/step-000400/` holds `weights.safetensors` (what is trained, by name),
-`optimizer.safetensors` (`<parameter>|<state>`), `ema.safetensors` (if weights are averaged)
-and `state.json` (step, digest of the recipe, scalars).
+`checkpoints/step-000400/` contains `weights.safetensors` (trained weights by name),
+`optimizer.safetensors` (`<parameter>|<state>`), `average.safetensors` (with EMA only) and
+`state.json` (step, digest of the recipe, scalars).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .weights import write_tensors
 
 VERSION = 1
 
-# Given by the recipe, so not part of the state.
+# Set by the recipe, so not part of the state.
 _FROM_RECIPE = {"lr", "initial_lr", "eps", "weight_decay"}
 
 
 @dataclass
 class TrainingState:
-    """All that changes while a run trains."""
+    """Everything that changes during training."""
 
     parameters: dict[str, Parameter]
     optimizer: torch.optim.Optimizer
@@ -44,7 +44,7 @@ class TrainingState:
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
-    """The folder of the checkpoint after `step` optimizer steps."""
+    """Folder of the checkpoint after `step` optimizer steps."""
     return checkpoints / f"step-{step:06d}"
 
 
@@ -56,17 +56,17 @@ def save(
     losses: list[float],
     keep: int | None = None,
 ) -> Path:
-    """Writes the state after `step` steps, prunes to `keep` if given, and returns its folder.
+    """Saves the state after `step` steps, prunes to `keep` if given, and returns the folder.
 
-    The folder appears under its name only when everything in it is on the disk. Raises OutOfSpace
-    on a full disk, else CheckpointError; then the earlier checkpoints are as they were.
+    The folder gets its name only once everything in it is on disk. Raises OutOfSpace on a full
+    disk, otherwise CheckpointError; earlier checkpoints are then unchanged.
     """
     target = step_folder(checkpoints, step)
     partial = checkpoints / f".partial-{target.name}"
     try:
         make_folder(checkpoints)
         for left in (*checkpoints.glob(".partial-step-*"), *checkpoints.glob(".old-step-*")):
-            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)  # left by a killed process
         partial.mkdir()
         _write(partial, step, state, digest, losses)
         move_folder(partial, target)
@@ -75,7 +75,7 @@ def save(
         kind = OutOfSpace if is_disk_full(error) else CheckpointError
         raise kind(
             f"The checkpoint after step {step} could not be written to {checkpoints}: {error}. "
-            "Earlier ones are kept: make room and start again, and the run goes on from there."
+            "Earlier checkpoints are kept. Free some space, then start again to resume from them."
         ) from error
     if keep is not None:
         prune(checkpoints, step, keep)
@@ -83,18 +83,18 @@ def save(
 
 
 def prune(checkpoints: Path, newest: int, keep: int) -> None:
-    """Removes all but the `keep` newest checkpoints (0: all) up to that of step `newest`."""
-    # A later one is left only where it was found damaged; it does not count.
+    """Removes all but the `keep` newest checkpoints (0: every one) up to step `newest`."""
+    # A later checkpoint exists only if it was found damaged; it does not count.
     past = [step for step in saved_steps(checkpoints) if step <= newest]
     for old in past[: max(0, len(past) - keep)]:
-        with suppress(OSError):  # open in another program, on Windows: a later call removes it
+        with suppress(OSError):  # open in another program, on Windows: removed by a later call
             remove_folder(step_folder(checkpoints, old))
 
 
 def discard(checkpoints: Path, step: int) -> None:
-    """Removes the checkpoint of a step, where an earlier one is left to go on from."""
+    """Removes the checkpoint of a step if there is an earlier one to resume from."""
     if any(past < step for past in saved_steps(checkpoints)):
-        with suppress(OSError):  # what is told is why it should go
+        with suppress(OSError):  # the divergence is the error to report
             remove_folder(step_folder(checkpoints, step))
 
 
@@ -120,18 +120,18 @@ def _write(folder: Path, step: int, state: TrainingState, digest: str, losses: l
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, ascending."""
+    """Steps of a folder's checkpoints, ascending."""
     names = (p.name for p in checkpoints.glob("step-*") if (p / "state.json").is_file())
     return sorted(int(n[5:]) for n in names if re.fullmatch(r"step-\d{6,}", n))
 
 
 def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[float]]:
-    """Puts a checkpoint's values into `state`; returns its step and the losses so far.
+    """Restores `state` from a checkpoint; returns its step and the losses so far.
 
-    Raises CheckpointError if it is damaged or was written under another recipe than `digest`, and
-    OtherOptimizer if with another optimizer (in another memory tier); then `state` is as it was. A
-    file that cannot be read now, for want of memory or by a fault of the disk, is not damaged:
-    OSError.
+    Raises CheckpointError if it is damaged or belongs to a recipe other than `digest`, and
+    OptimizerMismatch if another optimizer saved it (in another memory tier); `state` is then
+    unchanged. Raises OSError, not treated as damage, if a file cannot be read at the moment, for
+    lack of memory or because of a disk fault.
     """
     try:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -143,7 +143,7 @@ def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[flo
         belongs = belongs and _shapes_match(weights, state)
         belongs = belongs and (state.ema is None or _shapes_match(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
-        # Of another optimizer they are not even put on the device: they may not fit into it.
+        # Another optimizer's state is not moved to the device, where it may not fit.
         saved_by = str(document.get("optimizer_kind", kind))  # 0.1.0 wrote none
         ours = belongs and saved_by == kind
         restored = _restored_optimizer_state(state, tensors, document["optimizer"]) if ours else {}
@@ -152,18 +152,18 @@ def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[flo
         average_steps = int(document["average_steps"]) if state.ema else 0
         scaler = dict(document["scaler"])
     except (*_CORRUPTION_ERRORS, SafetensorError) as error:
-        # safetensors calls every file that it cannot open "not found".
+        # safetensors reports every file that it cannot open as not found.
         if isinstance(error, FileNotFoundError) and _all_files_exist(folder, state):
             raise OSError(f"The checkpoint {folder} cannot be read: {error}") from error
         raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
     if not belongs:
         raise CheckpointError(
-            f"The checkpoint {folder} belongs to another run or version, or to other weights."
+            f"The checkpoint {folder} belongs to another run or version, or has other weights."
         )
     if not ours:
         raise OptimizerMismatch(
-            f"The checkpoint {folder} has the state of {saved_by}, and this run trains with "
-            f"{kind}: take the compute.memory of then, or raise attempt to begin anew."
+            f"The checkpoint {folder} has the optimizer state of {saved_by}, but this run uses "
+            f"{kind}. Set compute.memory as before, or raise attempt to train from the start."
         )
     with torch.no_grad():
         for name, parameter in state.parameters.items():
@@ -172,7 +172,7 @@ def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[flo
     state.optimizer.state.update(restored)
     for group, saved in groups:
         group.update(saved)
-    if scaler:  # empty if the run computed without one so far
+    if scaler:  # empty if the run has not used one so far
         state.scaler.load_state_dict(scaler)
     if state.ema is not None:
         state.ema.optimization_step = average_steps
@@ -181,7 +181,7 @@ def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[flo
     return step, losses
 
 
-# What reading tables of the wrong shape raises.
+# What malformed content raises.
 _CORRUPTION_ERRORS = (
     *(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError),
     *(OverflowError, RecursionError),
@@ -226,7 +226,7 @@ def _group_scalars(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 def _restored_optimizer_state(
     state: TrainingState, tensors: dict[str, Tensor], scalars: dict[str, dict[str, Any]]
 ) -> dict[Tensor, dict[str, Any]]:
-    """The optimizer's state by parameter. Raises LookupError for a name that is none."""
+    """Optimizer state by parameter. Raises LookupError for an unknown name."""
     restored: dict[Tensor, dict[str, Any]] = {}
     for name, values in scalars.items():
         restored[state.parameters[name]] = dict(values)
@@ -236,6 +236,6 @@ def _restored_optimizer_state(
         # torch keeps the step count on the CPU unless the optimizer is fused.
         on_cpu = value.ndim == 0 and not state.optimizer.param_groups[0].get("fused")
         device = "cpu" if on_cpu else parameter.device
-        # Copied: a mapped file that was removed keeps its room on the disk.
+        # Copied: a removed file keeps its disk space while it is mapped.
         restored.setdefault(parameter, {})[entry] = value.to(device, copy=True)
     return restored

@@ -1,4 +1,4 @@
-"""When a run saves its state, and which earlier states it then lets go of."""
+"""When a run saves checkpoints, and which earlier ones it then removes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .divergence import check_weights
 from .errors import CheckpointError, Diverged
 from .run import Run
 
-# Without saving.every a run saves about every five minutes, at 2 % of its time at most.
+# Without saving.every a run saves about every five minutes, in at most 2 % of its time.
 AUTOSAVE_SECONDS = 300.0
 AUTOSAVE_OVERHEAD = 0.02
 
 
 class CheckpointManager:
-    """The checkpoints of a run while it trains.
+    """Checkpoints of a run during training.
 
-    A checkpoint is proven when a later step's loss was sound, or the adapter is saved; only then
-    are older ones removed, so that there is always a good one to go back to.
+    A checkpoint is confirmed when a later step's loss is sound or the adapter is saved. Only then
+    are older ones removed, so that there is always a good one to fall back to.
     """
 
     def __init__(self, run: Run, state: checkpoint.TrainingState) -> None:
@@ -31,15 +31,15 @@ class CheckpointManager:
         self._autosave_interval = AUTOSAVE_SECONDS
 
     def save_due(self) -> bool:
-        """Whether a run that saves at its end only has gone long enough without."""
+        """Whether a run without saving.every is due for a checkpoint."""
         every = self._run.recipe.saving.every
         return not every and time.monotonic() - self._saved > self._autosave_interval
 
     def save(self, step: int, *, needed: bool = True) -> None:
-        """Writes a checkpoint, by the main process only.
+        """Writes a checkpoint, from the main process only.
 
-        One that is not `needed`, because the run goes on, may fail where another program has its
-        files open. Raises Diverged for unsound weights, else as `checkpoint.save`.
+        If not `needed` because the run continues, it may fail if another program has its files
+        open. Raises Diverged for non-finite weights, otherwise as `checkpoint.save`.
         """
         run, began = self._run, time.monotonic()
         check_weights(run.recipe, self._state.parameters.values(), step)
@@ -50,7 +50,7 @@ class CheckpointManager:
                 if needed or not isinstance(error.__cause__, PermissionError):
                     raise
                 run.note(
-                    f"The checkpoint after step {step} could not be written, and the run goes on "
+                    f"The checkpoint after step {step} could not be written; the run continues "
                     f"without it: {error.__cause__}. Another program, such as a virus scanner, "
                     "may have it open."
                 )
@@ -67,16 +67,16 @@ class CheckpointManager:
         self._unconfirmed = step
 
     def confirm(self, confirmed_step: int) -> None:
-        """Removes old checkpoints once step `confirmed_step`, after the newest one, went well."""
+        """Removes old checkpoints once `confirmed_step`, after the newest one, succeeded."""
         if self._unconfirmed is not None and confirmed_step > self._unconfirmed:
             if self._run.accelerator.is_main_process:
-                keep = max(1, self._run.recipe.saving.keep)  # to go on from while it trains
+                keep = max(1, self._run.recipe.saving.keep)  # one to resume from
                 checkpoint.prune(self._run.folder.checkpoints, self._unconfirmed, keep)
             self._unconfirmed = None
 
     @contextmanager
     def discard_on_divergence(self) -> Iterator[None]:
-        """Where Diverged comes out, an unproven checkpoint goes if an older one is there."""
+        """On Diverged, removes an unconfirmed checkpoint if there is an older one."""
         try:
             yield
         except Diverged:

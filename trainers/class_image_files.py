@@ -1,7 +1,7 @@
-"""Drawn class images on the disk: a PNG for each number, shared by all runs of one set.
+"""Drawn class images on disk: one PNG per number, shared by all runs that use the set.
 
-An image that is there is never written again, for another run may have read it; only one that is
-damaged is removed, before a run looks for what is missing.
+An existing image is never overwritten, because another run may have read it; only damaged ones
+are removed, before a run looks for missing ones.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from .image_io import png
 from .subject import Photo
 
 _PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_BYTES_PER_PIXEL = 2  # of a PNG of a photograph, rounded up
+_BYTES_PER_PIXEL = 2  # of a photographic PNG, rounded up
 _THREADS = 4
 
 
 def image_path(folder: Path, index: int) -> Path:
-    """The file of image `index`: ``000000.png`` is the first."""
+    """File of image `index`; the first is ``000000.png``."""
     return Path(folder) / f"{index:06d}.png"
 
 
 def missing(folder: Path, numbers: Iterable[int]) -> list[int]:
-    """Those of the numbers whose image is absent or cut short.
+    """Numbers whose image is missing or truncated.
 
-    Only a file's first and last bytes are looked at: `remove_damaged` reads it whole.
+    Checks only a file's first and last bytes; `remove_damaged` reads all of it.
     """
     return [index for index in numbers if not is_complete_png(image_path(folder, index))]
 
 
 def is_complete_png(path: Path) -> bool:
-    """Whether a file begins and ends as a PNG."""
+    """Whether a file begins and ends like a PNG."""
     try:
         with open(path, "rb") as file:
             head = file.read(len(_PNG_HEAD))
@@ -52,9 +52,9 @@ def is_complete_png(path: Path) -> bool:
 
 
 def remove_damaged(folder: Path, numbers: Iterable[int]) -> int:
-    """Removes those of these images that are damaged anywhere; returns how many.
+    """Removes images that are damaged anywhere; returns how many.
 
-    Takes about as long as the digests of `list_class_images`, which read the files, too.
+    Takes about as long as the digests of `list_class_images`, which also reads the files.
     Raises SubjectError for one that cannot be removed.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -62,12 +62,12 @@ def remove_damaged(folder: Path, numbers: Iterable[int]) -> int:
 
 
 def _remove_if_damaged(path: Path) -> bool:
-    """Removes a file if it is damaged, at once: later another run may have drawn it anew."""
+    """Removes a damaged file, immediately: later another run may have redrawn it."""
     try:
         sound = _has_valid_crcs(path.read_bytes())
     except (FileNotFoundError, PermissionError):  # the latter on Windows while it is being written
         return False
-    except OSError:  # of the disk
+    except OSError:  # a disk fault
         sound = False
     if sound:
         return False
@@ -75,18 +75,18 @@ def _remove_if_damaged(path: Path) -> bool:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise SubjectError(
-            f"The class image {path} is damaged and cannot be removed ({error.strerror}): remove "
-            "it yourself, and it is drawn again."
+            f"The class image {path} is damaged and cannot be deleted ({error.strerror}). Delete "
+            "it yourself; it is then drawn again."
         ) from None
     return True
 
 
 def _has_valid_crcs(data: bytes) -> bool:
-    """Whether each chunk of a PNG fits its CRC-32 (PNG specification, third edition, 5.3)."""
+    """Whether each chunk of a PNG matches its CRC-32 (PNG specification, third edition, 5.3)."""
     if not data.startswith(_PNG_HEAD) or not data.endswith(_PNG_TAIL):
         return False
     view, start = memoryview(data), len(_PNG_HEAD)
-    while start < len(data):  # of each: length, type, content, CRC
+    while start < len(data):  # each has a length, type, data and CRC
         end = start + 8 + int.from_bytes(view[start : start + 4], "big")
         if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
@@ -95,9 +95,9 @@ def _has_valid_crcs(data: bytes) -> bool:
 
 
 def list_class_images(folder: Path, numbers: Iterable[int], size: int) -> list[Photo]:
-    """The drawn images of these numbers in their order, whole and unscaled.
+    """The drawn images of these numbers, in order, uncropped and unscaled.
 
-    Raises SubjectError when one is not there.
+    Raises SubjectError if one is missing.
     """
     return [_read_photo(image_path(folder, index), size) for index in numbers]
 
@@ -106,12 +106,12 @@ def _read_photo(path: Path, size: int) -> Photo:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        raise SubjectError(f"The class image {path} is gone; start again to draw it.") from None
+        raise SubjectError(f"The class image {path} is missing; start again to draw it.") from None
     return Photo(path, digest, size, size, (0, 0, size, size), (size, size))
 
 
 class ClassImageWriter:
-    """Writes images that are missing; with `in_background` while the next ones are drawn."""
+    """Writes missing images, with `in_background` while the next ones are drawn."""
 
     def __init__(self, *, in_background: bool) -> None:
         self._in_background = in_background
@@ -127,7 +127,7 @@ class ClassImageWriter:
             self._wait_for_pending()
 
     def write(self, folder: Path, indices: Sequence[int], pictures: np.ndarray) -> None:
-        """Writes pictures (n, H, W, 3), uint8. Raises OutOfSpace, also for those given before."""
+        """Writes images (n, H, W, 3), uint8. Raises OutOfSpace, also for earlier calls."""
         self._wait_for_pending()
         self._pending = [
             self._pool.submit(_write_missing, image_path(folder, index), picture)
@@ -148,26 +148,27 @@ def _write_missing(path: Path, picture: np.ndarray) -> None:
 
 
 def write(path: Path, data: bytes | str) -> None:
-    """Writes a file of a set whole. Raises OutOfSpace."""
+    """Writes a file of a set atomically. Raises OutOfSpace."""
     try:
         write_atomic(path, data, durable=False)
     except OSError as error:
         if not is_disk_full(error):
             raise
         raise OutOfSpace(
-            f"The disk is full at {path}; make room and start again: what is drawn stays."
+            f"The disk is full at {path}. Free some space and start again: images drawn so far are "
+            "kept."
         ) from None
 
 
 def check_disk_space(folder: Path, count: int, size: int) -> None:
-    """Raises OutOfSpace where `count` images of `size` x `size` pixels will not fit.
+    """Raises OutOfSpace if `count` images of `size` x `size` pixels do not fit.
 
-    Makes the folder.
+    Creates the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     need, free = count * size * size * _BYTES_PER_PIXEL, shutil.disk_usage(folder).free
     if free < need:
         raise OutOfSpace(
             f"Class images in {folder} need about {need / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB "
-            "are free; make room, or choose fewer class images."
+            "are free. Free some space, or choose fewer class images."
         )

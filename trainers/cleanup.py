@@ -1,4 +1,4 @@
-"""What finished runs keep to be continued from, and giving its room back. No torch here."""
+"""Finds and deletes the checkpoints that finished runs keep. No torch here."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ReclaimableRun:
-    """The state of a finished run: its checkpoints' size in bytes."""
+    """A finished run and the size of its checkpoints in bytes."""
 
     run: RunFolder
     size: int
 
 
 def reclaimable_runs(runs: Path) -> list[ReclaimableRun]:
-    """What the finished runs keep, the largest first.
+    """Finished runs with checkpoints, largest first.
 
-    A run that has steps left is no finished one, for its state is what it goes on from; nor is one
-    that is trained now, or whose adapter is gone.
+    Excludes runs with steps left, which resume from their checkpoints, runs being trained, and
+    runs whose adapter is missing. Raises RecipeError if the folder does not exist.
     """
     found = (
         ReclaimableRun(run, folder_size(run.checkpoints))
@@ -38,7 +38,7 @@ def reclaimable_runs(runs: Path) -> list[ReclaimableRun]:
 
 def _runs_in(folder: Path) -> Iterator[RunFolder]:
     if not folder.is_dir():
-        raise RecipeError(f"There is no folder {folder}: --output names the one that holds it.")
+        raise RecipeError(f"There is no folder {folder}. Set --output to the folder above it.")
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             yield RunFolder(path)
@@ -47,8 +47,8 @@ def _runs_in(folder: Path) -> Iterator[RunFolder]:
 def remove_checkpoints(run: RunFolder) -> bool:
     """Deletes a run's checkpoints; its adapter, recipe, losses and previews stay.
 
-    It can then not be continued. One that a process trains meanwhile is left as it is: False.
-    Raises OSError, on Windows for one with a file that is open.
+    It can then not be continued. Returns False, without a change, if the run is being trained or
+    is not finished. Raises OSError, on Windows also for a file that is open.
     """
     try:
         with FileLock(run.lock, timeout=0):
@@ -56,5 +56,5 @@ def remove_checkpoints(run: RunFolder) -> bool:
                 return False
             remove_folder(run.checkpoints)
             return True
-    except (Timeout, NotImplementedError):  # of a file system without locks
+    except (Timeout, NotImplementedError):  # a file system without locks
         return False

@@ -1,4 +1,4 @@
-"""How a run computes its steps on its device: memory tier, checkpointing, CUDA graphs."""
+"""How a run executes its steps: memory tier, gradient checkpointing, compilation, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -39,30 +39,32 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 def detect_machine(
     recipe: Recipe, precision: str, accelerator: Accelerator
 ) -> memory_tiers.Machine:
-    """What the tiers ask of this machine for a recipe."""
+    """Properties of this machine that decide which memory tiers a recipe can use."""
     return memory_tiers.Machine(
         precision=precision,
         has_bf16=has_bf16(accelerator.device),
         processes=accelerator.num_processes,
-        # Tried only where it matters: a build of it for other GPUs may end the process.
+        # Tested only if it matters: a build for other GPUs may crash the process.
         bitsandbytes=isinstance(recipe.method, DreamBooth) and has_8bit_adam(accelerator.device),
     )
 
 
 def has_8bit_adam(device: torch.device) -> bool:
-    """Whether 8-bit Adam is there and computes."""
+    """Whether 8-bit Adam is installed and works."""
     return eight_bit_unavailable_reason() is None and eight_bit_error(device) is None
 
 
 def check_tier(run: Run) -> None:
-    """Raises RecipeError for a tier of the recipe's that is not for it on this machine, and
-    OtherOptimizer where none goes on with the state that there is: before the base is loaded.
+    """Checks, before the base is loaded, that the run has a memory tier.
+
+    Raises RecipeError if the recipe's tier cannot be used here, and OptimizerMismatch if none can
+    resume from the existing state.
     """
     _candidate_tiers(run, _previous_tier(run))
 
 
 def _candidate_tiers(run: Run, before: Tier | None) -> list[Tier]:
-    """The tiers to choose from that go on with the state of tier `before`, the fastest first."""
+    """Available tiers that can resume from the state of tier `before`, fastest first."""
     found = memory_tiers.available(
         run.recipe, detect_machine(run.recipe, run.precision, run.accelerator)
     )
@@ -77,9 +79,9 @@ def _candidate_tiers(run: Run, before: Tier | None) -> list[Tier]:
 
 
 def choose_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) -> Tier:
-    """The tier that the run took before, or the one that it continues; else the fastest that fits.
+    """Chooses the tier used before by the run or the one it continues, else the fastest that fits.
 
-    It is kept with the run. Raises as `check_tier`.
+    It is saved with the run. Raises as `check_tier`.
     """
     before, note = _previous_tier(run), None
     choice, taken = (
@@ -100,8 +102,8 @@ def choose_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
 
 
 def check_memory(run: Run, base: BaseModel) -> None:
-    """Raises OutOfMemory where a GPU cannot hold a whole model's training in any tier: before
-    class images are drawn.
+    """Raises OutOfMemory if a GPU cannot hold a full fine-tune in any tier, before class images
+    are drawn.
     """
     recipe, accelerator = run.recipe, run.accelerator
     if not isinstance(recipe.method, DreamBooth) or accelerator.device.type != "cuda":
@@ -120,7 +122,7 @@ def check_memory(run: Run, base: BaseModel) -> None:
 
 
 def _previous_tier(run: Run) -> Tier | None:
-    """The tier of the state that a run begins with, its own or an earlier run's; None without."""
+    """Tier of the checkpoint that a run starts from, its own or an earlier run's; None if none."""
     runs = (run.folder, *resumable_runs(run.recipe, run.places))
     return next(
         (memory_tiers.load_tier(one.tier_file) for one in runs if one.has_checkpoint()), None
@@ -128,7 +130,7 @@ def _previous_tier(run: Run) -> Tier | None:
 
 
 def model_size(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> ModelSize:
-    """What a step of a recipe holds; pictures of other shapes have about as many pixels."""
+    """Size of a recipe's step; images of other shapes have about as many pixels."""
     samples = recipe.schedule.batch * (2 if recipe.prior else 1)
     counts = [parameter.numel() for parameter in parameters.values()]
     return ModelSize(
@@ -141,7 +143,7 @@ def model_size(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Paramet
 
 
 def free_memory(accelerator: Accelerator) -> int:
-    """Bytes that a run could still take on its device, the least of all processes."""
+    """Bytes available to a run on its device: the minimum over all processes."""
     device = accelerator.device
     if device.type != "cuda":
         free = psutil.virtual_memory().available // accelerator.num_processes
@@ -155,12 +157,12 @@ def free_memory(accelerator: Accelerator) -> int:
 
 
 def fall_back_to_lower_tier(run: Run) -> bool:
-    """After an out-of-memory: whether there is a lower tier, in which the run then starts again.
+    """Selects the next lower tier after running out of memory; returns whether to restart in it.
 
-    Not before a tier is chosen: loading and encoding take the same memory in each of them.
+    False before a tier is chosen: loading and encoding take the same memory in every tier.
     """
     before = run.tier
-    if before is None or run.accelerator.num_processes > 1:  # the others wait for this one
+    if before is None or run.accelerator.num_processes > 1:  # the other processes wait for this one
         return False
     choice = memory_tiers.available(
         run.recipe, detect_machine(run.recipe, run.precision, run.accelerator)
@@ -170,54 +172,56 @@ def fall_back_to_lower_tier(run: Run) -> bool:
         return False
     memory_tiers.save_tier(run.folder.tier_file, lower)
     run.note(
-        f"Memory tier {before.name!r} ran out of memory; the run starts again in tier "
+        f"Memory tier {before.name!r} ran out of memory; the run restarts in tier "
         f"{lower.name!r}: {lower.description}."
     )
     return True
 
 
 def _would_break_resume(run: Run, before: Tier, lower: Tier) -> bool:
-    """Whether a lower tier's optimizer could not go on from the checkpoint there is; says so."""
+    """Whether a lower tier's optimizer cannot resume from the existing checkpoint; notes it."""
     folders = [run.folder, *resumable_runs(run.recipe, run.places)]
     same = memory_tiers.is_state_compatible(lower, before, run.recipe)
     if same or not any(folder.has_checkpoint() for folder in folders):
         return False
     run.note(
-        f"Memory tier {lower.name!r} needs less memory, but keeps another optimizer's state than "
-        "the checkpoint that this run goes on from. Free some memory to go on, or begin anew with "
+        f"Memory tier {lower.name!r} needs less memory, but its optimizer cannot resume from this "
+        "run's checkpoint. Free some memory to resume, or train from the start with "
         f"compute.memory {lower.name}."
     )
     return True
 
 
 def maybe_compile_unet(run: Run, base: BaseModel) -> Any:
-    """The UNet, compiled if that is asked for and can be; else it is told."""
+    """The UNet, compiled if the recipe asks for it; notes it if that does not work."""
     if not run.recipe.compute.compile:
         return base.unet
     if run.accelerator.device.type == "cuda" and not is_installed("triton"):
-        run.note("compute.compile needs Triton (on Windows the package triton-windows); not used.")
+        run.note(
+            "compute.compile is not used: it needs Triton (on Windows the package triton-windows)."
+        )
         return base.unet
     try:
         try_compile(run.accelerator.device)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        # No compiler, no headers of Python, a GPU that Triton does not know.
-        run.note(f"compute.compile does not work here; not used. ({error!r:.200})")
+        # No compiler, no Python headers, or a GPU that Triton does not support.
+        run.note(f"compute.compile does not work here and is not used. ({error!r:.200})")
         return base.unet
     return torch.compile(base.unet)
 
 
 def try_compile(device: torch.device) -> None:
-    """Compiles a layer and computes forward and backward; raises what its tools raise."""
+    """Compiles a layer and runs it forward and backward; raises what the compiler raises."""
     layer = torch.nn.Linear(8, 8, device=device)
     torch.compile(layer)(torch.ones(2, 8, device=device)).sum().backward()
 
 
 def enable_xformers(run: Run, base: BaseModel) -> None:
-    """Attention by xformers in the UNet, or a note where that does not work."""
+    """Enables xformers attention in the UNet, or notes that it does not work."""
     if run.accelerator.device.type != "cuda":
-        run.note("xformers attention needs a CUDA GPU; PyTorch's own is used.")
+        run.note("xformers attention needs a CUDA GPU; PyTorch's attention is used.")
         return
     try:
         if lack := import_error("xformers"):
@@ -227,21 +231,23 @@ def enable_xformers(run: Run, base: BaseModel) -> None:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        # One that was built for another PyTorch or for other GPUs.
-        run.note(f"xformers attention does not work here; PyTorch's own is used. ({error!r:.200})")
+        # Built for another PyTorch or other GPUs.
+        run.note(
+            f"xformers attention does not work here; PyTorch's attention is used. ({error!r:.200})"
+        )
 
 
 def try_xformers(dtype: torch.dtype, device: torch.device) -> None:
-    """Attends as SD 1.5 does, forward and backward, beside PyTorch's attention.
+    """Compares SD 1.5's attention, forward and backward, with PyTorch's.
 
-    Raises what xformers raises, and AssertionError for other numbers: kernels that were built for
-    other GPUs end without an error.
+    Raises what xformers raises, and AssertionError for wrong results: kernels built for other GPUs
+    may run without an error.
     """
     from xformers.ops import memory_efficient_attention
 
     random = torch.Generator(device).manual_seed(0)
     for width in (40, 80, 160):  # of a head
-        shape = (1, 64, 2, width)  # sample, place, head, width
+        shape = (1, 64, 2, width)  # sample, position, head, width
         states = torch.randn(shape, generator=random, device=device, dtype=dtype)
         states.requires_grad_()
         found = memory_efficient_attention(states, states, states)
@@ -254,8 +260,8 @@ def try_xformers(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def enable_gradient_checkpointing(base: BaseModel, recipe: Recipe) -> None:
-    """Computes activations again in the backward pass, in the UNet and the text encoder."""
-    # Restoring random numbers reads them from the GPU, which no graph can; only dropout needs it.
+    """Enables gradient checkpointing in the UNet and, if trained, the text encoder."""
+    # Restoring the RNG state reads it from the GPU, which no graph can; only dropout needs it.
     random = isinstance(recipe.method, LoRA) and recipe.method.dropout > 0
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": random}
     if base.unet.device.type == "cpu":
@@ -271,7 +277,7 @@ def enable_gradient_checkpointing(base: BaseModel, recipe: Recipe) -> None:
 def build_forward_backward(
     run: Run, learner: Learner, state: TrainingState, tier: Tier, *, graphed: bool
 ) -> ForwardBackward:
-    """What adds the gradients of a micro-batch (or updates at once, in the lowest tier)."""
+    """Builds what accumulates a micro-batch's gradients (or also updates, in the lowest tier)."""
     if tier.in_backward:
         return FusedBackward(learner, state.optimizer, run.recipe.optimizer.clip_norm)
     plain = partial(forward_backward, learner, state.scaler)
@@ -284,8 +290,8 @@ def build_forward_backward(
 
 
 class CompiledForwardBackward:
-    """`plain`, and without the compiler where that fails at the first step: `try_compile` tries
-    one layer, the whole model is compiled when it is first computed.
+    """`plain`, falling back to the uncompiled UNet if the first step fails: `try_compile` tests
+    one layer, but the whole model is compiled on its first call.
     """
 
     def __init__(
@@ -296,7 +302,7 @@ class CompiledForwardBackward:
         notice: Callable[[str], None],
     ) -> None:
         self._forward_backward, self._learner, self._notice = plain, learner, notice
-        self._parameters: list[Parameter] | None = parameters  # None behind the first step
+        self._parameters: list[Parameter] | None = parameters  # None after the first step
 
     def __call__(self, batch: Batch) -> Tensor:
         if self._parameters is None:
@@ -308,7 +314,7 @@ class CompiledForwardBackward:
         except Exception as error:
             if is_out_of_memory(error) or unet is self._learner.unet:
                 raise
-            self._notice(f"compute.compile fails on this model; not used. ({error!r:.200})")
+            self._notice(f"compute.compile fails on this model and is not used. ({error!r:.200})")
         for parameter in parameters:
             parameter.grad = None
         self._learner.unet = unet
@@ -316,19 +322,19 @@ class CompiledForwardBackward:
 
 
 def can_capture_graphs(run: Run, tier: Tier) -> bool:
-    """Whether steps are recorded as CUDA graphs; what stands against it is told."""
+    """Whether steps are captured as CUDA graphs; notes why not."""
     recipe, device = run.recipe, run.accelerator.device
     if device.type != "cuda" or not recipe.compute.graphs:
         return False
     reasons = {
-        "on AMD's GPUs a failed recording may not be noticed": not supports_cuda_graphs(device),
-        "method.dropout draws anew at each step": isinstance(recipe.method, LoRA)
+        "on AMD GPUs a failed capture may go unnoticed": not supports_cuda_graphs(device),
+        "method.dropout needs new random numbers at each step": isinstance(recipe.method, LoRA)
         and recipe.method.dropout > 0,
-        "compute.compile launches few kernels by itself": recipe.compute.compile,
-        f"memory tier {tier.name!r} updates in the backward pass": tier.in_backward,
+        "compute.compile already launches few kernels": recipe.compute.compile,
+        f"memory tier {tier.name!r} updates weights in the backward pass": tier.in_backward,
     }
     for reason, applies in reasons.items():
         if applies:
-            run.note(f"CUDA graphs are not used, steps are slower: {reason}.")
+            run.note(f"CUDA graphs are not used, so steps are slower: {reason}.")
             return False
     return True

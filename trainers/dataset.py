@@ -1,4 +1,4 @@
-"""From files to what a step needs: class images drawn, pictures encoded, prompts listed."""
+"""From files to training data: draws class images, encodes images and lists prompts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from .recipe import Prior, Recipe
 from .run import Run
 from .subject import Photo, load_pixels, split_holdout
 
-_POLL_SECONDS = 0.5  # between looks at what another run has drawn
+_POLL_SECONDS = 0.5  # between checks of what another run has drawn
 
 
 def class_images_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
-    """Where the class images that the base draws for a bound recipe are kept."""
+    """Cache folder of the class images that the base draws for a bound recipe."""
     key = prior_key(
         prior,
         recipe.class_prompts(),
@@ -44,10 +44,10 @@ def class_images_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
 
 
 def draw_missing_class_images(run: Run, base: BaseModel) -> None:
-    """Draws the class images that the run shows and the cache lacks, shared out over the processes.
+    """Draws the class images that the run uses and the cache lacks, split among the processes.
 
-    Damaged ones are removed before, which is said, and so drawn again.
-    Raises RunCancelled as soon as the run is asked to end.
+    Damaged ones are first removed, with a note, and so drawn again. Raises RunCancelled as soon as
+    the run is asked to stop.
     """
     recipe, accelerator = run.recipe, run.accelerator
     prior = recipe.prior
@@ -57,7 +57,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     folder = class_images_folder(recipe, run.places, prior)
     numbers = used_class_images(recipe, prior.count, accelerator.num_processes)
     if accelerator.is_main_process and (damaged := remove_damaged(folder, numbers)):
-        run.note(f"Damaged class images in {folder}, which are drawn again: {damaged}.")
+        run.note(f"Damaged class images in {folder}, now drawn again: {damaged}.")
     accelerator.wait_for_everyone()
     with _drawing_lock(run, folder, numbers) as from_end:
         draw_class_images(
@@ -76,18 +76,18 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
             rank_and_world=(accelerator.process_index, accelerator.num_processes),
             from_end=from_end,
         )
-    release_memory()  # many images are drawn together: what they took is not what encoding takes
+    release_memory()  # images are drawn in large batches, whose memory encoding cannot reuse
     accelerator.wait_for_everyone()
 
 
 @contextmanager
 def _drawing_lock(run: Run, folder: Path, numbers: Sequence[int]) -> Iterator[bool]:
-    """Waits while other runs draw the same set, and shows how far they are.
+    """Waits while other runs draw the same set, and shows their progress.
 
-    Gives whether to begin with the last image. On a GPU one run draws a set. On a CPU two do, for
-    each may have a core to itself, and meet in the middle. Runs of several processes do not wait:
-    those that wait for the main one would give it up. They and the others then draw side by side,
-    and the first to finish an image keeps it.
+    Yields whether to begin with the last image. On a GPU one run draws a set. On a CPU two do, as
+    each may have its own core, and meet in the middle. Runs of several processes do not wait:
+    those waiting for the main process would time out. They draw alongside the others, and the
+    first to finish an image keeps it.
     """
     if run.accelerator.num_processes > 1 or not missing(folder, numbers):
         yield False
@@ -107,9 +107,9 @@ def _drawing_lock(run: Run, folder: Path, numbers: Sequence[int]) -> Iterator[bo
 def _wait_for_lock(
     locks: Sequence[FileLock], run: Run, folder: Path, numbers: Sequence[int]
 ) -> FileLock | None:
-    """The first lock that is free; None if all images are there, or the file system has no locks.
+    """The first free lock; None if all images exist or the file system has no locks.
 
-    Raises RunCancelled as soon as the run is asked to end.
+    Raises RunCancelled as soon as the run is asked to stop.
     """
     while left := missing(folder, numbers):
         try:
@@ -134,14 +134,14 @@ def _try_acquire(lock: FileLock) -> bool:
 
 @dataclass(frozen=True)
 class PhotoView:
-    """A photograph as it is encoded: cropped, resized, mirrored or not."""
+    """A photograph as it is encoded: cropped, resized and, with `flip`, mirrored."""
 
     photo: Photo
     flip: bool
 
     @property
     def key(self) -> str:
-        """What decides the pixels: content, crop, size and side."""
+        """Everything that decides the pixels: content, crop, size and mirroring."""
         return f"{self.photo.digest} {self.photo.box} {self.photo.size} {self.flip}"
 
     def pixels(self) -> np.ndarray:
@@ -150,7 +150,7 @@ class PhotoView:
 
 
 def _split(run: Run) -> tuple[list[Photo], list[Photo]]:
-    """The photographs to train on, and those held out."""
+    """Photographs to train on, and those held out."""
     photos = load_subject_photos(run.folder.photos_file, run.recipe, run.places.photos)
     return split_holdout(photos, run.recipe.subject.holdout, run.recipe.seed)
 
@@ -161,23 +161,23 @@ def _flips(recipe: Recipe) -> tuple[bool, ...]:
 
 
 def _views(
-    train: Sequence[Photo], held_out: Sequence[Photo], sides: Sequence[bool]
+    train: Sequence[Photo], held_out: Sequence[Photo], flips: Sequence[bool]
 ) -> list[PhotoView]:
-    views = [PhotoView(photo, side) for photo in train for side in sides]
+    views = [PhotoView(photo, flip) for photo in train for flip in flips]
     return views + [PhotoView(photo, False) for photo in held_out]
 
 
 def build_dataset(run: Run, base: BaseModel) -> Dataset:
-    """Encodes photographs and class images, and numbers the distinct prompts.
+    """Encodes photographs and class images, and indexes the distinct prompts.
 
-    Raises RunCancelled as soon as the run is asked to end.
+    Raises RunCancelled as soon as the run is asked to stop.
     """
     recipe = run.recipe
     train, held_out = _split(run)
     count, classes = _class_photos(run)
-    sides = _flips(recipe)
+    flips = _flips(recipe)
     views = [
-        *_views(train, held_out, sides),
+        *_views(train, held_out, flips),
         *(PhotoView(photo, False) for photo in classes.values()),
     ]
 
@@ -200,53 +200,53 @@ def build_dataset(run: Run, base: BaseModel) -> Dataset:
     )
     prompts: dict[str, int] = {}
 
-    def shown(
-        prompt: str, photo: Photo | None = None, sides: Sequence[bool] = (False,)
+    def item(
+        prompt: str, photo: Photo | None = None, flips: Sequence[bool] = (False,)
     ) -> DatasetItem:
         number = prompts.setdefault(prompt, len(prompts))
-        weights = [loss_weights(recipe, photo, side) for side in sides if photo is not None]
+        weights = [loss_weights(recipe, photo, flip) for flip in flips if photo is not None]
         masks = tuple(mask for mask in weights if mask is not None)
-        return DatasetItem(tuple(next(latents) for _ in sides), number, masks)
+        return DatasetItem(tuple(next(latents) for _ in flips), number, masks)
 
-    shown_photos = tuple(
-        [shown(recipe.instance_prompt(photo.caption), photo, sides) for photo in train]
+    photo_items = tuple(
+        [item(recipe.instance_prompt(photo.caption), photo, flips) for photo in train]
     )
-    shown_held_out = tuple(
-        [shown(recipe.instance_prompt(photo.caption), photo) for photo in held_out]
+    held_out_items = tuple(
+        [item(recipe.instance_prompt(photo.caption), photo) for photo in held_out]
     )
     class_prompts = recipe.class_prompts()
-    shown_classes = tuple(
+    class_items = tuple(
         [
-            shown(
+            item(
                 class_prompts[index % len(class_prompts)],
-                sides=(False,) if index in classes else (),
+                flips=(False,) if index in classes else (),
             )
             for index in range(count)
         ]
     )
     if recipe.prior and recipe.prior.source == "teacher":
         numbers = [prompts.setdefault(prompt, len(prompts)) for prompt in class_prompts]
-        shown_classes = tuple(
-            DatasetItem(photo.views, number) for number in numbers for photo in shown_photos
+        class_items = tuple(
+            DatasetItem(photo.views, number) for number in numbers for photo in photo_items
         )
     dropping = recipe.objective.caption_dropout > 0
     empty = prompts.setdefault("", len(prompts)) if dropping else None
-    return Dataset(shown_photos, shown_classes, shown_held_out, tuple(prompts), empty)
+    return Dataset(photo_items, class_items, held_out_items, tuple(prompts), empty)
 
 
 def loss_weights(recipe: Recipe, photo: Photo, flip: bool = False) -> Tensor | None:
-    """Weights (h, w) of a photograph's loss, 1 where the subject is; None without masks."""
+    """Loss weights (h, w) of a photograph, 1 on the subject; None without masks."""
     if recipe.subject.mask == "none":
         return None
     mask = load_mask(photo, flip)
-    if mask is None:  # of a run with masks, whose batches are then all of one kind
+    if mask is None:  # ones, so that all batches of a run with masks have one
         return torch.ones(photo.size[1] // 8, photo.size[0] // 8)
     least = recipe.subject.unmasked_weight
     return least + (1 - least) * torch.from_numpy(mask)
 
 
 def photo_prompts(run: Run) -> list[str]:
-    """The prompt of each photograph of a run.
+    """Prompts of a run's photographs.
 
     Raises SubjectError if the photographs changed since the recipe was bound.
     """
@@ -255,7 +255,7 @@ def photo_prompts(run: Run) -> list[str]:
 
 
 def all_prompts(recipe: Recipe, of_photos: Sequence[str]) -> list[str]:
-    """All prompts of a run, each once, also those of class images and previews."""
+    """Distinct prompts of a run, including those of class images and previews."""
     prompts = [*of_photos]
     if recipe.prior is not None:
         drawn = recipe.prior.source == "images" and recipe.prior.images is None
@@ -266,7 +266,7 @@ def all_prompts(recipe: Recipe, of_photos: Sequence[str]) -> list[str]:
 
 
 def _class_photos(run: Run) -> tuple[int, dict[int, Photo]]:
-    """How many class images there are, and those that the run shows, by their numbers."""
+    """Number of class images, and those that the run uses, by number."""
     recipe, places, world_size = run.recipe, run.places, run.accelerator.num_processes
     prior, size = recipe.prior, recipe.subject.resolution
     if prior is None or prior.source == "teacher":

@@ -316,7 +316,7 @@ def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monk
         emit = lambda kind, **data: said.append(data.get("text") or "")  # noqa: E731
         with pytest.raises(torch.OutOfMemoryError):
             loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
-    assert any("begin anew with compute.memory 8bit" in text for text in said)
+    assert any("from the start with compute.memory 8bit" in text for text in said)
     assert checkpoint.saved_steps(folder.checkpoints)[-1] == 2
     result = trained(whole, places)
     assert result.steps == 3 and len(result.losses) == 3

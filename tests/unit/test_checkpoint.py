@@ -66,9 +66,7 @@ def test_states_of_another_optimizer_are_not_put_on_the_device(tmp_path, monkeyp
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(checkpoint, "_restored_optimizer_state", no_room)
-    with pytest.raises(
-        OptimizerMismatch, match="state of AdamW, and this run trains with AdamW8bit"
-    ):
+    with pytest.raises(OptimizerMismatch, match="state of AdamW, but this run uses AdamW8bit"):
         checkpoint.load(folder, state("adamw8bit"), DIGEST)
 
 

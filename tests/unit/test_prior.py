@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
         write(path, data, **options)
 
     monkeypatch.setattr(class_image_files, "write_atomic", full)
-    with pytest.raises(OutOfSpace, match="what is drawn stays"):
+    with pytest.raises(OutOfSpace, match="images drawn so far are kept"):
         draw(base, tmp_path, 2)
     assert missing(tmp_path, range(2)) == [1]
 
@@ -272,7 +272,7 @@ def test_a_damaged_image_that_cannot_be_removed_is_said(tmp_path, monkeypatch):
     noise(tmp_path, 0)
     damage(image_path(tmp_path, 0))
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(SubjectError, match=r"000000\.png .*\(Permission denied\): remove it"):
+    with pytest.raises(SubjectError, match=r"000000\.png .*\(Permission denied\)\. Delete it"):
         remove_damaged(tmp_path, range(1))
 
 
@@ -326,7 +326,7 @@ def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base
     dataset.draw_missing_class_images(run, base)
     assert [image_path(folder, index).read_bytes() for index in range(6)] == drawn
     assert image_path(folder, 4).stat().st_mtime_ns == kept
-    assert notes == [f"Damaged class images in {folder}, which are drawn again: 1."]
+    assert notes == [f"Damaged class images in {folder}, now drawn again: 1."]
 
 
 def test_class_images_are_drawn_with_the_recipes_clip_skip(tmp_path, monkeypatch):
