@@ -1,6 +1,6 @@
-"""What a CPU computes faster in another way, with the same result to rounding.
+"""Faster ways to compute on a CPU, with the same results up to rounding.
 
-Measured with PyTorch 2.13 at SD 1.5's sizes; docs/performance.md says what each gives.
+Measured with PyTorch 2.13 at SD 1.5's sizes; docs/performance.md lists the gain of each.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# A convolution reorders its weights at every call, which costs more than it saves where an output
-# has few pixels for each of its channels.
+# A convolution reorders its weights at every call, which costs more than it saves if an output
+# has few pixels per channel.
 MIN_CHANNELS_PER_PIXEL = 8
-# With fewer pixels in all, products are faster where a pixel's values lie side by side: PyTorch's
-# backward pass then multiplies by the weights as they lie, not turned round.
+# With fewer pixels in total, products are faster if each pixel's values are contiguous: PyTorch's
+# backward pass then multiplies by the weights without transposing them.
 FEW_PIXELS = 16
-SMALL_MODEL_PARAMETERS = 50_000_000  # parameters of a UNet, or that are trained
+SMALL_MODEL_PARAMETERS = 50_000_000  # of a UNet, or trained
 
 
 def prepare_for_cpu(unet: nn.Module) -> None:
-    """Prepares a UNet that a CPU computes, and this process; its tensors and their names stay."""
+    """Prepares this process and a UNet for the CPU; tensors and their names stay the same."""
     limit_threads(unet)
     use_im2col_convs(unet)
 
 
 def limit_threads(unet: nn.Module) -> None:
-    """One thread of this process for a small model, such as the miniature.
+    """Limits this process to one thread for a small model, such as the miniature.
 
-    Its operations take less time than waking a second thread: on the miniature two threads took 1.4
-    to 2.3 times as long as one, with another process on the second core.
+    Its operations take less time than waking a second thread: on the miniature, with another
+    process on the second core, two threads took 1.4 to 2.3 times as long as one.
     """
     if sum(parameter.numel() for parameter in unet.parameters()) < SMALL_MODEL_PARAMETERS:
         torch.set_num_threads(1)
@@ -41,9 +41,9 @@ def limit_threads(unet: nn.Module) -> None:
 
 @contextmanager
 def limited_threads(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """One thread for the update of few weights, as of a LoRA's hundreds of small tensors.
+    """Uses one thread to update few weights, such as a LoRA's hundreds of small tensors.
 
-    Each of them would wake the other threads, which takes longer than its arithmetic.
+    Waking other threads for each of them takes longer than the arithmetic.
     """
     few = sum(parameter.numel() for parameter in parameters) < SMALL_MODEL_PARAMETERS
     if not (few and parameters[0].device.type == "cpu"):
@@ -58,12 +58,12 @@ def limited_threads(parameters: Sequence[Tensor]) -> Iterator[None]:
 
 
 class Im2colConv2d(nn.Conv2d):
-    """A convolution that is computed as one matrix product where the picture is small.
+    """A convolution computed as one matrix product for small inputs.
 
     At 128 x 128 pixels those are the two lowest levels of SD 1.5, which have most of its weights.
     """
 
-    padding: tuple[int, ...]  # never the name of one, see `_is_plain`
+    padding: tuple[int, ...]  # never a string, see `_is_plain`
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         height, width = (
@@ -87,7 +87,7 @@ class Im2colConv2d(nn.Conv2d):
 
 
 def use_im2col_convs(model: nn.Module) -> None:
-    """Puts `Im2colConv2d` in place of the plain convolutions of a model; weights and names stay."""
+    """Replaces a model's plain convolutions with `Im2colConv2d`; weights and names are kept."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Conv2d and _is_plain(child):
@@ -126,10 +126,10 @@ def _in_fp32(value: Any) -> Any:
 
 @contextmanager
 def attention_in_fp32() -> Iterator[None]:
-    """PyTorch's fused attention computes in fp32, whatever the dtype of its input.
+    """Computes PyTorch's fused attention in fp32, whatever the dtype of its input.
 
-    Its backward pass in bf16 takes up to four times as long: where keys are no multiple of 32, as
-    the 77 of a prompt, or few.
+    In bf16 its backward pass takes up to four times as long if the number of keys is small or not
+    a multiple of 32, such as a prompt's 77.
     """
     with _AttentionInFp32():
         yield
@@ -138,8 +138,8 @@ def attention_in_fp32() -> Iterator[None]:
 def fp32_attention_context_fn() -> tuple[
     AbstractContextManager[None], AbstractContextManager[None]
 ]:
-    """`context_fn` of `torch.utils.checkpoint`, which repeats autocast but no such context.
+    """`context_fn` for `torch.utils.checkpoint`, which restores autocast but not this context.
 
-    What is computed again in the backward pass would have other dtypes, and be refused.
+    Otherwise recomputed activations would have other dtypes and be rejected.
     """
-    return nullcontext(), _AttentionInFp32()  # which can be entered again, for a second pass
+    return nullcontext(), _AttentionInFp32()  # can be re-entered, for a second backward pass

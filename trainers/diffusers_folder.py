@@ -1,4 +1,4 @@
-"""A diffusers model folder as a single file would have it: names, without building the model."""
+"""Weights of a diffusers folder under single-file names, without building the model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """UNet and text encoder of an SD 1.x folder, unchanged, under the names of a single file.
+    """Reads the UNet and text encoder of an SD 1.x folder, unchanged, under single-file names.
 
-    The tensors are backed by their files. Raises BaseModelError for another family, for missing
-    or damaged files, and for tensors that SD 1.x does not have.
+    The tensors are backed by their files. Raises BaseModelError for another family, missing or
+    damaged files, and tensors that SD 1.x does not have.
     """
     identify(folder)
     unet, text = _read_part(folder / "unet"), _read_part(folder / "text_encoder")
@@ -43,7 +43,7 @@ def _read_part(part: Path) -> dict[str, Tensor]:
 
     tensors: dict[str, Tensor] = {}
     for path in weight_files(part):
-        if path.suffix != ".json":  # the index of a model in several files
+        if path.suffix != ".json":  # the index of a sharded model
             tensors |= read_weights(path)
     return tensors
 
@@ -55,5 +55,5 @@ def _renamed(
         return ldm_names.to_ldm(tensors, names, prefix)
     except KeyError as error:
         raise BaseModelError(
-            f"{folder.name} has a tensor that Stable Diffusion 1.x has not: {error.args[0]}."
+            f"{folder.name} has a tensor that Stable Diffusion 1.x lacks: {error.args[0]}."
         ) from None

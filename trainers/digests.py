@@ -1,4 +1,4 @@
-"""Digests of files by content, remembered so that large ones are read once."""
+"""Content digests of files, cached so that large ones are read once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .base_file import model_files
 from .errors import BaseModelError
 from .files import write_atomic
 
-OnRead = Callable[[Path], object]  # called with a file while it is read; may raise to end that
+OnRead = Callable[[Path], object]  # called with a file while it is read; may raise to cancel
 
 
 def content_digest(path: Path, cache: Path | None = None, on_read: OnRead | None = None) -> str:
-    """SHA-256 of a file's or a model folder's content, 64 hex digits, the same wherever it lies.
+    """SHA-256 of a file's or model folder's content, 64 hex digits, whatever its location.
 
     For a diffusers folder: of the names and contents of the files that are loaded. `cache` is a
-    folder; its ``digests.json`` remembers digests by path, size and time of change.
-    `on_read` is called for each block of a file whose digest is not known.
+    folder; its ``digests.json`` caches digests by path, size and modification time. `on_read` is
+    called for each block of a file whose digest is not cached.
 
     Raises:
         BaseModelError: a file is missing or cannot be read.
@@ -41,13 +41,13 @@ def content_digest(path: Path, cache: Path | None = None, on_read: OnRead | None
     except OSError as error:
         raise BaseModelError(f"{error.filename} cannot be read: {error.strerror}") from None
     if cache is not None and known != before:
-        with suppress(OSError):  # a cache that cannot be written costs time only
+        with suppress(OSError):  # without a cache it only takes longer
             write_atomic(Path(cache) / "digests.json", json.dumps(known, indent=1, sort_keys=True))
     return digest
 
 
 def cached_digest(file: Path, cache: Path) -> str | None:
-    """The digest of a file that was computed before, if the file is as it was then; else None."""
+    """Cached digest of a file; None if there is none or the file has changed."""
     try:
         return _cached(file, _read_cache(cache))
     except OSError:
@@ -81,5 +81,5 @@ def _read_cache(cache: Path | None) -> dict[str, Any]:
     try:
         known = json.loads((Path(cache) / "digests.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}  # absent or damaged: it is written anew
+        return {}  # missing or damaged: it is overwritten
     return known if isinstance(known, dict) else {}

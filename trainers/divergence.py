@@ -1,4 +1,4 @@
-"""Numbers that go wrong: noticed within ten steps, and told with what to change."""
+"""Detects divergence within ten steps, and advises what to change."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ DIVERGENCE_FACTOR = 10.0
 
 
 def check_loss(recipe: Recipe, losses: Sequence[float], step: int) -> None:
-    """Raises Diverged if the last of `losses`, that of `step`, is no number or they explode.
+    """Raises Diverged if the last of `losses`, that of `step`, is not finite, or they explode.
 
-    They explode when the mean of the last ten passes ten times what the base began with, or, if
-    that is larger, what a model loses that predicts nothing: the noise's variance of 1 for the
-    photographs and the prior's weight for the class images.
+    They explode when the mean of the last ten exceeds ten times the first loss or, if larger, that
+    of a model that predicts zero: the noise's variance of 1 for the photographs plus the prior's
+    weight for the class images.
     """
     last = losses[-1]
     if not math.isfinite(last):
         raise Diverged(f"The loss became {last} at step {step}. {divergence_advice(recipe)}")
-    nothing = 1.0 + (recipe.prior.weight if recipe.prior else 0.0)
-    bound = DIVERGENCE_FACTOR * max(losses[0], nothing)
+    zero_prediction_loss = 1.0 + (recipe.prior.weight if recipe.prior else 0.0)
+    bound = DIVERGENCE_FACTOR * max(losses[0], zero_prediction_loss)
     recent = losses[-LOSS_WINDOW:]
     mean = sum(recent) / len(recent)
     if mean > bound:
         raise Diverged(
-            f"The loss exploded: it began at {losses[0]:.3g}, and the mean of the last "
-            f"{len(recent)} steps is {mean:.3g} at step {step}. {divergence_advice(recipe)}"
+            f"The loss exploded: it started at {losses[0]:.3g}, and at step {step} the mean of the "
+            f"last {len(recent)} steps is {mean:.3g}. {divergence_advice(recipe)}"
         )
 
 
 def check_weights(recipe: Recipe, parameters: Iterable[Tensor], step: int) -> None:
-    """Raises Diverged unless all weights are finite: a state that is saved must be sound."""
+    """Raises Diverged unless all weights are finite, so that no corrupt state is saved."""
     norms = torch._foreach_norm([p.detach() for p in parameters])
     if not bool(torch.stack(norms).isfinite().all()):
         raise Diverged(
@@ -46,9 +46,9 @@ def check_weights(recipe: Recipe, parameters: Iterable[Tensor], step: int) -> No
 
 
 def divergence_advice(recipe: Recipe) -> str:
-    """What to change in this recipe."""
+    """What to change in this recipe, as the end of an error message."""
     rate = recipe.optimizer.learning_rate
-    parts = [f"a lower optimizer.learning_rate (it is {rate:g}: try {rate / 10:g})"]
+    parts = [f"a lower optimizer.learning_rate (it is {rate:g}; try {rate / 10:g})"]
     if recipe.optimizer.clip_norm is None:
         parts.append("optimizer.clip_norm 1")
     if recipe.schedule.course == "constant":
@@ -56,4 +56,4 @@ def divergence_advice(recipe: Recipe) -> str:
     if recipe.compute.precision == "fp16":
         parts.append("compute.precision bf16 or fp32")
     tries = ", or ".join(parts)
-    return f"The training diverged; good checkpoints, if there are any, are kept. Try {tries}."
+    return f"Training diverged; good checkpoints, if there are any, are kept. Try {tries}."

@@ -1,4 +1,4 @@
-"""The running mean of the weights, which a run saves where its recipe asks for it."""
+"""Exponential moving average (EMA) of the weights, saved if the recipe asks for it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from .checkpoint import TrainingState
 
 
 def update_ema(state: TrainingState, *, text_frozen: bool) -> None:
-    """Takes a step's weights into the running mean; that of a frozen text encoder stays as it is.
+    """Updates the average with a step's weights, but not that of a frozen text encoder.
 
-    Else it would come ever closer to the weights of the text encoder's last step.
+    Otherwise it would converge to the text encoder's weights of its last step.
     """
     ema = state.ema
     if ema is None:
         return
     pairs = zip(state.parameters.items(), ema.shadow_params, strict=True)
-    # EMAModel copies what has no gradient: here from the mean to itself.
+    # EMAModel copies what does not require gradients: here from the average to itself.
     taken: Iterator[Any] = (
-        mean if text_frozen and name.startswith("text_encoder.") else parameter
-        for (name, parameter), mean in pairs
+        average if text_frozen and name.startswith("text_encoder.") else parameter
+        for (name, parameter), average in pairs
     )
     ema.step(taken)
 
 
 @contextmanager
 def ema_weights(state: TrainingState) -> Iterator[None]:
-    """The averaged weights in place of the trained ones, where the run averages."""
+    """Replaces the trained weights with the averaged ones; no-op without EMA."""
     if state.ema is None:
         yield
         return

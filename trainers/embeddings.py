@@ -1,4 +1,4 @@
-"""Embeddings of a run's prompts by a text encoder that learns nothing, kept on disk by content."""
+"""Embeddings of a run's prompts by a frozen text encoder, cached on disk by content."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch import Tensor, nn
 from .run import Run
 from .tensor_cache import read_tensor_cache, write_tensor_cache
 
-_CACHE_VERSION = "embeddings 1"  # a new number when the files' content changes meaning
+_CACHE_VERSION = "embeddings 1"  # bumped when the meaning of the files changes
 
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """A cache file of embeddings (p, t, d); `notice(text)` says why it could not be written."""
+    """A cache file of embeddings (p, t, d); `notice(text)` reports why it cannot be written."""
 
     file: Path
     notice: Callable[[str], None]
 
     def read(self) -> Tensor | None:
-        """The embeddings, on the CPU; None where there are none, or they are damaged."""
+        """The embeddings, on the CPU; None if missing or damaged."""
         found = read_tensor_cache(self.file, "embeddings")
         return None if found is None else found[0]
 
     def write(self, embeddings: Tensor) -> None:
-        """Keeps them for later runs. A disk without room costs these nothing but the time."""
+        """Saves embeddings for later runs, which only take longer if this fails."""
         try:
             write_tensor_cache(self.file, {"embeddings": embeddings.detach().cpu().contiguous()})
         except OSError as error:
             self.notice(
-                f"Encoded prompts cannot be kept in {self.file.parent} ({error.strerror}); this "
-                "run goes on, the next one encodes them again."
+                f"Encoded prompts cannot be cached in {self.file.parent} ({error.strerror}). This "
+                "run continues; the next one encodes them again."
             )
 
 
 def open_embedding_cache(run: Run, text_encoder: nn.Module, ids: Tensor) -> EmbeddingCache | None:
-    """Where those of token ids (p, t) are kept; None in a run whose text encoder learns.
+    """Cache of the embeddings of token ids (p, t); None if the run trains the text encoder.
 
-    All that rounding depends on is part of the name, as is the base's digest.
+    Its name depends on the base's digest and on everything that affects rounding.
     """
     spec = run.recipe.text_encoder
     if spec.train:

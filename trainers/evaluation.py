@@ -1,4 +1,4 @@
-"""What a run shows and leaves while it learns: previews, validation losses, adapters on the way."""
+"""Evaluations during training: previews, validation losses and intermediate adapters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def is_evaluation_due(recipe: Recipe, done: int) -> bool:
-    """Whether a validation, previews or an adapter's file are due after a step."""
+    """Whether validation, previews or an intermediate adapter are due after `done` steps."""
     return (
         is_adapter_due(recipe, done)
         or is_due_at(recipe.validate_every, done)
@@ -36,23 +36,23 @@ def is_evaluation_due(recipe: Recipe, done: int) -> bool:
 
 
 def is_adapter_due(recipe: Recipe, done: int) -> bool:
-    """Whether what is learned is saved as a file of its own; after the last step it is anyway."""
+    """Whether an intermediate adapter is due; after the last step the result is saved anyway."""
     return is_due_at(recipe.saving.adapters_every, done) and done < recipe.schedule.steps
 
 
 def are_previews_due(recipe: Recipe, done: int) -> bool:
-    """Whether previews are drawn after `done` steps: before the first, too, and after the last."""
+    """Whether previews are due after `done` steps, also before the first and after the last."""
     every = recipe.previews.every
     return is_due_at(every, done) or (every > 0 and done == recipe.schedule.steps)
 
 
 def is_due_at(every: int, done: int) -> bool:
-    """Whether something that is done `every` steps (0: never) is to be done now."""
+    """Whether something that happens every `every` steps (0: never) is due."""
     return bool(every) and done % every == 0
 
 
 def evaluate_on_resume(run: Run, training: Training, start: int) -> None:
-    """What is due at the step that a run begins at: it may have been left before that was done.
+    """Runs what is due at the step a run resumes from, where it may have been interrupted.
 
     Raises Diverged.
     """
@@ -66,10 +66,10 @@ def evaluate_on_resume(run: Run, training: Training, start: int) -> None:
 
 
 def run_evaluations(run: Run, training: Training, done: int, backward: ForwardBackward) -> None:
-    """The adapter's file, the validation and the previews that are due after a step.
+    """Saves the adapter, validates and draws previews if due after a step.
 
-    Recordings of steps hold a step's memory: where there is no other, they are made anew later.
-    Raises Diverged.
+    CUDA graphs hold a step's memory: if the rest is too little, they are dropped and captured
+    again later. Raises Diverged.
     """
     for is_due, work in (
         (is_adapter_due(run.recipe, done), save_intermediate_adapter),
@@ -84,7 +84,7 @@ def run_evaluations(run: Run, training: Training, done: int, backward: ForwardBa
 def previews(
     run: Run, training: Training, step: int, backward: ForwardBackward | None = None
 ) -> None:
-    """The previews; where there is no memory for them the run goes on without, and says so."""
+    """Draws previews; if out of memory, notes it and disables them for the run."""
     if run.previews_disabled:
         return
     try:
@@ -93,40 +93,43 @@ def previews(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    release_memory()  # here the error, whose traceback holds tensors, is gone
+    release_memory()  # outside the handler: the error's traceback holds tensors
     size = f"{run.recipe.previews.width}x{run.recipe.previews.height}"
-    run.note(f"There is no memory for previews of {size}: none are drawn. Choose smaller ones.")
+    run.note(
+        f"Not enough memory for previews of {size}: none are drawn. Reduce previews.width and "
+        "previews.height."
+    )
     run.previews_disabled = True
 
 
 def _retry_without_graphs(work: Callable[[], None], backward: ForwardBackward | None) -> None:
-    """Does it, and where it finds no memory beside recordings, again without those."""
+    """Calls `work`, once more without CUDA graphs if they leave too little memory."""
     try:
         work()
         return
     except RuntimeError as error:
         if not isinstance(backward, GraphedForwardBackward) or not is_out_of_memory(error):
             raise
-        recorded = backward
-    recorded.reset()
-    release_memory()  # here the error, whose traceback holds tensors, is gone
+        graphed = backward
+    graphed.reset()
+    release_memory()  # outside the handler: the error's traceback holds tensors
     work()
 
 
 def save_intermediate_adapter(run: Run, training: Training, done: int) -> None:
-    """Saves what is learned so far as a file like the result's. Raises Diverged."""
+    """Saves the current adapter as a file like the result's. Raises Diverged."""
     with ema_weights(training.state):
         check_weights(run.recipe, training.state.parameters.values(), done)
         try:
             path = save_adapter_file(run, training.base, done)
-        except NothingLearned as error:  # as yet
+        except NothingLearned as error:  # so far
             run.note(f"After step {done}: {error}")
             return
     run.emit("adapter", step=done, path=str(path))
 
 
 def preview(run: Run, training: Training, step: int) -> None:
-    """Draws previews, by the main process only."""
+    """Draws previews, in the main process only."""
     base, device = training.base, run.accelerator.device
     if run.accelerator.is_main_process:
         with ema_weights(training.state), on_device(device, base.vae, base.text_encoder):
@@ -135,7 +138,7 @@ def preview(run: Run, training: Training, step: int) -> None:
 
 @contextmanager
 def on_device(device: torch.device, *parts: Any) -> Iterator[None]:
-    """Brings models to the device that are away from it, and puts those back afterwards."""
+    """Moves models on another device to `device`, and back to the CPU afterwards."""
     away = [part for part in parts if part.device.type != device.type]
     try:
         for part in away:
@@ -147,9 +150,9 @@ def on_device(device: torch.device, *parts: Any) -> Iterator[None]:
 
 
 def validate(run: Run, training: Training, step: int) -> None:
-    """The loss on held-out photographs at fixed noise and timesteps, without dropout.
+    """Computes the loss on held-out photographs at fixed noise and timesteps, without dropout.
 
-    Raises Diverged if it is not a number.
+    Raises Diverged if it is not finite.
     """
     learner, state = training.learner, training.state
     with (

@@ -1,4 +1,4 @@
-"""What a run says while it works: one JSON object a line in `events.jsonl`.
+"""Events of a run: one JSON object per line in `events.jsonl`.
 
 Kinds and their data:
 
@@ -14,9 +14,9 @@ Kinds and their data:
 | saved | path |
 | stopped | step |
 | finished | seconds |
-| failed | message, expected (whether the message is meant for the user as it is) |
+| failed | message, expected (whether the message is meant for the user as is) |
 
-`seconds` are of one step, `memory` is the peak in bytes so far.
+A step's `seconds` are its duration, its `memory` is the peak so far in bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-BLOCK_SIZE = 1 << 20  # bytes read at once; also the longest line that is read
+BLOCK_SIZE = 1 << 20  # bytes per read; also the longest line that is read
 
 _LONGEST_TEXT = 20_000
 _RELATIVE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*){0,3}", re.ASCII)
@@ -44,7 +44,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300  # also of an int no float can hold
+    return type(value) in (int, float) and abs(value) < 1e300  # also for ints beyond float's range
 
 
 def _is_number_or_null(value: Any) -> bool:
@@ -56,7 +56,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_relative_path(value: Any) -> bool:
-    """Whether it is a path that stays in the run folder."""
+    """Whether it is a path inside the run folder."""
     return isinstance(value, str) and _RELATIVE.fullmatch(value) is not None
 
 
@@ -90,7 +90,7 @@ FIELDS: dict[str, dict[str, Validator]] = {
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened: its kind, the time in seconds since the epoch, and its data."""
+    """An event: its kind, the time in seconds since the epoch, and its data."""
 
     kind: str
     time: float
@@ -109,9 +109,9 @@ Emit = Callable[..., None]  # emit(kind, **data)
 
 
 def event_from_line(line: str) -> Event | None:
-    """The event of a line with the data of its kind's table, and nothing else.
+    """Parses an event, keeping only the fields of its kind.
 
-    None for a damaged line, an unknown kind, a newer version, or data of another type.
+    None for a damaged line, an unknown kind, another version, or missing or mistyped fields.
     """
     try:
         data = json.loads(line)
@@ -127,11 +127,11 @@ def event_from_line(line: str) -> Event | None:
 
 
 class EventWriter:
-    """Appends events to a file; each can be read by other processes when `emit` returns."""
+    """Appends events to a file; other processes can read each one once `emit` returns."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
-        if _has_partial_last_line(path):  # a process was killed while it wrote
+        if _has_partial_last_line(path):  # left by a process killed while writing
             self._write(b"\n")
 
     def emit(self, kind: str, **data: Any) -> None:
@@ -162,9 +162,9 @@ class EventReader:
     """Follows a file of events that another process appends to.
 
     Args:
-        path: the file; it may not exist yet.
-        start: the byte to begin at, which is a line's first; later `offset` says the next.
-        skip_old: start after what is already there (an earlier attempt at the same run).
+        path: the file, which may not exist yet.
+        start: byte offset to start at, the beginning of a line; `offset` is the next one.
+        skip_existing: start after the events already there (of an earlier attempt).
     """
 
     def __init__(self, path: Path, *, start: int = 0, skip_existing: bool = False) -> None:
@@ -172,14 +172,14 @@ class EventReader:
         self.offset = path.stat().st_size if skip_existing and path.exists() else start
 
     def new_events(self) -> list[Event]:
-        """Events that came since the last call. A half-written last line waits for its end."""
+        """Events since the last call; a partial last line is left for a later one."""
         events: list[Event] = []
         while lines := self._read_lines():
             events += filter(None, (event_from_line(text) for text in lines))
         return events
 
     def read_block(self) -> list[Event]:
-        """As `new_events`, but of at most BLOCK bytes: call again for those after."""
+        """Like `new_events`, but of at most BLOCK_SIZE bytes; call again for more."""
         return list(filter(None, (event_from_line(text) for text in self._read_lines())))
 
     def _read_lines(self) -> list[str]:
@@ -191,6 +191,6 @@ class EventReader:
             return []
         end = chunk.rfind(b"\n") + 1
         if not end and len(chunk) == BLOCK_SIZE:
-            end = BLOCK_SIZE  # no event is as long: its parts are damaged lines
+            end = BLOCK_SIZE  # no event is this long: its parts are damaged lines
         self.offset += end
         return chunk[:end].decode("utf-8", "replace").split("\n") if end else []

@@ -1,8 +1,8 @@
-"""Updates in the backward pass: no more than one weight's gradient is ever held.
+"""Weight updates in the backward pass, which holds only one weight's gradient at a time.
 
-For full fine-tuning in little memory. It needs one backward pass a step, in one process, and no
-scaling of the loss. The global norm of the gradients is known only after all of them, so clipping
-takes a first backward pass that measures it, and a second one that updates.
+For full fine-tuning in little memory. It needs one backward pass per step, a single process and no
+loss scaling. The global gradient norm is known only after all gradients, so clipping takes a first
+backward pass that measures it and a second one that updates.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
 class FusedBackward:
-    """A micro-batch's gradients and update in one; `step.update` has nothing left to do."""
+    """Computes a micro-batch's gradients and updates at once; nothing is left for `step.update`."""
 
     def __init__(
         self, learner: Learner, optimizer: torch.optim.Optimizer, clip_norm: float | None
     ) -> None:
         self._learner, self._optimizer, self._max_norm = learner, optimizer, clip_norm
-        self._squared_norms: list[Tensor] | None = None  # of the norms, while they are measured
+        self._squared_norms: list[Tensor] | None = None  # while the norm is measured
         self._clip_coef: Tensor | None = None
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.register_post_accumulate_grad_hook(partial(self._optimizer_hook, group))
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Updates all weights; returns (photographs' loss, class images' loss), (2,) fp32."""
+        """Updates all weights; returns the losses of photographs and class images, (2,) fp32."""
         losses = compute_losses(self._learner, batch) * batch.weights
         loss = losses.sum()
         if self._max_norm is not None:
@@ -66,13 +66,13 @@ class FusedBackward:
 def single_parameter(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Parameter
 ) -> Iterator[None]:
-    """The optimizer sees one parameter, of one of its groups."""
+    """Restricts the optimizer to one parameter of one of its groups."""
     groups = optimizer.param_groups
-    whole = [one["params"] for one in groups]
-    for one in groups:
-        one["params"] = [parameter] if one is group else []
+    saved = [each["params"] for each in groups]
+    for each in groups:
+        each["params"] = [parameter] if each is group else []
     try:
         yield
     finally:
-        for one, parameters in zip(groups, whole, strict=True):
-            one["params"] = parameters
+        for each, parameters in zip(groups, saved, strict=True):
+            each["params"] = parameters

@@ -39,7 +39,7 @@ def test_a_gpu_that_only_imitates_bf16_computes_in_fp16(gpu):
 def test_a_gtx_16_lost_every_run_to_nan_in_fp16(gpu, name, asked):
     gpu(name, (7, 5))
     precision, note = gpu_capabilities.usable_precision(asked, CUDA)
-    assert precision == "fp32" and name in note and "wrong numbers" in note
+    assert precision == "fp32" and name in note and "wrong results" in note
 
 
 @pytest.mark.parametrize(
