@@ -1,4 +1,4 @@
-"""A run from its files to its result: load, encode, train, save. Reads from top to bottom."""
+"""A training run from start to finish: load, encode, train, save. Reads from top to bottom."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ from .text_encoding import tokenize
 
 
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
-    """Trains a prepared run from its newest checkpoint, or from the start, to its result.
+    """Trains a prepared run to its result, from its newest checkpoint or from step 0.
 
-    Where the memory does not do for it, it starts again from there in the next memory tier.
-    Raises RunCancelled if it is asked to end without one.
+    When memory runs out, falls back to the next memory tier and resumes from that checkpoint.
+    Raises RunCancelled if asked to stop without a result.
     """
     recipe = folder.recipe()
     precision, note = usable_precision(recipe.compute.precision, accelerator.device)
@@ -78,11 +78,11 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
         except Exception as error:
             if not is_out_of_memory(error) or not fall_back_to_lower_tier(run):
                 raise
-        release_memory()  # here the error, whose traceback holds the models, is gone
+        release_memory()  # outside `except`: the error's traceback would keep the models alive
 
 
 def run_attempt(run: Run) -> Result:
-    """One attempt at a run, in its memory tier."""
+    """Makes one attempt at a run, in one memory tier."""
     run.losses, run.tier = [], None
     run.reset_peak_memory()
     with run.stage("load"):
@@ -100,13 +100,13 @@ def run_attempt(run: Run) -> Result:
         adapter = save_adapter_file(run, base, steps)
     result = write_result(run, adapter, steps)
     if run.accelerator.is_main_process:
-        keep = run.recipe.saving.keep  # one that was stopped may go on
+        keep = run.recipe.saving.keep  # a stopped run may be resumed
         checkpoint.prune(run.folder.checkpoints, steps, max(keep, result.stopped))
     return result
 
 
 def load(run: Run) -> BaseModel:
-    """The base on the device; frozen weights in the precision, trained ones in fp32."""
+    """Loads the base onto the device: frozen weights in the run's precision, trained in fp32."""
     recipe, places, device = run.recipe, run.places, run.accelerator.device
     check_tier(run)
     dtype = DTYPES[run.precision] if isinstance(recipe.method, LoRA) else torch.float32
@@ -119,11 +119,11 @@ def load(run: Run) -> BaseModel:
     )
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
-    fault = eight_bit_error(device) if recipe.optimizer.name == "adamw8bit" else None
-    if fault is not None:  # before class images are drawn
+    problem = eight_bit_error(device) if recipe.optimizer.name == "adamw8bit" else None
+    if problem is not None:  # before class images are drawn
         raise RunFailed(
-            f"8-bit Adam (bitsandbytes) does not work here: {fault}. Install bitsandbytes anew, or "
-            "choose the optimizer adamw: 'auto' takes 8-bit Adam where bitsandbytes is installed."
+            f"8-bit Adam (bitsandbytes) does not work here: {problem}. Reinstall bitsandbytes, or "
+            "choose the optimizer adamw: 'auto' uses 8-bit Adam where bitsandbytes is installed."
         )
     if isinstance(recipe.method, DreamBooth):
         check_savable(base)
@@ -137,7 +137,7 @@ def load(run: Run) -> BaseModel:
 
 @dataclass(frozen=True)
 class Training:
-    """What the loop works with."""
+    """All that the training loop works on."""
 
     base: BaseModel
     dataset: Dataset
@@ -147,7 +147,7 @@ class Training:
 
 
 def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
-    """Attaches what is trained, chooses the memory tier and builds the optimizer."""
+    """Sets up the trained parameters, the memory tier, the learner and the optimizer."""
     recipe = run.recipe
     ids = tokenize(base.tokenizer, dataset.prompts, recipe.text_encoder.max_tokens)  # (p, 77 k)
     ids = ids.to(run.accelerator.device)
@@ -161,7 +161,7 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
         enable_gradient_checkpointing(base, recipe)
     if tier.in_backward and run.precision == "fp16":
         run.precision = "bf16"
-        run.note("This memory tier computes in bf16: fp16 would need gradients that are kept.")
+        run.note("This memory tier trains in bf16: fp16 loss scaling needs all gradients at once.")
     embedding_cache = open_embedding_cache(run, base.text_encoder, ids)
     prompts = PromptEncoder(ids, recipe.text_encoder.clip_skip, base.text_encoder, embedding_cache)
     learner = Learner(
@@ -175,12 +175,12 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
         teacher=teacher,
     )
     state = build_state(run, tier, parameters)
-    release_memory()  # gradients are born in the first step, best not in pieces of the encoder's
+    release_memory()  # else the first gradients land in fragments that the encoders left
     return Training(base, dataset, learner, state, tier)
 
 
 def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
-    """Attaches what is trained; returns its parameters by name."""
+    """Sets up what the method trains; returns its parameters by name."""
     text_encoder = base.text_encoder if recipe.text_encoder.train else None
     if isinstance(recipe.method, LoRA):
         lora.attach(base.unet, text_encoder, recipe.method, rng.derive_seed(recipe.seed, "lora"))
@@ -190,7 +190,7 @@ def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
 
 
 def build_state(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> checkpoint.TrainingState:
-    """The optimizer and all else that changes with the parameters."""
+    """Builds the optimizer, gradient scaler and EMA over the trained parameters."""
     recipe = run.recipe
     groups = parameter_groups(
         recipe,
@@ -205,16 +205,19 @@ def build_state(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> check
     optimizer = build_optimizer(recipe.optimizer.model_copy(update={"name": kind}), groups)
     scaler = torch.amp.GradScaler(device, enabled=run.precision == "fp16")
     decay = recipe.objective.ema_decay
-    # All at once copies what it averages: not for whole models.
-    together = isinstance(recipe.method, LoRA)
+    # foreach copies the weights that it averages: too much for a full model.
+    foreach = isinstance(recipe.method, LoRA)
     weights = list(parameters.values())
-    ema = EMAModel(weights, decay=decay, foreach=together) if decay else None
+    ema = EMAModel(weights, decay=decay, foreach=foreach) if decay else None
     return checkpoint.TrainingState(parameters, optimizer, scaler, ema)
 
 
 def resume(run: Run, state: checkpoint.TrainingState) -> int:
-    """Loads the newest whole checkpoint, or one of a run of the same lesson, or the continued
-    run's; returns its step, else 0. Raises OtherOptimizer for a whole one that does not fit.
+    """Loads the newest complete checkpoint: this run's, else that of an equivalent run, else of
+    the continued run. Returns its step, or 0.
+
+    Raises OptimizerMismatch for a complete one with another optimizer's state, and
+    CheckpointError if a continued run has none.
     """
     recipe, folder = run.recipe, run.folder
     candidates = [(folder.checkpoints, recipe)]
@@ -223,82 +226,82 @@ def resume(run: Run, state: checkpoint.TrainingState) -> int:
     damaged = False
     for checkpoints, before in candidates:
         for step in reversed(checkpoint.saved_steps(checkpoints)):
-            if step > recipe.schedule.steps:  # a run that is continued went on meanwhile
+            if step > recipe.schedule.steps:  # the continued run has trained on since
                 continue
             try:
                 path = checkpoint.step_folder(checkpoints, step)
                 step, run.losses = checkpoint.load(path, state, before.digest())
             except OptimizerMismatch:
-                raise  # it is whole: to begin anew is for the user to say
+                raise  # it is complete: starting over is for the user to decide
             except CheckpointError as error:
                 run.note(str(error))
                 damaged = True
                 continue
-            run.emit("notice", text=f"Going on from step {step}.")
+            run.emit("notice", text=f"Resuming from step {step}.")
             if note := lr_rise_note(before, recipe, step):
                 run.note(note)
             return step
     if recipe.continues:
-        raise CheckpointError("The run that this one continues has no checkpoint to go on from.")
+        raise CheckpointError("The run that this one continues has no checkpoint to resume from.")
     if damaged:
-        run.note("No checkpoint can be used, so training begins anew, from step 0.")
+        run.note("No checkpoint can be used; training restarts from step 0.")
     return 0
 
 
 def train_loop(run: Run, training: Training, start: int) -> int:
-    """The loop. Returns the number of steps done: all, or fewer if asked to save what is learned.
+    """Runs the training loop. Returns the number of steps done: fewer than all if asked to save.
 
-    Raises RunCancelled if asked to leave, with a checkpoint saved, and Diverged.
+    Raises RunCancelled if asked to leave, after saving a checkpoint; raises Diverged.
     """
     recipe, state = run.recipe, training.state
     factor, last_text_step = lr_lambda(recipe.schedule), text_encoder_steps(recipe)
     evaluate_on_resume(run, training, start)
     graphed = can_capture_graphs(run, training.tier)
     backward = build_forward_backward(run, training.learner, state, training.tier, graphed=graphed)
-    meter, checkpoints = StepLogger(run, start), CheckpointManager(run, state)
+    logger, checkpoints = StepLogger(run, start), CheckpointManager(run, state)
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and training.learner.prompts.embeddings is None:
             training.learner.freeze_prompts()
             offload_text_encoder(recipe, training.base)
-            state.optimizer.zero_grad()  # what has no gradient any more is not updated any more
+            state.optimizer.zero_grad()  # parameters without a gradient are not updated
         set_lrs(state.optimizer, factor(step))
         rate = effective_lr(state.optimizer)
         losses = training_step(run, training, backward, step, graphed=graphed)
         done = step + 1
-        ask = run.stop.asked(run.accelerator, save_due=checkpoints.save_due())
+        request = run.stop.asked(run.accelerator, save_due=checkpoints.save_due())
         with checkpoints.discard_on_divergence():
-            meter.add(losses, rate)
-            checkpoints.confirm(meter.last_logged)
-            if done == recipe.schedule.steps or ask or is_due_at(recipe.saving.every, done):
-                with meter.paused():
-                    checkpoints.confirm(meter.last_logged)  # all losses are read now
+            logger.add(losses, rate)
+            checkpoints.confirm(logger.last_logged)
+            if done == recipe.schedule.steps or request or is_due_at(recipe.saving.every, done):
+                with logger.paused():
+                    checkpoints.confirm(logger.last_logged)  # all losses have been read
                     last = done == recipe.schedule.steps
-                    checkpoints.save(done, needed=last or ask > StopRequest.CHECKPOINT)
-        if ask is StopRequest.LEAVE:
+                    checkpoints.save(done, needed=last or request > StopRequest.CHECKPOINT)
+        if request is StopRequest.LEAVE:
             run.stop_at(done)
-        if ask is StopRequest.SAVE:
+        if request is StopRequest.SAVE:
             return done
-        with meter.paused() if is_evaluation_due(recipe, done) else nullcontext():
+        with logger.paused() if is_evaluation_due(recipe, done) else nullcontext():
             run_evaluations(run, training, done, backward)
     return recipe.schedule.steps
 
 
 def offload_text_encoder(recipe: Recipe, base: BaseModel) -> None:
-    """Frees the device of the text encoder, where nothing asks it any more."""
-    learns = recipe.text_encoder.train  # its weights are then in the optimizer and checkpoints
+    """Moves the text encoder to the CPU if it is no longer used."""
+    learns = recipe.text_encoder.train  # the optimizer and checkpoints then hold its weights
     if not (learns or recipe.objective.ema_decay):
         offload(base.text_encoder)
 
 
 def offload(model: nn.Module) -> None:
-    """Frees the device of a model that nothing asks any more."""
+    """Moves a model that is no longer used to the CPU."""
     model.to("cpu")
 
 
 def training_step(
     run: Run, training: Training, backward: ForwardBackward, step: int, *, graphed: bool
 ) -> Tensor:
-    """One optimizer step; returns its losses (2,), the mean over processes, on the device."""
+    """Runs one optimizer step; returns its losses (2,), averaged over processes, on the device."""
     recipe, state, accelerator = run.recipe, training.state, run.accelerator
     rank, world_size = accelerator.process_index, accelerator.num_processes
     if isinstance(recipe.method, LoRA) and recipe.method.dropout:
@@ -317,7 +320,7 @@ def training_step(
 
 
 def text_encoder_steps(recipe: Recipe) -> int:
-    """How many steps the text encoder learns for."""
+    """Number of steps for which the text encoder is trained."""
     if not recipe.text_encoder.train:
         return 0
     return recipe.text_encoder.last_step or recipe.schedule.steps

@@ -1,4 +1,4 @@
-"""One run while it works: what is given, what it measures and what it says."""
+"""A run in progress: its inputs, state, timing and events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLUSH_STEPS = 10
 
 @dataclass
 class Run:
-    """One run while it works: what is given, what changes, and what it says."""
+    """A run in progress: its inputs, what changes, and what it reports."""
 
     folder: RunFolder
     recipe: Recipe
@@ -41,38 +41,38 @@ class Run:
     notes: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     peak_memory: int = 0
-    tier: Tier | None = None  # of this attempt, once it is chosen
-    previews_disabled: bool = False  # for want of memory
+    tier: Tier | None = None  # of this attempt, once chosen
+    previews_disabled: bool = False  # after running out of memory
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage and says when it starts."""
+        """Times a stage and reports its start."""
         self.emit("stage", name=name, done=0, total=0)
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def progress(self, name: str, done: int, total: int) -> None:
-        """Says how far a stage is."""
+        """Reports a stage's progress."""
         self.emit("stage", name=name, done=done, total=total)
 
     def note(self, text: str) -> None:
-        """Says something the user should know, once, and keeps it with the result."""
+        """Reports a note to the user, once, and keeps it with the result."""
         if text in self.notes:
-            return  # an earlier attempt, in another memory tier, said it
+            return  # reported by an earlier attempt, in another memory tier
         self.notes.append(text)
         self.emit("notice", text=text)
 
     def stop_at(self, step: int) -> NoReturn:
-        """Ends the run at a saved state. Raises RunCancelled."""
+        """Ends the run, whose state is saved, by raising RunCancelled."""
         raise RunCancelled(
-            f"The run was ended at step {step}, where its state is saved: it goes on from there "
-            "when it is started again.",
+            f"The run was stopped at step {step}, where its state is saved. Start it again to "
+            "resume from there.",
             step,
         )
 
     def reset_peak_memory(self) -> None:
-        """Peak memory is from now on that of the attempt that begins."""
+        """Resets the peak memory at the start of an attempt."""
         self.peak_memory = 0
         if self.accelerator.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -88,9 +88,9 @@ class Run:
 
 
 class StepLogger:
-    """Reads losses from the device in blocks, so that the loop does not wait for it.
+    """Logs steps, reading losses from the device in blocks so that the loop does not wait for it.
 
-    `last_logged` is the last step whose loss was read and found sound.
+    `last_logged` is the last step whose loss was read and passed `divergence.check_loss`.
     """
 
     def __init__(self, run: Run, start: int) -> None:
@@ -100,20 +100,20 @@ class StepLogger:
         self._flushed = time.perf_counter()
 
     def add(self, losses: Tensor, rate: float) -> None:
-        """Notes one step's losses (2,) and learning rate."""
+        """Queues one step's losses (2,) and learning rate."""
         self._pending.append((losses, rate))
         late = time.perf_counter() - self._flushed >= FLUSH_SECONDS
         if late or len(self._pending) >= FLUSH_STEPS:
             self.flush()
 
     def flush(self) -> None:
-        """Says what is pending. Raises Diverged, see `health.check_loss`."""
+        """Emits the pending steps. Raises Diverged, see `divergence.check_loss`."""
         if not self._pending:
             return
         values = torch.stack([losses for losses, _ in self._pending]).tolist()
         now = time.perf_counter()
         seconds = (now - self._flushed) / len(values)
-        memory = self._run.memory()  # slow to ask: once a block
+        memory = self._run.memory()  # slow to query: once a block
         for (instance, prior), (_, rate) in zip(values, self._pending, strict=True):
             self._emit_step(instance, prior, rate, seconds, memory)
         self._pending.clear()
@@ -121,7 +121,7 @@ class StepLogger:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """For what is not a step: its time is no step's. Says what is pending before it."""
+        """Flushes, and leaves the time of the enclosed work out of the steps' times."""
         self.flush()
         yield
         self._flushed = time.perf_counter()

@@ -25,31 +25,33 @@ from .text_encoding import encode_text
 
 @dataclass
 class PromptEncoder:
-    """The run's prompts, by index. `embeddings` stand once the text encoder learns no more; those
-    of one that never learns are `kept` for later runs.
+    """Encodes the run's prompts, by index.
+
+    `embeddings` is set once the text encoder is frozen. Those of one that is never trained are
+    kept in `cache` for later runs.
     """
 
     ids: Tensor  # (p, t)
     clip_skip: int
     text_encoder: CLIPTextModel
-    kept: EmbeddingCache | None = None
+    cache: EmbeddingCache | None = None
     embeddings: Tensor | None = None  # (p, t, d)
 
     def freeze(self) -> None:
-        """Encodes all prompts with the text encoder as it is; from now on these are used."""
+        """Encodes all prompts with the text encoder as it is, for use from then on."""
         self.text_encoder.eval()
-        found = self.kept.read() if self.kept else None
+        found = self.cache.read() if self.cache else None
         if found is not None:
             self.embeddings = found.to(self.ids.device)
             return
         with torch.no_grad():
             rows = [encode_text(self.text_encoder, row[None], self.clip_skip) for row in self.ids]
         self.embeddings = torch.cat(rows)
-        if self.kept:
-            self.kept.write(self.embeddings)
+        if self.cache:
+            self.cache.write(self.embeddings)
 
     def encode(self, prompts: Tensor, rows: Tensor) -> Tensor:
-        """Embeddings (n, t, d) of a batch (`samples.Batch`); each prompt is encoded once."""
+        """Embeddings (n, t, d) of a batch (`batches.Batch`); encodes each prompt once."""
         if self.embeddings is not None:
             return self.embeddings[prompts[rows]]
         return encode_text(self.text_encoder, self.ids[prompts], self.clip_skip)[rows]
@@ -57,7 +59,7 @@ class PromptEncoder:
 
 @dataclass
 class Learner:
-    """The models of a run and how they compute. `autocast_dtype` None: as the weights are."""
+    """The models of a run and their precision; without `autocast_dtype`, that of the weights."""
 
     unet: UNet2DConditionModel
     prompts: PromptEncoder
@@ -69,17 +71,17 @@ class Learner:
     teacher: Teacher | None = None
 
     def freeze_prompts(self) -> None:
-        """Encodes all prompts once: from now on the text encoder learns no more."""
-        # Adapters are in fp32; beside weights in 16 bits they compute under autocast alone.
+        """Encodes all prompts once; the text encoder is frozen from then on."""
+        # Adapters are in fp32: beside 16-bit weights they work under autocast only.
         exact = self.prompts.text_encoder.dtype == torch.float32
         with nullcontext() if exact else self.autocast():
             self.prompts.freeze()
 
     @contextmanager
     def eval_mode(self, *, reencode_prompts: bool = False) -> Iterator[None]:
-        """Without dropout; `reencode_prompts` runs the text encoder even where it is frozen.
+        """Disables dropout; `reencode_prompts` runs the text encoder even if it is frozen.
 
-        A compiled UNet rests: it would be compiled anew for each shape, for minutes.
+        Bypasses a compiled UNet, which would recompile for each new shape, for minutes.
         """
         unet, prompts = self.unet, self.prompts
         before = unet.training, prompts.text_encoder.training, prompts.embeddings
@@ -97,24 +99,24 @@ class Learner:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """The precision's context."""
+        """The autocast context of `autocast_dtype`; a no-op if it is None."""
         if self.autocast_dtype is None:
             yield
             return
         attention = attention_in_fp32() if self.device.type == "cpu" else nullcontext()
-        # Its cache would keep a copy of every weight through the forward pass, for no second use.
+        # The cache would keep a copy of every weight through the forward pass, and never reuse it.
         cast = torch.autocast(self.device.type, self.autocast_dtype, cache_enabled=False)
         with cast, attention:
             yield
 
 
 def unwrap_compiled(unet: Any) -> Any:
-    """A UNet, without what `torch.compile` puts around it: the same weights."""
+    """The UNet without the wrapper of `torch.compile`, sharing its weights."""
     return getattr(unet, "_orig_mod", unet)
 
 
 def compute_losses(learner: Learner, batch: Batch) -> Tensor:
-    """Losses (n,) fp32 of a micro-batch, each with the weight of its noise level."""
+    """Losses (n,) fp32 of a micro-batch, each weighted by its noise level (min-SNR)."""
     timesteps, alphas, prediction = batch.timesteps, learner.alphas, learner.prediction
     noisy = objective.add_noise(batch.latents, batch.noise, timesteps, alphas)
     target = objective.prediction_target(batch.latents, batch.noise, timesteps, alphas, prediction)
@@ -133,9 +135,9 @@ def compute_losses(learner: Learner, batch: Batch) -> Tensor:
 
 
 def forward_backward(learner: Learner, scaler: torch.amp.GradScaler, batch: Batch) -> Tensor:
-    """Adds a micro-batch's gradients; returns (photographs' loss, class images' loss), (2,) fp32.
+    """Accumulates a micro-batch's gradients; returns (instance loss, prior loss), (2,) fp32.
 
-    The result stays on the device: reading it would wait for the device.
+    The result stays on the device, since reading it would synchronise.
     """
     losses = compute_losses(learner, batch) * batch.weights
     scaler.scale(losses.sum()).backward()
@@ -143,30 +145,30 @@ def forward_backward(learner: Learner, scaler: torch.amp.GradScaler, batch: Batc
 
 
 def losses_by_kind(losses: Tensor, batch: Batch) -> Tensor:
-    """(photographs' loss, class images' loss), (2,) without gradient, of losses (n,)."""
+    """(instance loss, prior loss), (2,), detached, from losses (n,)."""
     photos = len(losses) - batch.prior_count
     return torch.stack([losses[:photos].sum(), losses[photos:].sum()]).detach()
 
 
-# `forward_backward` of a run, in the way that fits its device.
+# `forward_backward` as `compute.build_forward_backward` builds it for a run's device.
 ForwardBackward = Callable[[Batch], Tensor]
 
 
 def accumulate_gradients(
     backward: ForwardBackward, batches: Iterable[Batch], device: torch.device
 ) -> Tensor:
-    """The gradients and the losses (2,) of all micro-batches of a step."""
+    """Accumulates the gradients of a step's micro-batches; returns the sum of their losses (2,)."""
     total = torch.zeros(2, device=device)
     for batch in batches:
         total += backward(batch)
     return total
 
 
-BUCKET_SIZE = 8 << 20  # values in one message between processes: 32 MB of fp32
+BUCKET_SIZE = 8 << 20  # values per all-reduce: 32 MB of fp32
 
 
 def average_gradients(gradients: list[Tensor], accelerator: Accelerator) -> None:
-    """Puts the mean over processes in place of each gradient, many in one message."""
+    """Replaces each gradient by its mean over processes, many in one all-reduce."""
     for bucket in buckets(gradients, BUCKET_SIZE):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         mean = accelerator.reduce(flat, "mean")
@@ -176,7 +178,7 @@ def average_gradients(gradients: list[Tensor], accelerator: Accelerator) -> None
 
 
 def buckets(tensors: list[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """The tensors in order, in lists of up to `size` values or of one larger tensor."""
+    """Groups tensors, in order, into lists of up to `size` values; a larger tensor is alone."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         if bucket and sum(t.numel() for t in bucket) + tensor.numel() > size:
@@ -197,7 +199,7 @@ def update(
 ) -> None:
     """Averages the gradients over processes, clips their global norm, steps, and clears them.
 
-    With `zero_in_place` they become zero in place, for what was recorded with these tensors.
+    `zero_in_place` keeps the gradient tensors, which CUDA graphs have captured.
     """
     if accelerator.num_processes > 1:
         average_gradients([p.grad for p in parameters if p.grad is not None], accelerator)
@@ -206,7 +208,7 @@ def update(
         clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    if zero_in_place:  # at once, which not all optimizers do
+    if zero_in_place:  # in one call, which not all optimizers do
         torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
     else:
         optimizer.zero_grad()

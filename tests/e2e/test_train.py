@@ -188,7 +188,7 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, se
         device="cpu",
         on_event=lambda e: notices.append(e.data["text"]) if e.kind == "notice" else None,
     )
-    assert any("Going on from step" in text for text in notices)
+    assert any("Resuming from step" in text for text in notices)
     assert resumed.losses == unbroken.losses
     assert digest(resumed.adapter) == digest(unbroken.adapter)
 
@@ -245,7 +245,7 @@ def test_more_steps_go_on_from_a_finished_run(likeness, train, tmp_path):
     train()
     run = only("output/likeness/runs/*", tmp_path)
     told = likeness("train", run, "--more", 4, "--device", "cpu")
-    assert "Going on from step 4" in told.stderr
+    assert "Resuming from step 4" in told.stderr
     (longer,) = (
         p
         for p in tmp_path.glob("output/likeness/runs/*/result.json")

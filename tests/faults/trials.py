@@ -196,7 +196,7 @@ def saved_step(folder: RunFolder) -> int:
 
 def went_on_from(folder: RunFolder) -> int:
     """The step that the newest attempt went on from, or 0."""
-    texts = [str(d["text"]) for d in events(folder, "notice") if "Going on from" in str(d["text"])]
+    texts = [str(d["text"]) for d in events(folder, "notice") if "Resuming from" in str(d["text"])]
     return int(texts[-1].rstrip(".").split()[-1]) if texts else 0
 
 

@@ -51,7 +51,7 @@ def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, 
     run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=told.append)
     assert loop.resume(run, None) == 0
     assert told[:2] == ["step-000200 is damaged.", "step-000100 is damaged."]
-    assert "begins anew, from step 0" in told[2]
+    assert "restarts from step 0" in told[2]
 
 
 def test_a_whole_state_of_another_optimizer_was_told_as_none_and_training_began_anew(
