@@ -1,7 +1,7 @@
-"""Starts a run in its own process, follows it, and stops it. No torch here.
+"""Starts, follows and stops a run in a process of its own. Imports no torch.
 
-A process of its own gives all of the GPU's memory back when it ends, and a crash in it is
-only an error message here.
+That process returns all of the GPU's memory when it exits, and a crash in it is only an error
+message here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .run_folder import Result, RunFolder, busy_message, prepare, reused_message
 PACKAGE = Path(__file__).resolve().parents[1]
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 1.25  # for a last checkpoint when a run is cancelled
+GRACE_SECONDS = 1.25  # for a final checkpoint when a run is cancelled
 KILL_SECONDS = 2.0
 
 OnEvent = Callable[[Event], None]
@@ -41,9 +41,9 @@ class Job:
     Args:
         folder: a prepared run.
         processes: how many processes train together, each on its own GPU or all on the CPU.
-        device: "auto", or "cpu" to leave a GPU alone.
-        since: the moment (a time of the run's file system) from which a stop flag is meant for
-            this process.
+        device: "auto", or "cpu" to use no GPU.
+        since: the earliest time, by the clock of the run's file system, of a stop flag that is
+            meant for this process.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class Job:
             )
 
     def new_events(self) -> list[Event]:
-        """What the run said since the last call."""
+        """The events since the last call."""
         return self._reader.new_events()
 
     def exit_code(self) -> int | None:
-        """None while the process works."""
+        """The process's exit code; None while it runs."""
         return self._process.poll()
 
     def terminate(self) -> None:
-        """Ends the run's processes; they are gone when this returns, as a rule within four seconds.
+        """Ends the run's processes and waits for them, usually less than four seconds.
 
-        A run that can saves its state first.
+        The run saves its state first if it can.
         """
         others = self._child_processes()
         if self._process.stdin:
@@ -105,7 +105,7 @@ class Job:
         _wait_for_end(others, KILL_SECONDS)
 
     def _child_processes(self) -> set[psutil.Process]:
-        """What the process has started: those of several GPUs have process groups of their own."""
+        """All descendants: those for several GPUs have process groups of their own."""
         if self._process.poll() is not None:
             return set()
         try:
@@ -115,7 +115,7 @@ class Job:
 
 
 def _wait_for_end(processes: set[psutil.Process], seconds: float) -> None:
-    """Waits until all have ended; a zombie has, whenever its new parent may ask for it."""
+    """Waits until all have ended. Zombies count as ended, whether or not they are reaped."""
     until = time.monotonic() + seconds
     while any(map(_is_alive, processes)) and time.monotonic() < until:
         time.sleep(POLL_SECONDS / 10)
@@ -129,25 +129,25 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _without_async_allocator(environment: dict[str, str]) -> dict[str, str]:
-    """An environment in which PyTorch manages the GPU's memory itself.
+    """The environment without a request for CUDA's asynchronous allocator.
 
-    ComfyUI asks for CUDA's asynchronous allocator, for itself and so for its children. There CUDA
-    graphs share no memory, and what is free is known less well.
+    ComfyUI requests it for itself, and its children inherit that. With it, CUDA graphs share no
+    memory and the free memory is known less exactly.
     """
     changed = dict(environment)
     for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
-        asked = r"(^|,)\s*backend\s*:\s*cudaMallocAsync\s*(?=,|$)"
-        left = re.sub(asked, "", changed.pop(name, "")).strip(", ")
+        backend = r"(^|,)\s*backend\s*:\s*cudaMallocAsync\s*(?=,|$)"
+        left = re.sub(backend, "", changed.pop(name, "")).strip(", ")
         if left:
             changed[name] = left
     return changed
 
 
 def with_passive_openmp(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which threads that wait for others soon sleep, if it says nothing of it.
+    """The environment with OpenMP threads set to sleep soon when idle, unless it says otherwise.
 
-    By themselves they spin for milliseconds, 300,000 turns of GNU's OpenMP, which PyTorch has on
-    Linux. Seconds of a bf16 LoRA step at SD 1.5's sizes, on two cores:
+    By default they spin for milliseconds: 300,000 turns in GNU OpenMP, PyTorch's on Linux. Seconds
+    per bf16 LoRA step at SD 1.5's sizes, on two cores:
 
     ======== ===== ====== ======= ========
     turns    0     10,000 100,000 300,000
@@ -161,14 +161,14 @@ def with_passive_openmp(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def python_command() -> list[str]:
-    """This interpreter, as it was started: ComfyUI's portable build keeps the user's own packages
-    out by ``-s``, and another torch must not come in here.
+    """This interpreter with its ``-s``, if any: ComfyUI's portable build uses it to keep out the
+    user's site-packages, which may hold another torch.
     """
     return [sys.executable, *(["-s"] if sys.flags.no_user_site else [])]
 
 
-# What `accelerate launch` itself starts on one machine; it has no launcher for CPUs alone. ``-m``
-# would import from the working folder, which is a run's and may have come from somebody else.
+# What `accelerate launch` runs on one machine; it has no launcher for CPUs only. ``-m`` would
+# import from the working folder, a run folder that may have come from somebody else.
 _TORCHRUN = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "from torch.distributed.run import main; main()"
@@ -183,18 +183,18 @@ def _command(processes: int) -> list[str]:
 
 
 def _check_gpus(processes: int) -> None:
-    """Raises RunFailed if not each process has a GPU of its own, where there are any."""
-    from torch import cuda, distributed  # seconds, which only several processes cost
+    """Raises RunFailed if there are GPUs, but too few for one each, or no NCCL."""
+    from torch import cuda, distributed  # takes seconds; needed for several processes only
 
     if cuda.is_available() and processes > cuda.device_count():
         raise RunFailed(
-            f"{processes} processes were asked for, but there are only {cuda.device_count()} GPUs: "
-            "each process needs one of its own. Ask for fewer, or for the CPU."
+            f"{processes} processes need one GPU each; there are only {cuda.device_count()} GPUs. "
+            "Use fewer processes, or the CPU."
         )
     if cuda.is_available() and not distributed.is_nccl_available():
         raise RunFailed(
-            "This PyTorch has no NCCL, through which processes on GPUs share their gradients "
-            "(there is none for Windows): ask for one process, or for the CPU."
+            "This PyTorch has no NCCL, which several GPUs need to average gradients (Windows has "
+            "none). Use one process, or the CPU."
         )
 
 
@@ -210,24 +210,24 @@ def train(
     reuse_stopped: bool = False,
     on_read: OnRead | None = None,
 ) -> Result:
-    """Trains a recipe in its own process and waits for it; a finished equal run is reused, also one
-    of another name, which is told as a notice.
+    """Trains a recipe in its own process and waits for the result.
 
-    One that was stopped and saved goes on, or with `reuse_stopped` is reused, too, unless it was
-    asked to go on (`RunFolder.final_result`).
+    Reuses an equal finished run, and reports it as a notice if it has another name. A run that was
+    stopped and saved is resumed; with `reuse_stopped` it is reused too, unless it was asked to
+    train on (`RunFolder.final_result`).
 
-    `on_read` is called with each file that is checked before the start, again and again while it is
-    read; what it raises is raised here.
-    `before_start` is called with the run's folder when all checks have passed and there is
+    `on_read` is called repeatedly with each file that is checked before the start, while it is
+    read; its exceptions propagate.
+    `before_start` is called with the run's folder once all checks have passed, if there is
     something to train.
-    `interrupted` is asked ten times a second: if it returns True or raises, the run is cancelled
-    (it saves its state if it can within a second, and goes on from there when it is started
-    again) and RunCancelled or its exception is raised.
-    Raises RunBusy if another process trains the run, OutOfSpace, RunFailed with the cause and the
-    log's path, or the LikenessError of bad input.
+    `interrupted` is polled ten times a second: if it returns True or raises, the run is cancelled
+    (it saves its state if it can within a second, to resume from when started again) and
+    RunCancelled or that exception is raised.
+    Raises RunBusy if another process is training the run, OutOfSpace, RunFailed with the cause and
+    the log's path, or the LikenessError of bad input.
     """
     if processes < 1:
-        raise RunFailed(f"{processes} processes cannot train: ask for at least one.")
+        raise RunFailed(f"{processes} processes cannot train; use at least one.")
     if processes > 1 and device != "cpu":
         _check_gpus(processes)
     folder = prepare(recipe, places, reuse_stopped=reuse_stopped, on_read=on_read)
@@ -238,7 +238,7 @@ def train(
             on_event(Event("notice", time.time(), {"text": text}))
         return replace(result, reused=True, notes=(*filter(None, [text]), *result.notes))
     folder.log.touch()
-    since = folder.log.stat().st_mtime  # a stop flag's time comes from the same clock
+    since = folder.log.stat().st_mtime  # the clock that stop flags are timed by
     if before_start is not None:
         before_start(folder)
     job = Job(folder, processes=processes, device=device, since=since)
@@ -257,7 +257,7 @@ def _follow(
 ) -> tuple[str | None, bool]:
     """Passes events on until the process ends.
 
-    Returns the message of a failure, and whether the run was asked to end and did.
+    Returns the failure message, if any, and whether the run was asked to stop and did.
     """
     failure: Event | None = None
     stopped = False
@@ -265,20 +265,21 @@ def _follow(
     while running:
         running = job.exit_code() is None
         for event in job.new_events():
-            # Of several processes others fail when one has: the first that is meant to be read.
             if event.kind == "failed" and (failure is None or _is_more_informative(event, failure)):
                 failure = event
             stopped = stopped or event.kind == "stopped"
             on_event(event)
         if running:
             if interrupted is not None and interrupted():
-                raise RunCancelled("The run was cancelled; it goes on from its last checkpoint.")
+                raise RunCancelled(
+                    "The run was cancelled. Start it again to resume from its last checkpoint."
+                )
             time.sleep(POLL_SECONDS)
     return None if failure is None else _failure_text(failure, job.folder), stopped
 
 
 def _is_more_informative(event: Event, before: Event) -> bool:
-    """Of several processes others fail when one has: the first counts that is meant to be read."""
+    """When one process fails, others fail too: the first message meant for the user counts."""
     return bool(event.data["expected"] and not before.data["expected"])
 
 
@@ -287,41 +288,41 @@ def _failure_text(event: Event, folder: RunFolder) -> str:
 
 
 def _to_error(job: Job, failure: str | None, stopped: bool) -> LikenessError:
-    """What to raise for a process without a result, by its last event or its exit code."""
+    """The error for a process without a result, by its last event or its exit code."""
     code, folder = job.exit_code(), job.folder
     if code == OutOfSpace.exit_code:
-        full = f"The disk of {folder.path} is full: make room and start again, the run goes on."
+        full = f"The disk of {folder.path} is full. Free some space and start again to resume."
         return OutOfSpace(failure or full)
     if failure is not None:
         return RunFailed(failure)
-    if code == RunBusy.exit_code or folder.is_busy():  # of several processes the code is torch's
+    if code == RunBusy.exit_code or folder.is_busy():  # for several processes, torchrun's code
         return RunBusy(busy_message(folder))
-    if stopped or code == RunCancelled.exit_code:  # of several processes the code is torch's
-        return RunCancelled(f"The run was ended. {log_tail(folder.log, 1)}")
+    if stopped or code == RunCancelled.exit_code:  # for several, torchrun's code
+        return RunCancelled(f"The run was stopped. {log_tail(folder.log, 1)}")
     return RunFailed(_crash_message(code, folder))
 
 
-# What Windows ends a process with instead of a signal (NTSTATUS), as an unsigned number.
+# Exit codes of crashed processes on Windows (NTSTATUS), unsigned.
 _NTSTATUS_MEANINGS = {
-    0xC0000005: "an access violation: often a driver, or no memory",
-    0xC0000017: "no memory",
-    0xC000012D: "no memory: a larger page file helps",
-    0xC0000135: "a missing DLL: often Microsoft's Visual C++ runtime",
+    0xC0000005: "access violation: often a driver, or out of memory",
+    0xC0000017: "out of memory",
+    0xC000012D: "out of memory: enlarge the page file",
+    0xC0000135: "missing DLL: often Microsoft's Visual C++ runtime",
     0xC000013A: "Ctrl-C or a closed window",
-    0xC0000409: "a fatal error inside a library",
+    0xC0000409: "fatal error inside a library",
 }
 
 
 def _crash_message(code: int | None, folder: RunFolder) -> str:
-    cause = f"ended with code {code}"
+    cause = f"exited with code {code}"
     if code in _NTSTATUS_MEANINGS:
-        cause = f"ended with code 0x{code:X} ({_NTSTATUS_MEANINGS[code]})"
+        cause = f"exited with code 0x{code:X} ({_NTSTATUS_MEANINGS[code]})"
     elif code is not None and code < 0:
-        cause = f"was ended by {_signal_name(-code)}"
+        cause = f"was terminated by {_signal_name(-code)}"
         if -code == getattr(signal, "SIGKILL", 0):
             cause += " (often: out of memory)"
     return (
-        f"The training process {cause}. Start again, and it goes on from its last checkpoint.\n"
+        f"The training process {cause}. Start again to resume from the last checkpoint.\n"
         f"{log_tail(folder.log)}\nThe log is {folder.log}"
     )
 

@@ -1,4 +1,4 @@
-"""Memory: which errors say that it is short, what a recipe can change, and giving it back."""
+"""Memory: which errors mean that it ran out, what a recipe can change, and releasing it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from typing import Any
 from .memory_tiers import Tier
 from .recipe import DreamBooth, Recipe
 
-# Of Linux and macOS, and of Windows with too small a page file: its words are in its language.
+# 12 on Linux and macOS; 1455 on Windows, page file too small, whose text is localised.
 _OS_ERROR_CODE = re.compile(r"os error (12|1455)\b|winerror 1455\b", re.IGNORECASE)
-_LOW_MEMORY = 1 << 30  # bytes of a GPU
+_LOW_MEMORY = 1 << 30  # free bytes of a GPU
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _MMAP_SIZE, _MMAP_SIZE_MAX = 1 << 20, 32 << 20  # bytes
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any library says that the GPU or the machine has no memory left."""
+    """Whether an error, of any library, means that the GPU or machine ran out of memory."""
     text = str(error).lower()
     if getattr(error, "errno", None) == errno.ENOMEM or _OS_ERROR_CODE.search(text):
         return True
-    said = (
+    phrases = (
         *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
-        *("_status_alloc_failed", "_allocation_failed"),  # of cuBLAS, and cuDNN's
-        "when calling `cublascreate",  # a backward pass's own handle, beside PyTorch's allocator
+        *("_status_alloc_failed", "_allocation_failed"),  # cuBLAS's, cuDNN's
+        "when calling `cublascreate",  # for a backward pass, outside PyTorch's allocator
     )
-    if isinstance(error, MemoryError) or any(words in text for words in said):
+    if isinstance(error, MemoryError) or any(phrase in text for phrase in phrases):
         return True
-    # cuDNN's answers where there is no room to work, for its handle or its kernels; and where it
-    # is broken, which no lower memory tier mends.
-    either = (
+    # cuDNN says these without memory for its handle or its workspaces, but also when it is broken,
+    # which no lower memory tier would fix.
+    ambiguous = (
         *("cudnn_status_not_initialized", "cudnn_status_internal_error"),
         *("unable to find an engine", "unable to find a valid cudnn algorithm"),
     )
-    return any(words in text for words in either) and _gpu_is_full()
+    return any(phrase in text for phrase in ambiguous) and _gpu_is_full()
 
 
 def _gpu_is_full() -> bool:
@@ -49,17 +49,17 @@ def _gpu_is_full() -> bool:
 
 
 def page_file_advice(error: BaseException) -> str:
-    """What helps where Windows has no memory to promise, which is not the GPU's; "" elsewhere."""
+    """Advice if Windows refused to commit memory, which is not the GPU's; "" otherwise."""
     found = _OS_ERROR_CODE.search(str(error))
     if found is None or "1455" not in found[0]:
         return ""
-    return "Windows' page file is too small: a larger one helps (System, Performance, Advanced). "
+    return "Windows' page file is too small: enlarge it (System, Performance, Advanced). "
 
 
 def memory_advice(recipe: Recipe, tier: Tier | None = None) -> str:
-    """What to change in this recipe, the cheapest first, as the end of an error message.
+    """What to change in this recipe, cheapest first, to end an error message with.
 
-    What the memory tier does already, in which the run came to its end, is left out.
+    Omits what `tier`, the memory tier in which the run failed, already does.
     """
     advice = []
     if recipe.schedule.batch > 1:
@@ -78,19 +78,19 @@ def memory_advice(recipe: Recipe, tier: Tier | None = None) -> str:
     if recipe.subject.resolution > 256:
         advice.append(f"a subject.resolution below {recipe.subject.resolution}")
     if isinstance(recipe.method, DreamBooth):
-        advice.append("a LoRA in place of DreamBooth")
+        advice.append("a LoRA instead of DreamBooth")
     advice.append("closing other programs that use the GPU")
-    return f"What helps, the cheapest first: {'; '.join(advice)}."
+    return f"What helps, cheapest first: {'; '.join(advice)}."
 
 
-_CONTEXT_RESERVE = 400 << 20  # bytes that libraries take beside PyTorch's allocator
+_CONTEXT_RESERVE = 400 << 20  # bytes that libraries take outside PyTorch's allocator
 
 
 def prevent_sysmem_fallback() -> None:
-    """On Windows and WSL, keeps PyTorch out of the memory that the GPU's driver borrows elsewhere.
+    """Keeps the GPU driver on Windows and WSL from spilling into system memory.
 
-    There a full GPU is no error: its data go to the host's memory, steps become many times slower,
-    and no lower memory tier is taken. The limit is what is free now.
+    There a full GPU raises no error: data move to system memory, steps become many times slower,
+    and the run never falls back to a lower memory tier. Limits PyTorch to what is free now.
     """
     import torch
 
@@ -101,11 +101,11 @@ def prevent_sysmem_fallback() -> None:
 
 
 def release_memory() -> None:
-    """Gives back what nothing refers to any more: to the system, and to the GPU."""
-    import torch  # slow to import, and advice is asked for without it
+    """Collects garbage and returns freed memory to the system and the GPU."""
+    import torch  # slow to import, and the rest of this module works without it
 
     gc.collect()
-    gc.collect()  # cycles that tensors of the first ones held, which the collector cannot see
+    gc.collect()  # cycles held by tensors of the first pass, which hid them from the collector
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
@@ -116,31 +116,31 @@ def release_memory() -> None:
 
 
 def trim_heap() -> None:
-    """Returns freed memory that the C library keeps for later to the system.
+    """Returns freed memory that glibc retains to the system: see malloc_trim(3).
 
-    Does nothing where that library is not glibc: see malloc_trim(3). With weights coming and going
-    in other sizes, what glibc keeps grows to the size of a model.
+    A no-op with another C library. As weights of different sizes come and go, what glibc retains
+    grows to the size of a model.
     """
     trim = _glibc_function("malloc_trim")
     if trim is not None:
         trim(0)
 
 
-def set_mmap_threshold(yes: bool) -> None:
-    """Sets whether blocks from 1 MB on that find no gap in glibc's heap get memory of their own.
+def set_mmap_threshold(low: bool) -> None:
+    """Sets glibc's mmap threshold to 1 MB if `low`, else 32 MB: M_MMAP_THRESHOLD in mallopt(3).
 
-    That goes back to the system as soon as it is freed, and leaves no gap that the next model's
-    weights do not fit into; to get it costs more. Otherwise only blocks from 32 MB have it, to
-    which glibc comes by itself as blocks are freed: M_MMAP_THRESHOLD in mallopt(3).
+    Blocks of that size that fit no gap in the heap are mapped: they return to the system as soon
+    as they are freed and leave no gaps too small for the next model's weights, but cost more to
+    allocate. 32 MB is what glibc itself reaches as blocks are freed.
     """
-    option = _glibc_function("mallopt")  # Android's C library has one too, with other numbers
+    option = _glibc_function("mallopt")  # Android's C library has mallopt too, with other constants
     if option is not None and _glibc_function("malloc_trim") is not None:
-        option(_MMAP_THRESHOLD, _MMAP_SIZE if yes else _MMAP_SIZE_MAX)
+        option(_MMAP_THRESHOLD, _MMAP_SIZE if low else _MMAP_SIZE_MAX)
 
 
 @cache
 def _glibc_function(name: str) -> Any:
     try:
         return getattr(ctypes.CDLL(None), name)
-    except (AttributeError, OSError, TypeError):  # another C library; on Windows, no name for it
+    except (AttributeError, OSError, TypeError):  # another C library; Windows needs a file name
         return None

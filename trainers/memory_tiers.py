@@ -1,6 +1,6 @@
 """Memory tiers: from the fastest way to train a recipe to the one that needs the least memory.
 
-A plan only: what fits is reckoned from counts of values, so that it can be tried without a GPU.
+Planning only: what fits is estimated from parameter counts, so that it can be tested without a GPU.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ TierName = Literal["full", "checkpointing", "8bit", "in_backward"]
 
 @dataclass(frozen=True)
 class Tier:
-    """One way to train. Each tier below another needs less memory and more time."""
+    """One way to train. Each lower tier needs less memory and more time."""
 
     name: TierName
     description: str
     checkpointing: bool = False
     eight_bit: bool = False
-    in_backward: bool = False  # each weight is updated as soon as its gradient is there
+    in_backward: bool = False  # each weight is updated as soon as its gradient is computed
 
 
 FULL = Tier("full", "full speed")
 CHECKPOINTING = Tier(
-    "checkpointing", "activations are computed again in the backward pass", checkpointing=True
+    "checkpointing", "activations recomputed in the backward pass", checkpointing=True
 )
 EIGHT_BIT = Tier(
     "8bit",
-    "as before, and the optimizer keeps its state in 8 bits",
+    "activations recomputed in the backward pass, and optimizer state in 8 bits",
     checkpointing=True,
     eight_bit=True,
 )
 IN_BACKWARD = Tier(
     "in_backward",
-    "as before, and each weight is updated in the backward pass, so that no gradients are kept",
+    "activations recomputed and weights updated in the backward pass, so that no gradients are "
+    "kept, and optimizer state in 8 bits",
     checkpointing=True,
     eight_bit=True,
     in_backward=True,
@@ -51,9 +52,9 @@ TIERS = (FULL, CHECKPOINTING, EIGHT_BIT, IN_BACKWARD)
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides which tiers a run can take."""
+    """What a machine offers: with the recipe it decides which tiers a run can use."""
 
-    precision: str  # fp32, bf16 or fp16, as the device can compute
+    precision: str  # fp32, bf16 or fp16, as the device supports
     has_bf16: bool
     processes: int
     bitsandbytes: bool
@@ -61,11 +62,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What a step holds.
+    """The sizes that determine a step's memory.
 
-    `trained` and `unet` are counts of values, `largest` that of the largest trained tensor;
-    `pixels` counts the latents' pixels of all samples of a micro-batch, and `prompts` those that
-    go through a text encoder that learns.
+    `trained` and `unet` are parameter counts, `largest` that of the largest trained tensor;
+    `pixels` counts the latent pixels of all samples of a micro-batch, and `prompts` its prompts
+    that pass through a trained text encoder.
     """
 
     trained: int
@@ -76,28 +77,28 @@ class ModelSize:
 
 
 def unsuitable_reason(tier: Tier, recipe: Recipe) -> str | None:
-    """Why a tier is not for this recipe on any machine, or None."""
+    """Why no machine can train this recipe in a tier, or None."""
     if not tier.checkpointing and recipe.compute.gradient_checkpointing:
         return "compute.gradient_checkpointing is on"
     if tier.eight_bit and not isinstance(recipe.method, DreamBooth):
         return "a LoRA's optimizer has next to no state"
     if tier.eight_bit and recipe.optimizer.name == "prodigy":
-        return "Prodigy needs all gradients together, in fp32"
+        return "Prodigy needs all gradients at once, in fp32"
     if tier is EIGHT_BIT and recipe.optimizer.name == "adamw8bit":
-        return "the recipe's optimizer is in 8 bits already: choose checkpointing"
+        return "optimizer.name adamw8bit is in 8 bits already, so 'checkpointing' does the same"
     if not tier.in_backward:
         return None
     if recipe.schedule.accumulation > 1:
-        return "schedule.accumulation needs gradients that are kept"
+        return "schedule.accumulation needs gradients to be kept"
     if recipe.subject.buckets:
         return "subject.buckets can split a step into several backward passes"
     if recipe.compute.compile:
-        return "compute.compile gives all gradients together"
+        return "compute.compile computes all gradients at once"
     return None
 
 
 def unavailable_reason(tier: Tier, recipe: Recipe, machine: Machine) -> str | None:
-    """Why a tier is not for this recipe on this machine, or None."""
+    """Why this machine cannot train this recipe in a tier, or None."""
     if (reason := unsuitable_reason(tier, recipe)) is not None:
         return reason
     if tier.eight_bit and not machine.bitsandbytes:
@@ -105,16 +106,16 @@ def unavailable_reason(tier: Tier, recipe: Recipe, machine: Machine) -> str | No
     if not tier.in_backward:
         return None
     if machine.processes > 1:
-        return "several processes average gradients that are kept"
+        return "several processes need gradients to be kept, to average them"
     if machine.precision == "fp16" and not machine.has_bf16:
-        return "fp16 scales gradients that are kept, and this device has no bf16"
+        return "fp16 loss scaling needs gradients to be kept, and this device has no bf16"
     return None
 
 
 def available(recipe: Recipe, machine: Machine) -> list[Tier]:
-    """The tiers to choose from, the fastest first: one if the recipe names it.
+    """The tiers to choose from, fastest first; only the one that the recipe names, if any.
 
-    Raises RecipeError if it names one that is not for it.
+    Raises RecipeError if that one cannot be used.
     """
     if recipe.compute.memory == "auto":
         return [tier for tier in TIERS if unavailable_reason(tier, recipe, machine) is None]
@@ -124,7 +125,7 @@ def available(recipe: Recipe, machine: Machine) -> list[Tier]:
 
 
 def check_memory_field(recipe: Recipe) -> None:
-    """Raises RecipeError if the recipe names a tier that is not for it on any machine."""
+    """Raises RecipeError if the recipe names a tier that no machine can train it in."""
     if recipe.compute.memory != "auto":
         tier = tier_by_name(recipe.compute.memory)
         _check(tier, unsuitable_reason(tier, recipe))
@@ -138,30 +139,24 @@ def _check(tier: Tier, reason: str | None) -> None:
 
 
 def tier_by_name(name: str) -> Tier:
-    """The tier of a name. Raises StopIteration for another name."""
+    """The tier with this name. Raises StopIteration if there is none."""
     return next(tier for tier in TIERS if tier.name == name)
 
 
-# Bytes that a micro-batch of SD 1.5 keeps for the backward pass, for each pixel of its latents
-# (64 a side at 512 pixels): counted with saved_tensors_hooks on diffusers 0.42, for 16 bits with
-# CUDA's autocast, which normalises in fp32.
+# Bytes that a micro-batch of SD 1.5 saves for the backward pass, per latent pixel (64 x 64 at 512
+# pixels): counted with saved_tensors_hooks on diffusers 0.42, for 16 bits under CUDA's autocast,
+# which normalises in fp32.
 _ACTIVATION_BYTES = 300_000
-_CHECKPOINTED_BYTES = 40_000 + 80_000  # the blocks' inputs, and the largest block once more
+_CHECKPOINTED_BYTES = 40_000 + 80_000  # block inputs, and the largest block recomputed
 _PROMPT_ACTIVATION_BYTES = 50_000_000
 _SD15_UNET = 860_000_000
-_OPTIMIZER_STATE_BYTES = {
-    "adamw": 8,
-    "adamw8bit": 2,
-    "prodigy": 16,
-}  # bytes of optimizer state a value
-_MARGIN, _LIBRARY_BYTES = (
-    1.1,
-    500_000_000,
-)  # what allocators lose, and what libraries take for themselves
+_OPTIMIZER_STATE_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16}  # per parameter
+_MARGIN = 1.1  # allocator overhead
+_LIBRARY_BYTES = 500_000_000  # taken by libraries
 
 
 def estimate_memory(tier: Tier, recipe: Recipe, precision: str, size: ModelSize) -> int:
-    """Bytes that training takes beside the weights as they are loaded: an estimate, rounded up."""
+    """Estimate, rounded up, of the bytes that training takes beside the loaded weights."""
     half = precision != "fp32"
     whole = isinstance(recipe.method, DreamBooth)
     total = minimum_memory(tier, recipe, size)
@@ -169,30 +164,29 @@ def estimate_memory(tier: Tier, recipe: Recipe, precision: str, size: ModelSize)
         total += 2 * size.trained  # autocast's copies, kept until the backward pass
     if recipe.objective.ema_decay:
         total += 4 * size.trained
-    kept = _CHECKPOINTED_BYTES if tier.checkpointing else _ACTIVATION_BYTES
+    per_pixel = _CHECKPOINTED_BYTES if tier.checkpointing else _ACTIVATION_BYTES
     # Activations grow with the UNet's width, weights with its square.
     width = min(1.0, (size.unet / _SD15_UNET) ** 0.5)
-    kept_bytes = (kept * size.pixels * width + _PROMPT_ACTIVATION_BYTES * size.prompts) * (
-        1 if half else 2
-    )
-    return round((total + kept_bytes) * _MARGIN + _LIBRARY_BYTES * width)
+    activations = per_pixel * size.pixels * width + _PROMPT_ACTIVATION_BYTES * size.prompts
+    activations *= 1 if half else 2
+    return round((total + activations) * _MARGIN + _LIBRARY_BYTES * width)
 
 
 def minimum_memory(tier: Tier, recipe: Recipe, size: ModelSize) -> int:
-    """Bytes of the optimizer's state and of the gradients alone: no run can do with less."""
+    """Bytes of optimizer state and gradients alone, the least that a run can need."""
     optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
     gradients = size.largest if tier.in_backward else size.trained
     return _OPTIMIZER_STATE_BYTES[optimizer] * size.trained + 4 * gradients
 
 
 def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) -> str | None:
-    """Why no tier can fit into `free` bytes, and what would; None where one may."""
-    taken = [minimum_memory(tier, recipe, size) for tier in available(recipe, machine)]
-    if min(taken) <= free:
+    """Why no tier can fit into `free` bytes, and what would help; None if one may fit."""
+    needed = [minimum_memory(tier, recipe, size) for tier in available(recipe, machine)]
+    if min(needed) <= free:
         return None
     text = (
-        f"{free / 1e9:.1f} GB of memory are free beside the model. Gradients and the optimizer's "
-        f"state alone take {min(taken) / 1e9:.1f} GB in the memory tier with the least."
+        f"{free / 1e9:.1f} GB of memory are free beside the model, but gradients and optimizer "
+        f"state alone take {min(needed) / 1e9:.1f} GB, even in the lowest memory tier."
     )
     able = replace(machine, bitsandbytes=True)
     if not machine.bitsandbytes and no_fit_reason(recipe, able, size, free) is None:
@@ -201,7 +195,7 @@ def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) 
             for tier in available(recipe, able)
         )
         return (
-            f"{text} With 8-bit Adam training takes about {needs / 1e9:.1f} GB: install "
+            f"{text} With 8-bit Adam, training takes about {needs / 1e9:.1f} GB: install "
             "bitsandbytes into the Python that ComfyUI uses, or train a LoRA."
         )
     return f"{text} Free some memory, or train a LoRA."
@@ -210,7 +204,7 @@ def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) 
 def select_tier(
     tiers: Sequence[Tier], recipe: Recipe, precision: str, size: ModelSize, free: int
 ) -> tuple[Tier, str | None]:
-    """The fastest tier that fits into `free` bytes, else the last; a note if not the first."""
+    """The fastest tier that fits into `free` bytes, else the last; with a note unless the first."""
     for tier in tiers:
         if estimate_memory(tier, recipe, precision, size) <= free:
             break
@@ -218,33 +212,33 @@ def select_tier(
         return tier, None
     wanted = estimate_memory(tiers[0], recipe, precision, size)
     return tier, (
-        f"{free / 1e9:.1f} GB of memory are free, and training at {tiers[0].description} takes "
-        f"about {wanted / 1e9:.1f} GB beside the model: memory tier {tier.name!r}, "
-        f"{tier.description}. compute.memory {tiers[0].name!r} tries it all the same."
+        f"{free / 1e9:.1f} GB of memory are free, but memory tier {tiers[0].name!r} needs about "
+        f"{wanted / 1e9:.1f} GB beside the model. The run uses tier {tier.name!r}: "
+        f"{tier.description}. Set compute.memory to {tiers[0].name!r} to try that tier anyway."
     )
 
 
 def is_state_compatible(tier: Tier, other: Tier, recipe: Recipe) -> bool:
-    """Whether the optimizer of one tier goes on with the state of the other's."""
+    """Whether one tier's optimizer can load the state of the other's."""
     return tier.eight_bit == other.eight_bit or recipe.optimizer.name == "adamw8bit"
 
 
 def incompatible_state_message(before: Tier, recipe: Recipe) -> str:
-    """What to say where no tier that a run can take goes on with the state of tier `before`."""
+    """The error message if no tier available to a run can resume a checkpoint of tier `before`."""
     if recipe.compute.memory != "auto":
-        said = (
-            f"compute.memory {recipe.compute.memory!r} keeps another optimizer's state than the "
-            f"checkpoint that this run goes on from, which memory tier {before.name!r} saved. "
-            f"Choose compute.memory {before.name!r} or 'auto'"
+        message = (
+            f"compute.memory {recipe.compute.memory!r} cannot resume this run's checkpoint, which "
+            f"memory tier {before.name!r} saved with another optimizer's state. Set "
+            f"compute.memory to {before.name!r} or 'auto'"
         )
     else:
-        said = (
-            f"The checkpoint that this run goes on from was saved in memory tier {before.name!r}, "
-            "by 8-bit Adam, and bitsandbytes is not installed any more, or does not work. Install "
-            "it to go on: pip install --upgrade bitsandbytes"
+        message = (
+            f"This run's checkpoint was saved in memory tier {before.name!r} with 8-bit Adam, but "
+            "bitsandbytes is no longer installed, or does not work. Install it to resume: pip "
+            "install --upgrade bitsandbytes"
         )
-    anew = "clear continues" if recipe.continues else "raise attempt"
-    return f"{said}; or {anew} to train from the start."
+    restart = "clear continues" if recipe.continues else "raise attempt"
+    return f"{message}; or {restart} to train from the start."
 
 
 def next_lower_tier(tier: Tier, tiers: Sequence[Tier]) -> Tier | None:
@@ -253,11 +247,11 @@ def next_lower_tier(tier: Tier, tiers: Sequence[Tier]) -> Tier | None:
     return later[0] if later else None
 
 
-# With a run.
+# Files of a run.
 
 
 def load_tier(file: Path) -> Tier | None:
-    """The tier that a run took before, or None."""
+    """The tier that a run last used, or None."""
     try:
         return tier_by_name(json.loads(file.read_text(encoding="utf-8"))["tier"])
     except (OSError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
@@ -265,5 +259,5 @@ def load_tier(file: Path) -> Tier | None:
 
 
 def save_tier(file: Path, tier: Tier) -> None:
-    """Keeps a run's tier, so that it goes on in it."""
+    """Saves a run's tier, so that it resumes in it."""
     write_atomic(file, json.dumps({"version": 1, "tier": tier.name}))

@@ -52,7 +52,7 @@ def test_a_run_changed_its_optimizer_when_bitsandbytes_was_gone_and_began_anew(b
 
 def test_at_full_speed_a_run_in_8_bits_was_continued_from_step_0(begun):
     continues = {"continues": "0" * 64, "compute": {"memory": "full"}}
-    with pytest.raises(OptimizerMismatch, match=r"memory '8bit' or 'auto'; or clear continues"):
+    with pytest.raises(OptimizerMismatch, match=r"memory to '8bit' or 'auto'; or clear continues"):
         compute.check_tier(begun(GPU, earlier=EIGHT_BIT, **continues))
     auto = begun(GPU, earlier=EIGHT_BIT, continues="0" * 64)
     assert compute.choose_tier(auto, None, {}) is EIGHT_BIT

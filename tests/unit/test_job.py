@@ -157,8 +157,8 @@ def test_a_run_of_no_processes_is_refused(monkeypatch, processes):
 
 
 def test_a_run_that_a_real_time_signal_ended_says_which(tmp_path):
-    assert "was ended by SIGTERM" in job._crash_message(-15, RunFolder(tmp_path))
-    assert "was ended by signal 40" in job._crash_message(-40, RunFolder(tmp_path))
+    assert "was terminated by SIGTERM" in job._crash_message(-15, RunFolder(tmp_path))
+    assert "was terminated by signal 40" in job._crash_message(-40, RunFolder(tmp_path))
 
 
 def test_how_windows_ended_a_run_is_said_in_words(tmp_path):

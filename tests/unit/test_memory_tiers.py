@@ -104,7 +104,7 @@ def test_the_fastest_tier_that_fits_is_chosen_and_told():
     assert select_tier(TIERS, recipe, "bf16", WHOLE, plenty) == (FULL, None)
     tier, note = select_tier(TIERS, recipe, "bf16", WHOLE, plenty - 1)
     assert tier is CHECKPOINTING
-    assert "'checkpointing'" in note and "compute.memory 'full'" in note
+    assert "'checkpointing'" in note and "compute.memory to 'full'" in note
 
 
 def test_where_nothing_fits_the_last_tier_is_tried():

@@ -187,7 +187,7 @@ def test_the_first_ctrl_c_stops_and_saves_and_the_second_cancels(folder, capsys)
 def test_out_of_memory_names_what_this_recipe_can_change(folder, error):
     told = process.to_likeness_error(error, folder)
     assert isinstance(told, OutOfMemory)
-    assert "gradient_checkpointing" in str(told) and "a LoRA in place" in str(told)
+    assert "gradient_checkpointing" in str(told) and "a LoRA instead" in str(told)
     folder.recipe_file.write_text("{")
     assert isinstance(process.to_likeness_error(error, folder), OutOfMemory)
 
@@ -263,4 +263,4 @@ def test_a_pytorch_that_does_not_come_up_was_told_as_code_1_without_advice(
     monkeypatch.setattr(process, "read_ahead", lambda folder: None)
     monkeypatch.setattr(process, "_create_accelerator", too_small)
     assert process.run_process(folder.path, follow_parent=False) == OutOfMemory.exit_code
-    assert "a larger one helps" in caplog.text
+    assert "enlarge it" in caplog.text

@@ -35,7 +35,7 @@ def test_a_warmup_as_long_as_the_training_never_reached_its_rate(course):
         ("tiny", {"compute": {"memory": "full", "gradient_checkpointing": True}}, "is on"),
         ("tiny", {"compute": {"memory": "in_backward"}, "schedule": {"accumulation": 2}}, "accum"),
         ("tiny", {"compute": {"memory": "in_backward"}, "subject": {"buckets": True}}, "buckets"),
-        ("tiny", {"compute": {"memory": "8bit"}}, "8 bits already"),
+        ("tiny", {"compute": {"memory": "8bit"}}, "in 8 bits already"),
     ],
 )
 def test_an_impossible_memory_tier_was_refused_after_class_images_were_drawn(name, parts, why):
