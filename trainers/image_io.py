@@ -1,4 +1,4 @@
-"""Picture files of any kind as upright 8-bit sRGB, and pictures as PNG."""
+"""Reads image files of any format as upright 8-bit sRGB, and encodes PNG."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageErr
 
 from .errors import SubjectError
 
-# EPS and PDF are left out: PIL would start a program to draw them.
+# Without EPS and PDF, for which PIL would start an external program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
-_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B")  # grey of 16 bits
+_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B")  # 16-bit grey
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_MAX_PIXELS = 178_956_970  # PIL's own limit; checked here because a host may have lifted it
+_MAX_PIXELS = 178_956_970  # PIL's own limit; checked here, as a host may have lifted it
 
-# What PIL's decoders raise on damaged data, beside OSError.
+# What PIL's decoders raise on damaged data.
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -32,7 +32,7 @@ _DECODE_ERRORS = (
     TypeError,
     EOFError,
     LookupError,
-    RuntimeError,  # of libheif
+    RuntimeError,  # from libheif
     ArithmeticError,
     MemoryError,
     struct.error,
@@ -54,16 +54,16 @@ _EXIF_TRANSPOSE = {
 def png(
     image: Image.Image, compress_level: int = 6, pnginfo: PngImagePlugin.PngInfo | None = None
 ) -> bytes:
-    """A PNG file of a picture, with text chunks; `compress_level` as zlib's, 0 to 9."""
+    """The image as a PNG file, with text chunks; `compress_level` is zlib's, 0 to 9."""
     data = io.BytesIO()
     image.save(data, "PNG", compress_level=compress_level, pnginfo=pnginfo)
     return data.getvalue()
 
 
 def open_image(source: Path | io.BytesIO) -> Image.Image:
-    """The first frame, decoded whole and turned upright, in the mode of the file.
+    """The first frame, fully decoded and upright, in the file's mode.
 
-    Raises SubjectError, whose text says why the file is refused and what to do.
+    Raises SubjectError, which says why the file is rejected and what to do.
     """
     try:
         with strict_decoding(), Image.open(source, formats=_known_formats()) as image:
@@ -72,18 +72,18 @@ def open_image(source: Path | io.BytesIO) -> Image.Image:
             return _exif_transpose(image)
     except UnidentifiedImageError:
         raise SubjectError(
-            "it is not a picture that can be read here; convert it to JPEG or PNG, or remove it"
+            "it is not a picture in a supported format; convert it to JPEG or PNG, or remove it"
         ) from None
     except Image.DecompressionBombError:
         raise SubjectError(_too_large()) from None
     except _DECODE_ERRORS as error:
         raise SubjectError(
-            f"the picture is damaged or cut off ({error}); export or copy it again"
+            f"the picture is damaged or truncated ({error}); export or copy it again"
         ) from None
 
 
 def open_verified(path: Path, digest: str | None) -> Image.Image:
-    """`open_image` of a file whose SHA-256 is `digest`. Raises SubjectError that names it."""
+    """`open_image` of a file whose SHA-256 is `digest`. Raises SubjectError naming the file."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -96,9 +96,9 @@ def open_verified(path: Path, digest: str | None) -> Image.Image:
         raise SubjectError(f"{path}: {error}") from None
 
 
-@cache  # a failed import is searched for anew each time
+@cache  # a failed import would be tried again each time
 def _register_heif() -> None:
-    """Else HEIC would be known only where another of ComfyUI's packs asks for it."""
+    """Registers HEIC, which else works only if another of ComfyUI's packs registers it."""
     with suppress(ImportError):
         from pillow_heif import register_heif_opener
 
@@ -113,9 +113,9 @@ def _known_formats() -> list[str]:
 
 @cache
 def image_extensions() -> frozenset[str]:
-    """How the names of picture files end, ".jpg" and others: a hint, for the content counts.
+    """Extensions of image files, ".jpg" etc.: a hint only, as the content decides.
 
-    HEIC's are among them also where it cannot be read, so that the reason is told.
+    Includes HEIC's even if it cannot be read, so that users learn why.
     """
     known = _known_formats()
     found = (end for end, name in Image.registered_extensions().items() if name in known)
@@ -124,7 +124,7 @@ def image_extensions() -> frozenset[str]:
 
 @dataclass
 class _StrictState:
-    """How many threads ask for it now, and what was set before."""
+    """How many threads are inside `strict_decoding`, and the setting before."""
 
     lock: Lock = field(default_factory=Lock)
     inside: int = 0
@@ -136,9 +136,9 @@ _STRICT = _StrictState()
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """A cut-off file is an error even where a host told PIL to fill the rest with grey.
+    """Makes a truncated file an error, even if the host told PIL to fill the rest with grey.
 
-    The setting is the whole process's: it is the host's again when the last thread leaves.
+    The setting is process-wide; the host's value is restored when the last thread leaves.
     """
     with _STRICT.lock:
         if not _STRICT.inside:
@@ -159,7 +159,7 @@ def _check_header(image: Image.Image) -> None:
         raise SubjectError(_too_large())
     if image.mode not in _MODES + _WIDE_MODES:
         raise SubjectError(
-            f"its pixel format {image.mode} cannot be used; save it as an 8-bit RGB picture"
+            f"its pixel format {image.mode} is not supported; save it as an 8-bit RGB picture"
         )
 
 
@@ -171,7 +171,7 @@ def _exif_transpose(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(274)
     except _DECODE_ERRORS:
-        orientation = None  # a damaged EXIF block does not spoil the picture
+        orientation = None  # damaged EXIF does not invalidate the image
     return (
         image.transpose(_EXIF_TRANSPOSE[orientation])
         if orientation in _EXIF_TRANSPOSE
@@ -180,9 +180,9 @@ def _exif_transpose(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB: transparency on white, 16 bits to 8, an embedded ICC profile used.
+    """Converts to mode RGB: composites on white, reduces 16 bits to 8, applies an ICC profile.
 
-    A profile that does not fit the picture is ignored, as web browsers do.
+    A profile that does not fit the image is ignored, as in web browsers.
     """
     profile = image.info.get("icc_profile")
     if image.mode in _WIDE_MODES:

@@ -1,7 +1,7 @@
-"""Pictures as the UNet sees them, encoded once and kept on disk by content.
+"""Latents of images, encoded once and cached on disk by content.
 
-The VAE's posterior is kept, not a sample of it, so that each step can draw its own. However many
-pictures there are, no more than HELD bytes of them are in memory.
+The cache holds the VAE's posterior rather than a sample, so that each step can draw its own. At
+most MAX_CACHED_BYTES of latents are held in memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .errors import RunFailed
 from .memory import is_out_of_memory, release_memory
 from .tensor_cache import read_tensor_cache, write_tensor_cache
 
-MAX_CACHED_BYTES = 256 << 20  # bytes: 2,000 pictures of 512 x 512 pixels
-_CACHE_VERSION = "latents 1"  # a new number when the files' content changes meaning
+MAX_CACHED_BYTES = 256 << 20  # bytes in memory: 2,000 images of 512 x 512 pixels
+_CACHE_VERSION = "latents 1"  # increment when the meaning of the files changes
 
 
 class LatentItem(Protocol):
-    """A picture to encode. `key` names all that decides its pixels."""
+    """An image to encode. `key` identifies everything that determines its pixels."""
 
     @property
     def key(self) -> str: ...
@@ -39,10 +39,10 @@ class LatentItem(Protocol):
 
 @dataclass(frozen=True)
 class Latents:
-    """The posterior of one picture, times the VAE's scaling factor, fp32 on the CPU.
+    """The posterior of one image, times the VAE's scaling factor, fp32 on the CPU.
 
-    ``mean + deviation * noise`` is a sample as the UNet sees it. An AutoencoderTiny has no
-    posterior: its deviation is 0.
+    ``mean + std * noise`` is a sample as the UNet sees it. An AutoencoderTiny has no posterior:
+    its `std` is 0.
     """
 
     mean: Tensor  # (4, h, w)
@@ -55,17 +55,17 @@ class Latents:
 
 @dataclass(frozen=True)
 class StoredLatents:
-    """Latents that are left in the cache and read whenever they are used."""
+    """Latents that stay in the disk cache and are read on each use."""
 
     file: Path
 
     def read(self) -> Latents:
-        """The latents. Raises RunFailed where the file is gone or damaged since it was written."""
+        """The latents. Raises RunFailed if the file has been removed or damaged since."""
         latents = _read(self.file)
         if latents is None:
             raise RunFailed(
-                f"The encoded picture {self.file} is gone or damaged since the run began. Start "
-                "the run again: it encodes the picture anew and goes on from its last checkpoint."
+                f"The cached latents {self.file} were removed or damaged during the run. Start "
+                "the run again: it encodes the picture again and resumes from its last checkpoint."
             )
         return latents
 
@@ -83,15 +83,15 @@ def encode_images(
     rank_and_world: tuple[int, int] = (0, 1),
     wait: Callable[[], object] = lambda: None,
 ) -> list[Latents | StoredLatents]:
-    """The latents of `items`, in order: from `cache`/latents where they are, else encoded.
+    """The latents of `items`, in order: from `cache`/latents if cached there, else encoded.
 
-    The VAE lies on `device` and encodes in its own dtype, `batch` pictures of one size at a time;
-    on the CPU one at a time, so that a value never depends on what the cache held already.
-    Damaged cache files are written anew. Beyond HELD bytes latents stay in their files. When the
-    cache cannot be written (a full disk), one `notice(text)` says so and the rest stays in memory.
-    `progress(done, total)` is called after each batch. Of several processes that share a cache each
-    encodes its part, by `rank_and_world` (its own, their number), and after `wait`, for all of
-    them, reads what the others wrote; what is not there then it encodes itself.
+    The VAE is on `device` and encodes in its own dtype, `batch` images of one size at a time; on
+    the CPU one at a time, so that values never depend on what was already cached. Damaged cache
+    files are rewritten. Beyond MAX_CACHED_BYTES, latents stay in their files. If the cache cannot
+    be written (a full disk), one `notice(text)` says so and the rest stays in memory.
+    `progress(done, total)` is called after each batch. Of several processes that share a cache,
+    each encodes its shard by `rank_and_world`, calls `wait` (a barrier), and reads what the others
+    wrote; what is then missing it encodes itself.
     """
     files = [_cache_path(cache, vae, vae_digest, item) for item in items]
     latent_cache = _LatentCache(notice or (lambda text: None))
@@ -124,7 +124,7 @@ def encode_images(
 
 @torch.no_grad()
 def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
-    """The latents of pictures (n, H, W, 3), uint8, of one size."""
+    """The latents of images (n, H, W, 3), uint8. Raises RunFailed if they are not finite."""
     images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()  # (n, 3, H, W)
     images = (images.float() / 127.5 - 1).to(vae.dtype)
     scale, output = vae.config.scaling_factor, vae.encode(images)
@@ -135,31 +135,31 @@ def encode(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
     means, stds = (mean.float() * scale).cpu(), (std.float() * scale).cpu()
     if not (means.isfinite().all() and stds.isfinite().all()):
         raise RunFailed(
-            "The VAE gave values that are not finite for a photograph or class image, and nothing "
-            "of it was kept. Start again; if that is no help, choose another base model."
+            "The VAE gave NaN or infinite values for a photograph or class image; they were not "
+            "cached. Start again; if that does not help, choose another base model."
         )
-    whole = torch.contiguous_format  # and a storage of its own for each picture
+    layout = torch.contiguous_format  # cloned: each image gets its own storage
     return [
-        Latents(m.clone(memory_format=whole), d.clone(memory_format=whole))
-        for m, d in zip(means, stds, strict=True)
+        Latents(mean.clone(memory_format=layout), std.clone(memory_format=layout))
+        for mean, std in zip(means, stds, strict=True)
     ]
 
 
 def _encode_with_fallback(vae: Any, pixels: np.ndarray, device: torch.device) -> list[Latents]:
-    """`encode`, one picture at a time where the memory does not do for all together."""
+    """`encode`, falling back to one image at a time when memory runs out."""
     try:
         return encode(vae, pixels, device)
     except RuntimeError as error:
         if len(pixels) == 1 or not is_out_of_memory(error):
             raise
-    release_memory()  # here the error, whose traceback holds tensors, is gone
+    release_memory()  # outside `except`: the error's traceback would keep tensors alive
     return [latents for one in pixels for latents in encode(vae, one[None], device)]
 
 
 def _batches(
     todo: Sequence[int], items: Sequence[LatentItem], size: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Indices and their pixels (n, H, W, 3), up to `size` pictures of one size together."""
+    """Indices and their pixels (n, H, W, 3), in batches of up to `size` images of one size."""
     waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
     for index, pixels in _prefetch(todo, items, prefetch=2 * size):
         group = waiting.setdefault(pixels.shape, [])
@@ -177,7 +177,7 @@ def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
 def _prefetch(
     todo: Sequence[int], items: Sequence[LatentItem], prefetch: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Pixels in order, read by threads up to `prefetch` pictures before they are needed."""
+    """Pixels in order, read by threads up to `prefetch` images ahead."""
     running: deque[tuple[int, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(max_workers=4) as pool:
         for index in todo:
@@ -190,7 +190,7 @@ def _prefetch(
 
 
 def _cache_path(cache: Path | None, vae: Any, vae_digest: str, item: LatentItem) -> Path | None:
-    """The dtype is part of the name: what an fp16 run encoded is not what an fp32 run would."""
+    """The cache file of an image; its name depends on the dtype, since fp16 latents differ."""
     if cache is None:
         return None
     text = "\n".join([_CACHE_VERSION, vae_digest, str(vae.dtype), item.key])
@@ -199,39 +199,39 @@ def _cache_path(cache: Path | None, vae: Any, vae_digest: str, item: LatentItem)
 
 
 def _read(file: Path) -> Latents | None:
-    """The content of a cache file; None if it is absent or damaged."""
+    """The content of a cache file; None if it is missing or damaged."""
     found = read_tensor_cache(file, "mean", "deviation")
     return None if found is None else Latents(*found)
 
 
 class _LatentCache:
-    """Latents in memory up to HELD bytes, the rest in the cache's files.
+    """Latents in memory up to MAX_CACHED_BYTES, the rest in cache files.
 
-    Files are written until the first failure, which is told.
+    Stops writing files at the first failure, and reports it.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
         self._is_writable = True
-        self._cached_bytes = 0  # bytes
+        self._cached_bytes = 0
 
     def find(self, file: Path | None) -> Latents | StoredLatents | None:
-        """What a cache file has; None if there is none, or it is damaged."""
+        """Cached latents; None if the file is missing or damaged."""
         latents = None if file is None else _read(file)
-        return None if latents is None else self._placed(latents, file)
+        return None if latents is None else self._place(latents, file)
 
     def put(self, latents: Latents, file: Path | None) -> Latents | StoredLatents:
-        """New latents, which are also written to `file`."""
-        return self._placed(latents, file if self._written(latents, file) else None)
+        """Adds new latents, and writes them to `file`."""
+        return self._place(latents, file if self._write(latents, file) else None)
 
-    def _placed(self, latents: Latents, file: Path | None) -> Latents | StoredLatents:
+    def _place(self, latents: Latents, file: Path | None) -> Latents | StoredLatents:
         size = latents.mean.nbytes + latents.std.nbytes
         if file is not None and self._cached_bytes + size > MAX_CACHED_BYTES:
             return StoredLatents(file)
         self._cached_bytes += size
         return latents
 
-    def _written(self, latents: Latents, file: Path | None) -> bool:
+    def _write(self, latents: Latents, file: Path | None) -> bool:
         if file is None or not self._is_writable:
             return False
         try:
@@ -239,7 +239,7 @@ class _LatentCache:
         except OSError as error:
             self._is_writable = False
             self._notice(
-                f"Encoded pictures cannot be kept in {file.parent.parent} ({error.strerror}); "
-                "this run goes on, the next one encodes them again."
+                f"Latents cannot be cached in {file.parent.parent} ({error.strerror}); this run "
+                "continues, but the next one encodes the pictures again."
             )
         return self._is_writable

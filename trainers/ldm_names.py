@@ -1,9 +1,9 @@
-"""The table between diffusers' tensor names and those of a single-file checkpoint (LDM).
+"""Maps diffusers' tensor names to those of a single-file checkpoint (LDM), and back.
 
-A table maps module names of diffusers to module names of the original latent-diffusion code
+A table maps diffusers' module names to those of the original latent-diffusion code
 (github.com/CompVis/latent-diffusion), without the prefix of the part. It is built from the same
-keyword arguments that build the diffusers model, and those are read off the shapes in a file, so
-saving and loading are each other's inverse. Works for tensors of torch and of numpy.
+keyword arguments as the diffusers model, and those are inferred from the shapes in a file, so that
+loading inverts saving. Works on torch and numpy tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VAE = "first_stage_model."
 TEXT = "cond_stage_model.transformer.text_model."
 CONTROL = "control_model."
 
-NameMap = dict[str, str]  # module of diffusers -> module of LDM
+NameMap = dict[str, str]  # diffusers module -> LDM module
 
 LATENT_SCALE = 0.18215  # of SD 1.x's latents, arXiv:2112.10752
 
@@ -123,7 +123,7 @@ def tiny_vae_names(config: Mapping[str, Any]) -> NameMap:
 def text_names(keys: Mapping[str, Any]) -> NameMap:
     """Table of a CLIPTextModel whose own names are `keys`.
 
-    transformers before 5 calls them ``text_model.…``, later ones have no such prefix.
+    transformers before 5 prefixes them with ``text_model.``, later versions do not.
     """
     own = "text_model." if any(key.startswith("text_model.") for key in keys) else ""
     return {own + part: part for part in ("embeddings", "encoder", "final_layer_norm")}
@@ -159,7 +159,7 @@ def _prefixed(ours: str, theirs: str, parts: NameMap) -> NameMap:
 
 
 def to_ldm(state: Mapping[str, Any], names: NameMap, prefix: str) -> dict[str, Any]:
-    """`state` under LDM names with `prefix`. Raises KeyError for a tensor the table lacks."""
+    """`state` under LDM names with `prefix`. Raises KeyError for a tensor not in the table."""
     renamed = {}
     for key, tensor in state.items():
         name = _lookup(key, names)
@@ -172,7 +172,7 @@ def to_ldm(state: Mapping[str, Any], names: NameMap, prefix: str) -> dict[str, A
 
 
 def from_ldm(state: Mapping[str, Any], names: NameMap) -> tuple[dict[str, Any], list[str]]:
-    """`state` (one part, see `part`) under diffusers' names, and the keys the table lacks."""
+    """`state` (one part, see `part`) under diffusers' names, and the keys not in the table."""
     back = {theirs: ours for ours, theirs in names.items()}
     renamed, unknown = {}, []
     for key, tensor in state.items():
@@ -187,7 +187,7 @@ def from_ldm(state: Mapping[str, Any], names: NameMap) -> tuple[dict[str, Any], 
 
 
 def part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """What lies beneath `prefix`, without it. The text encoder may lack ``text_model.``."""
+    """The tensors under `prefix`, without it. The text encoder may lack ``text_model.``."""
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     if not found and prefix == TEXT:
         return part(state, TEXT.removesuffix("text_model."))
@@ -195,7 +195,7 @@ def part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _lookup(key: str, modules: NameMap) -> str | None:
-    """`key` with its longest leading module that is in the table renamed."""
+    """`key` with its longest leading module found in the table renamed, or None."""
     head = key
     while head:
         if head in modules:
@@ -204,14 +204,14 @@ def _lookup(key: str, modules: NameMap) -> str | None:
     return None
 
 
-# Keyword arguments of the diffusers models, read off a file.
+# Keyword arguments of the diffusers models, inferred from shapes.
 
 
 def unet_config(shapes: Shapes) -> dict[str, Any]:
-    """Keyword arguments of UNet2DConditionModel. Raises KeyError naming a tensor that is absent.
+    """Keyword arguments of UNet2DConditionModel. Raises KeyError naming a missing tensor.
 
     SD 1.x attends with 8 heads at every width (diffusers calls that ``attention_head_dim``) and
-    normalises in 32 groups; neither can be read off a shape.
+    normalises in 32 groups; neither can be inferred from a shape.
     """
     widths, attends, layers = _levels(shapes)
     depth = "middle_block.1.transformer_blocks.{}.norm1.weight"
@@ -233,7 +233,7 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
 
 
 def _levels(shapes: Shapes) -> tuple[list[int], list[bool], int]:
-    """Width of each level, whether it attends, and the number of residual blocks a level."""
+    """Each level's width and whether it has attention, and the residual blocks per level."""
     widths, attends, layers, block = [], [], 0, 1
     while f"input_blocks.{block}.0.in_layers.2.weight" in shapes:
         widths.append(shapes[f"input_blocks.{block}.0.in_layers.2.weight"][0])
@@ -246,7 +246,7 @@ def _levels(shapes: Shapes) -> tuple[list[int], list[bool], int]:
 
 
 def vae_config(shapes: Shapes) -> dict[str, Any]:
-    """Keyword arguments of AutoencoderKL. Raises KeyError naming a tensor that is absent."""
+    """Keyword arguments of AutoencoderKL. Raises KeyError naming a missing tensor."""
     levels = _count(shapes, "encoder.down.{}.block.0.conv1.weight")
     return {
         "sample_size": 512,
@@ -265,7 +265,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
 
 
 def tiny_vae_config(shapes: Shapes) -> dict[str, Any]:
-    """Keyword arguments of AutoencoderTiny. Raises KeyError naming a tensor that is absent.
+    """Keyword arguments of AutoencoderTiny. Raises KeyError naming a missing tensor.
 
     A plain convolution opens each level of the encoder and closes each of the decoder.
     """
@@ -289,10 +289,10 @@ def _blocks_between_convolutions(shapes: Shapes, half: str) -> list[int]:
 
 
 def text_config(shapes: Shapes) -> dict[str, Any]:
-    """Keyword arguments of CLIPTextConfig. Raises KeyError naming a tensor that is absent.
+    """Keyword arguments of CLIPTextConfig. Raises KeyError naming a missing tensor.
 
-    Heads are 64 wide as in every CLIP text encoder, and at least one; the last two of the
-    vocabulary are the start and end of a text.
+    Heads are 64 wide, as in every CLIP text encoder, and at least one; the last two tokens of
+    the vocabulary are BOS and EOS.
     """
     vocabulary, hidden = shapes["embeddings.token_embedding.weight"]
     return {

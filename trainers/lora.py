@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), by peft; as files, in kohya's names.
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) by peft, saved under kohya's names.
 
 Variants: DoRA (Liu et al. 2024, arXiv:2402.09353) and rank-stabilised LoRA (Kalajdzievski 2023,
 arXiv:2312.03732).
@@ -33,10 +33,10 @@ from .errors import AdapterError
 from .recipe import LoRA
 from .rng import randn
 
-ADAPTER = "default"  # peft's name of the one adapter
+ADAPTER = "default"  # peft's name for the only adapter
 
-# Modules by the end of their path. `linear` is what kohya's scripts call LierLa (every layer of
-# the transformer blocks), `all` their LoCon (and every layer of the residual blocks and samplers).
+# Target modules by path suffix. `linear` is what kohya's scripts call LierLa (every layer of the
+# transformer blocks), `all` their LoCon (also every layer of the residual blocks and samplers).
 _UNET_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 _UNET_LINEAR = [*_UNET_ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
 _UNET_SAMPLERS = ["downsamplers.0.conv", "upsamplers.0.conv"]
@@ -56,11 +56,11 @@ _TARGETS = {
 def attach(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None, method: LoRA, seed: int
 ) -> None:
-    """Freezes the weights and puts fp32 adapters beside them, which change nothing as yet.
+    """Freezes the weights and injects fp32 adapters, which have no effect at first.
 
-    `text_encoder` None: it gets none. The down projection is drawn from N(0, 1/rank²), as
-    diffusers' script does, by `seed` and the module's name: so it is the same for every dtype and
-    device of the base and every choice of targets. PyTorch's own random numbers stay untouched.
+    A `text_encoder` of None gets none. The down projection is drawn from N(0, 1/rank²), as in
+    diffusers' script, seeded by `seed` and the module's name: it is the same for every dtype and
+    device of the base and every choice of targets. PyTorch's global RNG is left untouched.
     """
     unet_targets, text_targets = _TARGETS[method.targets]
     for part, model, targets in (
@@ -70,7 +70,7 @@ def attach(
         if model is None:
             continue
         model.requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):  # peft draws on the CPU
+        with torch.random.fork_rng(devices=[]):  # peft initialises on the CPU
             inject_adapter_in_model(_configuration(method, targets), model, ADAPTER)
         for path, layer in _layers(model):
             _initialise(layer, seed, module_name(part, path))
@@ -97,12 +97,12 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 
 
 def _adapter_weight(part: nn.ModuleDict) -> Parameter:
-    """The weight of a part of a layer's adapter."""
+    """The weight of one part of a layer's adapter."""
     return cast(Parameter, part[ADAPTER].weight)
 
 
 def _base_weight(layer: LoraLayer) -> Tensor:
-    """The weight (out, in, …) beside the adapter, in fp32."""
+    """The base layer's weight (out, in, …), in fp32."""
     return cast(Parameter, layer.get_base_layer().weight).float()
 
 
@@ -112,7 +112,7 @@ def _initialise(layer: LoraLayer, seed: int, name: str) -> None:
     down.copy_(randn(tuple(down.shape), seed, name) / layer.r[ADAPTER])
     layer.lora_B[ADAPTER].float()  # zeros
     if ADAPTER in layer.lora_magnitude_vector:
-        # peft takes the norm in the base's dtype; in 16 bits that alone would move the weights.
+        # peft computes the norm in the base's dtype; in 16 bits that alone changes the weights.
         magnitude = _adapter_weight(layer.lora_magnitude_vector.float())
         magnitude.copy_(_row_norms(_base_weight(layer)).view_as(magnitude))
 
@@ -122,10 +122,10 @@ def _is_plain(layer: LoraLayer, method: LoRA) -> bool:
 
 
 def _forward(self: Linear, x: Tensor) -> Tensor:
-    """W x + b + s B A x, as peft's own, in three products.
+    """W x + b + s B A x, like peft's own forward, in three matrix products.
 
-    peft takes eight kernels for it: it casts x to fp32 and, under autocast, back, and multiplies
-    and adds one after the other.
+    peft launches eight kernels: it casts x to fp32 and, under autocast, back, and multiplies and
+    adds separately.
     """
     base = cast(nn.Linear, self.base_layer)
     output = F.linear(x, base.weight, base.bias)  # (…, out)
@@ -145,7 +145,7 @@ def _row_norms(weight: Tensor) -> Tensor:
 def trainable_parameters(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None
 ) -> dict[str, Parameter]:
-    """The adapters' parameters by names that no library's release changes.
+    """The adapters' parameters, by names that do not depend on library versions.
 
     ``unet.<module>.lora_down``, ``.lora_up`` and, for DoRA, ``.magnitude``, or with the prefix
     ``text_encoder.``; the module by kohya's name.
@@ -163,7 +163,7 @@ def trainable_parameters(
 
 @contextmanager
 def adapters_disabled(model: nn.Module) -> Iterator[None]:
-    """The model as it was without its adapters."""
+    """Disables the model's adapters."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -171,7 +171,7 @@ def adapters_disabled(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer.enable_adapters(True)  # they are trainable again, too
+            layer.enable_adapters(True)  # makes them trainable again, too
 
 
 # Files.
@@ -181,7 +181,7 @@ def adapters_disabled(model: nn.Module) -> Iterator[None]:
 def export(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None, method: LoRA
 ) -> dict[str, Tensor]:
-    """The adapters as tensors of a file in kohya's names, in fp32.
+    """The adapters as a file's tensors under kohya's names, in fp32.
 
     For a module of weight (out, in, …): ``lora_down.weight`` (rank, in, …), ``lora_up.weight``
     (out, rank, 1…), ``alpha`` () and for DoRA ``dora_scale`` (out, 1, …).
@@ -223,7 +223,7 @@ def merge(
 ) -> None:
     """Merges an adapter (`adapter.load_adapter`) into the weights, in fp32, as ComfyUI would.
 
-    Raises AdapterError, and changes nothing, if any tensor has no place in these models.
+    Raises AdapterError, and changes nothing, if any tensor does not fit these models.
     """
     weights = _mergeable_weights(unet, text_encoder)
     adapters = group_by_module(tensors)
@@ -260,8 +260,8 @@ def _check_compatible(
     if bad or not tensors:
         family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         raise AdapterError(
-            f"The adapter does not fit this model: {len(bad)} of its {len(tensors)} tensors have "
-            f"no place in it ({list_names(bad)}). It looks like: {family}. "
+            f"The adapter does not fit this model: {len(bad)} of its {len(tensors)} tensors match "
+            f"no layer of it ({list_names(bad)}). It looks like: {family}. "
             "Choose a plain LoRA or DoRA that was made for this model's family."
         )
 
@@ -286,14 +286,14 @@ def _is_compatible(weight: Tensor, adapter: Mapping[str, Tensor]) -> bool:
 
 
 def _dora_scale_axis(scale: Tensor, weight: Tensor) -> int | None:
-    """The axis of `weight` that a dora_scale is for: 0 output, 1 input, None neither."""
+    """The axis of `weight` that a dora_scale scales: 0 output, 1 input, None neither."""
     first = scale.shape[0] if scale.ndim else 0
     axis = 0 if first == weight.shape[0] else 1
     return axis if scale.numel() == weight.shape[axis] else None
 
 
 def merged_weight(weight: Tensor, adapter: Mapping[str, Tensor], strength: float) -> Tensor:
-    """The weight (out, in, …) with one module's adapter at a strength; 1 is as trained.
+    """The weight (out, in, …) with one module's adapter merged; strength 1 is as trained.
 
     Linear in `strength`, also for DoRA, whose scale may be on the output or the input axis
     (LyCORIS has both). A scale of PEFT's own kind (``lora_magnitude_vector``) is converted.

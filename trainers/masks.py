@@ -1,4 +1,4 @@
-"""Where a photograph shows its subject: its own transparency, or a file beside it."""
+"""Subject masks of photographs: their transparency, or a mask file beside them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .image_io import open_verified, to_srgb
 if TYPE_CHECKING:
     from .subject import Photo
 
-MASK_SUFFIX = "-masklabel.png"  # as OneTrainer names them
+MASK_SUFFIX = "-masklabel.png"  # OneTrainer's naming
 _PIXELS_PER_LATENT = 8  # pixels a side of one latent
-_ASPECT_TOLERANCE = 0.02  # how much the aspects of a picture and of its mask may differ
+_ASPECT_TOLERANCE = 0.02  # relative difference allowed between image and mask
 
 
 def is_mask(path: Path) -> bool:
-    """Whether a file is meant as another one's mask, by its name: also one that is not read, of
-    another kind or a copy with a number.
+    """Whether a file's name marks it as a mask, including masks that are not read: of another
+    format, or numbered copies.
     """
     return MASK_SUFFIX.removesuffix(".png") in path.stem.lower()
 
@@ -31,21 +31,21 @@ def is_mask(path: Path) -> bool:
 def attach_mask(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, list[str]]:
     """The photograph with its mask of a `kind` (Subject.mask), and notes.
 
-    `image` is the upright picture. Raises SubjectError for a mask that cannot be used.
+    `image` is the upright image. Raises SubjectError for an unusable mask.
     """
     name = photo.path.name
     clear = image.has_transparency_data and bool((np.asarray(_alpha(image)) < 255).any())
     if kind == "none":
-        white = f"{name}: what is transparent is trained as white; see the mask 'alpha'."
-        return photo, [white] if clear else []
+        note = f"{name}: transparent areas are trained as white; set mask to 'alpha' to mask them."
+        return photo, [note] if clear else []
     if kind == "alpha":
         if not clear:
-            return photo, [f"{name}: nothing is transparent; all of it counts."]
+            return photo, [f"{name}: nothing is transparent, so no mask is used."]
         photo = replace(photo, mask=photo.path, mask_digest=photo.digest)
         return _check_mask(photo, _alpha(image)), []
     file = photo.path.with_name(photo.path.stem + MASK_SUFFIX)
     if not file.is_file():
-        return photo, [f"{name}: there is no {file.name}; all of it counts."]
+        return photo, [f"{name}: there is no {file.name}, so no mask is used."]
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         photo = replace(photo, mask=file, mask_digest=digest)
@@ -57,7 +57,7 @@ def attach_mask(photo: Photo, kind: str, image: Image.Image) -> tuple[Photo, lis
 def load_mask(photo: Photo, flip: bool = False) -> np.ndarray | None:
     """How much of each latent is subject, (h, w) in [0, 1], fp32, mirrored if `flip`.
 
-    None without a mask. Raises SubjectError when the file is gone, or not the one that was
+    None without a mask. Raises SubjectError if the file is missing or has changed since it was
     checked.
     """
     mask = open_mask(photo)
@@ -68,7 +68,7 @@ def load_mask(photo: Photo, flip: bool = False) -> np.ndarray | None:
 
 
 def open_mask(photo: Photo) -> Image.Image | None:
-    """The mask of the whole picture, grey, of any size; as `load_mask`."""
+    """The mask of the whole image, grey, of any size; None and errors as `load_mask`."""
     if photo.mask is None:
         return None
     if photo.mask == photo.path:
@@ -81,7 +81,7 @@ def _alpha(image: Image.Image) -> Image.Image:
 
 
 def _load_grey(photo: Photo) -> Image.Image:
-    """What is transparent is not the subject, as what is black."""
+    """The mask file in grey; transparent pixels count as black."""
     assert photo.mask is not None
     image = open_verified(photo.mask, photo.mask_digest)
     grey = to_srgb(image).convert("L")
@@ -94,7 +94,7 @@ def _crop_to_latents(photo: Photo, mask: Image.Image) -> np.ndarray:
     left, top, right, bottom = photo.box
     box = (left * across, top * down, right * across, bottom * down)
     size = photo.size[0] // _PIXELS_PER_LATENT, photo.size[1] // _PIXELS_PER_LATENT
-    exact = mask.convert("F")  # in 8 bits each mean would be rounded
+    exact = mask.convert("F")  # 8 bits would round each mean
     return np.asarray(exact.resize(size, Image.Resampling.BOX, box=box)) / 255
 
 
@@ -103,9 +103,9 @@ def _check_mask(photo: Photo, mask: Image.Image) -> Photo:
     if abs(aspects[0] / aspects[1] - 1) > _ASPECT_TOLERANCE:
         assert photo.mask is not None
         raise SubjectError(
-            f"its mask {photo.mask.name} has {mask.width}x{mask.height} pixels, another shape than "
-            f"the picture's {photo.width}x{photo.height}; make it of the picture, turned upright"
+            f"its mask {photo.mask.name} ({mask.width}x{mask.height}) differs in aspect ratio from "
+            f"the picture ({photo.width}x{photo.height}); make the mask from the upright picture"
         )
     if not _crop_to_latents(photo, mask).any():
-        raise SubjectError("its mask is empty within the crop: white is where the subject is")
+        raise SubjectError("its mask is empty within the crop; paint the subject white")
     return photo

@@ -1,4 +1,4 @@
-"""The metadata of an adapter that is shared without the words of who trained it."""
+"""Strips the user's own words from an adapter's metadata, for sharing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROMPT_FIELDS = {
 }
 
 
-# Numbers and choices; no comment, description, trigger phrase, folder or tag.
+# Numbers and choices only: no comment, description, trigger phrase, folder or tag.
 _ALLOWED_KEYS = re.compile(
     r"format|likeness\..+"
     r"|modelspec\.(sai_model_spec|architecture|implementation|title|resolution|prediction_type"
@@ -33,10 +33,10 @@ _ALLOWED_KEYS = re.compile(
 
 
 def strip_prompts(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata without the words a user wrote as prompts, for sharing.
+    """The metadata without the words that a user wrote as prompts, for sharing.
 
-    The rest of the recipe stays readable under another key, as it cannot be trained from. Of other
-    programs' metadata only what is known to be technical stays: captions are in them, too.
+    The rest of the recipe moves to STRIPPED_KEY: readable, but not trainable. Of other programs'
+    metadata, which may hold captions, only fields known to be technical are kept.
     """
     kept = {key: text for key, text in metadata.items() if _ALLOWED_KEYS.fullmatch(key)}
     text = kept.pop(RECIPE_KEY, None)

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 TIMESTEPS = 1000
-BETAS = (0.00085, 0.012)  # of the first and the last timestep: SD 1.x's, arXiv:2112.10752
+BETAS = (0.00085, 0.012)  # at the first and last timestep: SD 1.x's, arXiv:2112.10752
 
 
 def alphas_cumprod() -> Tensor:
@@ -38,7 +38,7 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor)
 def prediction_target(
     latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor, prediction: str
 ) -> Tensor:
-    """What the UNet should say: the noise, or v = sqrt(a) noise - sqrt(1 - a) x_0.
+    """What the UNet should predict: the noise, or v = sqrt(a) noise - sqrt(1 - a) x_0.
 
     v: Salimans and Ho 2022, appendix D. `prediction` is "epsilon" or "v_prediction".
     """
@@ -73,8 +73,8 @@ def offset_noise(noise: Tensor, shift: Tensor, strength: float) -> Tensor:
 def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared error of each sample, (n,) fp32.
 
-    With a `mask` (n, 1, h, w) of weights it is the weighted mean, so that a small subject counts
-    as much as a large one.
+    With a `mask` (n, 1, h, w) of weights, the weighted mean, so that a small subject counts as
+    much as a large one.
     """
     errors = (predicted.float() - target.float()).pow(2)
     if mask is None:

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate courses."""
+"""Optimizers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .recipe import Optimizer, Recipe, Schedule
 def build_optimizer(
     spec: Optimizer, groups: list[dict[str, list[Parameter] | float]]
 ) -> torch.optim.Optimizer:
-    """The optimizer of `spec` over parameter groups with their own `lr`.
+    """Builds the optimizer of `spec` over parameter groups, each with its own `lr`.
 
     8-bit Adam and Prodigy come from optional packages (`packages.require_packages`).
     """
@@ -30,8 +30,8 @@ def build_optimizer(
     if spec.name == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit, optimizer
 
-        # It waits for the GPU after each weight, for states that are paged to the host. These are
-        # not, and its kernels follow each other on the default stream.
+        # It synchronises after each parameter, for states paged to the host. These are not paged,
+        # and its kernels run in order on the default stream.
         optimizer.sync_gpu = lambda t: None
         return AdamW8bit(groups, **common)
     if spec.name == "prodigy":
@@ -43,10 +43,10 @@ def build_optimizer(
 
 @cache
 def eight_bit_error(device: torch.device) -> str | None:
-    """Why an update of 8-bit Adam fails on a device, as bitsandbytes without its kernels does."""
+    """Why a step of 8-bit Adam fails on a device (bitsandbytes may lack its kernels), or None."""
     if lack := import_error("bitsandbytes"):
         return f"it {lack}"
-    weights = Parameter(torch.zeros(8192, device=device))  # from 4,096 on it is in 8 bits
+    weights = Parameter(torch.zeros(8192, device=device))  # state is in 8 bits from 4,096 values on
     weights.grad = torch.zeros_like(weights)
     try:
         from bitsandbytes.optim import AdamW8bit
@@ -59,11 +59,11 @@ def eight_bit_error(device: torch.device) -> str | None:
     return None
 
 
-SLOW_8BIT_PARAMETERS = 50_000_000  # weights: about a second an update
+SLOW_8BIT_PARAMETERS = 50_000_000  # about a second per update
 
 
 def slow_on_cpu_note(spec: Optimizer, trained: int, device: str) -> str | None:
-    """What a run says of 8-bit Adam for so many weights on a CPU, if anything.
+    """A note if 8-bit Adam would be slow on a CPU with `trained` weights, else None.
 
     Measured with bitsandbytes 0.50: 22 s for the 983 million weights of SD 1.5, fused AdamW 4 s.
     """
@@ -87,41 +87,41 @@ def parameter_groups(
 
 
 def lr_lambda(schedule: Schedule) -> Callable[[int], float]:
-    """The learning rate's factor at a step (0 the first), as diffusers' schedules define it."""
-    counter = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    course = get_scheduler(
+    """The learning-rate factor at a step, from 0, as diffusers' schedules define it."""
+    dummy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = get_scheduler(
         schedule.course,
-        counter,
+        dummy,
         num_warmup_steps=schedule.warmup,
         num_training_steps=schedule.steps,
         num_cycles=schedule.cycles,
         power=schedule.power,
     )
-    return course.lr_lambdas[0]
+    return scheduler.lr_lambdas[0]
 
 
 def lr_rise_note(before: Recipe, now: Recipe, step: int) -> str | None:
-    """What a run says that goes on at `step` of another one, if its course is higher there."""
+    """A note if resuming run `before` at `step` raises the learning rate, else None."""
     old, new = lr_lambda(before.schedule), lr_lambda(now.schedule)
     if new(step) <= 1.05 * old(step):
         return None
     ended = before.optimizer.learning_rate * old(step - 1)
     return (
         f"The learning rate rises again, from {ended:.2g} to "
-        f"{now.optimizer.learning_rate * new(step):.2g}: the course {now.schedule.course!r} is "
-        f"laid over all {now.schedule.steps} steps. To go on gently, choose the course 'constant' "
-        "and a low rate."
+        f"{now.optimizer.learning_rate * new(step):.2g}: schedule.course "
+        f"{now.schedule.course!r} spans all {now.schedule.steps} steps. To continue gently, choose "
+        "schedule.course 'constant' and a low learning rate."
     )
 
 
 def effective_lr(optimizer: torch.optim.Optimizer) -> float:
-    """The UNet's learning rate as it is: Prodigy's is a factor of the one that it finds (`d`)."""
+    """The UNet's effective learning rate; Prodigy's is multiplied by its estimate `d`."""
     group = optimizer.param_groups[0]
     return float(group["lr"] * group.get("d", 1.0))
 
 
 def set_lrs(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets every group's learning rate to its first one times `factor`."""
+    """Sets every group's learning rate to its initial one times `factor`."""
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
         group["lr"] = group["initial_lr"] * factor

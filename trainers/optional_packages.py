@@ -1,8 +1,8 @@
-"""Optional packages that a process does not need, or that fail at import, hidden from others.
+"""Hides optional packages that a process does not need, or that fail at import.
 
-diffusers and peft import xformers and bitsandbytes wherever these are installed, used or not: that
-takes a second or more, and where one does not work (built for another PyTorch, beside another
-flash-attn, Triton or CUDA) they fail, too.
+diffusers and peft import xformers and bitsandbytes if installed, used or not. That takes a second
+or more, and fails if one of them is broken: built for another PyTorch, or beside another
+flash-attn, Triton or CUDA.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ from importlib import import_module
 from .packages import is_installed
 from .recipe import DreamBooth, Recipe
 
-_IMPORT_CHECKS = {
-    "xformers": "xformers.ops",
-    "bitsandbytes": "bitsandbytes",
-}  # what is imported of it
+# The module of each package to import as a check.
+_IMPORT_CHECKS = {"xformers": "xformers.ops", "bitsandbytes": "bitsandbytes"}
 
 _import_errors: dict[str, str] = {}
 _log = logging.getLogger(__name__)
 
 
 def packages_needed_by(recipe: Recipe) -> set[str]:
-    """Which of these packages a run may use: DreamBooth's memory tiers have 8-bit Adam."""
+    """Which of these packages a run may use: DreamBooth's memory tiers include 8-bit Adam."""
     eight_bit = recipe.optimizer.name == "adamw8bit" or isinstance(recipe.method, DreamBooth)
     wanted = {"bitsandbytes": eight_bit, "xformers": recipe.compute.attention == "xformers"}
     return {package for package, yes in wanted.items() if yes}
 
 
 def hide_packages(needed: Collection[str] = ()) -> None:
-    """Hides from this process the packages that are not `needed`, and of these what fails.
+    """Hides from this process the packages that are not `needed`, or that fail to import.
 
-    To be called before diffusers or peft is imported.
+    Must be called before diffusers or peft is imported.
     """
     for package, module in _IMPORT_CHECKS.items():
         if not is_installed(package):
@@ -43,21 +41,21 @@ def hide_packages(needed: Collection[str] = ()) -> None:
             try:
                 import_module(module)
                 continue
-            except Exception as error:  # noqa: BLE001  whatever it raises, it would elsewhere
+            except Exception as error:  # noqa: BLE001  diffusers would fail the same way
                 _import_errors[package] = f"{type(error).__name__}: {error}"
                 _log.warning("%s is set aside: it %s", package, import_error(package))
         elif sys.modules.get(package) is not None:
-            continue  # it cost its time already, and bitsandbytes cannot be imported twice
+            continue  # already imported, and bitsandbytes cannot be imported twice
         _hide(package)
 
 
 def _hide(package: str) -> None:
     for name in [one for one in sys.modules if one.partition(".")[0] == package]:
         del sys.modules[name]
-    sys.modules[package] = None  # type: ignore[assignment]  # Python then takes it for absent
+    sys.modules[package] = None  # type: ignore[assignment]  # Python then treats it as missing
 
 
 def import_error(package: str) -> str | None:
-    """What was wrong with a needed package, as the end of a sentence; None if nothing."""
+    """What is wrong with a needed package, as the end of a sentence; None if nothing."""
     found = _import_errors.get(package)
-    return None if found is None else f"is installed and cannot be imported ({found:.300})"
+    return None if found is None else f"is installed but cannot be imported ({found:.300})"

@@ -17,7 +17,7 @@ _OPTIMIZERS = {
     "adamw8bit": ("bitsandbytes", "8-bit Adam"),
     "prodigy": ("prodigyopt", "The Prodigy optimizer"),
 }
-_MIN_BITSANDBYTES_ON_CPU = Version("0.50")  # older ones fail at import there, or at the first step
+_MIN_BITSANDBYTES_ON_CPU = Version("0.50")  # older ones fail there, at import or at the first step
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"  # a wheel has none
 _IMPORTED_AS = {"pillow": "PIL"}
 
@@ -26,7 +26,7 @@ def is_installed(module: str) -> bool:
     """Whether a top-level module can be imported, without importing it."""
     try:
         return find_spec(module) is not None
-    except ValueError:  # another pack put a stand-in without a spec into sys.modules
+    except ValueError:  # another pack put a stub without a spec into sys.modules
         return False
 
 
@@ -34,7 +34,7 @@ def require_dependencies() -> None:
     """Raises MissingRequirements if this pack's requirements are not met.
 
     ComfyUI itself needs only some of them, so a clone without ``pip install -r`` loads. Takes
-    about 10 ms, each time: packages may be installed while ComfyUI runs.
+    about 10 ms; not cached, as packages may be installed while ComfyUI runs.
     """
     lacks = {str(one): lack for one in _requirements() if (lack := _unmet_reason(one))}
     if lacks:
@@ -43,7 +43,7 @@ def require_dependencies() -> None:
 
 @cache
 def _requirements() -> tuple[Requirement, ...]:
-    """Of requirements.txt, or of the installed package where that has no such file."""
+    """From requirements.txt, else from the installed package's metadata."""
     if _REQUIREMENTS.is_file():
         lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     else:
@@ -66,9 +66,9 @@ def _unmet_reason(requirement: Requirement) -> str | None:
         found = metadata.version(name)
         known = requirement.specifier.contains(found, prereleases=True)
     except (metadata.PackageNotFoundError, InvalidVersion, TypeError, KeyError):
-        # A checkout on the path, or metadata that somebody damaged: it may do.
+        # A checkout on the path, or damaged metadata: it may work.
         return None if is_installed(_IMPORTED_AS.get(name, name)) else NOT_INSTALLED
-    return None if known else f"is there as {found}"
+    return None if known else f"is installed as {found}"
 
 
 def eight_bit_unavailable_reason() -> str | None:
@@ -81,15 +81,16 @@ def eight_bit_unavailable_reason() -> str | None:
         return None
     if Version(found) >= _MIN_BITSANDBYTES_ON_CPU:
         return None
-    from torch import cuda  # seconds, which only an old version costs
+    from torch import cuda  # takes seconds; needed for an old version only
 
     if cuda.is_available():
         return None
-    return f"is there as {found}; without a CUDA GPU it must be {_MIN_BITSANDBYTES_ON_CPU} or newer"
+    least = _MIN_BITSANDBYTES_ON_CPU
+    return f"is installed as {found}; without a CUDA GPU it must be {least} or newer"
 
 
 def require_packages(recipe: Recipe) -> None:
-    """Raises MissingPackage for the first optional one that is asked for and absent or too old."""
+    """Raises MissingPackage for the first optional one that is needed and missing or too old."""
     needs = []
     if recipe.optimizer.name in _OPTIMIZERS:
         needs.append(_OPTIMIZERS[recipe.optimizer.name])

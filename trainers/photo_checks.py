@@ -1,4 +1,4 @@
-"""What is worth a second look among usable photographs: blurred ones, and near copies."""
+"""Usable photographs that deserve a second look: blurred ones and near duplicates."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-# Variance of the Laplacian below which a picture looks blurred at a glance. Of 15 sharp
-# photographs the least has 194; blurred by 3 of 512 pixels the most has 35.
+# Variance of the Laplacian below which an image looks blurred at a glance. 15 sharp photographs
+# have at least 194; blurred by 3 of 512 pixels, at most 35.
 BLUR_THRESHOLD = 40.0
-# Bits of 128 in which the fingerprints of near copies differ at most. Stored again as a small JPEG
-# or brighter by a fifth it is 5; other photographs of the same subject differ in 43 at least,
+# Most bits of 128 in which hashes of near duplicates differ. Saving again as a small JPEG, or
+# brightening by a fifth, changes 5; other photographs of the same subject differ in at least 43,
 # drawings of it at 64 pixels in 8.
 NEAR_DUPLICATE_BITS = 7
 
@@ -19,7 +19,7 @@ _SIDE = 256
 
 
 def sharpness(pixels: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey picture on at most 256 pixels a side.
+    """Variance of the Laplacian of the grey image, scaled to at most 256 pixels a side.
 
     After Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
 
@@ -34,7 +34,7 @@ def sharpness(pixels: np.ndarray) -> float:
 
 
 def difference_hash(pixels: np.ndarray) -> np.ndarray:
-    """128 bits that say where a picture grows brighter to the right, and where downwards.
+    """128 bits that say where an image gets brighter to the right, and where downwards.
 
     Args:
         pixels: (H, W, 3), uint8.
@@ -46,7 +46,7 @@ def difference_hash(pixels: np.ndarray) -> np.ndarray:
 
 
 def find_near_duplicates(hashes: Sequence[np.ndarray]) -> list[int | None]:
-    """For each hash the index of the first one before it that it nearly equals, or None."""
+    """For each hash, the index of the first earlier one that it nearly equals, or None."""
     table = np.array(hashes)  # (n, 128)
     found: list[int | None] = []
     for number, one in enumerate(table):

@@ -1,7 +1,7 @@
-"""The pictures that were checked before a run, so that it need not decode them all again.
+"""The images that were checked before a run, so that it need not decode them all again.
 
-`photos.json` in the run's folder lists each with its digest and its crop, and beside them what is
-not used or was noted; the pixels are compared with the digest when they are read.
+`photos.json` in the run's folder lists each with its digest and crop, and also the rejected files
+and notes. Files are verified against their digests when they are read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .subject import Photo, PhotoSet, RejectedFile, photo_set_digest, read_subje
 
 
 def write_manifest(file: Path, photos: PhotoSet, class_images: PhotoSet | None) -> None:
-    """Writes the list."""
+    """Writes the manifest."""
     sets = {"photos": photos, "class_images": class_images}
     table: dict[str, Any] = {"refused": {}, "notes": {}}
     for name, found in sets.items():
@@ -36,9 +36,9 @@ def _entry(photo: Photo) -> dict[str, Any]:
 
 
 def load_subject_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
-    """The photographs of a bound recipe, from the list in `file` or else from their folder.
+    """The photographs of a bound recipe, from the manifest `file`, else from their folder.
 
-    Raises SubjectError if they changed since the recipe was bound.
+    Raises SubjectError if they have changed since the recipe was bound.
     """
     listed = _read_manifest(file, "photos", recipe.subject.digest)
     return listed or _check_unchanged(
@@ -55,7 +55,7 @@ def load_class_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
 
 def read_class_images(folder: Path, recipe: Recipe, on_read: OnRead | None = None) -> PhotoSet:
     """The user's own class images, read as photographs. `on_read` and errors as `read_subject`."""
-    prompts = "class images have the prompts of prior.prompt"
+    prompts = "class images use the prompts of prior.prompt"
     return read_subject(folder, class_spec(recipe), prompts, on_read)
 
 
@@ -66,22 +66,22 @@ def class_spec(recipe: Recipe) -> Subject:
 
 def _check_unchanged(photos: PhotoSet, folder: Path, digest: str | None) -> PhotoSet:
     if photos.digest != digest:
-        raise SubjectError(f"The pictures in {folder} changed after the run was prepared.")
+        raise SubjectError(f"The pictures in {folder} have changed since the run was prepared.")
     return photos
 
 
 def _read_manifest(file: Path, name: str, digest: str | None) -> PhotoSet | None:
-    """The set in the list; None if there is no list, it is damaged, or its files are gone."""
+    """A set from the manifest; None if that is missing or damaged, or files are missing."""
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         photos = tuple(_photo(entry) for entry in table[name])
-        told = table.get("refused", {}).get(name, ())  # 0.1.0 wrote none of it
-        refused = tuple(RejectedFile(str(file), str(reason)) for file, reason in told)
+        rejected = table.get("refused", {}).get(name, ())  # 0.1.0 wrote neither
+        refused = tuple(RejectedFile(str(file), str(reason)) for file, reason in rejected)
         notes = tuple(str(note) for note in table.get("notes", {}).get(name, ()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    whole = photo_set_digest(photos) == digest and all(photo.path.is_file() for photo in photos)
-    return PhotoSet(photos, refused, notes, digest or "") if whole else None
+    complete = photo_set_digest(photos) == digest and all(photo.path.is_file() for photo in photos)
+    return PhotoSet(photos, refused, notes, digest or "") if complete else None
 
 
 def _photo(entry: dict[str, Any]) -> Photo:

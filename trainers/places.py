@@ -1,4 +1,4 @@
-"""Where a run's inputs and outputs lie on one machine."""
+"""Paths of a run's inputs and outputs on one machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .recipe import Part
 
 
 class Places(Part):
-    """Where a run's inputs and outputs lie on this machine; never part of a shared file.
+    """Paths of a run's inputs and outputs on this machine; never part of a shared file.
 
     `base` is a checkpoint file or a diffusers folder, `photos` a folder, `class_images` the
     user's own set or None, `tokenizers` the folders to try for the CLIP tokenizer, in order;
@@ -29,7 +29,7 @@ class Places(Part):
         cls, output: Path, *, base: Path, photos: Path, class_images: Path | None = None,
         tokenizers: tuple[Path, ...] = (),
     ) -> Places:  # fmt: skip
-        """With all that is written to below an output folder: ComfyUI's, or the terminal's."""
+        """Places with all outputs below one folder: ComfyUI's output folder, or the terminal's."""
         return cls(
             base=base,
             photos=photos,
@@ -42,7 +42,7 @@ class Places(Part):
         )
 
     def absolute(self) -> Places:
-        """With all paths absolute."""
+        """The same places, with absolute paths."""
         paths = {
             name: tuple(p.absolute() for p in value)
             if isinstance(value, tuple)
@@ -54,20 +54,20 @@ class Places(Part):
 
 
 def runs_folder(output: Path) -> Path:
-    """The folder of the run folders."""
+    """The folder that holds all run folders."""
     return output / "likeness" / "runs"
 
 
 def resolve_adapter(adapter: str, run: Path) -> Path:
-    """The path of a run's adapter file; if it is gone, where the run's own output folder has it,
-    which may have been moved to another drive, mount or system.
+    """The path of a run's adapter file; if missing, its path in the output folder of `run`, which
+    may have been moved to another drive, mount or system.
     """
     if Path(adapter).is_file():
         return Path(adapter)
-    moved = PureWindowsPath(adapter)  # which reads both kinds of separators
+    moved = PureWindowsPath(adapter)  # accepts both kinds of separators
     return run.absolute().parents[2] / moved.parent.name / moved.name
 
 
 def cache_folder(output: Path) -> Path:
-    """Where encoded pictures, class images, digests of large files and vectors are remembered."""
+    """The cache of latents, class images, digests of large files and images' vectors."""
     return output / "likeness" / "cache"

@@ -1,4 +1,4 @@
-"""Recipes by name: the study's, and the same scaled for the miniature of demo/."""
+"""Recipes by name: the study's, and the same scaled down to the miniature of demo/."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def _lora(rank: int) -> Recipe:
 
 
 def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
-    """A recipe of the study for the miniature, on a CPU: a quarter of the side, other rates.
+    """A study recipe for the miniature, on a CPU: a quarter of the resolution, other rates.
 
-    The study's rates teach a model so small nothing; these and the class images' weights come from
-    sweeps, see docs/sweeps.md. The 800 photographs that the study sees are four in each of 200
-    steps. A class prompt is the photographs' without the token, as in DreamBooth
-    (arXiv:2208.12242, section 3.2): with the study's, which has other words too, a model may tell
-    the two apart by those, and "a photo of a man" becomes the subject. The other one asks for the
-    class in any framing: of faces alone all are close-ups.
+    So small a model learns nothing at the study's rates; these and the class images' weights come
+    from sweeps (docs/sweeps.md). The 800 photographs that the study sees become four in each of
+    200 steps. One class prompt is the photographs' without the token, as in DreamBooth
+    (arXiv:2208.12242, section 3.2): the study's has other words too, by which a model can tell the
+    two apart, so that "a photo of a man" becomes the subject. The other asks for the class in any
+    framing: with faces only, all images are close-ups.
     """
     prompts = "a photo of {class} face\na photo of a {class}"
     return study.changed(
@@ -52,8 +52,8 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
 
 
 def _miniature_standard() -> Recipe:
-    """Its rate falls: it has more of the person and of the prompts so. At a higher rate of the
-    text encoder it has more of the person and less of the prompts (docs/sweeps.md).
+    """Decays the learning rate, which improves likeness and prompt fidelity. A higher rate for the
+    text encoder trades prompt fidelity for likeness (docs/sweeps.md).
     """
     return _miniature(_standard(), 4.5e-4).changed(
         schedule={"course": "cosine"}, text_encoder={"learning_rate": 8e-4}
@@ -61,8 +61,9 @@ def _miniature_standard() -> Recipe:
 
 
 def _miniature_lora(rank: int) -> Recipe:
-    """All linear layers, as kohya's: attention holds a seventh of the miniature's weights, and a
-    LoRA of that alone learned less. At rank 4's rate rank 1 loses prompts (docs/sweeps.md).
+    """Trains all linear layers, as kohya does: attention holds a seventh of the miniature's
+    weights, and a LoRA of it alone learned less. At rank 4's rate, rank 1 loses prompt fidelity
+    (docs/sweeps.md).
     """
     rate = 1.5e-3 if rank == 1 else 3e-3
     return _miniature(_lora(rank), rate).changed(method={"targets": "linear"})

@@ -1,4 +1,4 @@
-"""Pictures drawn while training, at the recipe's fixed prompts and noise."""
+"""Preview images drawn during training, with the recipe's fixed prompts and noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .text_encoding import encode_text, tokenize
 
 
 def draw_previews(run: Run, base: BaseModel, learner: Learner, step: int) -> None:
-    """Draws `samples/step-000400-0.png`, … with the weights as they are, until asked to stop."""
+    """Draws `samples/step-000400-0.png`, … with the current weights, until asked to stop."""
     try:
         with torch.no_grad(), learner.eval_mode():
             for index, template in enumerate(run.recipe.previews.prompts):
@@ -26,17 +26,17 @@ def draw_previews(run: Run, base: BaseModel, learner: Learner, step: int) -> Non
                 path = preview_file(run, step, index).relative_to(run.folder.path).as_posix()
                 run.emit("preview", step=step, index=index, path=path)
     except RunCancelled:
-        return  # a run that goes on at this step draws what is missing
+        return  # a run that resumes at this step draws the missing ones
 
 
 def has_previews(run: Run, step: int) -> bool:
-    """Whether the previews of a step are there."""
+    """Whether all previews of a step exist."""
     count = len(run.recipe.previews.prompts)
     return all(preview_file(run, step, index).is_file() for index in range(count))
 
 
 def preview_file(run: Run, step: int, index: int) -> Path:
-    """Where the preview of a prompt lies."""
+    """The path of a prompt's preview at a step."""
     return run.folder.samples / f"step-{step:06d}-{index}.png"
 
 

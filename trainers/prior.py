@@ -1,9 +1,8 @@
-"""Class images for prior preservation: drawn by the base model once, shared by all runs.
+"""Class images for prior preservation: drawn once by the base model, shared by all runs.
 
-Image i of a set depends on the set's key and on i alone, but for the rounding of the device and
-precision of the run that was first to need it. So drawing can stop at any image, go on later, be
-shared out over processes, a larger set begins with the smaller one, and a run draws only those that
-it shows.
+Image i of a set depends only on the set's key and on i, up to rounding by the device and precision
+of the run that first needed it. So drawing can stop at any image, resume later and be sharded over
+processes; a larger set starts with the smaller one; and a run draws only the images that it uses.
 """
 
 from __future__ import annotations
@@ -42,14 +41,13 @@ from .text_encoding import encode_text, tokenize
 if TYPE_CHECKING:
     from .base_model import BaseModel
 
-# DPM-Solver++(2M) with Karras' sigmas: about 25 steps do what 50 of the older solvers did
-# (arXiv:2211.01095, section 7), which halves the longest wait before a first run.
+# DPM-Solver++(2M) with Karras' sigmas: about 25 steps match 50 of older solvers (arXiv:2211.01095,
+# section 7), which halves the longest wait before a first run.
 SOLVER: Solver = "dpmpp_2m"
 SCHEDULER: Scheduler = "karras"
 
-# Of the drawing. Raise it with a change after which a number's image shows something else (its
-# noise, the sampler's maths, the decoding), or a set would be of two kinds: all are drawn anew
-# then, in folders of their own. Not for rounding.
+# Increment with any change that alters what an image shows (noise, sampler maths, decoding), lest
+# sets mix two kinds: all images are then drawn again, in new folders. Not for rounding.
 VERSION = 1
 
 
@@ -62,10 +60,10 @@ def prior_key(
     prediction: str = "auto",
     clip_skip: int = 1,
 ) -> str:
-    """SHA-256 of all that decides the drawn images, 64 hex digits.
+    """SHA-256, 64 hex digits, of everything that determines the images.
 
     `prompts` are filled in, `size` is the side in pixels, `prediction` the recipe's.
-    `prior.count` and `prior.weight` are no part of it.
+    `prior.count` and `prior.weight` are not part of it.
     """
     drawn = _description(prior, prompts, size)
     text = json.dumps([VERSION, base_digest, prediction, clip_skip, drawn])
@@ -73,12 +71,12 @@ def prior_key(
 
 
 def prior_folder(cache: Path, key: str) -> Path:
-    """Where the set of this key lies: ``class_images/<16 digits>/`` in `cache`."""
+    """The folder of the set with this key: ``class_images/<16 digits>/`` in `cache`."""
     return Path(cache) / "class_images" / key[:16]
 
 
 def _description(prior: Prior, prompts: Sequence[str], size: int) -> dict[str, Any]:
-    """What is drawn and how, as `prompt.json` beside the images tells it."""
+    """What is drawn and how: the content of `prompt.json` beside the images."""
     return {
         "prompt": "\n".join(prompts),
         "negative": prior.negative,
@@ -107,20 +105,22 @@ def draw_class_images(
     rank_and_world: tuple[int, int] = (0, 1),
     from_end: bool = False,
 ) -> None:
-    """Draws those images of `size` x `size` that `folder` lacks: of `numbers`, ascending, or of
-    the first `prior.count`.
+    """Draws the images of `size` x `size` pixels that `folder` lacks: of `numbers`, ascending, or
+    of the first `prior.count`.
 
-    Image i shows prompt i modulo their number. The base's parts lie on `device`. `rank_and_world`
-    is (rank, processes): they take one image after the other in turn, on a CPU one block, the
-    last ones first if `from_end`. `progress(done, total)` counts this rank's
-    images. On a GPU the UNet works in fp16 whatever the recipe's precision, since the set is
-    shared, and with `graphs` in CUDA graphs; where it cannot, `notice(text)` says so. Raises
-    OutOfSpace, and RunCancelled when `interrupted()` is true; what is drawn stays.
+    Image i shows prompt i modulo their number. The base's parts are on `device`. `rank_and_world`
+    is (rank, processes): images, or blocks of them on a CPU, go to the ranks in turn; each draws
+    its last ones first if `from_end`. `progress(done, total)` counts this rank's images. On a GPU
+    the UNet runs in fp16 whatever the recipe's precision, since the set is shared, and with
+    `graphs` in CUDA graphs; if it cannot, `notice(text)` says so. Raises OutOfSpace, and
+    RunCancelled when `interrupted()` is true; images drawn so far are kept.
     """
-    artist = _ImageGenerator(
+    generator = _ImageGenerator(
         base, prior, prompts, size, clip_skip, device, graphs, interrupted, notice or _ignore
     )
-    own = _shard(range(prior.count) if numbers is None else numbers, artist.block, rank_and_world)
+    own = _shard(
+        range(prior.count) if numbers is None else numbers, generator.block, rank_and_world
+    )
     todo = missing(folder, own)
     if from_end:
         todo.reverse()
@@ -134,9 +134,9 @@ def draw_class_images(
         return
     check_disk_space(folder, len(todo), size)
     write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
-    with artist, ClassImageWriter(in_background=artist.cuda) as writer:
-        for turn in _batches(folder, todo, artist.next_batch, report_progress):
-            for indices, pictures in artist.draw(turn):
+    with generator, ClassImageWriter(in_background=generator.cuda) as writer:
+        for batch in _batches(folder, todo, generator.next_batch, report_progress):
+            for indices, pictures in generator.draw(batch):
                 writer.write(folder, indices, pictures)
 
 
@@ -145,7 +145,7 @@ def _ignore(text: str) -> None:
 
 
 def _shard(numbers: Sequence[int], block: int, rank_and_world: tuple[int, int]) -> list[int]:
-    """Those of ascending numbers that a rank draws: block after block goes to the next rank."""
+    """The numbers, of an ascending list, that a rank draws: blocks go to the ranks in turn."""
     rank, world_size = rank_and_world
     blocks = [list(group) for _, group in groupby(numbers, key=lambda index: index // block)]
     return [index for one in blocks[rank::world_size] for index in one]
@@ -157,42 +157,41 @@ def _batches(
     next_batch: Callable[[Sequence[int]], Sequence[int]],
     report_progress: Callable[[int], None],
 ) -> Iterator[Sequence[int]]:
-    """What to draw next, while there is something; `report_progress(left)` after each turn."""
+    """The batches to draw, skipping existing images; calls `report_progress(left)` after each."""
     while todo:
-        there = is_complete_png(
-            image_path(folder, todo[0])
-        )  # of another run that draws the same set
-        turn = todo[:1] if there else next_batch(todo)
-        if not there:
-            yield turn
-        todo = todo[len(turn) :]
+        # Another run may be drawing the same set.
+        exists = is_complete_png(image_path(folder, todo[0]))
+        batch = todo[:1] if exists else next_batch(todo)
+        if not exists:
+            yield batch
+        todo = todo[len(batch) :]
         report_progress(len(todo))
 
 
 def _cpu_batch_size(size: int) -> int:
-    """How many images a CPU draws together: 4 of up to 128 pixels, 1 from 182.
+    """How many images a CPU draws at once: 4 of up to 128 pixels a side, 1 from 182 on.
 
-    On the miniature those of 64 pixels take 0.45 of the time so, those of 128 pixels 0.7.
+    On the miniature this takes 0.45 of the time at 64 pixels, and 0.7 at 128 pixels.
     """
     return max(1, min(4, int(4 * (128 / size) ** 2)))
 
 
 def gpu_batch_size(free: int, size: int) -> int:
-    """How many images to draw together in `free` bytes on a GPU: 1 to 16. Reckoned, not measured.
+    """How many images a GPU draws at once in `free` bytes: 1 to 16. Estimated, not measured.
 
     An image of 512 x 512 pixels takes about 0.6 GB in the UNet, with its negative prompt; the VAE
-    works on a quarter of them together, at about 1.5 GB each in fp32.
+    decodes a quarter of them at once, at about 1.5 GB each in fp32.
     """
     return max(1, min(16, int(free / (1e9 * (size / 512) ** 2))))
 
 
 @dataclass
 class _ImageGenerator:
-    """Draws images by their numbers, inside a `with`.
+    """Draws images by number; a context manager.
 
-    On a GPU as many together as the memory allows, and fewer where it does not. On a CPU small
-    ones in blocks of a fixed size, which are drawn whole even if one image is wanted, so that
-    rounding is the same however the drawing of a set is parted.
+    On a GPU it draws as many at once as memory allows, halving when that runs out. On a CPU it
+    draws small images in blocks of a fixed size, whole even if one image is wanted, so that
+    rounding does not depend on how a set is split.
     """
 
     base: BaseModel
@@ -204,7 +203,7 @@ class _ImageGenerator:
     graphs: bool
     interrupted: Callable[[], bool] | None
     notice: Callable[[str], None]
-    full_precision: bool = field(default=False, init=False)  # in fp32 on a GPU, too
+    full_precision: bool = field(default=False, init=False)  # fp32 on a GPU too
 
     def __post_init__(self) -> None:
         self.cuda = self.device.type == "cuda"
@@ -217,7 +216,7 @@ class _ImageGenerator:
             if not has_fp16(self.device):
                 self._use_full_precision()
             self.batch_size = gpu_batch_size(torch.cuda.mem_get_info()[0], self.size)
-        self._record()
+        self._capture()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -225,14 +224,14 @@ class _ImageGenerator:
             self.base.unet.to(self._dtype)  # type: ignore[arg-type]  # diffusers wraps `to`
 
     def next_batch(self, todo: Sequence[int]) -> Sequence[int]:
-        """Those at the beginning of `todo` that are drawn together."""
+        """The first images of `todo`, to be drawn at once."""
         if self.cuda:
             return todo[: self.batch_size]
         block = todo[0] // self.block
         return list(takewhile(lambda index: index // self.block == block, todo))
 
     def draw(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-        """Their images (n, size, size, 3), uint8, each time with the n numbers they are of."""
+        """Yields n numbers at a time with their images (n, size, size, 3), uint8."""
         while indices:
             part = indices[: self.batch_size]
             pictures = self._try_draw(part)
@@ -241,7 +240,7 @@ class _ImageGenerator:
                 indices = indices[len(part) :]
 
     def _try_draw(self, indices: Sequence[int]) -> np.ndarray | None:
-        """Their images; None where there was no memory for them, of which there is more now."""
+        """Their images; None if memory ran out, after which less is used."""
         first = indices[0] - indices[0] % self.block
         whole = indices if self.cuda else range(first, first + self.block)
         try:
@@ -249,30 +248,30 @@ class _ImageGenerator:
         except RuntimeError as error:
             if not is_out_of_memory(error) or not self._can_reduce_memory():
                 raise
-        self._reduce_memory()  # here the error, whose traceback holds its tensors, is gone
+        self._reduce_memory()  # outside `except`: the error's traceback would keep tensors alive
         return None
 
     def _can_reduce_memory(self) -> bool:
-        return self.cuda and (self._is_recorded() or self.batch_size > 1)
+        return self.cuda and (self._is_captured() or self.batch_size > 1)
 
     def _reduce_memory(self) -> None:
-        """Drops the recording, which holds memory; where there is none, draws half as many."""
-        was_recorded, self.unet = self._is_recorded(), self.base.unet
+        """Drops the CUDA graphs, which hold memory; without any, halves the batch."""
+        was_captured, self.unet = self._is_captured(), self.base.unet
         torch.cuda.empty_cache()
-        if not was_recorded:
+        if not was_captured:
             self.batch_size //= 2
-            self._record()
+            self._capture()
 
-    def _is_recorded(self) -> bool:
+    def _is_captured(self) -> bool:
         return self.unet is not self.base.unet
 
-    def _record(self) -> None:
+    def _capture(self) -> None:
         if self.graphs and not self.full_precision and supports_cuda_graphs(self.device):
             self.unet = graphed_unet(self.base.unet, self.notice)
 
     @cached_property
     def texts(self) -> tuple[Tensor, Tensor]:
-        """Embeddings of the p prompts and of the negative one, (p, 77, d) and (1, 77, d)."""
+        """Embeddings of the p prompts and of the negative prompt, (p, 77, d) and (1, 77, d)."""
         with torch.no_grad():
             texts = [*self.prompts, self.prior.negative]
             ids = tokenize(self.base.tokenizer, texts).to(self.device)
@@ -280,19 +279,21 @@ class _ImageGenerator:
         return states[:-1], states[-1:]
 
     def pictures(self, indices: Sequence[int]) -> np.ndarray:
-        """The images of these numbers, drawn together: (n, size, size, 3), uint8.
+        """The images of these numbers, drawn at once: (n, size, size, 3), uint8.
 
-        Raises RunFailed where the base draws wrong numbers in fp32, too.
+        Raises RunFailed if the latents are not finite in fp32 either.
         """
         latents = self._latents(indices)
         if not self.full_precision and self.cuda and not _all_finite(latents):
             self._use_full_precision()
-            self.notice("In fp16 this base draws wrong numbers here; class images come in fp32.")
+            self.notice(
+                "In fp16 this base model gives NaN or infinite values; class images use fp32."
+            )
             latents = self._latents(indices)
         if not _all_finite(latents):
             raise RunFailed(
-                "The base model draws wrong numbers (NaN or infinite) in place of class images. "
-                "Is its file damaged?"
+                "The base model gives NaN or infinite values instead of class images. Is its file "
+                "damaged?"
             )
         return decode(self.base.vae, latents, batch=max(1, len(indices) // 4))
 
@@ -303,8 +304,8 @@ class _ImageGenerator:
         positive, negative = self.texts
         seeds = [rng.derive_seed(self.prior.seed, "class image", index) for index in indices]
         half: AbstractContextManager[Any] = nullcontext()
-        if self.cuda and not self.full_precision and not self._is_recorded():
-            half = torch.autocast("cuda", torch.float16)  # a recorded one has its own
+        if self.cuda and not self.full_precision and not self._is_captured():
+            half = torch.autocast("cuda", torch.float16)  # captured graphs have their own
         with half:
             return sample(
                 self.unet,
@@ -316,7 +317,7 @@ class _ImageGenerator:
                 solver=SOLVER,
                 prediction=self.base.prediction,
                 interrupted=self.interrupted,
-                dtype=torch.float32 if self.cuda else None,  # autocast has its own
+                dtype=torch.float32 if self.cuda else None,  # autocast casts by itself
             )
 
 

@@ -280,7 +280,7 @@ def test_wrong_numbers_of_the_vae_were_kept_for_all_later_runs(tmp_path, numbers
             return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=std))
 
     item = SimpleNamespace(key="a", pixels=lambda: np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(RunFailed, match="not finite"):
+    with pytest.raises(RunFailed, match="NaN or infinite"):
         encode_images(Broken(), [item], cache=tmp_path, vae_digest="d", device=torch.device("cpu"))
     assert not list(tmp_path.rglob("*.safetensors"))
 

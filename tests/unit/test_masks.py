@@ -86,7 +86,7 @@ def test_a_mask_is_no_photograph(folder):
     ("mask", "reason"),
     [
         (Image.new("L", (128, 128)), "empty within the crop"),
-        (Image.new("L", (128, 64), 255), "another shape than the picture's 128x128"),
+        (Image.new("L", (128, 64), 255), "in aspect ratio from the picture (128x128)"),
         (b"no picture", "a-masklabel.png: it is not a picture"),
     ],
 )

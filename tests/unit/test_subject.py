@@ -169,8 +169,8 @@ def test_refused_files_say_why_and_the_rest_is_used(tmp_path):
     assert "a copy of" in told.get("good.png", told.get("copy.png"))
     assert "63x200" in told["tiny.png"]
     assert "64x64 is needed" in told["tiny.png"]
-    assert "cut off" in told["cut.jpg"]
-    assert "cut off" in told["cut.png"]
+    assert "damaged or truncated" in told["cut.jpg"]
+    assert "damaged or truncated" in told["cut.png"]
     assert "not a picture" in told["notes.md"]
     assert "not a picture" in told["empty.png"]
     assert photos.notes == ("Sub-folders are not read: inner.",)
