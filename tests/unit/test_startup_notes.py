@@ -96,7 +96,7 @@ def test_what_is_wrong_with_own_class_images_was_read_by_nobody(prepared, tmp_pa
     startup_notes.note_pictures(run)
     refused, noted = run.notes
     assert refused.startswith("Class images: 2 used, 1 not used:")
-    assert "1 of 2 have a .txt that is not used: class images have the prompts of prior" in noted
+    assert "1 of 2 have a .txt that is not used: class images use the prompts of" in noted
 
 
 def test_an_older_list_of_pictures_is_readable_and_says_nothing(prepared, tmp_path):
