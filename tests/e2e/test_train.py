@@ -92,7 +92,7 @@ def test_own_class_images_and_a_tokenizer_from_elsewhere_are_used_and_known_agai
 
 def test_draw_tells_which_words_of_a_prompt_are_cut(likeness, base):
     small = ("--width", 64, "--height", 64, "--steps", 1)
-    told = likeness("draw", "photo " * 75 + "Umbrella", "--base", base, *small).stderr
+    told = likeness("draw", "photo " * 300 + "Umbrella", "--base", base, *small).stderr
     assert told.count("'Umbrella' of ") == 1
 
 
