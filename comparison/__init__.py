@@ -1,1 +1,1 @@
-"""Compare: models x prompts x poses to images, sheet and scores. Never imports ComfyUI or nodes."""
+"""Comparison: models x prompts x poses to images, sheet, scores. Never imports ComfyUI or nodes."""

@@ -1,4 +1,4 @@
-"""What the arguments of `likeness compare` mean: a plan, files, and the command to repeat it."""
+"""From the arguments of `likeness compare` to a plan, files, and the command to repeat it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .study import RERUN_PLAN_FILE
 
 
 def plan_from_args(args: argparse.Namespace) -> PlanFile:
-    """The plan with the changes that the command line asks for. Raises ComparisonError."""
+    """The plan with the command line's changes applied. Raises ComparisonError."""
     plan = find_plan(args.plan)
     if args.set:
         plan = with_recipes(plan, lambda recipe: apply_overrides(recipe, args.set))
@@ -37,37 +37,39 @@ def plan_from_args(args: argparse.Namespace) -> PlanFile:
     plan = without_pose(plan) if args.without_pose else plan
     if args.poses and not any(cell.with_pose for cell in plan.matrix({}).cells()):
         raise ComparisonError(
-            "--poses: no row is drawn with a pose. Give rows of the plan, or all of it, "
-            '"with_pose": "both" or "with", and leave out --without-pose.'
+            '--poses: no row is drawn with a pose. Set "with_pose" to "both" or "with" in the plan '
+            "or in its rows, and omit --without-pose."
         )
     return plan
 
 
 def add_set_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments for prompts and poses of the user's own."""
+    """Adds the options for custom prompts and poses."""
     parser.add_argument(
-        "--prompts", metavar="FILE", help="instead of the plan's: .txt with one prompt a line, a "
+        "--prompts", metavar="FILE", help="replaces the plan's: .txt with one prompt per line, a "
         f".json prompt set, or one of {', '.join(bundled_sets())}",
     )  # fmt: skip
     parser.add_argument(
-        "--poses", metavar="FILE", help="instead of the plan's: OpenPose keypoints as .json, or "
+        "--poses", metavar="FILE", help="replaces the plan's: OpenPose keypoints as .json, or "
         f"{YOGA} for the bundled ones",
     )  # fmt: skip
 
 
 def parse_adapters(adapters: Sequence[str]) -> dict[str, Path]:
-    """Files by row, of ROW=FILE. Raises ComparisonError."""
+    """Parses ROW=FILE arguments into files by row. Raises ComparisonError."""
     found = {}
     for text in adapters:
         row, _, path = text.partition("=")
         if not (row and path):
-            raise ComparisonError(f"--adapter takes ROW=FILE, such as r4=anna.safetensors: {text}")
+            raise ComparisonError(
+                f"--adapter takes ROW=FILE, such as r4=anna.safetensors, not {text}."
+            )
         found[row] = Path(path)
     return found
 
 
 def files_from_args(args: argparse.Namespace) -> ComparisonFiles:
-    """Where everything is that the command names. Raises ComparisonError."""
+    """The files and folders that the command names. Raises ComparisonError."""
     own = (args.output / "loras", args.output / "checkpoints")
     return ComparisonFiles(
         base=args.base,
@@ -82,7 +84,7 @@ def files_from_args(args: argparse.Namespace) -> ComparisonFiles:
 
 
 def encoder_files_from_args(args: argparse.Namespace) -> EncoderFiles:
-    """Where the encoders' weights are."""
+    """The files of the encoders' weights."""
     return EncoderFiles(
         clip_image=args.clip,
         clip_text=args.clip_text,
@@ -93,18 +95,18 @@ def encoder_files_from_args(args: argparse.Namespace) -> EncoderFiles:
 
 
 def check_encoders(args: argparse.Namespace) -> None:
-    """Raises ComparisonError for files that are not there, before hours of training."""
+    """Raises ComparisonError for missing encoder files, before hours of training."""
     for flag, path in (
         ("--clip", args.clip), ("--clip-text", args.clip_text), ("--dino", args.dino),
     ):  # fmt: skip
         if path is not None and not path.exists():
-            raise ComparisonError(f"{flag}: there is no {path}.")
+            raise ComparisonError(f"{flag}: {path} does not exist.")
     if args.clip_text and not args.clip:
-        raise ComparisonError("--clip-text is the text encoder of --clip, which is missing.")
+        raise ComparisonError("--clip-text needs --clip, the image encoder it belongs to.")
 
 
 def drawing_command(args: argparse.Namespace) -> list[str]:
-    """The arguments of `likeness` that draw the same plan's cells on the CPU of this machine."""
+    """The `likeness` arguments that draw the same plan's cells on this machine's CPU."""
     parts = ["compare", str(args.plan), "--device", "cpu", "--output", str(args.output)]
     for name in ("base", "photos", "class_images", "controlnet", "prompts", "poses"):
         path = getattr(args, name)
@@ -120,7 +122,7 @@ def _flag(name: str) -> str:
 
 
 def rerun_command(args: argparse.Namespace) -> str:
-    """The command that does the same, without the places of this machine.
+    """The command that repeats the comparison, without paths of this machine.
 
     Prompts, poses and settings are in the plan that it names.
     """
@@ -139,9 +141,9 @@ def rerun_command(args: argparse.Namespace) -> str:
 def check_at_once(args: argparse.Namespace) -> None:
     """Raises ComparisonError if `--at-once` cannot be used here."""
     if args.at_once < 1:
-        raise ComparisonError("--at-once is at least 1.")
+        raise ComparisonError("--at-once must be at least 1.")
     if args.at_once > 1 and resolve_device(args.device) != "cpu":
-        raise ComparisonError("--at-once is for CPUs: with a GPU give --device cpu, or leave it.")
+        raise ComparisonError("--at-once works on CPUs only: give --device cpu, or omit it.")
 
 
 def resolve_device(device: str) -> str:

@@ -1,4 +1,4 @@
-"""A full fine-tune on a loaded base, as Load Adapter has it in ComfyUI: one axis for all rows."""
+"""Blends a full fine-tune into a loaded base, as Load Adapter does in ComfyUI."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ StateDict = Mapping[str, Tensor]
 
 
 def blend(model: BaseModel, path: Path, strength_unet: float, strength_text: float) -> None:
-    """Moves UNet and text encoder to base + strength * (tuned - base): exact at 0 and at 1.
+    """Sets UNet and text encoder to base + strength * (tuned - base), exact at 0 and at 1.
 
-    `path` is a checkpoint or a diffusers folder. Its VAE is not used. Raises BaseModelError for a
-    file that is damaged, and AdapterError, with nothing changed, for one of another base.
+    `path` is a checkpoint or a diffusers folder; its VAE is unused. Raises BaseModelError for a
+    damaged file and AdapterError for one of another base; the model is then unchanged.
     """
     tensors = read_folder(path) if path.is_dir() else read_weights(path)
     parts = (
@@ -45,7 +45,7 @@ def _unet(model: BaseModel, tensors: StateDict) -> StateDict:
 def _text_encoder(model: BaseModel, tensors: StateDict) -> StateDict:
     state = ldm_names.part(tensors, ldm_names.TEXT)
     names = ldm_names.text_names(model.text_encoder.state_dict())
-    renamed, _ = ldm_names.from_ldm(state, names)  # a projection beside the layers is not used
+    renamed, _ = ldm_names.from_ldm(state, names)  # a text projection is unused
     return {name: t for name, t in renamed.items() if not name.endswith("position_ids")}
 
 
@@ -58,7 +58,7 @@ def _check_shapes(file: str, base: StateDict, tuned: StateDict) -> None:
     if differ:
         raise AdapterError(
             f"{file} does not fit this base: {len(differ)} weights differ in name or shape "
-            f"({list_names(differ)}). Draw it on the base it was trained from."
+            f"({list_names(differ)}). Use the base it was trained from."
         )
 
 

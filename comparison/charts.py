@@ -1,4 +1,4 @@
-"""Charts as inline SVG: losses over steps, and a mean with its interval."""
+"""Charts as inline SVG: losses over steps, and means with their intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from .estimates import Estimate
 from .html import Html, tag
 
-COLOURS = 8  # the style sheet has so many; further lines begin again
+COLOURS = 8  # defined in the style sheet; further lines reuse them
 _WIDTH, _HEIGHT = 720, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 34
 _POINTS = 240
@@ -19,7 +19,7 @@ _POINTS = 240
 
 @dataclass(frozen=True)
 class Series:
-    """One line: a name, and a value for each step from 1 on."""
+    """A line of a chart: its name, and a value for each step, from step 1."""
 
     name: str
     values: Sequence[float]
@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Axis:
-    """From values of `low` to `high` to pixels of `start` to `end`."""
+    """Maps values from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -48,7 +48,7 @@ class _Axis:
 
 
 def loss_chart(series: Sequence[Series]) -> Html:
-    """Losses over optimizer steps, each line a running mean: single steps are mostly noise."""
+    """Losses over optimizer steps with a legend; smoothed, as single steps are mostly noise."""
     chart = loss_lines(series)
     if not chart:
         return chart
@@ -60,7 +60,7 @@ def loss_chart(series: Sequence[Series]) -> Html:
 
 
 def loss_lines(series: Sequence[Series], **attributes: str) -> Html:
-    """The chart alone, an SVG with further attributes; "" without a value to show."""
+    """The chart without a legend, an SVG with further attributes; "" without values."""
     lines = [(one.name, *smooth_ema(one.values)) for one in series]
     if not any(steps for _, steps, _ in lines):
         return Html("")
@@ -95,10 +95,9 @@ def _grid(x: _Axis, y: _Axis) -> list[Html]:
 
 
 def smooth_ema(values: Sequence[float]) -> tuple[list[int], np.ndarray]:
-    """(steps, running means): exponential, over about a fifteenth of the steps, 240 points.
+    """(steps, exponential moving averages) over about 1/15 of the steps, at up to 240 points.
 
-    The mean is corrected for its start as Adam's are (arXiv:1412.6980); values that are not finite
-    are passed over.
+    Bias-corrected as in Adam (arXiv:1412.6980); non-finite values are skipped.
     """
     decay = 1 - 1 / max(1.0, len(values) / 15)
     mean, weight, means = 0.0, 0.0, []
@@ -113,7 +112,7 @@ def smooth_ema(values: Sequence[float]) -> tuple[list[int], np.ndarray]:
 
 
 def whisker(found: Estimate, low: float, high: float, reference: float | None) -> Html:
-    """A mean and its interval on a line from `low` to `high`, with a mark at the reference."""
+    """A mean and its interval on an axis from `low` to `high`, with a mark at the reference."""
     x = _Axis(low, high, 6, 114)
     marks = []
     if reference is not None:

@@ -1,4 +1,4 @@
-"""Commands of this room: draw, compare, plan and export."""
+"""The commands draw, compare, plan and export."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ from .scores import Scores, score
 from .study import REPORT_FILE, RERUN_PLAN_FILE, SCORES_FILE, Study, write_study
 
 _COMPARE = """\
-PLAN is a JSON file, or a bundled plan's name (see `likeness plan`). Rows with a recipe are trained,
-unless they are already; cells that are not drawn yet are drawn; then sheet, scores and report are
-written to OUTPUT/likeness/comparisons/<name>. Ctrl-C keeps what is done: the same command goes on.
+PLAN is a JSON file or the name of a bundled plan (see `likeness plan`). Trains the rows that have a
+recipe, draws the cells, and writes sheet, scores and report to OUTPUT/likeness/comparisons/<name>.
+Finished trainings and cells are reused: after Ctrl-C, the same command resumes.
 """
 
 _EXPORT = """\
-RUN is a run folder, or an adapter file. The zip has the adapter with its recipe, and of the
-comparison that shows it plan, sheet, report, scores and workflow; no place on this machine and, but
-for --with-photos, no photograph. --without-prompts takes your words out of the adapter and leaves
-the comparison out, which shows them; token and class word are among them.
+RUN is a run folder or an adapter file. The zip holds the adapter with its recipe and, of the
+comparison that shows it, plan, sheet, report, scores and workflow. It holds no local paths and,
+without --with-photos, no photographs. --without-prompts removes your prompts, token and class word
+from the adapter, and omits the comparison, which shows them.
 """
 
 
 def add_commands(commands: Any) -> None:
-    """Adds this room's commands to the parser."""
+    """Adds these commands to the parser."""
     _add_draw(commands)
     _add_compare(commands)
     plan = commands.add_parser("plan", help="print a bundled plan of a comparison, to edit")
@@ -80,19 +80,19 @@ def add_commands(commands: Any) -> None:
 
 def _add_draw(commands: Any) -> None:
     draw = commands.add_parser("draw", help="draw a picture for each prompt")
-    draw.add_argument("prompt", nargs="+", help="each gives a picture, all from the same noise")
+    draw.add_argument("prompt", nargs="+", help="one picture each, all from the same noise")
     draw.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
-    draw.add_argument("--adapter", type=Path, help="a LoRA, or a full fine-tune")
-    draw.add_argument("--strength", type=float, default=1.0, help="of the adapter; 0: the base")
+    draw.add_argument("--adapter", type=Path, help="a LoRA or a full fine-tune")
+    draw.add_argument("--strength", type=float, default=1.0, help="of the adapter; 0 is the base")
     add_tokenizer(draw)
     draw.add_argument("--negative", default="", help="negative prompt (default: none)")
     draw.add_argument("--width", type=int, default=512, help="pixels (default: %(default)s)")
     draw.add_argument("--height", type=int, default=512, help="pixels (default: %(default)s)")
-    draw.add_argument("--steps", type=int, default=35, help="of sampling (default: %(default)s)")
+    draw.add_argument("--steps", type=int, default=35, help="sampling steps (default: %(default)s)")
     draw.add_argument("--guidance", type=float, default=7.5, help="scale (default: %(default)s)")
-    draw.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    draw.add_argument("--seed", type=int, default=0, help="noise seed (default: %(default)s)")
     draw.add_argument(
-        "--clip-skip", type=int, help="2: the text encoder's last layer but one "
+        "--clip-skip", type=int, help="2 uses the text encoder's second-to-last layer "
         "(default: as the adapter was trained)",
     )  # fmt: skip
     add_device(draw)
@@ -112,25 +112,29 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument("--photos", type=Path, help="folder of the subject's photographs")
     parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
     add_tokenizer(parser)
-    parser.add_argument("--controlnet", type=Path, help="OpenPose ControlNet of rows with poses")
-    parser.add_argument("--without-pose", action="store_true", help="leave out rows with poses")
+    parser.add_argument("--controlnet", type=Path, help="OpenPose ControlNet for rows with poses")
+    parser.add_argument("--without-pose", action="store_true", help="omit rows with poses")
     parser.add_argument(
         "--adapter", action="append", default=[], metavar="ROW=FILE",
-        help="take this file for a row instead of training it; a new name adds a row",
+        help="use this file for a row instead of training it; a new name adds a row",
     )  # fmt: skip
     parser.add_argument(
         "--adapters", type=Path, action="append", default=[], metavar="FOLDER",
-        help="where the adapters are that the plan names (default: OUTPUT/loras, /checkpoints)",
+        help="folder with the adapters that the plan names (default: OUTPUT/loras, /checkpoints)",
     )  # fmt: skip
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="of every row's recipe"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of every row's recipe",
     )
     parser.add_argument("--output", type=Path, default=Path("output"), help="default: output")
     together = parser.add_mutually_exclusive_group()
-    together.add_argument("--processes", type=int, default=1, help="that train one row together")
+    together.add_argument("--processes", type=int, default=1, help="processes that train each row")
     together.add_argument(
         "--at-once", type=int, default=1, metavar="N",
-        help="rows trained and pictures drawn at the same time, on a CPU: for small models",
+        help="rows to train and pictures to draw in parallel, on a CPU: for small models",
     )  # fmt: skip
     parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)
     add_device(parser)
@@ -139,10 +143,10 @@ def _add_compare(commands: Any) -> None:
 
 
 def _add_encoders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clip", type=Path, help="CLIP: a transformers folder, or an image file")
-    parser.add_argument("--clip-text", type=Path, help="its text encoder, where that lies apart")
-    parser.add_argument("--dino", type=Path, help="DINOv2: a transformers folder")
-    parser.add_argument("--no-scores", action="store_true", help="leave the scores out")
+    parser.add_argument("--clip", type=Path, help="CLIP: transformers folder or image encoder file")
+    parser.add_argument("--clip-text", type=Path, help="its text encoder, if in a separate file")
+    parser.add_argument("--dino", type=Path, help="DINOv2: transformers folder")
+    parser.add_argument("--no-scores", action="store_true", help="skip the scores")
 
 
 def _draw(args: argparse.Namespace) -> int:
@@ -174,22 +178,22 @@ def _draw(args: argparse.Namespace) -> int:
 
 
 def _clip_skip(args: argparse.Namespace) -> int:
-    """Of `likeness draw`: as asked, else as in the adapter's recipe. Raises RecipeError."""
+    """The CLIP skip of `likeness draw`, by default the adapter's. Raises RecipeError."""
     if args.clip_skip is not None:
         if not 1 <= args.clip_skip <= 12:
-            raise RecipeError("--clip-skip is from 1 to 12.")
+            raise RecipeError("--clip-skip must be between 1 and 12.")
         return int(args.clip_skip)
     return 1 if args.adapter is None else clip_skip_of(args.adapter)
 
 
 def _picture_from_args(args: argparse.Namespace) -> Picture:
-    """Size, steps and guidance of `likeness draw`. Raises RecipeError for any wrong value."""
+    """Size, steps and guidance of `likeness draw`. Raises RecipeError for an invalid value."""
     try:
         check_name(args.name)
     except ValueError as error:
         raise RecipeError(f"--name {args.name!r}: {error}") from None
     if not 0 <= args.seed < 2**64:
-        raise RecipeError("--seed is from 0 to 2**64 - 1.")
+        raise RecipeError("--seed must be between 0 and 2**64 - 1.")
     try:
         return Picture(**{name: getattr(args, name) for name in Picture.model_fields})
     except ValidationError as error:
@@ -204,8 +208,8 @@ def _add_export(commands: Any) -> None:
     export.add_argument("share", metavar="RUN", type=Path)
     export.add_argument("--comparison", type=Path, metavar="FOLDER", help="default: the newest")
     export.add_argument("--workflow", type=Path, help="a saved graph (default: the sheet's)")
-    export.add_argument("--with-photos", action="store_true", help="the training photographs too")
-    export.add_argument("--without-prompts", action="store_true", help="none of your own words")
+    export.add_argument("--with-photos", action="store_true", help="add the training photographs")
+    export.add_argument("--without-prompts", action="store_true", help="remove your own words")
     export.add_argument("--to", type=Path, metavar="FILE", help="default: exports/<adapter>.zip")
     export.set_defaults(run=_export)
 
@@ -215,7 +219,7 @@ def _plan(args: argparse.Namespace) -> int:
         print(json.dumps(PlanFile.model_json_schema(), indent=2))
         return 0
     if args.plan is None:
-        raise ComparisonError(f"Which plan? There are {', '.join(bundled_plans())}.")
+        raise ComparisonError(f"Name a plan: one of {', '.join(bundled_plans())}.")
     print_json(find_plan(args.plan).to_json())
     return 0
 
@@ -232,11 +236,11 @@ def _export(args: argparse.Namespace) -> int:
     )
     print("\n".join(f"- {name}" for name in names))
     if args.with_photos:
-        print("The photographs are as you took them, with the place and time in their EXIF data.")
+        print("The photographs are unmodified: their EXIF data may tell place and time.")
     if args.without_prompts:
-        print("Without its prompts the adapter cannot be trained again from itself.")
+        print("Without its prompts, the adapter no longer holds what is needed to retrain it.")
     elif source.comparison is None:
-        print("No comparison shows this adapter; name one with --comparison FOLDER.")
+        print("No comparison with this adapter was found; give one with --comparison FOLDER.")
     print(f"zip      {target}")
     return 0
 
@@ -265,8 +269,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _draw_part(args: argparse.Namespace, plan: PlanFile, files: ComparisonFiles) -> int:
-    """What `draw_in_processes` starts: some of the cells, when all rows are trained."""
-    from ..trainers.stop import on_parent_exit  # imports torch, which only this needs so early
+    """Draws some of the cells once all rows are trained: started by `draw_in_processes`."""
+    from ..trainers.stop import on_parent_exit  # imports torch: not at module level
 
     on_parent_exit(lambda: os._exit(RunCancelled.exit_code))
     row_adapters = train_missing(plan, files, reuse_finished_runs)
@@ -279,12 +283,12 @@ def _draw_part(args: argparse.Namespace, plan: PlanFile, files: ComparisonFiles)
 def _draw_cells(
     args: argparse.Namespace, plan: Plan, row_adapters: Sequence[RowAdapter], files: ComparisonFiles
 ) -> None:
-    """Draws what is missing under a bar of cells done, left and time left."""
+    """Draws missing cells with a progress bar."""
     kept = cell_files(plan, files.output)
     missing = [number for number, path in enumerate(kept) if not path.is_file()]
     done = len(kept) - len(missing)
     if done == len(kept):
-        print(f"cells    all {done} are there; nothing was drawn")
+        print(f"cells    all {done} exist; nothing to draw")
         return
     with tqdm(total=len(kept), initial=done, unit="cell", desc="draw") as bar:
 
@@ -303,12 +307,12 @@ def _draw_cells(
         except KeyboardInterrupt:
             bar.close()
             there = sum(path.is_file() for path in kept)
-            print(f"\n{there} of {len(kept)} cells are kept; the same command draws the others.")
+            print(f"\n{there} of {len(kept)} cells are saved; the same command draws the rest.")
             raise
 
 
 def _score(args: argparse.Namespace, study: Study, files: ComparisonFiles) -> Scores:
-    """The scores, printed and written beside the sheet."""
+    """Computes the scores, prints them and writes them beside the sheet."""
     cache = cache_folder(files.output)
     device = resolve_device(args.device)
     found, missing = find_encoders(

@@ -1,8 +1,8 @@
-"""CLIP (arXiv:2103.00020): how alike pictures are, and how well they show their prompts.
+"""CLIP (arXiv:2103.00020): similarity of pictures, and of pictures and prompts.
 
-Weights come from a local transformers folder or from the files that ComfyUI keeps in
-``clip_vision`` and ``text_encoders``, in transformers' or open_clip's names; their sizes are read
-off the tensors' shapes.
+Weights come from a local transformers folder, or from the files that ComfyUI keeps in
+``clip_vision`` and ``text_encoders``, with transformers' or open_clip's names; the sizes are
+inferred from the tensors' shapes.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ from .vision import (
 StateDict = Mapping[str, Tensor]
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-# Of ViT-B, L, H, g and bigG, by width.
+# Attention heads of ViT-B, L, H, g and bigG, by width.
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
-# Widths of OpenAI's image and text encoders, which have the quick GELU.
+# Widths of OpenAI's image and text encoders, which use QuickGELU.
 _QUICK_GELU_WIDTHS, _QUICK_GELU_TEXT_WIDTHS = (768, 1024), (512, 768)
 
 
 @dataclass(frozen=True)
 class ClipImageEncoder:
-    """An image encoder of CLIP; the likeness is the cosine, DreamBooth's CLIP-I.
+    """CLIP's image encoder; the similarity is the cosine, DreamBooth's CLIP-I.
 
-    `load` gives the model.
+    `load` returns the model.
     """
 
     name: str
@@ -90,7 +90,7 @@ class ClipImageEncoder:
 
 @dataclass(frozen=True)
 class Clip:
-    """Both encoders of CLIP; the prompt match is the cosine of picture and text, CLIP-T."""
+    """Both of CLIP's encoders; the prompt match is the cosine of image and text, CLIP-T."""
 
     images: ClipImageEncoder
     text: Any
@@ -101,11 +101,11 @@ class Clip:
 
     @property
     def digest(self) -> str:
-        """Of the image encoder: texts are not remembered."""
+        """That of the image encoder: text vectors are not cached."""
         return self.images.digest
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """As that of `images`."""
+        """As `ClipImageEncoder.encode`."""
         return self.images.encode(pictures)
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -114,7 +114,7 @@ class Clip:
 
     @torch.no_grad()
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
-        """The cosine (n,) of each vector and its prompt, cut to 77 tokens."""
+        """The cosine (n,) of each vector and its prompt, truncated to 77 tokens."""
         unique = sorted(set(prompts))
         ids = tokenize(self.tokenizer, unique).to(next(self.text.parameters()).device)
         embeds = F.normalize(self.text(input_ids=ids).text_embeds.float(), dim=-1).cpu().numpy()
@@ -125,14 +125,14 @@ class Clip:
 def load_clip(
     files: EncoderFiles, device: ChooseDevice = choose_cpu
 ) -> ClipImageEncoder | PromptEncoder:
-    """CLIP of `files`, with its text encoder where that is given or lies in the same place.
+    """Loads CLIP from `files`, with its text encoder if given or found with the image encoder.
 
-    Raises ComparisonError for files that are damaged, of another kind, or not of one CLIP; for
-    what only the whole image encoder tells, when that is loaded.
+    Raises ComparisonError for files that are damaged, of another kind, or not from the same CLIP.
+    Faults that only show when the image encoder is loaded are raised on its first use.
     """
     path = files.clip_image
     if path is None:
-        raise ComparisonError("No image encoder of CLIP is given.")
+        raise ComparisonError("No CLIP image encoder is given.")
     with wrap_load_errors(f"The image encoder {path.name}"):
         projection_dim = _projection_dim(path)
         digest = weights_digest([path], files.cache)
@@ -158,7 +158,7 @@ def _load_image_encoder(path: Path) -> VisionModel:
 
 
 def _projection_dim(path: Path) -> int:
-    """How many numbers an image encoder gives. Raises KeyError, ValueError or LikenessError."""
+    """Width of an image encoder's output. Raises KeyError, ValueError or LikenessError."""
     if path.is_dir():
         config = _config(CLIPVisionModelWithProjection, path)
         part = config.get("vision_config", config)
@@ -177,14 +177,14 @@ def _load_text_encoder(path: Path, tokenizers: Sequence[Path]) -> tuple[Any, CLI
             tokenizer = load_tokenizer(folder)
             if len(tokenizer) == vocabulary:
                 return model, tokenizer
-        raise ValueError(f"no tokenizer of its {vocabulary:,} entries was found")
+        raise ValueError(f"no tokenizer with its {vocabulary:,} entries was found")
 
 
 def _check_pair(projection_dim: int, other: int, path: Path, text_path: Path) -> None:
     if projection_dim != other:
         raise ComparisonError(
-            f"{path.name} gives {projection_dim} numbers for a picture and {text_path.name} "
-            f"{other} for a text: they are not of one CLIP. Choose the two that belong together."
+            f"{path.name} has image embeddings of width {projection_dim}, {text_path.name} text "
+            f"embeddings of width {other}: they are not the same CLIP. Choose a matching pair."
         )
 
 
@@ -204,7 +204,7 @@ def _from_folder(kind: Any, path: Path) -> Any:
 
 
 def _config(kind: Any, path: Path) -> dict[str, Any]:
-    """A folder's config.json. Raises ValueError unless it is of CLIP."""
+    """A folder's config.json. Raises ValueError unless it is CLIP's."""
     config = read_config(path / "config.json")
     if config.get("model_type") not in ("clip", kind.config_class.model_type):
         raise ValueError("its config.json is not CLIP's")
@@ -218,7 +218,7 @@ def _preprocessing(path: Path) -> Preprocessing:
 
 
 def _build_vision_model(state: StateDict) -> tuple[CLIPVisionModelWithProjection, Preprocessing]:
-    """An image encoder under transformers' names. Raises KeyError naming what is absent."""
+    """An image encoder from transformers' names. Raises KeyError with the missing name."""
     width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
     positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
     size = patch * int((positions - 1) ** 0.5)
@@ -238,16 +238,16 @@ def _build_vision_model(state: StateDict) -> tuple[CLIPVisionModelWithProjection
 
 
 def _num_heads(width: int) -> int:
-    """Raises ValueError for a large encoder that is not known: other heads give other vectors."""
+    """Raises ValueError for a large unknown encoder: a wrong number changes its vectors."""
     if width not in _HEADS and width > min(_HEADS):
         raise ValueError(
-            f"an image encoder {width} wide is not known: take its transformers folder"
+            f"image encoders of width {width} are not known: use its transformers folder"
         )
     return _HEADS.get(width, max(1, width // 64))
 
 
 def _build_text_model(state: StateDict) -> CLIPTextModelWithProjection:
-    """A text encoder under transformers' names. Raises KeyError naming what is absent."""
+    """A text encoder from transformers' names. Raises KeyError with the missing name."""
     state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     shapes = {name.removeprefix("text_model."): tuple(t.shape) for name, t in state.items()}
     config = text_config(shapes) | {"projection_dim": shapes["text_projection.weight"][0]}
@@ -258,7 +258,7 @@ def _build_text_model(state: StateDict) -> CLIPTextModelWithProjection:
 
 
 def _load_weights(model: Any, state: StateDict) -> Any:
-    """`model` with its tensors from `state`, in fp32."""
+    """Returns `model` with its weights set from `state`, in fp32."""
     wanted = model.state_dict()
     model.load_state_dict(
         {name: state[name].float() for name in wanted if "position_ids" not in name}, strict=False

@@ -1,4 +1,4 @@
-"""CLIP's tensors under transformers' names, from the names that OpenAI and open_clip give them."""
+"""Renames CLIP's tensors from OpenAI's and open_clip's names to transformers'."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IMAGE_PROJECTION, TEXT_PROJECTION = "visual.proj", "text_projection"  # (width, 
 
 
 def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file in transformers' or open_clip's names; other names stay."""
+    """The tensors of a file under transformers' names; unknown names are kept."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         renamed |= _renamed(name, tensor)
@@ -59,7 +59,7 @@ def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _rename_layer(prefix: str, layer: str, kind: str, tensor: Tensor) -> dict[str, Tensor]:
-    if layer == "attn.in_proj":  # query, key and value, one below the other
+    if layer == "attn.in_proj":  # query, key and value, stacked along dim 0
         parts = zip("qkv", tensor.chunk(3), strict=True)
         return {f"{prefix}self_attn.{one}_proj.{kind}": rows for one, rows in parts}
     return {f"{prefix}{_LAYER.get(layer, layer)}.{kind}": tensor}

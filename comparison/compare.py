@@ -1,6 +1,6 @@
-"""A whole comparison from files to pictures: trains what is not trained, draws what is not drawn.
+"""Runs a comparison from files to pictures: trains missing adapters, draws missing cells.
 
-Each part is kept as it is finished, so the same call goes on where an earlier one was stopped.
+Every result is saved as soon as it is finished, so the same call resumes an interrupted one.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
     from ..trainers.base_model import BaseModel
 
-_MIN_SIDE = 64  # pixels of a photograph's side, to be compared with
+_MIN_SIDE = 64  # pixels; smaller photographs are not used as references
 
 
 @dataclass(frozen=True)
 class ComparisonFiles:
     """Where a comparison reads and writes on this machine.
 
-    `adapters` are files by the name of their row, `folders` those in which the adapters are looked
-    for that the plan names. The others are as in a run's Places.
+    `adapters` maps row names to files; adapters that the plan names are looked up in `folders`.
+    The other fields are as in a run's Places.
     """
 
     base: Path
@@ -59,23 +59,23 @@ class ComparisonFiles:
 
     @property
     def runs(self) -> Path:
-        """The folder of the run folders."""
+        """The folder that holds the run folders."""
         return runs_folder(self.output)
 
 
-# Teaching.
+# Training.
 
 
-# Given the recipes by the names of their rows: each name with its result, in any order.
+# Takes recipes by row name; yields each row name with its result, in any order.
 TrainRows = Callable[[Mapping[str, Recipe], Places], Generator[tuple[str, Result], None, None]]
 
 
 def train_missing(
     plan: PlanFile, files: ComparisonFiles, train_rows: TrainRows
 ) -> list[RowAdapter]:
-    """The adapter of every row; `train_rows` trains those to train, or reuses finished runs.
+    """Returns the adapter of every row; `train_rows` trains missing ones or reuses finished runs.
 
-    Raises ComparisonError for what is not given and MissingPackage before anything is trained,
+    Raises ComparisonError for missing inputs and MissingPackage before anything is trained,
     RunCancelled for a training that was stopped, and what `train_rows` raises.
     """
     _check_control(plan, files)
@@ -84,8 +84,8 @@ def train_missing(
     if todo and files.photos is None:
         names = ", ".join(row.name for row in todo)
         raise ComparisonError(
-            f"{names}: to be trained, these rows need the photographs (--photos FOLDER). "
-            "An adapter that is there already is named with --adapter ROW=FILE."
+            f"Training these rows needs photographs (--photos FOLDER): {names}. "
+            "To use an existing adapter instead, give --adapter ROW=FILE."
         )
     recipes = {row.name: recipe for row in todo if (recipe := plan.recipe_of(row))}
     if recipes:
@@ -97,21 +97,21 @@ def train_missing(
             if result.stopped:
                 raise RunCancelled(
                     f"The training of {name} was stopped after {result.steps} of "
-                    f"{result.recipe.schedule.steps} steps; the same command goes on from there."
+                    f"{result.recipe.schedule.steps} steps. Run the same command to resume it."
                 )
             found[name] = result.adapter
     return [read_row_adapter(row.name, found[row.name], files.runs) for row in plan.rows]
 
 
 def find_adapter(row: Row, files: ComparisonFiles) -> Path | None:
-    """The file given for a row, or named by it; None for the base and rows to train.
+    """The file given for a row, or named by it; None for the base and for rows to train.
 
-    Raises ComparisonError where it is missing.
+    Raises ComparisonError if the file is missing.
     """
     given = files.adapters.get(row.name)
     if given is not None:
         if not given.exists():
-            raise ComparisonError(f"The row {row.name} is given {given}, which is not there.")
+            raise ComparisonError(f"The adapter given for the row {row.name} is missing: {given}.")
         return given
     if row.adapter is None:
         return None
@@ -120,8 +120,8 @@ def find_adapter(row: Row, files: ComparisonFiles) -> Path | None:
             return folder / row.adapter
     places = ", ".join(str(folder) for folder in files.folders)
     raise ComparisonError(
-        f"The row {row.name} needs {row.adapter}, which is not in {places}: put it there, name its "
-        f"folder with --adapters, or the file with --adapter {row.name}=FILE."
+        f"The row {row.name} needs {row.adapter}, which is not in {places}. Put it there, give its "
+        f"folder with --adapters, or give the file with --adapter {row.name}=FILE."
     )
 
 
@@ -136,7 +136,7 @@ def _places(files: ComparisonFiles) -> Places:
 
 
 def photographs(folder: Path | None) -> list[Path]:
-    """The usable pictures of a folder, [] without one. Raises SubjectError if there are none."""
+    """The usable photographs in a folder; [] without one. Raises SubjectError if none is usable."""
     if folder is None:
         return []
     return [photo.path for photo in read_subject(folder, Subject(resolution=_MIN_SIDE)).photos]
@@ -148,7 +148,7 @@ def photographs(folder: Path | None) -> list[Path]:
 def resolve_plan(
     plan: PlanFile, row_adapters: Sequence[RowAdapter], files: ComparisonFiles
 ) -> Plan:
-    """The plan with the digests of all that is drawn with. Raises BaseModelError."""
+    """The plan with the digests of base, adapters and ControlNet. Raises BaseModelError."""
     cache = cache_folder(files.output)
 
     def digest(path: Path | None) -> str | None:
@@ -166,30 +166,30 @@ def resolve_plan(
 
 
 def _check_control(plan: PlanFile, files: ComparisonFiles) -> None:
-    """Raises ComparisonError where the ControlNet is missing, before hours of training."""
+    """Raises ComparisonError if the ControlNet is missing, before hours of training."""
     if files.controlnet is not None and not _control_file(files.controlnet).is_file():
         raise ComparisonError(f"There is no ControlNet at {_control_file(files.controlnet)}.")
     if files.controlnet is None and any(cell.with_pose for cell in plan.matrix({}).cells()):
         raise ComparisonError(
             "Some rows are drawn with poses: give an OpenPose ControlNet (--controlnet FILE), or "
-            "leave those rows out (--without-pose)."
+            "omit those rows (--without-pose)."
         )
 
 
 def _control_file(path: Path) -> Path:
-    """The ControlNet's weights, which stand for it. Raises LikenessError if a folder has none."""
+    """The ControlNet's weights file. Raises LikenessError if a folder has none."""
     if not path.is_dir():
         return path
     first, *shards = weight_files(path)
     if shards:
         raise ComparisonError(
-            f"The ControlNet in {path} is in {len(shards)} files: save it as a single one."
+            f"The ControlNet in {path} is split into {len(shards)} files: save it as one file."
         )
     return first
 
 
 def cell_files(plan: Plan, output: Path) -> list[Path]:
-    """Where the picture of each cell is kept, drawn or not."""
+    """The picture file of each cell, whether it exists or not."""
     return [cells_folder(output) / f"{plan.digest_of(cell)}.png" for cell in plan.cells()]
 
 
@@ -202,20 +202,21 @@ def draw_missing(
     device: str = "cpu",
     only: Collection[int] | None = None,
 ) -> None:
-    """Draws the cells that have no file, variant by variant, each kept as soon as it is drawn.
+    """Draws the cells that have no file, variant by variant, and saves each one immediately.
 
-    One model is in memory at a time. `on_cell` is called after each. `only` are the numbers of the
-    cells to draw, in the plan's order; None: all. Raises the errors of files that do not fit.
+    One model is in memory at a time. `on_cell` is called after each cell. `only` holds the indices
+    of the cells to draw, in the plan's order; None: all. Raises the loaders' errors for files that
+    do not fit.
     """
     adapters = {one.name: one.adapter for one in row_adapters}
     for variant, cells in _missing(plan, files.output, only):
         model = _Model(plan, variant, adapters[variant.name], files, device)
         for cell, path in cells:
-            if not path.is_file():  # unless an equal cell was drawn just now
+            if not path.is_file():  # an identical cell may just have been drawn
                 write_atomic(path, encode_cell_png(Image.fromarray(model.draw(cell))))
             on_cell(cell)
         del model
-        release_memory()  # before the next model is loaded
+        release_memory()  # before the next model loads
 
 
 def _missing(
@@ -233,7 +234,7 @@ def _missing(
 
 
 class _Model:
-    """A variant's model, with the ControlNet once a cell asks for it."""
+    """A variant's model; the ControlNet is loaded for the first cell that needs it."""
 
     def __init__(
         self,

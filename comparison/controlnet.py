@@ -1,4 +1,4 @@
-"""ControlNets (arXiv:2302.05543) of SD 1.x from local files, and their part in sampling."""
+"""SD 1.x ControlNets (arXiv:2302.05543) from local files, and their residuals for sampling."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from ..trainers.sampler import ControlNet
 from ..trainers.weights import read_weights
 from .errors import ComparisonError
 
-_HINT_WIDTHS = (16, 32, 96, 256)  # of every ControlNet 1.x; no reader infers them
+_HINT_WIDTHS = (16, 32, 96, 256)  # the same in every SD 1.x ControlNet, so not inferred
 _LOAD_ERRORS = (LikenessError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def load_controlnet(
     path: Path, unet: Any, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ControlNetModel:
-    """The ControlNet of a file in the LDM names or of a diffusers folder, for a UNet.
+    """Loads the ControlNet for a UNet from a file with LDM names or a diffusers folder.
 
-    Raises ComparisonError for a damaged file and for a ControlNet of another family.
+    Raises ComparisonError for a damaged file and for a ControlNet of another model family.
     """
     try:
         model = _from_folder(path) if path.is_dir() else _from_file(path)
     except KeyError as error:
         raise ComparisonError(
-            f"{path.name} is no ControlNet for SD 1.x: it lacks {error.args[0]}. Choose a file in "
-            "the original names, such as control_v11p_sd15_openpose, or a diffusers folder."
+            f"{path.name} is not a ControlNet for SD 1.x: it lacks {error.args[0]}. Choose a file "
+            "with LDM names, such as control_v11p_sd15_openpose, or a diffusers folder."
         ) from None
     except _LOAD_ERRORS as error:
         if is_out_of_memory(error):
@@ -50,12 +50,12 @@ def load_controlnet(
         ours, theirs = _plain(unet.config[key]), _plain(model.config[key])
         if ours != theirs:
             raise ComparisonError(
-                f"{path.name} is a ControlNet of another family: its {key} is {theirs}, the base "
-                f"model's is {ours}. Choose one that was made for this base's family."
+                f"{path.name} is a ControlNet for another model family: its {key} is {theirs}, the "
+                f"base model's is {ours}. Choose one that was made for this base's family."
             )
     if device == "cpu":
         use_im2col_convs(model)
-    # diffusers' own `to` warns of an empty list of modules that should stay in fp32.
+    # diffusers' own `to` warns about an empty list of modules to keep in fp32.
     return nn.Module.to(model.eval(), device, dtype)
 
 
@@ -72,7 +72,7 @@ def _from_folder(path: Path) -> ControlNetModel:
 
 def _from_file(path: Path) -> ControlNetModel:
     if not path.is_file():
-        raise BaseModelError("there is no such file")
+        raise BaseModelError("the file does not exist")
     state: Mapping[str, Tensor] = read_weights(path)
     state = ldm_names.part(state, ldm_names.CONTROL) or state
     config = _config({name: tuple(tensor.shape) for name, tensor in state.items()})
@@ -83,7 +83,7 @@ def _from_file(path: Path) -> ControlNetModel:
 
 
 def _config(shapes: Shapes) -> dict[str, Any]:
-    """Keyword arguments of ControlNetModel; its half of a UNet has the UNet's names."""
+    """Keyword arguments of ControlNetModel, inferred like a UNet's: the encoder has its names."""
     config = ldm_names.unet_config({**shapes, "out.2.weight": (4,)})
     for key in ("sample_size", "out_channels", "up_block_types"):
         del config[key]
@@ -91,10 +91,10 @@ def _config(shapes: Shapes) -> dict[str, Any]:
 
 
 def controlnet_for_hint(model: ControlNetModel, hint: Image.Image, strength: float) -> ControlNet:
-    """The residuals of a ControlNet for one picture of a pose, RGB and of the picture's size."""
+    """The residual function of a ControlNet for one RGB pose image of the output's size."""
     pixels = torch.from_numpy(np.array(hint)).float().permute(2, 0, 1)[None] / 255
 
-    @cache  # copied once, not at each step
+    @cache  # copied once, not in every step
     def picture(device: torch.device, dtype: torch.dtype) -> Tensor:
         return pixels.to(device, dtype)
 

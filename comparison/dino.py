@@ -1,4 +1,4 @@
-"""DINOv2 (arXiv:2304.07193): likeness of subjects, learned without words."""
+"""DINOv2 (arXiv:2304.07193): similarity of subjects, learned without text."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from .vision import (
     wrap_load_errors,
 )
 
-# Of ImageNet.
 _IMAGENET = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
 class Dino:
-    """The class token of DINOv2; the likeness is the cosine, as DreamBooth's DINO score.
+    """DINOv2's class token; the similarity is the cosine, as in DreamBooth's DINO score.
 
-    `load` gives the model.
+    `load` returns the model.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Dino:
 
 
 def load_dino(path: Path, cache: Path | None = None, device: ChooseDevice = choose_cpu) -> Dino:
-    """DINOv2 of a local transformers folder. Raises ComparisonError."""
+    """Opens DINOv2 in a local transformers folder; loaded on first use. Raises ComparisonError."""
     with wrap_load_errors(f"The folder {path}"):
         if read_config(path / "config.json").get("model_type") != "dinov2":
             raise ValueError("its config.json is not DINOv2's")

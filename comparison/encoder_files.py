@@ -1,4 +1,4 @@
-"""Which files of model folders are encoders, told from their headers: no weights are read."""
+"""Identifies encoders in model folders by their headers, without reading weights."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from .clip_names import IMAGE_PROJECTION, TEXT_PROJECTION
 
 
 def encoder_path(file: Path) -> Path:
-    """The transformers folder whose weights a listed file is, or else the file itself."""
+    """The transformers folder that a listed file belongs to, or the file itself."""
     own = file.name == "model.safetensors" and (file.parent / "config.json").is_file()
     return file.parent if own else file
 
 
 def first_clip(files: Iterable[Path]) -> Path | None:
-    """The first that is an image encoder of CLIP with its projection, as `encoders` takes it."""
+    """The first CLIP image encoder with a projection, as `EncoderFiles.clip_image`, or None."""
     return next((encoder_path(file) for file in files if image_width(encoder_path(file))), None)
 
 
 def first_text(files: Iterable[Path], image: Path) -> Path | None:
-    """The first text encoder whose projection is as wide as that of an image encoder."""
+    """The first text encoder whose projection has the width of the image encoder's, or None."""
     width = image_width(image)
     return next((file for file in files if width and _text_width(file) == width), None)
 
 
 def first_dino(files: Iterable[Path]) -> Path | None:
-    """The first transformers folder of DINOv2."""
+    """The first transformers folder of DINOv2, or None."""
     folders = (encoder_path(file) for file in files)
     return next((folder for folder in folders if _model_type(folder) == "dinov2"), None)
 
 
 def image_width(place: Path) -> int | None:
-    """How many numbers CLIP gives for a picture; None for what is no image encoder of CLIP."""
+    """Width of the vectors of a CLIP image encoder; None if `place` is not one."""
     if not place.is_dir():
         return _width(place, "visual_projection.weight", 0) or _width(place, IMAGE_PROJECTION, 1)
     if _model_type(place) not in ("clip", "clip_vision_model"):
@@ -47,7 +47,7 @@ def _text_width(file: Path) -> int | None:
 
 
 def _width(file: Path, projection: str, axis: int) -> int | None:
-    """The size of a matrix among a file's tensors."""
+    """The size along `axis` of the projection matrix in a file; None without one."""
     try:
         shape = read_header(file).shapes.get(projection, ())
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
-"""What turns pictures into vectors that can be compared: one small protocol, a search, a cache.
+"""Image encoders for scores: the protocol, discovery of installed ones, and a cache of vectors.
 
-An encoder is any object with the members of `Encoder`; one that also judges prompts or poses has
-those of `PromptEncoder` or `PoseEncoder`. This room knows `clip`, `dino` and `face`. Callers add
-their own as functions of how a plan's pictures are drawn, which return an encoder, or None where
-it knows nothing of such pictures, or raise MissingEncoder: so the judge of the drawn world comes in
-from `demo/`, which this room does not import.
+An encoder is any object with the members of `Encoder`; one that also scores prompts or poses has
+those of `PromptEncoder` or `PoseEncoder`. `clip`, `dino` and `face` are built in. Callers can add
+finders: functions of a plan's `Picture` that return an encoder, return None if it does not apply to
+such pictures, or raise MissingEncoder. The miniature's judge in `demo/` is added this way, because
+this package does not import `demo/`.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from .poses import Pose
 Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 
-_BATCH = 16  # pictures held in memory; of faces, which take the CPU long, one
-_MIN_SIDE_FOR_FACES = 150  # a picture's sides in pixels: dlib's network reads a face as 150 x 150
+_BATCH = 16  # pictures held in memory; 1 for faces, which are slow on the CPU
+_MIN_SIDE_FOR_FACES = 150  # of a picture, in pixels: dlib's network takes faces of 150 x 150
 _DEFAULT_PICTURE = Picture()
 
 
 class MissingEncoder(ComparisonError):
-    """An encoder that is not installed: one line that says what to install or where to put it."""
+    """An encoder is not installed; the message is one line that says what to install, and where."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns pictures into vectors and says how alike two of them are.
+    """Encodes pictures as vectors and computes their similarity.
 
-    `key` is a short word for tables (``clip``), `name` says which weights, for people, and
-    `digest` is of all that decides a vector: equal digests, equal vectors. `identity_only`
-    says that its likeness is of persons alone, whatever else is on a picture.
+    `key` is a short identifier (``clip``), `name` names the weights for users, and `digest` covers
+    everything that determines a vector: equal digests, equal vectors. `identity_only` means that
+    the similarity compares persons only and ignores the rest of the picture.
     """
 
     @property
@@ -60,53 +60,51 @@ class Encoder(Protocol):
     def identity_only(self) -> bool: ...
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Vectors (n, d) of RGB pictures of any size; NaN where there is nothing to encode."""
+        """Vectors (n, d) of RGB pictures of any size; NaN if there is nothing to encode."""
         ...
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
-        """How alike each of a (n, d) is to each of b (m, d): (n, m), 1 for equal ones, or NaN."""
+        """Similarity (n, m) of each of a (n, d) to each of b (m, d): 1 if equal, or NaN."""
         ...
 
 
 @runtime_checkable
 class PromptEncoder(Encoder, Protocol):
-    """An encoder that also says how well a picture shows what a prompt asks for."""
+    """An encoder that also scores how well a picture matches its prompt."""
 
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
-        """Match (n,) of n vectors and as many prompts; NaN where it cannot tell."""
+        """Match (n,) of n vectors with n prompts; NaN if unknown."""
         ...
 
 
 @runtime_checkable
 class PoseEncoder(Encoder, Protocol):
-    """An encoder that also finds the joints of a person."""
+    """An encoder that also detects the joints of a person."""
 
     def pose_error(self, vectors: Vectors, poses: Sequence[Pose]) -> Values:
-        """Mean distance (n,) of the joints found from those of n poses, in picture heights."""
+        """Mean distance (n,) of the detected joints from those of n poses, in picture heights."""
         ...
 
 
 EncoderFinder = Callable[[Picture], Encoder | None]
-ChooseDevice = Callable[
-    [int], str
-]  # where a model of so many bytes computes, with room made for it
+ChooseDevice = Callable[[int], str]  # frees memory for a model of n bytes, returns its device
 OnProgress = Callable[[int, int], None]
 
 
 def choose_cpu(size: int) -> str:
-    """A `ChooseDevice`."""
+    """A `ChooseDevice` that always returns the CPU."""
     return "cpu"
 
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """Where encoders' weights lie; None: not given.
+    """Files of the encoders' weights; None: not given.
 
-    `clip_image` is a file of ComfyUI's ``clip_vision`` folder or a local transformers folder of
-    CLIP, `clip_text` one of its ``text_encoders`` (not needed beside a folder that has both),
-    `dino` a transformers folder of DINOv2, `tokenizers` folders to try for CLIP's vocabulary;
-    `face` asks for the face network where its packages are installed and a plan's pictures have 150
-    pixels a side. `cache` is a folder that remembers digests of large files.
+    `clip_image` is a file in ComfyUI's ``clip_vision`` folder or a local transformers folder of
+    CLIP; `clip_text` is a file in ``text_encoders``, not needed if that folder has both; `dino` is
+    a transformers folder of DINOv2; `tokenizers` are folders to search for CLIP's vocabulary.
+    `face` enables the face network, if its packages are installed and a plan's pictures have at
+    least 150 pixels a side. `cache` is a folder that caches digests of large files.
     """
 
     clip_image: Path | None = None
@@ -123,10 +121,10 @@ def find_encoders(
     device: ChooseDevice = choose_cpu,
     picture: Picture = _DEFAULT_PICTURE,
 ) -> tuple[list[Encoder], list[str]]:
-    """The encoders for a plan's `picture` that are installed, and a line for each that is not.
+    """The installed encoders for a plan's `picture`, and a line for each missing one.
 
-    CLIP's and DINOv2's image encoders are loaded when they first encode a picture. Raises
-    ComparisonError, as they may then, for a file that was given and cannot be used.
+    CLIP's and DINOv2's image encoders are loaded on first use. Raises ComparisonError, now or then,
+    for a given file that cannot be used.
     """
     found: list[Encoder] = []
     missing: list[str] = []
@@ -153,7 +151,7 @@ def _builtin_finders(
         if files.clip_image is None:
             raise MissingEncoder(
                 "CLIP is left out. In ComfyUI, put a CLIP image encoder into models/clip_vision "
-                "and its text encoder into models/text_encoders; in the terminal, name a local "
+                "and its text encoder into models/text_encoders; in the terminal, give a local "
                 "folder of openai/clip-vit-large-patch14 with --clip."
             )
         from .clip import load_clip
@@ -164,7 +162,7 @@ def _builtin_finders(
         if files.dino is None:
             raise MissingEncoder(
                 "DINOv2 is left out. In ComfyUI, put a folder of facebook/dinov2-base (config.json "
-                "and model.safetensors) into models/clip_vision; in the terminal, name one with "
+                "and model.safetensors) into models/clip_vision; in the terminal, give one with "
                 "--dino."
             )
         from .dino import load_dino
@@ -181,7 +179,7 @@ def _builtin_finders(
 
 
 def cosines(a: Vectors, b: Vectors) -> Values:
-    """Cosine of each pair of unit vectors, (n, d) and (m, d) to (n, m)."""
+    """Cosine similarity (n, m) of unit vectors (n, d) and (m, d)."""
     return np.asarray(a.astype(np.float64) @ b.astype(np.float64).T)
 
 
@@ -194,10 +192,10 @@ def encode_files(
     cache: Path | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Vectors:
-    """Vectors (n, d) of picture files, by the content of file and encoder from the folder `cache`.
+    """Vectors (n, d) of image files, cached in the folder `cache` by digests of file and encoder.
 
-    `on_progress(done, total)` is called before each few pictures and at the end; what it raises
-    ends the work, and what is done is cached. Raises ComparisonError for a file that is no picture.
+    `on_progress(done, total)` is called before each batch and at the end; it may raise to stop, and
+    finished vectors stay cached. Raises ComparisonError for a file that is not an image.
     """
     digests = [_digest(path) for path in paths]
     files = dict(zip(digests, paths, strict=True))
@@ -217,7 +215,7 @@ def encode_files(
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """A picture file, upright, in mode RGB. Raises ComparisonError."""
+    """An image file as RGB, with its EXIF orientation applied. Raises ComparisonError."""
     try:
         return to_srgb(open_image(path))
     except SubjectError as error:
@@ -241,7 +239,7 @@ def _read_cached(encoder: Encoder, digest: str, cache: Path | None) -> Vectors |
     try:
         vector = np.load(_cache_path(encoder, digest, cache), allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        return None  # absent or damaged: it is made anew
+        return None  # missing or damaged: recomputed
     return vector if vector.ndim == 1 and vector.dtype == np.float32 else None
 
 
@@ -250,5 +248,5 @@ def _write_cached(encoder: Encoder, digest: str, cache: Path | None, vector: Vec
         return
     data = io.BytesIO()
     np.save(data, vector.astype(np.float32), allow_pickle=False)
-    with suppress(OSError):  # a cache that cannot be written costs time only
+    with suppress(OSError):  # an unwritable cache only costs time
         write_atomic(_cache_path(encoder, digest, cache), data.getvalue())

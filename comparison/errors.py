@@ -1,4 +1,4 @@
-"""What can go wrong when comparing, as a type of its own."""
+"""The exception type of comparisons."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ..trainers.errors import LikenessError
 
 
 class ComparisonError(LikenessError):
-    """A prompt set, pose, plan or sheet that cannot be used: the message names the part to mend."""
+    """A prompt set, pose, plan or sheet that cannot be used; the message names what to fix."""

@@ -1,4 +1,4 @@
-"""Means and how sure they are, by the bootstrap."""
+"""Means with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_GROUPS = 4  # groups
+MIN_GROUPS = 4  # fewer have no interval
 RESAMPLES = 4000
 _T_QUANTILES = (12.706, 4.303, 3.182, 2.776)  # Student's t at 0.975 for 1 to 4 degrees of freedom
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and the 95 % interval of it: None where one prompt alone cannot say.
+    """A mean and its 95 % interval, None if there are too few prompts.
 
-    It is over `count` pictures of `asked`; the others have no value, such as no face.
+    `count` of `asked` pictures have a value; the others have none, for example no face.
     """
 
     mean: float
@@ -28,7 +28,7 @@ class Estimate:
     asked: int
 
     def text(self) -> str:
-        """``0.712 [0.655, 0.768]``, and ``5 of 6`` where pictures have no value."""
+        """``0.712 [0.655, 0.768]``, with ``5 of 6`` appended if some pictures have no value."""
         parts = [format_score(self.mean)]
         if self.low is not None and self.high is not None:
             parts.append(f"[{format_score(self.low)}, {format_score(self.high)}]")
@@ -38,19 +38,19 @@ class Estimate:
 
 
 def format_score(value: float) -> str:
-    """Three decimals, and no sign before a zero."""
+    """Three decimals, without negative zero."""
     return f"{round(value, 3) + 0.0:.3f}"
 
 
 def estimate(
     values: NDArray[np.float64], groups: NDArray[np.int64], *, independent: bool = True
 ) -> Estimate | None:
-    """The mean of values (n,) and its bootstrap interval; None without a value.
+    """The mean of values (n,) and its bootstrap interval; None if all are NaN.
 
-    Whole groups are drawn with replacement, because the pictures of one prompt are not
-    independent; of a single group its values, unless they are not `independent`, as those that each
-    pair of pictures has in common. The same values give the same interval; of fewer than FEWEST
-    groups there is none: it would hold the mean far less often than it says.
+    Whole groups are resampled, because pictures of the same prompt are not independent. With a
+    single group its values are resampled instead, unless they are not `independent`, such as
+    pairwise values. The interval is deterministic. With fewer than MIN_GROUPS groups there is
+    none: its coverage would be far below 95 %.
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -75,10 +75,10 @@ def _interval(
 
 
 def percentile_interval(means: NDArray[np.float64], groups: int) -> tuple[float, float]:
-    """The 95 % interval of a mean from its bootstrap over `groups`, at least 2.
+    """The 95 % interval of a mean from its bootstrap over `groups` >= 2 groups.
 
-    The percentiles are those of Hesterberg (The American Statistician 69, 2015, section 3.2), wider
-    than 2.5 and 97.5: of few groups these hold the mean far less often than they say.
+    Uses the percentiles of Hesterberg (The American Statistician 69, 2015, section 3.2), wider
+    than 2.5 and 97.5, whose coverage is far too low for few groups.
     """
     ratio = math.sqrt(groups / (groups - 1))
     margin = 100 * NormalDist().cdf(-ratio * _t_quantile(groups - 1))
@@ -87,7 +87,7 @@ def percentile_interval(means: NDArray[np.float64], groups: int) -> tuple[float,
 
 
 def _t_quantile(degrees_of_freedom: int) -> float:
-    """Student's t at 0.975; from 5 degrees of freedom by Abramowitz and Stegun, 26.7.5."""
+    """Student's t at 0.975; from 5 degrees of freedom on by Abramowitz and Stegun, 26.7.5."""
     if degrees_of_freedom <= len(_T_QUANTILES):
         return _T_QUANTILES[degrees_of_freedom - 1]
     z = NormalDist().inv_cdf(0.975)
@@ -100,6 +100,6 @@ def _t_quantile(degrees_of_freedom: int) -> float:
 
 
 def mean_or_nan(values: NDArray[np.float64]) -> float:
-    """The mean of the values that are there, NaN of none."""
+    """The mean of all values that are not NaN, or NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -1,7 +1,6 @@
-"""One zip of what a run gave, to share: adapter, recipe, and the comparison that shows it.
+"""Exports a run as one zip to share: adapter, recipe, and the comparison that shows it.
 
-Nothing in it names a place on this machine. The photographs stay at home unless they are asked
-for, and the prompts can be left out.
+It contains no local paths. Photographs are included only on request; prompts can be removed.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from .sheet import sheet_png
 from .study import PLAN_FILE, REPORT_FILE, RERUN_PLAN_FILE, SCORES_FILE, newest_sheet
 from .user_files import read_json
 
-_ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # equal contents, equal bytes
-# A text that is an absolute path, and nothing else.
+_ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # fixed, for reproducible bytes
+# A text that consists of an absolute path.
 _PATH = re.compile(r"(?:file://)?(?:~?/[^/\n]+/|[A-Za-z]:[\\/]|\\\\)[^\n\"'<>|]*")
-# Folders at the front of an absolute path, but not a web address.
+# The folders of an absolute path inside a text, but not of a URL.
 _PATH_PREFIX = re.compile(
     r"(?<![\w.:/\\~])(?:(?:file://)?~?/(?:[^\s/\"'<>|]+/+)+|[A-Za-z]:[\\/]+(?:[^\\/\"'<>|\n]+[\\/]+)*|"
     r"\\\\+(?:[^\\/\"'<>|\n]+[\\/]+)+)"
@@ -50,8 +49,8 @@ _PATH_PREFIX = re.compile(
 class ExportSource:
     """What goes into the zip.
 
-    `run` is the folder of the run, None where it is not at hand; `comparison` the folder of one
-    that shows the adapter.
+    `run` is the run folder, if available, and `comparison` the folder of a comparison that shows
+    the adapter, if there is one.
     """
 
     adapter: Path
@@ -60,21 +59,21 @@ class ExportSource:
 
 
 def find_export_source(run: Path, comparison: Path | None = None) -> ExportSource:
-    """What RUN means: a run folder or an adapter file; and the newest comparison with it.
+    """Resolves RUN, a run folder or an adapter file, and finds the newest comparison with it.
 
-    Comparisons are looked for where the adapter's own output folder has them, unless one is
-    given. Raises LikenessError.
+    Unless `comparison` is given, the output folder that holds the adapter is searched. Raises
+    LikenessError.
     """
     folder: RunFolder | None
     if run.is_dir():
         result = RunFolder(run).result()
         if result is None:
-            raise ComparisonError(f"{run} is no folder of a finished run.")
+            raise ComparisonError(f"{run} is not the folder of a finished run.")
         adapter, folder = result.adapter, RunFolder(run)
     else:
         adapter, folder = run, _run_of(run)
     if comparison is not None and not (comparison / PLAN_FILE).is_file():
-        raise ComparisonError(f"{comparison} is no comparison: it has no plan.json.")
+        raise ComparisonError(f"{comparison} is not a comparison: it has no plan.json.")
     if comparison is None:
         comparison = newest_comparison(
             _likeness_folder(adapter) / "comparisons", content_digest(adapter)
@@ -84,7 +83,7 @@ def find_export_source(run: Path, comparison: Path | None = None) -> ExportSourc
 
 def _run_of(adapter: Path) -> RunFolder | None:
     if not adapter.is_file():
-        raise AdapterError(f"There is no run folder and no adapter at {adapter}.")
+        raise AdapterError(f"There is no run folder or adapter at {adapter}.")
     recipe = read_metadata(adapter).recipe
     if recipe is None:
         return None
@@ -93,7 +92,7 @@ def _run_of(adapter: Path) -> RunFolder | None:
 
 
 def _likeness_folder(adapter: Path) -> Path:
-    """The folder of runs and comparisons of an adapter in ``<output>/loras`` or beside it."""
+    """The folder with runs and comparisons for an adapter in ``<output>/loras`` or a sibling."""
     return adapter.resolve().parent.parent / "likeness"
 
 
@@ -105,19 +104,19 @@ def export(
     photographs: bool = False,
     prompts: bool = True,
 ) -> list[str]:
-    """Writes the zip, whole or not at all; returns the names of what is in it.
+    """Writes the zip atomically; returns the names of its files.
 
     Args:
-        workflow: a saved graph of ComfyUI; None takes the one in the comparison's sheet.
-        photographs: put the training photographs in too, byte for byte.
-        prompts: leave out, if false, all words that the user wrote: the comparison shows them, and
-            captions are such.
+        workflow: a saved ComfyUI graph; None: the one in the comparison's sheet.
+        photographs: also include the training photographs, byte for byte.
+        prompts: if false, omit everything the user wrote: prompts, captions, and the comparison,
+            which shows them.
 
-    Raises LikenessError that names the file which cannot be read or written; ComparisonError if
+    Raises LikenessError that names the file that cannot be read or written; ComparisonError if
     `target` exists.
     """
     if target.exists():
-        raise ComparisonError(f"{target} exists: move it, or name another file with --to.")
+        raise ComparisonError(f"{target} already exists: move it, or give another file with --to.")
     try:
         with atomic_file(target) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
             return _write_archive(_ZipWriter(archive), source, workflow, photographs, prompts)
@@ -145,17 +144,17 @@ def _write_archive(
 
 
 class _ZipWriter:
-    """A zip that is written, and the digest of each file in it."""
+    """Writes files to a zip and records their digests."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._zip, self.digests = archive, dict[str, str]()
 
     def add(self, name: str, data: bytes) -> None:
-        """A small file, compressed if that helps."""
+        """Adds a small file, compressed unless its format already is."""
         self.add_stream(name, [BytesIO(data)], name.endswith((".png", ".jpg", ".jpeg", ".webp")))
 
     def add_stream(self, name: str, parts: Sequence[IO[bytes]], stored: bool = True) -> None:
-        """A file of any size, from parts one after another."""
+        """Adds a file of any size, concatenated from parts."""
         entry = zipfile.ZipInfo(name, _ZIP_TIMESTAMP)
         entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
         entry.external_attr = 0o644 << 16
@@ -179,9 +178,9 @@ def _add_adapter(
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise AdapterError(f"{path} {error}. Adapters are whole .safetensors files.") from None
+        raise AdapterError(f"{path} {error}. Choose a complete .safetensors file.") from None
     new = old if prompts else strip_prompts(old)
-    own = (RECIPE_KEY, STRIPPED_KEY)  # hold no paths, and are named by digest
+    own = (RECIPE_KEY, STRIPPED_KEY)  # hold no paths; changing them would break their digests
     new = {key: text if key in own else _strip_paths_in_text(text) for key, text in new.items()}
     if scores:
         new[SCORES_KEY] = json.dumps(scores)
@@ -189,14 +188,14 @@ def _add_adapter(
         begin = b"" if new == old else header_with_metadata(file, new)
         archive.add_stream(f"{_name(path)}.safetensors", [BytesIO(begin), file])
     recipe = _parse_json(new.get(RECIPE_KEY) or new.get(STRIPPED_KEY) or "")
-    if isinstance(recipe, dict):  # none, or damaged
+    if isinstance(recipe, dict):  # else missing or damaged
         text = json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False)
         archive.add("recipe.json", text.encode())
 
 
 def _strip_paths_in_text(text: str) -> str:
     parsed = _parse_json(text)
-    if isinstance(parsed, dict | list):  # some trainers keep JSON in a text
+    if isinstance(parsed, dict | list):  # some trainers store JSON as text
         return json.dumps(strip_paths_in_json(parsed), ensure_ascii=False)
     return strip_paths(text)
 
@@ -210,7 +209,7 @@ def _scores_of(source: ExportSource) -> dict[str, float]:
 
 
 def _name(path: Path) -> str:
-    """A file's name without its ending, safe on every system."""
+    """A file's stem, made safe for every file system."""
     return slugify(path.stem, 120) or "adapter"
 
 
@@ -218,7 +217,7 @@ def _name(path: Path) -> str:
 
 
 def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of plan, sheet, report, scores and workflow, as far as they are there."""
+    """(name, bytes) of plan, sheet, report, scores and workflow, as far as they exist."""
     saved = None if workflow is None else read_json(workflow)
     if folder is not None:
         for name in (PLAN_FILE, RERUN_PLAN_FILE, SCORES_FILE, REPORT_FILE):
@@ -234,9 +233,9 @@ def _comparison(folder: Path | None, workflow: Path | None) -> Iterator[tuple[st
 
 
 def _sheet(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """A sheet's PNG with its text chunks cleaned, and those chunks."""
+    """A sheet's PNG with paths stripped from its text chunks, and those chunks."""
     try:
-        open_image(path)  # knows all that PIL raises
+        open_image(path)  # handles everything that PIL raises
         with Image.open(path) as image:
             texts = dict(getattr(image, "text", {}))
             chunks = {key: strip_paths_in_json(_parse_json(text)) for key, text in texts.items()}
@@ -260,9 +259,9 @@ def _parse_json(text: str) -> Any:
 
 
 def strip_paths(text: str) -> str:
-    """The text with each absolute path cut down to its last name.
+    """The text with each absolute path reduced to its last component.
 
-    In a text that is a path, folders may have blanks in their names.
+    Folder names with spaces are only recognised in a text that consists of a path.
     """
     if _PATH.fullmatch(text):
         return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
@@ -270,7 +269,7 @@ def strip_paths(text: str) -> str:
 
 
 def strip_paths_in_json(value: Any) -> Any:
-    """Parsed JSON with `strip_paths` done to every text in it, and every key."""
+    """Parsed JSON with `strip_paths` applied to every string and key."""
     if isinstance(value, str):
         return strip_paths(value)
     if isinstance(value, list):
@@ -287,15 +286,15 @@ def _photographs(run: RunFolder | None, *, captions: bool) -> Iterator[tuple[str
     """(name, bytes) of the photographs of a run, numbered, and of their captions."""
     if run is None:
         raise ComparisonError(
-            "The photographs are not known: the run's folder is not beside the adapter. "
-            "Name the run folder instead of the adapter."
+            "The adapter's run folder was not found, so its photographs are unknown. "
+            "Give the run folder instead of the adapter."
         )
     recipe: Recipe = run.recipe()
     found = read_subject(run.places().photos, recipe.subject)
     if recipe.subject.digest not in (None, found.digest):
         raise ComparisonError(
-            f"The folder {run.places().photos} does not hold the photographs of the training any "
-            "more, or holds others too: none were put into a zip."
+            f"The photographs in {run.places().photos} are not those of the training: the folder "
+            "has changed since. Restore it, or export without photographs."
         )
     for number, photo in enumerate(found.photos, 1):
         name = f"photographs/{number:02d}"

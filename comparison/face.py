@@ -1,8 +1,8 @@
-"""Faces by dlib's recognition network: who is on a picture, whatever else is on it.
+"""Face identity by dlib's recognition network.
 
-The network (dlib_face_recognition_resnet_model_v1, Davis King, public domain) gives 128 numbers
-for a face. Its files come with the package face_recognition_models, whose module is not imported:
-it asks for pkg_resources, which setuptools no longer has.
+The network (dlib_face_recognition_resnet_model_v1, Davis King, public domain) encodes a face as 128
+numbers. Its files come with the package face_recognition_models, which is not imported: it needs
+pkg_resources, which setuptools no longer has.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .encoders import MissingEncoder, Values, Vectors
 from .vision import weights_digest, wrap_load_errors
 
 WIDTH = 128
-_MAX_DETECTION_SIDE = 800  # pixels in which faces are looked for
+_MAX_DETECTION_SIDE = 800  # pixels; larger pictures are shrunk for detection
 _NETWORK = "dlib_face_recognition_resnet_model_v1.dat"
 _LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 
 
 @dataclass(frozen=True)
 class Face:
-    """The largest face of a picture.
+    """Encodes the largest face in a picture.
 
-    The likeness is 1 - distance: dlib counts two faces as one person's above 0.4.
+    The similarity is 1 - distance; above 0.4 dlib considers two faces the same person.
     """
 
     detector: Any
@@ -42,7 +42,7 @@ class Face:
     identity_only: bool = True
 
     def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Vectors (n, 128); NaN for a picture on which no face is found."""
+        """Vectors (n, 128); NaN for a picture without a face."""
         return np.stack([self._encode(picture) for picture in pictures])
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -54,7 +54,7 @@ class Face:
         seen = picture.copy()
         seen.thumbnail((_MAX_DETECTION_SIDE, _MAX_DETECTION_SIDE))
         pixels = np.asarray(seen)
-        faces = self.detector(pixels, 0) or self.detector(pixels, 1)  # 1: enlarged twice
+        faces = self.detector(pixels, 0) or self.detector(pixels, 1)  # 1: upsampled once, 2x
         if not faces:
             return np.full(WIDTH, np.nan, np.float32)
         face = max(faces, key=lambda rectangle: rectangle.area())
@@ -63,12 +63,13 @@ class Face:
 
 
 def load_face() -> Face:
-    """The face network of the installed packages. Raises MissingEncoder."""
+    """Loads the face network from the installed packages. Raises MissingEncoder."""
     name = "face_recognition_models"
     package = find_spec(name) if is_installed(name) else None
     if package is None or package.origin is None or not is_installed("dlib"):
         raise MissingEncoder(
-            "The face score is left out: pip install dlib-bin face_recognition_models."
+            "The face score is left out: install it with pip install dlib-bin "
+            "face_recognition_models."
         )
     import dlib
 

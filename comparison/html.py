@@ -1,4 +1,4 @@
-"""HTML by functions: every text is escaped unless it is HTML already."""
+"""Builds HTML from function calls; all text is escaped unless it is `Html`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 class Html(str):
-    """Text that is HTML."""
+    """A string that is already HTML."""
 
 
 _VOID = {"img", "meta", "br", "hr", "link"}
 
 
 def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
-    """An element. Children are texts, numbers, elements, or sequences of them; None is left out.
+    """An element. Children are texts, numbers, elements, or sequences of them; None is skipped.
 
-    Of attributes, ``class_`` is ``class`` and ``data_row`` is ``data-row``; True stands without a
-    value, None and False are left out.
+    Attribute ``class_`` becomes ``class``, ``data_row`` becomes ``data-row``; True yields a
+    valueless attribute, None and False are skipped.
     """
     opened = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in _VOID:
@@ -26,7 +26,7 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
 
 
 def join(*children: Any) -> Html:
-    """Elements and texts one after another."""
+    """Concatenates elements and texts."""
     return Html("".join(map(_child, children)))
 
 

@@ -1,7 +1,7 @@
-"""Which pictures a comparison draws: variants down, prompts across, and what decides each one.
+"""The plan of a comparison: variants as rows, prompts as columns, and the inputs of each cell.
 
-A plan is pure data: it names models by digest, so that it can be shared, and two cells of equal
-content have equal digests, so that a finished picture is found again and never drawn twice.
+A plan is pure data. It names models by digest, so it can be shared. Cells with the same inputs
+have the same digest, so a finished picture is found again and never drawn twice.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .user_files import read_json
 
 WithPose = Literal["without", "with", "both"]
 Strength = Annotated[float, Field(ge=-20, le=20)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]  # all that core's samplers take
+Seed = Annotated[int, Field(ge=0, lt=2**64)]  # the range of core's samplers
 MAX_CELLS = 20_000
 
 
 class Variant(Part):
-    """One way of teaching: a name for its rows, and what is put on the base.
+    """A model to compare: the name of its rows, and the adapter applied to the base.
 
-    `adapter` is the digest of a LoRA or a full fine-tune, None the untouched base. `with_pose`
-    None: as the plan says. `clip_skip` is that of the adapter's training, `prediction` what that
-    took the base to predict, where the base's file says otherwise.
+    `adapter` is the digest of a LoRA or a full fine-tune; None is the unmodified base. If
+    `with_pose` is None, the plan's applies. `clip_skip` is the one the adapter was trained with,
+    and `prediction` its prediction type where that differs from the base file's.
     """
 
     omit_if_default: ClassVar[frozenset[str]] = frozenset({"clip_skip", "prediction"})
@@ -47,7 +47,7 @@ class Variant(Part):
 
 
 class Picture(Part):
-    """How each picture is drawn; the study's settings."""
+    """Sampling settings of every picture; the defaults are the study's."""
 
     width: Size = 768
     height: Size = 1024
@@ -56,7 +56,7 @@ class Picture(Part):
 
 
 class Control(Part):
-    """The OpenPose ControlNet of the cells with a pose. `model` is its digest."""
+    """The OpenPose ControlNet for cells with a pose. `model` is its digest."""
 
     model: Digest | None = None
     strength: float = Field(1.0, ge=0, le=10)
@@ -65,7 +65,8 @@ class Control(Part):
 class Cell(Part):
     """One picture of the matrix, at `row` and `column`, counted from 0.
 
-    `seed` gives the first noise: the same all down a column. `pose` is None without a pose.
+    `seed` determines the initial noise and is the same for a whole column. `pose` is the name of
+    the pose, or None.
     """
 
     row: int
@@ -79,15 +80,15 @@ class Cell(Part):
 
     @property
     def with_pose(self) -> bool:
-        """Whether the picture is drawn with ControlNet."""
+        """Whether the picture is drawn with the ControlNet."""
         return self.pose is not None
 
 
 class Plan(Part):
-    """A comparison. The axes and the cells follow from it.
+    """A comparison; its axes and cells are derived from it.
 
-    `draws` pictures of each prompt, each a column with a seed of its own: `seed`, `seed` + 1, …
-    Prompts are filled in; a pose is chosen for each column.
+    Each prompt is drawn `draws` times, in one column per seed: `seed`, `seed` + 1, … Prompts have
+    their placeholders filled in; a pose is chosen for each column.
     """
 
     version: Literal[1] = 1
@@ -110,23 +111,23 @@ class Plan(Part):
             if "{token}" in prompt.text or "{class}" in prompt.text:
                 raise ValueError(f"the prompt {prompt.key!r} has placeholders: fill them in first")
         if not self.poses and any(posed for _, _, posed in self._rows()):
-            raise ValueError("a variant is drawn with poses, and the plan has none: add poses")
+            raise ValueError("a variant is drawn with poses, but the plan has none: add poses")
         if len(self.rows()) * len(self.columns()) > MAX_CELLS:
-            raise ValueError(f"more than {MAX_CELLS:,} pictures: take fewer prompts or variants")
+            raise ValueError(f"more than {MAX_CELLS:,} pictures: use fewer prompts or variants")
         return self
 
-    # The axes. A variant's rows follow one another, so that one model is in memory at a time.
+    # The axes. A variant's rows are adjacent, so that only one model is in memory at a time.
 
     def rows(self) -> tuple[str, ...]:
-        """Names of the rows: each variant's, with the suffix ``_cnet`` for the one with poses."""
+        """Names of the rows: the variants' names, with the suffix ``_cnet`` for rows with poses."""
         return tuple(name for name, _, _ in self._rows())
 
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns: the prompts' keys, and ``key@2``, ``key@3`` … for more draws."""
+        """Names of the columns: the prompts' keys; ``key@2``, ``key@3``, … for further draws."""
         return tuple(_column_name(prompt, draw) for prompt, draw in self._columns())
 
     def cells(self) -> tuple[Cell, ...]:
-        """All pictures, row after row."""
+        """All cells in row-major order."""
         columns = self._columns()
         return tuple(
             Cell(
@@ -156,7 +157,7 @@ class Plan(Part):
     def _columns(self) -> list[tuple[Prompt, int]]:
         return [(prompt, draw) for prompt in self.prompts.prompts for draw in range(self.draws)]
 
-    # What a cell's picture is made of, and where it is kept.
+    # The inputs of a cell's picture, and its file.
 
     def variant_of(self, cell: Cell) -> Variant:
         """The variant of a cell's row."""
@@ -167,19 +168,19 @@ class Plan(Part):
         return self.prompts.prompts[cell.column // self.draws]
 
     def pose_of(self, cell: Cell) -> Pose | None:
-        """The pose of a cell, as given; None without one."""
+        """The pose of a cell as given, or None."""
         return next((pose for pose in self.poses if pose.name == cell.pose), None)
 
     def fitted_pose_of(self, cell: Cell) -> Pose | None:
-        """The pose of a cell as it is drawn, inside the picture; None without one."""
+        """The pose of a cell as drawn, fitted to the picture, or None."""
         pose = self.pose_of(cell)
         return pose and fit_pose(pose, self.picture.width, self.picture.height)
 
     def digest_of(self, cell: Cell) -> str:
-        """SHA-256 of all that decides a cell's picture, 64 hex digits.
+        """SHA-256 of everything that determines a cell's picture, 64 hex digits.
 
-        Names and places in the matrix are no part of it: a picture is found again after rows are
-        reordered or renamed. Whole only when base, adapters and ControlNet are named by digest.
+        Names and positions in the matrix are excluded: a picture is found again after rows are
+        reordered or renamed. Complete only if base, adapters and ControlNet have their digests.
         """
         variant, pose = self.variant_of(cell), self.pose_of(cell)
         taught = variant if variant.adapter else None
@@ -198,12 +199,12 @@ class Plan(Part):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def file_path(self, cell: Cell, suffix: str = "png") -> str:
-        """Where a picture is in the study's layout: ``<row>/768x1024/<key>.png``."""
+        """Path of a picture in the study's layout: ``<row>/768x1024/<key>.png``."""
         row = self.rows()[cell.row]
         return f"{row}/{self.picture.width}x{self.picture.height}/{cell.key}.{suffix}"
 
     def to_json(self, *, given: bool = False) -> str:
-        """JSON of every field, or of those that were given a value."""
+        """JSON of every field, or, if `given`, only of the fields that were set."""
         data = self.model_dump(mode="json", exclude_unset=given)
         return json.dumps({"version": self.version} | data, indent=2, ensure_ascii=False)
 
@@ -213,7 +214,7 @@ def _column_name(prompt: Prompt, draw: int) -> str:
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
-    """Raises ValueError if two names name the same file on a system that ignores case."""
+    """Raises ValueError if two names would be the same file on a case-insensitive file system."""
     seen: set[str] = set()
     for name in names:
         if name.lower() in seen:
@@ -233,7 +234,7 @@ def plan(
     picture: Picture | None = None,
     control: Control | None = None,
 ) -> Plan:
-    """A plan of its parts, checked. Raises ComparisonError that names each wrong part."""
+    """Builds and validates a plan. Raises ComparisonError that names each invalid part."""
     return plan_from_data(
         {
             "base": base,
@@ -250,7 +251,7 @@ def plan(
 
 
 def plan_from_data(data: Any) -> Plan:
-    """Plan of parsed JSON. Raises ComparisonError that names each wrong field."""
+    """The plan in parsed JSON. Raises ComparisonError that names each invalid field."""
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
@@ -258,7 +259,7 @@ def plan_from_data(data: Any) -> Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Plan of a JSON file. Raises ComparisonError that names it."""
+    """The plan in a JSON file. Raises ComparisonError that names the file."""
     data = read_json(path)
     try:
         return plan_from_data(data)

@@ -1,7 +1,7 @@
-"""Rows that are trained at the same time, and pictures that are drawn at the same time, on a CPU.
+"""Trains rows and draws cells in parallel on a CPU.
 
-A small model, such as the miniature, keeps one core busy. Each training is in a process of its own
-anyway; for drawing the same command is started again for a share of the cells.
+A small model, such as the miniature, keeps only one core busy. Each training already has its own
+process; for drawing, the same command is started several times, each for a share of the cells.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ def run_in_threads(
 ) -> Iterator[tuple[str, _Made]]:
     """Calls ``work(name, given, cancelled)``, `at_once` at a time; yields names and results.
 
-    They come as they are finished. Where one fails, or no more are asked for, `cancelled()` is
-    true from then on and those that have not begun never do; after all have ended the error is
-    raised.
+    Results are yielded as they finish. If a call fails or the generator is closed, `cancelled()`
+    turns true and pending calls are dropped; the error is raised once all running calls have ended.
     """
     end = threading.Event()
     pool = ThreadPoolExecutor(at_once)
@@ -55,10 +54,10 @@ def draw_in_processes(
     pictures: Sequence[Path],
     bar: tqdm[Any],
 ) -> None:
-    """Deals the cells `missing` out to processes that run ``likeness <command> --cells FILE``.
+    """Distributes the `missing` cells over processes that run ``likeness <command> --cells FILE``.
 
-    `bar` counts the `pictures` that are there. The processes end when this one does. Raises
-    ComparisonError with the last words of one that failed.
+    `bar` counts the `pictures` that exist. The processes end when this one does. Raises
+    ComparisonError with the tail of the log if one fails.
     """
     parts = [part for first in range(processes) if (part := missing[first::processes])]
     environment = {**with_passive_openmp(os.environ), "PYTHONUNBUFFERED": "1"}

@@ -1,7 +1,7 @@
-"""A comparison as people write it: which rows, taught how, and which prompts.
+"""A comparison as users write it: its rows, how each is trained, and its prompts.
 
-It names no place on a disk, but for files beside it with prompts and poses, which are read into it;
-trained or found, its rows become a `matrix.Plan` of digests.
+The only paths it may hold name prompt and pose files beside it, which are inlined on reading. Once
+its rows are trained or found, it becomes a `matrix.Plan` of digests.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .poses import Pose
 from .prompts import PromptSet, bundled_set, bundled_sets, read_prompt_set
 from .user_files import read_json
 
-YOGA = "yoga"  # as a plan's poses: the bundled ones
+YOGA = "yoga"  # value of a plan's `poses` for the bundled poses
 _FOLDER = Path(__file__).parent / "plans"
 _FILES = (".json", ".txt")
 
-Changes = dict[str, Any]  # of a recipe, as `Recipe.changed` takes them
+Changes = dict[str, Any]  # keyword arguments of `Recipe.changed`
 
 
 def _check_file_name(name: str) -> str:
     if name in (".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
-        raise ValueError("this is the name of a file, without a folder")
+        raise ValueError("must be a file name without a folder")
     return name
 
 
@@ -43,9 +43,9 @@ FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_c
 
 
 class Row(Part):
-    """One way of teaching: a preset with changes, a whole recipe, or an adapter's file name.
+    """A row: a preset with changes, a whole recipe, or an adapter's file name.
 
-    None of them is the untouched base. Strengths and poses are those of `matrix.Variant`.
+    Without any of them it is the unmodified base. Strengths and poses are as in `matrix.Variant`.
     """
 
     name: Name
@@ -62,25 +62,25 @@ class Row(Part):
         ways = {"preset": self.preset, "recipe": self.recipe, "adapter": self.adapter}
         given = [name for name, value in ways.items() if value is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} contradict each other: keep one")
+            raise ValueError(f"{' and '.join(given)} exclude each other: keep one")
         if self.changes and self.preset is None:
-            raise ValueError("changes are of a preset: give one, or change the recipe itself")
+            raise ValueError("changes need a preset: give one, or edit the recipe itself")
         return self
 
     @property
     def trained(self) -> bool:
-        """Whether the row has a recipe."""
+        """Whether the row is to be trained: it has a recipe."""
         return self.preset is not None or self.recipe is not None
 
 
 class PlanFile(Part):
     """A comparison.
 
-    `prompts` is a bundled set's name or a set; `class_prompts` adds each of its prompts without
-    the token, which shows what became of the class. `token` and `class_word` are filled into
-    prompts and recipes alike. `poses` is ``yoga`` for the four bundled ones, or a list. In a plan's
-    file both may name another file beside it. `changes` are made to every preset, before the row's
-    own. The rest is as in `matrix.Plan`.
+    `prompts` is a set or the name of a bundled one; `class_prompts` adds each prompt without the
+    token, to show how the class has changed. `token` and `class_word` are filled into both prompts
+    and recipes. `poses` is a list, or ``yoga`` for the four bundled ones. In a plan file, `prompts`
+    and `poses` may name a file beside it. `changes` apply to every preset, before the row's own.
+    The other fields are as in `matrix.Plan`.
     """
 
     version: Literal[1] = 1
@@ -99,10 +99,10 @@ class PlanFile(Part):
     changes: Changes = Field(default_factory=dict)
 
     def recipe_of(self, row: Row) -> Recipe | None:
-        """The recipe that a row is trained by, None where there is nothing to train.
+        """The recipe to train a row with, or None if there is nothing to train.
 
-        Raises RecipeError that names the wrong field, also for another token or class word than
-        the plan's.
+        Raises RecipeError that names the invalid field, also if the token or class word differs
+        from the plan's.
         """
         if row.recipe is None and row.preset is None:
             return None
@@ -116,19 +116,19 @@ class PlanFile(Part):
         for field, word in words.items():
             for other in [one[field] for one in said if one.get(field, word) != word]:
                 raise RecipeError(
-                    f"The recipe of the row {row.name} has the {field} {other!r} and the plan "
-                    f"{word!r}: prompts and recipes are filled in alike, so set the plan's {field}."
+                    f"The recipe of the row {row.name} has the {field} {other!r}, but the plan has "
+                    f"{word!r}. Prompts and recipes must agree: set the plan's {field} instead."
                 )
         return chosen.changed(subject=words)
 
     def prompt_set(self) -> PromptSet:
-        """The prompts, filled in. Raises ComparisonError."""
+        """The prompts with their placeholders filled in. Raises ComparisonError."""
         chosen = self.prompts
         if isinstance(chosen, str):
             if chosen not in bundled_sets():
                 raise ComparisonError(
-                    f"There is no prompt set {chosen!r}: name a .txt file with one prompt a line, "
-                    f"a .json file, or one of {', '.join(bundled_sets())}."
+                    f"There is no prompt set {chosen!r}: give a .txt file with one prompt per "
+                    f"line, a .json file, or one of {', '.join(bundled_sets())}."
                 )
             chosen = bundled_set(chosen)
         chosen = chosen.with_class() if self.class_prompts else chosen
@@ -140,7 +140,7 @@ class PlanFile(Part):
             return self.poses
         if self.poses != YOGA:
             raise ComparisonError(
-                f"There is no pose set {self.poses!r}: name a .json file of OpenPose keypoints, or "
+                f"There is no pose set {self.poses!r}: give a .json file of OpenPose keypoints, or "
                 f"{YOGA!r} for the bundled poses."
             )
         return yoga_poses()
@@ -153,10 +153,10 @@ class PlanFile(Part):
         clip_skips: Mapping[str, int] | None = None,
         predictions: Mapping[str, Prediction] | None = None,
     ) -> Plan:
-        """The plan of digests: `adapters` by row (None: the base), `base`, and the ControlNet's.
+        """The plan of digests: those of `adapters` by row (None: the base), `base` and ControlNet.
 
-        `clip_skips` are those of the adapters' trainings, by row, where they are known, and
-        `predictions` what those took the base to predict, where its file says otherwise.
+        `clip_skips` maps rows to the CLIP skip of their training, where known. `predictions` maps
+        them to their prediction type, where it differs from the base file's.
 
         Raises ComparisonError.
         """
@@ -185,34 +185,34 @@ class PlanFile(Part):
         )
 
     def to_json(self) -> str:
-        """JSON of what was written down, and not of the defaults."""
+        """JSON of the fields that were set, without defaults."""
         data = self.model_dump(mode="json", exclude_unset=True)
         return json.dumps({"version": self.version, **data}, indent=2, ensure_ascii=False)
 
 
 def without_pose(plan: PlanFile) -> PlanFile:
-    """The plan without the rows that are drawn with poses. Raises ComparisonError if none stays."""
+    """The plan without the rows drawn with poses. Raises ComparisonError if no row is left."""
     rows = [
         {**row.model_dump(exclude_unset=True), "with_pose": "without"}
         for row in plan.rows
         if (row.with_pose or plan.with_pose) != "with"
     ]
     if not rows:
-        raise ComparisonError("All rows of the plan are drawn with poses: without them none stays.")
+        raise ComparisonError("All rows of the plan are drawn with poses: none would be left.")
     return _changed(plan, rows=rows, with_pose="without")
 
 
 def with_adapters(plan: PlanFile, files: Mapping[str, str]) -> PlanFile:
-    """The plan with a row more for each adapter file whose row it lacks. Raises ComparisonError."""
+    """The plan plus a row for each adapter file whose row it lacks. Raises ComparisonError."""
     known = {row.name for row in plan.rows}
     more = [{"name": row, "adapter": file} for row, file in files.items() if row not in known]
     return _changed(plan, rows=[*(r.model_dump(exclude_unset=True) for r in plan.rows), *more])
 
 
 def with_prompts_and_poses(plan: PlanFile, prompts: str | None, poses: str | None) -> PlanFile:
-    """The plan with other prompts and poses: a bundled set's name or a file; None: its own.
+    """The plan with other prompts and poses: a bundled set's name or a file; None keeps its own.
 
-    A file is read into the plan. Raises ComparisonError, which names it.
+    A file is inlined. Raises ComparisonError that names it.
     """
     given = {"prompts": prompts, "poses": poses}
     fields = {name: text for name, text in given.items() if text is not None}
@@ -236,12 +236,12 @@ def _changed(plan: PlanFile, **fields: Any) -> PlanFile:
 
 
 def bundled_plans() -> tuple[str, ...]:
-    """Names of the plans that come with the project, in alphabetical order."""
+    """Names of the bundled plans, in alphabetical order."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 
 def find_plan(text: str) -> PlanFile:
-    """A bundled plan by its name, or a plan of a JSON file. Raises ComparisonError."""
+    """A bundled plan by name, or the plan in a JSON file. Raises ComparisonError."""
     if text in bundled_plans():
         return read_plan_file(_FOLDER / f"{text}.json")
     if not text.lower().endswith(".json"):
@@ -252,10 +252,10 @@ def find_plan(text: str) -> PlanFile:
 
 
 def read_plan_file(path: Path) -> PlanFile:
-    """The plan of a JSON file, with all that can be checked before training.
+    """The plan in a JSON file, with everything checked that can be before training.
 
-    Prompts and poses that name a file are read from below the plan's folder, and no other.
-    Raises ComparisonError, or RecipeError for a row's recipe.
+    Files named as prompts or poses must lie below the plan's folder. Raises ComparisonError, or
+    RecipeError for a row's recipe.
     """
     data = read_json(path)
     if isinstance(data, dict):
@@ -264,7 +264,7 @@ def read_plan_file(path: Path) -> PlanFile:
 
 
 def _inline_files(data: Mapping[str, Any], place: Callable[[str], Path]) -> dict[str, Any]:
-    """A plan's data with the prompts and poses in full that it names by a file."""
+    """A plan's data with prompt and pose files inlined."""
     found = dict(data)
     prompts, poses = data.get("prompts"), data.get("poses")
     if isinstance(prompts, str) and prompts.lower().endswith(_FILES):
@@ -275,18 +275,18 @@ def _inline_files(data: Mapping[str, Any], place: Callable[[str], Path]) -> dict
 
 
 def _path_beside(plan: Path, name: str) -> Path:
-    """A file below a plan's folder. A plan that somebody else wrote reads nothing else here."""
+    """A file below a plan's folder: somebody else's plan must not read any other file."""
     parts = re.split(r"[/\\]", name)
     if {"", ".."} & {*parts} or re.search(r"[:\x00-\x1f]", name):
         raise ComparisonError(
-            f"{plan} names {name!r}: a plan reads files of its own folder. Put the file there, or "
-            "name it on the command line (--prompts FILE, --poses FILE)."
+            f"{plan} names {name!r}, but a plan may only read files in its own folder. Move the "
+            "file there, or give it on the command line (--prompts FILE, --poses FILE)."
         )
     return plan.parent.joinpath(*parts)
 
 
 def plan_file_from_data(data: Any) -> PlanFile:
-    """The plan of parsed JSON, checked as by `read_plan_file`."""
+    """The plan in parsed JSON, checked as by `read_plan_file`."""
     try:
         found = PlanFile.model_validate(data)
     except ValidationError as error:

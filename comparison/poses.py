@@ -1,4 +1,4 @@
-"""Body poses as OpenPose keypoints: chosen by a seed, fitted to a canvas, drawn."""
+"""Body poses as OpenPose keypoints: choosing one by seed, fitting it to a canvas, drawing it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic import Field
 from ..trainers.recipe import Name, Part
 from .errors import ComparisonError
 
-# Order of the joints: OpenPose's COCO model.
+# In the order of OpenPose's COCO model.
 JOINTS = (
     "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
     "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
 
-# Limbs in the order in which they are drawn, by index of the joints.
+# Limbs in drawing order, as pairs of joint indices.
 LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),
     (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
@@ -38,10 +38,10 @@ Person = Annotated[tuple[Point | None, ...], Field(min_length=18, max_length=18)
 
 
 class Pose(Part):
-    """Where the joints of one or more people are on a canvas of `aspect` (width / height).
+    """The joints of one or more people on a canvas of `aspect` (width / height).
 
-    A person is 18 points in the order of JOINTS, x and y in 0 to 1 of the canvas' width and
-    height; outside of that they are off the canvas. None is a joint that is not seen.
+    A person is 18 points in the order of JOINTS, with x and y from 0 to 1 in units of the canvas'
+    width and height; other values are off the canvas. None is a joint that is not visible.
     """
 
     name: Name
@@ -50,26 +50,26 @@ class Pose(Part):
 
 
 def choose_pose(poses: tuple[Pose, ...], seed: int, key: str) -> Pose:
-    """One of the poses at random, all equally likely: always the same for a seed and a prompt key.
+    """One of the poses, uniformly at random but determined by the seed and the prompt key.
 
-    Raises ComparisonError when there is none.
+    Raises ComparisonError if there is none.
     """
     if not poses:
         raise ComparisonError("There is no pose to choose from: connect or name at least one.")
-    # Python promises that this stays the same from version to version, unlike Random.choice.
+    # Python guarantees that random() is stable across versions, unlike choice().
     return poses[int(Random(f"pose:{seed}:{key}").random() * len(poses))]
 
 
 def fit_pose(pose: Pose, width: int, height: int, margin: float = 0.03) -> Pose:
     """The pose on a canvas of `width` by `height`, with its proportions and no limb off the canvas.
 
-    The pose's own canvas covers the new one, centred, as far as the people allow: they are shrunk
-    or moved to lie inside, with a margin (a share of the shorter side) around heads, hands and
-    feet. A pose that lies inside on a canvas of the same aspect stays as it is.
+    The pose's own canvas is scaled to cover the new one, centred. If people would be cut off, they
+    are shrunk or moved to fit, with a margin (a fraction of the shorter side) around heads, hands
+    and feet. A pose that fits on a canvas of the same aspect is unchanged.
     """
     check_canvas(width, height)
     aspect = width / height
-    sides = aspect, 1.0  # from here on all lengths are in heights of a canvas
+    sides = aspect, 1.0  # from here on, all lengths are in canvas heights
     edge = margin * min(sides)
     low, high = _bounding_box(pose)
     extents = zip(sides, low, high, strict=True)
@@ -92,23 +92,23 @@ def fit_pose(pose: Pose, width: int, height: int, margin: float = 0.03) -> Pose:
 
 
 def check_canvas(width: float, height: float) -> None:
-    """Raises ComparisonError if no canvas has these sides, in pixels."""
+    """Raises ComparisonError if a canvas cannot have these sides, in pixels."""
     short, long = sorted((width, height))
     if not (short >= 1 and long <= min(MAX_SIDE, 64 * short)):
         raise ComparisonError(
-            f"A canvas of {width} x {height} cannot be: each side has 1 to {MAX_SIDE} pixels, "
-            "and none is more than 64 times the other."
+            f"A canvas of {width} x {height} is not possible: each side must be 1 to {MAX_SIDE} "
+            "pixels, and at most 64 times the other."
         )
 
 
-# How far the body goes on beyond a joint, as a share of the limb that leads to it: the crown
-# beyond neck and nose, hands (0.108 of the stature to the forearm's 0.146: D. Winter, Biomechanics
-# and Motor Control of Human Movement) and feet.
+# How far the body extends beyond a joint, as a fraction of the limb that leads to it: the crown
+# beyond neck and nose, hands (0.108 of stature, the forearm 0.146: D. Winter, Biomechanics and
+# Motor Control of Human Movement) and feet.
 _BEYOND = ((1, 0, 0.9), (3, 4, 0.7), (6, 7, 0.7), (9, 10, 0.3), (12, 13, 0.3))
 
 
 def _bounding_box(pose: Pose) -> tuple[Point, Point]:
-    """Corners of the box around heads, hands and feet, in heights of the pose's canvas."""
+    """Corners of the bounding box with heads, hands and feet, in heights of the pose's canvas."""
     points = []
     for person in pose.people:
         seen = [point and (point[0] * pose.aspect, point[1]) for point in person]
@@ -121,12 +121,12 @@ def _bounding_box(pose: Pose) -> tuple[Point, Point]:
 
 
 def draw_pose(pose: Pose, width: int, height: int, stick_width: int | None = None) -> Image.Image:
-    """The pose on black in OpenPose's colours, RGB, as OpenPose ControlNets were trained on it.
+    """The pose on black in OpenPose's colours, RGB, as OpenPose ControlNets were trained on.
 
     Args:
-        stick: half the thickness of a limb and the radius of a joint, in pixels. Unless given it
-            is 4, the ControlNets' training on 512 pixels, and less in proportion on canvases
-            whose shorter side is below 512.
+        stick_width: half the thickness of a limb and the radius of a joint, in pixels. The default
+            is 4, as in the ControlNets' training at 512 pixels, and proportionally less if the
+            shorter side is below 512.
     """
     check_canvas(width, height)
     stick_width = stick_width or max(1, round(4 * min(1.0, min(width, height) / 512)))
@@ -145,7 +145,7 @@ def draw_pose(pose: Pose, width: int, height: int, stick_width: int | None = Non
 
 
 def _limb(a: Point, b: Point, stick_width: int) -> list[tuple[int, int]]:
-    """The ellipse around a limb. Whole pixels and degrees, as in the drawings trained on."""
+    """The ellipse of a limb, in whole pixels and degrees as in the training images."""
     x, y = int((a[0] + b[0]) / 2), int((a[1] + b[1]) / 2)
     half = int(dist(a, b) / 2)
     turn = radians(int(degrees(atan2(a[1] - b[1], a[0] - b[0]))))

@@ -1,4 +1,4 @@
-"""Prompt sets: bundled ones as data files, and the user's own text, one prompt a line."""
+"""Prompt sets: bundled JSON files, and users' text files with one prompt per line."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _MAX_KEY_LENGTH = 40
 
 
 def check_placeholders(text: str) -> str:
-    """`text`, if its only placeholders are {token} and {class}. Raises ValueError otherwise."""
+    """Returns `text` if its only placeholders are {token} and {class}, else raises ValueError."""
     for name in _PLACEHOLDER.findall(text):
         if name not in ("token", "class"):
             raise ValueError(
-                f"{{{name}}} is not a placeholder: use {{token}} and {{class}}, or no braces"
+                f"{{{name}}} is not a placeholder: use {{token}} or {{class}}, or remove the braces"
             )
     return text
 
 
 def fill(text: str, token: str, class_word: str) -> str:
-    """`text` with {token} and {class} filled in; an empty token leaves its place out.
+    """`text` with {token} and {class} filled in; an empty token removes its placeholder.
 
-    ``fill("a {token} {class} on the beach", "", "dog")`` is ``"a dog on the beach"``: the prompt
-    that shows what has become of the class.
+    ``fill("a {token} {class} on the beach", "", "dog")`` is ``"a dog on the beach"``, a prompt that
+    shows how the class has changed.
     """
     if not token:
         text = re.sub(r" ?\{token\}", "", text).strip()
@@ -50,8 +50,8 @@ def fill(text: str, token: str, class_word: str) -> str:
 class Prompt(Part):
     """One prompt; `key` names its files.
 
-    `plain` is the prompt without the subject's token, which scores compare pictures with: it is
-    known once a set is filled in, and None where the text has no placeholders.
+    `plain` is the prompt without the token, which scores compare pictures with. It is set when
+    the prompt set is filled in, and None if the text has no placeholders.
     """
 
     key: Name
@@ -60,12 +60,12 @@ class Prompt(Part):
 
     @property
     def of_class(self) -> bool:
-        """Whether it asks for any of the class, not for the subject."""
+        """Whether it asks for the class in general and not for the subject."""
         return self.plain == self.text
 
 
 class PromptSet(Part):
-    """Prompts in order, and one negative prompt for all. `source` says where they come from."""
+    """Prompts in order, with one negative prompt for all. `source` is their origin."""
 
     name: Name = "own"
     source: str = ""
@@ -77,14 +77,14 @@ class PromptSet(Part):
         seen: set[str] = set()
         for prompt in self.prompts:
             if prompt.key.lower() in seen:
-                raise ValueError(f"the key {prompt.key!r} is given twice; keys name files")
+                raise ValueError(f"the key {prompt.key!r} is used twice: keys name files")
             seen.add(prompt.key.lower())
         return self
 
     def filled(self, token: str, class_word: str) -> PromptSet:
         """The set with {token} and {class} filled in, as by `fill`. Raises ComparisonError."""
         if not class_word.strip():
-            raise ComparisonError("The class word is blank: give one, such as 'man' or 'dog'.")
+            raise ComparisonError("The class word is empty: give one, such as 'man' or 'dog'.")
         data = self.model_dump()
         data["negative"] = fill(self.negative, token, class_word)
         for prompt in data["prompts"]:
@@ -94,9 +94,9 @@ class PromptSet(Part):
         return prompt_set_from_data(data)
 
     def with_class(self) -> PromptSet:
-        """The set, and after it each prompt that has {token} without it, as ``<key>-class``.
+        """The set, followed by its prompts with {token} removed, as ``<key>-class``.
 
-        Those show what has become of the class. Raises ComparisonError for a key in use.
+        These show how the class has changed. Raises ComparisonError for a duplicate key.
         """
         added = [
             {"key": f"{prompt.key}-class", "text": fill(prompt.text, "", "{class}")}
@@ -108,23 +108,23 @@ class PromptSet(Part):
 
 
 def bundled_sets() -> tuple[str, ...]:
-    """Names of the prompt sets that come with the project, in alphabetical order."""
+    """Names of the bundled prompt sets, in alphabetical order."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 
 def bundled_set(name: str) -> PromptSet:
-    """A prompt set that comes with the project. Raises ComparisonError."""
+    """A bundled prompt set. Raises ComparisonError."""
     if name not in bundled_sets():
         raise ComparisonError(
-            f"There is no prompt set {name!r}; the sets are {', '.join(bundled_sets())}."
+            f"There is no prompt set {name!r}: choose one of {', '.join(bundled_sets())}."
         )
     return read_prompt_set(_FOLDER / f"{name}.json")
 
 
 def read_prompt_set(path: Path) -> PromptSet:
-    """A prompt set of a file: ``.json`` as the bundled ones, any other as text.
+    """The prompt set in a file: ``.json`` like the bundled ones, anything else as text.
 
-    Raises ComparisonError, which names the file.
+    Raises ComparisonError that names the file.
     """
     as_data = path.suffix.lower() == ".json"
     content = read_json(path) if as_data else read_text(path)
@@ -135,7 +135,7 @@ def read_prompt_set(path: Path) -> PromptSet:
 
 
 def prompt_set_from_data(data: Any) -> PromptSet:
-    """Prompt set of parsed JSON. Raises ComparisonError, which names each wrong field."""
+    """The prompt set in parsed JSON. Raises ComparisonError that names each invalid field."""
     try:
         return PromptSet.model_validate(data)
     except ValidationError as error:
@@ -143,14 +143,16 @@ def prompt_set_from_data(data: Any) -> PromptSet:
 
 
 def prompt_set_from_text(text: str) -> PromptSet:
-    """One prompt a line; blank lines and lines that start with ``#`` are skipped.
+    """The prompt set in a text with one prompt per line; skips blank lines and ``#`` comments.
 
-    ``beach = a {token} {class} on the beach`` gives the prompt the key ``beach``; without one, the
-    key comes from the prompt's words. Raises ComparisonError, which names the line.
+    ``beach = a {token} {class} on the beach`` gives the prompt the key ``beach``; otherwise the key
+    is made from the prompt's words. Raises ComparisonError that names the line.
     """
     lines = list(_prompt_lines(text))
     if not lines:
-        raise ComparisonError("There is no prompt: write one a line (lines with # are skipped).")
+        raise ComparisonError(
+            "There is no prompt: write one per line (lines that start with # are skipped)."
+        )
     if len(lines) > MAX_PROMPTS:
         raise ComparisonError(
             f"{len(lines):,} prompts are too many for one comparison: give at most {MAX_PROMPTS:,}."
@@ -170,7 +172,7 @@ def prompt_set_from_text(text: str) -> PromptSet:
 
 
 def _prompt_lines(text: str) -> Iterator[tuple[int, str, str]]:
-    """Number, key ("" if none is given) and prompt of each line that has a prompt."""
+    """(line number, key or "", prompt) of each line with a prompt."""
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         line = line.strip()
         if line and not line.startswith("#"):
@@ -188,7 +190,7 @@ def _is_key(word: str) -> bool:
 
 
 def _key_of(prompt: str, taken: set[str]) -> str:
-    """A key of the prompt's first words, unlike all in `taken`; ``prompt`` where it has none."""
+    """A key made from the prompt's first words, not in `taken`; ``prompt`` if it has none."""
     latin = normalize("NFKD", _PLACEHOLDER.sub(" ", prompt))
     words = re.findall(r"[a-z0-9]+", latin.encode("ascii", "ignore").decode().lower())
     while len("-".join(words)) > _MAX_KEY_LENGTH:
@@ -196,7 +198,7 @@ def _key_of(prompt: str, taken: set[str]) -> str:
     key = "-".join(words) or "prompt"
     try:
         check_name(key)
-    except ValueError:  # a word that Windows reserves
+    except ValueError:  # reserved on Windows
         key = f"prompt-{key}"
     numbered = (f"{key}-{number}" for number in count(2))
     return key if key not in taken else next(name for name in numbered if name not in taken)

@@ -1,7 +1,7 @@
-"""The report: one HTML file with pictures, scores, losses and recipes, and how to do it again.
+"""The report: one HTML file with pictures, scores, losses, recipes, and how to reproduce them.
 
-It opens from disk and asks no network: a content security policy forbids it. It holds no local
-path, so it can be shared as it is.
+It opens from disk and makes no network requests: a content security policy forbids them. It holds
+no local paths, so it can be shared as is.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .score_table import format_cell_scores, score_table
 from .scores import Scores
 
 _FILES = Path(__file__).parent / "report_files"
-_MAX_PIXELS = 80_000_000  # of all pictures together
+_MAX_PIXELS = 80_000_000  # in all pictures together
 _QUALITY = 88
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """One way to repeat the comparison: a command, or a workflow to save as `file`."""
+    """One way to reproduce the comparison: a command, or a workflow to save as `file`."""
 
     title: str
     text: str
@@ -46,7 +46,7 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows. `pictures` has a file for each cell; absent ones are empty."""
+    """The contents of a report. `pictures` has a file for each cell; missing ones stay empty."""
 
     title: str
     plan: Plan
@@ -58,7 +58,7 @@ class Report:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Writes the file, whole or not at all. Raises OSError, ComparisonError for a bad picture."""
+    """Writes the file atomically. Raises OSError, or ComparisonError for a damaged picture."""
     write_atomic(path, render_html(report))
 
 
@@ -109,7 +109,7 @@ def _sections(report: Report) -> Iterator[Html | None]:
     yield _section("Training", *_training(report))
     yield _section("Recipes", *_recipes(report))
     yield (
-        _section("Do it again", *map(_reproduction, report.reproduction))
+        _section("Reproduce", *map(_reproduction, report.reproduction))
         if report.reproduction
         else None
     )
@@ -125,7 +125,7 @@ def _section(title: str, *content: Html | None) -> Html | None:
 
 
 def _grid(report: Report) -> Html:
-    """Rows and columns of pictures, their labels in view while the table is scrolled."""
+    """The table of pictures; its labels stay visible while it is scrolled."""
     plan, cells = report.plan, report.plan.cells()
     across = len(plan.columns())
     side = sqrt(_MAX_PIXELS / max(1, len(cells)))
@@ -162,7 +162,7 @@ def _cell(report: Report, cell: Cell, place: int, row: str, side: float) -> Html
 
 
 def _data_uri(path: Path, side: float) -> str:
-    """The picture as JPEG, of at most `side` squared pixels."""
+    """The picture as a JPEG data URI of at most `side` * `side` pixels."""
     picture = open_rgb(path)
     scale = min(1.0, side / sqrt(picture.width * picture.height))
     size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
@@ -172,7 +172,7 @@ def _data_uri(path: Path, side: float) -> str:
 
 
 def _viewer() -> Html:
-    """Where a picture is shown large; the script fills it."""
+    """The dialog that enlarges a picture; filled by the script."""
     close = tag("button", "×", type="button", class_="close", aria_label="Close")
     figure = tag("figure", tag("img", alt=""), tag("figcaption"))
     return tag("dialog", close, figure, aria_label="Picture")
@@ -273,5 +273,5 @@ def _versions(version: str) -> Html:
 
 
 def format_workflow(workflow: object) -> str:
-    """JSON of a workflow, indented."""
+    """A workflow as indented JSON."""
     return json.dumps(workflow, indent=1, ensure_ascii=False)

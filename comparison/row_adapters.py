@@ -1,4 +1,4 @@
-"""What a row was taught with: its adapter, what the file says, and the run that made it."""
+"""A row's adapter, its metadata, and the run that produced it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .matrix import Plan
 
 @dataclass(frozen=True)
 class RowAdapter:
-    """A row's adapter, None for the base, and what is known of its training."""
+    """A row's adapter, or None for the base, and what is known about its training."""
 
     name: str
     adapter: Path | None = None
@@ -25,31 +25,31 @@ class RowAdapter:
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recipe of the run, or the one inside the file."""
+        """The run's recipe, or the one in the file's metadata."""
         if self.result is not None:
             return self.result.recipe
         return self.info.recipe if self.info else None
 
 
 def read_row_adapter(name: str, adapter: Path | None, runs: Path) -> RowAdapter:
-    """A row and what is known of it: by its file, and by the run in `runs` that made it.
+    """A row with its adapter's metadata and the run in `runs` that produced it.
 
-    Of a diffusers folder nothing is. Raises AdapterError for a damaged file.
+    For a diffusers folder neither is known. Raises AdapterError for a damaged file.
     """
     if adapter is None or adapter.is_dir():
         return RowAdapter(name, adapter)
     info = read_metadata(adapter)
     result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
     if result is not None and info.steps not in (None, result.steps):
-        result = None  # of the same run, but saved on its way
+        result = None  # an intermediate adapter of that run
     return RowAdapter(name, adapter, info, result)
 
 
 def find_row_adapters(plan: Plan, runs: Path, cache: Path) -> list[RowAdapter]:
-    """What is known of a plan's variants by the runs in `runs` that made their adapters.
+    """The adapters of a plan's variants, as far as runs in `runs` produced them.
 
-    Those that were drawn have digests in `cache`; others, which may be many gigabytes, are not
-    read for theirs.
+    Adapters that were drawn have their digest in `cache`; others, which may be many gigabytes,
+    are not hashed.
     """
     wanted = {variant.adapter for variant in plan.variants} - {None}
     made: dict[str, tuple[Result | None, Path]] = {}

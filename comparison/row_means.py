@@ -1,4 +1,4 @@
-"""What a comparison's scores say of one adapter. No torch here."""
+"""Mean scores of one adapter in a comparison. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .user_files import read_json
 
 
 def newest_comparison(comparisons: Path, digest: str) -> Path | None:
-    """The folder, of those in `comparisons`, that was last drawn with the adapter of a digest."""
+    """The newest folder in `comparisons` whose plan has the adapter with `digest`, or None."""
     plans = comparisons.glob(f"*/{PLAN_FILE}")
     found = [path for path in plans if digest in _text(path)]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def _text(path: Path) -> str:
-    """What is in a file, "" where it cannot be read: it is then not known to have the adapter."""
+    """The text of a file; "" if it cannot be read, so that it counts as not having the adapter."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -27,9 +27,9 @@ def _text(path: Path) -> str:
 
 
 def adapter_means(comparison: Path, digest: str) -> dict[str, float]:
-    """The adapter's mean of each score in a comparison, which Load Adapter shows; {} without any.
+    """The adapter's mean of each score in a comparison, as Load Adapter shows it; {} if none.
 
-    Of a row at strength 1, without a pose if there is one. Raises ComparisonError for damaged
+    Taken from a row at strength 1, preferably without poses. Raises ComparisonError for damaged
     files.
     """
     if not (comparison / SCORES_FILE).is_file():
@@ -47,12 +47,12 @@ def adapter_means(comparison: Path, digest: str) -> dict[str, float]:
         return _means(read_json(path), rows[0]) if rows else {}
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError):
         raise ComparisonError(
-            f"{path} is damaged, or of another version: delete it, or score the comparison again."
+            f"{path} is damaged or has another version: delete it, or score the comparison again."
         ) from None
 
 
 def _means(scores: Any, row: int) -> dict[str, float]:
-    """The means of a row, as parsed JSON says. Raises what tables of the wrong shape raise."""
+    """The means of a row in parsed JSON. Malformed data raises whatever indexing it raises."""
     return {
         f"{measure['label']} {measure['key'].partition('.')[2]}": round(float(one["mean"]), 4)
         for measure in scores["measures"]

@@ -1,4 +1,4 @@
-"""How the rows of a comparison are trained from the terminal: one by one, or several at once."""
+"""Trains the rows of a comparison from the terminal, one by one or several in parallel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Results = Generator[tuple[str, Result], None, None]
 
 
 def train_sequentially(args: argparse.Namespace) -> TrainRows:
-    """Trains one row after another, each under its own bars."""
+    """Trains one row after another, each with its own progress bars."""
 
     def train_rows(recipes: Mapping[str, Recipe], places: Places) -> Results:
         for name, recipe in recipes.items():
@@ -35,16 +35,16 @@ def train_sequentially(args: argparse.Namespace) -> TrainRows:
 
 
 def train_in_parallel(args: argparse.Namespace) -> TrainRows:
-    """Trains `args.at_once` rows at a time on the CPU, under one bar of all their steps."""
+    """Trains `args.at_once` rows in parallel on the CPU, with one progress bar for all steps."""
 
     def train_rows(recipes: Mapping[str, Recipe], places: Places) -> Results:
         interrupts, screen = InterruptHandler(), RowsProgressBar(recipes)
 
         def train_row(name: str, recipe: Recipe, cancelled: Callable[[], bool]) -> Result:
-            interrupts.check(name)  # before its folder is made
+            interrupts.check(name)  # before its folder is created
 
             def ended() -> bool:
-                """After one Ctrl-C a row ends by itself, when it is saved."""
+                """Whether to cancel the row; after one Ctrl-C it ends by itself once saved."""
                 return cancelled() and (interrupts.cancelled or not interrupts.asked)
 
             result = train(
@@ -55,7 +55,7 @@ def train_in_parallel(args: argparse.Namespace) -> TrainRows:
             return result
 
         interrupts.begin()
-        rows: dict[str, list[str]] = {}  # those with equal lessons are one run
+        rows: dict[str, list[str]] = {}  # rows with equivalent recipes share one run
         for name, recipe in recipes.items():
             rows.setdefault(recipe.canonical().digest(), []).append(name)
         first = {names[0]: recipes[names[0]] for names in rows.values()}
@@ -70,13 +70,13 @@ def train_in_parallel(args: argparse.Namespace) -> TrainRows:
 
 
 def reuse_finished_runs(recipes: Mapping[str, Recipe], places: Places) -> Results:
-    """Trains nothing that is trained; says nothing."""
+    """Returns finished runs without any output; trains what is missing."""
     for name, recipe in recipes.items():
         yield name, train(recipe, places, on_event=lambda event: None, device="cpu")
 
 
 class RowsProgressBar:
-    """One bar over the steps of all rows, and behind it what each row does that has begun."""
+    """One progress bar over the steps of all rows, followed by the status of each started row."""
 
     def __init__(self, recipes: Mapping[str, Recipe]) -> None:
         self._steps = dict.fromkeys(recipes, 0)
@@ -86,7 +86,7 @@ class RowsProgressBar:
         self._bar = tqdm(total=total, desc="train", unit="step", disable=not recipes)
 
     def show(self, name: str, event: Event) -> None:
-        """Shows an event of a row."""
+        """Updates the bar with an event of a row."""
         data = event.data
         if event.kind == "stage" and data["total"]:
             self._advance(name, f"{data['name']} {data['done']}/{data['total']}")
@@ -110,5 +110,5 @@ class RowsProgressBar:
             self._bar.update(sum(self._steps.values()) - self._bar.n)
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the bar."""
         self._bar.close()

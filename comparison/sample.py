@@ -1,4 +1,4 @@
-"""Draws pictures with diffusers: a base, an adapter on it, prompts, seeds."""
+"""Draws pictures with diffusers from a base, an adapter, prompts and seeds."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def load_with_adapter(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> BaseModel:
-    """The base with a LoRA merged in, or moved towards a full fine-tune.
+    """The base with a LoRA merged in, or interpolated towards a full fine-tune.
 
-    `strength_text` is the text encoder's, None: the same. The VAE is always the base's, as behind
-    Load Adapter in ComfyUI. What the UNet predicts is as the adapter was trained, where it says so
-    and has any strength. Raises BaseModelError or AdapterError.
+    `strength_text` applies to the text encoder; None: same as `strength`. The VAE is always the
+    base's, as with Load Adapter in ComfyUI. The prediction type is the adapter's if it declares one
+    and either strength is non-zero. Raises BaseModelError or AdapterError.
     """
     model = load_base(base, tokenizers, dtype=dtype, device=device)
     if device == "cpu":
@@ -54,7 +54,7 @@ def load_with_adapter(
 
 
 def inference_dtype(device: str) -> torch.dtype:
-    """What pictures are drawn in: half precision on a GPU that has it."""
+    """The dtype for inference: fp16 on a GPU that supports it, else fp32."""
     return torch.float16 if has_fp16(torch.device(device)) else torch.float32
 
 
@@ -82,7 +82,7 @@ def draw(
 ) -> list[np.ndarray]:
     """One picture (height, width, 3) uint8 for each prompt, all from the same noise.
 
-    `clip_skip` as in a recipe's text encoder. `control` is a ControlNet's part, for all of them.
+    `clip_skip` is as in a recipe's text encoder. `control`, if given, applies to all of them.
     """
     device = model.unet.device
     ids = tokenize(model.tokenizer, [*prompts, negative], _MAX_TOKENS).to(device)

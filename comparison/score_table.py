@@ -1,4 +1,4 @@
-"""Scores for people: as a table of text, of HTML, and as a line below a picture."""
+"""Scores formatted as a text table, an HTML table, and a line below a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AMONG = "the photographs among themselves"
 
 
 def format_scores(plan: Plan, scores: Scores) -> str:
-    """A line for each measure and row, and the notes on what is left out."""
+    """A line for each measure and row, and the notes on measures that are left out."""
     lines = []
     for measure in scores.measures:
         lines.append(f"{measure.label}{ARROWS[measure.better]}, {measure.encoder}")
@@ -25,7 +25,7 @@ def format_scores(plan: Plan, scores: Scores) -> str:
 
 
 def format_cell_scores(scores: Scores | None, place: int) -> str:
-    """A cell's subject and prompt match, for the line below its picture."""
+    """A cell's subject and prompt match, as the line below its picture."""
     if scores is None:
         return ""
     parts = []
@@ -38,7 +38,7 @@ def format_cell_scores(scores: Scores | None, place: int) -> str:
 
 
 def score_table(plan: Plan, scores: Scores) -> Html:
-    """Rows and measures with their intervals, what the measures mean, and what is left out."""
+    """Rows and measures with intervals, explanations of the measures, and the notes."""
     notes = tag("ul", [tag("li", note) for note in scores.notes], class_="notes")
     if not scores.measures:
         return notes
@@ -83,7 +83,7 @@ def _score(scores: Scores, key: str, found: Estimate | None) -> Html:
 
 
 def _range(scores: Scores, key: str) -> tuple[float, float]:
-    """Lowest and highest number of a column."""
+    """The lowest and highest value of a column, intervals included."""
     found = [one for one in (*scores.rows[key], scores.photographs[key]) if one]
     ends = [end for one in found for end in (one.low, one.mean, one.high) if end is not None]
     return min(ends), max(ends)

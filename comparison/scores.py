@@ -1,7 +1,7 @@
-"""Scores of a comparison: for each picture, and for each row with its 95 % interval.
+"""Scores of a comparison: per picture, and per row with a 95 % interval.
 
-After DreamBooth (arXiv:2208.12242, section 4): subject and prompt fidelity as mean likeness of
-embeddings, diversity as unlikeness of pictures of one prompt, and what became of the class.
+After DreamBooth (arXiv:2208.12242, section 4): subject and prompt fidelity as mean similarity of
+embeddings, diversity as dissimilarity of pictures of one prompt, and drift of the class.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured, and by which encoder; `better` says which way is good, if either."""
+    """What is measured, and by which encoder; `better` is the good direction, if there is one."""
 
     key: str
     encoder: str
@@ -46,20 +46,21 @@ class Measure:
 
 _MEASURES: tuple[tuple[str, str, Better | None, str], ...] = (
     ("subject", "subject match", "higher",
-     "mean likeness to the training photographs"),
+     "mean similarity to the training photographs"),
     ("prompt", "prompt match", "higher",
-     "match of picture and prompt, without the token"),
+     "how well the picture matches the prompt without the token"),
     ("diversity", "diversity", "higher",
-     "unlikeness of pictures of the same prompt"),
+     "dissimilarity of pictures of the same prompt"),
     ("nearest", "nearest photograph", None,
-     "likeness to the one nearest training photograph; far above that of the photographs among "
-     "themselves it is memorised"),
+     "similarity to the nearest training photograph; far above that of the photographs among "
+     "themselves, it was memorised"),
     ("drift", "class drift", "lower",
-     "unlikeness to the base's picture of the same prompt without the token, from equal noise"),
+     "dissimilarity to the base's picture of the same prompt without the token, from the same "
+     "noise"),
     ("leak", "class leak", "lower",
-     "how much more than the base's the pictures without the token look like the subject"),
+     "how much more the pictures without the token look like the subject than the base's do"),
     ("pose", "pose error", "lower",
-     "mean distance of joints from those asked for, in picture heights"),
+     "mean distance of joints from the requested pose, in picture heights"),
 )  # fmt: skip
 
 
@@ -67,9 +68,9 @@ _MEASURES: tuple[tuple[str, str, Better | None, str], ...] = (
 class Scores:
     """All measures of a comparison.
 
-    `cells` has a value, or None, for each cell in the plan's order, `rows` an estimate, or None,
-    for each row, and `photographs` that of the training photographs among themselves. `notes` say
-    what is left out and why.
+    For each measure, `cells` has a value or None for every cell in the plan's order, `rows` an
+    estimate or None for every row, and `photographs` the estimate for the training photographs
+    among themselves. `notes` say which measures are left out and why.
     """
 
     measures: tuple[Measure, ...]
@@ -99,14 +100,14 @@ def score(
     """Scores of a plan's pictures by each encoder.
 
     Args:
-        pictures: a file for each cell; one that is not there has no scores.
-        photographs: the subject's, whole; none leaves out what is measured by them.
-        notes: lines on encoders that are not there.
-        cache: the folder where vectors are remembered.
-        on_encoder: called with each encoder's name before its work.
-        on_part: of its photographs and then of its pictures, as `encode_files` calls it.
+        pictures: a file for each cell; a missing one has no scores.
+        photographs: of the subject, uncropped; if empty, measures that need them are left out.
+        notes: lines on missing encoders.
+        cache: the folder that caches vectors.
+        on_encoder: called with each encoder's name before it starts.
+        on_progress: as in `encode_files`, for its photographs and then for its pictures.
 
-    Raises ComparisonError for a file that is no picture.
+    Raises ComparisonError for a file that is not an image.
     """
     lines = [*notes, *_left_out(plan, photographs, encoders)]
     found: list[_MeasuredCells] = []
@@ -114,7 +115,7 @@ def score(
         on_encoder(encoder.name)
         known = encode_files(encoder, photographs, cache, on_progress) if photographs else None
         if known is not None and np.isnan(known).any(1).all():
-            lines.append(f"{encoder.name} finds nothing to compare on the training photographs.")
+            lines.append(f"{encoder.name} finds nothing to compare in the training photographs.")
         else:
             found += _measure_cells(
                 _encode_cells(encoder, plan, pictures, cache, on_progress), known
@@ -131,12 +132,12 @@ def score(
 def _left_out(
     plan: Plan, photographs: Sequence[Path], encoders: Sequence[Encoder]
 ) -> Iterator[str]:
-    """A line for each measure that this comparison cannot have."""
+    """A line for each measure that this comparison cannot have, with the reason."""
     of_class = [prompt.of_class for prompt in plan.prompts.prompts]
     if encoders and not any(isinstance(encoder, PromptEncoder) for encoder in encoders):
-        yield "Prompt match is left out: it needs CLIP's text encoder beside its image encoder."
+        yield "Prompt match is left out: it needs CLIP's text encoder as well as its image encoder."
     if not photographs:
-        yield "Subject match is left out: no photographs of the subject are given."
+        yield "Subject match is left out: it needs photographs of the subject."
     if plan.draws == 1:
         yield "Diversity is left out: it needs at least two draws of each prompt."
     if not any(of_class):
@@ -147,7 +148,7 @@ def _left_out(
 
 @dataclass(frozen=True)
 class _EncodedCells:
-    """The vectors (n, d) of a plan's cells, and which of them are `drawn` (n,)."""
+    """The vectors (n, d) of a plan's cells; `drawn` (n,) marks those that have a picture."""
 
     plan: Plan
     vectors: Vectors
@@ -158,11 +159,11 @@ class _EncodedCells:
         return self.plan.cells()
 
     def of_class(self) -> Mask:
-        """Which cells show the class, (n,)."""
+        """Mask of the cells whose prompt asks for the class, (n,)."""
         return np.array([self.plan.prompt_of(cell).of_class for cell in self.cells()])
 
     def base(self) -> Indices:
-        """For each cell the index of the base's with the same column and pose; -1 without one."""
+        """Index of the base's cell with the same column and pose, for each cell; -1 if none."""
         where = {
             (cell.column, cell.pose): index
             for index, cell in enumerate(self.cells())
@@ -190,7 +191,7 @@ def _encode_cells(
 
 @dataclass(frozen=True)
 class _MeasuredCells:
-    """One measure: its values (n,), NaN where there are none, and the cells it was asked of."""
+    """One measure: its values (n,), NaN if missing, and the mask of the cells it applies to."""
 
     measure: Measure
     values: Values
@@ -216,7 +217,7 @@ def _measure_cells(encoded: _EncodedCells, photographs: Vectors | None) -> Itera
 def _values(
     encoded: _EncodedCells, photographs: Vectors | None
 ) -> Iterator[tuple[str, Values, Mask]]:
-    """(kind, values (n,), cells it is asked of (n,)) of all measures."""
+    """(kind, values (n,), mask of the cells it applies to (n,)) of all measures."""
     encoder, vectors = encoded.encoder, encoded.vectors
     subject = ~encoded.of_class()
     base = encoded.base()
@@ -248,7 +249,7 @@ def _drift(encoded: _EncodedCells, base: Indices, class_cells: Mask) -> Values:
 
 
 def _diversity(encoded: _EncodedCells) -> Values:
-    """Mean unlikeness of each picture to the others of its row and prompt."""
+    """Mean dissimilarity of each picture to the others of its row and prompt."""
     values = np.full(len(encoded.vectors), np.nan)
     draws = encoded.plan.draws
     for start in range(0, len(values), draws) if draws > 1 else ():
@@ -268,7 +269,7 @@ def _pose_error(encoded: _EncodedCells, encoder: PoseEncoder, posed: Mask) -> Va
 
 
 def _references(encoder: Encoder, photographs: Vectors) -> dict[str, Estimate | None]:
-    """What the photographs have among themselves: without it no likeness is high or low."""
+    """Similarity of the photographs among themselves, the reference to judge scores against."""
     known = photographs[~np.isnan(photographs).any(1)]
     if len(known) < 2:
         return {}
@@ -282,7 +283,7 @@ def _references(encoder: Encoder, photographs: Vectors) -> dict[str, Estimate | 
 
 
 def _rows(plan: Plan, found: _MeasuredCells) -> tuple[Estimate | None, ...]:
-    """The mean of each row, with its interval over prompts."""
+    """The mean of each row with its interval, over prompts."""
     prompts = np.array([cell.column // plan.draws for cell in plan.cells()])
     rows = np.array([cell.row for cell in plan.cells()])
     here = [(rows == row) & found.asked for row in range(len(plan.rows()))]

@@ -1,4 +1,4 @@
-"""The contact sheet: pictures in rows and columns, each with its label, on one page."""
+"""The contact sheet: pictures in labelled rows and columns on one page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Picture = Path | Image.Image | None
 MAX_SIDE = 16_384
 MAX_PIXELS = 64_000_000
 _SMALLEST, _LARGEST = 48, 512  # the longer side of a cell
-_COLUMNS = 25  # more are broken into bands, one below the other
+_COLUMNS = 25  # more are split into bands, one below the other
 
 _PAPER, _INK, _GREY = (255, 255, 255), (28, 28, 30), (112, 112, 118)
 _EMPTY, _FRAME = (246, 246, 247), (218, 218, 222)
@@ -31,7 +31,7 @@ _EMPTY, _FRAME = (246, 246, 247), (218, 218, 222)
 
 @dataclass(frozen=True)
 class Label:
-    """What a row or column is called, and a word about it in smaller letters."""
+    """The name of a row or column, and a detail in smaller type."""
 
     name: str
     detail: str = ""
@@ -39,10 +39,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Layout:
-    """Measures of a sheet, in pixels.
+    """Dimensions of a sheet, in pixels.
 
-    `across` columns make a band; `gutter` is the width of the rows' labels, `header` the height
-    of the columns' and `note` that of the line below a picture.
+    A band has `across` columns; `gutter` is the width of the row labels, `header` the height of
+    the column labels and `note` that of the line below a picture.
     """
 
     rows: int
@@ -55,12 +55,12 @@ class Layout:
 
     @property
     def font_size(self) -> int:
-        """Size of the names' letters."""
+        """Font size of names."""
         return _font_size(self.cell)
 
     @property
     def small_font_size(self) -> int:
-        """Size of the details' letters."""
+        """Font size of details."""
         return max(round(0.75 * self.font_size), 9)
 
     @property
@@ -98,11 +98,11 @@ def contact_sheet(
     *,
     notes: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
-    """All pictures on one page, RGB, of at most 64 million pixels.
+    """All pictures on one page, RGB, at most 64 million pixels.
 
     Args:
-        pictures: a row of pictures for each of `rows`, one for each of `columns`: a file (read
-            only when its turn comes), an image, or None. None and absent files are empty frames.
+        pictures: for each of `rows` one picture per column: a file (opened lazily), an image, or
+            None. None and missing files become empty frames.
         notes: a line below each picture, such as its score.
 
     Raises ComparisonError for a grid of another shape, too many pictures, or a damaged file.
@@ -128,14 +128,14 @@ def contact_sheet(
 
 
 def write_sheet(path: Path, sheet: Image.Image, text: Mapping[str, Any] | None = None) -> None:
-    """Writes the sheet as `sheet_png`. Raises OSError and leaves no half file."""
+    """Writes the sheet with `sheet_png`, atomically. Raises OSError."""
     write_atomic(path, sheet_png(sheet, text))
 
 
 def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> bytes:
     """The sheet as PNG with text chunks, such as ComfyUI's ``prompt`` and ``workflow``.
 
-    A value that is no string is written as JSON.
+    Values other than strings are written as JSON.
     """
     chunks = PngInfo()
     for key, value in (text or {}).items():
@@ -144,7 +144,7 @@ def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> byte
 
 
 def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) -> Layout:
-    """The layout with the largest cells that fits on a page. Raises ComparisonError."""
+    """The layout with the largest cells that fit on a page. Raises ComparisonError."""
     for side in range(min(max(*picture, 256), _LARGEST), _SMALLEST - 1, -4):
         width, height = (max(round(side / max(picture) * part), 1) for part in picture)
         font_size = _font_size((width, height))
@@ -162,7 +162,7 @@ def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) 
             if max(page) <= MAX_SIDE and page[0] * page[1] <= MAX_PIXELS:
                 return layout
     raise ComparisonError(
-        f"{rows:,} x {columns:,} pictures are too many for one sheet: take fewer of them."
+        f"{rows:,} x {columns:,} pictures are too many for one sheet: use fewer rows or columns."
     )
 
 
@@ -173,7 +173,7 @@ def _font_size(cell: tuple[int, int]) -> int:
 def _fit_gutters(
     layout: Layout, row_lines: Sequence[Sequence[Line]], column_lines: Sequence[Sequence[Line]]
 ) -> Layout:
-    """The layout with no more room for labels than they take."""
+    """The layout with the space for labels reduced to what they need."""
     gutter = max((line.width for lines in row_lines for line in lines), default=0)
     header = max(total_height(lines) for lines in column_lines)
     return replace(
@@ -184,7 +184,7 @@ def _fit_gutters(
 
 
 def _label_lines(label: Label, layout: Layout, width: int) -> list[Line]:
-    """A label no wider than `width` and no higher than a cell, if it has more than a line."""
+    """The lines of a label, at most `width` wide and, beyond its first line, as high as a cell."""
     name = paragraph(label.name, layout.font_size, _INK, width, 2)
     detail = paragraph(label.detail, layout.small_font_size, _GREY, width, 3)
     lines = name + detail
@@ -197,16 +197,16 @@ def _check_shape(
     rows: Sequence[Label], columns: Sequence[Label], grid: Sequence[Sequence[Any]], what: str
 ) -> None:
     if not rows or not columns:
-        raise ComparisonError("A sheet has at least one row and one column.")
+        raise ComparisonError("A sheet needs at least one row and one column.")
     if len(grid) != len(rows) or any(len(line) != len(columns) for line in grid):
         raise ComparisonError(
-            f"The {what} do not fill {len(rows)} rows of {len(columns)} columns: "
+            f"The {what} do not match {len(rows)} rows of {len(columns)} columns: "
             "give one for each cell."
         )
 
 
 def _first_size(pictures: Sequence[Sequence[Picture]]) -> tuple[int, int]:
-    """Width and height of the first picture that is there."""
+    """Width and height of the first picture that exists."""
     for line in pictures:
         for picture in line:
             if (image := _open_image(picture)) is not None:
@@ -215,7 +215,7 @@ def _first_size(pictures: Sequence[Sequence[Picture]]) -> tuple[int, int]:
 
 
 def _open_image(picture: Picture) -> Image.Image | None:
-    """The picture in mode RGB, None for an empty frame."""
+    """The picture in mode RGB, or None for an empty frame."""
     if isinstance(picture, Image.Image):
         return to_srgb(picture)
     if picture is None or not picture.is_file():
@@ -229,7 +229,7 @@ def _open_image(picture: Picture) -> Image.Image | None:
 def _place(
     sheet: Image.Image, corner: tuple[int, int], cell: tuple[int, int], picture: Picture
 ) -> None:
-    """The picture in the middle of its cell, or an empty frame."""
+    """Pastes the picture into the centre of its cell, or an empty frame."""
     image = _open_image(picture)
     if image is None:
         fitted = ImageOps.expand(Image.new("RGB", (cell[0] - 2, cell[1] - 2), _EMPTY), 1, _FRAME)
@@ -245,7 +245,7 @@ def _write_labels(
     row_lines: Sequence[Sequence[Line]],
     column_lines: Sequence[Sequence[Line]],
 ) -> None:
-    """The columns' labels stand on the pictures; the rows' are level with their middle."""
+    """Draws column labels directly above the pictures and row labels vertically centred."""
     for column, lines in enumerate(column_lines):
         x, y = layout.corner(0, column)
         draw_lines(page, (x, y - layout.gap - total_height(lines)), lines)

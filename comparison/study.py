@@ -1,4 +1,4 @@
-"""A comparison that is drawn, and its files: single pictures, plan, sheet, scores, report."""
+"""The files of a drawn comparison: single pictures, plan, sheet, scores, report."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .errors import ComparisonError
 from .matrix import Plan, read_plan
 from .sheet import Label, contact_sheet, write_sheet
 
-# In the folder of a comparison.
+# Files in a comparison's folder.
 PLAN_FILE, SCORES_FILE, REPORT_FILE = "plan.json", "scores.json", "report.html"
-RERUN_PLAN_FILE = "comparison-plan.json"  # for `likeness compare`; PLAN_FILE is of digests
+RERUN_PLAN_FILE = "comparison-plan.json"  # input of `likeness compare`; PLAN_FILE holds digests
 
-_PARTIAL_KEY = "likeness.begun"  # marks a sheet of which some pictures were not there yet
-_MAX_SHEETS = 10  # sheets of a comparison
+_PARTIAL_KEY = "likeness.begun"  # PNG text key that marks a sheet with missing pictures
+_MAX_SHEETS = 10  # kept per comparison
 
 
 @dataclass(frozen=True)
 class Study:
-    """A plan that is drawn, and the picture of each of its cells in order.
+    """A drawn plan with the picture of each cell, in the plan's order.
 
-    `pictures` are PNG files that stay as they are; `folder` has them by row and column, with the
-    sheet, and shows the last comparison of that name.
+    `pictures` are PNG files that are never modified. `folder` holds copies by row and column and
+    the sheet, for the latest comparison of that name.
     """
 
     plan: Plan
@@ -40,21 +40,21 @@ class Study:
     sheet: Path
 
 
-# Below an output folder: ComfyUI's, or the terminal's.
+# Folders below the output folder, ComfyUI's or the terminal's.
 
 
 def cells_folder(output: Path) -> Path:
-    """Where each cell ever drawn is kept, named by the digest of all that decides it."""
+    """The folder of all drawn cells, each named by the digest of its inputs."""
     return output / "likeness" / "cells"
 
 
 def encode_cell_png(picture: Image.Image) -> bytes:
-    """The file of a cell."""
+    """The bytes of a cell's file."""
     return png(picture, compress_level=4)
 
 
 def study_folder(output: Path, name: str) -> Path:
-    """Where the comparison `name` is laid out."""
+    """The folder of the comparison `name`."""
     return output / "likeness" / "comparisons" / name
 
 
@@ -68,17 +68,17 @@ def write_study(
     *,
     by_graph: bool = False,
 ) -> tuple[Study, Image.Image]:
-    """Lays the pictures out as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
+    """Writes the pictures as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
 
-    What the folder has of the former plan goes away: its single pictures, scores and report of
-    other pictures, and all but the newest of its sheets.
+    Deletes what the previous plan left in the folder: its single pictures, scores and report if
+    the pictures changed, and all but the newest sheets.
 
     Args:
         pictures: a PNG file for each of the plan's cells.
         suffix: "png" or "jpg".
         text: text chunks of the sheet's PNG.
-        by_graph: whether a user's graph draws the cells; its settings are then not the plan's,
-            whose file leaves out what nobody gave it.
+        by_graph: whether a user's graph draws the cells. The plan's defaults do not describe the
+            graph's settings then, so only fields that were set are written.
     """
     folder = study_folder(output, name)
     former, laid_out, redrawn = _previous_files(folder), set[str](), False
@@ -90,13 +90,13 @@ def write_study(
                 continue
             redrawn = redrawn or (folder / place).is_file()
             write_atomic(folder / place, data)
-    here = {place.lower() for place in laid_out}  # a file system may ignore case
+    here = {place.lower() for place in laid_out}  # the file system may ignore case
     for place in former:
         if place.lower() not in here:
             _remove(folder / place)
     write_atomic(folder / PLAN_FILE, plan.to_json(given=by_graph))
     if by_graph:
-        (folder / RERUN_PLAN_FILE).unlink(missing_ok=True)  # of a comparison of that name elsewhere
+        (folder / RERUN_PLAN_FILE).unlink(missing_ok=True)  # from the terminal, same name
     sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
     if redrawn or newest_sheet(folder) != path:
         for name in (SCORES_FILE, REPORT_FILE):
@@ -109,9 +109,9 @@ def write_study(
 def write_partial_study(
     output: Path, name: str, plan: Plan, pictures: Sequence[Path], text: Mapping[str, Any]
 ) -> tuple[Study, Image.Image]:
-    """As `write_study`, but the sheet alone, in which pictures that are not there are empty frames.
+    """Writes only the sheet, with empty frames for missing pictures.
 
-    All else in the folder stays, and so does the whole sheet of an equal study.
+    Everything else in the folder is kept, including a complete sheet of the same study.
     """
     folder = study_folder(output, name)
     sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
@@ -126,16 +126,16 @@ def _sheet_file(folder: Path, plan: Plan, pictures: Sequence[Path]) -> Path:
 
 
 def keep_newest(folder: Path, pattern: str) -> None:
-    """Takes all files of a pattern but the newest away.
+    """Deletes all but the newest files that match a pattern.
 
-    Those of former comparisons are shown by a browser's list of what was queued.
+    Some older ones are kept because ComfyUI's queue history still shows them.
     """
     for path in _by_time(folder, pattern)[_MAX_SHEETS:]:
         path.unlink(missing_ok=True)
 
 
 def _by_time(folder: Path, pattern: str) -> list[Path]:
-    """The files of a pattern, the newest first."""
+    """The files that match a pattern, newest first."""
     return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
@@ -149,7 +149,7 @@ def _is_partial(sheet: Path) -> bool:
 
 
 def _previous_files(folder: Path) -> set[str]:
-    """Where the single pictures of the plan are that was written into a folder last."""
+    """Paths of the single pictures of the plan last written to a folder."""
     try:
         plan = read_plan(folder / PLAN_FILE)
     except ComparisonError:
@@ -162,7 +162,7 @@ def _has_content(path: Path, data: bytes) -> bool:
 
 
 def _remove(picture: Path) -> None:
-    """Takes a picture away, and its folders where they are empty then."""
+    """Deletes a picture, and its folders if that leaves them empty."""
     picture.unlink(missing_ok=True)
     for folder in (picture.parent, picture.parent.parent):
         with suppress(OSError):
@@ -170,7 +170,7 @@ def _remove(picture: Path) -> None:
 
 
 def newest_sheet(folder: Path) -> Path | None:
-    """The whole sheet of a comparison that was written last, None where there is none."""
+    """The newest complete sheet of a comparison, or None."""
     sheets = _by_time(folder, "sheet-*.png")
     return next((sheet for sheet in sheets if not _is_partial(sheet)), None)
 
@@ -187,9 +187,9 @@ def _encode_picture(picture: Path, suffix: str) -> bytes:
 def draw_sheet(
     plan: Plan, pictures: Sequence[Path], notes: Sequence[str] | None = None
 ) -> Image.Image:
-    """The labelled sheet of a plan's pictures, in the order of its cells.
+    """The labelled sheet of a plan's pictures, which are in the order of its cells.
 
-    `notes` are lines below them, one for each.
+    `notes` holds a line of text to print below each picture.
     """
     rows, columns = plan.rows(), plan.columns()
     across = len(columns)

@@ -1,7 +1,7 @@
-"""Text in pictures: fonts that know its characters, lines that fit a width.
+"""Draws text on images: font fallback and line wrapping.
 
-One font writes a whole text, as far as it can; a character that it lacks is of another font of this
-system. Where none has it, it is its letter without the accent, or else its code point.
+A text is drawn in one font as far as possible; characters that it lacks come from other system
+fonts. A character that no font has is drawn without its accent, or else as its code point.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from PIL import ImageDraw, ImageFont
 Font = Any  # PIL.ImageFont.FreeTypeFont
 Colour = tuple[int, int, int]
 
-# PIL's own font knows ASCII; for the rest, fonts of the usual systems in order.
+# PIL's default font covers ASCII; these cover the rest on common systems, in order of preference.
 _FALLBACKS = (
     "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf", "segoeui.ttf",
     "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "NotoEmoji-Regular.ttf", "seguiemj.ttf",
 )  # fmt: skip
-# Where systems have their other fonts.
+# Where systems keep their other fonts.
 _FONT_FOLDERS = (
     "/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts",
     "/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts",
@@ -33,7 +33,7 @@ _FONT_FOLDERS = (
 )  # fmt: skip
 _MAX_FONTS = 1000
 _STYLED = re.compile("bold|italic|oblique|light|thin|black|heavy|condensed|mono", re.IGNORECASE)
-_LAST_RESORT = "lastresort"  # macOS' font of boxes for everything
+_LAST_RESORT = "lastresort"  # macOS' font that has a box for every character
 _MAX_LENGTH = 2000
 _JOINERS = "\u200c\u200d"
 _RTL_CHARACTERS = (
@@ -46,16 +46,16 @@ _MIRRORED = str.maketrans("()[]{}<>", ")(][}{><")
 
 @dataclass(frozen=True)
 class FontStack:
-    """The fonts of a text, the first of most of it; each character is of the first that has it."""
+    """The fonts of a text, in order; each character is drawn in the first font that has it."""
 
     fonts: tuple[Font, ...]
 
     def has(self, text: str) -> bool:
-        """Whether there is a shape for each character."""
+        """Whether every character has a glyph."""
         return all(any(_has_glyph(font, char) for font in self.fonts) for char in text)
 
     def text_runs(self, text: str) -> list[tuple[str, Font]]:
-        """`text` as pieces of one font each, from left to right."""
+        """`text` as runs of one font each, from left to right."""
         if len(self.fonts) == 1:
             return [(text, self.fonts[0])]
         text_runs: list[tuple[str, Font]] = []
@@ -72,13 +72,13 @@ class FontStack:
         return next((font for font in self.fonts if _has_glyph(font, char)), self.fonts[0])
 
     def getlength(self, text: str) -> float:
-        """Pixels from the first to the last letter, as PIL's fonts call it."""
+        """Width of `text` in pixels, like the method of PIL's fonts."""
         return sum(float(font.getlength(piece)) for piece, font in self.text_runs(text))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of text; `height` is its share of a column of lines, in pixels."""
+    """One line of text; `height` is the line height in pixels."""
 
     text: str
     font: FontStack
@@ -87,15 +87,15 @@ class Line:
 
     @property
     def width(self) -> int:
-        """Pixels from its first to its last letter."""
+        """Width in pixels."""
         return ceil(self.font.getlength(self.text))
 
 
 def paragraph(text: str, size: int, colour: Colour, width: float, most: int) -> list[Line]:
-    """`text` in letters of `size` pixels as at most `most` lines of `width` pixels.
+    """`text` at a font size of `size` pixels in at most `most` lines of `width` pixels.
 
-    Any text will do: control characters are left out, and what is too long ends in an ellipsis.
-    A character that no font of this system has is written as its code point, ``[U+1F600]``.
+    Accepts any text: control characters are removed, and text that is too long ends in an ellipsis.
+    A character that no system font has is written as its code point, ``[U+1F600]``.
     """
     text = clean(text)
     font = font_stack_for(text, size)
@@ -105,12 +105,12 @@ def paragraph(text: str, size: int, colour: Colour, width: float, most: int) -> 
 
 
 def total_height(lines: Sequence[Line]) -> int:
-    """Height of lines one below the other, in pixels."""
+    """Total height of lines, in pixels."""
     return sum(line.height for line in lines)
 
 
 def draw_lines(page: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[Line]) -> None:
-    """Writes lines one below the other, the first at `corner`, its top left."""
+    """Draws lines one below the other, with the top left of the first at `corner`."""
     left, top = corner
     for line in lines:
         x, baseline = float(left), top + line.font.fonts[0].getmetrics()[0]
@@ -125,22 +125,22 @@ def draw_lines(page: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequen
 
 
 def clean(text: str) -> str:
-    """One line of visible text: no control characters, each run of spaces a single one."""
+    """The text on one line: control characters removed, whitespace collapsed."""
     spaced = " ".join(text[:_MAX_LENGTH].split())
     return "".join(c for c in spaced if c in _JOINERS or unicodedata.category(c)[0] != "C")
 
 
-# Directions. PIL's raqm orders letters; without it they are put from left to right as they come.
+# Text direction. PIL's raqm reorders letters; without it they are drawn left to right as given.
 
 
 def _is_rtl(text: str) -> bool:
-    """Whether a text runs from right to left: its first letter of either direction says so."""
+    """Whether a text runs from right to left, by its first letter with a direction."""
     kinds = (unicodedata.bidirectional(char) for char in text)
     return next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") != "L"
 
 
 def _visual_order(text: str, is_rtl: bool) -> str:
-    """A piece of a text as it is drawn without raqm: Hebrew and Arabic turned round, unjoined."""
+    """A run of text for drawing without raqm: Hebrew and Arabic reversed, letters not joined."""
     if is_rtl:
         return _LTR_RUN.sub(lambda match: match[0][::-1], text[::-1].translate(_MIRRORED))
     return _RTL_RUN.sub(lambda match: match[0][::-1].translate(_MIRRORED), text)
@@ -150,7 +150,7 @@ def _visual_order(text: str, is_rtl: bool) -> str:
 
 
 def font_stack_for(text: str, size: int) -> FontStack:
-    """The fonts for a text, as few as write all that this system can write."""
+    """The fonts for a text: one, and fallbacks for the characters that it lacks."""
     first = font_for(text, size)
     files = _find_fallback_fonts(
         {char for char in _glyph_characters(text) if not _has_glyph(first, char)}
@@ -160,7 +160,7 @@ def font_stack_for(text: str, size: int) -> FontStack:
 
 
 def font_for(text: str, size: int) -> Font:
-    """The first usual font with all characters of `text`, or else the one with most of them."""
+    """The first default font with all characters of `text`, or else the one with the most."""
     characters = _glyph_characters(text)
     best, most = None, -1
     for font in _default_fonts(size):
@@ -173,12 +173,12 @@ def font_for(text: str, size: int) -> Font:
 
 
 def _glyph_characters(text: str) -> set[str]:
-    """The characters of a text that want a shape."""
+    """The characters of a text that need a glyph."""
     return {char for char in text if not char.isspace() and char not in _JOINERS}
 
 
 def _is_attached(char: str) -> bool:
-    """Whether a character is drawn with the one before it: an accent, a joiner, a space."""
+    """Whether a character uses the font of the one before it: an accent, a joiner, a space."""
     return char.isspace() or char in _JOINERS or unicodedata.category(char)[0] == "M"
 
 
@@ -189,24 +189,24 @@ def _default_fonts(size: int) -> Iterator[Font]:
 
 @lru_cache(maxsize=256)
 def _load_font(name: str | None, size: int) -> Font:
-    """A font by its file, None if this system has no such font, or none of that size."""
+    """A font by file name, or None if this system has no such font or not in that size."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
         return None
 
 
-_fallback_cache: dict[str, str | None] = {}  # the font file for a character that was looked for
+_fallback_cache: dict[str, str | None] = {}  # character to font file
 
 
 def _find_fallback_fonts(characters: set[str]) -> list[str | None]:
-    """For each character a font's file; None where no font of this system has it."""
+    """A font file for each character, or None if no system font has it."""
     wanted = characters - _fallback_cache.keys()
     for file in _system_font_files() if wanted else ():
         try:
             font = ImageFont.truetype(file, 16, layout_engine=ImageFont.Layout.BASIC)
             found = {char for char in wanted if _renders_glyph(font, char)}
-        except OSError:  # damaged, or has pictures of one size only
+        except OSError:  # damaged, or a bitmap font of one size
             continue
         _fallback_cache.update(dict.fromkeys(found, file))
         wanted -= found
@@ -218,7 +218,7 @@ def _find_fallback_fonts(characters: set[str]) -> list[str | None]:
 
 @lru_cache(maxsize=1)
 def _system_font_files() -> tuple[str, ...]:
-    """Names and paths of fonts: the usual ones, and all of this system, the upright ones first."""
+    """Names and paths of the fallback fonts and of all system fonts, regular styles first."""
     found = []
     for folder in _FONT_FOLDERS:
         for place, _, names in os.walk(os.path.expandvars(os.path.expanduser(folder))):
@@ -233,13 +233,13 @@ def _system_font_files() -> tuple[str, ...]:
 
 @lru_cache(maxsize=16384)
 def _has_glyph(font: Font, char: str) -> bool:
-    """Whether the font has a shape of its own for the character."""
+    """Whether the font has a glyph for the character."""
     return _renders_glyph(_with_basic_layout(font), char)
 
 
 @lru_cache(maxsize=256)
 def _with_basic_layout(font: Font) -> Font:
-    """The font as it draws single characters: raqm puts others beside those that it cannot."""
+    """The font with the basic layout engine: raqm would substitute missing glyphs."""
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -250,7 +250,7 @@ def _renders_glyph(font: Font, char: str) -> bool:
 
 
 def _renderable(char: str, letters: FontStack) -> str:
-    """The character as the fonts can write it."""
+    """The character, or its replacement if the fonts lack it."""
     raqm = letters.fonts[0].layout_engine == ImageFont.Layout.RAQM
     if char.isspace() or letters.has(char) or (raqm and char in _JOINERS):
         return char
@@ -262,7 +262,7 @@ def _renderable(char: str, letters: FontStack) -> str:
 
 
 def wrap(text: str, font: Font, width: float, most: int) -> list[str]:
-    """`text` in at most `most` lines of `width` pixels; where it goes on, an ellipsis."""
+    """Wraps `text` to at most `most` lines of `width` pixels; ends in an ellipsis if truncated."""
     lines: list[str] = []
     rest = text
     while rest:
@@ -278,7 +278,7 @@ def wrap(text: str, font: Font, width: float, most: int) -> list[str]:
 
 
 def _fitting_prefix(text: str, font: Font, width: float) -> str:
-    """The longest beginning of `text` that is at most `width` pixels long; at least a character."""
+    """The longest prefix of `text` at most `width` pixels wide, at least one character."""
     low, high = 1, len(text)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""Small text and JSON files that users bring."""
+"""Reads small text and JSON files from users."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ComparisonError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError:  # a name that no file can have
-        raise ComparisonError(f"{path} cannot be read: there is no such file.") from None
+    except ValueError:  # an invalid file name, such as one with a null byte
+        raise ComparisonError(f"{path} cannot be read: the file does not exist.") from None
 
 
 def read_json(path: Path) -> Any:
-    """The parsed JSON of a file, in UTF-8 or UTF-16, as PowerShell writes it.
+    """The parsed JSON of a file in UTF-8, or in UTF-16 as PowerShell writes it.
 
     Raises ComparisonError.
     """

@@ -1,4 +1,4 @@
-"""Pictures as image encoders see them, and unit vectors from what they say."""
+"""Shared by the vision encoders: preprocessing, lazy loading, and normalised vectors."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .encoders import ChooseDevice, Vectors
 from .errors import ComparisonError
 
 _BATCH = 8
-VisionModel = tuple[Any, "Preprocessing"]  # a model, and how it is shown pictures
-VERSION = 1  # of the way pictures are prepared; part of the encoders' digests
+VisionModel = tuple[Any, "Preprocessing"]
+VERSION = 1  # of the preprocessing; part of the encoders' digests
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The shorter side is resized to `shortest_edge`, the centre cropped to `size`.
+    """Resizes the shorter side to `shortest_edge`, then crops the centre to `size`, in pixels.
 
-    Both are in pixels; `mean` and `std` are of the channels of 0 to 1.
+    `mean` and `std` are per channel, for values from 0 to 1.
     """
 
     shortest_edge: int
@@ -42,7 +42,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """The picture as (3, size, size)."""
+        """The normalised picture, (3, size, size)."""
         scale = self.shortest_edge / min(picture.size)
         width, height = (max(self.size, round(scale * side)) for side in picture.size)
         left, top = (width - self.size) // 2, (height - self.size) // 2
@@ -56,11 +56,11 @@ class Preprocessing:
 def lazy_loader(
     load: Callable[[], VisionModel], size: int, device: ChooseDevice
 ) -> Callable[[], VisionModel]:
-    """`load`, with the model of `size` bytes on its device, at the first call alone."""
+    """A function that loads the model of `size` bytes to its device on the first call."""
 
     @cache
     def lazy_load() -> VisionModel:
-        where = device(size)  # room is made before the model is read
+        where = device(size)  # frees memory before the model is read
         model, preprocessing = load()
         return model.eval().to(where), preprocessing
 
@@ -68,11 +68,11 @@ def lazy_loader(
 
 
 def weights_size(path: Path) -> int:
-    """What the weights of a file, or of a transformers folder, take in fp32, as far as known."""
+    """Size in fp32 of the weights in a file or transformers folder, in bytes; an estimate."""
     file = path / "model.safetensors" if path.is_dir() else path
     try:
         return 4 * sum(map(prod, read_shapes(file).values()))
-    except LikenessError:  # no safetensors: most are fp16
+    except LikenessError:  # not safetensors: assumes fp16
         return 2 * file.stat().st_size if file.is_file() else 0
 
 
@@ -83,7 +83,7 @@ def unit_vectors(
     pictures: Sequence[Image.Image],
     features: Callable[[Tensor], Tensor],
 ) -> Vectors:
-    """`features` of (n, 3, size, size) for all pictures, each of length 1: (n, d)."""
+    """`features` of preprocessed batches (n, 3, size, size), normalised to length 1: (n, d)."""
     device, parts = next(model.parameters()).device, []
     for start in range(0, len(pictures), _BATCH):
         seen = torch.stack([preprocessing(picture) for picture in pictures[start : start + _BATCH]])
@@ -93,7 +93,7 @@ def unit_vectors(
 
 @contextmanager
 def wrap_load_errors(what: str) -> Iterator[None]:
-    """Any sign of files that do not fit becomes a ComparisonError that names `what`."""
+    """Turns errors of loading unsuitable files into ComparisonErrors that name `what`."""
     try:
         yield
     except ComparisonError:
@@ -107,16 +107,16 @@ def wrap_load_errors(what: str) -> Iterator[None]:
 
 
 def load_pretrained(kind: Any, folder: Path) -> Any:
-    """The model of a transformers folder. Raises KeyError naming a weight that is not there.
+    """Loads the model of a transformers folder. Raises KeyError with the name of a missing weight.
 
-    transformers itself fills such a one with random numbers, and goes on.
+    transformers itself only warns and initialises missing weights at random.
     """
     model, info = kind.from_pretrained(
         str(folder),
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,
-        attn_implementation="sdpa",  # a folder's config could name code to be fetched
+        attn_implementation="sdpa",  # a folder's config could name code to download
     )
     for name in sorted(info["missing_keys"]):
         raise KeyError(name)
@@ -124,7 +124,7 @@ def load_pretrained(kind: Any, folder: Path) -> Any:
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
-    """That of a folder's preprocessor_config.json; `default` where it is silent."""
+    """The preprocessing in a folder's preprocessor_config.json; missing values from `default`."""
     path = folder / "preprocessor_config.json"
     data = read_config(path) if path.is_file() else {}
     crop = _parse_side(data.get("crop_size"), default.size)
@@ -137,14 +137,14 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
 
 
 def _parse_side(value: Any, default: int) -> int:
-    """A side as transformers writes it: a number, or a table of ways to say it."""
+    """A side as transformers writes it: a number, or an object with shortest_edge or height."""
     if isinstance(value, dict):
         value = value.get("shortest_edge", value.get("height"))
     return default if value is None else int(value)
 
 
 def weights_digest(paths: Sequence[Path], known: Path | None) -> str:
-    """SHA-256 of weights and of the way pictures are prepared; `known` as for `content_digest`."""
+    """SHA-256 of weights and preprocessing; `known` as in `content_digest`."""
     parts = [str(VERSION)]
     for path in paths:
         folder = ("config.json", "preprocessor_config.json", "model.safetensors")

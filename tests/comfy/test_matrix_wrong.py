@@ -95,8 +95,8 @@ JOINTS = [0.5, 0.25, 1.0] * 18
 @pytest.mark.parametrize(
     ("keypoints", "said"),
     [
-        (JOINTS[:15], "has 5 points: 18 are needed"),
-        ([*JOINTS[:-3], float("nan"), 0.5, 1.0], "nan stands at the joint 'left ear'"),
+        (JOINTS[:15], "has 5 points instead of 18"),
+        ([*JOINTS[:-3], float("nan"), 0.5, 1.0], "the joint 'left ear' has the value nan"),
         ([0.0] * 54, "There is no person"),
     ],
 )

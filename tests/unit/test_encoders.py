@@ -173,7 +173,9 @@ def test_halves_of_two_clips_are_refused(comfy_files, tmp_path):
         clip_text=tmp_path / "other.safetensors",
         tokenizers=comfy_files.tokenizers,
     )
-    with pytest.raises(ComparisonError, match=r"24 numbers for a picture and other\.safetensors 8"):
+    with pytest.raises(
+        ComparisonError, match=r"width 24, other\.safetensors text embeddings of width 8"
+    ):
         find_encoders(files)
 
 
@@ -330,7 +332,7 @@ def test_a_folder_without_a_projection_says_what_it_lacks(clip_folder, tmp_path)
 
 def test_an_image_encoder_of_an_unknown_large_width_is_refused():
     assert [clip._num_heads(width) for width in (384, 768, 1408)] == [6, 12, 16]
-    with pytest.raises(ValueError, match="1536 wide is not known"):
+    with pytest.raises(ValueError, match="width 1536 are not known"):
         clip._num_heads(1536)
 
 

@@ -259,12 +259,12 @@ def test_photographs_travel_only_when_asked(adapter, run, tmp_path):
     run.recipe_file.write_text(bound.to_json())
     assert export(tmp_path / "d.zip", source, photographs=True) == names
     Image.new("RGB", (64, 64), "blue").save(photos / "private.png")
-    with pytest.raises(ComparisonError, match="does not hold the photographs of the training"):
+    with pytest.raises(ComparisonError, match="are not those of the training"):
         export(tmp_path / "p.zip", source, photographs=True)
     (photos / "private.png").unlink()
     names = export(tmp_path / "w.zip", source, photographs=True, prompts=False)
     assert {"photographs/01.png"} < set(names) and "photographs/01.txt" not in names
-    with pytest.raises(ComparisonError, match="Name the run folder"):
+    with pytest.raises(ComparisonError, match="Give the run folder"):
         export(tmp_path / "c.zip", ExportSource(adapter, None, None), photographs=True)
     assert not list(tmp_path.glob("*c.zip*")), "no half file"
 
@@ -272,8 +272,8 @@ def test_photographs_travel_only_when_asked(adapter, run, tmp_path):
 # The command
 
 ADAPTER, SHOWN = "Anna-s-r4.safetensors", {"plan.json", "report.html", "sheet.png"}
-EXIF, AGAIN = "place and time in their EXIF data", "cannot be trained again from itself"
-NONE_SHOWS = "No comparison shows this adapter"
+EXIF, AGAIN = "EXIF data may tell place and time", "no longer holds what is needed to retrain"
+NONE_SHOWS = "No comparison with this adapter"
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_export_takes_the_files_that_are_named(adapter, tmp_path, monkeypatch, c
     assert json.loads(files["workflow.json"]) == {"nodes": [{"file": "x.png"}]}
     assert NONE_SHOWS in capsys.readouterr().out and not (tmp_path / "exports").exists()
     assert main(given) == 1
-    assert "exists: move it, or name another file with --to" in capsys.readouterr().err
+    assert "exists: move it, or give another file with --to" in capsys.readouterr().err
 
 
 def test_export_takes_the_comparison_that_is_named(adapter, comparison, tmp_path, monkeypatch):
@@ -334,9 +334,9 @@ def test_export_takes_the_comparison_that_is_named(adapter, comparison, tmp_path
 
 
 def test_what_cannot_be_exported_says_why(adapter, tmp_path):
-    with pytest.raises(AdapterError, match="no run folder and no adapter"):
+    with pytest.raises(AdapterError, match="no run folder or adapter"):
         find_export_source(tmp_path / "gone.safetensors")
-    with pytest.raises(ComparisonError, match="no folder of a finished run"):
+    with pytest.raises(ComparisonError, match="not the folder of a finished run"):
         find_export_source(tmp_path)
     with pytest.raises(ComparisonError, match=r"no plan\.json"):
         find_export_source(adapter, tmp_path)

@@ -85,7 +85,7 @@ def test_prompts_are_checked_before_the_queue_and_not_while_connected(nodes):
     assert check(**good) is True
     assert "There is no prompt" in refused(check, **{**good, "text": "# nothing"})
     assert "{colour}" in refused(check, **{**good, "text": "a {colour} dog"})
-    assert "class word is blank" in refused(check, **{**good, "class_word": " "})
+    assert "class word is empty" in refused(check, **{**good, "class_word": " "})
     assert "no prompt set 'x'" in refused(check, **{**good, "prompts": "x"})
     assert check(**{**good, "text": None, "class_word": " "}) is True
 

@@ -100,7 +100,7 @@ def test_a_plan_reads_nothing_outside_its_folder(compare, tmp_path, name):
     write(tmp_path.parent / "mine.txt", PROMPTS)
     for field in ("prompts", "poses"):
         said, plan = compare(**{field: name})
-        assert plan is None and "files of its own folder" in said and "--prompts FILE" in said
+        assert plan is None and "files in its own folder" in said and "--prompts FILE" in said
 
 
 def test_missing_joints_are_no_mistake(compare, tmp_path):
@@ -115,12 +115,12 @@ def test_missing_joints_are_no_mistake(compare, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (frame(at6=float("nan")), "nan stands at the joint 'right shoulder'; leave a missing"),
-        (frame(5), "has 5 points: 18 are needed"),
-        (frame(25), "has 25 points: 18 are needed"),
-        ({**frame(), "people": []}, "choose a picture on which one is found"),
-        ([], "a list of frames is needed"),
-        ({"poses": {}}, "a list of frames is needed"),
+        (frame(at6=float("nan")), "the joint 'right shoulder' has the value nan; use 0"),
+        (frame(5), "has 5 points instead of 18"),
+        (frame(25), "has 25 points instead of 18"),
+        ({**frame(), "people": []}, "choose a picture in which one is detected"),
+        ([], "give a frame or a list of frames"),
+        ({"poses": {}}, "give a frame or a list of frames"),
         ("x = 1", "not JSON"),
         ({key: value for key, value in frame().items() if key != "canvas_width"}, "canvas_width"),
     ],
@@ -135,7 +135,7 @@ def test_bad_poses_are_told_with_their_file(compare, tmp_path, content, message)
     ("name", "content", "message"),
     [
         ("p.txt", "a dog\na {colour} dog", "{colour} is not a placeholder: use {token}"),
-        ("p.txt", "# nothing\n", "no prompt: write one a line"),
+        ("p.txt", "# nothing\n", "no prompt: write one per line"),
         (
             "p.txt",
             "a dog\n" * 10_000,
@@ -159,8 +159,8 @@ def test_what_is_not_there_is_told(compare, tmp_path):
     for field in ("prompts", "poses"):
         for said, plan in (compare(f"--{field}", gone), compare(**{field: "gone.txt"})):
             assert plan is None and f"{gone} cannot be read: No such file" in said
-    assert "no prompt set 'stduy': name a .txt file" in compare("--prompts", "stduy")[0]
-    assert "no pose set 'yogi': name a .json file" in compare("--poses", "yogi")[0]
+    assert "no prompt set 'stduy': give a .txt file" in compare("--prompts", "stduy")[0]
+    assert "no pose set 'yogi': give a .json file" in compare("--poses", "yogi")[0]
 
 
 def test_poses_that_no_row_is_drawn_with_are_told(compare, tmp_path):

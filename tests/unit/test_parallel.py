@@ -128,10 +128,10 @@ def test_rows_at_once_are_not_for_a_gpu(monkeypatch):
 
 def test_encoders_that_are_not_there_are_said_before_anything_is_trained(tmp_path):
     asked = given("study", "--base", "b", "--device", "cpu", "--clip", str(tmp_path / "clip"))
-    with pytest.raises(ComparisonError, match="--clip: there is no"):
+    with pytest.raises(ComparisonError, match=r"--clip: .* does not exist"):
         asked.run(asked)
     asked = given("study", "--base", "b", "--device", "cpu", "--clip-text", str(tmp_path))
-    with pytest.raises(ComparisonError, match="the text encoder of --clip, which is missing"):
+    with pytest.raises(ComparisonError, match="--clip-text needs --clip"):
         asked.run(asked)
 
 

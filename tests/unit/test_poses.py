@@ -158,9 +158,9 @@ def test_no_pose_to_choose_from_is_an_error():
 
 @pytest.mark.parametrize("size", [(0, 512), (512, -8), (512, 100_000), (8000, 8)])
 def test_absurd_canvases_are_refused(size):
-    with pytest.raises(ComparisonError, match="each side has 1 to 8192"):
+    with pytest.raises(ComparisonError, match="each side must be 1 to 8192"):
         fit_pose(YOGA["tree"], *size)
-    with pytest.raises(ComparisonError, match="each side has 1 to 8192"):
+    with pytest.raises(ComparisonError, match="each side must be 1 to 8192"):
         draw_pose(YOGA["tree"], *size)
 
 

@@ -156,7 +156,7 @@ def test_ten_thousand_lines_are_too_many():
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("a = one\nA = two", "given twice"),
+        ("a = one\nA = two", "used twice"),
         ("a.b. = one", "key"),
         ("con = one", "reserved"),
         ("x" * 4001, "4000"),
@@ -185,13 +185,13 @@ def test_files_are_read_by_their_kind(tmp_path):
     [
         ("a.txt", b"caf\xe9", "UTF-8"),
         ("a.txt", "a photo".encode("utf-16"), "save it as UTF-8"),
-        ("a.txt", b"# nothing", "no prompt: write one a line"),
+        ("a.txt", b"# nothing", "no prompt: write one per line"),
         ("a.txt", b"a photo\n{who}", "line 2"),
         ("a.json", b'{"prompts": [', "not JSON"),
         ("a.json", b'{"prompts": [], "negativ": ""}', "negativ"),
         ("absent.txt", None, "cannot be read"),
-        ("\ud800.txt", None, "no such file"),
-        ("a\0.json", None, "not JSON|no such file"),
+        ("\ud800.txt", None, "does not exist"),
+        ("a\0.json", None, "not JSON|does not exist"),
     ],
 )
 def test_bad_files_are_errors_with_their_name(tmp_path, name, data, part):

@@ -145,7 +145,7 @@ def test_only_comfyuis_own_page_shares_a_run_and_only_one_that_is_there(shared, 
 
 def test_a_run_that_has_not_finished_cannot_be_shared(run, tmp_path):
     status, data = routes.export_run(tmp_path, tmp_path / "temp", {"run": ID}, OURS)
-    assert status == 409 and "no folder of a finished run" in data["error"]
+    assert status == 409 and "not the folder of a finished run" in data["error"]
 
 
 @pytest.mark.parametrize(

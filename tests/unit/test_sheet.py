@@ -168,8 +168,8 @@ def test_a_damaged_file_is_named(tmp_path):
         (0, 1, [], None, "at least one row"),
         (1, 0, [[]], None, "at least one row"),
         (2, 1, [[None]], None, "2 rows of 1 columns"),
-        (1, 2, [[None]], None, "pictures do not fill"),
-        (1, 1, [[None]], [["a", "b"]], "notes do not fill"),
+        (1, 2, [[None]], None, "pictures do not match"),
+        (1, 1, [[None]], [["a", "b"]], "notes do not match"),
     ],
 )
 def test_a_grid_of_another_shape_is_an_error(rows, columns, pictures, notes, message):

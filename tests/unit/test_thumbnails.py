@@ -37,5 +37,5 @@ def test_every_workflow_has_a_card_with_the_pictures_of_its_rows(output):
 
 
 def test_cards_without_a_demo_say_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run: make demo"):
+    with pytest.raises(FileNotFoundError, match="run make demo"):
         thumbnails.card("study_2_base", tmp_path)
