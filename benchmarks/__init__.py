@@ -1,1 +1,1 @@
-"""Timings and memory, ours beside diffusers' example scripts; see README.md."""
+"""Benchmarks of time and memory against other trainers and pipelines; see README.md."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks TABLE``, from the repository's root; README.md tells of the tables."""
+"""``python -m benchmarks TABLE``, run from the repository root; README.md describes the tables."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {
-    "trainings": "steps and whole runs beside other trainers",
-    "class-images": "class images beside a diffusers pipeline",
-    "comparison": "8 variants x 6 prompts beside a diffusers pipeline",
-    "matrix": "a Matrix in ComfyUI beside core's nodes",
-    "panel": "a training with and without a browser on its panel",
+    "trainings": "steps and whole runs, against other trainers",
+    "class-images": "class images, against a diffusers pipeline",
+    "comparison": "8 variants x 6 prompts, against a diffusers pipeline",
+    "matrix": "a Matrix in ComfyUI, against core's nodes",
+    "panel": "a training with and without its panel in a browser",
     "viewer": "scrolling through a large comparison",
     "scale": "many photographs and class images",
-    "parts": "what each optimisation gives alone",
-    "roofline": "a step's arithmetic beside a matrix product's",
-    "curve": "the losses beside diffusers' script's, as a plot",
+    "parts": "each optimisation on its own",
+    "roofline": "FLOP/s of a step, against a matrix product",
+    "curve": "losses, against diffusers' script, as a plot",
 }
 
 
 def main(arguments: list[str]) -> None:
-    """Measures the named table; without a name, the trainings."""
+    """Measures the named table, by default the trainings."""
     if arguments[:1] in (["-h"], ["--help"]):
         print("python -m benchmarks TABLE [OPTION…]\n")
         print("\n".join(f"  {name:14}{about}" for name, about in TABLES.items()))
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     named = bool(arguments) and not arguments[0].startswith("-")
     table = arguments[0] if named else "trainings"
     if table not in TABLES:
-        sys.exit(f"There is no table {table!r}; the tables are {', '.join(TABLES)}.")
+        sys.exit(f"There is no table {table!r}: choose one of {', '.join(TABLES)}.")
     runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
     module = importlib.import_module(f".{table.replace('-', '_')}", __package__)
     module.main(arguments[1:] if named else arguments)

@@ -1,7 +1,7 @@
-"""How the other trainers are asked for the training that ours does.
+"""Commands that run the same training with other trainers.
 
-Each takes its place from an environment variable, and None from here means that it is not there,
-or has no such training.
+Each trainer's location comes from an environment variable. A builder returns None if the trainer is
+missing or does not support the training.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .measure import Command
 from .setting import PICTURES, Setting
 
 DIFFUSERS = "LIKENESS_DIFFUSERS_EXAMPLES"  # …/diffusers/examples/dreambooth
-KOHYA = "LIKENESS_KOHYA"  # the folder of sd-scripts; its Python in LIKENESS_KOHYA_PYTHON
+KOHYA = "LIKENESS_KOHYA"  # sd-scripts' folder; its Python in LIKENESS_KOHYA_PYTHON
 CORE = "COMFYUI_PATH"  # ComfyUI; its Python in COMFYUI_PYTHON
 
 BuildCommand = Callable[[Recipe, Setting, Path], Command | None]
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
-    """Command-line options: True stands alone, None and False are left out."""
+    """Command-line options: True yields a bare flag, None and False are skipped."""
     words = []
     for name, value in values.items():
         if value is not None and value is not False:
@@ -35,7 +35,7 @@ def flags(values: Mapping[str, Any]) -> list[str]:
 
 
 def mixed_precision(precision: str) -> str:
-    """accelerate's word for a precision."""
+    """accelerate's name of a precision."""
     return "no" if precision == "fp32" else precision
 
 
@@ -79,9 +79,10 @@ def diffusers_script(recipe: Recipe, setting: Setting, folder: Path) -> Command 
 
 
 def kohya_script(recipe: Recipe, setting: Setting, folder: Path) -> Command | None:
-    """train_network.py or train_db.py, with its cache of latents, which its guides advise.
+    """train_network.py or train_db.py with cached latents, as its guides recommend.
 
-    Its batches mix photographs and class images: two of them are as much work as our one of each.
+    Its batches mix photographs and class images, so a batch of two is the same work as our
+    photograph plus class image.
     """
     scripts = os.environ.get(KOHYA)
     if not scripts:
@@ -127,14 +128,14 @@ def kohya_script(recipe: Recipe, setting: Setting, folder: Path) -> Command | No
 
 
 def _kohya_tokenizer(setting: Setting, folder: Path) -> Path:
-    """The small vocabulary where the scripts look for CLIP's."""
+    """Copies the small vocabulary to where the scripts look for CLIP's."""
     cache = folder / "tokenizers"
     shutil.copytree(setting.model.tokenizer, cache / "openai_clip-vit-large-patch14")
     return cache
 
 
 def _kohya_pictures(recipe: Recipe, setting: Setting, folder: Path) -> Path:
-    """The folders and their prompts, as the scripts take them: JSON as well as TOML."""
+    """Writes the folders and their prompts as the scripts' dataset config, which may be JSON."""
     subsets = [
         {"image_dir": str(setting.photos), "class_tokens": recipe.instance_prompt()},
         {
@@ -152,9 +153,9 @@ def _kohya_pictures(recipe: Recipe, setting: Setting, folder: Path) -> Path:
 
 
 def core_node(recipe: Recipe, setting: Setting, folder: Path) -> Command | None:
-    """TrainLoraNode, which trains a LoRA of the UNet alone and knows no class images.
+    """TrainLoraNode, which trains a LoRA on the UNet only and does not support class images.
 
-    It sees two photographs a step, which is as much work for the UNet, and keeps activations.
+    Uses two photographs per step, for the same work in the UNet, and no gradient checkpointing.
     """
     if not os.environ.get(CORE) or not isinstance(recipe.method, LoRA):
         return None

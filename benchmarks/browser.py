@@ -1,4 +1,4 @@
-"""Chromium with ComfyUI's editor, and the memory of its tab."""
+"""Opens ComfyUI's editor in Chromium and measures the tab's memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SIZE = {"width": 1280, "height": 800}
-INSET = 110  # pixels that ComfyUI's bars need on each side
+INSET = 110  # pixels covered by ComfyUI's bars on each side
 WAIT = 90_000  # ms
-DECODED = "cc/image_memory"  # Chromium's name for what its cache of decoded pictures takes
+DECODED = "cc/image_memory"  # Chromium's allocator for decoded images
 
-Dump = Sequence[dict[str, Any]]  # events of Chromium's tracing
+Dump = Sequence[dict[str, Any]]  # Chromium's trace events
 
 
 @contextmanager
 def open_tab(address: str) -> Iterator[Editor]:
-    """The editor of the server at `address` in a Chromium of its own; its page is still empty."""
+    """The editor of the server at `address` in a new Chromium; its page is still blank."""
     with open_browser() as browser:
         page = browser.new_page(viewport=SIZE)
         page.set_default_timeout(WAIT)
@@ -29,13 +29,13 @@ def open_tab(address: str) -> Iterator[Editor]:
 
 
 def version(page: Page) -> str:
-    """Chromium's, as a few words."""
+    """Description of the browser for the report."""
     browser = page.context.browser
     return f"Chromium {browser.version}, headless, {SIZE['width']} x {SIZE['height']}"
 
 
 def heap(page: Page) -> float:
-    """Bytes of the objects that the page's scripts still need."""
+    """Size of the page's JavaScript heap after garbage collection, in bytes."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     session.send("Performance.enable")
@@ -45,7 +45,7 @@ def heap(page: Page) -> float:
 
 
 def decoded(page: Page) -> int:
-    """Bytes of decoded pictures in all of Chromium."""
+    """Size of decoded images in all of Chromium's processes, in bytes."""
     session, dump, ended = page.context.browser.new_browser_cdp_session(), [], []
     session.on("Tracing.dataCollected", lambda part: dump.extend(part["value"]))
     session.on("Tracing.tracingComplete", lambda told: ended.append(told))
@@ -61,7 +61,7 @@ def decoded(page: Page) -> int:
 
 
 def allocated(dump: Dump, name: str) -> int:
-    """Bytes of one allocator in all processes of a memory dump."""
+    """Total size of one allocator over all processes of a memory dump, in bytes."""
     parts = [event.get("args", {}).get("dumps", {}).get("allocators", {}) for event in dump]
     sizes = [part[name].get("attrs", {}).get("size") for part in parts if name in part]
     return sum(int(size["value"], 16) for size in sizes if size)

@@ -1,4 +1,4 @@
-"""Class images, beside a diffusers pipeline as the DreamBooth scripts use it."""
+"""Class images, against a diffusers pipeline as the DreamBooth scripts use it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .inputs import write_model
 from .options import common_parser, parse_options, publish, working_folder
 from .table import machine
 
-SCRIPT_BATCH, SCRIPT_STEPS = 4, 50  # what the scripts and the pipeline take by themselves
+SCRIPT_BATCH, SCRIPT_STEPS = 4, 50  # defaults of the scripts and the pipeline
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = common_parser("class-images", __doc__ or "")
     parser.add_argument("--count", type=int, help="default: 4 on the CPU, else 500")
     parser.add_argument("--steps", type=int, default=Prior().steps)

@@ -1,4 +1,4 @@
-"""The study's comparison, 8 variants x 6 prompts, beside a plain loop over a diffusers pipeline."""
+"""The study's comparison, 8 variants x 6 prompts, against a loop over a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TUNED, LORAS = 3, 4
 
 
 def write_variants(folder: Path, model: Model, size: Size) -> dict[str, str | None]:
-    """The base, full fine-tunes and LoRAs of random weights: files by the variant's name."""
+    """Writes full fine-tunes and LoRAs with random weights; returns files by variant name."""
     from likeness.demo.random_model import write_random_model
 
     variants: dict[str, str | None] = {"base": None}
@@ -30,9 +30,9 @@ def write_variants(folder: Path, model: Model, size: Size) -> dict[str, str | No
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = common_parser("comparison", __doc__ or "")
-    parser.add_argument("--steps", type=int, default=35, help="of the sampler")
+    parser.add_argument("--steps", type=int, default=35, help="sampling steps")
     args = parse_options(parser, arguments)
     with working_folder(args) as folder:
         model = write_model(folder, args.size)
@@ -55,6 +55,6 @@ def main(arguments: list[str]) -> None:
         f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights: the base, "
         f"{TUNED} full fine-tunes and {LORAS} LoRAs x {len(PROMPTS)} prompts, {args.resolution} "
         f"x {args.resolution} pixels, {args.steps} steps of Euler, guidance 7.5, {args.rounds} "
-        "rounds. Loading of the variants counts."
+        "rounds. Loading the variants is included."
     )
     publish(args, f"{about}\n\n{table(results)}")

@@ -1,7 +1,7 @@
-"""Trains a LoRA with ComfyUI's TrainLoraNode, without a server; `worker.py` runs this.
+"""Trains a LoRA with ComfyUI's TrainLoraNode, without a server; run by `worker.py`.
 
-``core_training.py TASK``: the task is JSON, as `peers.core_node` writes it. ComfyUI's Python runs
-this, which need not have our packages.
+``core_training.py TASK``: the task is JSON written by `baselines.core_node`. Runs in ComfyUI's
+Python, which need not have our packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def main() -> None:
-    """From the task to the LoRA's file."""
+    """Runs the task: trains and writes the LoRA file."""
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sys.path.insert(0, task["comfyui"])
     sys.argv = ["main.py", *task["arguments"]]
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def train(task: dict[str, Any]) -> None:
-    """Loads, encodes, trains and saves as core's nodes do, one after another."""
+    """Loads, encodes, trains and saves, as core's nodes do."""
     import comfy.sd  # noqa: TID251
     from comfy_extras.nodes_train import TrainLoraNode
     from safetensors.torch import save_file
@@ -71,7 +71,7 @@ def pictures(folder: str) -> list[Path]:
 
 
 def pixels(path: Path) -> Any:
-    """A picture as core's IMAGE: (1, H, W, 3), 0 to 1."""
+    """A picture as core's IMAGE: (1, H, W, 3), from 0 to 1."""
     import numpy as np
     import torch
     from PIL import Image

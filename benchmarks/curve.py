@@ -1,4 +1,4 @@
-"""The losses of our training and of diffusers' script, under equal settings, on one plot."""
+"""Plots the losses of our training and of diffusers' script under equal settings."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ text { font: 11px sans-serif; fill: #555 }
 line { stroke: #ddd } .series { fill: none; stroke-width: 1.8; stroke-linejoin: round }
 """
 
-Losses = Mapping[str, Sequence[Sequence[float]]]  # by side: for each seed one value a step
+Losses = Mapping[str, Sequence[Sequence[float]]]  # side -> for each seed one value per step
 
 
 def run(
     side: str, case: str, seed: int, rate: float, setting: Setting, folder: Path
 ) -> Measurement:
-    """One training with a seed."""
+    """Runs one training with the given seed and learning rate."""
     recipe = recipe_of(case, setting).changed(
         seed=seed, optimizer={"learning_rate": rate}, schedule={"steps": setting.steps}
     )
@@ -46,12 +46,12 @@ def run(
 
 
 def means(losses: Sequence[Sequence[float]]) -> list[float]:
-    """The mean over seeds at each step that all of them have."""
+    """The mean over seeds at each step, up to the shortest run."""
     return [statistics.fmean(values) for values in zip(*losses, strict=False)]
 
 
 def plot(losses: Losses) -> Html:
-    """An SVG file with a line for each side: the mean over seeds, smoothed over steps."""
+    """An SVG with a line per side: the mean over seeds, smoothed over steps."""
     series = [Series(side, means(runs)) for side, runs in losses.items()]
     rules = "".join(
         f".c{number} {{ stroke: {colour} }} .k{number} {{ fill: {colour} }}"
@@ -87,12 +87,12 @@ def _mean_and_error(runs: Sequence[Sequence[float]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, prints the table, and writes the plot and the table if asked."""
+    """Trains, prints the table, and writes plot and table with --write."""
     parser = common_parser("curve", __doc__ or "")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--case", choices=("lora", "dreambooth"), default="lora")
-    parser.add_argument("--rate", type=float, default=1e-3, help="a small model learns at more")
+    parser.add_argument("--rate", type=float, default=1e-3, help="small models need a high rate")
     parser.set_defaults(size="tiny")
     args = parse_options(parser, arguments)
     losses: dict[str, list[Sequence[float]]] = {}
@@ -117,10 +117,10 @@ _IMAGE = f"![Losses of both sides over the steps](images/{PLOT.name})"
 
 
 def about(args: argparse.Namespace, setting: Setting) -> str:
-    """What was trained, and on what."""
+    """Describes the training and the machine."""
     return (
         f"{machine(args.device == 'cpu')}\n\n{args.case}, {args.size} model of random weights, "
         f"{args.resolution} x {args.resolution} pixels, {setting.precision}, "
         f"{setting.optimizer}, rate {args.rate:g}, {PICTURES} photographs and as many class "
-        "images. Each side draws its own noise and its own first LoRA."
+        "images. Each side draws its own noise and initialises its own LoRA."
     )

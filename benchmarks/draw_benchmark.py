@@ -1,4 +1,4 @@
-"""Sides that draw pictures: how they are run, and their table."""
+"""Runs the sides of a drawing benchmark, and formats their table."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _HEAD = (
 
 
 def draw(way: str, task: Mapping[str, Any], folder: Path, device: str) -> Measurement:
-    """One run of one side; its pictures are removed."""
+    """Runs one side once; deletes its pictures."""
     with temporary_folder(folder) as place:
         (place / "task.json").write_text(json.dumps({**task, "output": str(place / "pictures")}))
-        # Only trainings have a process of their own, and draw class images in it.
+        # Only class images are drawn in a training's own process, with its environment.
         command = Command(
             [str(SCRIPT), way, str(place / "task.json")], ours=way == "our_class_images"
         )
@@ -32,7 +32,7 @@ def draw(way: str, task: Mapping[str, Any], folder: Path, device: str) -> Measur
 
 
 def compare(sides: Sides, folder: Path, device: str, rounds: int) -> dict[str, list[Measurement]]:
-    """All sides in turn."""
+    """Runs all sides in turn."""
     results: dict[str, list[Measurement]] = {}
     for number in range(rounds):
         for side, (way, task) in sides.items():
@@ -46,19 +46,19 @@ def compare(sides: Sides, folder: Path, device: str, rounds: int) -> dict[str, l
 
 
 def seconds_per_picture(run: Measurement) -> float:
-    """Seconds a picture, from the first moment to the last one written; 0 for none."""
+    """Seconds per picture, from the first moment to the last picture written; 0 without any."""
     if not run.drawn or len(run.moments) < 2:
         return 0.0
     return (run.moments[-1] - run.moments[0]) / run.drawn
 
 
 def finished(rounds: Sequence[Measurement]) -> list[Measurement]:
-    """Those that drew to their end."""
+    """The rounds that completed."""
     return [run for run in rounds if seconds_per_picture(run) and not run.error]
 
 
 def table(results: Mapping[str, Sequence[Measurement]]) -> str:
-    """A row for each side; the first is ours."""
+    """The table with a row for each side; the first is ours."""
     ours = _median(next(iter(results.values())))
     rows = []
     for number, (side, rounds) in enumerate(results.items()):

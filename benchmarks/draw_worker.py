@@ -1,7 +1,7 @@
-"""Draws pictures, as one side of a benchmark; `worker.py` runs this with its REPORT.
+"""Draws pictures as one side of a benchmark; run by `worker.py`, which provides REPORT.
 
-``draw_worker.py NAME TASK``: `TASKS` has the names; the task is JSON. Timing starts at the first
-moment of the report; each later moment follows a batch of pictures.
+``draw_worker.py NAME TASK``: NAME is a key of `TASKS`, TASK a JSON file. The first moment of the
+report starts the timing; each further one marks the end of a batch of pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PACKAGE = Path(__file__).resolve().parents[1] / "__main__.py"
 
 
 def drawn(count: int) -> None:
-    """Notes that so many pictures are drawn and written; 0 when the time begins."""
+    """Records that `count` more pictures are written; 0 starts the timing."""
     REPORT.drawn += count  # type: ignore[name-defined]  # noqa: F821
     REPORT.note()  # type: ignore[name-defined]  # noqa: F821
 
@@ -26,7 +26,7 @@ def drawn(count: int) -> None:
 
 
 def our_class_images(task: Task) -> None:
-    """As a run draws what its cache lacks."""
+    """Draws class images as a run does."""
     import torch
     from likeness.trainers.base_model import load_base
     from likeness.trainers.cpu import prepare_for_cpu
@@ -59,7 +59,7 @@ def our_class_images(task: Task) -> None:
 
 
 def pipeline_class_images(task: Task) -> None:
-    """As diffusers' DreamBooth scripts draw them: a pipeline, four at a time."""
+    """Draws class images as diffusers' DreamBooth scripts do: a pipeline, four at a time."""
     import hashlib
 
     pipeline = _pipeline(task)
@@ -81,7 +81,7 @@ def pipeline_class_images(task: Task) -> None:
 
 
 def _pipeline(task: Task, **parts: Any) -> Any:
-    """A pipeline on the device, in the scripts' precision, with SD 1.5's own sampler."""
+    """A pipeline on the device, in the scripts' precision, with SD 1.5's default sampler."""
     import torch
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
@@ -98,7 +98,7 @@ def _pipeline(task: Task, **parts: Any) -> Any:
 
 
 def our_cells(task: Task) -> None:
-    """As `likeness compare` draws a plan's cells."""
+    """Draws cells as `likeness compare` does."""
     from likeness.comparison.compare import ComparisonFiles, draw_missing
     from likeness.comparison.matrix import Picture, Plan, Variant
     from likeness.comparison.prompts import Prompt, PromptSet
@@ -130,11 +130,11 @@ def our_cells(task: Task) -> None:
 
 
 def pipeline_cells(task: Task) -> None:
-    """A plain loop over a diffusers pipeline: LoRAs are loaded onto it, a full UNet is swapped."""
+    """Loops over a diffusers pipeline: loads LoRAs into it, replaces its UNet for fine-tunes."""
     import torch
     from diffusers import EulerDiscreteScheduler
 
-    drawn(0)  # loading counts, as ours loads each variant when it comes to it
+    drawn(0)  # includes loading, because ours loads each variant when it is needed
     pipeline = _pipeline(task)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     output = Path(task["output"])
@@ -162,7 +162,7 @@ def pipeline_cells(task: Task) -> None:
 
 
 def _tuned_unet(task: Task, file: str, own: Any) -> Any:
-    """The UNet of a checkpoint; its text encoder is left as the base's is, which is less work."""
+    """The UNet of a checkpoint; the base's text encoder is kept, which is less work than ours."""
     from diffusers import UNet2DConditionModel
 
     folder = Path(task["model"])

@@ -1,4 +1,4 @@
-"""What the sides read: models of random weights, and pictures."""
+"""Writes the sides' inputs: models with random weights, LoRAs, and pictures."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from PIL import Image
 
 Size = Literal["tiny", "full"]
 RANK = 4
-# SD 1.5's own, which pipelines take for drawing and the scripts for their noise.
+# SD 1.5's noise schedule, which pipelines sample with and the scripts train with.
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model in two forms: a diffusers folder, and a checkpoint in the LDM names; fp32."""
+    """One model in two formats: a diffusers folder and a checkpoint with LDM names; fp32."""
 
     folder: Path
     checkpoint: Path
 
     @property
     def tokenizer(self) -> Path:
-        """The small vocabulary of both."""
+        """The folder of their small vocabulary."""
         return self.folder / "tokenizer"
 
 
 def write_model(folder: Path, size: Size) -> Model:
-    """Random weights with a small vocabulary; what is there is kept."""
+    """Writes a model with random weights and a small vocabulary, unless it exists."""
     model = Model(folder / size, folder / f"{size}.safetensors")
     if not (model.folder / "model_index.json").is_file() or not model.checkpoint.is_file():
         _write_both(model, size)
@@ -55,12 +55,12 @@ def _write_both(model: Model, size: Size) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(model.folder)
-    # transformers 5 writes only tokenizer.json; with vocab.json and merges.txt all releases read it
+    # transformers 5 saves only tokenizer.json; all releases read vocab.json and merges.txt
     write_small_tokenizer(model.tokenizer)
 
 
 def write_pictures(folder: Path, count: int, size: int, seed: int, suffix: str = "png") -> Path:
-    """`count` smooth random pictures of `size` x `size` pixels; those that are there are kept."""
+    """Writes `count` smooth random pictures of `size` x `size` pixels; keeps existing ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         path = folder / f"{index}.{suffix}"
@@ -73,7 +73,7 @@ def write_pictures(folder: Path, count: int, size: int, seed: int, suffix: str =
 
 
 def unet_shapes(checkpoint: Path) -> Mapping[str, tuple[int, int]]:
-    """(outputs, inputs) of the attention's layers in a checkpoint's UNet, by diffusers' names."""
+    """(outputs, inputs) of the attention layers in a checkpoint's UNet, by diffusers names."""
     from accelerate import init_empty_weights
     from diffusers import UNet2DConditionModel
     from likeness.trainers import ldm_names
@@ -90,7 +90,7 @@ def unet_shapes(checkpoint: Path) -> Mapping[str, tuple[int, int]]:
 
 
 def write_lora(path: Path, checkpoint: Path, seed: int) -> Path:
-    """A random LoRA on the attention of a checkpoint's UNet, in kohya's names."""
+    """Writes a random LoRA for the attention of a checkpoint's UNet, with kohya's names."""
     import torch
     from likeness.trainers.adapter_names import module_name
     from safetensors.torch import save_file

@@ -1,8 +1,8 @@
-"""What a Matrix costs in a real ComfyUI beside core's nodes alone.
+"""The cost of a Matrix in a real ComfyUI, against core's nodes alone.
 
-``time`` draws the same pictures with core's nodes, one queue each, and with a Matrix, on the
-miniature. ``memory`` draws one fine-tune with core's nodes, and then a Matrix of 8 variants x 6
-prompts, on a model of SD 1.5's sizes. Needs ComfyUI as the tests marked `comfy` do.
+``time`` draws the same pictures with core's nodes, one prompt per picture, and with a Matrix, on
+the miniature. ``memory`` draws one fine-tune with core's nodes, then a Matrix of 8 variants x 6
+prompts, on a model of SD 1.5's size. Requires ComfyUI, like the tests marked `comfy`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ NONE = "none (base)"
 Prompt = dict[str, Any]
 
 
-# Graphs. The ids of the nodes are the same in both, so that they can be followed.
+# Graphs. Both use the same node ids, so that their events can be matched.
 
 
 def node(kind: str, **inputs: Any) -> Prompt:
-    """A node as the server takes it."""
+    """A node in ComfyUI's API format."""
     return {"class_type": kind, "inputs": inputs}
 
 
 def drawing(base: str, cell: dict[str, Any], steps: int) -> Prompt:
-    """Core's nodes and Load Adapter; `cell` has constants or links for what makes a cell."""
+    """Core's nodes and Load Adapter; `cell` holds constants or links for a cell's inputs."""
     strengths = {"strength_model": 1.0, "strength_clip": 1.0}
     loaded = {"model": [LOADER, 0], "clip": [LOADER, 1]}
     size = {"width": cell["width"], "height": cell["height"], "batch_size": 1}
@@ -62,7 +62,7 @@ def drawing(base: str, cell: dict[str, Any], steps: int) -> Prompt:
 def single_picture_prompt(
     base: str, adapter: str, text: str, seed: int, size: tuple[int, int], steps: int
 ) -> Prompt:
-    """One picture, saved by core."""
+    """A prompt that draws one picture and saves it with core's node."""
     cell = {"adapter": adapter, "prompt": text, "negative": "blurry", "seed": seed}
     cell |= dict(zip(("width", "height"), size, strict=True))
     picture = node("SaveImage", images=[DECODER, 0], filename_prefix="alone")
@@ -70,7 +70,7 @@ def single_picture_prompt(
 
 
 def matrix(base: str, adapters: list[str], seed: int, size: tuple[int, int], steps: int) -> Prompt:
-    """All of PROMPTS with all adapters."""
+    """A prompt with a Matrix of all adapters and all PROMPTS."""
     outputs = ("adapter", "prompt", "negative", "seed", None, None, None, "width", "height")
     cell = {name: [MATRIX, number] for number, name in enumerate(outputs) if name}
     texts = {"token": "", "class_word": "man", "negative": "blurry", "text": "\n".join(PROMPTS)}
@@ -89,13 +89,13 @@ def matrix(base: str, adapters: list[str], seed: int, size: tuple[int, int], ste
 
 @dataclass
 class ExecutionTimer:
-    """When which of the user's nodes began, in seconds of the clock and of the server's CPU."""
+    """Records when each of the user's nodes starts, in wall-clock and server CPU seconds."""
 
     process: psutil.Process
     moments: list[tuple[str, float, float]] = field(default_factory=list)
 
     def __call__(self, message: Any) -> None:
-        """A message of the websocket."""
+        """Handles a websocket message."""
         if not isinstance(message, dict):
             return
         if message["type"] in ("execution_start", "execution_success"):
@@ -108,7 +108,7 @@ class ExecutionTimer:
         self.moments.append((what, time.perf_counter(), used.user + used.system))
 
     def spans(self, start: str, end: str) -> list[tuple[float, float]]:
-        """(clock, CPU) seconds from each `start` to the next `end` of the same queue."""
+        """(wall-clock, CPU) seconds from each `start` to the next `end` of the same prompt."""
         found, begun = [], None
         for what, *at in self.moments:
             if what == "execution_start":
@@ -123,9 +123,9 @@ class ExecutionTimer:
 
 @contextmanager
 def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
-    """Memory sampled ten times a second: peaks of what is resident and of what is its own, bytes.
+    """Samples memory ten times a second: [peak resident, peak without mapped files], in bytes.
 
-    The rest are pages of mapped files, which the system can drop; only Linux tells them apart.
+    The system can drop pages of mapped files; only Linux reports them separately.
     """
     peak, ended = [0, 0], threading.Event()
 
@@ -146,7 +146,7 @@ def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
 
 @contextmanager
 def running_server(home: Path, pack: Path = ROOT) -> Iterator[Any]:
-    """A ComfyUI of our own."""
+    """A ComfyUI that runs until the block exits."""
     server = Server(home, pack)
     try:
         yield server
@@ -184,7 +184,7 @@ def measure_time(args: argparse.Namespace, folder: Path) -> str:
 
 
 def time_table(core: ExecutionTimer, ours: ExecutionTimer, about: str) -> str:
-    """Medians, and what a cell takes beyond core's KSampler."""
+    """The table of medians, and of each cell's overhead over core's KSampler."""
     sampling = core.spans(SAMPLER, DECODER)
     rows = {
         "core's KSampler alone": sampling,
@@ -208,7 +208,7 @@ def time_table(core: ExecutionTimer, ours: ExecutionTimer, about: str) -> str:
 
 
 def measure_memory(args: argparse.Namespace, folder: Path) -> str:
-    """The table of peaks; the server is started anew for each."""
+    """The table of peak memory; each case starts a new server."""
     home = folder / "home"
     adapters = write_models(home / "models")
     size, base = (args.width, args.height), "base.safetensors"
@@ -234,7 +234,7 @@ def measure_memory(args: argparse.Namespace, folder: Path) -> str:
 
 
 def write_models(models: Path) -> list[str]:
-    """A base and three fine-tunes of SD 1.5's sizes, and four LoRAs: the names of the adapters."""
+    """Writes a base and three fine-tunes of SD 1.5's size, and four LoRAs; returns their names."""
     from likeness.demo.random_model import write_random_model
 
     tuned, loras = [f"tuned-{n}.safetensors" for n in range(3)], []
@@ -250,14 +250,14 @@ def write_models(models: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks matrix")
     parser.add_argument("what", choices=("time", "memory"))
     parser.add_argument("--width", type=int, help="default: 384 for time, 64 for memory")
     parser.add_argument("--height", type=int, help="default: 512 for time, 64 for memory")
-    parser.add_argument("--steps", type=int, default=35, help="of the sampler, for time")
-    parser.add_argument("--rounds", type=int, default=2, help="of each side in turn, for time")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--steps", type=int, default=35, help="sampling steps, for time")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each side, for time")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.name}")
     args = parser.parse_args(arguments)
     args.section = f"matrix {args.what}"
     timed = args.what == "time"

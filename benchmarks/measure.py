@@ -1,4 +1,4 @@
-"""One side in a process of its own, watched from outside."""
+"""Runs one side in its own process and measures it from outside."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from likeness.trainers.job import with_passive_openmp
 
 WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.2
-WARM_UP = 2  # intervals between steps that are not counted
+WARM_UP = 2  # step intervals to discard
 
 
 @dataclass(frozen=True)
 class Command:
-    """What `worker.py` is given, and the Python that runs it."""
+    """Arguments of `worker.py`, and the Python that runs it."""
 
     arguments: Sequence[str]
     python: str = sys.executable
@@ -32,16 +32,16 @@ class Command:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The peak of a process and its children, in bytes.
+    """Peak memory of a process and its children, in bytes.
 
-    `anonymous` leaves out pages of mapped files, which a system can let go of at any time.
+    `anonymous` excludes pages of mapped files, which the system can drop at any time.
     """
 
     resident: int = 0
     anonymous: int = 0
 
     def maximum(self, other: PeakMemory) -> PeakMemory:
-        """The larger of both."""
+        """The elementwise maximum."""
         return PeakMemory(
             max(self.resident, other.resident), max(self.anonymous, other.anonymous)
         )  # fmt: skip
@@ -51,8 +51,8 @@ class PeakMemory:
 class Measurement:
     """One run of one side.
 
-    `moments` are the ends of its optimizer steps (or of what it draws) in seconds from the start
-    of its process, `cpu_moments` the same in seconds of CPU time; `total` is its whole life.
+    `moments` are the ends of its optimizer steps (or drawn batches) in seconds since its process
+    started, `cpu_moments` the same in CPU seconds; `total` is the process's whole duration.
     """
 
     moments: Sequence[float] = ()
@@ -76,7 +76,7 @@ class Measurement:
 
     @property
     def cpu_intervals(self) -> tuple[float, ...]:
-        """The same in seconds of CPU time, of all threads."""
+        """CPU seconds between optimizer steps, over all threads, after the warm-up."""
         return _between(self.cpu_moments)
 
     @property
@@ -91,12 +91,12 @@ class Measurement:
 
     @property
     def memory(self) -> int:
-        """Peak memory in bytes: of the GPU where there is one."""
+        """Peak memory in bytes, of the GPU if one is used."""
         return self.gpu_memory or self.peak.resident
 
 
 def measure(command: Command, folder: Path, *, cpu: bool) -> Measurement:
-    """Runs `worker.py` in `folder`, offline; an error in it is part of the result."""
+    """Runs `worker.py` in `folder`, offline; its errors are returned in the result."""
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
     if command.ours:
         environment = with_passive_openmp(environment)  # as `job` starts runs
@@ -126,7 +126,7 @@ def measure(command: Command, folder: Path, *, cpu: bool) -> Measurement:
 def parse_report(
     said: dict[str, Any], started: float, ended: float, peak: PeakMemory, code: int | None
 ) -> Measurement:
-    """What a child said, with times from its start; its error counts if it ended with one."""
+    """A child's report, with times relative to its start; its error counts only if it failed."""
     said["moments"] = [moment - started for moment in said.get("moments", [])]
     said["error"] = said.get("error", "") if code else ""
     return Measurement(**said, total=ended - started, peak=peak)
@@ -137,7 +137,7 @@ def _between(moments: Sequence[float]) -> tuple[float, ...]:
 
 
 def monitor_memory(process: subprocess.Popen[bytes]) -> PeakMemory:
-    """Waits for the process; the peak of its memory."""
+    """Waits for the process; returns its peak memory."""
     peak = PeakMemory()
     while process.poll() is None:
         peak = peak.maximum(_memory(process.pid))

@@ -1,4 +1,4 @@
-"""What the commands of all tables share: options, the folder they work in, and the page."""
+"""Shared by the commands of all tables: options, the working folder, and the page."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PAGE = ROOT / "docs" / "performance.md"
 def common_parser(table: str, about: str) -> argparse.ArgumentParser:
     """A parser with the options of every table."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {table}", description=about)
-    parser.add_argument("--size", choices=("tiny", "full"), default="full", help="of the model")
+    parser.add_argument("--size", choices=("tiny", "full"), default="full", help="model size")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of each side, in turn")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each side, alternating")
     parser.add_argument("--resolution", type=int, help="default: 128 on the CPU, else 512")
-    parser.add_argument("--folder", type=Path, help="keep model and pictures here")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--folder", type=Path, help="folder in which to keep model and pictures")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.name}")
     return parser
 
 
 def parse_options(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The options, with the resolution and the optimizer of the device.
+    """Parses the options; resolution and optimizer default to the device's.
 
-    Ends with a message where the table is to be written to a page that has no place for it: a
-    benchmark takes too long to learn that afterwards.
+    Exits with a message if --write is given but the page has no section for the table: a benchmark
+    takes too long to find out afterwards.
     """
     args = parser.parse_args(arguments)
     args.resolution = args.resolution or (128 if args.device == "cpu" else 512)
@@ -43,14 +43,14 @@ def parse_options(parser: argparse.ArgumentParser, arguments: list[str]) -> argp
 
 
 def default_optimizer(device: str) -> str:
-    """The study's 8-bit Adam where its package is; AdamW on a CPU, where 8 bits take far longer."""
+    """The study's 8-bit Adam if installed; AdamW on a CPU, where 8-bit is far slower."""
     there = importlib.util.find_spec("bitsandbytes") is not None
     return "adamw8bit" if there and device != "cpu" else "adamw"
 
 
 @contextmanager
 def working_folder(args: argparse.Namespace) -> Iterator[Path]:
-    """The folder of `--folder`, or one that is removed at the end."""
+    """The folder given by `--folder`, or a temporary one."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,13 +59,13 @@ def working_folder(args: argparse.Namespace) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A folder for one run, removed after it."""
+    """A folder for one run, deleted afterwards."""
     with tempfile.TemporaryDirectory(dir=folder) as path:
         yield Path(path)
 
 
 def publish(args: argparse.Namespace, text: str) -> None:
-    """Prints a table, and writes it into the page if asked."""
+    """Prints a table, and writes it to the page with --write."""
     print(f"\n{text}")
     if args.write:
         replace_between_markers(PAGE, args.section, text)

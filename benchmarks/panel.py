@@ -1,8 +1,8 @@
-"""What a training pays for its panel and for the messages to the browser, in a real ComfyUI.
+"""The cost of the training panel and of messages to the browser, in a real ComfyUI.
 
-The same small training is queued with no browser connected, with Chromium open on the graph and the
-panel's script withheld, and with the panel in view, in turn. Needs ComfyUI, Playwright and Chromium
-as the tests marked `browser` do.
+Queues the same small training, in turn, without a browser, with Chromium open on the graph but the
+panel's script blocked, and with the panel in view. Requires ComfyUI, Playwright and Chromium, like
+the tests marked `browser`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from .table import format_quartiles, machine, markdown
 TRAIN, SUBJECT = "Likeness_TrainLoRA", "Likeness_Subject"
 BASE = "tiny.safetensors"
 PICTURES = 15
-WARM_UP = 20  # steps that are not counted
-BLOCK = 20  # steps between two readings of the CPU's time, which come in hundredths of a second
+WARM_UP = 20  # steps to discard
+BLOCK = 20  # steps between readings of CPU time, which has a resolution of 10 ms
 POLL_SECONDS = 0.02
-OURS = "likeness."  # kinds of messages
+OURS = "likeness."  # prefix of our message types
 SCRIPT = "**/extensions/*/training.js*"  # the panel's
 NONE, EDITOR, PANEL = "none", "the editor alone", "the editor with the panel"
 
@@ -48,12 +48,12 @@ Widgets = dict[str, dict[str, Any]]  # by the node's type
 PROMPT = "async () => (await app.graphToPrompt()).output"
 
 
-# What is noted.
+# Records.
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Seconds of CPU time at the end of a step, which is at `at` seconds since the epoch."""
+    """CPU seconds of each process group at the end of a step; `at` is in seconds since epoch."""
 
     at: float
     step: int
@@ -64,7 +64,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Message:
-    """What came to the browser at `at` seconds since the epoch, of a kind, with its bytes."""
+    """A message to the browser: time in seconds since epoch, kind, and size in bytes."""
 
     at: float
     kind: str
@@ -73,17 +73,17 @@ class Message:
 
 @dataclass
 class Training:
-    """One training: `seconds` of each step by its own clock, without what is done between steps."""
+    """One training; `seconds` are the step times it reports, without the time between steps."""
 
     previews: bool
     browser: str
     seconds: list[float] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     frames: list[Message] = field(default_factory=list)  # of the websocket
-    answers: list[Message] = field(default_factory=list)  # to the panel's own questions
+    answers: list[Message] = field(default_factory=list)  # to the panel's requests
 
     def heard(self, frame: str | bytes) -> None:
-        """A frame of the websocket."""
+        """Records a websocket frame."""
         if isinstance(frame, str):
             kind, size = json.loads(frame).get("type", ""), len(frame.encode())
         else:
@@ -91,14 +91,14 @@ class Training:
         self.frames.append(Message(time.time(), kind, size))
 
     def answered(self, response: Any) -> None:
-        """An answer to the page, by Playwright."""
+        """Records Playwright's response object if it answers the panel."""
         if "/likeness/" in response.url or "/view?" in response.url:
             size = int(response.headers.get("content-length", 0))
             self.answers.append(Message(time.time(), "answer", size))
 
     @property
     def between(self) -> tuple[float, float]:
-        """The time that is counted: from the first reading to the last."""
+        """The measured period: the times of the first and the last reading."""
         return (self.readings[0].at, self.readings[-1].at) if self.readings else (0.0, 0.0)
 
 
@@ -106,7 +106,7 @@ class Training:
 
 
 def record_cpu(server: Any, name: str, recording: Training, ended: threading.Event) -> None:
-    """Follows a training's events, and reads the CPU's time every BLOCK steps."""
+    """Follows a training's events, and reads CPU times every BLOCK steps."""
     runs = server.home / "output" / "likeness" / "runs"
     folder = None
     while folder is None and not ended.wait(POLL_SECONDS):
@@ -135,7 +135,7 @@ def process_groups(server: Any) -> tuple[list[psutil.Process], ...]:
 
 
 def command_line(process: psutil.Process) -> list[str]:
-    """A process's words; none where it has ended."""
+    """A process's command line; [] if it has ended."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -143,12 +143,12 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def is_chromium(words: Sequence[str]) -> bool:
-    """Whether it is a process of Chromium, not the driver that started it."""
+    """Whether a command line is Chromium's, not that of the driver that started it."""
     return any(word.startswith(("--type=", "--remote-debugging")) for word in words)
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    """Seconds of CPU time so far, of those that still work."""
+    """CPU seconds used so far by those processes that still run."""
     total = 0.0
     for process in processes:
         try:
@@ -161,7 +161,7 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
 
 @contextmanager
 def watching(server: Any, name: str, recording: Training) -> Iterator[None]:
-    """Notes what a training does, from another thread."""
+    """Records a training from another thread."""
     ended = threading.Event()
     thread = threading.Thread(target=record_cpu, args=(server, name, recording, ended), daemon=True)
     thread.start()
@@ -176,16 +176,16 @@ def watching(server: Any, name: str, recording: Training) -> Iterator[None]:
 
 
 def widgets(args: argparse.Namespace, name: str, previews: bool) -> Widgets:
-    """What is set on the bundled workflow's nodes."""
+    """Widget values for the bundled workflow's nodes."""
     training = {"base_model": BASE, "name": name, "steps": args.steps, "optimizer": "adamw"}
-    training |= {"attempt": crc32(name.encode()) % 1_000_000}  # each is trained
+    training |= {"attempt": crc32(name.encode()) % 1_000_000}  # no finished run is reused
     training |= {"precision": "fp32", "preview_every": args.preview_every if previews else 0}
     return {SUBJECT: {"folder": "person", "resolution": args.resolution}, TRAIN: training}
 
 
 @contextmanager
 def open_editor(server: Any, values: Widgets, recording: Training) -> Iterator[Editor]:
-    """The editor with the train node in view, its panel or none, and what comes to it noted."""
+    """The editor with the train node in view, with or without its panel; records its messages."""
     graph = json.loads((ROOT / "workflows" / "train_lora.json").read_text(encoding="utf-8"))
     others = {node["id"] for node in graph["nodes"] if node["type"] not in values}
     with open_tab(server.address) as editor:
@@ -202,7 +202,7 @@ def open_editor(server: Any, values: Widgets, recording: Training) -> Iterator[E
 
 
 def train(server: Any, prompt: Prompt, args: argparse.Namespace, recording: Training) -> Training:
-    """One training to its end. Raises RuntimeError where it failed, or a panel was there or not."""
+    """Runs one training. Raises RuntimeError if it fails or the panel's visibility is wrong."""
     name = f"benchmark-{time.time_ns()}"
     values, in_view = widgets(args, name, recording.previews), 0
     if recording.browser != NONE:
@@ -223,7 +223,7 @@ def train(server: Any, prompt: Prompt, args: argparse.Namespace, recording: Trai
 
 
 def changed(prompt: Prompt, values: Widgets) -> Prompt:
-    """The prompt with other values in its nodes."""
+    """The prompt with other widget values."""
     return {
         key: {**one, "inputs": {**one["inputs"], **values.get(one["class_type"], {})}}
         for key, one in prompt.items()
@@ -231,7 +231,7 @@ def changed(prompt: Prompt, values: Widgets) -> Prompt:
 
 
 def wait_for(server: Any, pause: Callable[[float], None]) -> None:
-    """Waits until the queue is empty; `pause` is given seconds."""
+    """Waits until the queue is empty; `pause` takes seconds."""
     busy = True
     while busy:
         pause(1)
@@ -240,7 +240,7 @@ def wait_for(server: Any, pause: Callable[[float], None]) -> None:
 
 
 def check(server: Any, name: str) -> None:
-    """Raises RuntimeError with the log's last lines where a training has no result."""
+    """Raises RuntimeError with the tail of the log if a training has no result."""
     runs = server.home / "output" / "likeness" / "runs"
     run = next((RunFolder(path) for path in runs.glob(f"{name}-*")), None)
     if run is None or run.result() is None:
@@ -248,7 +248,7 @@ def check(server: Any, name: str) -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> str:
-    """Both tables, with a line about what was trained."""
+    """Both tables, with a description of the training."""
     from likeness.demo.random_model import write_random_model
 
     home = folder / "home"
@@ -259,7 +259,7 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
     with running_server(home) as server:
         with open_editor(server, widgets(args, "first", False), Training(False, PANEL)) as editor:
             prompt, chromium = editor.page.evaluate(PROMPT), version(editor.page)
-        short = argparse.Namespace(**{**vars(args), "steps": 2})  # pictures are encoded once
+        short = argparse.Namespace(**{**vars(args), "steps": 2})  # fills the latent cache
         train(server, prompt, short, Training(False, NONE))
         for previews in [False] * args.rounds + [True]:
             for browser in (NONE, EDITOR, PANEL):
@@ -275,7 +275,7 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
 
 
 def costs(trainings: Sequence[Training]) -> str:
-    """What a step takes with each kind of training, all rounds taken together."""
+    """The table of step times for each kind of training, over all rounds."""
     head = ("previews", "browser", "trainings", "step, s: median (quartiles)")
     head += ("step, s of CPU time", "ComfyUI's CPU time a step, s", "Chromium's")
     rows = []
@@ -291,7 +291,7 @@ def costs(trainings: Sequence[Training]) -> str:
 
 
 def cpu_steps(trainings: Sequence[Training], part: str) -> list[float]:
-    """Seconds of CPU time a step, of a part, between the readings of all trainings."""
+    """CPU seconds per step of a process group, between the readings of all trainings."""
     return [
         (getattr(after, part) - getattr(before, part)) / (after.step - before.step)
         for one in trainings
@@ -300,7 +300,7 @@ def cpu_steps(trainings: Sequence[Training], part: str) -> list[float]:
 
 
 def traffic(trainings: Sequence[Training]) -> str:
-    """What came to the browser in a second, and which kinds of messages."""
+    """The table of messages to the browser per second, and their kinds."""
     head = ("previews", "Likeness's messages a second", "all messages a second", "kB a second")
     head += ("answers to the panel a second", "kB a second")
     rows, kinds = [], Counter[str]()
@@ -321,23 +321,23 @@ def traffic(trainings: Sequence[Training]) -> str:
 
 
 def within(messages: Sequence[Message], between: tuple[float, float]) -> list[Message]:
-    """Those that came in a time."""
+    """The messages of a period."""
     return [one for one in messages if between[0] <= one.at < between[1]]
 
 
 def kilobytes(messages: Sequence[Message], seconds: float) -> str:
-    """A second's kB."""
+    """kB per second."""
     return f"{sum(one.size for one in messages) / seconds / 1000:.2f}"
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the tables, and writes them if asked."""
+    """Measures, prints the tables, and writes them with --write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks panel")
-    parser.add_argument("--steps", type=int, default=420, help="of each training")
-    parser.add_argument("--rounds", type=int, default=3, help="of each side, in turn")
+    parser.add_argument("--steps", type=int, default=420, help="steps per training")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each side, alternating")
     parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--preview-every", type=int, default=200, help="as the workflows have it")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
+    parser.add_argument("--preview-every", type=int, default=200, help="default: as the workflows")
+    parser.add_argument("--write", action="store_true", help=f"write the tables to {PAGE.name}")
     args = parser.parse_args(arguments)
     args.section = "panel"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What each optimisation gives alone: our training with it, and with it taken out."""
+"""The gain from each optimisation on its own: our training with it and without it."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ Changes = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class RunVariant:
-    """How a run differs from the case's own: fields of the recipe, a patch, an empty cache."""
+    """How a run differs from its case: recipe fields, a patch, an empty cache."""
 
     changes: Changes = field(default_factory=dict)
-    patch: str = ""  # of `patches.py`
+    patch: str = ""  # a key of `patches.PATCHES`
     cold_cache: bool = False
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One optimisation: a case of `setting.CASES` with it and without it."""
+    """One optimisation: a case of `setting.CASES`, with and without it."""
 
     case: str
     disabled: RunVariant
     enabled: RunVariant = RunVariant()
-    device: str = ""  # where it is used; "" everywhere
+    device: str = ""  # the device it applies to; "" for all
 
 
 def compute(**fields: Any) -> Changes:
@@ -121,7 +121,7 @@ _HEAD = (
 
 
 def run(ablation: Ablation, way: RunVariant, setting: Setting, folder: Path) -> Measurement:
-    """One run of a part, from the single checkpoint, which is read as our users' are."""
+    """Runs one variant of an ablation, from the single-file checkpoint that users train on."""
     recipe = recipe_of(ablation.case, setting).changed(compute={"memory": "full"})
     recipe = recipe.changed(**way.changes)
     options = ["--patch", way.patch] if way.patch else []
@@ -133,7 +133,7 @@ def run(ablation: Ablation, way: RunVariant, setting: Setting, folder: Path) -> 
 
 
 def fill_cache(args: argparse.Namespace, folder: Path) -> None:
-    """The digest and the latents that all runs but the cold ones find."""
+    """Caches the digest and latents that all runs but the cold ones reuse."""
     setting = replace(setting_of(args, folder, "fp32"), steps=1)
     run(Ablation("lora", RunVariant()), RunVariant(), setting, folder)
 
@@ -141,7 +141,7 @@ def fill_cache(args: argparse.Namespace, folder: Path) -> None:
 def compare(
     ablation: Ablation, setting: Setting, folder: Path, rounds: int
 ) -> tuple[list[Measurement], list[Measurement]]:
-    """Rounds with it and without, every other one the other way round: a machine's speed drifts."""
+    """Runs rounds with and without it, alternating the order, because a machine's speed drifts."""
     enabled: list[Measurement] = []
     disabled: list[Measurement] = []
     for number in range(rounds):
@@ -168,9 +168,9 @@ def row(
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = common_parser("parts", __doc__ or "")
-    parser.add_argument("--steps", type=int, default=8, help="steps counted in each round")
+    parser.add_argument("--steps", type=int, default=8, help="measured steps per round")
     parser.add_argument("--only", choices=ABLATIONS, action="append", metavar="OPTIMISATION")
     args = parse_options(parser, arguments)
     rows = []
@@ -188,10 +188,10 @@ def main(arguments: list[str]) -> None:
 
 
 def about(args: argparse.Namespace) -> str:
-    """What was measured, and on what."""
+    """Describes the measurement and the machine."""
     precision = "fp32" if args.device == "cpu" else "fp16"
     return (
         f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, "
-        f"{args.resolution} x {args.resolution} pixels, {precision} where the line says nothing "
-        f"else; {args.steps} steps in each of {args.rounds} rounds after a warm-up."
+        f"{args.resolution} x {args.resolution} pixels, {precision} unless the row says "
+        f"otherwise; {args.steps} steps in each of {args.rounds} rounds after a warm-up."
     )

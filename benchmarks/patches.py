@@ -1,6 +1,6 @@
-"""Takes one optimisation out of our trainer, in the process that calls it; `worker.py` does.
+"""Disables single optimisations of our trainer in the calling process, which is `worker.py`'s.
 
-The trainer has no switches for what is never better off, so its functions are replaced here.
+The trainer has no switches for optimisations that always help, so its functions are replaced here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def no_latent_cache() -> None:
-    """Pictures go through the VAE whenever a step sees them."""
+    """Pictures are encoded by the VAE in every step."""
     from likeness.trainers import dataset, latents
 
     @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def no_latent_cache() -> None:
         device: Any
 
         def read(self) -> latents.Latents:
-            self.vae.to(self.device)  # a run puts it away before its first step
+            self.vae.to(self.device)  # a run offloads it before its first step
             return latents.encode(self.vae, self.item.pixels()[None], self.device)[0]
 
     def encode_images(vae: Any, items: Any, *, device: Any, **_: Any) -> list[Picture]:
@@ -33,7 +33,7 @@ def no_latent_cache() -> None:
 
 
 def no_prompt_reuse() -> None:
-    """Prompts go through a frozen text encoder in every step."""
+    """Prompts are encoded by a frozen text encoder in every step."""
     from likeness.trainers import loop
     from likeness.trainers.step import PromptEncoder
 
@@ -42,14 +42,14 @@ def no_prompt_reuse() -> None:
 
 
 def no_embedding_cache() -> None:
-    """Each run encodes the prompts of its frozen text encoder."""
+    """Each run encodes its prompts again with a frozen text encoder."""
     from likeness.trainers import loop
 
     loop.open_embedding_cache = lambda run, text_encoder, ids: None
 
 
 def split_prior_batch() -> None:
-    """A photograph and its class image go through the UNet one after the other."""
+    """A photograph and its class image go through the UNet separately."""
     from likeness.trainers import loop
 
     together = loop.step_samples
@@ -65,7 +65,7 @@ def split_prior_batch() -> None:
 
 
 def sync_after_each_weight() -> None:
-    """8-bit Adam waits for the GPU as bitsandbytes has it."""
+    """8-bit Adam synchronises with the GPU after each weight, as in bitsandbytes."""
     from bitsandbytes.optim import optimizer
     from likeness.trainers import loop
 
@@ -80,35 +80,35 @@ def sync_after_each_weight() -> None:
 
 
 def plain_convolutions() -> None:
-    """Small convolutions on a CPU are PyTorch's own."""
+    """Small convolutions on a CPU use PyTorch's implementation."""
     from likeness.trainers import cpu
 
     cpu.use_im2col_convs = lambda model: None
 
 
 def transposed_weights() -> None:
-    """Products of few pixels multiply by turned weights in the backward pass."""
+    """Products with few pixels use transposed weights in the backward pass."""
     from likeness.trainers import cpu
 
     cpu.FEW_PIXELS = 0
 
 
 def multithreaded_update() -> None:
-    """All threads take part in the update of a LoRA's small tensors."""
+    """All threads update a LoRA's small tensors."""
     from likeness.trainers import loop
 
     loop.limited_threads = lambda parameters: nullcontext()
 
 
 def attention_in_run_dtype() -> None:
-    """Attention on a CPU computes in the precision of the run."""
+    """Attention on a CPU runs in the run's dtype."""
     from likeness.trainers import step
 
     step.attention_in_fp32 = nullcontext
 
 
 def unfused_adamw() -> None:
-    """AdamW by many small operations."""
+    """AdamW neither fused nor foreach."""
     from likeness.trainers import loop
 
     fused = loop.build_optimizer
@@ -124,7 +124,7 @@ def unfused_adamw() -> None:
 
 
 def channels_last() -> None:
-    """Pictures lie channel by channel in memory: tried, and not used."""
+    """The UNet uses the channels-last memory format, which the trainer does not."""
     import torch
     from likeness.trainers import loop
 
@@ -139,7 +139,7 @@ def channels_last() -> None:
 
 
 def no_mmap() -> None:
-    """A checkpoint is read into memory before any of it is used."""
+    """A checkpoint is read into memory completely instead of being mapped."""
     from likeness.trainers import weights
     from safetensors.torch import load
 
@@ -147,7 +147,7 @@ def no_mmap() -> None:
 
 
 def no_digest_cache() -> None:
-    """The base is read for its digest in every run."""
+    """Every run hashes the base again."""
     from likeness.trainers import digests
 
     digests._read_cache = lambda cache: {}

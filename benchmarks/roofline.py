@@ -1,4 +1,4 @@
-"""The arithmetic of a step beside that of a plain matrix product, in FLOP/s."""
+"""FLOP/s of a training step, against those of a plain matrix product."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAD = (
 
 
 def product_rate(precision: str, device: str) -> float:
-    """FLOP/s of a product of two square matrices: the median of some, after a warm-up."""
+    """FLOP/s of a product of two square matrices: the median after a warm-up."""
     import torch
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ def product_rate(precision: str, device: str) -> float:
 
 
 def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[Measurement]:
-    """A run whose operations are counted, and one that is timed."""
+    """Two runs: one whose operations are counted, and one that is timed."""
     recipe = recipe_of(case, setting).changed(schedule={"batch": batch})
     counted = recipe.changed(schedule={"steps": 3}, compute={"graphs": False})
     runs = []
@@ -51,7 +51,7 @@ def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[
 
 
 def row(name: str, batch: int, runs: list[Measurement], product: float) -> list[str]:
-    """A line of the table; a step sees a class image with each photograph."""
+    """A row of the table; each photograph in a step comes with a class image."""
     counted, timed = runs
     if counted.error or timed.error or not counted.flops or len(intervals([timed])) < 2:
         return [name, str(2 * batch), not_measured(runs)]
@@ -69,9 +69,9 @@ def row(name: str, batch: int, runs: list[Measurement], product: float) -> list[
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = common_parser("roofline", __doc__ or "")
-    parser.add_argument("--steps", type=int, default=8, help="steps counted")
+    parser.add_argument("--steps", type=int, default=8, help="measured steps")
     parser.add_argument("--only", choices=("lora", "dreambooth"), action="append")
     parser.add_argument("--batch", type=int, action="append", help="default: 1; on CUDA 1 and 4")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), action="append")
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
 
 
 def with_defaults(args: Any) -> Any:
-    """Precisions and batches of the device, where none are given."""
+    """Fills in the device's default precisions and batch sizes."""
     cpu = args.device == "cpu"
     args.precision = args.precision or (["fp32", "bf16"] if cpu else ["fp16", "bf16"])
     args.batch = args.batch or ([1] if cpu else [1, 4])
@@ -98,11 +98,11 @@ def with_defaults(args: Any) -> Any:
 
 
 def about(args: argparse.Namespace) -> str:
-    """What was measured, and on what."""
+    """Describes the measurement and the machine."""
     side = SIDE[args.device]
     return (
         f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, "
         f"{args.resolution} x {args.resolution} pixels, {args.steps} steps after a warm-up; "
-        f"products of {side:,} x {side:,} matrices with the same threads. Products, convolutions "
-        "and attention are counted, as they are computed."
+        f"products of {side:,} x {side:,} matrices with the same threads. Matrix products, "
+        "convolutions and attention are counted, as computed."
     )

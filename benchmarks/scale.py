@@ -1,4 +1,4 @@
-"""What many photographs and class images cost: encoding, the cache, a step, and memory."""
+"""The cost of many photographs and class images: encoding, cache, step time, and memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class PictureCounts:
-    """How many pictures a run has."""
+    """The number of photographs and of class images of a run."""
 
     photos: int
     classes: int
 
 
 def counts_of(photos: list[int], classes: list[int]) -> Iterator[PictureCounts]:
-    """Photographs from few to many with few class images, then the other way round."""
+    """Increasing photographs with few class images, then increasing class images."""
     for count in photos:
         yield PictureCounts(count, PICTURES)
     for count in classes:
@@ -41,7 +41,7 @@ def counts_of(photos: list[int], classes: list[int]) -> Iterator[PictureCounts]:
 def measure_cold_and_warm(
     counts: PictureCounts, setting: Setting, folder: Path
 ) -> tuple[list[Measurement], int]:
-    """A run that encodes all pictures, and one that finds them; the cache's size in bytes."""
+    """A run with an empty latent cache, one with a full cache, and the cache's size in bytes."""
     side = setting.resolution
     setting = replace(
         setting,
@@ -62,7 +62,7 @@ def measure_cold_and_warm(
 
 
 def row(counts: PictureCounts, name: str, run: Measurement, size: int) -> list[str]:
-    """A line of the table."""
+    """A row of the table."""
     start = [f"{counts.photos:,}", f"{counts.classes:,}", name]
     if run.error or not run.intervals:
         return [*start, not_measured([run])]
@@ -78,12 +78,12 @@ def row(counts: PictureCounts, name: str, run: Measurement, size: int) -> list[s
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = common_parser("scale", __doc__ or "")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--photos", type=int, nargs="+", default=list(PHOTOS))
     parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
-    # What grows is told best beside a small model.
+    # Growth shows best with a small model.
     parser.set_defaults(size="tiny", resolution=256)
     args = parse_options(parser, arguments)
     with working_folder(args) as folder:
@@ -98,9 +98,9 @@ def main(arguments: list[str]) -> None:
 
 
 def about(args: argparse.Namespace) -> str:
-    """What was measured, and on what."""
+    """Describes the measurement and the machine."""
     return (
         f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, LoRA with text "
         f"encoder, {args.resolution} x {args.resolution} pixels, {args.steps} steps; each run "
-        "once with an empty cache and once more."
+        "with an empty and then with a full cache."
     )

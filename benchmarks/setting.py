@@ -1,4 +1,4 @@
-"""The trainings that are compared, and what is the same for all sides of one."""
+"""The trainings to compare, and the settings that all sides share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from likeness.trainers.recipe import Recipe
 from .inputs import Model, write_model, write_pictures
 from .measure import WARM_UP, Command
 
-# Our presets by the name of the case; the study's tiny DreamBooth has half the side.
+# Case -> preset. The study's tiny DreamBooth has half the resolution.
 CASES = {
     "lora": "lora-r4",
     "lora-frozen-text": "lora-r4",
@@ -26,7 +26,7 @@ PICTURES = 4  # photographs, and as many class images
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for all sides of a training."""
+    """The settings that all sides of a training share."""
 
     model: Model
     photos: Path
@@ -41,7 +41,7 @@ class Setting:
 def setting_of(
     args: argparse.Namespace, folder: Path, precision: str, case: str = "lora"
 ) -> Setting:
-    """The setting of a case; writes model and pictures into `folder`, where they are not yet."""
+    """The setting of a case; writes model and pictures to `folder` unless they exist."""
     side = args.resolution // 2 if case == "tiny" else args.resolution
     return Setting(
         model=write_model(folder, args.size),
@@ -73,7 +73,7 @@ def recipe_of(case: str, setting: Setting) -> Recipe:
 def our_command(
     recipe: Recipe, setting: Setting, folder: Path, *options: str, **places: Any
 ) -> Command:
-    """Our training; writes the recipe and the places into `folder`. `places` replaces some."""
+    """The command of our training; writes recipe and places to `folder`. `places` override."""
     paths = {
         "base": setting.model.folder,
         "photos": setting.photos,

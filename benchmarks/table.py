@@ -1,4 +1,4 @@
-"""Results as Markdown."""
+"""Formats results as Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = 800  # of the study's trainings
 
 
 def machine(cpu: bool) -> str:
-    """The machine's kind and the versions that matter, in two lines."""
+    """Two lines that describe the hardware and the relevant versions."""
     import torch
 
     name = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
 
 
 def format_quartiles(values: Sequence[float]) -> str:
-    """Median and quartiles, ``1.5 (1.4 to 1.7)``; one value alone, and a dash for none."""
+    """Median and quartiles, ``1.5 (1.4 to 1.7)``; a single value as is; a dash for none."""
     if len(values) < 2:
         return f"{values[0]:.3g}" if values else "-"
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -54,47 +54,48 @@ def format_quartiles(values: Sequence[float]) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """Bytes in GB, small ones to the megabyte."""
+    """Bytes in GB, with three digits below 10 GB."""
     return f"{size / 1e9:.1f}" if size >= 10e9 else f"{size / 1e9:.3g}"
 
 
 def format_ratio(of: float, to: float) -> str:
-    """``1.53 x``, or a dash where one of the two was not measured."""
+    """``1.53 x``, or a dash if either was not measured."""
     return f"{of / to:.2f} x" if of and to else "-"
 
 
 def not_measured(rounds: Iterable[Measurement]) -> str:
-    """Why there is no figure, in a few words."""
+    """A short reason why there is no result."""
     failed = next((run.error for run in rounds if run.error), "")
     reason = " ".join(failed.split())[:160].replace("|", "/")
     return f"not measured: {reason or 'too few steps'}"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; short rows are filled up with empty cells."""
+    """A table; short rows are padded with empty cells."""
     lines = [head, ["---"] * len(head)]
     lines += [[*row, *[""] * (len(head) - len(row))] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-# What several rounds of one side say together.
+# Statistics over several rounds of one side.
 
 
 def intervals(rounds: Iterable[Measurement]) -> list[float]:
-    """The seconds of all steps of all rounds, after each round's warm-up."""
+    """Seconds of all steps of all rounds, after each round's warm-up."""
     return [seconds for run in rounds for seconds in run.intervals]
 
 
 def median_step(rounds: Sequence[Measurement]) -> float:
-    """Seconds of a step, 0 where none was measured."""
+    """Median seconds of a step, or 0 if none was measured."""
     values = intervals(rounds)
     return statistics.median(values) if values else 0.0
 
 
 def whole_run(rounds: Sequence[Measurement], steps: int = STEPS) -> float:
-    """Seconds from the start to the saved adapter of a run of `steps`: reckoned.
+    """Estimated seconds from start to saved adapter for a run of `steps`.
 
-    The first step is reached as measured, the others take the median, and the rest comes after.
+    Start-up with the first step and saving take as long as measured; each other step takes the
+    median.
     """
     step = median_step(rounds)
     ends = statistics.median(run.first + run.after for run in rounds)
@@ -104,7 +105,7 @@ def whole_run(rounds: Sequence[Measurement], steps: int = STEPS) -> float:
 # The table of trainings.
 
 Rounds = Mapping[tuple[str, str, str], Sequence[Measurement]]  # by precision, case and side
-_FAST = ("", "full")  # memory tiers that need no word
+_FAST = ("", "full")  # memory tiers that are not mentioned
 _HEAD = (
     *("training", "by", "step, s: median (quartiles)", "ours is faster", "step, s of CPU time"),
     *("first step after, s", f"{STEPS} steps and saved, s (reckoned)", "peak memory, GB"),
@@ -113,7 +114,7 @@ _HEAD = (
 
 
 def trainings(results: Rounds, ours: str) -> str:
-    """A row for each (precision, training, side), its rounds that ended well taken together."""
+    """A row for each (precision, case, side), over its successful rounds."""
     rows = []
     for (precision, case, side), rounds in results.items():
         whole = [run for run in rounds if not run.error]

@@ -1,4 +1,4 @@
-"""Trainings beside the same ones of other trainers: steps, whole runs, memory."""
+"""The same trainings by us and by other trainers: steps, whole runs, memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Results = dict[tuple[str, str, str], list[Measurement]]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = common_parser("trainings", __doc__ or "")
-    parser.add_argument("--steps", type=int, default=8, help="steps counted in each round")
+    parser.add_argument("--steps", type=int, default=8, help="measured steps per round")
     parser.add_argument("--only", choices=CASES, action="append")
     parser.add_argument("--by", choices=(OURS, *BASELINES), action="append", help="default: all")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), action="append")
@@ -34,7 +34,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def sides(args: argparse.Namespace) -> dict[str, BuildCommand]:
-    """Who trains, by name."""
+    """Command builders by the name of their side."""
     every: dict[str, BuildCommand] = {OURS: our_command}
     every |= {name: build_command for name, (_, build_command) in BASELINES.items()}
     return {
@@ -43,7 +43,7 @@ def sides(args: argparse.Namespace) -> dict[str, BuildCommand]:
 
 
 def compare(args: argparse.Namespace, folder: Path) -> Results:
-    """All sides of every case, in turn, so that a busy minute of the machine hits all."""
+    """Runs all sides of every case in turn, so that load on the machine affects all of them."""
     results: Results = {}
     for precision in args.precision:
         for case in args.only or CASES:
@@ -61,20 +61,20 @@ def compare(args: argparse.Namespace, folder: Path) -> Results:
 def one(
     case: str, setting: Setting, folder: Path, build_command: BuildCommand
 ) -> Measurement | None:
-    """One run of one side; None where the side has no such training."""
+    """Runs one side once; None if the side does not support the training."""
     with temporary_folder(folder) as place:
         command = build_command(recipe_of(case, setting), setting, place)
         return command and measure(command, place, cpu=setting.device == "cpu")
 
 
 def short(run: Measurement) -> str:
-    """A line for whoever waits."""
+    """One line of progress output."""
     steps = ", ".join(f"{seconds:.3g}" for seconds in run.intervals)
     return run.error or f"first step after {run.first:.1f} s, then {steps} s"
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     args = parse(arguments)
     with working_folder(args) as folder:
         results = compare(args, folder)

@@ -1,6 +1,6 @@
-"""How the viewer scrolls through 8 x 12 pictures of 768 x 1024, in ComfyUI's editor in Chromium.
+"""Scrolling through 8 x 12 pictures of 768 x 1024 in the viewer, in ComfyUI's editor in Chromium.
 
-Needs ComfyUI, Playwright and Chromium as the tests marked `browser` do.
+Requires ComfyUI, Playwright and Chromium, like the tests marked `browser`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ NAME = "large"
 ROWS = [f"model-{number}" for number in range(8)]
 COLUMNS = [f"prompt-{number}" for number in range(12)]
 PICTURE = (768, 1024)
-WIDTHS = (168, 384)  # of a cell in pixels: as it opens, and the largest
-NOTCH, NOTCH_MS = 120, 100  # of a wheel: pixels, and the time to the next one
+WIDTHS = (168, 384)  # of a cell, in pixels: the default and the largest
+NOTCH, NOTCH_MS = 120, 100  # of the mouse wheel: pixels, and the time between notches
 NODE = (420, 420)
 
 GRID = "dialog .lk-grid"
-# Notes the frames' times and the pictures that come into the grid.
+# Records frame times and the pictures that enter the grid.
 START = """
 (grid) => {
     const [times, pictures] = [[], new Set()]
@@ -59,7 +59,7 @@ STOP = """
     return [times, pictures.size]
 }
 """
-SCROLL_RANGE = "(grid) => grid.scrollHeight - grid.clientHeight"  # to scroll, in pixels
+SCROLL_RANGE = "(grid) => grid.scrollHeight - grid.clientHeight"  # pixels
 ENDED = """
 (selector) => {
     const grid = document.querySelector(selector)
@@ -70,7 +70,7 @@ ENDED = """
 
 @dataclass(frozen=True)
 class ViewerState:
-    """The viewer at rest: pictures in the document, and bytes."""
+    """The idle viewer: number of pictures in the document, and memory in bytes."""
 
     shown: int
     heap: float
@@ -79,9 +79,9 @@ class ViewerState:
 
 @dataclass(frozen=True)
 class Scroll:
-    """One way from top to bottom: the frames' times in ms, and the viewer before and after.
+    """One scroll from top to bottom: frame times in ms, and the viewer before and after.
 
-    `loaded` are the pictures that were in the document, there or on the way.
+    `loaded` is the number of pictures that were in the document at any time.
     """
 
     width: int
@@ -92,7 +92,7 @@ class Scroll:
 
     @property
     def intervals(self) -> list[float]:
-        """ms from frame to frame."""
+        """Milliseconds between frames."""
         return [after - before for before, after in pairwise(self.frames)]
 
 
@@ -100,7 +100,7 @@ class Scroll:
 
 
 def open_viewer(editor: Editor, width: int) -> None:
-    """Opens the comparison over the whole window, with cells of a width."""
+    """Opens the comparison in the full window, with cells of the given width."""
     editor.open()
     editor.load(EMPTY)
     number = editor.add("Likeness_ContactSheet", NODE)
@@ -113,13 +113,13 @@ def open_viewer(editor: Editor, width: int) -> None:
 
 
 def viewer_state(editor: Editor) -> ViewerState:
-    """The viewer as it is now."""
+    """The viewer's current state."""
     shown = editor.page.locator(f"{GRID} img").count()
     return ViewerState(shown, heap(editor.page), decoded(editor.page))
 
 
 def wheel_down(editor: Editor) -> tuple[list[float], int]:
-    """Turns the wheel until the grid's end; the frames' times, and how many pictures there were."""
+    """Scrolls to the end of the grid; returns frame times and the number of pictures seen."""
     page, grid = editor.page, editor.page.locator(GRID)
     grid.hover()
     notches = math.ceil(grid.evaluate(SCROLL_RANGE) / NOTCH)
@@ -133,7 +133,7 @@ def wheel_down(editor: Editor) -> tuple[list[float], int]:
 
 
 def scroll(address: str, width: int) -> tuple[Scroll, str]:
-    """One way down in a new Chromium, and its version."""
+    """One scroll in a new Chromium, and its version."""
     with open_tab(address) as editor:
         open_viewer(editor, width)
         before = viewer_state(editor)
@@ -146,7 +146,7 @@ def scroll(address: str, width: int) -> tuple[Scroll, str]:
 
 
 def table(scrolls: Sequence[Scroll]) -> str:
-    """A row for each width of the cells; frames of all rounds, and the medians of the rest."""
+    """A row per cell width: frame times of all rounds, and medians of the rest."""
     head = ("width of a cell", "times", "frames", "frame, ms: median", "95th percentile", "worst")
     head += ("pictures loaded", "in the document", "JS heap, MB", "decoded pictures, MB")
     rows = []
@@ -168,14 +168,14 @@ def median_and_p95(times: Sequence[float]) -> tuple[float, float]:
 
 
 def change(scrolls: Sequence[Scroll], part: str, unit: float, digits: int) -> str:
-    """``32, then 88``: medians before and after."""
+    """Medians before and after, as ``32, then 88``."""
     looks: list[Any] = [[one.before for one in scrolls], [one.after for one in scrolls]]
     values = [statistics.median(getattr(one, part) / unit for one in side) for side in looks]
     return ", then ".join(f"{value:.{digits}f}" for value in values)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> str:
-    """The table, with a line about the pictures."""
+    """The table, with a description of the pictures."""
     home = folder / "home"
     write_comparison(home / "output", NAME, ROWS, COLUMNS, draw)
     scrolls = []
@@ -190,17 +190,17 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
 
 
 def draw(row: int, column: int) -> Image.Image:
-    """A picture of its own for each cell."""
+    """A distinct picture for each cell."""
     shade = Image.linear_gradient("L").resize(PICTURE)
     levels = [Image.new("L", PICTURE, value) for value in (30 * row, 20 * column)]
     return Image.merge("RGB", (shade, *levels))
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints the table, and writes it if asked."""
+    """Measures, prints the table, and writes it with --write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks viewer")
-    parser.add_argument("--rounds", type=int, default=5, help="ways down, of each width in turn")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--rounds", type=int, default=5, help="scrolls per width, alternating")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.name}")
     args = parser.parse_args(arguments)
     args.section = "viewer"
     with tempfile.TemporaryDirectory() as folder:

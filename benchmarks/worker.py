@@ -1,7 +1,7 @@
-"""Runs one side in this process under the instruments that all sides share.
+"""Runs one side in this process with the instrumentation that all sides share.
 
 ``python worker.py REPORT likeness RECIPE PLACES [OPTION…]`` or ``python worker.py REPORT SCRIPT
-ARGUMENT…``. The report is JSON: the time after each optimizer step, and what was encoded how often.
+ARGUMENT…``. The report is JSON: the time after each optimizer step, and encoder call counts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass
 class Report:
-    """What was measured: after each step the seconds since the epoch and of the process's CPU time.
+    """Measurements: after each step, seconds since epoch and CPU seconds of the process.
 
-    A script that draws finds this object as the global REPORT and fills in `moments` and `drawn`.
+    A drawing script gets this object as the global REPORT and fills in `moments` and `drawn`.
     """
 
     moments: list[float] = field(default_factory=list)
@@ -35,13 +35,13 @@ class Report:
     pictures: int = 0  # through the VAE's encoder
     prompts: int = 0  # through the text encoder
     drawn: int = 0
-    flops: float = 0.0  # of the second optimizer step, where they are counted
+    flops: float = 0.0  # of the second optimizer step, if counted
     gpu_memory: int = 0  # peak in bytes, 0 without a GPU
     tier: str = ""  # ours: the memory tier
     error: str = ""
 
     def note(self) -> None:
-        """Something is done now; a GPU is waited for."""
+        """Records the current time, after synchronising with the GPU."""
         import torch
 
         if torch.cuda.is_available():
@@ -52,14 +52,14 @@ class Report:
 
 
 def record_steps(report: Report) -> None:
-    """A hook on every optimizer's step."""
+    """Hooks every optimizer's step."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     register_optimizer_step_post_hook(lambda *_: report.note())
 
 
 def record_our_steps(report: Report, after_step: Callable[[], None]) -> None:
-    """The same for ours, whose lowest memory tier steps an optimizer once for every weight."""
+    """Hooks our steps; the lowest memory tier calls an optimizer's step once per weight."""
     from likeness.trainers import loop
 
     training_step = loop.training_step
@@ -75,8 +75,8 @@ def record_our_steps(report: Report, after_step: Callable[[], None]) -> None:
 
 
 def attach(report: Report) -> None:
-    """Hooks on the VAE, the text encoder and accelerate's log, where there are such."""
-    with suppress(ImportError):  # ComfyUI needs none of them
+    """Hooks the VAE, the text encoder and accelerate's log, if installed."""
+    with suppress(ImportError):  # not needed in ComfyUI's Python
         from accelerate import Accelerator
         from diffusers import AutoencoderKL
         from transformers import CLIPTextModel
@@ -87,7 +87,7 @@ def attach(report: Report) -> None:
 
 
 def _counting(method: Callable[..., Any], report: Report, name: str) -> Callable[..., Any]:
-    """`method`, which adds the size of its first argument's batch to the report's `name`."""
+    """Wraps `method` to add the batch size of its first argument to the report's field `name`."""
 
     @wraps(method)
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -99,7 +99,7 @@ def _counting(method: Callable[..., Any], report: Report, name: str) -> Callable
 
 
 def _recording_losses(method: Callable[..., Any], report: Report) -> Callable[..., Any]:
-    """accelerate's `log`, from which the scripts' losses are taken."""
+    """Wraps accelerate's `log` to record the scripts' losses."""
 
     @wraps(method)
     def recorded(self: Any, values: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -111,10 +111,10 @@ def _recording_losses(method: Callable[..., Any], report: Report) -> Callable[..
 
 
 def flops_counter(report: Report) -> Callable[[], None]:
-    """To be called after each step: counts the floating-point operations of the second one.
+    """A function to call after each step, which counts the FLOPs of the second step.
 
-    PyTorch's counter knows products, convolutions and the attention of GPUs; the CPU's attention
-    is added here.
+    PyTorch's counter covers matrix products, convolutions and GPU attention; CPU attention is added
+    here.
     """
     from torch.utils import flop_counter as of
 
@@ -138,7 +138,7 @@ def flops_counter(report: Report) -> Callable[[], None]:
 
 
 def train_ours(report: Report, arguments: list[str]) -> None:
-    """What `likeness train` does, with the run in this process."""
+    """Does what `likeness train` does, with the run in this process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe", type=Path)
     parser.add_argument("places", type=Path)
@@ -166,7 +166,7 @@ def train_ours(report: Report, arguments: list[str]) -> None:
 
 
 def run_script(report: Report, script: str, arguments: list[str]) -> None:
-    """Runs a script as Python does, with the modules beside it, but not with this folder's."""
+    """Runs a script as Python does, with its own folder on the path, but not this folder."""
     folder = Path(script).resolve().parent
     if folder != HERE:
         sys.path.insert(0, str(folder))
@@ -175,7 +175,7 @@ def run_script(report: Report, script: str, arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Runs the side named on the command line; the report is written however it ends."""
+    """Runs the side named on the command line; always writes the report."""
     # A script's `import` must not find this folder's modules.
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
     file, target, *arguments = sys.argv[1:]

@@ -1,1 +1,1 @@
-"""Tools of the repository's developers; no part of the package."""
+"""Developer tools; not part of the package."""

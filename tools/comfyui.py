@@ -1,4 +1,4 @@
-"""A real ComfyUI, started on loopback, asked, and stopped: for tests and tools."""
+"""Starts, queries and stops a real ComfyUI on loopback, for tests and tools."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PROMPT_SECONDS = 540
 
 
 class NoComfyUI(RuntimeError):
-    """There is no ComfyUI, or it does not start."""
+    """ComfyUI is not installed or does not start."""
 
 
 def find_comfyui() -> tuple[Path, str]:
-    """(folder, python) of a ComfyUI: of COMFYUI_PATH and COMFYUI_PYTHON, or where they usually are.
+    """(folder, python) of ComfyUI, from COMFYUI_PATH and COMFYUI_PYTHON or the usual locations.
 
     Raises NoComfyUI.
     """
@@ -40,18 +40,18 @@ def find_comfyui() -> tuple[Path, str]:
 
 
 def comfyui_has(package: str) -> bool:
-    """Whether a package can be imported in ComfyUI's own Python."""
+    """Whether a package can be imported in ComfyUI's Python."""
     command = [find_comfyui()[1], "-c", f"import {package}"]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @dataclass
 class Outcome:
-    """What the server said about one prompt."""
+    """The server's messages about one prompt."""
 
     status: str  # success, error or interrupted
     error: dict[str, Any] = field(default_factory=dict)
-    outputs: dict[str, Any] = field(default_factory=dict)  # by node id: what output nodes show
+    outputs: dict[str, Any] = field(default_factory=dict)  # node id -> UI output
     cached: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     previews: int = 0  # binary frames with a picture
@@ -59,9 +59,9 @@ class Outcome:
 
 
 class Server:
-    """A ComfyUI of our own, with its folders below `home` and `pack` among its packs.
+    """A ComfyUI process with its folders below `home` and `pack` as a custom node pack.
 
-    Raises NoComfyUI where there is none, and where it does not start.
+    Raises NoComfyUI if it is not installed or does not start.
     """
 
     def __init__(self, home: Path, pack: Path = ROOT) -> None:
@@ -100,7 +100,7 @@ class Server:
         raise NoComfyUI(f"ComfyUI did not start:\n{self.log()[-4000:]}")
 
     def stop(self) -> None:
-        """Ends this process and no other."""
+        """Stops the process."""
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -109,20 +109,20 @@ class Server:
             self.process.wait()
 
     def log(self, start: int = 0) -> str:
-        """The server's log from a byte on."""
+        """The server's log, from byte `start` on."""
         return self.log_file.read_bytes()[start:].decode("utf-8", "replace")
 
     def get(self, path: str) -> Any:
-        """The JSON of a GET."""
+        """The JSON response to a GET request."""
         return json.loads(self.text(path))
 
     def text(self, path: str) -> str:
-        """The text of a GET."""
+        """The text response to a GET request."""
         with urllib.request.urlopen(self.address + path, timeout=30) as answer:
             return answer.read().decode("utf-8")
 
     def post(self, path: str, data: dict[str, Any]) -> tuple[int, Any]:
-        """(status, JSON) of a POST."""
+        """(status, JSON) of the response to a POST request."""
         request = urllib.request.Request(
             self.address + path,
             json.dumps(data).encode(),
@@ -136,15 +136,15 @@ class Server:
             return error.code, json.loads(error.read() or b"null")
 
     def refused(self, prompt: dict[str, Any]) -> str:
-        """What the server says of a prompt that it must not queue."""
+        """The server's error for a prompt that it must reject."""
         status, answer = self.post("/prompt", {"prompt": prompt})
         assert status == 400, f"the prompt was queued: {answer}"
         return json.dumps(answer, ensure_ascii=False)
 
     def run(self, prompt: dict[str, Any], on_message: Any = None) -> Outcome:
-        """Queues a prompt and follows it to its end.
+        """Queues a prompt and waits for its end.
 
-        `on_message` is called with each message of the websocket: a dict, or bytes of a picture.
+        `on_message` is called with each websocket message: a dict, or the bytes of an image.
         """
         from websocket import create_connection
 
@@ -153,7 +153,7 @@ class Server:
         socket_ = create_connection(address, timeout=PROMPT_SECONDS)
         try:
             status, answer = self.post("/prompt", {"prompt": prompt, "client_id": client})
-            # A server queues the outputs that are valid and answers 200, naming the others.
+            # The server queues valid outputs and returns 200 even if others are invalid.
             refused = status != 200 or answer.get("node_errors")
             assert not refused, json.dumps(answer, indent=1)[:4000]
             outcome = self._follow(socket_, answer["prompt_id"], on_message)
@@ -163,7 +163,7 @@ class Server:
         return outcome
 
     def free_memory(self) -> None:
-        """Lets go of models and cached results."""
+        """Frees models and cached results."""
         self.post("/free", {"unload_models": True, "free_memory": True})
 
     def _follow(self, socket_: Any, prompt_id: str, on_message: Any) -> Outcome:
@@ -172,7 +172,7 @@ class Server:
         while not outcome.status:
             message = socket_.recv()
             if isinstance(message, bytes):
-                # 1: a picture, 4: a picture with metadata; 3: text
+                # 1: image, 4: image with metadata, 3: text
                 outcome.previews += int.from_bytes(message[:4], "big") in (1, 4)
             else:
                 message = json.loads(message)
@@ -194,7 +194,7 @@ PACK_PARTS = ("trainers", "comparison", "nodes", "demo", "js", "workflows")
 
 
 def copy_pack(folder: Path, *left_out: str) -> Path:
-    """The checkout as a pack in `folder`, without its tests and what is named."""
+    """Copies the checkout as a pack to `folder`, without tests and the parts in `left_out`."""
     folder.mkdir(parents=True)
     for name in ("__init__.py", "__main__.py", "cli.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
@@ -205,9 +205,9 @@ def copy_pack(folder: Path, *left_out: str) -> Path:
 
 
 def miniature_pack(home: Path, pack: Path) -> Path:
-    """A copy of the checkout in `pack` with the miniature, and `home` with folders for its models.
+    """Copies the checkout with the miniature to `pack`, and creates model folders in `home`.
 
-    The miniature has random weights where the repository has none. Needs the package `likeness`.
+    Writes random weights if the repository has no trained ones. Needs the package `likeness`.
     """
     from likeness.demo import weights
     from likeness.demo.random_model import write_random_miniature

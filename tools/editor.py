@@ -1,4 +1,4 @@
-"""ComfyUI's editor in a browser, driven by Playwright: for tests, thumbnails and screenshots."""
+"""Drives ComfyUI's editor in a browser with Playwright, for tests and screenshots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PACK = "ComfyUI-Likeness"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SETTINGS = {
-    "Comfy.TutorialCompleted": True,  # or the template browser opens at the first start
+    "Comfy.TutorialCompleted": True,  # else the template browser opens on first start
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Workflow.ShowMissingModelsWarning": False,
@@ -34,7 +34,7 @@ EMPTY: dict[str, Any] = {
     "version": 0.4,
 }
 
-LOAD_TIMEOUT_MS = 120_000  # a busy machine loads slowly
+LOAD_TIMEOUT_MS = 120_000  # generous, for busy machines
 
 READY = """
 window.app?.vueAppReady && !app.configuringGraph
@@ -77,8 +77,8 @@ SCREEN_BOX = """
     ]
 }
 """
-# What is hidden or away is loaded when it comes: the editor hides the panels of nodes out of view,
-# and a hidden image lies at 0, 0 without a size.
+# Hidden and off-screen images load lazily: the editor hides the panels of nodes out of view, and a
+# hidden image has an empty box at 0, 0.
 PENDING_IMAGES = """
 () => [...document.images].filter((image) => {
     const { left, top, right, bottom } = image.getBoundingClientRect()
@@ -136,7 +136,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class NotLoaded(RuntimeError):
-    """A picture in view does not come."""
+    """An image in view did not load in time."""
 
 
 class BrowserNotFound(RuntimeError):
@@ -145,9 +145,9 @@ class BrowserNotFound(RuntimeError):
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """A headless Chromium: of CHROMIUM, else one on the PATH, else Playwright's own.
+    """A headless Chromium: the one in CHROMIUM, else on the PATH, else Playwright's.
 
-    Raises NoBrowser.
+    Raises BrowserNotFound.
     """
     try:
         from playwright.sync_api import Error, sync_playwright
@@ -159,16 +159,16 @@ def open_browser() -> Iterator[Browser]:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         except Error as error:
             reason = str(error).strip().splitlines()[0]
-            raise BrowserNotFound(f"no Chromium, name one in CHROMIUM: {reason}") from None
+            raise BrowserNotFound(f"no Chromium, set CHROMIUM to one: {reason}") from None
         yield browser
         browser.close()
 
 
 class Editor:
-    """One tab with ComfyUI's editor.
+    """A browser tab with ComfyUI's editor.
 
-    `errors` are the lines of the browser's console that are about files of this pack; `messages`
-    has (seconds, kind) of each message of the server.
+    `errors` are the browser's console errors about this pack's files; `messages` holds (seconds,
+    kind) of each message from the server.
     """
 
     def __init__(self, page: Page, address: str) -> None:
@@ -180,7 +180,7 @@ class Editor:
         page.on("websocket", lambda socket: socket.on("framereceived", self._on_frame))
 
     def open(self, **settings: Any) -> None:
-        """Opens the page with these settings of ComfyUI, dots written as `__`."""
+        """Opens the page with these ComfyUI settings; `__` in a name stands for a dot."""
         named = {name.replace("__", "."): value for name, value in settings.items()}
         self.page.request.post(f"{self.address}/api/settings", data={**SETTINGS, **named})
         self.page.goto(self.address)
@@ -192,7 +192,7 @@ class Editor:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Waits until the editor has its graph."""
+        """Waits until the editor has loaded its graph."""
         self.page.wait_for_function(READY, timeout=300_000)
 
     def load(self, graph: dict[str, Any]) -> dict[str, Any]:
@@ -204,31 +204,31 @@ class Editor:
         return self.page.evaluate("() => app.graph.serialize()")
 
     def unknown(self) -> list[str]:
-        """Types of the graph's nodes that the editor does not know."""
+        """Node types in the graph that the editor does not know."""
         return self.page.evaluate(UNKNOWN)
 
     def add(self, kind: str, size: tuple[int, int] | None = None) -> int:
-        """Adds a node of a type; returns its number."""
+        """Adds a node of a type; returns its id."""
         return self.page.evaluate(ADD, [kind, size])
 
     def find_node_id(self, kind: str) -> int:
-        """The number of the first node of a type; waits until there is one."""
+        """The id of the first node of a type; waits until there is one."""
         return self.page.wait_for_function(NUMBER, arg=kind).json_value()
 
     def set_widgets(self, kind: str, **values: Any) -> None:
-        """Sets widgets of all nodes of a type as a user does."""
+        """Sets widgets of all nodes of a type, as a user would."""
         self.page.evaluate(SET_WIDGETS, [kind, values])
 
     def box(self, number: int) -> Box:
-        """A node's box, its title included."""
+        """A node's box on the canvas, including its title."""
         return tuple(self.page.evaluate(BOX, number))
 
     def screen_box(self, number: int) -> Box:
-        """A node's box in pixels of the window, its title included."""
+        """A node's box in window pixels, including its title."""
         return tuple(self.page.evaluate(SCREEN_BOX, number))
 
     def wait_until_loaded(self) -> None:
-        """Waits until photographs and pictures are there, and drawn. Raises NotSettled."""
+        """Waits until all images in view are loaded and drawn. Raises NotLoaded."""
         from playwright.sync_api import TimeoutError
 
         try:
@@ -239,9 +239,9 @@ class Editor:
         self.page.evaluate(TWO_FRAMES)
 
     def zoom_to(self, box: Box, inset: float = 0, max_scale: float = 10) -> None:
-        """Shows a part of the graph as large as it fits, at most `max_scale` times its size.
+        """Fits a part of the graph into the view, at most `max_scale` times its size.
 
-        `inset` are pixels that stay free on each side, where the editor has its bars.
+        `inset` pixels are kept free on each side for the editor's bars.
         """
         self.page.evaluate(ZOOM_TO, [list(box), inset, max_scale])
 
@@ -250,21 +250,21 @@ class Editor:
         self.page.evaluate("() => app.queuePrompt(0, 1)")
 
     def left(self) -> int:
-        """How many queued graphs are not finished."""
+        """The number of unfinished prompts in the queue."""
         answer = self.page.request.get(f"{self.address}/prompt").json()
         return answer["exec_info"]["queue_remaining"]
 
     def tell(self, kind: str, detail: dict[str, Any]) -> None:
-        """Gives the page a message as if the server had sent it."""
+        """Dispatches a message in the page as if the server had sent it."""
         self.page.evaluate(DISPATCH_EVENT, [kind, detail])
 
     def pin(self, number: int, kind: str, value: Any) -> None:
-        """Tells the page what a node shows, as `nodes.board` does."""
+        """Sends the page a node's state, as `nodes.node_state` does."""
         board = {"workflow": "", "node": str(number), "kind": kind, "value": value}
         self.tell("likeness.board", board)
 
     def drop(self, query: str, name: str) -> None:
-        """Drops a file that the server has at `query` on the canvas."""
+        """Drops the file that the server returns for `query` on the canvas."""
         self.page.evaluate(DROP, [self.address + query, name])
 
     def _on_console(self, message: ConsoleMessage) -> None:
@@ -279,6 +279,6 @@ class Editor:
 
 
 def bounding_box(boxes: Sequence[Box], margin: float = 0) -> Box:
-    """The box around all boxes, larger by a margin."""
+    """The bounding box of all boxes, enlarged by a margin."""
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts) - margin, min(tops) - margin, max(rights) + margin, max(bottoms) + margin

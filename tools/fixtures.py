@@ -1,4 +1,4 @@
-"""Files of runs and comparisons as docs/file-formats.md describes them, for panels to show."""
+"""Writes files of runs and comparisons (see docs/file-formats.md) for panels to show."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def step(number: int, total: int, version: int = 1, **data: Any) -> Event:
 
 
 def lines(events: Sequence[Event]) -> str:
-    """Events as they stand in a run's file."""
+    """Events as text of a run's events file."""
     return "".join(f"{json.dumps(one)}\n" for one in events)
 
 
 def write_run(output: Path, name: str, events: Sequence[Event]) -> Path:
-    """A run folder with these events below ComfyUI's output folder; returns it."""
+    """Writes a run folder with these events below ComfyUI's output folder; returns its path."""
     folder = output / "likeness" / "runs" / name
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text("{}", encoding="utf-8")
@@ -54,9 +54,9 @@ def write_comparison(
     columns: Sequence[str],
     draw: Callable[[int, int], Image.Image],
 ) -> Path:
-    """A comparison that is drawn, all pictures of one size; returns its folder.
+    """Writes a drawn comparison with pictures of one size; returns its folder.
 
-    `draw` is called with row and column of a cell, from 0.
+    `draw` is called with the row and the column of each cell, counted from 0.
     """
     cells = output / "likeness" / "cells"
     thumbnails = output / "likeness" / "cache" / "thumbnails"
@@ -87,9 +87,9 @@ def write_comparison(
 
 
 def write_scores(folder: Path, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """One measure's scores and a report beside a comparison that is whole, which has a sheet then.
+    """Adds scores of one measure, a report and a sheet to a comparison.
 
-    A row's mean is a quarter higher than that of the row before it; its interval is around it.
+    Each row's mean is 0.25 higher than the previous row's, with an interval of ± 0.1.
     """
     measure = {"key": "s", "label": "subject match", "encoder": "CLIP", "better": "higher"}
     means = [(number + 1) / 4 for number in range(len(rows))]

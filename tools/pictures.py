@@ -1,10 +1,10 @@
-"""Draws the pictures of README, docs and help pages, from a ComfyUI at work.
+"""Takes the screenshots for README, docs and help pages from a running ComfyUI.
 
     python -m tools.pictures
 
-Starts a ComfyUI with the pack as it is now; needs Playwright and Chromium. Trains and draws on the
-miniature: some minutes on a CPU. Without trained weights in `demo/weights` the pictures that show
-drawn people are left out, and named.
+Starts a ComfyUI with the current checkout; needs Playwright and Chromium. Trains and draws with the
+miniature, which takes some minutes on a CPU. Without trained weights in `demo/weights`, skips the
+screenshots that show drawn people, and lists them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ HELP = ROOT / "js" / "docs" / "images"
 SIZE = {"width": 1500, "height": 1250}
 GRID_SIZE = {"width": 1180, "height": 1020}  # four rows of six pictures
 PAIR_SIZE = {"width": 1000, "height": 600}
-INSET = 110  # pixels that ComfyUI's bars need on each side
-MARGIN, BADGE = 10, 18  # around a node, and for the pack's name above it
+INSET = 110  # pixels covered by ComfyUI's bars on each side
+MARGIN, BADGE = 10, 18  # pixels around a node, and above it for the pack's badge
 MAX_BYTES, MAX_ANIMATION_BYTES = 200_000, 1_000_000
 FRAMES, FRAME_WIDTH, FRAME_MS = 40, 460, 160
-STEPS = 250  # of a training
-WAIT = 3_600_000  # ms, for a training and for a comparison: a busy machine is slow
+STEPS = 250  # per training
+WAIT = 3_600_000  # ms, per training or comparison; generous, for busy machines
 
 PHOTOS, SUBJECT_SIZE = "my_photos", (380, 640)
 RUNNING = """
@@ -62,12 +62,12 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def decode_screenshot(shot: bytes) -> Image.Image:
-    """A screenshot as a picture."""
+    """Decodes a screenshot to RGB."""
     return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
 def screenshot_node(editor: Editor, number: int, *, moving: bool = False) -> Image.Image:
-    """A node as large as the window allows, at most in its own size; `moving` never settles."""
+    """A screenshot of a node, at most at its own size; `moving` does not wait for images."""
     editor.zoom_to(editor.box(number), INSET, 1)
     if not moving:
         editor.wait_until_loaded()
@@ -78,7 +78,7 @@ def screenshot_node(editor: Editor, number: int, *, moving: bool = False) -> Ima
 
 
 def draw_templates(editor: Editor) -> None:
-    """The template browser with this pack's workflows."""
+    """Takes a screenshot of the template browser with this pack's workflows."""
     editor.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = editor.page.get_by_role("dialog")
     dialog.get_by_text(PACK).first.click()
@@ -90,7 +90,7 @@ def draw_templates(editor: Editor) -> None:
 
 
 def start(editor: Editor) -> None:
-    """Queues two trainings and a comparison of what they learned."""
+    """Queues two trainings and a comparison of their adapters."""
     few = {"count": 20, "steps": 10}
     train = {"preview_every": 25, "steps": STEPS}
     load_reduced(
@@ -107,9 +107,9 @@ def start(editor: Editor) -> None:
 
 
 def draw_training(editor: Editor) -> None:
-    """The training panel in the middle of its work, and as a film."""
+    """Captures the training panel halfway through a training, and as an animation."""
     found = editor.page.wait_for_function(RUNNING, timeout=WAIT, polling=500)
-    number = found.json_value()  # any of the two: which one comes first is ComfyUI's choice
+    number = found.json_value()  # either training: ComfyUI decides which runs first
     editor.zoom_to(editor.box(number), INSET, 1)
     panel = editor.page.locator(".lk-training[data-status=running]").element_handle()
     frames, middle, last = [], None, -1
@@ -132,12 +132,12 @@ def step_of(panel: ElementHandle) -> int:
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path) -> None:
-    """Writes some of the frames as an animated WebP of at most 1 MB; the last one stays longer."""
+    """Writes some of the frames as an animated WebP of at most 1 MB; the last one lasts longer."""
     chosen = [frames[number] for number in spread(len(frames), FRAMES)]
     size = max(frame.width for frame in chosen), max(frame.height for frame in chosen)
     height = round(size[1] * FRAME_WIDTH / size[0])
     pictures = []
-    for frame in chosen:  # the panel grows when previews come
+    for frame in chosen:  # the panel grows when previews appear
         whole = Image.new("RGB", size, frame.getpixel((0, 0)))
         whole.paste(frame)
         pictures.append(whole.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS))
@@ -153,7 +153,7 @@ def save_animation(frames: Sequence[Image.Image], path: Path) -> None:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """At most so many numbers below `count`, evenly spread, the first and the last among them."""
+    """At most `wanted` evenly spaced numbers below `count`, including the first and the last."""
     wanted = min(count, wanted)
     return [round(number * (count - 1) / max(1, wanted - 1)) for number in range(wanted)]
 
@@ -169,7 +169,7 @@ def finish(editor: Editor) -> Locator:
 
 
 def draw_comparison(editor: Editor, panel: Locator) -> None:
-    """The viewer: its grid with a score, and two pictures with the divider."""
+    """Captures the viewer: its grid with a score, and two pictures with the slider."""
     editor.page.set_viewport_size(GRID_SIZE)
     panel.get_by_role("button", name="Open").click()
     viewer = editor.page.locator("dialog.lk-viewer")
@@ -189,7 +189,7 @@ def draw_comparison(editor: Editor, panel: Locator) -> None:
 
 
 def write_photographs(folder: Path) -> None:
-    """The drawings of `demo/subject`, enlarged, upright and wide in turn: something is cut off."""
+    """Writes enlarged drawings of `demo/subject`, alternately tall and wide so that they crop."""
     folder.mkdir(parents=True)
     for number, path in enumerate(sorted((ROOT / "demo" / "subject").glob("*.png"))):
         with Image.open(path) as drawing:
@@ -200,7 +200,7 @@ def write_photographs(folder: Path) -> None:
 
 
 def draw_panels(editor: Editor) -> None:
-    """The poses with the prompts that got them, and photographs with their crops."""
+    """Captures the pose panel, and the subject panel with its crops."""
     number = editor.find_node_id("Likeness_PoseSet")
     save(screenshot_node(editor, number), DOCS / "poses.jpg")
     editor.load(EMPTY)
@@ -214,7 +214,7 @@ def draw_panels(editor: Editor) -> None:
 
 
 def draw_nodes(editor: Editor) -> None:
-    """Each node alone, for its help page."""
+    """Captures each node for its help page."""
     for name in NODES:
         editor.load(EMPTY)
         number = editor.add(f"Likeness_{name}")
@@ -226,7 +226,7 @@ def draw_nodes(editor: Editor) -> None:
 
 
 def draw_all(editor: Editor, trained: bool) -> None:
-    """All pictures; those of drawn people only where the miniature is trained."""
+    """Takes all screenshots; those of drawn people only if the miniature is trained."""
     draw_templates(editor)
     start(editor)
     draw_training(editor)
@@ -234,13 +234,13 @@ def draw_all(editor: Editor, trained: bool) -> None:
     if trained:
         draw_comparison(editor, panel)
     else:
-        print("The miniature is not trained: comparison.jpg and slider.jpg are left out.")
+        print("The miniature is not trained: skipping comparison.jpg and slider.jpg.")
     draw_panels(editor)
     draw_nodes(editor)
 
 
 def main() -> None:
-    """Draws them from a ComfyUI of its own."""
+    """Starts a ComfyUI and takes all screenshots."""
     from likeness.demo import weights
 
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:

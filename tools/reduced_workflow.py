@@ -1,4 +1,4 @@
-"""The miniature's workflow at a size that is trained and drawn in a minute on a CPU."""
+"""The miniature's workflow, reduced so that it trains and draws in a minute on a CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .comfyui import ROOT
 from .editor import Editor
 
 WORKFLOW = ROOT / "workflows" / "miniature.json"
-LORA = "Train lora-r1"  # the title of one of its train nodes
-ROWS = "base\nlora-r1 = adapter_3"  # adapter_3 of the Matrix is what that node gives
+LORA = "Train lora-r1"  # title of a train node
+ROWS = "base\nlora-r1 = adapter_3"  # that node is connected to the Matrix' adapter_3
 
 SMALL: dict[str, dict[str, Any]] = {
     "Likeness_Subject": {"resolution": 64},
@@ -29,9 +29,9 @@ Graph = dict[str, Any]
 
 
 def reduced(graph: Graph, kept: Collection[str] = (LORA,)) -> Graph:
-    """The graph with those train nodes alone whose titles are `kept`.
+    """The graph with only those train nodes whose titles are in `kept`.
 
-    The nodes that show what the others gave are left out, too, and those with their options.
+    Nodes that display the removed ones' outputs, or set their options, are removed too.
     """
     removed = {
         node["id"]
@@ -47,7 +47,7 @@ def reduced(graph: Graph, kept: Collection[str] = (LORA,)) -> Graph:
 
 
 def without(graph: Graph, removed: Collection[int]) -> Graph:
-    """The graph without nodes, by number, and their links."""
+    """The graph without the nodes with these ids and their links."""
     links = [link for link in graph["links"] if not {link[1], link[3]} & {*removed}]
     numbers = {link[0] for link in links}
     nodes = []
@@ -69,7 +69,7 @@ def without(graph: Graph, removed: Collection[int]) -> Graph:
 def load_reduced(
     editor: Editor, kept: Collection[str] = (LORA,), **widgets: dict[str, Any]
 ) -> None:
-    """Loads the workflow with small values; `widgets` are {node type: {widget: value}} beside."""
+    """Loads the reduced workflow; `widgets` override values, as {node type: {widget: value}}."""
     graph = reduced(json.loads(WORKFLOW.read_text(encoding="utf-8")), kept)
     editor.load(graph)
     present = {node["type"] for node in graph["nodes"]}

@@ -1,6 +1,6 @@
-"""Checks the types of all rooms with mypy, as pyproject.toml says: ``python -m tools.types``.
+"""Runs mypy with the settings in pyproject.toml: ``python -m tools.types``.
 
-mypy takes a package's name from its folder, which is another one in every checkout.
+Checks a symlink called `likeness`, because mypy derives the package name from the folder's name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """mypy's exit status: 0 where it finds nothing."""
+    """Runs mypy; returns its exit status, 0 if it finds no errors."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "likeness").symlink_to(ROOT, target_is_directory=True)
         settings = ["--config-file", str(ROOT / "pyproject.toml")]

@@ -1,1 +1,1 @@
-"""Writes the bundled workflows from a compact description: ``python -m tools.workflows``."""
+"""Generates the bundled workflows from a compact description: ``python -m tools.workflows``."""

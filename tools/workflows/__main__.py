@@ -1,4 +1,4 @@
-"""``python -m tools.workflows``, from the repository's root, writes `workflows/*.json`."""
+"""``python -m tools.workflows``, run from the repository root, writes `workflows/*.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .serialize import saved
 
 
 def text_of(graph: dict[str, Any]) -> str:
-    """A graph as it is stored: a line for each node, link and group."""
+    """A graph as JSON with one line per node, link and group."""
 
     def value(part: Any) -> str:
         if not isinstance(part, list):
@@ -24,7 +24,7 @@ def text_of(graph: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes all of them."""
+    """Writes all workflows."""
     for page in pages():
         path = ROOT / "workflows" / f"{page.name}.json"
         path.write_text(text_of(saved(page)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The parts of a workflow: nodes and notes, in columns of groups, in rows of a page."""
+"""The parts of a workflow: a page has rows of groups, a group has columns of nodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
-# Rows of a node on the frontend's canvas, in its pixels.
+# Row heights of a node on the frontend's canvas, in pixels.
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
-# What `js/` adds to a node and hides of it, and a text of several lines.
-HIDDEN_WIDGETS = 25  # settings of Train Options that are behind a button
+# Height that `js/` adds to a node, or removes by hiding widgets, in pixels.
+HIDDEN_WIDGETS = 25  # settings of Train Options that are shown by a button
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
@@ -35,14 +35,14 @@ SCHEMAS = _schemas()
 
 
 def has_control(part: dict[str, Any]) -> bool:
-    """Whether the frontend adds a widget "control after generate" behind this one."""
+    """Whether the frontend adds a widget "control after generate" after this one."""
     default = part["type"] == "INT" and part["name"] in ("seed", "noise_seed")
     return bool(part.get("control_after_generate", default))
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model file and where it can be downloaded; no `url` for one that comes with the pack."""
+    """A model file and its download URL; `url` is empty for bundled models."""
 
     name: str
     folder: str
@@ -51,7 +51,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Socket:
-    """An output of a node, to be connected."""
+    """An output of a node, to connect to an input."""
 
     node: Node
     index: int
@@ -59,9 +59,9 @@ class Socket:
 
 @dataclass(eq=False)
 class Node:
-    """A node; `given` are its widgets' values, `Socket`s and `Model`s by the input's name.
+    """A node; `given` maps inputs to widget values, `Socket`s or `Model`s.
 
-    Widgets that are not given have their defaults. `height` None: what its rows take.
+    Other widgets have their defaults. If `height` is None, it is computed from the node's rows.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Node:
 
 @dataclass(eq=False)
 class Note(Node):
-    """A text in Markdown."""
+    """A note with Markdown text."""
 
     kind: str = "MarkdownNote"
     given: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Note(Node):
 def node(
     kind: str, title: str = "", width: int = 340, height: int | None = None, /, **given: Any
 ) -> Node:
-    """A node of this kind. Raises ValueError for an input that it does not have."""
+    """A node of the type `kind`. Raises ValueError for an unknown input."""
     known = {part["name"] for part in SCHEMAS[kind]["inputs"]}
     if unknown := set(given) - known:
         raise ValueError(f"{kind} has no {unknown}")
@@ -112,7 +112,7 @@ def note(title: str, text: str, width: int = 400, height: int = 500) -> Note:
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes in columns, under a title."""
+    """A titled group with columns of nodes."""
 
     title: str
     columns: Sequence[Sequence[Node]]
@@ -120,13 +120,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Page:
-    """A workflow: notes at its left edge, and rows of groups."""
+    """A workflow: notes on the left, and rows of groups."""
 
     name: str
     notes: Sequence[Note]
     rows: Sequence[Sequence[Group]]
 
     def nodes(self) -> list[Node]:
-        """All nodes, in the order of their numbers."""
+        """All nodes, in the order of their ids."""
         inside = [n for row in self.rows for g in row for column in g.columns for n in column]
         return [*self.notes, *inside]

@@ -1,4 +1,4 @@
-"""Where nodes and groups stand: columns and rows, so that nothing overlaps."""
+"""Positions nodes and groups in columns and rows without overlaps."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from .graph import Group, Node, Page
 
-# Measures of the frontend's canvas, in its pixels. A node's title is above its position.
+# In pixels of the frontend's canvas. A node's title is above its position.
 TITLE = 30
 COLUMN_GAP = 60  # between columns
-# Between the nodes of a column. With Vue nodes a Load Adapter is 36 higher than on the canvas, and
-# an error's bar takes 30.
+# Between the nodes of a column. With Vue nodes, Load Adapter is 36 taller than on the canvas, and
+# an error bar adds 30.
 NODE_GAP = 80
-PADDING, HEADER, FOOT = 20, 50, 40  # inside a group: at its sides, for its title, at its foot
-GROUP_GAP = 60  # groups
+PADDING, HEADER, FOOT = 20, 50, 40  # inside a group: at the sides, for the title, at the bottom
+GROUP_GAP = 60  # between groups
 COLOUR = "#3f789e"
 
-# What a node grows by when it first shows a preview (212 on the canvas, 248 with Vue nodes) or a
-# warning, and stays so.
+# Height that a node gains permanently with its first preview (212 on the canvas, 248 with Vue
+# nodes) or warning.
 GROWTH = {"KSampler": 248, "Likeness_LoadAdapter": 64}
 
 Places = dict[Node, tuple[int, int]]
@@ -37,7 +37,7 @@ def layout(page: Page) -> tuple[Places, list[dict[str, Any]]]:
             right, low = _place_group(group, x, top, places)
             groups.append(_saved_group(group, len(groups) + 1, x, top, right, low))
             x, bottom = right + 2 * PADDING + GROUP_GAP, max(bottom, low)
-        for saved_group in groups[first:]:  # as high as the highest of the row
+        for saved_group in groups[first:]:  # as tall as the tallest in the row
             bounds = saved_group["bounding"]
             bounds[3] = bottom + FOOT - bounds[1]
         top = bottom + FOOT + GROUP_GAP + HEADER + TITLE
@@ -45,7 +45,7 @@ def layout(page: Page) -> tuple[Places, list[dict[str, Any]]]:
 
 
 def _place_group(group: Group, x: int, top: int, places: Places) -> tuple[int, int]:
-    """Places a group's nodes; returns where they end."""
+    """Places a group's nodes; returns their right and bottom edges."""
     bottom = top
     for column in group.columns:
         bottom = max(bottom, _stack(column, x, top, places))
@@ -54,7 +54,7 @@ def _place_group(group: Group, x: int, top: int, places: Places) -> tuple[int, i
 
 
 def _stack(column: Sequence[Node], x: int, top: int, places: Places) -> int:
-    """Places nodes one below the other; returns where the last one ends."""
+    """Places nodes one below the other; returns the bottom edge of the last one."""
     y = bottom = top
     for node in column:
         places[node] = (x, y)

@@ -12,7 +12,7 @@ POSED = ("standard", "lora-r1")  # the study's runs with ControlNet
 
 
 def pages() -> list[Page]:
-    """All of them, by the names of their files."""
+    """All bundled workflows."""
     return [
         train_lora(),
         train_dreambooth(),
@@ -38,7 +38,7 @@ def _base(name: str, **plan: object) -> Page:
 
 
 def _one(name: str, key: str, posed: bool = False) -> Page:
-    """One training, compared with the base, or with itself with and without poses."""
+    """One training, compared with the base or, if `posed`, with and without poses."""
     shown = material(STUDY, STUDY.trainings[key])
     train = trainer(STUDY, key, shown)
     rows = rows_of({key: train})
@@ -54,7 +54,7 @@ def _one(name: str, key: str, posed: bool = False) -> Page:
 
 
 def _everything(name: str, setting: Setting) -> Page:
-    """All trainings, and one sheet of them all."""
+    """All trainings, compared on one sheet."""
     shown: dict[int, Material] = {}  # by resolution
     for training in setting.trainings.values():
         if training.resolution not in shown:
@@ -88,12 +88,12 @@ def _everything(name: str, setting: Setting) -> Page:
 
 
 def _columns(train: Node) -> list[list[Node]]:
-    """A train node above its records, and its options beside it, where it has some."""
+    """A train node above its records, and its options node, if any, in the next column."""
     wire = train.given.get("options")
     return [[train, *records(train)], *([[wire.node]] if wire else [])]
 
 
 def _folder(name: str) -> str:
-    """Where the comparison lies: the workflow's name without its number."""
+    """The comparison's folder: the workflow's name without its number."""
     first, _, rest = name.split("_", 2)
     return f"{first}-{rest.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""Groups of nodes that several workflows have: photographs, training, plan, drawing, sheet."""
+"""Groups of nodes shared by several workflows: photographs, training, plan, drawing, sheet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import Setting, Training
 
 @dataclass(frozen=True)
 class Material:
-    """The nodes that show a training its pictures."""
+    """The nodes that provide a training's pictures."""
 
     subject: Node
     class_images: Node
@@ -23,7 +23,7 @@ class Material:
 
 
 def material(setting: Setting, training: Training, title: str = "") -> Material:
-    """Photographs and class images at a training's resolution."""
+    """The nodes for photographs and class images at a training's resolution."""
     subject = node(
         "Likeness_Subject",
         title and f"Subject, {title}",
@@ -72,7 +72,7 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
 
 
 def records(train: Node) -> list[Node]:
-    """What a training reports, and its losses."""
+    """The nodes that display a training's report and losses."""
     return [
         node("PreviewAny", f"Report: {train.given['name']}", 380, 230, source=train["report"]),
         node("LossGraphNode", f"Loss: {train.given['name']}", 380, 326, loss=train["loss"]),
@@ -80,7 +80,7 @@ def records(train: Node) -> list[Node]:
 
 
 def rows_of(trains: dict[str, Node]) -> dict[str, Any]:
-    """The Matrix' inputs for the base and what was trained, each by its key."""
+    """The Matrix' inputs for the base and the trained adapters, named by their keys."""
     sockets = {key: f"adapter_{number}" for number, key in enumerate(trains, start=1)}
     lines = ["base", *(f"{key} = {socket}" for key, socket in sockets.items())]
     connected = {socket: trains[key]["adapter"] for key, socket in sockets.items()}
@@ -97,10 +97,10 @@ def comparison(
     subject: Node | None = None,
     **matrix: Any,
 ) -> list[Group]:
-    """Plan, drawing and sheet, as groups numbered from `number`; `matrix` are the Matrix' inputs.
+    """Groups for plan, drawing and sheet, numbered from `number`; `matrix` are the Matrix' inputs.
 
-    With `posed` the cells' nodes have a ControlNet, and the Matrix the four poses. With a
-    `subject` the pictures are scored against its photographs.
+    If `posed`, cells have a ControlNet and the Matrix has the four poses. With a `subject`, the
+    pictures are scored against its photographs.
     """
     width, height = setting.picture
     words = {name: subject[name] for name in ("token", "class_word")} if subject else {}
@@ -148,7 +148,7 @@ def _scores(sheet: Node, subject: Node) -> list[Node]:
 
 
 def _drawing(setting: Setting, plan: Node, posed: bool) -> tuple[Socket, list[list[Node]]]:
-    """The picture of a cell, and the columns of nodes that draw it."""
+    """The socket of a cell's picture, and the columns of nodes that draw it."""
     base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=setting.base)
     load = node(
         "Likeness_LoadAdapter",

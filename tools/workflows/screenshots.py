@@ -1,10 +1,10 @@
-"""Shows the bundled workflows in ComfyUI's own editor, and takes pictures of them.
+"""Checks the bundled workflows in ComfyUI's editor, and takes screenshots of them.
 
     python -m tools.workflows.screenshots [NAME …]
 
-Starts a ComfyUI with the pack as it is now; needs Playwright and Chromium. Says which nodes
-overlap, on the canvas and with Vue nodes, which are larger than the file says, and whether the
-editor would save other values; writes `docs/images/graphs/<name>.jpg`. Fails where the editor does
+Starts a ComfyUI with the current checkout; needs Playwright and Chromium. Reports nodes that
+overlap, on the canvas or with Vue nodes, nodes that are larger than in the file, and values that
+the editor would save differently; writes `docs/images/graphs/<name>.jpg`. Fails if the editor does
 not know a node or does not draw it.
 """
 
@@ -30,11 +30,11 @@ from .settings import OPENPOSE, SD15
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
 PICTURES = ROOT / "docs" / "images" / "graphs"
-WIDTH = 1200  # of a picture
-SCALE = 0.75  # of the canvas while it is photographed: letters are still drawn
+WIDTH = 1200  # of a screenshot
+SCALE = 0.75  # of the canvas for screenshots; text is still drawn
 MARGIN = 40
-ERROR_BAR = 30  # below each Vue node that lacks a model
-PHOTOS = "my_photos"  # the folder that the workflows name
+ERROR_BAR = 30  # height below each Vue node that lacks a model
+PHOTOS = "my_photos"  # the folder used in the workflows
 
 HIDE = """
     #graph-canvas-container > *:not(canvas):not(.isolate), .no-drag, .p-toast
@@ -50,25 +50,25 @@ COLOURS = """
 
 
 class NotDrawn(RuntimeError):
-    """A node of a workflow is unknown to the editor, or not on the picture."""
+    """A node of a workflow is unknown to the editor, or not visible in the screenshot."""
 
 
 def box_of(node: dict[str, Any]) -> Box:
-    """A node's box, its title included."""
+    """A node's box, including its title."""
     x, y = node["pos"]
     width, height = node["size"]
     return x, y - TITLE, x + width, y + height
 
 
 def bounds(graph: dict[str, Any]) -> Box:
-    """The box around all nodes and groups, and a margin."""
+    """The bounding box of all nodes and groups, with a margin."""
     groups = [group["bounding"] for group in graph["groups"]]
     boxes = [(x, y, x + width, y + height) for x, y, width, height in groups]
     return bounding_box([*map(box_of, graph["nodes"]), *boxes], MARGIN)
 
 
 def find_differences(stored: dict[str, Any], shown: dict[str, Any]) -> list[str]:
-    """What the editor makes otherwise than it is stored, and which nodes overlap in it."""
+    """Differences between the stored graph and the editor's, and overlapping nodes in it."""
     nodes = {node["id"]: node for node in shown["nodes"]}
     said = []
     for node in stored["nodes"]:
@@ -83,7 +83,7 @@ def find_differences(stored: dict[str, Any], shown: dict[str, Any]) -> list[str]
 
 
 def find_overlaps(graph: dict[str, Any], below: int = 0) -> list[str]:
-    """Which nodes lie on each other, or reach out of their group, `below` added to each."""
+    """Nodes that overlap or extend beyond their group, with `below` added to their height."""
     boxes = [(f"{n['type']} {n['id']}", grown(box_of(n), below)) for n in graph["nodes"]]
     groups = []
     for group in graph["groups"]:
@@ -98,21 +98,21 @@ def find_overlaps(graph: dict[str, Any], below: int = 0) -> list[str]:
 
 
 def grown(box: Box, below: int) -> Box:
-    """A box that is higher, downwards."""
+    """A box extended downwards by `below`."""
     return *box[:3], box[3] + below
 
 
 def overlap(a: Box, b: Box) -> bool:
-    """Whether two boxes have a part in common."""
+    """Whether two boxes overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def capture_graph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
-    """The whole graph as the editor shows it. Raises NotDrawn."""
+    """A screenshot of the whole graph in the editor. Raises NotDrawn."""
     left, top, right, bottom = box = bounds(graph)
     width, height = round(SCALE * (right - left)), round(SCALE * (bottom - top))
     editor.page.set_viewport_size({"width": width, "height": height})
-    editor.page.wait_for_timeout(500)  # the canvas takes the new size
+    editor.page.wait_for_timeout(500)  # for the canvas to be resized
     editor.zoom_to(box)
     editor.wait_until_loaded()
     picture = Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB")
@@ -123,7 +123,7 @@ def capture_graph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
 def check_drawn(
     picture: Image.Image, box: Box, graph: dict[str, Any], colours: dict[str, str]
 ) -> None:
-    """Raises NotDrawn unless each node's title bar has the node's colour for the most part."""
+    """Raises NotDrawn unless most of each node's title bar has the node's colour."""
     pixels = np.asarray(picture).astype(int)
     scale = pixels.shape[1] / (box[2] - box[0])
     for node in graph["nodes"]:
@@ -134,16 +134,16 @@ def check_drawn(
         near = np.abs(pixels[y0:y1, x0:x1] - wanted).max(axis=2) < 12
         if not near.size or near.mean() < 0.5:
             name = node.get("title") or node["type"]
-            raise NotDrawn(f"{name} ({node['id']}) is not on the picture")
+            raise NotDrawn(f"{name} ({node['id']}) is not visible in the screenshot")
 
 
 def capture_workflow(editor: Editor, path: Path) -> None:
-    """Writes the picture of a workflow's graph; prints what is wrong with it."""
+    """Writes the screenshot of a workflow's graph; prints its problems."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     editor.load(stored)
     if unknown := editor.unknown():
         raise NotDrawn(f"{path.stem}: the editor does not know {', '.join(unknown)}")
-    editor.page.wait_for_timeout(500)  # panels ask for their height
+    editor.page.wait_for_timeout(500)  # for panels to set their height
     shown = editor.saved()
     for complaint in find_differences(stored, shown):
         print(f"{path.stem}: {complaint}")
@@ -154,7 +154,7 @@ def capture_workflow(editor: Editor, path: Path) -> None:
 
 
 def check_vue_nodes(editor: Editor, path: Path) -> None:
-    """Prints what lies on something else where each node has an error and is as Vue draws it."""
+    """Prints overlaps with Vue nodes when every node has an error bar."""
     editor.load(json.loads(path.read_text(encoding="utf-8")))
     editor.zoom_to(bounds(editor.saved()))  # nodes out of view are not measured
     editor.page.wait_for_timeout(1500)
@@ -163,7 +163,7 @@ def check_vue_nodes(editor: Editor, path: Path) -> None:
 
 
 def write_placeholders(home: Path) -> None:
-    """What the workflows name: empty files for models, enlarged drawings for photographs."""
+    """Writes empty files for the workflows' models, and enlarged drawings as photographs."""
     for model in (SD15, OPENPOSE):
         path = home / "models" / model.folder / model.name
         path.parent.mkdir(parents=True)
@@ -177,7 +177,7 @@ def write_placeholders(home: Path) -> None:
 
 
 def main() -> None:
-    """Looks at all workflows, or at those named."""
+    """Checks all workflows, or the named ones."""
     names = sys.argv[1:] or ["*"]
     paths = sorted(p for name in names for p in (ROOT / "workflows").glob(f"{name}.json"))
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:

@@ -1,6 +1,6 @@
-"""A page in the form that ComfyUI's frontend saves: litegraph's, version 0.4.
+"""Serialises a page as ComfyUI's frontend saves it, in litegraph's format, version 0.4.
 
-Names, types and order of sockets and widgets are those of the stored schemas in `tests/golden`.
+Names, types and order of sockets and widgets come from the stored schemas in `tests/golden`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def saved(page: Page) -> dict[str, Any]:
 
 
 def _order(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes, each after those that it reads."""
+    """The nodes in execution order."""
     done: dict[Node, None] = {}
 
     def visit(node: Node) -> None:
@@ -59,7 +59,7 @@ def _order(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _slots(node: Node) -> list[dict[str, Any]]:
-    """The inputs that are sockets, and after them the widgets that are connected."""
+    """The inputs that are sockets, followed by connected widgets."""
     if isinstance(node, Note):
         return []
     inputs = SCHEMAS[node.kind]["inputs"]

@@ -1,4 +1,4 @@
-"""What the bundled workflows train and draw with: the study's settings, and the miniature's."""
+"""The settings of the bundled workflows: the study's and the miniature's."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PREVIEW_EVERY = 200
 
 @dataclass(frozen=True)
 class Training:
-    """One way of teaching: `widgets` of its train node, `options` of one beside it if any, and
-    what it is shown."""
+    """A training: `widgets` of its train node, `options` of its Train Options node, if any, and
+    its prompts and class images."""
 
     widgets: dict[str, Any]
     rank: int | None = None  # None: DreamBooth
@@ -42,8 +42,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Setting:
-    """Models and sizes. `class_images` are how many are drawn, in how many steps; `prompts` names
-    the set that compares all trainings.
+    """Models and sizes. `class_images` is (count, sampling steps); `prompts` names the prompt set
+    for the comparison of all trainings.
     """
 
     base: Model
@@ -80,8 +80,8 @@ STUDY = Setting(
     },
 )
 
-# As the presets miniature-…: a smaller model learns at larger rates; fp32, because it is meant for
-# CPUs, and four photographs in a step, which costs little more than one.
+# As the presets miniature-…: higher learning rates, because the model is small; fp32, because it is
+# meant for CPUs; four photographs per step, which cost little more than one.
 _SMALL = {"precision": "fp32", "optimizer": "adamw", "batch": 4, "preview_every": 50}
 MINIATURE = Setting(
     base=Model("zz-miniature.safetensors", "checkpoints"),
@@ -91,7 +91,7 @@ MINIATURE = Setting(
     picture=(96, 128),
     steps=20,
     guidance=7.5,
-    prompts="study-with-class",  # as `likeness demo`, whose pictures cost little
+    prompts="study-with-class",  # as in `likeness demo`: pictures are cheap
     trainings={
         "tiny": Training(
             _course(5e-5, 200, train_text_encoder=False, **_SMALL),

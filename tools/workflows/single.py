@@ -1,4 +1,4 @@
-"""The workflows for the first steps: train once, and use what was trained."""
+"""The introductory workflows: train once, and use the adapter."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NEGATIVE = (
 
 
 def train_lora() -> Page:
-    """A LoRA of rank 4, and a picture drawn with it."""
+    """Trains a LoRA of rank 4 and draws a picture with it."""
     return _trained("train_lora", "lora-r4")
 
 
 def train_dreambooth() -> Page:
-    """A full fine-tune, and a picture drawn with it."""
+    """Trains a full fine-tune and draws a picture with it."""
     return _trained("train_dreambooth", "standard")
 
 
 def use_adapter() -> Page:
-    """A picture drawn with a finished adapter."""
+    """Draws a picture with a finished adapter."""
     columns = _picture("none (base)")
     groups = [Group("Base model, adapter and prompt", columns[:2]), Group("Draw", columns[2:])]
     return Page("use_adapter", [read_me("use_adapter")], [groups])
@@ -42,7 +42,7 @@ def _trained(name: str, key: str) -> Page:
     shown = material(setting, replace(setting.trainings[key], **WORDS))
     train = trainer(setting, key, shown)
     train.title, train.given["name"] = "", "subject"
-    del train.given["optimizer"]  # the node's default; a LoRA gains nothing by the study's
+    del train.given["optimizer"]  # the node's default; the study's does not help a LoRA
     groups = [
         shown.group("1 · Photographs"),
         Group("2 · Train", [[train]]),

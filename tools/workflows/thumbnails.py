@@ -1,9 +1,9 @@
-"""Draws the thumbnails of the bundled workflows, from the pictures of `make demo`.
+"""Draws the thumbnails of the bundled workflows from the pictures of `make demo`.
 
     python -m tools.workflows.thumbnails [OUTPUT]
 
-OUTPUT is the folder that the demo wrote to. Each card has the pictures that the workflow's models
-draw, as the miniature draws them, and says in a few words what the workflow does.
+OUTPUT is the folder that the demo wrote to. Each card shows pictures by the miniature of what the
+workflow draws, with a title and a short description.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .graph import ROOT
 
-SIDE, STRIP = 640, 96  # pixels: a card, and its words at the bottom
+SIDE, STRIP = 640, 96  # pixels: a card, and the strip of text at its bottom
 GAP = 4
 PAPER, INK, PALE = "#1c2128", "#ffffff", "#9fb0c3"
 TITLE, LINE = 38, 23
@@ -27,7 +27,7 @@ POSED = ("standard_cnet", "lora-r1_cnet")
 PHOTOS = ROOT / "demo" / "subject"
 DEMO = Path("likeness", "comparisons", "miniature")
 
-# By workflow: title, what it does, and the rows of its pictures.
+# Workflow -> title, description, and the rows whose pictures it shows.
 CARDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "train_lora": ("Train a LoRA", "from your photographs to a picture", ("lora-r8",)),
     "train_dreambooth": ("DreamBooth", "the whole model learns the subject", ("standard",)),
@@ -49,7 +49,7 @@ CARDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def card(name: str, output: Path) -> Image.Image:
-    """The thumbnail of a workflow, SIDE pixels square. Raises OSError without the pictures."""
+    """The thumbnail of a workflow, SIDE x SIDE pixels. Raises OSError if pictures are missing."""
     title, line, rows = CARDS[name]
     place = output / DEMO
     found = [[_one(place / row, key) for key in SIX] for row in rows]
@@ -66,14 +66,14 @@ def card(name: str, output: Path) -> Image.Image:
 
 
 def _one(row: Path, key: str) -> Image.Image:
-    """A row's picture of a prompt, of whatever size. Raises FileNotFoundError."""
+    """A row's picture of a prompt, of any size. Raises FileNotFoundError."""
     for path in sorted(row.glob(f"*/{key}.png")):
         return Image.open(path).convert("RGB")
-    raise FileNotFoundError(f"There is no {row}/…/{key}.png; run: make demo")
+    raise FileNotFoundError(f"There is no {row}/…/{key}.png: run make demo first")
 
 
 def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Pictures side by side, cut to fill the card above its words."""
+    """A grid of pictures, cropped to fill the card above its text."""
     page = Image.new("RGB", (SIDE, SIDE - STRIP), PAPER)
     tops = _edges(page.height, len(rows))
     for (top, bottom), pictures in zip(tops, rows, strict=True):
@@ -83,7 +83,7 @@ def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def _train_card(photos: Sequence[Image.Image], result: Image.Image) -> Image.Image:
-    """Photographs on the left, what is drawn after it on the right."""
+    """Photographs on the left, the resulting picture on the right."""
     height = SIDE - STRIP
     across = height // 3 * 2 + GAP
     page = Image.new("RGB", (SIDE, height), PAPER)
@@ -99,13 +99,13 @@ def _train_card(photos: Sequence[Image.Image], result: Image.Image) -> Image.Ima
 
 
 def _edges(length: int, count: int) -> list[tuple[int, int]]:
-    """Begin and end of `count` equal parts with a gap between them."""
+    """Start and end of `count` equal parts with gaps between them."""
     each = (length - GAP * (count - 1)) / count
     return [(round(n * (each + GAP)), round(n * (each + GAP) + each)) for n in range(count)]
 
 
 def _filled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Cut to a shape; of what is too high the lower end goes first, for faces are above."""
+    """The picture cropped to a shape, mostly from the bottom, because faces are at the top."""
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS, centering=(0.5, 0.25))
 
 
