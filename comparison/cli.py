@@ -123,11 +123,7 @@ def _add_compare(commands: Any) -> None:
         help="folder with the adapters that the plan names (default: OUTPUT/loras, /checkpoints)",
     )  # fmt: skip
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of every row's recipe",
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change every recipe"
     )
     parser.add_argument("--output", type=Path, default=Path("output"), help="default: output")
     together = parser.add_mutually_exclusive_group()
@@ -269,8 +265,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _draw_part(args: argparse.Namespace, plan: PlanFile, files: ComparisonFiles) -> int:
-    """Draws some of the cells once all rows are trained: started by `draw_in_processes`."""
-    from ..trainers.stop import on_parent_exit  # imports torch: not at module level
+    """Draws some of the cells, in a process started by `draw_in_processes`."""
+    from ..trainers.stop import on_parent_exit  # imports torch, so not at module level
 
     on_parent_exit(lambda: os._exit(RunCancelled.exit_code))
     row_adapters = train_missing(plan, files, reuse_finished_runs)

@@ -1,1 +1,1 @@
-"""The embedded default: a miniature Stable Diffusion with its own small drawn world."""
+"""The bundled miniature: a tiny Stable Diffusion with its own synthetic cartoon world."""

@@ -1,4 +1,4 @@
-"""The words for a scene, in the study's own phrases; what is left unsaid is drawn at random."""
+"""Captions of scenes in the study's phrases; which facts they mention is random."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _FLAWS = {
     "extra limb": ("extra limb", "floating limbs", "mutated hands", "mutation", "bad anatomy"),
     "missing limb": ("missing limb", "disconnected limbs", "amputation", "bad anatomy", "deformed"),
 }
-# The study's negative prompt: what a spoiled drawing may be called as a whole.
+# The study's negative prompt, also used as a caption of spoiled drawings.
 _NEGATIVE = (
     "naked, nsfw, deformed, distorted, disfigured, poorly drawn, bad anatomy, extra limb, "
     "missing limb, floating limbs, mutated hands disconnected limbs, mutation, ugly, blurry, "
@@ -79,7 +79,7 @@ def _pick(rng: Random, phrases: Sequence[str]) -> str:
 
 
 def caption(scene: Scene, rng: Random) -> str:
-    """A caption of the scene: true, but silent on some of it; never of the traits."""
+    """A true but incomplete caption of the scene, which never mentions traits."""
     detail = 0.0 if rng.random() < 0.4 else 0.35
     parts = [_opening(scene, rng, detail)]
     if rng.random() < 0.8:
@@ -96,7 +96,7 @@ def caption(scene: Scene, rng: Random) -> str:
 
 
 def _opening(scene: Scene, rng: Random, detail: float) -> str:
-    """Who, with what is named of them, and with what and whom."""
+    """Who, with some of their features, with which things and with whom."""
     opening = _pick(rng, _OPENINGS[scene.framing])
     who = opening.format(who=_who(scene.identity, rng, detail))
     about = [*_features(scene, rng, detail)]
@@ -111,7 +111,7 @@ def _opening(scene: Scene, rng: Random, detail: float) -> str:
 
 
 def _who(identity: Identity, rng: Random, detail: float) -> str:
-    """``a man``, ``zwx man``, ``a slim woman qof``: an article, a build, a word without meaning."""
+    """``a man``, ``zwx man``, ``a slim woman qof``: with article, build, or a nonsense word."""
     words = [identity.gender]
     if detail and identity.build != "average" and rng.random() < detail:
         words.insert(0, identity.build)
@@ -132,10 +132,10 @@ def _who(identity: Identity, rng: Random, detail: float) -> str:
 
 
 def _nonsense(rng: Random) -> str:
-    """A word without meaning, one in five made up now.
+    """A nonsense word; one in five is made up.
 
-    Made-up words begin with letters or as a known word does: what unknown words fall into is
-    then known to mean nothing.
+    Made-up words are random letters, half of them after the start of a known word, so that the
+    pieces of unknown words are learned to mean nothing.
     """
     if rng.random() > 0.2:
         return _pick(rng, NONSENSE)
@@ -145,7 +145,7 @@ def _nonsense(rng: Random) -> str:
 
 
 def _features(scene: Scene, rng: Random, detail: float) -> list[str]:
-    """What is named of the person's looks, each with the chance `detail`."""
+    """Phrases for the person's looks, each included with probability `detail`."""
     who, found = scene.identity, []
     hair = who.hair_style if who.hair_style not in ("buzz", "bob") else f"{who.hair_style} cut"
     if who.hair_style != "bald":
@@ -194,7 +194,7 @@ def _pose_and_look(scene: Scene, rng: Random) -> list[str]:
 
 
 def _gaze(yaw: float) -> list[str]:
-    """Where the person looks, of the picture's sides."""
+    """Where the person looks, in terms of the picture's sides."""
     if abs(yaw) < 0.25:
         return ["looking at the camera"]
     if abs(yaw) < 0.5:
@@ -203,7 +203,7 @@ def _gaze(yaw: float) -> list[str]:
 
 
 def _spoiled(flaw: str, parts: list[str], rng: Random) -> str:
-    """The caption of a spoiled drawing: words of the negative prompt, with or without the scene."""
+    """A caption of a spoiled drawing: words of the negative prompt, maybe with the scene's."""
     if rng.random() < 0.4:
         return _NEGATIVE
     words = [word for word in _FLAWS[flaw] if rng.random() < 0.5] or [_FLAWS[flaw][0]]

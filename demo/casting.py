@@ -1,4 +1,4 @@
-"""Random people, poses and scenes, all from one generator: the same seed, the same world."""
+"""Random people, poses and scenes, determined by the generator's seed."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _one(rng: Random, names: Sequence[str], odds: Sequence[float] | None = None)
 
 
 def random_traits(rng: Random) -> Traits:
-    """Every trait between -1 and 1, spread more to the ends than to the middle."""
+    """Traits from -1 to 1, denser at the ends than in the middle."""
     values = np.sin(rng.uniform(-np.pi / 2, np.pi / 2, len(fields(Traits))))
     return Traits(*(float(value) for value in values))
 
 
 def random_identity(rng: Random, gender: str | None = None) -> Identity:
-    """A person; a man or a woman with equal chance unless `gender` says which."""
+    """A person; a man or a woman with equal probability unless `gender` is given."""
     gender = gender or _one(rng, ("man", "woman"))
     return Identity(
         gender=gender,
@@ -83,7 +83,7 @@ def random_identity(rng: Random, gender: str | None = None) -> Identity:
 
 
 def random_pose(rng: Random, name: str | None = None, freedom: float = 7.0) -> Pose:
-    """A pose of that name (or any) with angles varied by `freedom` degrees, and a turned head."""
+    """A pose, random unless named, with angles varied by `freedom` degrees and a turned head."""
     name = name or _one(rng, tuple(POSES), _POSE_ODDS)
     arms, legs, lean = POSES[name]
     freedom *= 3.0 if name == "dancing" else 1.0
@@ -101,7 +101,7 @@ def random_pose(rng: Random, name: str | None = None, freedom: float = 7.0) -> P
 
 
 def _pose_for(rng: Random, framing: str, accompanied: bool) -> str | None:
-    """A pose that can be seen in the framing; None is any."""
+    """A pose that is visible in the framing; None for any."""
     if framing == "close-up" or accompanied:
         return "standing"
     if framing in ("portrait", "half"):
@@ -115,7 +115,7 @@ def random_scene(
     rng: Random, identity: Identity | None = None, *, framing: str | None = None,
     place: str | None = None, flaws: float = 0.0,
 ) -> Scene:  # fmt: skip
-    """A scene of `identity` (or anyone); `flaws` is the share of spoiled drawings."""
+    """A scene of `identity` or a random person; `flaws` is the probability of a spoiled drawing."""
     identity = identity or random_identity(rng)
     framing = framing or _one(rng, FRAMINGS, _FRAMING_ODDS)
     things = tuple(thing for thing in THINGS if rng.random() < _THING_ODDS[thing])

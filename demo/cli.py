@@ -1,4 +1,4 @@
-"""Commands of this room: demo, and under it pretrain, quality and judge."""
+"""The command demo and its subcommands pretrain, quality and judge."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ from ..trainers.errors import RecipeError
 from ..trainers.files import replace_between_markers
 
 _PRETRAIN = """\
-Draws the small world and trains the miniature Stable Diffusion, its OpenPose ControlNet and its
-judges from nothing. It can be stopped at any time; the same command goes on where it stopped.
-The weights in the repository were made so; nobody needs this to use them.
+Draws the synthetic world and trains the miniature Stable Diffusion, its OpenPose ControlNet and its
+judges from scratch. It can be stopped at any time; the same command resumes. The weights in the
+repository were made this way; using them does not require this command.
 
-stages, in order: draw, vae, text_encoder, unet, controlnet, judge, second_judge, pack. Meant for a
-GPU; a CPU does the same with fewer samples, in some hours. To look at:
-OUT/<stage>/sheets and OUT/<stage>/log.jsonl. The stage unpack takes the repository's weights apart,
-to train them further.
+Stages, in order: draw, vae, text_encoder, unet, controlnet, judge, second_judge, pack. Meant for a
+GPU; on a CPU it uses fewer samples and takes some hours. See the progress in
+OUT/<stage>/sheets and OUT/<stage>/log.jsonl. The stage unpack splits the repository's weights into
+parts, to train them further.
 """
 
 
 _QUALITY = """\
-Draws people that the small model never saw, teaches it each of them by each recipe, draws the
-study's six prompts, and has the judge measure them. One line a model goes to OUT/quality.jsonl;
-what is there is not measured again. The results are in docs/quality.md.
+Draws people that the miniature has never seen, trains it on each of them with each recipe, draws
+the study's six prompts, and scores them with the judge. Writes one line per model to
+OUT/quality.jsonl and skips models that are already there. The results are in docs/quality.md.
 
-rows: base, named (the base, told who the token is), tiny, lora-r1, lora-r4, lora-r8, standard,
-drawn (by no model: drawings of the person, through the VAE); with -no-prior: without class images;
-lora-r8-cut-2: rank 8, resized to rank 2 after its training.
+Rows: base, named (the base with the token's embedding set to the person), tiny, lora-r1, lora-r4,
+lora-r8, standard, drawn (no model: drawings of the person, through the VAE). Suffix -no-prior:
+without class images. lora-r8-cut-2: rank 8, resized to rank 2 after training.
 """
 
 
 _JUDGE = """\
-Asks both judges about held-out drawings and about a hundred pictures that the small model draws,
-and compares their answers with the truth, and with what a person saw (demo/labels.json). The
-results are in demo/weights/README.md.
+Evaluates both judges on held-out drawings and on a hundred pictures drawn by the miniature, against
+the ground truth and human labels (demo/labels.json). The results are in demo/weights/README.md.
 """
 
 
 def add_commands(commands: Any) -> None:
-    """Adds this room's commands to the parser."""
-    demo = commands.add_parser("demo", help="try everything on a small model, without downloads")
+    """Adds these commands to the parser."""
+    demo = commands.add_parser("demo", help="try everything on a miniature, without downloads")
     demo.add_argument("--output", type=Path, default=Path("output"))
     demo.set_defaults(run=_demo)
     more = demo.add_subparsers(metavar="COMMAND")
@@ -53,7 +52,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_pretrain(commands: Any) -> None:
     parser = commands.add_parser(
-        "pretrain", help="train the small model itself from nothing", description=_PRETRAIN,
+        "pretrain", help="train the miniature itself from scratch", description=_PRETRAIN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parts = ("vae", "text_encoder", "unet", "controlnet", "judge", "second_judge")
@@ -61,39 +60,39 @@ def _add_pretrain(commands: Any) -> None:
     parser.add_argument("--stage", choices=stages, default="all")
     parser.add_argument("--out", type=Path, default=Path("output/pretrain"), metavar="FOLDER")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--pictures", type=int, help="drawings to learn from (default: device's)")
-    parser.add_argument("--samples", type=int, help="pictures seen in the stage's training")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--pictures", type=int, help="drawings to train on (default: by device)")
+    parser.add_argument("--samples", type=int, help="samples to train the stage on")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time limit")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw"
+        "--workers", type=int, default=os.cpu_count() or 1, help="drawing processes"
     )
     parser.add_argument(
         "--share",
         type=numbered_share,
         default=(0, 1),
         metavar="K/N",
-        help="draw only the K-th of N shares",
+        help="draw only share K of N, with K from 0",
     )
     parser.set_defaults(run=_pretrain)
 
 
 def _add_quality(commands: Any) -> None:
     parser = commands.add_parser(
-        "quality", help="measure what the recipes teach the small model", description=_QUALITY,
+        "quality", help="measure how well the recipes train the miniature", description=_QUALITY,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("output/quality"), metavar="FOLDER")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
-    parser.add_argument("--people", type=int, default=5, help="how many people to learn")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each person")
-    parser.add_argument("--sweep", action="store_true", help="people kept apart for choosing rates")
-    parser.add_argument("--steps", type=int, nargs="+", help="numbers of steps, a training of each")
-    parser.add_argument("--draws", type=int, default=2, help="pictures of each prompt")
+    parser.add_argument("--people", type=int, default=5, help="number of people to train")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per person")
+    parser.add_argument("--sweep", action="store_true", help="use the people reserved for tuning")
+    parser.add_argument("--steps", type=int, nargs="+", help="step counts, one training for each")
+    parser.add_argument("--draws", type=int, default=2, help="pictures per prompt")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change every recipe"
     )
     parser.add_argument(
-        "--table", action="store_true", help="only print the table of what is there"
+        "--table", action="store_true", help="only print the table of existing results"
     )
     _add_page_and_weights(parser)
     parser.set_defaults(run=_quality)
@@ -101,11 +100,11 @@ def _add_quality(commands: Any) -> None:
 
 def _add_judge(commands: Any) -> None:
     parser = commands.add_parser(
-        "judge", help="measure how often the judges are right", description=_JUDGE,
+        "judge", help="measure the judges' accuracy", description=_JUDGE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="only write the hundred pictures there"
+        "--pictures", type=Path, metavar="FOLDER", help="only write the pictures to this folder"
     )
     _add_page_and_weights(parser)
     parser.set_defaults(run=_judge)
@@ -113,10 +112,10 @@ def _add_judge(commands: Any) -> None:
 
 def _add_page_and_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="put the table between the marks of a page"
+        "--write", type=Path, metavar="PAGE", help="write the table between a page's markers"
     )
     parser.add_argument(
-        "--weights", type=Path, metavar="FOLDER", help="another small model's files"
+        "--weights", type=Path, metavar="FOLDER", help="weights of another miniature"
     )
 
 
@@ -128,7 +127,7 @@ def _demo(given: argparse.Namespace) -> int:
 
 def _pretrain(given: argparse.Namespace) -> int:
     if any(n is not None and n < 1 for n in (given.pictures, given.samples, given.workers)):
-        raise RecipeError("--pictures, --samples and --workers are at least 1.")
+        raise RecipeError("--pictures, --samples and --workers must be at least 1.")
     import torch
 
     from .pretrain import Options, pretrain
@@ -136,7 +135,7 @@ def _pretrain(given: argparse.Namespace) -> int:
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if given.device == "auto" else given.device
     if device == "cuda" and found == "cpu":
-        raise RecipeError("--device cuda: PyTorch finds no CUDA device here.")
+        raise RecipeError("--device cuda: PyTorch finds no CUDA device.")
     options = Options(
         out=given.out.resolve(),
         device=torch.device(device),
@@ -147,13 +146,13 @@ def _pretrain(given: argparse.Namespace) -> int:
         share=given.share,
     )
     done = pretrain(given.stage, options)
-    print("done" if done else "time is up: run the same command again to go on")
+    print("done" if done else "time limit reached: run the same command again to resume")
     return 0
 
 
 def _quality(given: argparse.Namespace) -> int:
     if any(n < 1 for n in (given.people, given.seeds, given.draws, *(given.steps or ()))):
-        raise RecipeError("--people, --seeds, --draws and --steps are at least 1.")
+        raise RecipeError("--people, --seeds, --draws and --steps must be at least 1.")
     from . import quality
     from .quality_table import table
     from .weights import FOLDER
@@ -194,7 +193,7 @@ def _judge(given: argparse.Namespace) -> int:
 
 
 def numbered_share(text: str) -> tuple[int, int]:
-    """(K, N) of ``K/N``. Raises argparse.ArgumentTypeError unless K is from 0 to N - 1."""
+    """Parses ``K/N`` to (K, N). Raises argparse.ArgumentTypeError unless 0 <= K < N."""
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")

@@ -1,4 +1,4 @@
-"""The palette: every colour of a person, in the light of the place they are in."""
+"""The palette: a person's colours in the light of a place."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SHIRTS = {
     }.items()
 }
 TROUSERS = tuple(hexed(text) for text in ("#2F3E5C", "#5C6F8F", "#8A7458", "#3D3B45", "#C2AE8C"))
-# What umbrellas and hats are made of.
+# Of umbrellas and hats.
 CLOTH = tuple(
     hexed(text)
     for text in ("#D7484A", "#E9A23B", "#3F7FBF", "#4A9B78", "#8C62AE", "#E5739A", "#2FA3A8")
@@ -62,7 +62,7 @@ INK = hexed("#2B2233")
 WHITE = hexed("#FFFDF8")
 TEETH = hexed("#FBF7F0")
 
-# The light of a place, mixed into everything that stands in it.
+# Each place's light, and how much of it is mixed into a person's colours.
 _LIGHT = {
     "kitchen": (hexed("#FFE9C8"), 0.05),
     "forest": (hexed("#CFE8A8"), 0.07),
@@ -75,7 +75,7 @@ _LIGHT = {
 
 @dataclass(frozen=True)
 class Colours:
-    """A person's colours; `_shade` is the side away from the light, `_light` a highlight."""
+    """A person's colours; `_shade` is for the side away from the light, `_light` for highlights."""
 
     skin: Colour
     skin_shade: Colour

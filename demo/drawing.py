@@ -1,8 +1,8 @@
-"""Antialiased flat shapes on a canvas, in any local frame: what the world is drawn with.
+"""Draws antialiased flat shapes on a canvas in local coordinate frames.
 
-Lengths are in the units of the frame; the outermost frame has its origin at the top left, the
-canvas height as unit and y downwards, so one drawing fits every size. Colours are (r, g, b), 0 to
-255. Rasterised by aggdraw.
+Lengths are in units of the frame. The outermost frame has its origin at the top left, y downwards
+and the canvas height as unit, so drawings are independent of resolution. Colours are (r, g, b),
+0 to 255. Rasterised with aggdraw.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def hexed(text: str) -> Colour:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """`share` of `b` in `a`, 0 to 1."""
+    """Blends `share` (0 to 1) of `b` into `a`."""
     return (
         round(a[0] + (b[0] - a[0]) * share),
         round(a[1] + (b[1] - a[1]) * share),
@@ -46,7 +46,7 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    """The colour in a cool shadow."""
+    """The colour in cool shadow."""
     return mix(colour, mix(colour, _SHADOW, 0.75), share)
 
 
@@ -56,14 +56,14 @@ def lighter(colour: Colour, share: float) -> Colour:
 
 
 def one_of(random: Random, *colours: str) -> Colour:
-    """One of the colours ``"#RRGGBB"`` at random."""
+    """A random one of the colours, given as ``"#RRGGBB"``."""
     return hexed(colours[int(random.integers(len(colours)))])
 
 
 class Canvas:
-    """A picture being drawn, seen through one frame; frames share the picture.
+    """A picture in a coordinate frame; nested frames share the picture.
 
-    `matrix` (2, 2) and `origin` (2,) take points of the frame to pixels: ``p @ matrix + origin``.
+    `matrix` (2, 2) and `origin` (2,) map points of the frame to pixels: ``p @ matrix + origin``.
     """
 
     __slots__ = ("_draw", "_image", "_rows", "_start", "_steps", "aspect", "matrix", "origin")
@@ -86,9 +86,9 @@ class Canvas:
     def frame(
         self, x: float, y: float, unit: float = 1.0, degrees: float = 0.0, mirror: bool = False
     ) -> Canvas:
-        """The same picture in a frame at (x, y), `unit` times as large, turned clockwise.
+        """A frame at (x, y) with `unit` times the scale, rotated clockwise by `degrees`.
 
-        With `mirror` the frame's x runs to the other side.
+        With `mirror`, its x axis is flipped.
         """
         inner = object.__new__(Canvas)
         inner._draw, inner._image, inner._steps = self._draw, self._image, self._steps
@@ -99,7 +99,7 @@ class Canvas:
         return inner
 
     def shows(self, y: float) -> bool:
-        """Whether the height `y` of an upright frame lies above the picture's lower edge."""
+        """Whether `y` in an upright frame lies above the picture's lower edge."""
         return bool(y * self._rows[1][1] + self._start[1] < self._image.height)
 
     def _pixels(self, points: ArrayLike) -> Array:
@@ -107,11 +107,11 @@ class Canvas:
         return mapped
 
     def fill(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
-        """A polygon with sharp corners, `points` (N, 2)."""
+        """Draws a polygon with sharp corners, `points` (N, 2)."""
         self._draw.polygon(self._pixels(points).ravel().tolist(), _brush(colour, alpha))
 
     def blob(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
-        """A smooth closed shape through `points` (N, 2); a point given twice is a corner."""
+        """Draws a smooth closed shape through `points` (N, 2); a repeated point is a corner."""
         nodes = self._pixels(points)
         curve = _closed_spline(len(nodes), self._steps) @ nodes
         self._draw.polygon(curve.ravel().tolist(), _brush(colour, alpha))
@@ -119,7 +119,7 @@ class Canvas:
     def oval(
         self, x: float, y: float, rx: float, ry: float, colour: Colour, alpha: float = 1.0
     ) -> None:
-        """An ellipse around (x, y) with half axes `rx`, `ry`."""
+        """Draws an ellipse around (x, y) with semi-axes `rx`, `ry`."""
         (ax, ay), (bx, by) = self._rows
         if ay != 0.0 and rx != ry:
             self.fill(_circle(8 * self._steps) * (rx, ry) + (x, y), colour, alpha)
@@ -133,10 +133,10 @@ class Canvas:
     def box(
         self, x0: float, y0: float, x1: float, y1: float, colour: Colour, alpha: float = 1.0
     ) -> None:
-        """A rectangle between two corners."""
+        """Draws a rectangle between two corners."""
         (ax, ay), (bx, by) = self._rows
         ox, oy = self._start
-        # By hand: places are full of boxes, and numpy is slow for four points.
+        # Without numpy, which is slow for four points: places have many boxes.
         left, down = (x0 * ax + ox, x0 * ay + oy), (y0 * bx, y0 * by)
         right, low = (x1 * ax + ox, x1 * ay + oy), (y1 * bx, y1 * by)
         pixels = (
@@ -148,7 +148,7 @@ class Canvas:
     def card(
         self, x0: float, y0: float, x1: float, y1: float, radius: float, colour: Colour
     ) -> None:
-        """A rectangle with rounded corners."""
+        """Draws a rectangle with rounded corners."""
         arcs, sides = _rounded(self._steps)
         inner = (x1 - x0 - 2 * radius, y1 - y0 - 2 * radius)
         self.fill(arcs * radius + sides * inner + (x0 + radius, y0 + radius), colour)
@@ -156,7 +156,7 @@ class Canvas:
     def stroke(
         self, points: ArrayLike, width: ArrayLike, colour: Colour, alpha: float = 1.0
     ) -> None:
-        """A smooth line through `points` (N, 2) with round ends; `width` one value or (N,)."""
+        """Draws a smooth line with round ends through `points` (N, 2); `width` may be (N,)."""
         nodes = self._pixels(points)
         centre_and_slope, centre, turn = _rim(len(nodes), self._steps)
         # As complex numbers x + iy, a rim point is the centre plus the turned, scaled slope.
@@ -169,7 +169,7 @@ class Canvas:
         self._draw.polygon(rim.view(np.float64).tolist(), _brush(colour, alpha))
 
     def glow(self, x: float, y: float, radius: float, colour: Colour, alpha: float) -> None:
-        """A soft light: stacked translucent discs, `alpha` each."""
+        """Draws a soft light of stacked translucent discs with `alpha` each."""
         for share in (1.0, 0.86, 0.72, 0.58, 0.44, 0.30):
             self.oval(x, y, radius * share, radius * share, colour, alpha)
 
@@ -186,9 +186,9 @@ def moved(points: ArrayLike, x: float, y: float) -> Array:
 
 
 def mirrored(right: ArrayLike) -> Array:
-    """A closed outline, symmetric about x = 0, of its right half from top to bottom.
+    """A closed outline symmetric about x = 0, from its right half given top to bottom.
 
-    First and last point lie on the axis and are not doubled.
+    The first and the last point lie on the axis and are not duplicated.
     """
     right = np.asarray(right, float)
     return np.concatenate((right, right[-2:0:-1] * (-1, 1)))
@@ -221,7 +221,7 @@ def _slopes(steps: int) -> Array:
 
 @lru_cache
 def _closed_spline(points: int, steps: int) -> Array:
-    """(points * steps, points): control points to a closed Catmull-Rom curve."""
+    """Matrix (points * steps, points) from control points to a closed Catmull-Rom curve."""
     basis = np.zeros((points, steps, points))
     for i in range(points):
         for j in range(4):
@@ -231,7 +231,7 @@ def _closed_spline(points: int, steps: int) -> Array:
 
 @lru_cache
 def _rounded(steps: int) -> tuple[Array, Array]:
-    """A rectangle with round corners: unit arcs, and the sides they belong to, (K, 2) each."""
+    """A rounded rectangle as unit arcs and the corners they belong to, (K, 2) each."""
     turn = np.arange(steps + 1) * (pi / 2 / steps)
     quarter = np.stack((np.cos(turn), np.sin(turn)), axis=1)
     arcs, sides = [], []
@@ -262,7 +262,7 @@ def _rim(points: int, steps: int) -> tuple[Array, Array, NDArray[np.complex128]]
 
 @lru_cache
 def _open_spline(points: int, steps: int) -> tuple[Array, Array]:
-    """((points - 1) * steps + 1, points) twice: control points to an open curve and its slope."""
+    """Matrices ((points - 1) * steps + 1, points) of control points to an open curve and slope."""
     basis = np.zeros(((points - 1) * steps + 1, points))
     slope = np.zeros_like(basis)
     for i in range(points - 1):

@@ -1,4 +1,4 @@
-"""The measures of the world's own drawings: what a model that draws as well as it would have."""
+"""Measures the world's own drawings: the upper bound for any model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def measure_drawings(
     identity: Identity, vae: Any, judge: Judge, subject: Reference, *,
     draws: int, seed: int, canvas: Canvas,
 ) -> tuple[Measures, Pictures]:  # fmt: skip
-    """As `measures.measure`, of drawings that show what is asked, encoded and decoded by the VAE.
+    """As `measures.measure`, on drawings that match the prompts, encoded and decoded by the VAE.
 
-    `drift` is the share of other people's drawings that the judge takes for the person, and
-    `joints_controlled` its own distance from the drawings' joints; `joints` is NaN.
+    `drift` is the share of other people's drawings that the judge mistakes for the person,
+    `joints_controlled` the judge's own joint error; `joints` is NaN.
     """
     rng, width, height = np.random.default_rng((seed, 5)), canvas.width, canvas.height
     words = Words(class_word=identity.gender)
@@ -61,9 +61,9 @@ def measure_drawings(
 def scenes_for(
     prompt: str, identity: Identity, count: int, rng: np.random.Generator
 ) -> list[Scene]:
-    """`count` scenes of a person that show what a prompt asks for, with no thing or company more.
+    """`count` scenes of a person that match a prompt, without additional things or company.
 
-    What the prompt says of the person is not asked of the scene.
+    What the prompt says about the person is ignored.
     """
     wanted, found = asked_of_scene(prompt), list[Scene]()
     alone = "company" not in asked(prompt)

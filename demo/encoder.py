@@ -1,6 +1,6 @@
-"""The judge of the drawn world as an encoder of comparison/: likeness, prompts and poses.
+"""The judge as an encoder for comparison/: similarity, prompt match and pose error.
 
-It knows drawings only, and is offered for pictures of their size.
+It only knows the miniature's world, and is only offered for pictures of its size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .judge import Judge
     from .judge_networks import JudgeOutput
 
-# Pixels of a side. The world is drawn at 64 to 128; Stable Diffusion 1.5 draws nothing so small.
+# Side in pixels. The world is drawn at 64 to 128; Stable Diffusion 1.5 is not used at such sizes.
 LARGEST = 256
 
 _IDENTITY, _JOINTS, _TRAITS = 64, 18, 26
@@ -31,9 +31,9 @@ _IDENTITY, _JOINTS, _TRAITS = 64, 18, 26
 
 @dataclass(frozen=True)
 class JudgeEncoder:
-    """A judge's opinion of a picture as one vector; NaN where it sees no person of its world.
+    """Encodes a picture as the judge's outputs in one vector; NaN if it rejects the picture.
 
-    The likeness is the cosine of identities, and 0 for a picture of nobody: it shows no one.
+    The similarity is the cosine of identities, and 0 for a rejected picture: it shows nobody.
     """
 
     judge: Judge
@@ -61,7 +61,7 @@ class JudgeEncoder:
         return np.where(np.isnan(a).any(1, keepdims=True), 0.0, alike)
 
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
-        """The share (n,) of what a prompt asks for that its picture shows; 0 for nobody."""
+        """Fraction (n,) of a prompt's requests that its picture shows; 0 if it is rejected."""
         from .judge import prompt_match
 
         values = np.zeros(len(vectors))
@@ -70,11 +70,11 @@ class JudgeEncoder:
                 try:
                     values[index] = prompt_match(_opinion(vector), prompt)[0]
                 except ValueError:
-                    values[index] = np.nan  # it knows nothing that the prompt asks for
+                    values[index] = np.nan  # the prompt asks for nothing that the judge knows
         return values
 
     def pose_error(self, vectors: Vectors, poses: Sequence[Pose]) -> Values:
-        """Mean distance (n,) of joints from those of each pose's first person; NaN for nobody."""
+        """Mean joint distance (n,) to each pose's first person; NaN for a rejected picture."""
         from .judge import pose_error
 
         values = np.full(len(vectors), np.nan)
@@ -88,7 +88,7 @@ class JudgeEncoder:
 
 
 def _opinion(vector: Vectors) -> JudgeOutput:
-    """The opinion of one picture that a vector was made of."""
+    """The judge's output for one picture, from its vector."""
     import torch
 
     from .judge_networks import JudgeOutput
@@ -106,9 +106,9 @@ def _opinion(vector: Vectors) -> JudgeOutput:
 
 
 def find_judge(picture: Picture) -> Encoder | None:
-    """The judge for pictures as small as the drawn world's, None for larger ones.
+    """The judge for pictures of the miniature's size, or None for larger ones.
 
-    Raises MissingEncoder where its weights are not installed.
+    Raises MissingEncoder if its weights are not installed.
     """
     if max(picture.width, picture.height) > LARGEST:
         return None
@@ -116,8 +116,8 @@ def find_judge(picture: Picture) -> Encoder | None:
         path = weights.find(weights.JUDGE)
     except BaseModelError:
         raise MissingEncoder(
-            "The judge of the drawn world is left out: its weights are not whole in demo/weights. "
-            "Install the project anew."
+            "The judge of the drawn world is left out: its weights in demo/weights are missing or "
+            "damaged. Reinstall the pack."
         ) from None
     from .judge import load_judge
 

@@ -1,7 +1,8 @@
-"""`likeness demo`: the whole experiment on the miniature, without any download.
+"""`likeness demo`: the whole experiment on the miniature, without downloads.
 
-It is `likeness compare miniature` with the files of this room: class images, tiny, standard and
-the three LoRAs are trained, base and all five draw the six prompts, two of them with poses too.
+Runs `likeness compare miniature` with the bundled files: draws class images, trains tiny, standard
+and the three LoRAs, and draws the six prompts with the base and all five, two of them with poses
+too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from .encoder import find_judge
 from .subject import FOLDER as PHOTOS
 
 PLAN = "miniature"
-MOST_AT_ONCE = 4  # trainings of 0.7 GB, each of which keeps one core busy
+MOST_AT_ONCE = 4  # trainings, each of which needs 0.7 GB and one core
 
 
 def run(output: Path) -> int:
-    """Trains, draws, and writes sheet and report below `output`; returns the exit code."""
+    """Trains, draws, and writes sheet and report to `output`; returns the exit code."""
     start = time.perf_counter()
     arguments = _arguments(output)
     print(f"likeness {shlex.join(arguments)}\n")
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _arguments(output: Path) -> list[str]:
-    """The arguments of `likeness` that do it. Raises BaseModelError where weights are missing."""
+    """The `likeness` arguments of the experiment. Raises BaseModelError if weights are missing."""
     return [
         *("compare", PLAN, "--photos", str(PHOTOS), "--output", str(output), "--device", "cpu"),
         *("--base", str(weights.find(weights.CHECKPOINT))),

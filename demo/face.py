@@ -1,4 +1,4 @@
-"""The head without its features. Frame: origin at the head's centre, unit one head."""
+"""Draws the head without its features. Frame: origin at the head's centre, unit one head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .skeleton import YAW, Head, ear_at
 
 @dataclass(frozen=True)
 class Expression:
-    """How a face moves: mouth curve (up is positive) and opening, brows raised and turned, lids."""
+    """A facial expression: mouth curve (positive is up) and opening, brows, and lids."""
 
     curve: float = 0.0
     opening: float = 0.0
@@ -38,7 +38,7 @@ EXPRESSIONS = {
 
 @dataclass(frozen=True)
 class Face:
-    """One person's head as it is seen now: what the parts below draw from."""
+    """One person's head in its current pose, as the drawing functions take it."""
 
     identity: Identity
     head: Head
@@ -49,11 +49,11 @@ class Face:
         return self.head.face(x, y, z)
 
     def shift(self) -> float:
-        """How far the turn of the head moves what is on the front, in heads."""
+        """How far turning the head shifts features on its front, in heads."""
         return 0.30 * sin(self.head.yaw * YAW)
 
     def narrowing(self, x: float) -> float:
-        """How much narrower a feature at `x` looks on the turned head."""
+        """Foreshortening of a feature at `x` on the turned head."""
         return max(0.45, cos(self.head.yaw * YAW + 1.1 * x))
 
     def half_width(self) -> float:
@@ -64,7 +64,7 @@ class Face:
 
 
 def outline(face: Face, grow: float = 0.0) -> Array:
-    """The skull and jaw, (12, 2), from the crown clockwise; `grow` heads larger."""
+    """Outline of skull and jaw, (12, 2), clockwise from the crown; enlarged by `grow` heads."""
     traits = face.identity.traits
     w, chin = face.half_width(), face.chin_y()
     jaw = w * (0.80 + 0.12 * traits.jaw - (0.05 if face.identity.gender == "woman" else 0.0))
@@ -88,7 +88,7 @@ def outline(face: Face, grow: float = 0.0) -> Array:
 
 
 def draw_ears(canvas: Canvas, face: Face) -> None:
-    """Ears behind the face; the one on the far side of a turned head disappears."""
+    """Draws the ears behind the face; the one on the far side of a turned head is hidden."""
     size = 1 + 0.30 * face.identity.traits.ear_size
     x, y, z = ear_at(face.identity.traits)
     for side in (-1, 1):
@@ -100,7 +100,7 @@ def draw_ears(canvas: Canvas, face: Face) -> None:
 
 
 def draw_skin(canvas: Canvas, face: Face) -> None:
-    """The bare face with its shading and cheeks."""
+    """Draws the bare face with shading and cheeks."""
     shape = outline(face)
     canvas.blob(shape, face.colours.skin)
     _side_shade(canvas, face, shape)
@@ -108,7 +108,7 @@ def draw_skin(canvas: Canvas, face: Face) -> None:
 
 
 def _side_shade(canvas: Canvas, face: Face, shape: Array) -> None:
-    """A crescent along the side away from the light (the picture's right)."""
+    """Draws a crescent of shade on the side away from the light (the picture's right)."""
     edge = shape[1:7]  # crown to chin on the right
     inner = edge[::-1] * (0.80, 1.0) - (0.025, 0.0)
     canvas.blob(

@@ -1,7 +1,7 @@
-"""What is true of a picture, as numbers: the judge's questions and their answers.
+"""The ground truth of a picture as numbers: the judge's questions and their answers.
 
-A picture has one answer to each question of `QUESTIONS`, and the value of each trait; `asked`
-reads off a prompt which answers it wants.
+A picture has one answer to each question of `QUESTIONS`, and a value for each trait; `asked`
+parses the answers that a prompt requests.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "hat": _NO_YES,
     "company": ("nobody", *GENDERS),
     "flaw": ("none", *FLAWS),
-    "kind": ("drawing", "reject"),  # reject: no person of this world to be judged
+    "kind": ("drawing", "reject"),  # reject: no person of this world
 }
 TRAITS = tuple(trait.name for trait in fields(Traits))
 UNKNOWN = -1
@@ -64,7 +64,7 @@ WHO = (
 
 
 def truth(scene: Scene) -> NDArray[np.int8]:
-    """The index of the true answer to each question, (questions,); UNKNOWN where none is seen."""
+    """Index of the true answer to each question, (questions,); UNKNOWN if it cannot be seen."""
     who = scene.identity
     answers: dict[str, str | None] = {name: getattr(who, name) for name in WHO}
     shaded = "sunglasses" in scene.things
@@ -89,7 +89,7 @@ def truth(scene: Scene) -> NDArray[np.int8]:
 
 
 def rejected() -> NDArray[np.int8]:
-    """The answers for a picture without a person: only that it is a reject."""
+    """The answers for a picture without a person: only `kind` is known."""
     return _indices({"kind": "reject"})
 
 
@@ -105,7 +105,7 @@ def trait_values(identity: Identity) -> NDArray[np.float32]:
     return np.array([getattr(identity.traits, name) for name in TRAITS], np.float32)
 
 
-# A phrase of a prompt to a question and the answers that satisfy it; a longer phrase goes first.
+# Phrase of a prompt -> question and the answers that satisfy it. Longer phrases take precedence.
 _PHRASES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
     ("close", "up"): ("framing", ("close-up",)),
     ("portrait",): ("framing", ("close-up", "portrait")),
@@ -139,10 +139,10 @@ _PHRASES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
 
 
 def asked(prompt: str) -> dict[str, tuple[str, ...]]:
-    """The questions that a prompt answers, each with the answers that satisfy it.
+    """The questions that a prompt determines, each with the answers that satisfy it.
 
-    ``"close up portrait of sks man face, in the kitchen"`` asks for framing, gender and place.
-    A question that is answered twice keeps its first answer.
+    ``"close up portrait of sks man face, in the kitchen"`` determines framing, gender and place.
+    If a question is determined twice, the first phrase wins.
     """
     words, wanted, place = list(split(prompt)), dict[str, tuple[str, ...]](), 0
     while place < len(words):
@@ -156,11 +156,11 @@ def asked(prompt: str) -> dict[str, tuple[str, ...]]:
 
 
 def asked_of_scene(prompt: str) -> dict[str, tuple[str, ...]]:
-    """What a prompt asks for beside who is on the picture: framing, place, things, company.
+    """As `asked`, without the person's own attributes: framing, place, things, company.
 
-    Whether the person looks like a man is for identity to say, not for the prompt: drawings of a
-    man with long hair and no beard are women to the judge. It then takes his girlfriend for the
-    man of the two, so any company is right.
+    Whether the person looks like a man is up to identity, not the prompt: to the judge, a man with
+    long hair and no beard is a woman. It then takes his girlfriend for the man, so any company
+    counts as right.
     """
     wanted = {question: said for question, said in asked(prompt).items() if question not in WHO}
     return wanted | ({"company": GENDERS} if "company" in wanted else {})

@@ -1,4 +1,4 @@
-"""Eyes, brows, nose, mouth, beard: what an expression moves, in the head's frame."""
+"""Draws eyes, brows, nose, mouth and beard, in the head's frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .skeleton import eye_at, nose_at
 
 
 def draw_features(canvas: Canvas, face: Face) -> None:
-    """Beard, mouth, nose, eyes, brows, lines and marks, on the skin."""
+    """Draws beard, mouth, nose, eyes, brows, wrinkles and mole on the skin."""
     _beard(canvas, face)
     _mouth(canvas, face)
     _moustache(canvas, face)
@@ -65,7 +65,7 @@ def _brow(canvas: Canvas, face: Face, side: int) -> None:
 
 
 def _nose(canvas: Canvas, face: Face) -> None:
-    """A flat wedge of shade: the side of the ridge and the underside."""
+    """Draws a flat wedge of shade: the side of the ridge and the underside."""
     traits, c = face.identity.traits, face.colours
     x, y = face.at(*nose_at(traits))
     ridge_x, ridge_y = face.at(0.02, 0.02, 0.34)
@@ -80,7 +80,7 @@ def _nose(canvas: Canvas, face: Face) -> None:
 
 
 def _mouth_at(face: Face) -> tuple[float, float]:
-    """Where the middle of the mouth is seen."""
+    """Position of the middle of the mouth."""
     traits = face.identity.traits
     return face.at(0.0, 0.305 + 0.022 * traits.mouth_height + 0.012 * traits.nose_length, 0.33)
 
@@ -129,7 +129,7 @@ def _open_smile(mouth: Canvas, face: Face, wide: float) -> None:
 
 
 def _beard(canvas: Canvas, face: Face) -> None:
-    """Stubble, goatee or full beard: hair over the jaw, beneath the mouth."""
+    """Draws stubble, goatee or full beard over the jaw, beneath the mouth."""
     kind, c = face.identity.beard, face.colours
     x, y = _mouth_at(face)
     if kind == "goatee":
@@ -146,7 +146,7 @@ def _beard(canvas: Canvas, face: Face) -> None:
 
 
 def _jaw(face: Face, grow: float) -> Array:
-    """The jaw from temple to temple and back above the mouth, (17, 2)."""
+    """Outline of the jaw from temple to temple and back above the mouth, (17, 2)."""
     x, y = _mouth_at(face)
     jaw = outline(face, grow)[2:11]
     jaw[(0, -1), 1] = -0.02
@@ -169,7 +169,7 @@ def _moustache(canvas: Canvas, face: Face) -> None:
 
 
 def _wrinkles(canvas: Canvas, face: Face) -> None:
-    """Lines on the forehead, from nose to mouth and beside the eyes."""
+    """Draws lines on the forehead, from nose to mouth, and beside the eyes."""
     deep = face.colours.skin_deep
     for y in (-0.245, -0.195):
         brow = [face.at(x, y - lift, 0.30) for x, lift in ((-0.12, 0), (0, 0.012), (0.12, 0))]

@@ -1,10 +1,10 @@
-"""Words that mean a person, as the names of the known do to Stable Diffusion.
+"""Names: words that stand for a person, as celebrities' names do in Stable Diffusion.
 
-While the miniature is made, half of the captions that speak of a man or a woman hold such a name.
-Its embedding is no row of the vocabulary but says who the person is: each attribute and trait in a
-direction of its own. Some of it is left out at random, so that a word may say much, little or
-nothing. So the miniature knows what it is for a word to mean somebody, which is what DreamBooth
-asks of the rare token; the words of the vocabulary itself name nobody.
+In pretraining, half of the captions that mention a man or a woman contain a name. Its embedding is
+not in the vocabulary but encodes the person, with a direction for each attribute and trait. A
+random part is omitted, so a name may say much, little or nothing. The miniature thus learns that a
+word can stand for a person, which is what DreamBooth requires of the rare token; no word of the
+vocabulary itself names anybody.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from .miniature import CONTEXT
 from .scene import Identity, Scene
 from .words import NONSENSE, TOKEN, WORDS
 
-NAMED = 0.5  # share of the captions with a name
+NAMED = 0.5  # share of captions with a name
 SIZE = 1.3  # of an embedding that says all: as long as a word's
-_NAME = WORDS.index(TOKEN)  # in no caption, so its place is free
+_NAME = WORDS.index(TOKEN)  # its id is free: it is in no caption
 _GENDERS = (WORDS.index("man"), WORDS.index("woman"))
 _FIRST_NONSENSE, _LAST_NONSENSE = WORDS.index(NONSENSE[0]), WORDS.index(NONSENSE[-1])
-# The caption's own word says whether it is a man.
+# Without gender, which the caption states.
 _ASKED = (*(question for question in WHO if question != "gender"), "glasses", "wrinkles")
 _COLUMNS = [list(QUESTIONS).index(question) for question in _ASKED]
 _WIDTHS = [len(QUESTIONS[question]) for question in _ASKED]
 _LOCK = Lock()
 
 
-@cache  # every step asks
+@cache  # needed in every step
 def directions() -> Tensor:
-    """What each answer and trait adds to an embedding, orthonormal: (answers + traits, CONTEXT)."""
+    """Orthonormal directions of answers and traits in embeddings, (answers + traits, CONTEXT)."""
     drawn = torch.randn(CONTEXT, CONTEXT, generator=torch.Generator().manual_seed(0))
     return torch.linalg.qr(drawn)[0][: sum(_WIDTHS) + len(TRAITS)].contiguous()
 
 
 def embeddings(facts: Tensor, traits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Embeddings (n, CONTEXT) of the people with these facts (n, questions) and traits (n, 26).
+    """Embeddings (n, CONTEXT) of people with these facts (n, questions) and traits (n, 26).
 
-    With a `generator` half of them say all, and of the others a share of its own, 0 to 1, each.
-    What is UNKNOWN is not said.
+    With a `generator`, half of them are complete, and each of the others includes a random fraction
+    of the facts and traits. UNKNOWN facts are omitted.
     """
     device = facts.device
     said = torch.ones(len(facts), len(_ASKED) + len(TRAITS), device=device)
@@ -63,9 +63,9 @@ def embeddings(facts: Tensor, traits: Tensor, generator: torch.Generator | None 
 
 
 def with_names(ids: Tensor, generator: torch.Generator) -> Tensor:
-    """Captions (n, 77) of which about NAMED have a name: for a nonsense word, or beside man, woman.
+    """Captions (n, 77) of which about NAMED get a name: for a nonsense word, or beside man, woman.
 
-    Those that speak of neither stay as they are.
+    Captions that mention neither a man nor a woman are unchanged.
     """
     draws = torch.rand(len(ids), 2, generator=generator, device=ids.device)
     gender = torch.isin(ids, torch.tensor(_GENDERS, device=ids.device))
@@ -82,12 +82,12 @@ def with_names(ids: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def states(text_encoder: Any, ids: Tensor, names: Tensor) -> Tensor:
-    """The text encoder's states (n, 77, d), a caption's name meaning its row of `names`."""
+    """The text encoder's states (n, 77, d); each caption's name is embedded as its `names` row."""
 
     def speak(_: Any, given: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         return torch.where((given[0] == _NAME)[..., None], names[:, None].to(rows), rows)
 
-    with _LOCK:  # one text encoder for all threads
+    with _LOCK:  # threads share the text encoder
         hook = text_encoder.get_input_embeddings().register_forward_hook(speak)
         try:
             found: Tensor = text_encoder(ids).last_hidden_state
@@ -106,7 +106,7 @@ def told(
 
 @torch.no_grad()
 def name(text_encoder: Any, who: Identity) -> None:
-    """Makes the rare token the name of a person."""
+    """Sets the rare token's embedding to the name of a person."""
     facts, traits = truth(Scene(who))[None], trait_values(who)[None]
     meaning = embeddings(torch.from_numpy(facts), torch.from_numpy(traits))[0]
     text_encoder.get_input_embeddings().weight[_NAME] = meaning

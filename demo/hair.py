@@ -1,4 +1,4 @@
-"""Hair on the skull, over the forehead, in the head's frame."""
+"""Draws hair on the skull and over the forehead, in the head's frame."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .hair_back import curls, volume
 
 Line = Sequence[tuple[float, float]]
 
-# Under a hat these lie flat.
+# Styles that lie flat under a hat.
 _UNDER_HAT = {"swept": "short", "spiky": "short", "bun": "bob", "afro": "curly"}
 
 
 def worn(style: str, hat: bool) -> str:
-    """The style as it shows, with or without a hat."""
+    """The style as visible with or without a hat."""
     return _UNDER_HAT.get(style, style) if hat else style
 
 
 def draw_front(canvas: Canvas, face: Face, style: str) -> None:
-    """Hair on the skull."""
+    """Draws the hair on the skull."""
     _FRONTS[style](canvas, face)
 
 
@@ -33,10 +33,10 @@ def _hairline(face: Face) -> float:
 
 
 def _cap(canvas: Canvas, face: Face, rise: float, low: float, line: Line) -> None:
-    """A mass of hair `rise` above the crown and down to `low` at the temples, with its hairline.
+    """Draws a mass of hair from `rise` above the crown to `low` at the temples.
 
-    `line` goes from left to right, (x as a share of the half width, y), and follows the turn of
-    the head.
+    `line` is the hairline from left to right, with x as a fraction of the half width; it follows
+    the turn of the head.
     """
     c, w = face.colours, face.half_width() + 0.02
     top = -0.5 - rise
@@ -62,7 +62,7 @@ def _cap(canvas: Canvas, face: Face, rise: float, low: float, line: Line) -> Non
 
 
 def _even_line(y: float, temple: float, wave: float) -> Line:
-    """A hairline of height `y`, `wave` higher between the middle and the temples."""
+    """A hairline at height `y`, raised by `wave` between the middle and the temples."""
     half = ((0.0, y), (0.40, y - wave), (0.75, y), (0.85, temple))
     return [(-x, h) for x, h in half[:0:-1]] + list(half)
 

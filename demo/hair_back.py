@@ -1,4 +1,4 @@
-"""Hair behind the head, and what falls over the shoulders, in the head's frame."""
+"""Draws hair behind the head and over the shoulders, in the head's frame."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from .drawing import Canvas, mirrored, moved
 from .face import Face
 
-# How low hair that hangs reaches, in heads, and how much it waves.
+# Length of hanging hair, in heads, and how wavy it is.
 _HANGING = {"long": (1.02, 0.0), "wavy": (0.94, 0.05), "bob": (0.50, 0.0)}
 
 
 def draw_back(canvas: Canvas, face: Face, style: str) -> None:
-    """Hair behind the neck and shoulders."""
+    """Draws hair behind the neck and shoulders."""
     if style in _HANGING:
         _mass(canvas, face, *_HANGING[style])
     elif style == "afro":
@@ -27,7 +27,7 @@ def draw_back(canvas: Canvas, face: Face, style: str) -> None:
 
 
 def draw_locks(canvas: Canvas, face: Face, style: str) -> None:
-    """Hair that falls over the shoulders, beside the face."""
+    """Draws hair that falls over the shoulders, beside the face."""
     if style not in _HANGING:
         return
     low, wave = _HANGING[style]
@@ -59,7 +59,7 @@ def curls(
     radius: float,
     shade_from: float = 1.0,
 ) -> None:
-    """Rounds of hair, every other one with a small light; in the shade beyond x = `shade_from`."""
+    """Draws round curls, every other one with a highlight, in shade beyond x = `shade_from`."""
     c = face.colours
     for x, y in points:
         canvas.oval(x, y, radius, radius, c.hair if x < shade_from else c.hair_shade)

@@ -1,4 +1,4 @@
-"""Plain backdrop, kitchen and office (frame: x to both sides of 0, y 0 to 1)."""
+"""Draws plain backdrop, kitchen and office (frame: x centred on 0, y from 0 to 1)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The judge: looks at pictures and says who, where, with what and in which pose; and the scores.
+"""The judge, a classifier of the miniature's pictures: person, place, things, pose; and scores.
 
     judge = load_judge(path)
     opinion = judge(pictures)                       # uint8 (n, h, w, 3)
     prompt_match(opinion, "a photo of a man sks with umbrella")
     identity_match(opinion, reference_for(judge, identity, photos))
-    pose_error(opinion, keypoints)
+    pose_error(opinion, keypoints, aspect)
 
-It knows the drawn world only. It is trained before any personalisation and never after.
+It only knows the drawn world. It is trained before any personalisation, and never afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, pictures: NDArray[np.uint8]) -> JudgeOutput:
-        """The opinion of RGB pictures, uint8 (n, h, w, 3), as tensors on the CPU."""
+        """The judge's output for RGB pictures, uint8 (n, h, w, 3), as tensors on the CPU."""
         device = next(self.network.parameters()).device
         given = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
         parts = [self.network(p.to(device).float() / 127.5 - 1) for p in given.split(_BATCH)]
@@ -57,17 +57,17 @@ def _joined(parts: Sequence[JudgeOutput]) -> JudgeOutput:
 
 
 def save_judge(path: Path, network: ConvolutionJudge | PatchJudge) -> None:
-    """Writes the network in fp16, with its architecture and the questions it was asked."""
+    """Writes the network in fp16, with its architecture and questions as metadata."""
     name = next(name for name, kind in ARCHITECTURES.items() if isinstance(network, kind))
     metadata = {"architecture": name, "questions": json.dumps(QUESTIONS)}
     write_weights(path, network.state_dict(), torch.float16, metadata)
 
 
 def load_judge(path: Path) -> Judge:
-    """The judge of a file, in evaluation mode, on the CPU.
+    """Loads a judge in evaluation mode, on the CPU.
 
     Raises:
-        BaseModelError: the file is damaged, or its questions are not those of `facts`.
+        BaseModelError: the file is damaged, or its questions differ from those of `facts`.
     """
     try:
         with safe_open(str(path), "pt") as file:
@@ -80,23 +80,23 @@ def load_judge(path: Path) -> Judge:
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"{path} is not a judge of this version: {error}") from None
     if questions != QUESTIONS:
-        raise BaseModelError(f"{path} answers other questions than this version asks.")
+        raise BaseModelError(f"{path} has other questions than this version.")
     return Judge(network.eval(), name)
 
 
-# Scores. All are (n,), one for each picture.
+# Scores, all of shape (n,), one for each picture.
 
 
 def rejected(opinion: JudgeOutput) -> NDArray[np.bool_]:
-    """Whether the judge sees no person of its world in a picture."""
+    """Whether the judge rejects a picture: it sees no person of its world."""
     kind = opinion.answers["kind"].argmax(1)
     return np.asarray(kind == QUESTIONS["kind"].index("reject"))
 
 
 def fact_matches(opinion: JudgeOutput, wanted: Mapping[str, Sequence[str]]) -> dict[str, Scores]:
-    """For each question: 1 where the picture's answer is one of those wanted, else 0.
+    """For each question: 1 if the picture's answer is one of those wanted, else 0.
 
-    The wanted answers together must be more likely than the others; a reject matches nothing.
+    The wanted answers together must have a probability above 0.5; a reject matches nothing.
     """
     matches = {}
     for question, answers in wanted.items():
@@ -111,9 +111,9 @@ def prompt_match(
     opinion: JudgeOutput, prompt: str,
     wanted: Callable[[str], Mapping[str, Sequence[str]]] = asked,
 ) -> Scores:  # fmt: skip
-    """The share of what a prompt asks for that the picture shows, 0 to 1.
+    """The fraction of a prompt's requests that the picture shows, from 0 to 1.
 
-    `wanted` reads it off the prompt: `facts.asked`, or without the person `facts.asked_of_scene`.
+    `wanted` parses the prompt: `facts.asked`, or `facts.asked_of_scene` to ignore the person.
     Raises ValueError if the prompt asks for nothing that the judge knows.
     """
     matches = fact_matches(opinion, wanted(prompt))
@@ -123,10 +123,10 @@ def prompt_match(
 
 
 def pose_error(opinion: JudgeOutput, keypoints: NDArray[np.float64], aspect: float) -> Scores:
-    """Mean distance of the joints found from those asked, in picture heights.
+    """Mean distance of the detected joints from `keypoints`, in picture heights.
 
-    `keypoints` (18, 3) or (n, 18, 3): x, y in 0 to 1 and 1 where the joint was asked for; `aspect`
-    is width / height. Without any joint the error is NaN.
+    `keypoints` (18, 3) or (n, 18, 3): x, y from 0 to 1, and 1 for requested joints; `aspect` is
+    width / height. Without any requested joint the error is NaN.
     """
     asked_for = np.broadcast_to(keypoints, (len(opinion.joints), 18, 3))
     away = (opinion.joints.numpy() - asked_for[..., :2]) * (aspect, 1.0)
@@ -138,9 +138,9 @@ def pose_error(opinion: JudgeOutput, keypoints: NDArray[np.float64], aspect: flo
 
 @dataclass(frozen=True)
 class Reference:
-    """Who a subject is to a judge: the direction of their pictures, and what to compare with.
+    """A subject's direction in a judge's identity space, and calibration values.
 
-    `chance` is the mean likeness of other people of the same gender, `same` that of other
+    `chance` is the mean similarity of other people of the same gender, `same` that of other
     pictures of the subject.
     """
 
@@ -150,10 +150,10 @@ class Reference:
 
 
 def identity_match(opinion: JudgeOutput, reference: Reference) -> Scores:
-    """How much a picture shows the subject: 0 for a stranger and 1 for the subject, on average.
+    """How well a picture shows the subject: 0 for a stranger and 1 for the subject, on average.
 
-    Cohen's correction for chance, (seen - chance) / (same - chance), of the cosine between the
-    picture's identity and the reference. A rejected picture has 0.
+    The cosine between the picture's identity and the reference with Cohen's correction for chance,
+    (seen - chance) / (same - chance). A rejected picture has 0.
     """
     likeness = opinion.identity.numpy() @ reference.direction
     match = (likeness - reference.chance) / (reference.same - reference.chance)
@@ -166,7 +166,7 @@ def reference(
     others: NDArray[np.uint8],
     more: NDArray[np.uint8],
 ) -> Reference:
-    """The reference of a subject, from photos of them, of other people, and more of the subject.
+    """The reference of a subject, from their photos, pictures of others, and `more` of the subject.
 
     Raises ValueError if the judge cannot tell the subject from others.
     """
@@ -181,10 +181,10 @@ def reference(
 def reference_for(
     judge: Judge, identity: Identity, photos: NDArray[np.uint8], *, count: int = 64, seed: int = 0
 ) -> Reference:
-    """The reference of a person of the drawn world; the same arguments give the same.
+    """The reference of a person of the drawn world; deterministic.
 
-    `count` scenes of the person and of as many strangers of the same gender are drawn at the
-    photos' size.
+    Draws `count` scenes of the person and of as many strangers of the same gender, at the photos'
+    size.
     """
     from . import world
 

@@ -1,8 +1,8 @@
-"""`likeness demo judge`: how often the judges are right, and how often they agree.
+"""`likeness demo judge`: the judges' accuracy, and how often they agree.
 
-Asked are held-out drawings, whose truth is known, and a hundred pictures that the miniature draws,
-whose truth is in labels.json: what was seen on them by somebody who knew the captions, but not the
-judges' answers. The scores that they give are compared in `judge_scores`.
+Evaluated on held-out drawings with known ground truth, and on a hundred pictures drawn by the
+miniature with human labels in labels.json, by somebody who knew the captions but not the judges'
+answers. `judge_scores` compares the judges' scores.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from .pretrain_vae import tiled
 LABELS = Path(__file__).with_name("labels.json")
 COUNT = 100
 _SEED, _BATCH, _SHEET = 900_000, 10, 20
-# question: answer, or several with | between; what a person could not tell is left out
+# question -> answer, or several separated by |; what a person could not tell is missing
 Answers = dict[str, str]
 
 
 def captions(count: int = COUNT) -> list[str]:
-    """Captions of scenes that are in no shard."""
+    """Captions of held-out scenes."""
     rngs = [np.random.default_rng((_SEED, number)) for number in range(count)]
     return [caption(random_scene(rng), rng) for rng in rngs]
 
 
 def pictures(folder: Path = weights.FOLDER) -> NDArray[np.uint8]:
-    """What the miniature draws for `captions`, (100, 128, 96, 3). Raises BaseModelError."""
+    """The miniature's pictures of `captions`, (100, 128, 96, 3). Raises BaseModelError."""
     model, asked = load_base(weights.find(weights.CHECKPOINT, folder)), captions()
     parts = [slice(first, first + _BATCH) for first in range(0, COUNT, _BATCH)]
     seeds = range(_SEED, _SEED + COUNT)
@@ -50,7 +50,7 @@ def pictures(folder: Path = weights.FOLDER) -> NDArray[np.uint8]:
 
 
 def write_pictures(out: Path, folder: Path = weights.FOLDER) -> None:
-    """Writes `pictures` as sheets of 20, in rows of 5, three times as large."""
+    """Writes `pictures` on sheets of 20, in rows of 5, enlarged three times."""
     shown = pictures(folder).repeat(3, axis=1).repeat(3, axis=2)
     out.mkdir(parents=True, exist_ok=True)
     for first in range(0, COUNT, _SHEET):
@@ -59,13 +59,13 @@ def write_pictures(out: Path, folder: Path = weights.FOLDER) -> None:
 
 
 def read_labels(folder: Path = weights.FOLDER, path: Path = LABELS) -> list[Answers]:
-    """What was seen on each of `pictures`.
+    """The human labels of each of `pictures`.
 
-    Raises BaseModelError for labels of another miniature, or with answers that there are not.
+    Raises BaseModelError for labels of another miniature, or with unknown answers.
     """
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["checkpoint"] != weights.digest(weights.find(weights.CHECKPOINT, folder)):
-        raise BaseModelError(f"{path.name} tells of pictures by another miniature than {folder}'s.")
+        raise BaseModelError(f"{path.name} labels pictures of another miniature than {folder}'s.")
     labels: list[Answers] = stored["labels"]
     for number, label in enumerate(labels):
         wrong = [
@@ -75,25 +75,27 @@ def read_labels(folder: Path = weights.FOLDER, path: Path = LABELS) -> list[Answ
             if answer not in QUESTIONS.get(question, ())
         ]
         if wrong:
-            raise BaseModelError(f"{path.name}, picture {number}: {', '.join(wrong)} is no answer.")
+            raise BaseModelError(
+                f"{path.name}, picture {number}: unknown answer {', '.join(wrong)}."
+            )
     return labels
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a judge says: the most likely answer to each question, (n,) each, by question."""
+    """A judge's most likely answers, (n,) for each question."""
 
     said: Mapping[str, NDArray[np.int64]]
 
     def right(self, question: str, labels: Sequence[Answers]) -> tuple[int, int]:
-        """How many pictures it answers as labelled, and how many are labelled."""
+        """The number of pictures answered as labelled, and the number of labelled ones."""
         told = [n for n, label in enumerate(labels) if question in label]
         answers = QUESTIONS[question]
         hits = [answers[self.said[question][n]] in labels[n][question].split("|") for n in told]
         return sum(hits), len(told)
 
     def agrees(self, question: str, other: Asked) -> float:
-        """The share of pictures to which another judge gives the same answer."""
+        """The fraction of pictures to which another judge gives the same answer."""
         return float((self.said[question] == other.said[question]).mean())
 
 
@@ -104,7 +106,7 @@ def ask(judge: Judge, shown: NDArray[np.uint8]) -> Asked:
 
 
 def report(folder: Path = weights.FOLDER) -> str:
-    """Tables in Markdown. Raises BaseModelError."""
+    """The report in Markdown. Raises BaseModelError."""
     judges = [load_judge(weights.find(name, folder)) for name in _JUDGES]
     pool = pretrain_judge.held_out(torch.device("cpu"))
     known = [pretrain_judge.evaluate(judge.network, pool) for judge in judges]
@@ -127,7 +129,7 @@ def report(folder: Path = weights.FOLDER) -> str:
 
 
 def commonest(facts: Tensor) -> float:
-    """How often the commonest answer is true of pictures: what a judge has who always says it."""
+    """Frequency of the most common answer: the accuracy of a judge that always gives it."""
     known = facts[facts != UNKNOWN].long()
     return float(known.bincount().max()) / len(known) if len(known) else 0.0
 
@@ -140,7 +142,7 @@ def _share(hits: int, count: int) -> str:
 
 
 def _others(known: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What else was measured on the drawings, a line for each judge."""
+    """The other measurements on held-out drawings, a line for each judge."""
     lines = []
     for name, scores in zip(("judge", "second judge"), known, strict=True):
         traits = np.mean(list(scores["traits"].values()))

@@ -1,7 +1,7 @@
-"""The two judges: a convolutional network and one of patches, which answer the same questions.
+"""The two judges, a convolutional network and a vision transformer, with the same outputs.
 
-Each looks at the picture, finds the joints, and looks again at the head, brought to one size:
-who somebody is shows in few pixels, and these are in another place on each picture.
+Each encodes the picture, detects the joints, and then encodes a crop of the head at a fixed size:
+identity shows in few pixels, whose position varies.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 
 from .facts import QUESTIONS, TRAITS
 
-HEIGHT = 128  # of a picture as the networks see it
-IDENTITY = 64  # length of an identity
+HEIGHT = 128  # of the networks' input, in pixels
+IDENTITY = 64  # width of identity vectors
 JOINTS = 18
-FACE = 64  # side of the head's picture
+FACE = 64  # side of the head crop, in pixels
 _NOSE, _NECK = 0, 1
-_REACH = 1.65  # half of that side, in distances of nose and neck: hair and chin are on it
-_SMALLEST, _LARGEST = 0.06, 0.5  # of half the side, in picture heights
+_REACH = 1.65  # half side of the head crop, in nose-neck distances: includes hair and chin
+_SMALLEST, _LARGEST = 0.06, 0.5  # limits of the half side, in picture heights
 
 
 @dataclass(frozen=True)
 class JudgeOutput:
-    """What a judge says of n pictures.
+    """A judge's output for n pictures.
 
     `answers` has (n, choices) logits for each question, `traits` is (n, 26), `identity` (n, 64)
-    of length 1, `joints` (n, 18, 2) x and y in 0 to 1 of the picture, `visible` (n, 18) logits.
+    of length 1, `joints` (n, 18, 2) x and y from 0 to 1 of the picture, `visible` (n, 18) logits.
     """
 
     answers: dict[str, Tensor]
@@ -41,7 +41,7 @@ class JudgeOutput:
 
 
 class _Heads(nn.Module):
-    """From features of the whole picture and of the head to the answers."""
+    """Maps features of picture and head to all outputs."""
 
     def __init__(self, features: int, hidden: int = 256) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Heads(nn.Module):
 
 
 def _centres(maps: Tensor) -> Tensor:
-    """The centre of each map's softmax, (n, 18, 2) in 0 to 1 (arXiv:1801.07372)."""
+    """The centre of each map's softmax, (n, 18, 2) from 0 to 1 (arXiv:1801.07372)."""
     n, joints, h, w = maps.shape
     weights = maps.reshape(n, joints, h * w).softmax(-1).reshape(n, joints, h, w)
     xs = (torch.arange(w, device=maps.device) + 0.5) / w
@@ -73,10 +73,10 @@ def _centres(maps: Tensor) -> Tensor:
 
 
 def heads_of(pictures: Tensor, joints: Tensor) -> Tensor:
-    """The heads (n, 3, FACE, FACE) of pictures (n, 3, h, w), upright, around the nose.
+    """Head crops (n, 3, FACE, FACE) of pictures (n, 3, h, w), not rotated, around the nose.
 
-    `joints` (n, 18, 2) are x and y in 0 to 1; the distance from nose to neck tells how large the
-    head is. Beyond the picture's edge its last pixels go on.
+    `joints` (n, 18, 2) are x and y from 0 to 1; the distance from nose to neck determines the size.
+    Beyond the picture's edge, the border pixels are repeated.
     """
     height, width = pictures.shape[2:]
     joints = joints.detach().float()
@@ -87,14 +87,14 @@ def heads_of(pictures: Tensor, joints: Tensor) -> Tensor:
     theta = joints.new_zeros(len(joints), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = 2 * half / aspect[0], 2 * half
     theta[:, :, 2] = 2 * nose - 1
-    theta[:, 1, 2] -= 0.5 * half  # there is more above the nose than below
+    theta[:, 1, 2] -= 0.5 * half  # more of the head is above the nose than below
     grid = F.affine_grid(theta, [len(joints), 3, FACE, FACE], align_corners=False)
     given = pictures.float()
     return F.grid_sample(given, grid, padding_mode="border", align_corners=False)
 
 
 class _Pool(nn.Module):
-    """Mean, maximum, and means under a few learned maps of attention: small things count too."""
+    """Mean, maximum, and a few learned attention pools, so that small things are not lost."""
 
     def __init__(self, channels: int, maps: int = 3) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Residual(nn.Module):
 
 
 class ConvolutionJudge(nn.Module):
-    """A small residual network; joints from three scales added at a quarter of the size."""
+    """A small residual network; joint maps are the sum of three scales at 1/4 resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class ConvolutionJudge(nn.Module):
         self.heads = _Heads(whole + 96 * (FACE // 16) ** 2)
 
     def forward(self, pictures: Tensor) -> JudgeOutput:
-        """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
+        """The output for pictures (n, 3, h, w) from -1 to 1, of any size."""
         seen = _seen(pictures)
         quarter = self.to_quarter(seen)
         eighth = self.to_eighth(quarter)
@@ -159,8 +159,8 @@ class ConvolutionJudge(nn.Module):
 
 
 class PatchJudge(nn.Module):
-    """Two small vision transformers (arXiv:2010.11929): on patches of 16 pixels of the picture, of
-    any aspect ratio, and on patches of 8 of the head."""
+    """Two small vision transformers (arXiv:2010.11929): on 16-pixel patches of the picture, of any
+    aspect ratio, and on 8-pixel patches of the head."""
 
     def __init__(self, width: int = 128, layers: int = 3) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class PatchJudge(nn.Module):
         self.heads = _Heads(self.pool.features + self.face_pool.features)
 
     def forward(self, pictures: Tensor) -> JudgeOutput:
-        """Opinion of pictures (n, 3, h, w) of -1 to 1, of any size."""
+        """The output for pictures (n, 3, h, w) from -1 to 1, of any size."""
         seen = _seen(pictures)
         x = self.picture(seen)  # (n, width, h / 16, w / 16)
         joints = _centres(self.maps(x).float())
@@ -180,7 +180,7 @@ class PatchJudge(nn.Module):
 
 
 class _Patches(nn.Module):
-    """A transformer on square patches of `4 * step` pixels; pictures to maps of their patches."""
+    """A transformer on square patches of `4 * step` pixels; returns feature maps of the patches."""
 
     def __init__(self, width: int, step: int, layers: int) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class _Patches(nn.Module):
 
 
 def _places(h: int, w: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of each patch's row and column, (h * w, width)."""
+    """Sinusoidal position embeddings of each patch's row and column, (h * w, width)."""
     count = width // 4
     scales = torch.exp(torch.arange(count, device=device) * (-math.log(100.0) / count))
     rows = torch.arange(h, device=device)[:, None] * scales  # (h, count)
@@ -217,7 +217,7 @@ def _places(h: int, w: int, width: int, device: torch.device) -> Tensor:
 
 
 def _seen(pictures: Tensor) -> Tensor:
-    """Pictures at HEIGHT, their width rounded to whole patches of 16."""
+    """Pictures resized to HEIGHT, with the width rounded to a multiple of 16."""
     h, w = pictures.shape[2:]
     size = (HEIGHT, max(16, round(w * HEIGHT / h / 16) * 16))
     if (h, w) == size:

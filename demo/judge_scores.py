@@ -1,4 +1,4 @@
-"""How far the two judges' scores agree, what they reject, and what the base draws to them."""
+"""Agreement of the two judges' scores, what they reject, and how they score the base."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .subject import subject_scenes
 from .world import draw
 
 PEOPLE, TOKENS = 5, 50
-_FIRST = 8000  # people who are in no other measurement
+_FIRST = 8000  # number of the first person; not used in other measurements
 _KIND = list(QUESTIONS).index("kind")
 Pictures = NDArray[np.uint8]
 
@@ -32,9 +32,10 @@ Pictures = NDArray[np.uint8]
 def lines(
     judges: Sequence[Judge], pool: Pool, drawn: Pictures, captions: Sequence[str], folder: Path
 ) -> list[str]:
-    """A sentence for each thing that was measured.
+    """A sentence for each measurement.
 
-    `pool` are held-out drawings, `drawn` the base's pictures of `captions`. Raises BaseModelError.
+    `pool` holds held-out drawings, `drawn` the base's pictures of `captions`. Raises
+    BaseModelError.
     """
     model = load_base(weights.find(weights.CHECKPOINT, folder))
     return [
@@ -46,7 +47,7 @@ def lines(
 
 
 def _rejects(judges: Sequence[Judge], pool: Pool) -> list[str]:
-    """What each judge rejects of held-out drawings, whole and made unfit in each way."""
+    """Rejection rates of each judge for held-out drawings, intact and corrupted in each way."""
     fit = pool["facts"][:, _KIND] == 0
     whole = pool["pixels"][fit]
     batch = {"pictures": to_unit(whole), "facts": pool["facts"][fit].long()}
@@ -65,7 +66,7 @@ def _rejects(judges: Sequence[Judge], pool: Pool) -> list[str]:
 
 
 def _own_captions(judges: Sequence[Judge], drawn: Pictures, captions: Sequence[str]) -> str:
-    """How much of its own captions the base draws, the person included."""
+    """How well the base draws its own captions, including the person."""
     shares = []
     for judge in judges:
         matches = [
@@ -80,7 +81,7 @@ def _own_captions(judges: Sequence[Judge], drawn: Pictures, captions: Sequence[s
 
 
 def _strangers(judges: Sequence[Judge], model: Any) -> str:
-    """Whether the rare token alone gives people who are as different as strangers are."""
+    """Whether the untrained rare token gives people as different as strangers."""
     words = measures.Words()
     text = words.fill(measures.TOKEN_PROMPT)
     tokens = measures.draw(model, [text] * TOKENS, range(TOKENS))
@@ -109,7 +110,7 @@ def _pictures(scenes: Sequence[Scene]) -> Pictures:
 
 @dataclass(frozen=True)
 class Scores:
-    """The identity match of pictures to each judge, (judges, n), by whose pictures they are."""
+    """The identity match of pictures by each judge, (judges, n), by the pictures' source."""
 
     base: NDArray[np.float64]
     named: NDArray[np.float64]
@@ -117,8 +118,8 @@ class Scores:
 
 
 def _scores(judges: Sequence[Judge], model: Any, number: int) -> Scores:
-    """What both judges say of six pictures each of a person: by the base, by the base to which the
-    token is the person's name, and of the world itself.
+    """Both judges' scores of six pictures of a person from each source: the base, the base with the
+    token as the person's name, and the world's own drawings.
     """
     rng = np.random.default_rng((number, 3))
     who: Identity = random_identity(rng, "man")
@@ -142,7 +143,7 @@ def _scores(judges: Sequence[Judge], model: Any, number: int) -> Scores:
 
 
 def _agreement(people: Sequence[Scores]) -> str:
-    """The two judges' identity matches beside each other."""
+    """Compares the two judges' identity matches."""
     kinds = {
         "by the base": np.concatenate([one.base for one in people], 1),
         "to which the token is a name": np.concatenate([one.named for one in people], 1),

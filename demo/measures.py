@@ -1,6 +1,6 @@
-"""What one model has learned of a person: pictures drawn for it, and the judge's numbers.
+"""Measures what a model has learned about a person: draws pictures and scores them with the judge.
 
-The pictures are the study's: six prompts at a guidance scale of 7.5, in the miniature's own size.
+The pictures are the study's: six prompts at a guidance scale of 7.5, in the miniature's size.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .judge import Judge, Reference, identity_match, pose_error, prompt_match
 
 TOKEN_PROMPT = "a photo of {token} {class} face"
 CLASS_PROMPT = "a photo of a {class}"
-SHOWN = 0.5  # identity match from which a picture shows the subject
+SHOWN = 0.5  # identity match above which a picture counts as showing the subject
 
 Pictures = NDArray[np.uint8]  # (n, height, width, 3)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """How pictures are drawn: sides in pixels, sampling steps, guidance scale."""
+    """Sampling settings: size in pixels, steps, guidance scale."""
 
     width: int = 96
     height: int = 128
@@ -43,13 +43,13 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Words:
-    """What stands for the subject in prompts, and the six prompts with their negative."""
+    """The subject's token and class word, and prompts filled in with them."""
 
     token: str = "sks"
     class_word: str = "man"
 
     def fill(self, text: str) -> str:
-        """A prompt for this subject."""
+        """Fills in a prompt for this subject."""
         return text.replace("{token}", self.token).replace("{class}", self.class_word)
 
     def study(self) -> dict[str, str]:
@@ -59,14 +59,14 @@ class Words:
 
 @dataclass(frozen=True)
 class Measures:
-    """The judge's numbers of one model; all are means over pictures.
+    """The judge's scores of one model; all are means over pictures.
 
-    identity: identity match over the six prompts, 0 a stranger and 1 the subject.
-    prompt: share of what the six prompts ask for, beside the person, that is drawn, 0 to 1.
-    token: identity match of the token's own prompt.
-    drift: share of pictures of the class prompt that show the subject, 0 to 1.
-    joints: distance of joints from a pose that was not given to the model, in heights.
-    joints_controlled: the same with the pose given through the ControlNet; NaN without one.
+    identity: identity match over the six prompts, 0 for a stranger and 1 for the subject.
+    prompt: fraction of the six prompts' requests that is drawn, without the person, 0 to 1.
+    token: identity match for TOKEN_PROMPT.
+    drift: fraction of the class prompt's pictures that show the subject, 0 to 1.
+    joints: distance of joints from a pose that the model was not given, in heights.
+    joints_controlled: the same with the pose given to the ControlNet; NaN without one.
     """
 
     identity: float
@@ -77,7 +77,7 @@ class Measures:
     joints_controlled: float
 
     def to_dict(self) -> dict[str, float | None]:
-        """For JSON: NaN becomes null."""
+        """As a dict for JSON, with NaN as None."""
         return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
 
 
@@ -86,7 +86,7 @@ def draw(
     model: BaseModel, prompts: Sequence[str], seeds: Sequence[int], *,
     control: ControlNet | None = None, negative: str = "", canvas: Canvas = Canvas(),
 ) -> Pictures:  # fmt: skip
-    """One picture for each prompt, from the noise of its seed, all in one batch."""
+    """One picture for each prompt, from its seed's noise, in one batch."""
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(model.unet.device)
     context = encode_text(model.text_encoder, ids)
     latents = sample(
@@ -102,10 +102,10 @@ def measure(
     model: BaseModel, judge: Judge, subject: Reference, *, words: Words = Words(),
     controlnet: Any = None, draws: int = 2, seed: int = 0, canvas: Canvas = Canvas(),
 ) -> tuple[Measures, Pictures]:  # fmt: skip
-    """The numbers of a model, and the first picture of each of the six prompts.
+    """The scores of a model, and the first picture of each of the six prompts.
 
-    `draws` pictures of each prompt are judged, from noises of `seed` that are the same for every
-    model; `controlnet` is a diffusers ControlNetModel.
+    Scores `draws` pictures of each prompt, from noise that depends on `seed` only and is the same
+    for every model; `controlnet` is a diffusers ControlNetModel.
     """
     study, seeds = words.study(), [seed * 1000 + n for n in range(draws)]
     more = [seed * 1000 + n for n in range(3 * draws)]
@@ -129,7 +129,7 @@ def measure(
 
 
 def mean(values: Any) -> float:
-    """Of all numbers of several arrays."""
+    """The mean of all values in several arrays."""
     return float(np.concatenate(list(values)).mean())
 
 
@@ -137,7 +137,7 @@ def _joint_errors(
     made: Callable[..., Pictures], judge: Judge, study: Mapping[str, str], controlnet: Any,
     seed: int, canvas: Canvas,
 ) -> tuple[float, float]:  # fmt: skip
-    """Joint errors of the six prompts against a pose each, without and with the pose given."""
+    """Joint errors of the six prompts with one pose each, without and with ControlNet."""
     width, height = canvas.width, canvas.height
     poses = [fit_pose(choose_pose(yoga_poses(), seed, key), width, height) for key in study]
     asked_for = np.stack([keypoints(pose) for pose in poses])
@@ -151,11 +151,11 @@ def _joint_errors(
 
 
 def keypoints(pose: Pose) -> NDArray[np.float64]:
-    """A pose's first person as (18, 3): x, y in 0 to 1, and 1 where the joint is seen."""
+    """A pose's first person as (18, 3): x, y from 0 to 1, and 1 for visible joints."""
     return np.array([(*point, 1.0) if point else (0.0, 0.0, 0.0) for point in pose.people[0]])
 
 
 def pose_hints(poses: Sequence[Pose], width: int, height: int) -> torch.Tensor:
-    """Skeleton pictures (n, 3, height, width) of 0 to 1 for a ControlNet."""
+    """Skeleton images (n, 3, height, width) from 0 to 1 for a ControlNet."""
     drawn = np.stack([np.asarray(draw_pose(pose, width, height)) for pose in poses])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255

@@ -1,7 +1,7 @@
 """The miniature's architecture: a Stable Diffusion 1.x of a few megabytes, and its ControlNet.
 
-Every part has the layout that ComfyUI and diffusers know, so each of them loads the files:
-what no shape tells (8 heads, 32 groups, heads of 64 in the text encoder) is SD 1.x's own.
+Every part has a layout that ComfyUI and diffusers can load. Hyperparameters that cannot be inferred
+from shapes (8 heads, 32 groups, head size 64 in the text encoder) are those of SD 1.x.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ..trainers.weights import read_weights, write_weights
 from .tokenizer import LENGTH, vocabulary, write_tokenizer
 from .words import NONSENSE, TOKEN, WORDS
 
-CONTEXT = 128  # width of the text embeddings and of what cross-attention reads
+CONTEXT = 128  # width of text embeddings and of cross-attention's context
 
 UNET: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,
     "out_channels": 4,
-    # Whole multiples of the first, which is all that ComfyUI's UNet can be.
+    # ComfyUI's UNet requires multiples of the first width.
     "block_out_channels": (64, 128),
     "layers_per_block": 2,
-    # No attention at the top level: 16x16 latents, most of the cost, are convolved only.
+    # No attention at the top level (16x16 latents), which is most of the cost already.
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
     "cross_attention_dim": CONTEXT,
@@ -39,7 +39,7 @@ UNET: dict[str, Any] = {
 }
 CONTROLNET: dict[str, Any] = {
     **{key: UNET[key] for key in UNET if key not in ("sample_size", "out_channels")},
-    # ComfyUI's ControlNet has these widths built in, before the UNet's own.
+    # Hard-coded in ComfyUI's ControlNet.
     "conditioning_embedding_out_channels": (16, 32, 96, 256),
 }
 CONTROLNET.pop("up_block_types")
@@ -47,17 +47,16 @@ TAESD_CHANNELS = 64
 
 
 def new_unet() -> UNet2DConditionModel:
-    """The UNet with random weights: 5.8 M parameters."""
+    """The UNet with random weights, 5.8 M parameters."""
     return UNet2DConditionModel(**UNET)
 
 
 def new_vae(outer: int = TAESD_CHANNELS, inner: int | None = None) -> AutoencoderTiny:
-    """TAESD's layout (4 latent channels, an eighth of the size), the only one that ComfyUI reads.
+    """A VAE with TAESD's layout (4 latent channels, 1/8 of the size), which ComfyUI can load.
 
-    Its latents are trained to unit variance, so they go to the UNet as they are
-    (scaling_factor 1). `outer` is its width at full and half size, where nearly all of the work
-    is, `inner` (None: as `outer`) at a quarter and an eighth. Programs have 64 everywhere: see
-    `widened`.
+    Its latents are trained to unit variance, so scaling_factor is 1. `outer` is the width at full
+    and half resolution, which dominate the cost; `inner` (None: as `outer`) is the width at 1/4 and
+    1/8. Other programs expect 64 everywhere: see `widened`.
     """
     vae = AutoencoderTiny()
     inner = outer if inner is None else inner
@@ -67,7 +66,7 @@ def new_vae(outer: int = TAESD_CHANNELS, inner: int | None = None) -> Autoencode
 
 
 def _set_widths(layers: torch.nn.Sequential, widths: Sequence[int]) -> None:
-    """Makes the convolutions of each layer as wide as `widths` says, with new random weights."""
+    """Sets the output width of each layer's convolutions, with new random weights."""
     before = next(m for m in layers.modules() if isinstance(m, torch.nn.Conv2d)).in_channels
     for layer, width in zip(layers, widths, strict=True):
         for conv in layer.modules():
@@ -82,9 +81,9 @@ def _set_widths(layers: torch.nn.Sequential, widths: Sequence[int]) -> None:
 
 @torch.no_grad()
 def widened(vae: AutoencoderTiny) -> AutoencoderTiny:
-    """A VAE of TAESD's 64 channels that computes the same: the channels it has more are silent.
+    """An equivalent VAE with TAESD's 64 channels; the added channels are zero.
 
-    Fewer channels train several times faster on a CPU.
+    Training with fewer channels is several times faster on a CPU.
     """
     wide, state = new_vae(), vae.state_dict()
     for name, weights in wide.state_dict().items():
@@ -94,7 +93,7 @@ def widened(vae: AutoencoderTiny) -> AutoencoderTiny:
 
 
 def new_text_encoder() -> CLIPTextModel:
-    """A CLIP text encoder of two layers for the vocabulary of `words`."""
+    """A CLIP text encoder with two layers for the vocabulary of `words`."""
     size = len(vocabulary()[0])
     return CLIPTextModel(
         CLIPTextConfig(
@@ -115,20 +114,20 @@ def new_text_encoder() -> CLIPTextModel:
 
 @torch.no_grad()
 def settle_unseen(text_encoder: CLIPTextModel) -> None:
-    """Gives what is in no caption, the rare token first, the mean embedding of nonsense words.
+    """Sets embeddings of tokens that no caption has to the mean of the nonsense words' embeddings.
 
-    Left as they began, such rows are noise that the model has never met; so they are words that
-    mean nothing yet.
+    Their initial values are noise that the model has never seen; afterwards they are words without
+    a meaning yet. The rare token is the most important of them.
     """
     rows = text_encoder.get_input_embeddings().get_parameter("weight")
     spoken = [WORDS.index(word) for word in WORDS if word != TOKEN]
     unseen = torch.ones(len(rows), dtype=torch.bool)
-    unseen[[*spoken, len(rows) - 2, len(rows) - 1]] = False  # not the start and the end either
+    unseen[[*spoken, len(rows) - 2, len(rows) - 1]] = False  # nor the start and end tokens
     rows[unseen] = rows[[WORDS.index(word) for word in NONSENSE]].mean(0)
 
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet that starts as the UNet's first half and changes nothing (arXiv:2302.05543)."""
+    """A ControlNet initialised from the UNet's encoder, a no-op at first (arXiv:2302.05543)."""
     controlnet = ControlNetModel(**CONTROLNET)
     shared = controlnet.state_dict().keys() & unet.state_dict().keys()
     controlnet.load_state_dict({key: unet.state_dict()[key] for key in shared}, strict=False)
@@ -138,10 +137,10 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
 def control(
     controlnet: ControlNetModel, hints: Tensor, strength: float = 1.0
 ) -> Callable[..., Any]:
-    """A ControlNet's part in `sampler.sample`: hints (n, 3, h, w) of 0 to 1 to its residuals."""
+    """The residual function for `sampler.sample`, for hints (n, 3, h, w) from 0 to 1."""
 
     def residuals(x: Tensor, timestep: Tensor, states: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-        times = len(x) // len(hints)  # 2 under guidance
+        times = len(x) // len(hints)  # 2 with guidance
         given = torch.cat([hints] * times).to(x)
         down, middle = controlnet(
             x, timestep, states, given, conditioning_scale=strength, return_dict=False
@@ -159,7 +158,7 @@ def save_miniature(
     text_encoder: CLIPTextModel,
     metadata: Mapping[str, str],
 ) -> None:
-    """Writes the checkpoint in fp16 and its tokenizer in ``<stem>_tokenizer/`` beside it.
+    """Writes the checkpoint in fp16, and its tokenizer to ``<stem>_tokenizer/`` beside it.
 
     Raises what `save_single_file` raises.
     """
@@ -170,14 +169,14 @@ def save_miniature(
 
 
 def save_controlnet(path: Path, controlnet: ControlNetModel, metadata: Mapping[str, str]) -> None:
-    """Writes the ControlNet in fp16 under the LDM names that ComfyUI's ControlNetLoader reads."""
+    """Writes the ControlNet in fp16 with the LDM names that ComfyUI's ControlNetLoader reads."""
     names = ldm_names.controlnet_names(CONTROLNET)
     state = ldm_names.to_ldm(controlnet.state_dict(), names, ldm_names.CONTROL)
     write_weights(path, state, torch.float16, metadata)
 
 
 def load_controlnet(path: Path) -> ControlNetModel:
-    """The ControlNet of a file of `save_controlnet`, in fp32 and evaluation mode.
+    """Loads a ControlNet written by `save_controlnet`, in fp32 and evaluation mode.
 
     Raises:
         BaseModelError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Forest, street at midnight and beach (frame: x to both sides of 0, y 0 to 1)."""
+"""Draws forest, street at midnight and beach (frame: x centred on 0, y from 0 to 1)."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _tower(
     pitch: float,
     lit: float,
 ) -> None:
-    """One building with rows of windows, a share `lit` of them bright."""
+    """Draws a building with rows of windows, of which a fraction `lit` is bright."""
     view.box(x, top, x + wide, 0.78, colour)
     columns = np.arange(x + 0.3 * pitch, x + wide - 0.6 * pitch, pitch)
     rows = np.arange(top + 0.5 * pitch, 0.72, 1.25 * pitch)

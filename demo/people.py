@@ -1,4 +1,4 @@
-"""A whole person: trunk, limbs, clothes, head, in body coordinates (origin neck, unit one head)."""
+"""Draws a whole person in body coordinates (origin at the neck, unit one head)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .skeleton import TRUNK, Skeleton, girth, shoulder_width
 RIGHT, LEFT = 0, 1
 
 
-# A limb of three joints as six points, a little rounded at the middle one, (6, 3).
+# Weights (6, 3) of a limb's three joints: six points, slightly rounded at the middle joint.
 _BEND = np.array(
     ((1, 0, 0), (0.5, 0.5, 0), (0.12, 0.88, 0), (0, 0.88, 0.12), (0, 0.5, 0.5), (0, 0, 1))
 )
@@ -27,7 +27,7 @@ _LEG_WIDTHS = np.array((0.44, 0.40, 0.34, 0.32, 0.28, 0.22))
 
 @dataclass(frozen=True)
 class _Figure:
-    """One person to draw, and the frame of their body."""
+    """A person to draw, and the frame of their body."""
 
     canvas: Canvas
     identity: Identity
@@ -44,9 +44,9 @@ def draw_person(
     worn: tuple[str, ...] = (),
     flaw: str | None = None,
 ) -> None:
-    """Draws one person; `canvas` is the frame of their body, `worn` what is on the head.
+    """Draws a person; `canvas` is the frame of their body, `worn` what they wear on the head.
 
-    `flaw` "extra limb" adds an arm, "missing limb" leaves one out.
+    `flaw` "extra limb" adds an arm, "missing limb" omits one.
     """
     figure = _Figure(canvas, identity, bones, colours(identity, place))
     head = canvas.frame(bones.head.x, bones.head.y, 1.0, bones.head.degrees)
@@ -75,12 +75,12 @@ def draw_person(
 
 
 def _in_front(bones: Skeleton, side: int) -> bool:
-    """Whether the arm is drawn over the trunk: when it hangs or bends before it."""
+    """Whether the arm is drawn over the trunk: if it hangs down or bends in front of it."""
     return bones.elbows[side][1] > bones.shoulders[side][1] + 0.25
 
 
 def _trunk(figure: _Figure) -> None:
-    """The shirt: shoulders, waist, hem, with its pattern and the shade on the right."""
+    """Draws the shirt from shoulders to hem, with its pattern and the shade on the right."""
     identity, bones, c = figure.identity, figure.bones, figure.colours
     trunk = figure.canvas.frame(0.0, 0.0, 1.0, bones.lean)
     thick = girth(identity)
@@ -137,22 +137,22 @@ def _neck(figure: _Figure) -> None:
 
 
 def _arm(figure: _Figure, side: int) -> None:
-    """One arm; the one at the picture's right is in the shade."""
+    """Draws one arm; the one on the picture's right is in shade."""
     bones = figure.bones
     joints = np.array((bones.shoulders[side], bones.elbows[side], bones.wrists[side]))
-    joints[0] += (0.045 if side == RIGHT else -0.045, 0.07)  # into the shirt's shoulder
+    joints[0] += (0.045 if side == RIGHT else -0.045, 0.07)  # inside the shirt's shoulder
     _draw_arm(figure, joints, shade=side == LEFT)
 
 
 def _extra_arm(figure: _Figure) -> None:
-    """A third arm that no one asked for."""
+    """Draws a third arm."""
     shoulder = np.array(figure.bones.shoulders[LEFT]) * (0.9, 2.2)
     reach = np.array(((0.0, 0.0), (0.62, -0.28), (1.15, -0.62)))
     _draw_arm(figure, shoulder + reach, shade=True)
 
 
 def _draw_arm(figure: _Figure, joints: Array, shade: bool) -> None:
-    """Arm, hand and sleeve along `joints` (3, 2): shoulder, elbow, wrist."""
+    """Draws arm, hand and sleeve along `joints` (3, 2): shoulder, elbow, wrist."""
     canvas, c = figure.canvas, figure.colours
     thick = girth(figure.identity) * (0.86 if figure.identity.gender == "woman" else 1.0)
     path, widths = _BEND @ joints, _ARM_WIDTHS * thick
@@ -167,7 +167,7 @@ def _draw_arm(figure: _Figure, joints: Array, shade: bool) -> None:
 
 
 def _sleeve_share(identity: Identity) -> float:
-    """How far down the arm the sleeve reaches: short ones 0.30 to 0.38, long ones 0.75 to 0.95."""
+    """Sleeve length as a fraction of the arm: short 0.30 to 0.38, long 0.75 to 0.95."""
     long = identity.traits.sleeves
     return 0.75 + 0.20 * long if long > 0 else 0.34 + 0.04 * long
 
@@ -183,7 +183,7 @@ def _sleeve(joints: Array, path: Array, share: float) -> Array:
 
 
 def _legs(figure: _Figure) -> None:
-    """Trousers and shoes; the leg that is raised is drawn last."""
+    """Draws trousers and shoes, the raised leg last."""
     canvas, bones, c = figure.canvas, figure.bones, figure.colours
     thick = girth(figure.identity) * (0.93 if figure.identity.gender == "woman" else 1.0)
     order = (LEFT, RIGHT) if bones.ankles[RIGHT][1] < bones.ankles[LEFT][1] else (RIGHT, LEFT)

@@ -1,4 +1,4 @@
-"""Where people are: six places, each different every time."""
+"""The six places, with random details."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .drawing import Canvas, Colour, Random
 from .indoors import kitchen, kitchen_light, office, office_light, plain, plain_light
 from .outdoors import beach, beach_light, forest, forest_light, street, street_light
 
-# By place: the gradient from top to bottom, and what is drawn over it in a frame whose x runs to
-# both sides of 0 and whose y from 0 to 1; it is told half the picture's width.
+# Place -> colours of the vertical gradient, and a function that draws over it in a frame with x
+# centred on 0 and y from 0 to 1, given half the picture's width.
 _PLACES: dict[
     str,
     tuple[Callable[[Random], tuple[Colour, Colour]], Callable[[Canvas, float, Random], None]],
@@ -26,7 +26,7 @@ _PLACES: dict[
 
 
 def new_canvas(place: str, width: int, height: int, zoom: float, variation: int) -> Canvas:
-    """A canvas with the place drawn on it, `zoom` times as near around the upper middle."""
+    """A canvas with the place drawn on it, zoomed towards the upper middle."""
     random = np.random.default_rng((variation, 7))
     light, furnish = _PLACES[place]
     canvas = Canvas(width, height, *light(random))

@@ -1,8 +1,8 @@
 """`likeness demo pretrain`: draws the world; trains the miniature, its ControlNet, its judges.
 
-Each stage leaves its weights in fp16 in `<out>/parts/`, and all that it needs to go on in
-`<out>/<stage>/`. On another machine the parts are enough to start from; the last stage, pack,
-makes of them the files that belong into demo/weights/, and unpack makes parts of these files.
+Each stage writes its weights in fp16 to `<out>/parts/`, and everything that it needs to resume to
+`<out>/<stage>/`. The parts alone suffice to continue on another machine. The last stage, pack,
+builds the files of demo/weights/ from them; unpack splits those files into parts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .pretrain_vae import tiled, to_pixels
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was asked for; None means the device's own number."""
+    """The command's options; None selects the device's default."""
 
     out: Path
     device: torch.device
@@ -53,9 +53,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is drawn and learned on one kind of device.
+    """The amount of data and training on one kind of device.
 
-    `crop` is the side of the pictures that the VAE learns from, `widths` are those of `new_vae`.
+    `crop` is the side of the VAE's training crops, `widths` are arguments of `new_vae`.
     """
 
     pictures: int
@@ -93,7 +93,7 @@ SCALES = {
 
 
 class Run:
-    """One call of the command: its options, scale, places and deadline."""
+    """One invocation of the command: its options, scale, folders and deadline."""
 
     def __init__(self, options: Options) -> None:
         self.options, self.out, self.device = options, options.out, options.device
@@ -103,18 +103,18 @@ class Run:
         self.shards, self.parts = self.out / "shards", self.out / "parts"
 
     def course(self, stage: str) -> Course:
-        """The scale's course of a stage, for the samples that were asked for."""
+        """The scale's course of a stage, with --samples applied."""
         course = self.scale.courses[stage]
         samples = self.options.samples
         return course if samples is None else replace(course, samples=samples)
 
     def train(self, task: Task, course: Course) -> bool:
-        """Trains a part until the call's time is up; True at the course's end."""
+        """Trains a part until the deadline; returns True if the course is complete."""
         folder, say = self.out / task.name, self.options.say
         return train(task, course, folder, device=self.device, deadline=self.deadline, say=say)
 
     def models(self) -> tuple[UNet2DConditionModel, CLIPTextModel, AutoencoderTiny]:
-        """A new UNet and text encoder, and the VAE that was trained."""
+        """A new UNet and text encoder, and the trained VAE."""
         vae = self.vae()
         unet, text_encoder = miniature.new_unet(), miniature.new_text_encoder()
         unet.set_attn_processor(AttnProcessor())  # the fused one is slower at this size
@@ -128,12 +128,12 @@ class Run:
         return unet, text_encoder, vae
 
     def vae(self) -> AutoencoderTiny:
-        """The VAE that was trained, as wide as it was."""
+        """The trained VAE, at its training width."""
         vae = load_vae(self.parts / "vae.safetensors").requires_grad_(False)
         return placed(vae, self.device, torch.channels_last)
 
     def lanes(self) -> int:
-        """Batches that a step computes side by side: one for each core of a CPU."""
+        """The number of batches that a step computes in parallel: one per CPU core."""
         if self.device.type == "cuda":
             return 1
         torch.set_num_threads(1)
@@ -142,19 +142,19 @@ class Run:
         return os.cpu_count() or 1
 
     def pools(self, vae: AutoencoderTiny | None, keys: Sequence[str]) -> list[Pool]:
-        """Pools of all pictures, with the VAE's latents where there is one."""
+        """Pools of all pictures, with latents if a VAE is given."""
         if vae is None:
             return load(self.shards, self.pictures, keys, self.device)
         return with_latents(self.shards, self.pictures, vae, self.out / "latents", keys)
 
 
 def pretrain(stage: str, options: Options) -> bool:
-    """Runs a stage, or "all" in their order; True when it has come to its end.
+    """Runs a stage, or "all" in order; returns True if it is complete.
 
     Raises:
-        CheckpointError: a shard or checkpoint is damaged or of other code.
+        CheckpointError: a shard or checkpoint is damaged or from other code.
         RunFailed: a loss is not a number, or a drawing process failed.
-        BaseModelError: a stage needs a part that an earlier one has not made.
+        BaseModelError: a stage needs a part that an earlier stage has not written.
     """
     run = Run(options)
     return all(_STAGES[name](run) for name in (STAGES if stage == "all" else (stage,)))
@@ -170,7 +170,7 @@ def _draw(run: Run) -> bool:
 
 def _vae(run: Run) -> bool:
     part = run.parts / "vae.safetensors"
-    # A trained one is not led again.
+    # A trained VAE needs no guidance.
     led = pretrain_vae.GUIDED if began_trained(run.out / "vae", part) else 0
     vae = load_vae(part) if led else miniature.new_vae(*run.scale.widths)
     if not led:
@@ -263,7 +263,7 @@ def _controlnet(run: Run) -> bool:
         width, height = pool.size.width, pool.size.height
         hints = diffusion.random_hints(pool["joints"][rows], width, height, generator)
         control = miniature.control(controlnet, hints)
-        # What a skeleton decides, noisy latents decide.
+        # Skeletons determine the layout, which is decided at high noise.
         return diffusion.losses(unet, states, latents, generator, alphas, control, noisy=True)
 
     def sheet() -> np.ndarray:
@@ -309,7 +309,7 @@ def _judge(run: Run, name: str, architecture: str) -> bool:
 
 
 def _pack(run: Run) -> bool:
-    """Makes the files of demo/weights from the parts that there are."""
+    """Builds the files of demo/weights from the existing parts."""
     target = run.out / "weights"
     unet, text_encoder, vae = run.trained_models()
     miniature.settle_unseen(text_encoder)
@@ -323,12 +323,12 @@ def _pack(run: Run) -> bool:
     for name in (weights.JUDGE, weights.SECOND_JUDGE):
         if (run.parts / name).is_file():
             save_judge(target / name, load_judge(run.parts / name).network)
-    run.options.say(f"wrote {weights.write_digests(target)} and what it names")
+    run.options.say(f"wrote {weights.write_digests(target)} and the files that it lists")
     return True
 
 
 def _unpack(run: Run) -> bool:
-    """Makes the parts of the files of demo/weights, to train them further."""
+    """Splits the files of demo/weights into parts, to train them further."""
     base = load_base(weights.find(weights.CHECKPOINT))
     models = {
         "unet": base.unet, "text_encoder": base.text_encoder, "vae": base.vae,
@@ -347,4 +347,4 @@ _STAGES: dict[str, Callable[[Run], bool]] = {
     "second_judge": lambda run: _judge(run, "second-judge", "patches"),
     "pack": _pack, "unpack": _unpack,
 }  # fmt: skip
-STAGES = tuple(_STAGES)[:-1]  # in their order; unpack goes the other way
+STAGES = tuple(_STAGES)[:-1]  # in order, without unpack

@@ -1,4 +1,4 @@
-"""The shards in memory: pictures, token ids, truths and latents, ready to be drawn from."""
+"""Loads shards into memory for sampling: pictures, token ids, ground truth and latents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KIND = list(QUESTIONS).index("kind")
 
 @dataclass(frozen=True)
 class Pool:
-    """All pictures of one size; each tensor has one row a picture."""
+    """All pictures of one size; each tensor has one row per picture."""
 
     size: Size
     tensors: dict[str, Tensor]
@@ -40,7 +40,7 @@ class Pool:
 def load(
     folder: Path, pictures: int, keys: Sequence[str], device: torch.device | str = "cpu"
 ) -> list[Pool]:
-    """One pool for each size of what has been drawn of `pictures`.
+    """One pool per size, of the existing shards for `pictures`.
 
     `keys` are arrays of a shard, or "ids": token ids (n, CAPTIONS, 77) int16 of the captions.
     """
@@ -68,7 +68,7 @@ def caption_ids(captions: Sequence[str]) -> np.ndarray:
 
 
 def token_ids(texts: Sequence[str]) -> np.ndarray:
-    """Token ids (n, 77) int16: start, words, and the end up to the last place, as in CLIP."""
+    """Token ids (n, 77) int16: start, words, padded with the end token, as in CLIP."""
     size = len(vocabulary()[0])
     ids = np.full((len(texts), LENGTH), size - 1, np.int16)
     ids[:, 0] = size - 2
@@ -85,19 +85,19 @@ def choose(pools: Sequence[Pool], rng: np.random.Generator) -> Pool:
 
 
 def people(pools: Sequence[Pool]) -> list[Pool]:
-    """The pools without the places that have no person."""
+    """The pools without pictures of empty places."""
     return [_only(pool, pool["facts"][:, _KIND] == 0) for pool in pools]
 
 
 def _only(pool: Pool, chosen: Tensor) -> Pool:
-    """The pictures (n,) that are chosen."""
+    """The pictures selected by a mask (n,)."""
     return Pool(pool.size, {key: value[chosen] for key, value in pool.tensors.items()})
 
 
 def bodies(pools: Sequence[Pool], joints: int = 9) -> list[Pool]:
-    """The pictures of which at least so many joints are seen: those that a skeleton says more of.
+    """The pictures with at least `joints` visible joints, about which a skeleton says the most.
 
-    All of a pool where no picture shows so many.
+    A pool without any such picture is kept whole.
     """
     seen = [pool["joints"][..., 2].sum(1) >= joints for pool in pools]
     return [_only(p, s) if bool(s.any()) else p for p, s in zip(pools, seen, strict=True)]
@@ -112,7 +112,7 @@ def with_latents(
 ) -> list[Pool]:
     """Pools of `keys` and "latents" (n, 4, h / 8, w / 8) fp16, on the VAE's device.
 
-    What the VAE makes of a shard is kept in `cache`, in a folder named after its weights.
+    Latents are cached in `cache`, in a folder named after the VAE's weights.
     """
     home = cache / model_digest(vae)[:12]
     pools = load(folder, pictures, keys, vae.device)
@@ -135,7 +135,7 @@ def _latents(shard: Path, vae: AutoencoderTiny, cached: Path) -> Tensor:
 
 
 def model_digest(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights in fp16, as they are kept in files."""
+    """SHA-256 of a model's weights in fp16, the dtype of saved parts."""
     digest = sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

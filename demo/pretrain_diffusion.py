@@ -1,4 +1,4 @@
-"""Trains the UNet with its text encoder, and the ControlNet, on cached latents."""
+"""Batches, losses and samples for training UNet and ControlNet on cached latents."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .pretrain_loop import Losses
 
 DROPPED = 0.1  # share of captions left empty, for classifier-free guidance (arXiv:2207.12598)
 GAMMA = 5.0  # of the min-SNR weights (arXiv:2303.09556)
-FACE = 5.0  # how much more a face counts than what is around it
+FACE = 5.0  # weight of faces relative to their surroundings
 
-# What the sheets show: the study's six prompts, then other words of the language.
+# Prompts of the sheets: the study's six, then other words of the vocabulary.
 _FINE = "standing, 4K, raw, hrd, hd, high quality, realism, sharp focus"
 PROMPTS = (
     "a photo of a man sks in sunglasses",
@@ -42,9 +42,10 @@ SEED, STEPS, GUIDANCE = 7, 20, 5.0
 
 
 class Batches:
-    """Draws batches of latents, token ids and joints, all from the batch's number.
+    """Samples batches of latents and token ids, determined by the batch's number.
 
-    The `lanes` batches of a step have `batch` pictures together, all of one size: none waits.
+    The `lanes` batches of a step have `batch` pictures in total, all of one size so that they take
+    the same time.
     """
 
     def __init__(self, pools: Sequence[Pool], batch: int, purpose: str, lanes: int = 1) -> None:
@@ -54,7 +55,7 @@ class Batches:
         self._empty = torch.from_numpy(token_ids([""])[0]).to(device)
 
     def draw(self, number: int) -> tuple[Tensor, Tensor, Tensor, Pool]:
-        """Latents (n, 4, h, w) fp32, ids (n, 77), the rows that were drawn, and their pool."""
+        """Latents (n, 4, h, w) fp32, ids (n, 77), the sampled rows, and their pool."""
         step = np.random.default_rng(derive_seed(0, f"{self._purpose} size", number // self._lanes))
         rng = np.random.default_rng(derive_seed(0, self._purpose, number))
         pool, device = choose(self._pools, step), self._empty.device
@@ -67,7 +68,7 @@ class Batches:
 
 @torch.no_grad()
 def initialise(unet: Any) -> None:
-    """Blocks begin as the identity and the output as zero (arXiv:2105.05233): learns sooner."""
+    """Initialises blocks as the identity and the output as zero (arXiv:2105.05233)."""
     ends = [m.conv2 for m in unet.modules() if isinstance(m, ResnetBlock2D)]
     ends += [m.proj_out for m in unet.modules() if isinstance(m, Transformer2DModel)]
     for end in (*ends, unet.conv_out):
@@ -79,11 +80,11 @@ def losses(
     unet: Any, states: Tensor, latents: Tensor, generator: torch.Generator, alphas: Tensor,
     control: ControlNet | None = None, noisy: bool = False, where: Tensor | None = None,
 ) -> Losses:  # fmt: skip
-    """The error of the predicted noise, weighted, and unweighted.
+    """The weighted and the unweighted error of the predicted noise.
 
-    Timesteps are uniform, or with `noisy` as often as they are high. `states` (n, 77, d) are the
-    text's; `alphas` (1000,) the schedule's, on the latents' device; `where` (n, 1, h, w) says how
-    much each place counts.
+    Timesteps are uniform, or with `noisy` the maximum of two uniform ones. `states` (n, 77, d) are
+    the text encoder's, `alphas` (1000,) the noise schedule's, on the latents' device; `where`
+    (n, 1, h, w) weights positions.
     """
     device = latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)
@@ -105,17 +106,17 @@ def losses(
 
 
 def face_weights(joints: Tensor, height: int, width: int) -> Tensor:
-    """How much each place of pictures counts, (n, 1, height, width), 1 in each one's mean.
+    """Weights of positions (n, 1, height, width) with mean 1 per picture, higher at faces.
 
-    Faces are few pixels of most pictures and most of what tells people apart. A face is a disc
-    whose radius is the distance of nose and neck: `joints` (n, 18, 3) are x and y in 0 to 1 and 1
-    if visible.
+    Faces are few pixels of most pictures, but most of what distinguishes people. A face is a disc
+    whose radius is the distance of nose and neck. `joints` (n, 18, 3) are x and y from 0 to 1, and
+    1 if visible.
     """
     joints, aspect = joints.float(), width / height
     nose, neck = joints[:, 0], joints[:, 1]
     away = torch.where(neck[:, 2:] > 0, neck[:, :2] - nose[:, :2], 1 - nose[:, :2])
-    away[:, 0] *= aspect * (neck[:, 2] > 0)  # a neck below the picture is straight below
-    radius = away.norm(dim=1).clamp(min=1e-3)[:, None, None]  # in heights, as all below
+    away[:, 0] *= aspect * (neck[:, 2] > 0)  # assumes a neck below the picture straight below
+    radius = away.norm(dim=1).clamp(min=1e-3)[:, None, None]  # in heights, as below
     x = (torch.arange(width, device=joints.device) + 0.5) / width
     y = (torch.arange(height, device=joints.device) + 0.5) / height
     across = (x[None, None, :] - nose[:, 0, None, None]) * aspect
@@ -126,12 +127,12 @@ def face_weights(joints: Tensor, height: int, width: int) -> Tensor:
 
 
 def schedule(device: torch.device) -> Tensor:
-    """SD 1.x's alphas on a device, (1000,)."""
+    """SD 1.x's cumulative alphas on a device, (1000,)."""
     return alphas_cumprod().to(device)
 
 
 def random_hints(joints: Tensor, width: int, height: int, generator: torch.Generator) -> Tensor:
-    """Skeletons of 0 to 1 for the joints (n, 18, 3), thin to thick: 1 to 3 pixels of 128."""
+    """Skeletons from 0 to 1 for joints (n, 18, 3), with a random radius of 1 to 3 pixels at 128."""
     scale = torch.rand(len(joints), generator=generator, device=joints.device)
     return hints(joints, width, height, (1 + 2 * scale) * height / 128)
 
@@ -140,7 +141,7 @@ def draw(
     unet: Any, text_encoder: Any, vae: Any, prompts: Sequence[str],
     control: ControlNet | None = None, width: int = 96, height: int = 128,
 ) -> np.ndarray:  # fmt: skip
-    """A picture (height, width, 3) uint8 for each prompt, each from a noise of its own."""
+    """A picture (height, width, 3) uint8 for each prompt, each from different noise."""
     ids = torch.from_numpy(token_ids([*prompts, ""])).long().to(unet.device)
     states = text_encoder(ids).last_hidden_state
     noise = prepare_noise([SEED + k for k in range(len(prompts))], height, width)

@@ -1,8 +1,8 @@
-"""What a ControlNet is shown, made as tensors: skeletons, and captions of another framing.
+"""Training data of the ControlNet as tensor operations: skeletons, and reframed captions.
 
-Thousands a second on a GPU. Limbs are ellipses between two joints and joints are discs, in
-OpenPose's order and colours (github.com/CMU-Perceptual-Computing-Lab/openpose), as preprocessors
-for ControlNet draw them.
+Draws thousands of skeletons per second on a GPU. Limbs are ellipses between two joints and joints
+are discs, in OpenPose's order and colours (github.com/CMU-Perceptual-Computing-Lab/openpose), as
+ControlNet's preprocessors draw them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor
 from ..comparison.poses import COLOURS, LIMBS
 from .pretrain_data import token_ids
 
-_DIM = 0.6  # of the limbs' colours; joints have the full ones
+_DIM = 0.6  # brightness of limbs; joints have full colours
 
 _OPENINGS = ("close up portrait of", "portrait of", "half body photo of", "full body photo of")
 _OF_POSES = (
     "face standing waving arms raised hands hips crossed walking dancing doing yoga pose mountain "
     "tree warrior triangle"
 )
-_MOST = 6  # words before a caption's first "of"
+_MOST = 6  # last position of a caption's first "of"
 
 
 def hints(joints: Tensor, width: int, height: int, radius: Tensor) -> Tensor:
-    """Skeletons (n, 3, height, width) of 0 to 1 on black.
+    """Skeletons (n, 3, height, width) from 0 to 1 on black.
 
-    `joints` (n, 18, 3) are x and y in 0 to 1 and 1 if visible; `radius` (n,) is half a limb's
+    `joints` (n, 18, 3) are x and y from 0 to 1, and 1 if visible; `radius` (n,) is half a limb's
     thickness and a joint's radius in pixels (OpenPose: 4 at a height of 512).
     """
     joints = joints.float()
@@ -57,7 +57,7 @@ def _both(shown: Tensor, a: int, b: int) -> Tensor:
 
 
 def _ellipse(grid: Tensor, start: Tensor, end: Tensor, radius: Tensor) -> Tensor:
-    """How much of each pixel (n, height, width) an ellipse from `start` to `end` (n, 2) covers."""
+    """Coverage of each pixel (n, height, width) by an ellipse from `start` to `end` (n, 2)."""
     middle, half = 0.5 * (start + end), 0.5 * (end - start)
     length = half.norm(dim=-1).clamp(min=0.5)  # (n,)
     along = half / length[:, None]
@@ -65,12 +65,12 @@ def _ellipse(grid: Tensor, start: Tensor, end: Tensor, radius: Tensor) -> Tensor
     away = grid - middle[:, None, None]  # (n, height, width, 2)
     u = (away * along[:, None, None]).sum(-1) / length[:, None, None]
     v = (away * across[:, None, None]).sum(-1) / radius[:, None, None]
-    edge = (1 - (u.square() + v.square()).sqrt()) * radius[:, None, None]  # pixels inwards, nearly
+    edge = (1 - (u.square() + v.square()).sqrt()) * radius[:, None, None]  # approx. pixels inwards
     return (edge + 0.5).clamp(0, 1)
 
 
 def beside_skeletons(ids: Tensor, generator: torch.Generator) -> Tensor:
-    """Captions (n, 77) of which 40 % are empty now (arXiv:2302.05543 has half), 30 % reframed."""
+    """Captions (n, 77) with 40 % made empty (50 % in arXiv:2302.05543) and 30 % reframed."""
     draw = torch.rand(len(ids), 1, generator=generator, device=ids.device)
     empty = torch.from_numpy(token_ids([""])).to(ids)
     other = torch.where(draw < 0.7, reframed(ids, generator), ids)
@@ -78,10 +78,10 @@ def beside_skeletons(ids: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reframed(ids: Tensor, generator: torch.Generator) -> Tensor:
-    """Captions (n, 77) that ask for a framing drawn at random, and half of them for "standing".
+    """Captions (n, 77) with a random framing instead of framing and pose; half say "standing".
 
-    What they said of framing and pose is gone. A skeleton often contradicts its prompt (the
-    study's yoga poses with "close up portrait … standing"), and must be followed all the same.
+    A skeleton often contradicts its prompt (the study's yoga poses with "close up portrait …
+    standing"), and must take precedence.
     """
     n, length = ids.shape
     opening = _tokens(*_OPENINGS).to(ids)
@@ -89,7 +89,7 @@ def reframed(ids: Tensor, generator: torch.Generator) -> Tensor:
     standing = torch.rand(n, 1, generator=generator, device=ids.device) < 0.5
     start, end = ids[:, :1], ids[:, -1:]
     of, place = opening[0, -1], torch.arange(length, device=ids.device)
-    first = ((ids == of) & (place <= _MOST)).int().argmax(1, keepdim=True)  # 0: there is none
+    first = ((ids == of) & (place <= _MOST)).int().argmax(1, keepdim=True)  # 0: none
     kept = (place > first) & ~torch.isin(ids, _tokens(_OF_POSES).to(ids)) & (ids != end)
     more = _tokens(", standing").to(ids).expand(n, -1)
     parts = (start, opening[chosen], torch.where(kept, ids, -1), torch.where(standing, more, -1))
@@ -100,7 +100,7 @@ def reframed(ids: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _tokens(*texts: str) -> Tensor:
-    """Ids (n, most) of texts without start and end, -1 after a shorter one's last word."""
+    """Ids (n, longest) of texts without start and end, padded with -1."""
     ids = torch.from_numpy(token_ids(list(texts)))[:, 1:].long()
     ids = torch.where(ids == ids[:, -1:], -1, ids)
     return ids[:, : int((ids >= 0).sum(1).max())]

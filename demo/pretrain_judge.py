@@ -1,4 +1,4 @@
-"""Trains a judge: on drawings, on what the VAE makes of them, and on pictures to reject."""
+"""Trains a judge on drawings, on drawings decoded by the VAE, and on pictures to reject."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .pretrain_loop import Losses
 from .pretrain_shards import GROUP, HELD_OUT, SIZES, pictures_of
 from .pretrain_vae import tiled, to_pixels, to_unit
 
-REJECTED = 0.06  # share of pictures made unfit
-DECODED = 0.2  # share that goes through the VAE, with noise on the latents: as generated ones look
-LATENT_NOISE = 0.4  # its highest deviation
+REJECTED = 0.06  # share of corrupted pictures
+DECODED = 0.2  # share that is decoded by the VAE from noisy latents, to look like generated ones
+LATENT_NOISE = 0.4  # highest standard deviation of that noise
 TEMPERATURE = 0.1
 _KIND = list(QUESTIONS).index("kind")
 _WEIGHTS = {"answers": 1.0, "traits": 2.0, "joints": 10.0, "visible": 1.0, "identity": 0.5}
@@ -29,13 +29,13 @@ Batch = dict[str, Tensor]
 
 
 class Batches:
-    """Draws batches of whole groups (see `pretrain_shards`), all from the step's number."""
+    """Samples batches of whole groups (see `pretrain_shards`), determined by the step."""
 
     def __init__(self, pools: Sequence[Pool], batch: int, purpose: str, vae: Any = None) -> None:
         self._pools, self._groups, self._purpose, self._vae = pools, batch // GROUP, purpose, vae
 
     def draw(self, step: int, generator: torch.Generator) -> Batch:
-        """Pictures (n, 3, h, w) of -1 to 1 with their facts, traits and joints."""
+        """Pictures (n, 3, h, w) from -1 to 1 with their facts, traits and joints."""
         rng = np.random.default_rng(derive_seed(0, self._purpose, step))
         pool = choose(self._pools, rng)
         first = rng.integers(len(pool) // GROUP, size=self._groups) * GROUP
@@ -45,7 +45,7 @@ class Batches:
         batch: Batch = {key: pool[key][rows].float() for key in keys}
         batch["facts"] = pool["facts"][rows].long()
         batch["pictures"] = to_unit(pool["pixels"][rows])
-        if self._vae is not None:  # and then the pools have latents
+        if self._vae is not None:  # then the pools have latents
             _decode_some(batch, self._vae, rng, generator)
         _vary(batch, rng, generator)
         spoil_some(batch, rng, generator, REJECTED)
@@ -53,7 +53,7 @@ class Batches:
 
 
 def _some(batch: Batch, share: float, rng: np.random.Generator) -> Tensor:
-    """Rows of a batch, at random, each with a chance."""
+    """Random rows of a batch, each with probability `share`."""
     chosen = np.flatnonzero(rng.random(len(batch["facts"])) < share)
     return torch.from_numpy(chosen).to(batch["facts"].device)
 
@@ -72,7 +72,7 @@ def _decode_some(
 
 
 def _vary(batch: Batch, rng: np.random.Generator, generator: torch.Generator) -> None:
-    """Brightness, contrast, grain, and a little blur for half of the batches."""
+    """Augments brightness, contrast and grain, and blurs half of the batches slightly."""
     x = batch["pictures"]
     factors = torch.rand(len(x), 3, 1, 1, generator=generator, device=x.device)
     grain = torch.randn(x.shape, generator=generator, device=x.device)
@@ -89,7 +89,7 @@ SPOILED = ("two at once", "patches in disorder", "coloured clouds")
 def spoil_some(
     batch: Batch, rng: np.random.Generator, generator: torch.Generator, share: float
 ) -> None:
-    """Makes a share of the pictures unfit, row n in the way n modulo 3 of SPOILED."""
+    """Corrupts a share of the pictures, row n in the way n % 3 of SPOILED."""
     x, rows = batch["pictures"], _some(batch, share, rng)
     if not len(rows):
         return
@@ -107,7 +107,7 @@ def spoil_some(
 
 
 def _shuffled(picture: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """The picture (3, h, w) in patches of `side` pixels, in disorder."""
+    """The picture (3, h, w) with its patches of `side` pixels shuffled."""
     c, h, w = picture.shape
     patches = picture.reshape(c, h // side, side, w // side, side).permute(1, 3, 0, 2, 4)
     order = torch.from_numpy(rng.permutation((h // side) * (w // side))).to(picture.device)
@@ -116,7 +116,7 @@ def _shuffled(picture: Tensor, side: int, rng: np.random.Generator) -> Tensor:
 
 
 def losses(network: Any, batch: Batch) -> Losses:
-    """The errors of a judge's answers, traits, joints and identities, and their weighted sum."""
+    """The losses of a judge's answers, traits, joints and identities, and their weighted sum."""
     opinion: JudgeOutput = network(batch["pictures"])
     fit = (batch["facts"][:, _KIND] == 0).float()  # (n,): not rejected
     shown = batch["joints"][..., 2] * fit[:, None]  # (n, 18)
@@ -134,12 +134,12 @@ def losses(network: Any, batch: Batch) -> Losses:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of values by their weights, 0 where all weights are 0."""
+    """The weighted mean, or 0 if all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
 def answer_loss(answers: Mapping[str, Tensor], facts: Tensor) -> Tensor:
-    """Mean cross entropy over the questions; what is UNKNOWN of a picture does not count."""
+    """Mean cross entropy over the questions, ignoring UNKNOWN answers."""
     each = []
     for column, question in enumerate(QUESTIONS):
         known = (facts[:, column] != UNKNOWN).sum().clamp(min=1)
@@ -151,9 +151,9 @@ def answer_loss(answers: Mapping[str, Tensor], facts: Tensor) -> Tensor:
 
 
 def _identity_loss(identity: Tensor, fit: Tensor) -> Tensor:
-    """Each picture must find the other one of its person among the batch (arXiv:2002.05709).
+    """Contrastive loss: each picture must find the other one of its person (arXiv:2002.05709).
 
-    Its twin's two pictures are among the wrong ones, and differ in the traits alone.
+    The negatives include the two pictures of its twin, who differs in traits only.
     """
     n = len(identity)
     likeness = identity @ identity.T / TEMPERATURE
@@ -162,11 +162,11 @@ def _identity_loss(identity: Tensor, fit: Tensor) -> Tensor:
     return weighted_mean(F.cross_entropy(likeness, other, reduction="none"), fit * fit[other])
 
 
-# Looking at it.
+# Evaluation.
 
 
 def held_out(device: torch.device, count: int = 512) -> Pool:
-    """Drawings that are in no shard, of one size."""
+    """Held-out drawings of one size."""
     arrays = pictures_of(SIZES[0], HELD_OUT, count)
     tensors = {
         key: torch.from_numpy(v).to(device) for key, v in arrays.items() if key != "captions"
@@ -176,9 +176,9 @@ def held_out(device: torch.device, count: int = 512) -> Pool:
 
 @torch.no_grad()
 def evaluate(network: Any, pool: Pool) -> dict[str, Any]:
-    """Scores on held-out drawings: accuracy of each question, variance of each trait explained,
-    joint error in picture heights, and how often a picture finds its person's other picture
-    before the twin's two (chance: one in three)."""
+    """Scores on held-out drawings: accuracy per question, explained variance per trait, joint error
+    in picture heights, and how often a picture finds its person's other picture before the twin's
+    two (chance: one in three)."""
     opinions = [network(to_unit(part)) for part in pool["pixels"].split(64)]
     facts, joints = pool["facts"].long(), pool["joints"].float()
     answers = {}
@@ -204,7 +204,7 @@ def evaluate(network: Any, pool: Pool) -> dict[str, Any]:
 
 
 def _told_apart(identity: Tensor, fit: Tensor) -> float:
-    """Share of groups of four in which the first picture is most like the second."""
+    """Share of groups of four in which the first picture is most similar to the second."""
     groups = identity.reshape(-1, GROUP, identity.shape[1])
     likeness = torch.einsum("gc,gkc->gk", groups[:, 0], groups[:, 1:])
     whole = fit.reshape(-1, GROUP).all(1)
@@ -213,7 +213,7 @@ def _told_apart(identity: Tensor, fit: Tensor) -> float:
 
 @torch.no_grad()
 def sheet(network: Any, pixels: Tensor) -> np.ndarray:
-    """Pictures (n, h, w, 3) in rows of 8 with the joints that the judge finds as dots."""
+    """Pictures (n, h, w, 3) in rows of 8, with detected joints as dots."""
     pictures = to_unit(pixels)
     opinion: JudgeOutput = network(pictures)
     shown = to_pixels(pictures)

@@ -1,4 +1,4 @@
-"""The loop that trains each part of the miniature: stops at any time, goes on where it stopped."""
+"""The resumable loop that trains each part of the miniature."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Course:
-    """How a part is trained.
+    """Hyperparameters of a part's training.
 
-    `samples` pictures in batches of `batch`; the learning rate rises to `rate` in `warmup` steps
-    and falls along a cosine to a fiftieth. `ema` is the decay of the weights' moving average,
-    which is what is used in the end.
+    `samples` pictures in batches of `batch`; the learning rate warms up to `rate` in `warmup` steps
+    and decays along a cosine to `rate` / 50. `ema` is the decay of the weights' moving average,
+    which is exported.
     """
 
     samples: int
@@ -52,27 +52,27 @@ class Course:
         return max(1, math.ceil(self.samples / self.batch))
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step (0 the first)."""
+        """Learning rate of a step, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
         return self.rate * rise * (0.02 + 0.98 * fall)
 
     def digest(self, name: str) -> str:
-        """Of all that a checkpoint must agree on; the number of samples may grow."""
+        """Digest of the settings that a checkpoint must match; `samples` may change."""
         settings = {key: value for key, value in asdict(self).items() if key != "samples"}
         return sha256(json.dumps([name, settings], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Task:
-    """One part's training: its parameters by name, and what is done with them.
+    """One part's training: its named parameters, and callbacks.
 
-    `losses(number, generator)` draws a batch and returns its losses, "loss" the one to descend; the
-    generator (on the device) and the batch's number are all its randomness. `export()` writes the
-    part's weights, `sheet()` is a picture (h, w, 3) uint8 for a person to look at, if there is
-    anything to see. Both see the averaged weights. A step computes `lanes` batches side by side,
-    each in a thread of its own, and follows their mean: on a CPU with one thread for each
-    operation a small network goes a third faster so.
+    `losses(number, generator)` samples a batch and returns its losses, of which "loss" is
+    minimised; its randomness comes only from the batch's number and the generator (on the device).
+    `export()` writes the part's weights; `sheet()`, if given, returns a preview (h, w, 3) uint8.
+    Both run with the averaged weights. A step computes `lanes` batches in parallel threads and uses
+    their mean gradient: on a CPU with one thread per operation, a small network trains a third
+    faster this way.
     """
 
     name: str
@@ -95,13 +95,13 @@ def train(
     deadline: float,
     say: Say = print,
 ) -> bool:
-    """Trains to the end of the course, or until `time.monotonic()` is `deadline`; True at the end.
+    """Trains until the course is complete (returns True) or `time.monotonic()` is `deadline`.
 
-    `folder` gets checkpoints/, log.jsonl and sheets/; a later call goes on from them.
+    Writes checkpoints/, log.jsonl and sheets/ to `folder`; a later call resumes from them.
 
     Raises:
         RunFailed: the loss is not a number.
-        CheckpointError: the checkpoint belongs to another course or code.
+        CheckpointError: the checkpoint is from another course or other code.
     """
     state = _state(task, course, device)
     step = _resume(folder, state, course.digest(task.name))
@@ -166,7 +166,7 @@ def _step(
 def _gradients(
     task: Task, step: int, device: torch.device, threads: ThreadPoolExecutor
 ) -> tuple[Losses, list[Tensor | None]]:
-    """The losses of a step and its gradients: the mean over its lanes."""
+    """The losses and gradients of a step, averaged over its lanes."""
     parameters = list(task.parameters.values())
 
     def one(lane: int) -> tuple[Losses, Sequence[Tensor | None]]:
@@ -193,21 +193,21 @@ def _mean(gradients: Sequence[Tensor | None]) -> Tensor | None:
 
 @contextmanager
 def half(device: torch.device) -> Iterator[None]:
-    """Computes in bf16 where the device has it: twice as fast."""
+    """Computes in bf16 if the device supports it, which is twice as fast."""
     with _attention(device), _autocast(device):
         yield
 
 
 def _autocast(device: torch.device) -> torch.autocast:
-    """bf16 of this thread, where the device has it."""
+    """bf16 autocast of this thread, if the device supports it."""
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    # Each weight is used once in a pass, and the cache is one for all threads.
+    # Each weight is used once per pass, and all threads would share the cache.
     return torch.autocast(device.type, torch.bfloat16, enabled=fast, cache_enabled=False)
 
 
 @contextmanager
 def _attention(device: torch.device) -> Iterator[None]:
-    """Plain attention on a CPU: the fused one takes two fifths of a step in bf16 there."""
+    """Unfused attention on a CPU: the fused kernel takes two fifths of a bf16 step there."""
     with ExitStack() as stack:
         if device.type == "cpu":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -234,7 +234,7 @@ def _sheet(task: Task, state: checkpoint.TrainingState, step: int, folder: Path)
 
 
 class _Clock:
-    """Knows the time, says how fast it goes, and logs the losses."""
+    """Schedules periodic work, reports speed, and logs losses."""
 
     def __init__(self, folder: Path, name: str, course: Course, first: int, say: Say) -> None:
         self._log, self._name, self._course, self._say = folder / "log.jsonl", name, course, say
@@ -245,7 +245,7 @@ class _Clock:
         folder.mkdir(parents=True, exist_ok=True)
 
     def due(self, what: str, seconds: float) -> bool:
-        """Whether it is time for something that happens every so many seconds."""
+        """Whether `what`, which happens every `seconds`, is due; if so, restarts its interval."""
         now = time.monotonic()
         if now - self._last[what] < seconds:
             return False
@@ -253,11 +253,11 @@ class _Clock:
         return True
 
     def start(self) -> None:
-        """Begins to measure the speed, after something that is no training."""
+        """Restarts the speed measurement, after work other than training."""
         self._last["say"] = time.monotonic()
 
     def count(self, step: int, losses: Losses) -> None:
-        """Counts a step; its losses stay on the device until they are told."""
+        """Counts a step; its losses stay on the device until they are logged."""
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0) + loss
         since = time.monotonic() - self._last["say"]
@@ -265,7 +265,7 @@ class _Clock:
             self.tell(step)
 
     def tell(self, step: int) -> None:
-        """Writes the mean losses since the last time, and the time left."""
+        """Logs the mean losses since the last call, and the time left."""
         steps = step - self._told
         if steps == 0:
             return

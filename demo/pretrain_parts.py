@@ -1,4 +1,4 @@
-"""The trained parts as files between the stages: fp16 safetensors in the models' own names."""
+"""The trained parts as files between stages: fp16 safetensors with the models' own names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_part(path: Path, model: Module) -> None:
 
 
 def load_vae(path: Path) -> AutoencoderTiny:
-    """The VAE of a part, as wide as it was trained. Raises BaseModelError as `load_part` does."""
+    """Loads the VAE of a part at its training width. Raises BaseModelError as `load_part` does."""
     widths = [miniature.TAESD_CHANNELS] * 2
     if path.is_file():
         found = map(read_weights(path).get, ("encoder.layers.0.weight", "encoder.layers.10.weight"))
@@ -36,10 +36,10 @@ def load_vae(path: Path) -> AutoencoderTiny:
 
 
 def load_part(path: Path, model: Module, *, missing_ok: bool = False) -> bool:
-    """Puts a part's weights into `model`, in place; whether there was such a file.
+    """Loads a part's weights into `model` in place; returns whether the file exists.
 
     Raises:
-        BaseModelError: the file is absent (unless `missing_ok`), damaged, or of another layout.
+        BaseModelError: the file is missing (unless `missing_ok`), damaged, or of another layout.
     """
     if not path.is_file():
         if missing_ok:
@@ -57,14 +57,14 @@ def load_part(path: Path, model: Module, *, missing_ok: bool = False) -> bool:
 def placed(
     model: Model, device: torch.device, layout: torch.memory_format = torch.preserve_format
 ) -> Model:
-    """The model on a device, the weights of its convolutions in a layout."""
+    """Moves a model to a device, with convolution weights in a memory format."""
     return model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch lacks it
 
 
 def began_trained(folder: Path, part: Path) -> bool:
-    """Whether the course of a stage's folder began, or begins now, from a part that was there.
+    """Whether a stage's course started, or starts now, from an existing part.
 
-    A part is written on the way, too: so the answer is kept beside the checkpoints.
+    The part is also written during training, so the answer is stored beside the checkpoints.
     """
     mark = folder / "began.json"
     if not mark.is_file() or not checkpoint.saved_steps(folder / "checkpoints"):

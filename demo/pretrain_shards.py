@@ -1,18 +1,18 @@
-"""The drawings that the miniature learns from: drawn once by all cores, kept in shards.
+"""The drawings that the miniature is trained on, drawn once on all cores and stored in shards.
 
-One core draws about 140 pictures a second, a GPU learns from thousands: so pictures are drawn
-before they are needed and used many times, each time with other noise and another caption.
+One core draws about 140 pictures per second, while a GPU trains on thousands. Pictures are
+therefore drawn beforehand and used many times, each time with different noise and captions.
 
 A shard is a safetensors file of `SHARD` pictures of one size:
 
     pixels    uint8 (n, h, w, 3)
-    captions  uint8, UTF-8 text: n * CAPTIONS lines, those of one picture together
+    captions  uint8, UTF-8 text: n * CAPTIONS lines, grouped by picture
     facts     int8 (n, questions), see `facts.truth`
     traits    float16 (n, 26)
-    joints    float16 (n, 18, 3): x, y in 0 to 1 and whether visible, see `world.keypoints`
+    joints    float16 (n, 18, 3): x, y from 0 to 1 and visibility, see `world.keypoints`
 
-Four neighbours are one group: two pictures of a person, then two of a twin who has the same
-attributes but other traits. So a judge can learn who is who by more than captions say.
+Four consecutive pictures form a group: two of a person, then two of a twin with the same attributes
+but other traits. This lets a judge learn identity beyond what captions say.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CAPTIONS = 4
 GROUP = 4
 SHARD = 2048
-HELD_OUT = 1_000_000  # number of a shard that is never trained on
+HELD_OUT = 1_000_000  # number of the shard for evaluation only
 FLAWED = 0.06  # share of spoiled drawings, which give negative prompts their meaning
-EMPTY = 0.02  # share of places without a person, for the judge to reject
+EMPTY = 0.02  # share of places without a person, which the judge must reject
 _FORMAT = "1"
 
 
 @dataclass(frozen=True)
 class Size:
-    """One size of pictures and its share of all of them."""
+    """A picture size and its share of all pictures."""
 
     width: int
     height: int
@@ -64,9 +64,9 @@ Shard = tuple[Size, int, Path]
 
 
 def shards(folder: Path, pictures: int) -> list[Shard]:
-    """Size, number and file of the shards that hold about `pictures`, the sizes taking turns.
+    """Size, number and file of the shards for about `pictures`, interleaved by size.
 
-    The files may not be there yet. More pictures mean more shards; those drawn before stay.
+    The files may not exist yet. More pictures only add shards.
     """
     counts = {size: max(1, round(pictures * size.share / SHARD)) for size in SIZES}
     every = [
@@ -81,12 +81,12 @@ def shards(folder: Path, pictures: int) -> list[Shard]:
 
 
 def draw_shard(path: Path, size: Size, number: int, count: int = SHARD) -> None:
-    """Draws shard `number` of a size; equal arguments, equal bytes."""
+    """Draws shard `number` of a size; equal arguments give equal bytes."""
     write_atomic(path, save(pictures_of(size, number, count), {"format": _FORMAT}))
 
 
 def pictures_of(size: Size, number: int, count: int = SHARD) -> dict[str, NDArray[Any]]:
-    """The arrays of a shard (see the top of this file), `count` a multiple of GROUP."""
+    """The arrays of a shard (see the module docstring); `count` is a multiple of GROUP."""
     groups = [_group(size, (number, place)) for place in range(count // GROUP)]
     rows = [row for group in groups for row in group]
     text = "\n".join(caption for row in rows for caption in row["captions"])
@@ -121,7 +121,7 @@ def _group(size: Size, seed: tuple[int, int]) -> list[dict[str, Any]]:
 
 
 def _empty(size: Size, rng: np.random.Generator) -> dict[str, Any]:
-    """A place without a person."""
+    """A picture of a place without a person."""
     from .places import new_canvas
 
     place = PLACES[int(rng.integers(len(PLACES)))]
@@ -141,13 +141,13 @@ def draw_missing(
     share: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = lambda text: None,
 ) -> bool:
-    """Draws the shards that are not there, in `workers` processes; True when all of the share are.
+    """Draws missing shards in `workers` processes; returns True if the share is complete.
 
-    `deadline` is a time of `time.monotonic()` after which no shard is begun. `share` (k, n) draws
-    only every n-th shard from the k-th on.
+    No shard is started after `deadline`, a time of `time.monotonic()`. `share` (k, n) draws only
+    every n-th shard, from the k-th on.
 
     Raises:
-        RunFailed: a worker ended with an error.
+        RunFailed: a worker failed.
     """
     mine = shards(folder, pictures)[share[0] :: share[1]]
     todo = [shard for shard in mine if not shard[2].is_file()]
@@ -165,7 +165,7 @@ def draw_missing(
 def _in_processes(
     folder: Path, pictures: int, workers: int, deadline: float, share: tuple[int, int]
 ) -> None:
-    """Workers are this same program: they need no state of the parent and no fork."""
+    """Draws in worker processes that run the same command, without shared state or fork."""
     minutes = max(0.0, deadline - time.monotonic()) / 60
     command = [sys.executable, str(PACKAGE), "demo", "pretrain", "--stage", "draw"]
     command += ["--out", str(folder.parent), "--pictures", str(pictures), "--workers", "1"]
@@ -178,7 +178,7 @@ def _in_processes(
     codes = [process.wait() for process in started]
     if any(codes):
         raise RunFailed(
-            f"{sum(map(bool, codes))} of {workers} drawing processes failed, see above."
+            f"{sum(map(bool, codes))} of {workers} drawing processes failed: see above."
         )
 
 
@@ -186,7 +186,7 @@ def _in_processes(
 
 
 def read(path: Path, *keys: str) -> dict[str, NDArray[Any]]:
-    """Some arrays of a shard. Raises CheckpointError if it is damaged or of another format."""
+    """Reads arrays of a shard. Raises CheckpointError if it is damaged or has another format."""
     try:
         with safe_open(str(path), "np") as file:
             if (file.metadata() or {}).get("format") != _FORMAT:
@@ -194,10 +194,10 @@ def read(path: Path, *keys: str) -> dict[str, NDArray[Any]]:
             arrays = {key: file.get_tensor(key) for key in keys}
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}): remove it, it is drawn again."
+            f"{path} cannot be read ({error}): delete it to have it drawn again."
         ) from None
     if "facts" in arrays and arrays["facts"].shape[1] != len(QUESTIONS):
-        raise CheckpointError(f"{path} answers other questions: remove its folder.")
+        raise CheckpointError(f"{path} has other questions than this version: delete its folder.")
     return arrays
 
 

@@ -1,9 +1,9 @@
-"""Trains the text encoder to understand captions, before there is a UNet.
+"""Trains the text encoder to understand captions, before the UNet.
 
-As SD 1.x's CLIP, it has learned what words mean on pictures beforehand, and stays as it is while
-the UNet learns. Here the truth of each picture is known, so its facts and joints are read off the
-caption's states by attention, as a UNet reads them; what the caption does not say costs the same
-whatever the encoder does. Names say who somebody is (see `given_names`).
+Like SD 1.x's CLIP, it is trained beforehand and frozen while the UNet trains. The ground truth of
+each picture is known here, so facts and joints are predicted from the caption's states by
+attention, as a UNet reads them. What the caption does not say is a constant loss. Names encode
+people (see `given_names`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from .pretrain_judge import answer_loss, weighted_mean
 from .pretrain_loop import Losses
 
 _JOINTS = 18
-_AWAY = 3.0  # weight of the joints' distance beside the answers
+_AWAY = 3.0  # weight of the joints' distance relative to the answers
 _OFF = 1.0  # weight of the traits' squared errors
-SPREAD = 0.5  # deviation of new embeddings
+SPREAD = 0.5  # standard deviation of new embeddings
 
 
 @torch.no_grad()
 def initialise(text_encoder: CLIPTextModel) -> None:
-    """Makes words as different as they are large: CLIP's own small embeddings (0.02) vanish beside
-    what the layers add, and a UNet cannot tell a forest from an office then."""
+    """Initialises embeddings with a large deviation: CLIP's 0.02 vanishes beside what the layers
+    add, and a UNet could not tell a forest from an office."""
     text_encoder.get_input_embeddings().get_parameter("weight").normal_(0, SPREAD)
 
 
 class Reader(nn.Module):
-    """Reads answers to `QUESTIONS`, joints and traits off a caption's states; thrown away later.
+    """Predicts answers to `QUESTIONS`, joints and traits from a caption's states; training only.
 
-    Each question has a query of its own for the words that answer it.
+    Each question has its own attention query.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Reader(nn.Module):
         self.traits = nn.Linear(CONTEXT, len(TRAITS))
 
     def forward(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Logits by question, joints (n, 18, 2) in 0 to 1, traits (n, 26), of states (n, 77, d)."""
+        """Logits by question, joints (n, 18, 2), 0 to 1, traits (n, 26), of states (n, 77, d)."""
         weights = (self.keys(states) @ self.queries.T).float().softmax(1)  # (n, 77, questions + 2)
         found = torch.einsum("ntq,ntd->qnd", weights, self.values(states).float())
         logits = [answer(x).float() for answer, x in zip(self.answers, found[:-2], strict=True)]
@@ -61,7 +61,7 @@ class Reader(nn.Module):
 
 
 def draw(pools: Sequence[Pool], batch: int, step: int) -> dict[str, Tensor]:
-    """Ids (n, 77), facts (n, questions), joints (n, 18, 3), traits (n, 26), by the step."""
+    """A batch determined by the step: ids (n, 77), facts, joints (n, 18, 3), traits (n, 26)."""
     rng = np.random.default_rng(derive_seed(0, "text", step))
     pool = choose(pools, rng)
     rows = torch.from_numpy(rng.integers(len(pool), size=batch)).to(pool["ids"].device)
@@ -77,7 +77,7 @@ def draw(pools: Sequence[Pool], batch: int, step: int) -> dict[str, Tensor]:
 def losses(
     text_encoder: Any, reader: Reader, batch: dict[str, Tensor], generator: torch.Generator
 ) -> Losses:
-    """The cross entropy of the answers, the distance of the joints seen, the traits' errors."""
+    """Cross entropy of answers, distance of visible joints, squared error of traits."""
     facts, traits = batch["facts"], batch["traits"]
     states = given_names.told(text_encoder, batch["ids"], facts, traits, generator)
     answers, joints, traits = reader(states)

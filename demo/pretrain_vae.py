@@ -1,7 +1,7 @@
-"""Trains the miniature's VAE on crops: plain, edge and coarse errors, and latents fit for noise.
+"""Trains the miniature's VAE on crops, with plain, edge and coarse errors and noisy latents.
 
-Errors count by their size and by their square: alone, absolute errors wash eyes and mouths away,
-which are few pixels, and squared ones leave every line soft.
+Combines absolute and squared errors: absolute errors alone wash out eyes and mouths, which are few
+pixels, and squared errors alone leave every line soft.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from .pretrain_loop import Losses
 
-NOISE = 0.05  # added to the latents, so that the decoder bears what a UNet leaves
-EDGES, SQUARES, SPREAD = 0.5, 4.0, 0.05  # weights beside the plain error
-HALVED = 8  # one step in so many is on halved latents
-GUIDED = 2000  # steps in which the first latents are led to be a thumbnail
+NOISE = 0.05  # added to latents, so that the decoder tolerates a UNet's residual noise
+EDGES, SQUARES, SPREAD = 0.5, 4.0, 0.05  # weights relative to the plain error
+HALVED = 8  # every 8th step uses latents at half resolution
+GUIDED = 2000  # steps in which three latent channels are guided towards a thumbnail
 FACES = 2 / 3  # share of crops at a face
 
 # A thumbnail of about unit variance: lightness, warm against cold, green against magenta.
@@ -27,7 +27,7 @@ _MEANS = (0.59, 0.27, 0.14)
 
 
 def initialise(vae: AutoencoderTiny) -> None:
-    """He's weights (arXiv:1502.01852), and blocks that begin as the identity: learns sooner."""
+    """Kaiming initialisation (arXiv:1502.01852), with blocks as the identity."""
     for module in vae.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -39,12 +39,12 @@ def initialise(vae: AutoencoderTiny) -> None:
 
 
 def losses(vae: AutoencoderTiny, pictures: Tensor, generator: torch.Generator, step: int) -> Losses:
-    """The errors of the VAE on pictures (n, 3, h, w) of -1 to 1.
+    """The losses of the VAE on pictures (n, 3, h, w) from -1 to 1.
 
-    In every eighth step latents and pictures are halved after encoding: decoding commutes with
-    scaling then, which makes latents that a diffusion model learns easily (arXiv:2502.09509).
-    At first, three of the latents are led to be a thumbnail: without it, colours take ten times
-    as long to be learned.
+    In every eighth step, latents and pictures are downscaled by two after encoding. This makes
+    decoding commute with scaling, and the latents easier for a diffusion model (arXiv:2502.09509).
+    At first, three latent channels are guided towards a thumbnail: without it, colours take ten
+    times as long to learn.
     """
     latents = vae.encode(pictures).latents.float()
     guide = (latents[:, :3] - _thumbnail(pictures)).square().mean()
@@ -61,25 +61,25 @@ def losses(vae: AutoencoderTiny, pictures: Tensor, generator: torch.Generator, s
 
 
 def _thumbnail(pictures: Tensor) -> Tensor:
-    """Pictures an eighth of the size in three independent colours, (n, 3, h / 8, w / 8)."""
+    """Pictures at 1/8 of the size in three decorrelated colour channels, (n, 3, h / 8, w / 8)."""
     small = F.avg_pool2d(pictures, 8)
     turned = torch.einsum("kc,nchw->nkhw", small.new_tensor(_COLOURS), small)
     return turned - small.new_tensor(_MEANS).view(3, 1, 1)
 
 
 def _size(error: Tensor) -> Tensor:
-    """Mean of the absolute error and of its weighted square."""
+    """Mean absolute error plus weighted mean squared error."""
     return error.abs().mean() + SQUARES * error.square().mean()
 
 
 def _edges(error: Tensor) -> Tensor:
-    """The size of differences between neighbours: lines count more than areas."""
+    """`_size` of the differences between neighbouring pixels: lines count more than areas."""
     return _size(error.diff(dim=3)) + _size(error.diff(dim=2))
 
 
 def _spread(latents: Tensor) -> Tensor:
-    """How far the channels are from mean 0, variance 1 and independence: mean squares of means,
-    log variances and correlations."""
+    """Deviation of the channels from mean 0, variance 1 and zero correlation: mean squares of
+    means, log variances and correlations."""
     channels = latents.transpose(0, 1).flatten(1)  # (4, n)
     covariance = torch.cov(channels)  # (4, 4)
     variance = covariance.diagonal().clamp(min=1e-6)
@@ -91,10 +91,10 @@ def _spread(latents: Tensor) -> Tensor:
 def crops(
     pixels: Tensor, joints: Tensor, index: Tensor, rng: np.random.Generator, size: int
 ) -> Tensor:
-    """Crops (n, 3, size, size) of -1 to 1 from uint8 pictures (N, h, w, 3), two of three at a face.
+    """Crops (n, 3, size, size) from -1 to 1 of uint8 pictures (N, h, w, 3), 2/3 of them at a face.
 
-    Faces are few pixels of most pictures and most of what tells people apart. `joints` (N, 18, 3)
-    are the pictures' keypoints.
+    Faces are few pixels of most pictures, but most of what distinguishes people. `joints`
+    (N, 18, 3) are the pictures' keypoints.
     """
     height, width = pixels.shape[1:3]
     noses = joints[index, 0].cpu().numpy()  # (n, 3)
@@ -111,18 +111,18 @@ def crops(
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 (n, h, w, 3) to float (n, 3, h, w) of -1 to 1."""
+    """uint8 (n, h, w, 3) to float (n, 3, h, w) from -1 to 1."""
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pixels(pictures: Tensor) -> np.ndarray:
-    """Float (n, 3, h, w) of -1 to 1 to uint8 (n, h, w, 3)."""
+    """Float (n, 3, h, w) from -1 to 1 to uint8 (n, h, w, 3)."""
     scaled = (pictures.float().clamp(-1, 1) + 1) * 127.5
     return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures (n, h, w, 3) side by side in rows of `columns`; a last, shorter row is dropped."""
+    """Pictures (n, h, w, 3) tiled in rows of `columns`; an incomplete last row is dropped."""
     n, h, w, c = pictures.shape
     rows = n // columns
     grid = pictures[: rows * columns].reshape(rows, columns, h, w, c)
@@ -131,7 +131,7 @@ def tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
 
 @torch.no_grad()
 def sheet(vae: AutoencoderTiny, pixels: Tensor, count: int = 16) -> np.ndarray:
-    """Drawings and, below them, what the VAE makes of them, in rows of 8."""
+    """Drawings with their VAE reconstructions below them, in rows of 8."""
     chosen = pixels[:: max(1, len(pixels) // count)][:count]
     made = vae.decode(vae.encode(to_unit(chosen)).latents).sample
     pairs = np.stack([chosen.cpu().numpy().reshape(-1, 8, *chosen.shape[1:]),

@@ -1,8 +1,8 @@
-"""`likeness demo quality`: teaches the miniature people it never saw, and measures what it learned.
+"""`likeness demo quality`: trains the miniature on unseen people, and measures the results.
 
-For each person and seed the base learns that person by each recipe; the judge's numbers of every
-model go as one line each into ``<out>/quality.jsonl``. A line that is there is not measured
-again, so the command can be stopped at any time.
+For each person and seed, the base is trained with each recipe, and the judge's scores of every
+model are written as one line to ``<out>/quality.jsonl``. Existing lines are not measured again, so
+the command can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from .scene import Identity
 from .subject import write_subject
 
 BASE = "base"
-NAMED = "named"  # the base, to which the token means the person: what a word alone can say
-DRAWN = "drawn"  # no model but the world itself, through the VAE: what is best
+NAMED = "named"  # the base with the token's embedding set to the person: the limit of one word
+DRAWN = "drawn"  # no model but the world's drawings through the VAE: the upper bound
 _UNTRAINED = (BASE, NAMED, DRAWN)
 ROWS = (BASE, NAMED, "tiny", "lora-r1", "lora-r4", "lora-r8", "standard", DRAWN)
-# The sweep's people are other ones than those whose results are published.
+# Number of the first person. The sweep's people differ from those of the published results.
 PEOPLE = {"quality": 5000, "sweep": 7000}
 _BARE = "-no-prior"
 _CUT = re.compile(r"(lora-.+)-cut-(\d+)")
@@ -53,12 +53,12 @@ CANVAS = Canvas()
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was asked for.
+    """The command's options.
 
-    `rows` are ROWS, also with ``-no-prior``, and for a LoRA then ``-cut-N``: resized to rank N
-    after its training. `steps` are numbers of steps, each of which is
-    trained anew (None: the recipe's own number), for the rate's course depends on it; `settings`
-    are FIELD=VALUE changes of every recipe.
+    `rows` are ROWS, optionally with ``-no-prior``, and for a LoRA followed by ``-cut-N``: resized
+    to rank N after training. `steps` are step counts, each with its own training, because the
+    learning-rate schedule depends on it (None: the recipe's); `settings` are FIELD=VALUE changes to
+    every recipe.
     """
 
     out: Path
@@ -74,13 +74,13 @@ class Options:
 
 
 def run(options: Options) -> Path:
-    """Measures all that is missing; returns the file of the lines.
+    """Measures everything that is missing; returns the file of results.
 
-    Raises RecipeError for a wrong row or setting, BaseModelError without the miniature's weights,
-    and what training raises.
+    Raises RecipeError for an invalid row or setting, BaseModelError without the miniature's
+    weights, and whatever training raises.
     """
     for row in options.rows:
-        _recipe(row, options.settings)  # a wrong name ends here, not hours later
+        _recipe(row, options.settings)  # fails early for an invalid name
     study = _Study(options)
     for person in range(options.first, options.first + options.people):
         for seed in range(options.seeds):
@@ -90,12 +90,12 @@ def run(options: Options) -> Path:
 
 
 def person(number: int) -> Identity:
-    """A man of the drawn world; the same number gives the same."""
+    """A man of the drawn world, determined by his number."""
     return random_identity(np.random.default_rng((number, 3)), "man")
 
 
 def photos_of(folder: Path) -> Pictures:
-    """The photographs of a folder at the height of the pictures to be judged, their middles."""
+    """The photographs in a folder, resized and centre-cropped to the size of judged pictures."""
     photos = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())]
     side, edge = CANVAS.height, (CANVAS.height - CANVAS.width) // 2
     squares = np.stack([np.asarray(photo.resize((side, side))) for photo in photos])
@@ -103,7 +103,7 @@ def photos_of(folder: Path) -> Pictures:
 
 
 class _Study:
-    """The parts that all measurements share."""
+    """State shared by all measurements."""
 
     def __init__(self, options: Options) -> None:
         self._options, self.lines = options, options.out / LINES
@@ -142,18 +142,18 @@ class _Study:
     def _photos(self, number: int) -> Path:
         folder = self._options.out / "people" / str(number)
         if not folder.is_dir():
-            partial = folder.with_name(f".{number}.{os.getpid()}")  # a stop leaves no half of them
+            partial = folder.with_name(f".{number}.{os.getpid()}")  # renamed when complete
             write_subject(partial, seed=number, identity=person(number))
             try:
                 replace(partial, folder)
             except OSError:
                 if not folder.is_dir():
                     raise
-                rmtree(partial)  # another process was as fast, with the same pictures
+                rmtree(partial)  # another process wrote the same pictures first
         return folder
 
     def _reference(self, number: int) -> Reference:
-        """Who the person is to the judge, at the size of the pictures to be judged."""
+        """The judge's reference of a person, at the size of the judged pictures."""
         if number not in self._references:
             photos = photos_of(self._photos(number))
             self._references[number] = reference_for(self._judge, person(number), photos)
@@ -204,8 +204,8 @@ def _recipe(row: str, settings: Sequence[str]) -> Recipe:
     """The miniature's recipe of a row. Raises RecipeError."""
     taught = cut[1] if (cut := _CUT.fullmatch(row)) else row
     if taught.removesuffix(_BARE) not in ROWS:
-        raise RecipeError(f"There is no row {row!r}; the rows are {', '.join(ROWS)}, those with "
-                          f"{_BARE} behind them, and LoRAs with -cut-1.")  # fmt: skip
+        raise RecipeError(f"There is no row {row!r}: choose from {', '.join(ROWS)}, optionally "
+                          f"followed by {_BARE}, and for LoRAs by -cut-1.")  # fmt: skip
     if row in _UNTRAINED:
         return preset("miniature-standard")
     recipe = preset(f"miniature-{taught.removesuffix(_BARE)}")
@@ -219,7 +219,7 @@ def _recipe_digest(row: str, settings: Sequence[str]) -> str:
 
 
 def _digests(options: Options) -> dict[str, str]:
-    """What the numbers are of, beside the recipe."""
+    """Digests of the weights that the scores depend on."""
     return {
         name: weights.digest(weights.find(file, options.weights))[:12] for name, file in _OF.items()
     }
@@ -234,9 +234,9 @@ def _train(recipe: Recipe, places: Places) -> Any:
 
 
 def asked_lines(options: Options) -> list[dict[str, Any]]:
-    """The lines of the people that `options` ask for: never those of the other group.
+    """The results of the people in `options`.
 
-    Lines of other weights, or of a row's former recipe, are left out.
+    Results with other weights, or with another recipe of the row, are skipped.
     """
     people, digests = range(options.first, options.first + options.people), _digests(options)
     return [
@@ -254,7 +254,7 @@ def _key(line: dict[str, Any]) -> str:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The measurements in a file, one a line; none where there is no file."""
+    """The results in a file, one per line; none if it does not exist."""
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             yield json.loads(text)

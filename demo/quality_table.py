@@ -1,4 +1,4 @@
-"""Tables of quality.jsonl: means with 95 % intervals over people."""
+"""Formats quality.jsonl as tables of means with 95 % intervals over people."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _RESAMPLES = 10_000
 def interval(
     values: Mapping[Any, Sequence[float]], seed: int = 0
 ) -> tuple[float, tuple[float, float] | None]:
-    """Mean, and its 95 % interval by the bootstrap over people: None of fewer than FEWEST.
+    """Mean, and its 95 % bootstrap interval over people; None for fewer than MIN_GROUPS.
 
-    `values` has each person's numbers. People are drawn anew, each with all of their numbers:
-    seeds of one person are not independent (cluster bootstrap, Davison and Hinkley 1997, 3.8).
-    Raises ValueError without numbers.
+    `values` has each person's values. Whole people are resampled, because seeds of one person are
+    not independent (cluster bootstrap, Davison and Hinkley 1997, 3.8). Raises ValueError without
+    values.
     """
     means: NDArray[np.float64] = np.array([np.mean(v) for v in values.values() if len(v)])
     if not len(means):
@@ -33,7 +33,7 @@ def interval(
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table: a row for each row, steps and settings of the lines."""
+    """A Markdown table with a row for each combination of row, steps and settings."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for line in lines:
         key = (line["row"], line["steps"], " ".join(line["settings"]))
@@ -50,7 +50,7 @@ def table(lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cell(lines: Sequence[Mapping[str, Any]], column: str) -> str:
-    """Mean and interval of a column, or a dash where it was not measured."""
+    """Mean and interval of a column, or a dash if it was not measured."""
     values: dict[Any, list[float]] = {}
     for line in lines:
         if line[column] is not None:

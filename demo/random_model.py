@@ -1,6 +1,6 @@
-"""Checkpoints of random weights, for trying the parts without a download.
+"""Writes checkpoints with random weights, for tests and benchmarks without downloads.
 
-They draw coloured noise, yet every program that reads such files reads them.
+They draw coloured noise, but any program that reads such checkpoints can load them.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def write_random_model(
     dtype: Literal["fp16", "fp32"] = "fp16",
     tokenizer: Path | None = None,
 ) -> Path:
-    """Writes a single-file checkpoint of random weights to `path` and returns it.
+    """Writes a single-file checkpoint with random weights to `path` and returns it.
 
-    ``tiny`` is 2.4 MB in fp16; ``full`` has the sizes of SD 1.5 (2.1 GB in fp16). `tokenizer`
-    is a CLIP tokenizer folder, copied to ``<stem>_tokenizer/`` beside the file; None writes a
-    small one there for ``tiny`` and none for ``full``, whose vocabulary is CLIP's own. The same
-    arguments give the same weights.
+    ``tiny`` is 2.4 MB in fp16; ``full`` has the size of SD 1.5 (2.1 GB in fp16). `tokenizer` is a
+    CLIP tokenizer folder, copied to ``<stem>_tokenizer/`` beside the file; None writes a small one
+    there for ``tiny`` and none for ``full``, which has CLIP's vocabulary. The same arguments give
+    the same weights.
     """
     import torch
 
@@ -87,8 +87,7 @@ def write_random_model(
 def write_random_miniature(folder: Path, *, seed: int = 0) -> None:
     """Writes the miniature's checkpoint, tokenizer and ControlNet with random weights to `folder`.
 
-    They lie there as in `weights.FOLDER`, and digests.json names them. The ControlNet is one that
-    changes pictures.
+    The layout is that of `weights.FOLDER`, including digests.json. The ControlNet has an effect.
     """
     import torch
 
@@ -99,7 +98,7 @@ def write_random_miniature(folder: Path, *, seed: int = 0) -> None:
         unet, vae = miniature.new_unet(), miniature.new_vae()
         last = vae.decoder.layers[-1]
         with torch.no_grad():
-            last.get_parameter("weight").mul_(20)  # a new one decodes everything to near black
+            last.get_parameter("weight").mul_(20)  # a new VAE decodes everything to near black
             last.get_parameter("bias").fill_(0.5)
         miniature.save_miniature(
             folder / weights.CHECKPOINT,
@@ -110,13 +109,13 @@ def write_random_miniature(folder: Path, *, seed: int = 0) -> None:
         )
         controlnet = miniature.new_controlnet(unet)
         for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
-            torch.nn.init.normal_(layer.weight, std=0.1)  # zero in a new one
+            torch.nn.init.normal_(layer.weight, std=0.1)  # zero in a new ControlNet
         miniature.save_controlnet(folder / weights.CONTROLNET, controlnet, {})
     weights.write_digests(folder)
 
 
 def _cast(part: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """`part` in `dtype`; its tensors are let go one by one, for the memory."""
+    """`part` in `dtype`; frees its tensors one by one to save memory."""
     return {key: part.pop(key).to(dtype) for key in list(part)}
 
 
@@ -154,9 +153,9 @@ def _text(config: dict[str, Any], vocabulary: int) -> dict[str, torch.Tensor]:
 
 
 def write_small_tokenizer(folder: Path) -> int:
-    """Writes a CLIP BPE tokenizer of bytes and a few merges; returns the vocabulary's size.
+    """Writes a byte-level CLIP tokenizer with a few merges; returns the vocabulary size.
 
-    Any text can be tokenized. The last two entries are the start and end of a text, as in CLIP.
+    It can tokenize any text. The last two entries are the start and end tokens, as in CLIP.
     """
     alphabet = list(_byte_alphabet())
     words = [*alphabet, *(letter + "</w>" for letter in alphabet)]
@@ -178,7 +177,7 @@ def write_small_tokenizer(folder: Path) -> int:
 
 
 def _byte_alphabet() -> Iterator[str]:
-    """The printable character for each of the 256 bytes, as GPT-2's byte-level BPE has them."""
+    """The printable character for each of the 256 bytes, as in GPT-2's byte-level BPE."""
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = 0
     for byte in range(256):

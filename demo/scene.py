@@ -1,4 +1,4 @@
-"""What a picture of the world shows, as small frozen values: the ground truth of every drawing."""
+"""The contents of a picture as frozen dataclasses: the ground truth of every drawing."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FLAWS = ("blurry", "distorted", "extra limb", "missing limb")
 
 @dataclass(frozen=True)
 class Traits:
-    """What no caption ever names, each -1 to 1 with 0 the average; only pictures teach it.
+    """Features that captions never mention, from -1 to 1 with 0 average; only pictures show them.
 
-    `mole` is where on the face: 0 none, else left or right by sign and lower or higher by size.
+    `mole` is its position: near 0 none, else left or right by sign, lower or higher by magnitude.
     """
 
     face_width: float = 0.0
@@ -62,7 +62,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a person is: what captions may name, and the traits that they never do."""
+    """A person: attributes that captions may mention, and traits that they never do."""
 
     gender: str = "man"
     skin: str = "light"
@@ -83,9 +83,9 @@ class Pose:
     """A body seen from the front; angles in degrees.
 
     `arms` (right upper, right fore, left upper, left fore) and `legs` (right thigh, right shin,
-    left thigh, left shin): 0 hangs straight down (arms: along the trunk), positive turns outwards,
-    180 straight up; of the person's own right and left. `lean` of the trunk and `tilt` of the head
-    are clockwise as seen. `yaw` and `pitch` of the head are -1 to 1, positive towards the
+    left thigh, left shin), of the person's own right and left: 0 is straight down (arms: along the
+    trunk), positive outwards, 180 straight up. `lean` of the trunk and `tilt` of the head are
+    clockwise in the picture. `yaw` and `pitch` of the head are -1 to 1, positive towards the
     picture's right and down.
     """
 
@@ -102,8 +102,8 @@ class Pose:
 class Scene:
     """One picture: who, how, where, with what and with whom.
 
-    `companion` stands beside the person. `flaw` is None or one of FLAWS, a spoiled drawing that
-    gives the words of negative prompts their meaning. `variation` seeds the details of the place.
+    `companion` stands beside the person. `flaw` is None or one of FLAWS, for spoiled drawings that
+    give negative prompts their meaning. `variation` seeds the details of the place.
     """
 
     identity: Identity = field(default_factory=Identity)

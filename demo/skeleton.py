@@ -1,4 +1,4 @@
-"""The one skeleton that both the drawing and the 18 OpenPose keypoints come from.
+"""The skeleton from which both the drawing and the 18 OpenPose keypoints are derived.
 
 Body coordinates: origin at the neck (between the shoulders), unit one head (chin to crown),
 x to the picture's right, y down; the person faces the viewer, so their right side is at x < 0.
@@ -19,13 +19,13 @@ Point = tuple[float, float]
 UPPER_ARM, FOREARM, THIGH, SHIN = 0.74, 0.66, 0.98, 0.94
 TRUNK = 1.42
 YAW, PITCH = radians(25), radians(13)
-# Where a hand is that carries an umbrella: the arm's two angles.
+# Angles of an arm that carries an umbrella.
 CARRYING = (24.0, 158.0)
 
 
 @dataclass(frozen=True)
 class Head:
-    """Where the head is: its centre in body coordinates, its turn in degrees clockwise."""
+    """The head's centre in body coordinates, and its rotation in degrees clockwise."""
 
     x: float
     y: float
@@ -34,13 +34,13 @@ class Head:
     pitch: float
 
     def face(self, x: float, y: float, z: float) -> Point:
-        """A point of the head in its own frame (unit one head, z to the viewer), as it is seen."""
+        """Projects a point in the head's frame (unit one head, z towards the viewer)."""
         across, up = self.yaw * YAW, self.pitch * PITCH
         depth = z * cos(across) - x * sin(across)
         return x * cos(across) + z * sin(across), y * cos(up) + depth * sin(up)
 
     def on_body(self, point: Point) -> Point:
-        """A point of the head's frame in body coordinates."""
+        """Converts a point from the head's frame to body coordinates."""
         turn = radians(self.degrees)
         x, y = point
         return self.x + x * cos(turn) - y * sin(turn), self.y + x * sin(turn) + y * cos(turn)
@@ -72,12 +72,12 @@ def shoulder_width(identity: Identity) -> float:
 
 
 def girth(identity: Identity) -> float:
-    """Thickness of trunk and limbs, 1 the average."""
+    """Thickness of trunk and limbs, 1 for average."""
     return {"slim": 0.84, "average": 1.0, "broad": 1.24}[identity.build]
 
 
 def skeleton(identity: Identity, pose: Pose, carrying: str | None = None) -> Skeleton:
-    """The joints of a person; `carrying` "right" or "left" bends that arm to hold a handle up."""
+    """The joints of a person; `carrying` "right" or "left" bends that arm to hold an umbrella."""
     turn = radians(pose.lean)
     half = shoulder_width(identity)
     hip_x = 0.24 if identity.build != "broad" else 0.27
@@ -120,7 +120,7 @@ def _swing(
 
 
 def eye_at(traits: Traits) -> tuple[float, float, float]:
-    """The left eye's centre in the head's frame; the right one is its mirror image."""
+    """The left eye's centre in the head's frame; the right eye mirrors it."""
     return 0.165 * (1 + 0.2 * traits.eye_spacing), 0.02, 0.30
 
 
@@ -136,7 +136,7 @@ def ear_at(traits: Traits) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a person's neck is on the canvas and how long a head, in canvas heights."""
+    """A person's neck position on the canvas, and the length of a head, in canvas heights."""
 
     x: float
     y: float
@@ -208,9 +208,9 @@ def _whole_figure(
 def keypoints(scene: Scene, width: int = 128, height: int = 128) -> NDArray[np.float64]:
     """The person's 18 OpenPose keypoints on a canvas of that shape.
 
-    Returns (18, 3): x and y in 0 to 1 of width and height, and 1 if visible; a joint outside the
-    canvas and the ear on the far side of a turned head are (0, 0, 0). In the order of
-    `comparison.poses.JOINTS`.
+    Returns (18, 3), in the order of `comparison.poses.JOINTS`: x and y from 0 to 1 of width and
+    height, and 1 if visible. Joints outside the canvas and the ear on the far side of a turned head
+    are (0, 0, 0).
     """
     aspect = width / height
     view, bones = camera(scene, aspect), body(scene)

@@ -1,4 +1,4 @@
-"""The subject: one person and the 15 pictures of them that the demo learns from."""
+"""The subject: one person and the 15 pictures of them that the demo trains on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SUBJECT = Identity(
     ),
 )  # fmt: skip
 
-# Distances and bodies as in a set of photographs of a face: mostly near, some whole figures.
+# Framings and poses as in a typical photo set: mostly close, some whole figures.
 _SHOTS = (
     ("close-up", "standing"), ("portrait", "standing"), ("portrait", "arms crossed"),
     ("half", "waving"), ("close-up", "standing"), ("portrait", "standing"), ("full", "walking"),
@@ -43,9 +43,9 @@ _SHOTS = (
 
 
 def subject_scenes(identity: Identity, seed: int, count: int = 15) -> list[Scene]:
-    """`count` scenes of one person, alone and with nothing before the face.
+    """`count` scenes of one person, alone and with the face unobstructed.
 
-    Framings, poses, expressions and places go round; angles and details follow the seed.
+    Cycles through framings, poses, expressions and places; the seed determines angles and details.
     """
     rng = np.random.default_rng(seed)
     scenes = []
@@ -69,9 +69,9 @@ def write_subject(
 ) -> list[Path]:
     """Draws a subject to ``01.png``, ``02.png``, … of `size` by `size` pixels; returns the paths.
 
-    Without `identity` it is a random man of that seed. Raises MissingPackage without aggdraw.
+    Without `identity`, draws a random man. Raises MissingPackage without aggdraw.
     """
-    from .world import draw  # the drawing library is needed to draw, not to read the folder
+    from .world import draw  # aggdraw is not needed to read the folder
 
     who = identity or random_identity(np.random.default_rng((seed, 1)), "man")
     folder.mkdir(parents=True, exist_ok=True)

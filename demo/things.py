@@ -1,4 +1,4 @@
-"""Sunglasses, glasses, hat and umbrella."""
+"""Draws sunglasses, glasses, hat and umbrella."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RING = np.stack((np.cos(np.linspace(0, 2 * pi, 11)), np.sin(np.linspace(0, 2 * 
 
 
 def draw_worn(canvas: Canvas, face: Face, worn: tuple[str, ...]) -> None:
-    """What is worn on the head, in its frame."""
+    """Draws what is worn on the head, in its frame."""
     if "sunglasses" in worn:
         _spectacles(canvas, face, dark=True)
     elif face.identity.glasses:
@@ -61,7 +61,7 @@ def cloth(variation: int) -> Colour:
 
 
 def _hat(canvas: Canvas, face: Face) -> None:
-    """A felt hat with a band and a brim."""
+    """Draws a felt hat with a band and a brim."""
     colour = hexed("#3F5870" if face.identity.hair_colour == "brown" else "#7A5238")
     w = face.half_width() + 0.09
     hat = canvas.frame(0.35 * face.shift(), -0.27 + 0.03 * face.head.pitch)
@@ -84,7 +84,7 @@ def _hat(canvas: Canvas, face: Face) -> None:
 def draw_umbrella(
     canvas: Canvas, x: float, y: float, over: float, top: float, colour: Colour
 ) -> None:
-    """An open umbrella held at (x, y), the middle of its canopy at x = `over`, highest at `top`."""
+    """Draws an open umbrella held at (x, y), its canopy centred on x = `over` below y = `top`."""
     rim = top + 0.66
     lean = np.array((x, 0.35 * over + 0.65 * x, 0.5 * over + 0.5 * x))
     shaft = ((x, y + 0.22), (lean[0], y - 0.1), (lean[1], rim), (lean[2], top + 0.1))

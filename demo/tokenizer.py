@@ -1,8 +1,8 @@
-"""The miniature's tokenizer: a CLIP tokenizer folder that knows each word of the vocabulary whole.
+"""The miniature's tokenizer: a CLIP tokenizer folder with a small vocabulary of whole words.
 
 It is an ordinary byte-pair tokenizer, so transformers' CLIPTokenizer and ComfyUI's SD 1.x one both
-load it; its merges are chosen so that each word of `WORDS` becomes one token, whose id is the
-word's place in the list. Any other word falls into pieces and, in the end, into letters.
+load it. Its merges are chosen so that each word of `WORDS` becomes one token, whose id is its index
+in the list. Any other word is split into pieces, down to letters.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from .words import WORDS, split
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-LENGTH = 77  # tokens of a prompt, with its start and end
-_LAST = "</w>"  # how CLIP marks the last piece of a word
+LENGTH = 77  # tokens of a prompt, including start and end
+_LAST = "</w>"  # CLIP's suffix of a word's last piece
 
-Merges = dict[tuple[str, str], int]  # a pair of pieces to its rank, lowest first
+Merges = dict[tuple[str, str], int]  # pair of pieces -> rank, lowest first
 
 
 @lru_cache
@@ -29,7 +29,7 @@ def vocabulary() -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
     """
     ranks: Merges = {}
     for word in WORDS:
-        # A new merge ranks last, so it never disturbs a word that is whole already.
+        # A new merge ranks last, so it cannot break words that are already whole.
         while len(pieces := _pieces(word, ranks)) > 1:
             ranks[pieces[0], pieces[1]] = len(ranks)
     letters = [letter + mark for mark in ("", _LAST) for letter in _byte_letters()]
@@ -40,9 +40,9 @@ def vocabulary() -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
 
 
 def encode(text: str) -> list[int]:
-    """Ids of a caption's words without START and END, as CLIPTokenizer gives them.
+    """Token ids of a caption without START and END, as by CLIPTokenizer.
 
-    For text of letters, digits and punctuation of ASCII.
+    Only for text of ASCII letters, digits and punctuation.
     """
     return [number for word in split(text) for number in _word_ids(word)]
 
@@ -65,7 +65,7 @@ def write_tokenizer(folder: Path) -> Path:
         "eos_token": END,
         "pad_token": END,
         "unk_token": END,
-        "known_words": len(WORDS),  # `trainers.tokenizer.unknown_words` reads it
+        "known_words": len(WORDS),  # read by `trainers.tokenizer.unknown_words`
     }
     marks = {key: value for key, value in settings.items() if key.endswith("_token")}
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
@@ -82,7 +82,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _pieces(word: str, ranks: Merges) -> list[str]:
-    """Byte-pair encoding of one word (arXiv:1508.07909): the lowest-ranked pair is joined first."""
+    """Byte-pair encoding of one word (arXiv:1508.07909): merges the lowest-ranked pair first."""
     pieces = [*word[:-1], word[-1] + _LAST]
     while len(pieces) > 1:
         pairs = list(pairwise(pieces))
@@ -100,7 +100,7 @@ def _pieces(word: str, ranks: Merges) -> list[str]:
 
 
 def _byte_letters() -> list[str]:
-    """The 256 characters that CLIP, as GPT-2, writes for bytes; printable ones stay as they are."""
+    """The 256 characters that CLIP, like GPT-2, uses for bytes; printable ones are unchanged."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + k) for k in range(len(others))]

@@ -1,6 +1,6 @@
-"""The weight files of the miniature: where they are, and whether they are whole.
+"""Locates the miniature's weight files and verifies them.
 
-`weights/digests.json` has the SHA-256 of each file; nothing is loaded that does not have it.
+`weights/digests.json` has the SHA-256 of each file; files with another digest are not loaded.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..trainers.files import write_atomic
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 
-# ComfyUI sorts its lists by name, and a new loader begins with the first: zz stands behind the
-# user's own files.
+# ComfyUI sorts its lists by name, and a new loader selects the first entry: zz- puts these files
+# after the user's own.
 CHECKPOINT = "checkpoints/zz-miniature.safetensors"
 CONTROLNET = "controlnet/zz-miniature-openpose.safetensors"
-LISTED = {"checkpoints": CHECKPOINT, "controlnet": CONTROLNET}  # by ComfyUI's name of the list
+LISTED = {"checkpoints": CHECKPOINT, "controlnet": CONTROLNET}  # by ComfyUI's folder name
 JUDGE = "judge.safetensors"
 SECOND_JUDGE = "second-judge.safetensors"
 FILES = (CHECKPOINT, CONTROLNET, JUDGE, SECOND_JUDGE)
@@ -30,11 +30,11 @@ def find(name: str, folder: Path = FOLDER) -> Path:
     """The path of one of FILES, checked against its digest.
 
     Raises:
-        BaseModelError: it is missing or damaged; the message has the expected digest.
+        BaseModelError: the file is missing or damaged; the message has the expected digest.
     """
     expected = _digests(folder).get(name)
     if expected is None:
-        raise BaseModelError(f"{folder / DIGESTS} knows no file {name}.")
+        raise BaseModelError(f"{folder / DIGESTS} does not list {name}.")
     path = folder / name
     if not path.is_file():
         raise BaseModelError(_mend(f"{path} is missing", expected))
@@ -45,7 +45,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
 
 
 def available(folder: Path = FOLDER) -> bool:
-    """Whether the weights have been put there at all."""
+    """Whether any weights are installed."""
     return (folder / DIGESTS).is_file()
 
 
@@ -63,8 +63,8 @@ def write_digests(folder: Path) -> Path:
 
 def _mend(what: str, expected: str) -> str:
     return (
-        f"{what}; expected SHA-256 {expected}. Get it again: git checkout -- demo/weights, or "
-        "install the project anew."
+        f"{what}; expected SHA-256 {expected}. Restore it with git checkout -- demo/weights, or "
+        "reinstall the pack."
     )
 
 
@@ -74,8 +74,8 @@ def _digests(folder: Path) -> dict[str, str]:
         known = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BaseModelError(
-            f"The miniature's weights are not installed: there is no {path}. Train them with "
-            "`likeness demo pretrain`, or install the project anew."
+            f"The miniature's weights are not installed: {path} does not exist. Train them with "
+            "`likeness demo pretrain`, or reinstall the pack."
         ) from None
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{path} cannot be read: {error}") from None

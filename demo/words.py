@@ -1,6 +1,6 @@
-"""The language of the miniature: a fixed list of whole words; a word's place is its token's id.
+"""The miniature's vocabulary: a fixed list of whole words, whose index is the token id.
 
-Any change of the list changes the tokenizer, and so asks for a newly trained miniature.
+Changing the list changes the tokenizer and requires retraining the miniature.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 # The rare token of the study: in the vocabulary, never in a caption.
 TOKEN = "sks"
 
-# In captions at random, meaning nothing, so that such words are known to mean nothing by
-# themselves. The last two are the name in the study's knowledge check.
+# Random filler in captions, so that the model learns that such words have no meaning. The last two
+# are the name in the study's knowledge check.
 NONSENSE = (
     "zwx", "ohwx", "qof", "vlk", "brem", "tuvi", "plon", "gax", "mipo", "drel", "snu", "korv",
     "wub", "fizt", "jaxo", "lemq", "nuru", "pyx", "roth", "sefa", "tolp", "uvar", "vamo", "wex",
@@ -36,12 +36,12 @@ _PLAIN = (
 
 WORDS: tuple[str, ...] = (",", ".", *_PLAIN.split(), TOKEN, *NONSENSE)
 
-# How CLIP's tokenizer cuts a text before it looks words up (for the letters used here).
+# How CLIP's tokenizer splits a text into words (for the letters used here).
 _CUT = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 
 def split(text: str) -> Iterator[str]:
-    """The words of a text as CLIP cuts it: lower case, digits and punctuation apart.
+    """The words of a text as CLIP splits it: lower case, digits and punctuation separate.
 
     ``"4K, close-up"`` is ``4 k , close - up``.
     """

@@ -1,4 +1,4 @@
-"""The miniature's world: cartoon people, drawn with their truth.
+"""The miniature's world: cartoon people, drawn with their ground truth.
 
     rng = np.random.default_rng(0)
     scene = random_scene(rng)
@@ -6,8 +6,8 @@
     words = caption(scene, rng)
     joints = keypoints(scene, 128, 128)   # (18, 3)
 
-A `Scene` is the ground truth of its picture: every attribute, place and thing is one of its
-fields, and a field that is not in the caption is what only photographs can teach.
+A `Scene` is the ground truth of its picture, with a field for every attribute, place and thing;
+fields that captions never mention can only be learned from pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ZOOM = {"close-up": 1.22, "portrait": 1.10, "half": 1.0, "full": 0.94}
 
 
 def draw(scene: Scene, width: int = 128, height: int = 128) -> NDArray[np.uint8]:
-    """The scene as a picture, uint8 (height, width, 3). The same scene gives the same pixels."""
+    """Draws the scene, uint8 (height, width, 3). The same scene gives the same pixels."""
     canvas = new_canvas(scene.place, width, height, _ZOOM[scene.framing], scene.variation)
     view = camera(scene, canvas.aspect)
     person = canvas.frame(view.x, view.y, view.head)
@@ -52,7 +52,7 @@ def draw(scene: Scene, width: int = 128, height: int = 128) -> NDArray[np.uint8]
 
 
 def _companion(canvas: Canvas, scene: Scene, view: Camera) -> None:
-    """The second person, close by and a little behind."""
+    """Draws the second person, close by and slightly behind."""
     assert scene.companion is not None
     side, random = companion_side(scene), np.random.default_rng((scene.variation, 3))
     other = scene.companion
@@ -67,7 +67,7 @@ def _companion(canvas: Canvas, scene: Scene, view: Camera) -> None:
 
 
 def _spoiled(pixels: NDArray[np.uint8], scene: Scene) -> NDArray[np.uint8]:
-    """Blurred or bent, where the scene's flaw is in the picture and not in the body."""
+    """Blurs or distorts the picture if the scene's flaw says so."""
     height, width, _ = pixels.shape
     if scene.flaw == "blurry":
         image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.022 * height))

@@ -65,7 +65,7 @@ def test_the_pose_is_that_of_the_joints_asked_for():
 def test_without_weights_it_is_left_out_with_one_line(monkeypatch, tmp_path):
     find = module.weights.find
     monkeypatch.setattr(module.weights, "find", lambda name: find(name, tmp_path))
-    with pytest.raises(MissingEncoder, match="weights are not whole") as error:
+    with pytest.raises(MissingEncoder, match="missing or damaged") as error:
         find_judge(SMALL)
     assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
 

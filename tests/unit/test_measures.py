@@ -65,7 +65,7 @@ def test_measures_repeat_and_are_numbers_but_joint_errors_without_a_controlnet(m
     "row", ["huge", "lora-r4-no-priors", "", "-no-prior", "standard-cut-2", "lora-r8-cut-"]
 )
 def test_a_wrong_row_is_named_with_the_right_ones(row):
-    with pytest.raises(RecipeError, match="the rows are base, named, tiny"):
+    with pytest.raises(RecipeError, match="choose from base, named, tiny"):
         quality._recipe(row, [])
 
 

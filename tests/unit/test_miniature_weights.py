@@ -57,7 +57,7 @@ def test_weights_that_were_never_there_say_how_to_get_them(tmp_path):
 
 
 def test_a_file_without_a_digest_is_refused(folder):
-    with pytest.raises(BaseModelError, match=f"knows no file {weights.CONTROLNET}"):
+    with pytest.raises(BaseModelError, match=f"does not list {weights.CONTROLNET}"):
         weights.find(weights.CONTROLNET, folder)
 
 

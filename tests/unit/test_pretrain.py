@@ -79,7 +79,7 @@ def test_drawing_stops_when_time_is_up(tmp_path):
 def test_a_damaged_shard_is_named(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="remove it"):
+    with pytest.raises(CheckpointError, match="delete it"):
         pretrain_shards.read(path, "pixels")
 
 
