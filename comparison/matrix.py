@@ -183,17 +183,17 @@ class Plan(Part):
         reordered or renamed. Complete only if base, adapters and ControlNet have their digests.
         """
         variant, pose = self.variant_of(cell), self.pose_of(cell)
-        taught = variant if variant.adapter else None
+        adapted = variant if variant.adapter else None
         content = {
             "version": self.version,
             "base": self.base,
-            "adapter": taught and [taught.adapter, taught.strength_unet, taught.strength_text],
+            "adapter": adapted and [adapted.adapter, adapted.strength_unet, adapted.strength_text],
             "prompt": [cell.prompt, cell.negative],
             "seed": cell.seed,
             "picture": self.picture.model_dump(),
             "pose": pose and [pose.aspect, pose.people, self.control.model_dump()],
-            **({"clip_skip": taught.clip_skip} if taught and taught.clip_skip > 1 else {}),
-            **({"prediction": taught.prediction} if taught and taught.prediction else {}),
+            **({"clip_skip": adapted.clip_skip} if adapted and adapted.clip_skip > 1 else {}),
+            **({"prediction": adapted.prediction} if adapted and adapted.prediction else {}),
         }
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -100,7 +100,7 @@ def _mouth(canvas: Canvas, face: Face) -> None:
 
 
 def _closed_mouth(mouth: Canvas, face: Face, wide: float) -> None:
-    """The line between the lips, curved by the expression, over a lower lip."""
+    """Draws the line between the lips, curved by the expression, over a lower lip."""
     traits, c = face.identity.traits, face.colours
     woman = face.identity.gender == "woman"
     rise = 0.045 * face.expression.curve

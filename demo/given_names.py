@@ -23,7 +23,7 @@ from .scene import Identity, Scene
 from .words import NONSENSE, TOKEN, WORDS
 
 NAMED = 0.5  # share of captions with a name
-SIZE = 1.3  # of an embedding that says all: as long as a word's
+SIZE = 1.3  # scale at which a complete name's embedding is as long as a word's
 _NAME = WORDS.index(TOKEN)  # its id is free: it is in no caption
 _GENDERS = (WORDS.index("man"), WORDS.index("woman"))
 _FIRST_NONSENSE, _LAST_NONSENSE = WORDS.index(NONSENSE[0]), WORDS.index(NONSENSE[-1])

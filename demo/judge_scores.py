@@ -61,7 +61,7 @@ def _rejects(judges: Sequence[Judge], pool: Pool) -> list[str]:
             for n, way in enumerate(pretrain_judge.SPOILED)
         ]
         mistaken = 100 * rejected(judge(whole.numpy())).mean()
-        found.append(f"{name} rejects {', '.join(ways)}, and {mistaken:.1f} % of whole drawings.")
+        found.append(f"{name} rejects {', '.join(ways)}, and {mistaken:.1f} % of intact drawings.")
     return found
 
 
@@ -75,8 +75,8 @@ def _own_captions(judges: Sequence[Judge], drawn: Pictures, captions: Sequence[s
         ]
         shares.append(f"{100 * np.mean(matches):.0f} %")
     return (
-        f"Of what the {len(captions)} captions ask for, the person included, {shares[0]} is on the "
-        f"base's pictures to the judge, {shares[1]} to the second."
+        f"Of what its {len(captions)} captions ask for, including the person, the base's pictures "
+        f"show {shares[0]} according to the judge, {shares[1]} according to the second judge."
     )
 
 
@@ -91,9 +91,9 @@ def _strangers(judges: Sequence[Judge], model: Any) -> str:
     same = _pictures([random_scene(rng, men[0]) for _ in range(TOKENS)])
     means = [_likeness(judges[0], shown) for shown in (tokens, strangers, same)]
     return (
-        f"Two pictures of `{text}` by the base have a likeness (cosine of the judge's identities) "
-        f"of {means[0]:.2f} in the mean of {TOKENS}, drawings of {TOKENS} men {means[1]:.2f}, and "
-        f"of one man {means[2]:.2f}."
+        f"The mean similarity (cosine of the judge's identities) is {means[0]:.2f} among {TOKENS} "
+        f"pictures of `{text}` by the base, {means[1]:.2f} among drawings of {TOKENS} men, and "
+        f"{means[2]:.2f} among drawings of one man."
     )
 
 
@@ -145,9 +145,9 @@ def _scores(judges: Sequence[Judge], model: Any, number: int) -> Scores:
 def _agreement(people: Sequence[Scores]) -> str:
     """Compares the two judges' identity matches."""
     kinds = {
-        "by the base": np.concatenate([one.base for one in people], 1),
-        "to which the token is a name": np.concatenate([one.named for one in people], 1),
-        "drawn by the world": np.concatenate([one.drawn for one in people], 1),
+        "for the base": np.concatenate([one.base for one in people], 1),
+        "for the base with the token as a name": np.concatenate([one.named for one in people], 1),
+        "for the world's drawings": np.concatenate([one.drawn for one in people], 1),
     }
     means = [f"{of[0].mean():.2f} and {of[1].mean():.2f} {kind}" for kind, of in kinds.items()]
     both = np.concatenate(list(kinds.values()), 1)
@@ -156,7 +156,7 @@ def _agreement(people: Sequence[Scores]) -> str:
     )
     pictures, of_means = (np.corrcoef(values)[0, 1] for values in (both, people_means))
     return (
-        f"Identity match of {len(people)} people's pictures to the judge and to the second: "
+        f"Identity match of {len(people)} people's pictures by the judge and by the second judge: "
         f"{'; '.join(means)}. Correlation over {both.shape[1]} pictures {pictures:.2f}, over the "
         f"{people_means.shape[1]} means of six {of_means:.2f}."
     )

@@ -79,7 +79,7 @@ def token_ids(texts: Sequence[str]) -> np.ndarray:
 
 
 def choose(pools: Sequence[Pool], rng: np.random.Generator) -> Pool:
-    """A pool, as often as it has pictures."""
+    """A random pool, weighted by its number of pictures."""
     counts = np.array([len(pool) for pool in pools], float)
     return pools[int(rng.choice(len(pools), p=counts / counts.sum()))]
 

@@ -190,7 +190,7 @@ def read(path: Path, *keys: str) -> dict[str, NDArray[Any]]:
     try:
         with safe_open(str(path), "np") as file:
             if (file.metadata() or {}).get("format") != _FORMAT:
-                raise ValueError("another format")
+                raise ValueError("it has another format")
             arrays = {key: file.get_tensor(key) for key in keys}
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(

@@ -160,7 +160,7 @@ class _Study:
         return self._references[number]
 
     def _adapter(self, number: int, seed: int, row: str, steps: int) -> tuple[Path | None, float]:
-        """The adapter after `steps`, and the seconds of training."""
+        """Trains an adapter for `steps`; returns it and the seconds of training."""
         if row in _UNTRAINED:
             return None, 0.0
         out = self._options.out
@@ -202,14 +202,14 @@ class _Study:
 
 def _recipe(row: str, settings: Sequence[str]) -> Recipe:
     """The miniature's recipe of a row. Raises RecipeError."""
-    taught = cut[1] if (cut := _CUT.fullmatch(row)) else row
-    if taught.removesuffix(_BARE) not in ROWS:
+    trained = cut[1] if (cut := _CUT.fullmatch(row)) else row
+    if trained.removesuffix(_BARE) not in ROWS:
         raise RecipeError(f"There is no row {row!r}: choose from {', '.join(ROWS)}, optionally "
                           f"followed by {_BARE}, and for LoRAs by -cut-1.")  # fmt: skip
     if row in _UNTRAINED:
         return preset("miniature-standard")
-    recipe = preset(f"miniature-{taught.removesuffix(_BARE)}")
-    if taught.endswith(_BARE):
+    recipe = preset(f"miniature-{trained.removesuffix(_BARE)}")
+    if trained.endswith(_BARE):
         recipe = recipe.changed(prior=None)
     return apply_overrides(recipe, list(settings))
 

@@ -151,12 +151,12 @@ _FRAMES = {"close-up": (0.60, 0.52), "portrait": (0.39, 0.43), "half": (0.25, 0.
 
 
 def companion_side(scene: Scene) -> int:
-    """1 when the second person stands at the picture's right, else -1."""
+    """1 if the second person is on the picture's right, else -1."""
     return 1 if scene.variation % 2 else -1
 
 
 def umbrella_hand(scene: Scene) -> str | None:
-    """The hand away from the second person, or None without an umbrella."""
+    """The hand that holds the umbrella, away from the second person; None without one."""
     if "umbrella" not in scene.things:
         return None
     return "right" if companion_side(scene) > 0 else "left"

@@ -37,10 +37,10 @@ def find(name: str, folder: Path = FOLDER) -> Path:
         raise BaseModelError(f"{folder / DIGESTS} does not list {name}.")
     path = folder / name
     if not path.is_file():
-        raise BaseModelError(_mend(f"{path} is missing", expected))
+        raise BaseModelError(_with_remedy(f"{path} is missing", expected))
     found = digest(path)
     if found != expected:
-        raise BaseModelError(_mend(f"{path} is damaged (SHA-256 {found})", expected))
+        raise BaseModelError(_with_remedy(f"{path} is damaged (SHA-256 {found})", expected))
     return path
 
 
@@ -61,7 +61,7 @@ def write_digests(folder: Path) -> Path:
     return folder / DIGESTS
 
 
-def _mend(what: str, expected: str) -> str:
+def _with_remedy(what: str, expected: str) -> str:
     return (
         f"{what}; expected SHA-256 {expected}. Restore it with git checkout -- demo/weights, or "
         "reinstall the pack."

@@ -39,7 +39,7 @@ def test_what_is_rejected_is_counted_by_the_way_it_was_spoiled():
     pool = {"pixels": plain.clone(), "facts": torch.zeros(12, len(QUESTIONS))}
     first, _ = judge_scores._rejects([judge, judge], pool)
     ways = pretrain_judge.SPOILED
-    assert f"0 % of {ways[1]}, 100 % of {ways[2]}, and 0.0 % of whole" in first
+    assert f"0 % of {ways[1]}, 100 % of {ways[2]}, and 0.0 % of intact" in first
 
 
 def test_the_judge_of_the_repository_tells_people_places_and_things():
