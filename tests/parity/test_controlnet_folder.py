@@ -51,7 +51,7 @@ def test_a_folder_of_each_form_is_taken_and_loaded(unet, net, tmp_path, monkeypa
                 "diffusion_pytorch_model.safetensors.index.json": '{"weight_map": {"a": "1.st", '
                 '"b": "2.st"}}'
             },
-            "is in 2 files: save it as a single one",
+            "is split into 2 files: save it as one file",
         ),
     ],
 )
