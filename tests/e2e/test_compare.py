@@ -164,7 +164,7 @@ def test_ctrl_c_saves_all_rows_that_train_at_once(base, photos, tmp_path):
     )  # fmt: skip
     events = tmp_path / "output" / "likeness" / "runs"
     _, errors = interrupted(process, lambda: training(events) >= 2)
-    assert "Saving progress" in errors and "stopped after" in errors
+    assert "Saving what is learned" in errors and "stopped after" in errors
     assert process.returncode == 1
     assert len(list(events.iterdir())) == 2, "the third row was not begun"
     assert len(list(events.glob("*/checkpoints/*"))) == 2, "both rows are saved"
