@@ -54,11 +54,11 @@ _ADAMW = {"optimizer": {"name": "adamw"}}
 _ADAMW8BIT = {"optimizer": {"name": "adamw8bit"}}
 ABLATIONS = {
     "latents encoded once": Ablation("lora", RunVariant(patch="no_latent_cache")),
-    "latents kept for later runs": Ablation("lora", RunVariant(cold_cache=True)),
+    "latent cache on disk": Ablation("lora", RunVariant(cold_cache=True)),
     "prompts encoded once, text encoder frozen": Ablation(
         "lora-frozen-text", RunVariant(patch="no_prompt_reuse")
     ),
-    "prompts kept for later runs, text encoder frozen": Ablation(
+    "prompt cache on disk, text encoder frozen": Ablation(
         "lora-frozen-text", RunVariant(patch="no_embedding_cache")
     ),
     "photograph and class image in one batch": Ablation(
@@ -74,7 +74,7 @@ ABLATIONS = {
         RunVariant(compute(memory="full")),
         RunVariant(compute(memory="checkpointing")),
     ),
-    "updates in the backward pass": Ablation(
+    "fused backward pass": Ablation(
         "dreambooth",
         RunVariant(compute(memory="checkpointing", precision="bf16")),
         RunVariant(compute(memory="in_backward", precision="bf16")),
@@ -82,10 +82,10 @@ ABLATIONS = {
     "small convolutions as matrix products": Ablation(
         "lora", RunVariant(patch="plain_convolutions"), device="cpu"
     ),
-    "those products of few pixels by the weights as they lie": Ablation(
+    "matrix products without transposing the weights": Ablation(
         "lora", RunVariant(patch="transposed_weights"), device="cpu"
     ),
-    "a LoRA's update in one thread": Ablation(
+    "LoRA update in one thread": Ablation(
         "lora",
         RunVariant(compute(precision="bf16"), "multithreaded_update"),
         RunVariant(compute(precision="bf16")),
@@ -97,7 +97,7 @@ ABLATIONS = {
         RunVariant(compute(precision="bf16")),
         device="cpu",
     ),
-    "8-bit Adam that does not wait for the GPU after each weight": Ablation(
+    "8-bit Adam without a GPU sync after each weight": Ablation(
         "lora",
         RunVariant(_ADAMW8BIT, "sync_after_each_weight"),
         RunVariant(_ADAMW8BIT),
@@ -111,8 +111,8 @@ ABLATIONS = {
         "lora", RunVariant(), RunVariant(compute(compile=True)), device="cuda"
     ),
     "channels-last (not used)": Ablation("lora", RunVariant(), RunVariant(patch="channels_last")),
-    "weights mapped, not read": Ablation("lora", RunVariant(patch="no_mmap")),
-    "the base's digest kept": Ablation("lora", RunVariant(patch="no_digest_cache")),
+    "memory-mapped weights": Ablation("lora", RunVariant(patch="no_mmap")),
+    "cached digest of the base": Ablation("lora", RunVariant(patch="no_digest_cache")),
 }
 _HEAD = (
     *("optimisation", "in", "step with it, s", "without, s", "step gains"),
