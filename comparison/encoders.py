@@ -101,7 +101,7 @@ class EncoderFiles:
     """Files of the encoders' weights; None: not given.
 
     `clip_image` is a file in ComfyUI's ``clip_vision`` folder or a local transformers folder of
-    CLIP; `clip_text` is a file in ``text_encoders``, not needed if that folder has both; `dino` is
+    CLIP; `clip_text` is a file in ``text_encoders``, not needed if the former has both; `dino` is
     a transformers folder of DINOv2; `tokenizers` are folders to search for CLIP's vocabulary.
     `face` enables the face network, if its packages are installed and a plan's pictures have at
     least 150 pixels a side. `cache` is a folder that caches digests of large files.

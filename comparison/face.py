@@ -68,8 +68,7 @@ def load_face() -> Face:
     package = find_spec(name) if is_installed(name) else None
     if package is None or package.origin is None or not is_installed("dlib"):
         raise MissingEncoder(
-            "The face score is left out: install it with pip install dlib-bin "
-            "face_recognition_models."
+            "The face score is left out: for it, run pip install dlib-bin face_recognition_models."
         )
     import dlib
 

@@ -85,15 +85,15 @@ def draw(
     `clip_skip` is as in a recipe's text encoder. `control`, if given, applies to all of them.
     """
     device = model.unet.device
-    ids = tokenize(model.tokenizer, [*prompts, negative], _MAX_TOKENS).to(device)
-    context = encode_text(model.text_encoder, ids, clip_skip)  # (p + 1, 77 k, d)
     noise = prepare_noise([seed], height, width)
     pictures = []
-    for row in context[:-1]:
+    for prompt in prompts:
+        ids = tokenize(model.tokenizer, [prompt, negative], _MAX_TOKENS).to(device)
+        context = encode_text(model.text_encoder, ids, clip_skip)  # (2, 77 k, d)
         latents = sample(
             model.unet,
-            row[None],
-            context[-1:],
+            context[:1],
+            context[1:],
             noise.to(device),
             sigmas=calculate_sigmas(steps),
             guidance=guidance,

@@ -80,9 +80,9 @@ def prior_inputs() -> list[io.Input]:
             multiline=True,
             default="a photo of {class}",
             tooltip="Prompts of the class images, one per line, used in turn; {class} is the "
-            "subject's class word. Best: the photographs' prompt without the token; if that names "
-            "a framing, add a line without one. With your own folder, only the first line is "
-            "used.",
+            "subject's class word. Best: the photographs' prompt without the token, which must "
+            "not be here; if it names a framing, such as face, add a second line without it. With "
+            "your own folder, only the first line is used.",
         ),
         int_widget(
             "count",

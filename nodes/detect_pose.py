@@ -49,7 +49,8 @@ class DetectPose(io.ComfyNode):
                     "folder",
                     default="annotators",
                     tooltip=f"The folder below ComfyUI's models that contains {WEIGHTS}. Also "
-                    "searched: the folders of extra_model_paths.yaml and comfyui_controlnet_aux.",
+                    "searched: the folders of extra_model_paths.yaml, and comfyui_controlnet_aux's "
+                    f"if {CKPTS_ENV} is set.",
                 ),
             ],
             outputs=[
@@ -97,7 +98,7 @@ def find_weights(folder: str) -> Path:
 
 
 def _candidate_paths(own: Path, folder: str) -> Iterator[Path]:
-    """Where the weights may be: `own`, any model folder, comfyui_controlnet_aux's folder."""
+    """Where the weights may be: `own`, any model folder, that of `CKPTS_ENV` if set."""
     yield own
     yield from find_files(f"{folder}/{WEIGHTS}")
     yield from find_files(WEIGHTS)

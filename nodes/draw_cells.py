@@ -271,7 +271,7 @@ def finished(job: Job) -> io.NodeOutput:
     """
     WRITER.wait()
     job.notifier.flush()
-    study, sheet = write_partial(job) if job.skipped else write_whole(job)
+    study, sheet = write_partial(job) if job.skipped else write_complete(job)
     _returned_sheets.setdefault(job.name, {})[study.sheet] = () if job.skipped else job.files
     job.notifier.finished()
     image = torch.from_numpy(np.array(sheet)).float().div_(255)[None]
@@ -311,7 +311,7 @@ def write_partial(job: Job) -> tuple[Study, Image.Image]:
     return study, sheet
 
 
-def write_whole(job: Job) -> tuple[Study, Image.Image]:
+def write_complete(job: Job) -> tuple[Study, Image.Image]:
     """Writes the comparison's files and sheet, replacing an earlier one of the same name."""
     plan = job.matrix.plan
     study, sheet = write_study(

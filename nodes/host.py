@@ -134,7 +134,7 @@ def add_model_folder(kind: str, folder: Path) -> None:
 def unload_models() -> None:
     """Frees the GPU memory of ComfyUI's loaded models for another process.
 
-    Also with ``--highvram`` and ``--gpu-only``, where models would be offloaded to the GPU.
+    Also with ``--highvram`` and ``--gpu-only``, by offloading to the CPU meanwhile.
     """
     loaded = [one.model for one in comfy.model_management.current_loaded_models]
     offload_devices = [

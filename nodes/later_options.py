@@ -129,7 +129,7 @@ def arithmetic() -> list[Option]:
                 default=False,
                 extra_dict=ADVANCED,
                 tooltip="With precision fp32: faster matrix products on NVIDIA GPUs since Ampere "
-                "(RTX 30), with a 10-bit mantissa instead of 23 bits.",
+                "(RTX 30), with a 10-bit mantissa instead of 23 bits. Convolutions use it anyway.",
             ),
             "compute",
             "tf32",

@@ -104,7 +104,7 @@ class Tokenizer(sd1_clip.SDTokenizer):
         """Batches of (token or embedding, weight, …)."""
         batches = super().tokenize_with_weights(text, *args, **kwargs)
         tokens = [token for batch in batches for token, *_ in batch]
-        warn_of_unknown_words(self.tokenizer, [t for t in tokens if isinstance(t, int)])
+        warn_of_unknown_words(self.tokenizer, [[t for t in tokens if isinstance(t, int)]])
         return batches
 
 

@@ -142,7 +142,7 @@ def dataset_inputs() -> list[io.Input]:
     return [
         bool_widget(
             "captions",
-            "Use the .txt file of the same name as the photograph's prompt; it must contain the "
+            "Use a photograph's .txt file of the same name as its prompt; it should contain the "
             "token or {token}. Or put {caption} where its text goes in the prompt above.",
             advanced=True,
         ),

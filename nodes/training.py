@@ -263,7 +263,7 @@ def loss_map(result: Result) -> dict[str, list[float]]:
 def report(result: Result) -> str:
     """What was trained, where the file is, how the loss went, and how long each stage took."""
     stopped = (
-        f"stopped and saved before step {result.recipe.schedule.steps}: "
+        f"stopped and saved after {result.steps} of {result.recipe.schedule.steps} steps: "
         "Train on in the panel trains the remaining steps"
     )
     losses = result.losses

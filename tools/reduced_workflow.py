@@ -22,7 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "KSampler": {"steps": 2},
 }
 
-TRAINERS = ("Likeness_TrainDreamBooth", "Likeness_TrainLoRA")
+TRAIN_NODES = ("Likeness_TrainDreamBooth", "Likeness_TrainLoRA")
 DISPLAY_NODES = ("PreviewAny", "LossGraphNode")
 
 Graph = dict[str, Any]
@@ -36,7 +36,7 @@ def reduced(graph: Graph, kept: Collection[str] = (LORA,)) -> Graph:
     removed = {
         node["id"]
         for node in graph["nodes"]
-        if node["type"] in TRAINERS and node.get("title") not in kept
+        if node["type"] in TRAIN_NODES and node.get("title") not in kept
     }
     options = {node["id"] for node in graph["nodes"] if node["type"] == "Likeness_TrainOptions"}
     needed = {link[1] for link in graph["links"] if link[3] not in removed}

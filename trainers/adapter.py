@@ -37,7 +37,7 @@ RECIPE_KEY = "likeness.recipe"
 STRIPPED_KEY = "likeness.recipe_without_prompts"
 SCORES_KEY = "likeness.scores"  # a JSON object of numbers by name
 PREDICTION_KEY = "modelspec.prediction_type"  # "epsilon" or "v"
-TRIGGER_PHRASE = "modelspec.trigger_phrase"
+TRIGGER_PHRASE_KEY = "modelspec.trigger_phrase"
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -148,7 +148,7 @@ class AdapterInfo:
     @property
     def trigger_phrase(self) -> str:
         """Words that stand for the subject in prompts; "" if not stated."""
-        return self.metadata.get(TRIGGER_PHRASE, "").strip()
+        return self.metadata.get(TRIGGER_PHRASE_KEY, "").strip()
 
     @property
     def base(self) -> str | None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .adapter import PREDICTION_KEY, RECIPE_KEY, TRIGGER_PHRASE
+from .adapter import PREDICTION_KEY, RECIPE_KEY, TRIGGER_PHRASE_KEY
 from .adapter_names import file_alpha
 from .recipe import LoRA, Recipe
 from .tokenizer import CHUNK_TOKENS
@@ -30,7 +30,7 @@ def build_metadata(
         "modelspec.title": recipe.name,
         "modelspec.resolution": f"{subject.resolution}x{subject.resolution}",
         PREDICTION_KEY: {"v_prediction": "v"}.get(prediction, prediction),
-        TRIGGER_PHRASE: f"{subject.token} {subject.class_word}",
+        TRIGGER_PHRASE_KEY: f"{subject.token} {subject.class_word}",
         "likeness.version": "1",
         "likeness.steps": str(steps),
         RECIPE_KEY: recipe.to_json(indent=None),

@@ -136,7 +136,7 @@ def check_family(shapes: Shapes, name: str) -> None:
 
 
 def detect_other_family(shapes: Shapes) -> str | None:
-    """What the tensors are if they have no SD 1.x UNet, as a phrase such as ``an SDXL model``.
+    """What the tensors are if not an SD 1.x checkpoint, as a phrase such as ``an SDXL model``.
 
     "" for an unknown kind, None for SD 1.x.
     """

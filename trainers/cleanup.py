@@ -38,7 +38,9 @@ def reclaimable_runs(runs: Path) -> list[ReclaimableRun]:
 
 def _runs_in(folder: Path) -> Iterator[RunFolder]:
     if not folder.is_dir():
-        raise RecipeError(f"There is no folder {folder}. Set --output to the folder above it.")
+        raise RecipeError(
+            f"There is no folder {folder}. Set --output to the folder that contains likeness/runs."
+        )
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             yield RunFolder(path)

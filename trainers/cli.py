@@ -314,7 +314,7 @@ def _recipe(args: argparse.Namespace) -> int:
 
 def _clean(args: argparse.Namespace) -> int:
     kept = reclaimable_runs(runs_folder(args.output))
-    errors = {one.run.path: _delete_state(one.run) if args.yes else "" for one in kept}
+    errors = {one.run.path: _delete_checkpoints(one.run) if args.yes else "" for one in kept}
     for one in kept:
         print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{errors[one.run.path]}")
     total = sum(one.size for one in kept if not errors[one.run.path]) / 1e6
@@ -323,10 +323,12 @@ def _clean(args: argparse.Namespace) -> int:
     return 0
 
 
-def _delete_state(run: RunFolder) -> str:
+def _delete_checkpoints(run: RunFolder) -> str:
     """Deletes a run's checkpoints; returns why they are still there, or ""."""
     try:
-        return "" if remove_checkpoints(run) else "  (kept: it is being trained)"
+        return (
+            "" if remove_checkpoints(run) else "  (kept: it is being trained, or cannot be locked)"
+        )
     except OSError as error:
         return f"  (cannot be deleted: {error.strerror})"
 

@@ -32,6 +32,7 @@ from .recipe import DreamBooth, LoRA, Recipe
 from .run import Run
 from .run_folder import resumable_runs
 from .step import ForwardBackward, Learner, forward_backward, unwrap_compiled
+from .tokenizer import CHUNK_TOKENS
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -78,7 +79,9 @@ def _candidate_tiers(run: Run, before: Tier | None) -> list[Tier]:
     return fitting
 
 
-def choose_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) -> Tier:
+def choose_tier(
+    run: Run, base: BaseModel, parameters: Mapping[str, Parameter], chunks: int = 1
+) -> Tier:
     """Chooses the tier used before by the run or the one it continues, else the fastest that fits.
 
     It is saved with the run. Raises as `check_tier`.
@@ -90,7 +93,7 @@ def choose_tier(run: Run, base: BaseModel, parameters: Mapping[str, Parameter]) 
     )
     tier = next((one for one in taken if one in choice), None)
     if tier is None:
-        size = model_size(run.recipe, base, parameters)
+        size = model_size(run.recipe, base, parameters, chunks)
         free = free_memory(run.accelerator)
         tier, note = memory_tiers.select_tier(choice, run.recipe, run.precision, size, free)
     if note:
@@ -114,7 +117,7 @@ def check_memory(run: Run, base: BaseModel) -> None:
     why = memory_tiers.no_fit_reason(
         recipe,
         detect_machine(recipe, run.precision, accelerator),
-        model_size(recipe, base, parameters),
+        model_size(recipe, base, parameters, recipe.text_encoder.max_tokens // CHUNK_TOKENS),
         free_memory(accelerator),
     )
     if why is not None:
@@ -129,16 +132,22 @@ def _previous_tier(run: Run) -> Tier | None:
     )
 
 
-def model_size(recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter]) -> ModelSize:
-    """Size of a recipe's step; images of other shapes have about as many pixels."""
+def model_size(
+    recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter], chunks: int
+) -> ModelSize:
+    """Size of a recipe's step with prompts of so many chunks.
+
+    Images of other shapes have about as many pixels.
+    """
     samples = recipe.schedule.batch * (2 if recipe.prior else 1)
+    prompts = min(samples, recipe.schedule.batch + 1) if recipe.text_encoder.train else 0
     counts = [parameter.numel() for parameter in parameters.values()]
     return ModelSize(
         trained=sum(counts),
         largest=max(counts),
         unet=sum(parameter.numel() for parameter in base.unet.parameters()),
         pixels=samples * (recipe.subject.resolution // 8) ** 2,
-        prompts=min(samples, recipe.schedule.batch + 1) if recipe.text_encoder.train else 0,
+        chunks=prompts * chunks,
     )
 
 

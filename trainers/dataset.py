@@ -39,6 +39,7 @@ def class_images_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
         recipe.subject.resolution,
         prediction=recipe.base.prediction,
         clip_skip=recipe.text_encoder.clip_skip,
+        max_tokens=recipe.text_encoder.max_tokens,
     )
     return prior_folder(places.cache, key)
 
@@ -69,6 +70,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
             size=recipe.subject.resolution,
             numbers=numbers,
             clip_skip=recipe.text_encoder.clip_skip,
+            max_tokens=recipe.text_encoder.max_tokens,
             progress=lambda done, total: run.progress("class images", done, total),
             interrupted=lambda: bool(run.stop.local_request()),
             notice=run.note,

@@ -62,3 +62,8 @@ def configure_zluda(device: torch.device) -> None:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_math_sdp(True)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Allows TF32 in matrix products of fp32 numbers on a CUDA GPU, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed

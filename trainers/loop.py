@@ -34,7 +34,7 @@ from .embeddings import open_embedding_cache
 from .errors import CheckpointError, OptimizerMismatch, RunFailed
 from .evaluation import evaluate_on_resume, is_due_at, is_evaluation_due, run_evaluations
 from .events import Emit
-from .gpu_capabilities import usable_precision
+from .gpu_capabilities import allow_tf32, usable_precision
 from .memory import is_out_of_memory, release_memory
 from .memory_tiers import Tier
 from .objective import alphas_cumprod
@@ -58,6 +58,7 @@ from .step import ForwardBackward, Learner, PromptEncoder, accumulate_gradients,
 from .stop import StopRequest, StopSignal
 from .teacher import build_teacher
 from .text_encoding import tokenize
+from .tokenizer import CHUNK_TOKENS
 
 
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
@@ -71,7 +72,6 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
     run = Run(folder, recipe, folder.places(), accelerator, emit, stop, precision)
     if note:
         run.note(note)
-    torch.backends.cuda.matmul.allow_tf32 = recipe.compute.tf32
     while True:
         try:
             return run_attempt(run)
@@ -85,6 +85,7 @@ def run_attempt(run: Run) -> Result:
     """Makes one attempt at a run, in one memory tier."""
     run.losses, run.tier = [], None
     run.reset_peak_memory()
+    allow_tf32(False)
     with run.stage("load"):
         base = load(run)
         note_startup(run, base)
@@ -94,6 +95,7 @@ def run_attempt(run: Run) -> Result:
         dataset = build_dataset(run, base)
     training = prepare_training(run, base, dataset)
     start = resume(run, training.state)
+    allow_tf32(run.recipe.compute.tf32 and run.precision == "fp32")
     with run.stage("train"):
         steps = train_loop(run, training, start)
     with run.stage("save"), ema_weights(training.state):
@@ -156,7 +158,7 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     base.unet.train()
     base.text_encoder.train(recipe.text_encoder.train)
     offload(base.vae)
-    tier = choose_tier(run, base, parameters)
+    tier = choose_tier(run, base, parameters, chunks=ids.shape[1] // (CHUNK_TOKENS + 2))
     if tier.checkpointing:
         enable_gradient_checkpointing(base, recipe)
     if tier.in_backward and run.precision == "fp16":

@@ -107,5 +107,6 @@ def _check_mask(photo: Photo, mask: Image.Image) -> Photo:
             f"the picture ({photo.width}x{photo.height}); make the mask from the upright picture"
         )
     if not _crop_to_latents(photo, mask).any():
-        raise SubjectError("its mask is empty within the crop; paint the subject white")
+        how = "make the subject opaque" if photo.mask == photo.path else "paint the subject white"
+        raise SubjectError(f"its mask is empty within the crop; {how}")
     return photo

@@ -129,9 +129,9 @@ def trim_heap() -> None:
 def set_mmap_threshold(low: bool) -> None:
     """Sets glibc's mmap threshold to 1 MB if `low`, else 32 MB: M_MMAP_THRESHOLD in mallopt(3).
 
-    Blocks of that size that fit no gap in the heap are mapped: they return to the system as soon
-    as they are freed and leave no gaps too small for the next model's weights, but cost more to
-    allocate. 32 MB is what glibc itself reaches as blocks are freed.
+    Blocks of at least that size that fit no gap in the heap are mapped: they return to the system
+    as soon as they are freed and leave no gaps too small for the next model's weights, but cost
+    more to allocate. 32 MB is what glibc itself reaches as blocks are freed.
     """
     option = _glibc_function("mallopt")  # Android's C library has mallopt too, with other constants
     if option is not None and _glibc_function("malloc_trim") is not None:

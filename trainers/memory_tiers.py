@@ -65,15 +65,15 @@ class ModelSize:
     """The sizes that determine a step's memory.
 
     `trained` and `unet` are parameter counts, `largest` that of the largest trained tensor;
-    `pixels` counts the latent pixels of all samples of a micro-batch, and `prompts` its prompts
-    that pass through a trained text encoder.
+    `pixels` counts the latent pixels of all samples of a micro-batch, and `chunks` the chunks of
+    its prompts that pass through a trained text encoder.
     """
 
     trained: int
     largest: int
     unet: int
     pixels: int
-    prompts: int
+    chunks: int
 
 
 def unsuitable_reason(tier: Tier, recipe: Recipe) -> str | None:
@@ -167,7 +167,7 @@ def estimate_memory(tier: Tier, recipe: Recipe, precision: str, size: ModelSize)
     per_pixel = _CHECKPOINTED_BYTES if tier.checkpointing else _ACTIVATION_BYTES
     # Activations grow with the UNet's width, weights with its square.
     width = min(1.0, (size.unet / _SD15_UNET) ** 0.5)
-    activations = per_pixel * size.pixels * width + _PROMPT_ACTIVATION_BYTES * size.prompts
+    activations = per_pixel * size.pixels * width + _PROMPT_ACTIVATION_BYTES * size.chunks
     activations *= 1 if half else 2
     return round((total + activations) * _MARGIN + _LIBRARY_BYTES * width)
 

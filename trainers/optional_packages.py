@@ -32,7 +32,7 @@ def packages_needed_by(recipe: Recipe) -> set[str]:
 def hide_packages(needed: Collection[str] = ()) -> None:
     """Hides from this process the packages that are not `needed`, or that fail to import.
 
-    Must be called before diffusers or peft is imported.
+    One that is already imported stays. Must be called before diffusers or peft is imported.
     """
     for package, module in _IMPORT_CHECKS.items():
         if not is_installed(package):
@@ -43,7 +43,7 @@ def hide_packages(needed: Collection[str] = ()) -> None:
                 continue
             except Exception as error:  # noqa: BLE001  diffusers would fail the same way
                 _import_errors[package] = f"{type(error).__name__}: {error}"
-                _log.warning("%s is set aside: it %s", package, import_error(package))
+                _log.warning("%s is not used: it %s", package, import_error(package))
         elif sys.modules.get(package) is not None:
             continue  # already imported, and bitsandbytes cannot be imported twice
         _hide(package)

@@ -37,6 +37,7 @@ from .memory import is_out_of_memory
 from .recipe import Prior
 from .sampler import Scheduler, Solver, calculate_sigmas, decode, prepare_noise, sample
 from .text_encoding import encode_text, tokenize
+from .tokenizer import CHUNK_TOKENS
 
 if TYPE_CHECKING:
     from .base_model import BaseModel
@@ -59,14 +60,17 @@ def prior_key(
     *,
     prediction: str = "auto",
     clip_skip: int = 1,
+    max_tokens: int = CHUNK_TOKENS,
 ) -> str:
     """SHA-256, 64 hex digits, of everything that determines the images.
 
-    `prompts` are filled in, `size` is the side in pixels, `prediction` the recipe's.
+    `prompts` are filled in, `size` is the side in pixels, `prediction` and `max_tokens` are the
+    recipe's.
     `prior.count` and `prior.weight` are not part of it.
     """
     drawn = _description(prior, prompts, size)
-    text = json.dumps([VERSION, base_digest, prediction, clip_skip, drawn])
+    longer = [max_tokens] if max_tokens > CHUNK_TOKENS else []
+    text = json.dumps([VERSION, base_digest, prediction, clip_skip, drawn, *longer])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -98,6 +102,7 @@ def draw_class_images(
     size: int,
     numbers: Sequence[int] | None = None,
     clip_skip: int = 1,
+    max_tokens: int = CHUNK_TOKENS,
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
     notice: Callable[[str], None] | None = None,
@@ -116,7 +121,16 @@ def draw_class_images(
     RunCancelled when `interrupted()` is true; images drawn so far are kept.
     """
     generator = _ImageGenerator(
-        base, prior, prompts, size, clip_skip, device, graphs, interrupted, notice or _ignore
+        base,
+        prior,
+        prompts,
+        size,
+        clip_skip,
+        max_tokens,
+        device,
+        graphs,
+        interrupted,
+        notice or _ignore,
     )
     own = _shard(
         range(prior.count) if numbers is None else numbers, generator.block, rank_and_world
@@ -199,6 +213,7 @@ class _ImageGenerator:
     prompts: Sequence[str]
     size: int
     clip_skip: int
+    max_tokens: int
     device: torch.device
     graphs: bool
     interrupted: Callable[[], bool] | None
@@ -271,10 +286,10 @@ class _ImageGenerator:
 
     @cached_property
     def texts(self) -> tuple[Tensor, Tensor]:
-        """Embeddings of the p prompts and of the negative prompt, (p, 77, d) and (1, 77, d)."""
+        """Embeddings of the p prompts and of the negative prompt, (p, t, d) and (1, t, d)."""
         with torch.no_grad():
             texts = [*self.prompts, self.prior.negative]
-            ids = tokenize(self.base.tokenizer, texts).to(self.device)
+            ids = tokenize(self.base.tokenizer, texts, self.max_tokens).to(self.device)
             states = encode_text(self.base.text_encoder, ids, self.clip_skip)
         return states[:-1], states[-1:]
 

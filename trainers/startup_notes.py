@@ -10,7 +10,7 @@ from .photo_manifest import load_class_photos, load_subject_photos
 from .recipe import DreamBooth
 from .run import Run
 from .subject import PhotoSet
-from .text_encoding import tokenize, truncation_note
+from .text_encoding import truncation_note, word_ids
 from .tokenizer import UNKNOWN_WORDS_NOTE, unknown_words
 
 _MAX_LISTED = 5  # of one kind; the rest are in photos.json
@@ -71,8 +71,8 @@ def note_prompts(run: Run, base: BaseModel) -> None:
     taught = photo_prompts(run)
     prompts = all_prompts(run.recipe, taught)
     max_tokens = run.recipe.text_encoder.max_tokens
-    ids = tokenize(base.tokenizer, prompts, max_tokens)
-    if unknown := unknown_words(base.tokenizer, ids.flatten().tolist()):
+    ids = word_ids(base.tokenizer, prompts, max_tokens)
+    if unknown := unknown_words(base.tokenizer, ids):
         run.note(UNKNOWN_WORDS_NOTE % ", ".join(unknown))
     if cut := truncation_note(base.tokenizer, prompts, max_tokens):
         more = " Raise text_encoder.max_tokens (at most 225)." if max_tokens < 225 else ""

@@ -14,7 +14,7 @@ from .errors import RecipeError
 from .tokenizer import CHUNK_TOKENS, truncated_words, warn_of_unknown_words
 
 _log = logging.getLogger("likeness")
-_checked_prompts: set[str] = set()  # prompts whose length was checked
+_checked: set[tuple[str, int]] = set()  # prompts whose length was checked against a limit
 _MAX_NAMED = 5  # truncated prompts in one note
 
 
@@ -25,28 +25,39 @@ def tokenize(
 
     As in ComfyUI, a prompt of more than 75 tokens is split into chunks, up to `max_tokens` (a
     multiple of 75), and the chunks' embeddings are concatenated. All prompts get the same number k
-    of chunks by repeating their own: cross-attention to a repeated context is the same.
+    of chunks by repeating their own: without dropout, cross-attention to a repeated context is the
+    same.
 
     Logs truncated prompts, and words that the model is known never to have seen
     (`warn_of_unknown_words`), each once per process.
     """
-    chunks = [_chunks(tokenizer, prompt, max_tokens // CHUNK_TOKENS) for prompt in prompts]
+    chunks = [_chunks(tokenizer, ids) for ids in word_ids(tokenizer, prompts, max_tokens)]
     count = math.lcm(*map(len, chunks))
-    ids = torch.tensor([own * (count // len(own)) for own in chunks]).flatten(1)  # (n, 77 k)
-    warn_of_unknown_words(tokenizer, ids.flatten().tolist())
-    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in _checked_prompts]
-    _checked_prompts.update(new)
-    if cut := truncation_note(tokenizer, new, max_tokens):
-        _log.warning("%s", cut)
-    return ids
+    _warn_once(tokenizer, prompts, max_tokens)
+    return torch.tensor([own * (count // len(own)) for own in chunks]).flatten(1)  # (n, 77 k)
 
 
-def _chunks(tokenizer: CLIPTokenizer, prompt: str, most: int) -> list[list[int]]:
-    """A prompt's ids in chunks of 77: at least one, at most `most`."""
-    ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+def word_ids(
+    tokenizer: CLIPTokenizer, prompts: Sequence[str], max_tokens: int = CHUNK_TOKENS
+) -> list[list[int]]:
+    """Token ids of each prompt, truncated to `max_tokens`, without start, end and padding."""
+    found = tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids
+    return [ids[:max_tokens] for ids in found]
+
+
+def _chunks(tokenizer: CLIPTokenizer, ids: list[int]) -> list[list[int]]:
+    """A prompt's ids in chunks of 77, at least one."""
     start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     parts = [ids[i : i + CHUNK_TOKENS] for i in range(0, len(ids), CHUNK_TOKENS)] or [[]]
-    return [[start, *part, end] + [pad] * (CHUNK_TOKENS - len(part)) for part in parts[:most]]
+    return [[start, *part, end] + [pad] * (CHUNK_TOKENS - len(part)) for part in parts]
+
+
+def _warn_once(tokenizer: CLIPTokenizer, prompts: Sequence[str], max_tokens: int) -> None:
+    new = [prompt for prompt in dict.fromkeys(prompts) if (prompt, max_tokens) not in _checked]
+    _checked.update((prompt, max_tokens) for prompt in new)
+    warn_of_unknown_words(tokenizer, word_ids(tokenizer, new, max_tokens) if new else [])
+    if cut := truncation_note(tokenizer, new, max_tokens):
+        _log.warning("%s", cut)
 
 
 def truncation_note(

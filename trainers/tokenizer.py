@@ -117,8 +117,8 @@ def truncated_words(tokenizer: CLIPTokenizer, prompt: str, max_tokens: int) -> s
     return " ".join(words[read:]).replace(" ,", ",").strip(", ")
 
 
-def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:
-    """The words in token ids that the base model never saw, each once, in order.
+def unknown_words(tokenizer: CLIPTokenizer, prompts: Iterable[Iterable[int]]) -> list[str]:
+    """The words in prompts' token ids that the base model never saw, each once, in order.
 
     Only whole-word tokenizers tell, by ``known_words`` in their tokenizer_config.json: that many of
     the first ids are words, and any other word is in pieces. For CLIP's own there are none.
@@ -127,23 +127,23 @@ def unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> list[str]:
     if not isinstance(known, int):
         return []
     words: dict[str, None] = {}
-    pieces: list[int] = []
     special = set(tokenizer.all_special_ids)
-    for number in ids:
-        if number in special:
-            pieces = []  # a word truncated at the end of the prompt
-            continue
-        pieces.append(number)
-        if str(tokenizer.convert_ids_to_tokens(number)).endswith(_WORD_END):
-            if len(pieces) > 1 or number >= known:
-                words[str(tokenizer.decode(pieces)).strip()] = None
-            pieces = []
+    for ids in prompts:
+        pieces: list[int] = []  # of a word; one truncated at the prompt's end is left out
+        for number in ids:
+            if number in special:  # also between two chunks, in the middle of a word
+                continue
+            pieces.append(number)
+            if str(tokenizer.convert_ids_to_tokens(number)).endswith(_WORD_END):
+                if len(pieces) > 1 or number >= known:
+                    words[str(tokenizer.decode(pieces)).strip()] = None
+                pieces = []
     return list(words)
 
 
-def warn_of_unknown_words(tokenizer: CLIPTokenizer, ids: Iterable[int]) -> None:
+def warn_of_unknown_words(tokenizer: CLIPTokenizer, prompts: Iterable[Iterable[int]]) -> None:
     """Logs the words that the base model never saw, each once per process."""
-    new = [word for word in unknown_words(tokenizer, ids) if word not in _warned]
+    new = [word for word in unknown_words(tokenizer, prompts) if word not in _warned]
     if new:
         _warned.update(new)
         _log.warning(UNKNOWN_WORDS_NOTE, ", ".join(new))

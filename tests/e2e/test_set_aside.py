@@ -39,7 +39,7 @@ def test_a_broken_package_that_a_run_asks_for_is_told_and_done_without(broken, t
         path.read_text(encoding="utf-8") for path in tmp_path.glob("output/likeness/runs/*/log.txt")
     )
     for package in ("xformers", "bitsandbytes"):
-        line = f"{package} is set aside: it is installed but cannot be imported (RuntimeError: "
+        line = f"{package} is not used: it is installed but cannot be imported (RuntimeError: "
         assert logs.count(f"{line}built for another torch") == 1
 
 

@@ -50,7 +50,7 @@ def test_a_run_that_is_trained_again_meanwhile_was_told_as_no_run(
     with FileLock(runs / "large" / "lock"), FileLock(runs / "small" / "lock"):
         assert main(["clean", "--output", str(tmp_path), "--yes"]) == 0
     said = capsys.readouterr().out
-    assert said.count("is being trained") == 2 and "No finished run" not in said
+    assert said.count("being trained") == 2 and "No finished run" not in said
     assert said.splitlines()[-1].split() == ["0.0", "MB", "deleted"]
 
 

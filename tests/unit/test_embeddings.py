@@ -86,3 +86,16 @@ def test_a_full_disk_is_told_and_the_run_goes_on(run, encoded, monkeypatch):
     monkeypatch.setattr(tensor_cache, "write_atomic", write)
     assert frozen(run) is not None
     assert "No space left" in run.told[0] and "encodes them again" in run.told[0]
+
+
+def test_tf32_has_embeddings_of_its_own_where_it_computes_them(run, encoded):
+    run.precision = "fp32"
+    frozen(run)
+    run.recipe = run.recipe.changed(compute={"tf32": True})
+    frozen(run)
+    assert len(encoded) == 4
+    run.precision = "bf16"
+    frozen(run)
+    run.recipe = run.recipe.changed(compute={"tf32": False})
+    frozen(run)
+    assert len(encoded) == 6

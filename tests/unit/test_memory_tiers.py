@@ -21,9 +21,9 @@ from likeness.trainers.presets import preset
 
 GPU = Machine(precision="fp16", has_bf16=True, processes=1, bitsandbytes=True)
 # SD 1.5 at 512 pixels, one photograph with one class image, text encoder trained.
-LORA = ModelSize(trained=1_100_000, largest=10_000, unet=860_000_000, pixels=2 * 64 * 64, prompts=2)
+LORA = ModelSize(trained=1_100_000, largest=10_000, unet=860_000_000, pixels=2 * 64 * 64, chunks=2)
 WHOLE = ModelSize(
-    trained=983_000_000, largest=38_000_000, unet=860_000_000, pixels=2 * 64 * 64, prompts=2
+    trained=983_000_000, largest=38_000_000, unet=860_000_000, pixels=2 * 64 * 64, chunks=2
 )
 
 

@@ -37,9 +37,8 @@ def base(tmp_path_factory):
     return load_base(write_random_model(folder / "tiny.safetensors"), [folder / "tiny_tokenizer"])
 
 
-def draw(base, folder, count, **options):
+def draw(base, folder, count, prompts=("a photo of man",), **options):
     prior = Prior(count=count, steps=2, guidance=3.0)
-    prompts = ["a photo of man"]
     draw_class_images(base, prior, prompts, folder, device=CPU, size=SIZE, **options)
 
 
@@ -113,6 +112,7 @@ KEY = {"prior": Prior(), "prompts": ["a photo of man"], "base_digest": "b", "siz
         {"size": 256},
         {"prediction": "v_prediction"},
         {"clip_skip": 2},
+        {"max_tokens": 150},
         {"prior": Prior(negative="blurry")},
         {"prior": Prior(steps=30)},
         {"prior": Prior(guidance=5)},
@@ -127,6 +127,18 @@ def test_number_and_weight_do_not_change_the_key():
     other = Prior(count=7, weight=0.1)
     assert prior_key(**{**KEY, "prior": other}) == prior_key(**KEY)
     assert len(prior_key(**KEY)) == 64
+
+
+def test_class_images_of_a_long_prompt_showed_less_of_it_than_was_trained(base, tmp_path):
+    ends, most = ("red", "blue"), {"whole": 150, "cut": 75}
+    drawn = {}
+    for kind, max_tokens in most.items():
+        for end in ends:
+            folder = tmp_path / kind / end
+            draw(base, folder, 1, prompts=[f"{'photo ' * 75}{end}"], max_tokens=max_tokens)
+            (drawn[kind, end],) = images(folder, 1)
+    assert (drawn["cut", "red"] == drawn["cut", "blue"]).all()
+    assert (drawn["whole", "red"] != drawn["whole", "blue"]).any()
 
 
 def test_another_way_of_drawing_has_other_keys(monkeypatch):

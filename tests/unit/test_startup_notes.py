@@ -16,7 +16,7 @@ from PIL import Image
 def test_photographs_that_are_trained_without_the_token_are_told(monkeypatch):
     prompts = ["a photo of SKS man", "a man on a beach", "a man"]
     monkeypatch.setattr(startup_notes, "photo_prompts", lambda run: prompts)
-    monkeypatch.setattr(startup_notes, "tokenize", lambda *_: torch.zeros(1, dtype=int))
+    monkeypatch.setattr(startup_notes, "word_ids", lambda *_: [])
     for name in ("unknown_words", "truncation_note"):
         monkeypatch.setattr(startup_notes, name, lambda *_: None)
     notes = []

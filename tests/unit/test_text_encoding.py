@@ -43,11 +43,12 @@ def test_prompts_are_padded_and_cut_with_the_end_kept(tokenizer):
 
 
 def test_prompts_that_are_cut_are_told_once(tokenizer, caplog, monkeypatch):
-    monkeypatch.setattr(text_encoding, "_checked_prompts", set())
+    monkeypatch.setattr(text_encoding, "_checked", set())
     long = "abcdefghij " * 9
     assert truncation_note(tokenizer, ["a photo"]) is None
     told = truncation_note(tokenizer, ["a photo", long])
     assert "1 of 2" in told and "'abcdefghij abc" in told and "after 75 tokens" in told
+    tokenize(tokenizer, [long, "a photo"], 150)
     for _ in range(2):
         tokenize(tokenizer, [long, "a photo"])
     assert [record.getMessage() for record in caplog.records] == [told]

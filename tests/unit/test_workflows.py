@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.prompts import bundled_set
-from likeness.tools.reduced_workflow import TRAINERS
+from likeness.tools.reduced_workflow import TRAIN_NODES
 from likeness.tools.workflows.__main__ import text_of
 from likeness.tools.workflows.graph import HIDDEN_WIDGETS
 from likeness.tools.workflows.pages import pages
@@ -304,7 +304,7 @@ def trained(name, monkeypatch):
         return nodes[prompt[link[0]]["class_type"]].execute(**inputs).args[0]
 
     for node in prompt.values():
-        if node["class_type"] in TRAINERS:
+        if node["class_type"] in TRAIN_NODES:
             inputs = {
                 key: value_of(value) if isinstance(value, list) else value
                 for key, value in node["inputs"].items()

@@ -70,12 +70,17 @@ def test_the_folder_is_one_that_the_trainers_accept(tmp_path):
 def test_unknown_words_are_told_from_a_prompts_tokens(tokenizer, text):
     ids = tokenize(tokenizer, [text]).flatten().tolist()
     unknown = [word for word in dict.fromkeys(split(text)) if word not in WORDS]
-    assert clip.unknown_words(tokenizer, ids) == unknown
+    assert clip.unknown_words(tokenizer, [ids]) == unknown
 
 
 def test_a_word_that_the_end_of_the_prompt_cuts_is_not_called_unknown(tokenizer):
     ids = tokenize(tokenizer, ["a " * 74 + "umbrellas"]).flatten().tolist()
-    assert clip.unknown_words(tokenizer, ids) == []
+    assert clip.unknown_words(tokenizer, [ids]) == []
+
+
+def test_a_word_between_two_chunks_was_told_as_its_last_letters(tokenizer):
+    ids = tokenize(tokenizer, ["a " * 74 + "umbrellas"], 150).flatten().tolist()
+    assert clip.unknown_words(tokenizer, [ids]) == ["umbrellas"]
 
 
 def test_unknown_words_are_logged_once(tokenizer, caplog, monkeypatch):
@@ -89,4 +94,4 @@ def test_unknown_words_are_logged_once(tokenizer, caplog, monkeypatch):
 def test_a_tokenizer_that_does_not_say_which_words_were_seen_knows_all(tmp_path):
     write_small_tokenizer(tmp_path)
     other = load_tokenizer(tmp_path)
-    assert clip.unknown_words(other, tokenize(other, ["zebra"]).flatten().tolist()) == []
+    assert clip.unknown_words(other, tokenize(other, ["zebra"]).tolist()) == []
