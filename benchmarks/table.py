@@ -108,7 +108,7 @@ Rounds = Mapping[tuple[str, str, str], Sequence[Measurement]]  # by precision, c
 _FAST = ("", "full")  # memory tiers that are not mentioned
 _HEAD = (
     *("training", "by", "step, s: median (quartiles)", "ours is faster", "step, s of CPU time"),
-    *("first step after, s", f"{STEPS} steps and saved, s (reckoned)", "peak memory, GB"),
+    *("first step after, s", f"{STEPS} steps and saved, s (extrapolated)", "peak memory, GB"),
     *("pictures encoded", "prompts encoded"),
 )
 

@@ -58,7 +58,7 @@ def test_the_first_two_intervals_are_warm_up():
     assert one.first == 1
 
 
-def test_a_whole_run_is_reckoned_from_its_ends_and_the_median_step():
+def test_a_whole_run_is_extrapolated_from_its_ends_and_the_median_step():
     assert table.whole_run([run(step=2, first=10, after=5)], steps=800) == 10 + 799 * 2 + 5
     assert table.whole_run([Measurement()], steps=800) == 0
 
