@@ -337,7 +337,9 @@ def expand_job(job: Job) -> io.NodeOutput:
     again when nothing has changed. The comparison's folder stays as it is until the sheet is
     complete.
     """
-    builder = graph_builder()
+    # Ids of this run alone: ComfyUI may reuse the results of nodes with the same ids from an
+    # earlier one, and draw the former content of a replaced file, or not redraw a cell at all.
+    builder = graph_builder(f"{job.node_id}.{job.started}.")
     done = draw_cells(builder, job, 0, len(job.missing))
     sheet = builder.node("Likeness_DrawSheet", job=job, after=done)
     study, _ = write_partial(job)

@@ -286,8 +286,8 @@ def with_v_prediction(model: Any) -> Any:
 # Graphs
 
 
-def graph_builder(prefix: str | None = None) -> Any:
-    """A builder of the nodes of an expansion; `prefix` of their ids defaults to ComfyUI's."""
+def graph_builder(prefix: str) -> Any:
+    """A builder of the nodes of an expansion, whose ids begin with `prefix`."""
     return GraphBuilder(prefix)
 
 

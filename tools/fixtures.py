@@ -105,7 +105,9 @@ def write_scores(folder: Path, rows: Sequence[str], columns: Sequence[str]) -> N
     }
     view = json.loads((folder / "viewer.json").read_text(encoding="utf-8"))
     view["sheet"] = "sheet-1.png"
-    (folder / "viewer.json").write_text(json.dumps(view), encoding="utf-8")
+    partial = folder / "viewer.json.partial"  # a page may read the file meanwhile
+    partial.write_text(json.dumps(view), encoding="utf-8")
+    partial.replace(folder / "viewer.json")
     (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
     report = "<!doctype html><h1>the report</h1>"
     (folder / "report.html").write_text(report, encoding="utf-8")

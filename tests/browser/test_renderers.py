@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 # A preview as core shows it when one has come from the server; how many of them a node has.
 PREVIEW = """
 async (id) => {
-    const blob = await (await fetch("data:image/png;base64,%s")).blob()
+    const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0))
+    const blob = new Blob([bytes], { type: "image/png" })
     const detail = { blob, nodeId: id, displayNodeId: id, parentNodeId: id, realNodeId: id }
     comfyAPI.api.api.dispatchCustomEvent("b_preview_with_metadata", { ...detail, jobId: "1" })
     app.canvas.draw(true, true)
@@ -173,10 +174,14 @@ def test_the_poses_of_a_new_node_are_side_by_side(loaded, show, expect):
     assert len({round(pose.bounding_box()["y"]) for pose in poses.all()}) == 1
 
 
-def test_train_options_was_as_high_as_the_window(loaded, show, wait_for):
+def test_train_options_was_as_high_as_the_window(loaded, server, show, wait_for):
     loaded.load(EMPTY)
     number = loaded.add("Likeness_TrainOptions")
     show(loaded, number)
+    of_vue = loaded.page.locator(f'[data-node-id="{number}"]').count()
+    release = server.get("/system_stats")["system"]["comfyui_version"]
+    if of_vue and release.startswith("0.8."):
+        pytest.skip("the Vue nodes of this ComfyUI hide no advanced inputs")
 
     def height():
         _, top, _, bottom = loaded.box(number)

@@ -26,8 +26,9 @@ ENCLOSE = """
 # Opens a subgraph; the box of its first node.
 OPEN = """
 (id) => {
-    const { subgraph } = app.graph.getNodeById(Number(id))
-    app.canvas.openSubgraph(subgraph)
+    const around = app.graph.getNodeById(Number(id))
+    const { subgraph } = around
+    app.canvas.openSubgraph(subgraph, around)
     const { pos: [x, y], size: [width, height] } = subgraph.nodes[0]
     return [x, y - LiteGraph.NODE_TITLE_HEIGHT, x + width, y + height]
 }
@@ -54,7 +55,11 @@ CHOOSE = """
 INSET = 110  # pixels that ComfyUI's bars need on each side
 POSES = "() => app.graph.nodes.map((one) => one.widgets.find((w) => w.name === 'poses').value)"
 CAPTURE = """
-() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+() => {
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+    if (tracker.captureCanvasState) tracker.captureCanvasState()
+    else tracker.checkState()  // as ComfyUI 0.8.0's frontend calls it
+}
 """
 GOT = "() => [...document.querySelectorAll('.lk-got')].map((got) => got.textContent)"
 

@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 DROP = """
 async ([id, data]) => {
-    const blob = await (await fetch(`data:image/png;base64,${data}`)).blob()
-    const files = [new File([blob], "dropped.png", { type: "image/png" })]
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))
+    const files = [new File([bytes], "dropped.png", { type: "image/png" })]
     const node = app.graph.getNodeById(id)
     if (!node.onDragOver({ dataTransfer: { items: [{ kind: "file" }] } })) return false
     return await node.onDragDrop({ dataTransfer: { files } })
@@ -26,8 +26,8 @@ DROP_ON_PANEL = """
 async (panel, files) => {
     const dataTransfer = new DataTransfer()
     for (const [name, type, data] of files) {
-        const blob = await (await fetch(`data:${type};base64,${data}`)).blob()
-        dataTransfer.items.add(new File([blob], name, { type }))
+        const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))
+        dataTransfer.items.add(new File([bytes], name, { type }))
     }
     const event = (kind) =>
         new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer })
@@ -89,7 +89,9 @@ def test_r_reads_the_folder_again_though_a_button_of_the_panel_was_clicked(
     expect(editor.page.locator(".lk-photo:visible")).to_have_count(2)
 
 
-def test_nodes_are_found_by_the_words_that_users_know(editor):
+def test_nodes_are_found_by_the_words_that_users_know(editor, server):
+    if "search_aliases" not in server.get("/object_info/KSampler")["KSampler"]:
+        pytest.skip("this ComfyUI knows no such words")
     assert "xy plot" in editor.page.evaluate(WORDS, "Likeness_Matrix")
     assert "dataset" in editor.page.evaluate(WORDS, "Likeness_Subject")
 

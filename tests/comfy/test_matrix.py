@@ -211,6 +211,14 @@ def test_cells_are_drawn_again_on_request_at_each_queue(server, drawn):
     assert "'nobody' matches no cell" in server.refused(graph("again", redraw="nobody"))
 
 
+def test_a_cell_to_draw_again_was_the_picture_that_comfyui_had_kept(server, drawn):
+    assert server.run(graph("anew")).status == "success"
+    drawn()
+    for _ in range(2):
+        assert server.run(graph("anew", redraw="one / beach")).status == "success"
+        assert len(drawn()) == 1
+
+
 def test_with_and_without_a_pose_the_noise_is_the_same(server, drawn):
     prompt = graph("posed", adapters=("base", "one.safetensors"), with_pose="both", draws=2)
     prompt["8"] = node("Likeness_PoseSet", poses="all four yoga poses", width=64, height=96)

@@ -56,7 +56,7 @@ class Loaded:
         patched = [one.model.patches for one in models.current_loaded_models]
         count = sum(any("diffusion_model" in str(key) for key in keys) for keys in patched)
         with Path(file).open("a") as lines:
-            lines.write(f"{count}\\n")
+            lines.write(f"{count} {label}\\n")
         return (text,)
 
 NODE_CLASS_MAPPINGS = dict(TestLoaded=Loaded)
@@ -291,6 +291,34 @@ def test_a_replaced_adapter_runs_its_rows_only(server, graph):
     assert counting.ran["Likeness_LoadAdapter"] == 1
 
 
+def test_cores_lora_loader_drew_the_former_file_after_it_was_replaced(server, graph):
+    """ComfyUI keeps what nodes gave, and that loader its last file, by the file's name."""
+    from PIL import Image
+
+    loras, place = server.home / "models" / "loras", server.home / "output/likeness/comparisons"
+    shutil.copy(loras / "r4.safetensors", loras / "swapped.safetensors")
+
+    def drawn(file):
+        rows = {"adapters": f"lora = {file}", "with_pose": "without", "pose_rows": ""}
+        prompt = graph("swapped", Likeness_Matrix={**SMALL["Likeness_Matrix"], **rows})
+        for node in prompt.values():
+            if node["class_type"] == "Likeness_PromptSet":
+                node["inputs"] |= {"prompts": "own text", "text": "man = a photo of sks man"}
+            if node["class_type"] == "Likeness_LoadAdapter":
+                node["class_type"] = "LoraLoader"
+                node["inputs"]["lora_name"] = node["inputs"].pop("adapter")
+        outcome = server.run(prompt)
+        assert outcome.status == "success", outcome.error
+        with Image.open(place / "swapped" / "lora" / "64x64" / "man.png") as image:
+            return image.tobytes()
+
+    before = drawn("swapped.safetensors")
+    shutil.copy(loras / "r8.safetensors", loras / "new.safetensors")
+    (loras / "new.safetensors").replace(loras / "swapped.safetensors")
+    after = drawn("swapped.safetensors")
+    assert after == drawn("r8.safetensors") != before
+
+
 def test_a_control_net_of_another_family_is_named_before_the_queue_starts(server, graph):
     import torch
     from safetensors.torch import save_file
@@ -316,6 +344,11 @@ def test_a_variants_weights_are_let_go_before_the_next_ones_are_loaded(server, g
     prompt["probe"] = {"class_type": "TestLoaded", "inputs": inputs}
     encode["inputs"]["text"] = ["probe", 0]
     assert run(server, prompt)[0].status == "success"
-    counts = [int(line) for line in file.read_text().split()]
-    patched = [0] + [1] * (len(KEYS) - 1)  # rows with a pose have the same texts
-    assert counts == [0] * len(KEYS) + patched * (len(ADAPTERS) - 1)
+    counts: dict[str, list[int]] = {}
+    for line in file.read_text().splitlines():
+        count, label = line.split(maxsplit=1)
+        counts.setdefault(label, []).append(int(count))
+    base, *others = counts.values()
+    assert len(others) == len(ADAPTERS) - 1 and base == [0] * len(KEYS)
+    for first, *rest in others:  # a row with a pose has the same texts: core may encode them twice
+        assert first == 0 and set(rest) == {1} and (len(rest) + 1) % len(KEYS) == 0

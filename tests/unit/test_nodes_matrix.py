@@ -634,6 +634,24 @@ def test_two_contact_sheets_of_one_name_are_refused(nodes, monkeypatch):
     nodes.contact_sheet.check_unique_name(prompt, "7", "study")
 
 
+def test_a_later_queue_was_given_what_comfyui_had_kept_of_an_earlier_ones_nodes(nodes, monkeypatch):
+    sheet, prefixes = nodes.contact_sheet, []
+
+    def graph_builder(prefix):
+        prefixes.append(prefix)
+        node = SimpleNamespace(out=lambda number: [prefix, number])
+        return SimpleNamespace(node=lambda *_, **__: node, finalize=dict)
+
+    monkeypatch.setattr(sheet, "graph_builder", graph_builder)
+    monkeypatch.setattr(sheet, "draw_cells", lambda *_: None)
+    monkeypatch.setattr(sheet, "write_partial", lambda job: (None, None))
+    monkeypatch.setattr(sheet, "ui_output", lambda study: {})
+    for started in (1000.25, 1000.5):
+        sheet.expand_job(SimpleNamespace(node_id="7", started=started, missing=(0,)))
+    assert len({*prefixes}) == 2
+    assert all(one.startswith("7.") for one in prefixes), "by which progress is forgotten"
+
+
 def test_what_is_kept_from_before_a_redraw_is_not_taken_after_it(nodes, monkeypatch):
     mark = nodes.contact_sheet.ContactSheet.fingerprint_inputs
     monkeypatch.setattr(nodes.contact_sheet, "has_missing_files", lambda name: False)
