@@ -212,13 +212,13 @@ def test_xformers_that_does_not_work_here_ends_no_run(error, monkeypatch):
         precision="fp16",
     )
     compute.enable_xformers(run, SimpleNamespace(unet=None))
-    assert len(told) == 1 and "PyTorch's own" in told[0] and str(error) in told[0]
+    assert len(told) == 1 and "PyTorch's attention" in told[0] and str(error) in told[0]
 
 
 def test_8_bit_adam_without_its_kernels_ends_a_run_before_anything_is_drawn(places, monkeypatch):
     monkeypatch.setattr(loop, "eight_bit_error", lambda device: "RuntimeError('no binary')")
     monkeypatch.setattr(loop, "draw_missing_class_images", lambda *a: pytest.fail("drawn"))
-    with pytest.raises(RunFailed, match=r"no binary.*'auto' takes 8-bit"):
+    with pytest.raises(RunFailed, match=r"no binary.*'auto' uses 8-bit"):
         trained(recipe("lora", attempt=10, optimizer={"name": "adamw8bit"}), places)
 
 
