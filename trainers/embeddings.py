@@ -48,7 +48,7 @@ def open_embedding_cache(run: Run, text_encoder: nn.Module, ids: Tensor) -> Embe
         return None
     dtype = next(text_encoder.parameters()).dtype
     parts = [_CACHE_VERSION, run.recipe.base.digest, spec.clip_skip, ids.device.type, dtype]
-    parts += ["tf32"] if run.recipe.compute.tf32 and run.precision == "fp32" else []
+    parts += ["tf32"] if run.uses_tf32 else []
     text = "\n".join(map(str, [*parts, run.precision, tuple(ids.shape)]))
     key = hashlib.sha256(text.encode() + ids.cpu().numpy().tobytes()).hexdigest()
     return EmbeddingCache(run.places.cache / "embeddings" / f"{key}.safetensors", run.note)

@@ -58,7 +58,7 @@ from .step import ForwardBackward, Learner, PromptEncoder, accumulate_gradients,
 from .stop import StopRequest, StopSignal
 from .teacher import build_teacher
 from .text_encoding import tokenize
-from .tokenizer import CHUNK_TOKENS
+from .tokenizer import CHUNK_LENGTH
 
 
 def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSignal) -> Result:
@@ -95,7 +95,7 @@ def run_attempt(run: Run) -> Result:
         dataset = build_dataset(run, base)
     training = prepare_training(run, base, dataset)
     start = resume(run, training.state)
-    allow_tf32(run.recipe.compute.tf32 and run.precision == "fp32")
+    allow_tf32(run.uses_tf32)
     with run.stage("train"):
         steps = train_loop(run, training, start)
     with run.stage("save"), ema_weights(training.state):
@@ -158,7 +158,7 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     base.unet.train()
     base.text_encoder.train(recipe.text_encoder.train)
     offload(base.vae)
-    tier = choose_tier(run, base, parameters, chunks=ids.shape[1] // (CHUNK_TOKENS + 2))
+    tier = choose_tier(run, base, parameters, chunks=ids.shape[1] // CHUNK_LENGTH)
     if tier.checkpointing:
         enable_gradient_checkpointing(base, recipe)
     if tier.in_backward and run.precision == "fp16":

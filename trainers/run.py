@@ -44,6 +44,11 @@ class Run:
     tier: Tier | None = None  # of this attempt, once chosen
     previews_disabled: bool = False  # after running out of memory
 
+    @property
+    def uses_tf32(self) -> bool:
+        """Whether matrix products of fp32 numbers may use TF32."""
+        return self.recipe.compute.tf32 and self.precision == "fp32"
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage and reports its start."""

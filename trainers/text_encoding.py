@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import RecipeError
-from .tokenizer import CHUNK_TOKENS, truncated_words, warn_of_unknown_words
+from .tokenizer import CHUNK_LENGTH, CHUNK_TOKENS, truncated_words, warn_of_unknown_words
 
 _log = logging.getLogger("likeness")
 _checked: set[tuple[str, int]] = set()  # prompts whose length was checked against a limit
@@ -31,9 +31,10 @@ def tokenize(
     Logs truncated prompts, and words that the model is known never to have seen
     (`warn_of_unknown_words`), each once per process.
     """
-    chunks = [_chunks(tokenizer, ids) for ids in word_ids(tokenizer, prompts, max_tokens)]
+    found = word_ids(tokenizer, prompts, max_tokens)
+    _warn_once(tokenizer, dict(zip(prompts, found, strict=True)), max_tokens)
+    chunks = [_chunks(tokenizer, ids) for ids in found]
     count = math.lcm(*map(len, chunks))
-    _warn_once(tokenizer, prompts, max_tokens)
     return torch.tensor([own * (count // len(own)) for own in chunks]).flatten(1)  # (n, 77 k)
 
 
@@ -52,10 +53,11 @@ def _chunks(tokenizer: CLIPTokenizer, ids: list[int]) -> list[list[int]]:
     return [[start, *part, end] + [pad] * (CHUNK_TOKENS - len(part)) for part in parts]
 
 
-def _warn_once(tokenizer: CLIPTokenizer, prompts: Sequence[str], max_tokens: int) -> None:
-    new = [prompt for prompt in dict.fromkeys(prompts) if (prompt, max_tokens) not in _checked]
+def _warn_once(tokenizer: CLIPTokenizer, found: Mapping[str, list[int]], max_tokens: int) -> None:
+    """Logs what is wrong with prompts that were not checked before; `found` are their ids."""
+    new = [prompt for prompt in found if (prompt, max_tokens) not in _checked]
     _checked.update((prompt, max_tokens) for prompt in new)
-    warn_of_unknown_words(tokenizer, word_ids(tokenizer, new, max_tokens) if new else [])
+    warn_of_unknown_words(tokenizer, [found[prompt] for prompt in new])
     if cut := truncation_note(tokenizer, new, max_tokens):
         _log.warning("%s", cut)
 
@@ -98,7 +100,7 @@ def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) ->
         raise RecipeError(
             f"text_encoder.clip_skip is {clip_skip}, but the text encoder has {layers} layers."
         )
-    chunks = ids.reshape(-1, CHUNK_TOKENS + 2)  # (n k, 77)
+    chunks = ids.reshape(-1, CHUNK_LENGTH)  # (n k, 77)
     if clip_skip == 1:
         states = text_encoder(chunks).last_hidden_state
     else:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("likeness")
 
 CHUNK_TOKENS = 75  # that CLIP reads at once, besides a start and an end
+CHUNK_LENGTH = CHUNK_TOKENS + 2
 _CLIP_VOCAB_SIZE = 49_408  # of CLIP ViT-L/14, as in SD 1.x
 _TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"),
@@ -82,7 +83,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     kind = CLIPTokenizer if _has_vocabulary(folder) else CLIPTokenizerFast
     try:
         tokenizer: CLIPTokenizer = kind.from_pretrained(
-            str(folder), local_files_only=True, model_max_length=CHUNK_TOKENS + 2
+            str(folder), local_files_only=True, model_max_length=CHUNK_LENGTH
         )
     except Exception as error:  # the tokenizers library raises plain Exception
         raise BaseModelError(f"The tokenizer in {folder} cannot be read: {error}") from error
@@ -113,7 +114,9 @@ def truncated_words(tokenizer: CLIPTokenizer, prompt: str, max_tokens: int) -> s
         text = " ".join(words[:count])
         return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    read = bisect_right(range(len(words) + 1), max_tokens, key=length) - 1
+    if length(len(words)) <= max_tokens:  # as most prompts are
+        return ""
+    read = bisect_right(range(len(words)), max_tokens, key=length) - 1
     return " ".join(words[read:]).replace(" ,", ",").strip(", ")
 
 

@@ -8,6 +8,7 @@ import torch
 from likeness.trainers import step, tensor_cache
 from likeness.trainers.embeddings import open_embedding_cache
 from likeness.trainers.recipe import Base, Recipe, TextEncoder
+from likeness.trainers.run import Run
 from torch import nn
 
 IDS = torch.arange(2 * 77).reshape(2, 77)
@@ -16,11 +17,8 @@ IDS = torch.arange(2 * 77).reshape(2, 77)
 @pytest.fixture
 def run(tmp_path):
     recipe = Recipe(base=Base(digest="a" * 64), text_encoder=TextEncoder(train=False))
-    told = []
-    return SimpleNamespace(
-        recipe=recipe, precision="bf16", places=SimpleNamespace(cache=tmp_path),
-        note=told.append, told=told,
-    )  # fmt: skip
+    places = SimpleNamespace(cache=tmp_path)
+    return Run(None, recipe, places, None, lambda *_, **__: None, None, precision="bf16")
 
 
 @pytest.fixture
@@ -85,7 +83,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(run, encoded, monkeypatch):
 
     monkeypatch.setattr(tensor_cache, "write_atomic", write)
     assert frozen(run) is not None
-    assert "No space left" in run.told[0] and "encodes them again" in run.told[0]
+    assert "No space left" in run.notes[0] and "encodes them again" in run.notes[0]
 
 
 def test_tf32_has_embeddings_of_its_own_where_it_computes_them(run, encoded):
