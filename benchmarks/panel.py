@@ -24,8 +24,8 @@ from zlib import crc32
 import psutil
 from likeness.tools.editor import Editor
 from likeness.tools.reduced_workflow import without
+from likeness.trainers.crash_report import log_tail
 from likeness.trainers.events import EventReader
-from likeness.trainers.job import log_tail
 from likeness.trainers.run_folder import RunFolder
 
 from .browser import INSET, open_tab, version

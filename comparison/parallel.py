@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ..trainers.job import PACKAGE, POLL_SECONDS, log_tail, python_command, with_passive_openmp
+from ..trainers.crash_report import log_tail
+from ..trainers.job import PACKAGE, POLL_SECONDS, python_command, with_passive_openmp
 from .errors import ComparisonError
 
 _Given = TypeVar("_Given")

@@ -19,9 +19,9 @@ def speed() -> list[Option]:
                 default=AUTO,
                 tooltip="Memory tier. auto: the fastest that fits; full: full speed; "
                 "checkpointing: recomputes activations; 8bit: adds 8-bit Adam; in_backward: also "
-                "keeps no gradients. The last two are for DreamBooth, and not with prodigy; 8bit "
-                "also not with adamw8bit, which optimizer 'auto' means where bitsandbytes is "
-                "installed.",
+                "keeps no gradients; offload: also trains the text encoder on the CPU. The last "
+                "three are for DreamBooth, and not with prodigy; 8bit also not with adamw8bit, "
+                "which optimizer 'auto' means where bitsandbytes is installed.",
             ),
             "compute",
             "memory",

@@ -1,204 +1,33 @@
-"""How a run executes its steps: memory tier, gradient checkpointing, compilation, CUDA graphs."""
+"""How a run executes its steps: attention, gradient checkpointing, compilation, CUDA graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from . import memory_tiers
 from .base_model import BaseModel
 from .batches import Batch
 from .checkpoint import TrainingState
 from .cpu import fp32_attention_context_fn
 from .cuda_graphs import CudaGraphCapturer, GraphedForwardBackward
-from .errors import OptimizerMismatch, OutOfMemory
 from .fused_backward import FusedBackward
-from .gpu_capabilities import has_bf16, supports_cuda_graphs
+from .gpu_capabilities import supports_cuda_graphs
 from .memory import is_out_of_memory
-from .memory_tiers import ModelSize, Tier
-from .optimizers import eight_bit_error
+from .memory_tiers import Tier
 from .optional_packages import import_error
-from .packages import eight_bit_unavailable_reason, is_installed
-from .recipe import DreamBooth, LoRA, Recipe
+from .packages import is_installed
+from .recipe import LoRA, Recipe
 from .run import Run
-from .run_folder import resumable_runs
 from .step import ForwardBackward, Learner, forward_backward, unwrap_compiled
-from .tokenizer import CHUNK_TOKENS
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def detect_machine(
-    recipe: Recipe, precision: str, accelerator: Accelerator
-) -> memory_tiers.Machine:
-    """Properties of this machine that decide which memory tiers a recipe can use."""
-    return memory_tiers.Machine(
-        precision=precision,
-        has_bf16=has_bf16(accelerator.device),
-        processes=accelerator.num_processes,
-        # Tested only if it matters: a build for other GPUs may crash the process.
-        bitsandbytes=isinstance(recipe.method, DreamBooth) and has_8bit_adam(accelerator.device),
-    )
-
-
-def has_8bit_adam(device: torch.device) -> bool:
-    """Whether 8-bit Adam is installed and works."""
-    return eight_bit_unavailable_reason() is None and eight_bit_error(device) is None
-
-
-def check_tier(run: Run) -> None:
-    """Checks, before the base is loaded, that the run has a memory tier.
-
-    Raises RecipeError if the recipe's tier cannot be used here, and OptimizerMismatch if none can
-    resume from the existing state.
-    """
-    _candidate_tiers(run, _previous_tier(run))
-
-
-def _candidate_tiers(run: Run, before: Tier | None) -> list[Tier]:
-    """Available tiers that can resume from the state of tier `before`, fastest first."""
-    found = memory_tiers.available(
-        run.recipe, detect_machine(run.recipe, run.precision, run.accelerator)
-    )
-    fitting = [
-        t
-        for t in found
-        if before is None or memory_tiers.is_state_compatible(t, before, run.recipe)
-    ]
-    if before is not None and not fitting:
-        raise OptimizerMismatch(memory_tiers.incompatible_state_message(before, run.recipe))
-    return fitting
-
-
-def choose_tier(
-    run: Run, base: BaseModel, parameters: Mapping[str, Parameter], chunks: int = 1
-) -> Tier:
-    """Chooses the tier used before by the run or the one it continues, else the fastest that fits.
-
-    It is saved with the run. Raises as `check_tier`.
-    """
-    before, note = _previous_tier(run), None
-    choice, taken = (
-        _candidate_tiers(run, before),
-        (memory_tiers.load_tier(run.folder.tier_file), before),
-    )
-    tier = next((one for one in taken if one in choice), None)
-    if tier is None:
-        size = model_size(run.recipe, base, parameters, chunks)
-        free = free_memory(run.accelerator)
-        tier, note = memory_tiers.select_tier(choice, run.recipe, run.precision, size, free)
-    if note:
-        run.note(note)
-    if run.accelerator.is_main_process:
-        memory_tiers.save_tier(run.folder.tier_file, tier)
-    run.tier = tier
-    return tier
-
-
-def check_memory(run: Run, base: BaseModel) -> None:
-    """Raises OutOfMemory if a GPU cannot hold a full fine-tune in any tier, before class images
-    are drawn.
-    """
-    recipe, accelerator = run.recipe, run.accelerator
-    if not isinstance(recipe.method, DreamBooth) or accelerator.device.type != "cuda":
-        return
-    parts = [base.unet, *([base.text_encoder] if recipe.text_encoder.train else [])]
-    parameters = {f"{k}.{name}": p for k, part in enumerate(parts)
-                  for name, p in part.named_parameters()}  # fmt: skip
-    why = memory_tiers.no_fit_reason(
-        recipe,
-        detect_machine(recipe, run.precision, accelerator),
-        model_size(recipe, base, parameters, recipe.text_encoder.max_tokens // CHUNK_TOKENS),
-        free_memory(accelerator),
-    )
-    if why is not None:
-        raise OutOfMemory(why)
-
-
-def _previous_tier(run: Run) -> Tier | None:
-    """Tier of the checkpoint that a run starts from, its own or an earlier run's; None if none."""
-    runs = (run.folder, *resumable_runs(run.recipe, run.places))
-    return next(
-        (memory_tiers.load_tier(one.tier_file) for one in runs if one.has_checkpoint()), None
-    )
-
-
-def model_size(
-    recipe: Recipe, base: BaseModel, parameters: Mapping[str, Parameter], chunks: int
-) -> ModelSize:
-    """Size of a recipe's step with prompts of so many chunks.
-
-    Images of other shapes have about as many pixels.
-    """
-    samples = recipe.schedule.batch * (2 if recipe.prior else 1)
-    prompts = min(samples, recipe.schedule.batch + 1) if recipe.text_encoder.train else 0
-    counts = [parameter.numel() for parameter in parameters.values()]
-    return ModelSize(
-        trained=sum(counts),
-        largest=max(counts),
-        unet=sum(parameter.numel() for parameter in base.unet.parameters()),
-        pixels=samples * (recipe.subject.resolution // 8) ** 2,
-        chunks=prompts * chunks,
-    )
-
-
-def free_memory(accelerator: Accelerator) -> int:
-    """Bytes available to a run on its device: the minimum over all processes."""
-    device = accelerator.device
-    if device.type != "cuda":
-        free = psutil.virtual_memory().available // accelerator.num_processes
-    else:
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info()[0] + unused
-    if accelerator.num_processes == 1:
-        return free
-    mine = torch.tensor(float(free), dtype=torch.float64, device=device)
-    return int(accelerator.gather(mine).min())
-
-
-def fall_back_to_lower_tier(run: Run) -> bool:
-    """Selects the next lower tier after running out of memory; returns whether to restart in it.
-
-    False before a tier is chosen: loading and encoding take the same memory in every tier.
-    """
-    before = run.tier
-    if before is None or run.accelerator.num_processes > 1:  # the other processes wait for this one
-        return False
-    choice = memory_tiers.available(
-        run.recipe, detect_machine(run.recipe, run.precision, run.accelerator)
-    )
-    lower = memory_tiers.next_lower_tier(before, choice)
-    if lower is None or _would_break_resume(run, before, lower):
-        return False
-    memory_tiers.save_tier(run.folder.tier_file, lower)
-    run.note(
-        f"Memory tier {before.name!r} ran out of memory; the run restarts in tier "
-        f"{lower.name!r}: {lower.description}."
-    )
-    return True
-
-
-def _would_break_resume(run: Run, before: Tier, lower: Tier) -> bool:
-    """Whether a lower tier's optimizer cannot resume from the existing checkpoint; notes it."""
-    folders = [run.folder, *resumable_runs(run.recipe, run.places)]
-    same = memory_tiers.is_state_compatible(lower, before, run.recipe)
-    if same or not any(folder.has_checkpoint() for folder in folders):
-        return False
-    run.note(
-        f"Memory tier {lower.name!r} needs less memory, but its optimizer cannot resume from this "
-        "run's checkpoint. Free some memory to resume, or train from the start with "
-        f"compute.memory {lower.name}."
-    )
-    return True
 
 
 def maybe_compile_unet(run: Run, base: BaseModel) -> Any:
@@ -276,8 +105,8 @@ def enable_gradient_checkpointing(base: BaseModel, recipe: Recipe) -> None:
     if base.unet.device.type == "cpu":
         settings["context_fn"] = fp32_attention_context_fn
     base.unet.enable_gradient_checkpointing(partial(checkpoint, **settings))
-    if recipe.text_encoder.train:
-        text_encoder = base.text_encoder
+    text_encoder = base.text_encoder
+    if recipe.text_encoder.train and text_encoder.device == base.unet.device:
         # transformers 5 renamed it.
         new = getattr(text_encoder, "activation_checkpointing_enable", None)
         (new or text_encoder.gradient_checkpointing_enable)(settings)

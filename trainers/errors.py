@@ -103,6 +103,13 @@ class OutOfMemory(LikenessError):
     """Not enough memory on the GPU or the machine; the message names what to change."""
 
 
+class RestartNeeded(OutOfMemory):
+    """One of several processes ran out of memory; a lower memory tier is saved for the next start.
+
+    `job.train` starts the run again; other launchers end with this message.
+    """
+
+
 class Diverged(LikenessError):
     """The loss or the weights diverged; the message names the step and what to change."""
 

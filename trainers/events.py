@@ -12,6 +12,7 @@ Kinds and their data:
 | adapter | step, path |
 | notice | text |
 | saved | path |
+| restart | text (why all of its processes have to be started again) |
 | stopped | step |
 | finished | seconds |
 | failed | message, expected (whether the message is meant for the user as is) |
@@ -82,6 +83,7 @@ FIELDS: dict[str, dict[str, Validator]] = {
     "adapter": {"step": _is_count, "path": _is_text},
     "notice": {"text": _is_text},
     "saved": {"path": _is_text},
+    "restart": {"text": _is_text},
     "stopped": {"step": _is_count},
     "finished": {"seconds": _is_number},
     "failed": {"message": _is_text, "expected": _is_bool},

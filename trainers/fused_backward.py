@@ -42,7 +42,7 @@ class FusedBackward:
         if self._max_norm is not None:
             self._squared_norms = []
             loss.backward(retain_graph=True)
-            norm = torch.stack(self._squared_norms).sum().sqrt()
+            norm = torch.stack([one.to(loss.device) for one in self._squared_norms]).sum().sqrt()
             self._clip_coef = (self._max_norm / (norm + _EPSILON)).clamp(max=1.0)
             self._squared_norms = None
         loss.backward()
@@ -56,7 +56,7 @@ class FusedBackward:
             self._squared_norms.append(gradient.float().pow(2).sum())
         else:
             if self._clip_coef is not None:
-                gradient.mul_(self._clip_coef)
+                gradient.mul_(self._clip_coef.to(gradient.device))
             with single_parameter(self._optimizer, group, parameter):
                 self._optimizer.step()
         parameter.grad = None

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from .crash_report import crash_message, log_tail
 from .digests import OnRead
 from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
@@ -241,55 +241,59 @@ def train(
     since = folder.log.stat().st_mtime  # the clock that stop flags are timed by
     if before_start is not None:
         before_start(folder)
-    job = Job(folder, processes=processes, device=device, since=since)
-    try:
-        failure, stopped = _follow(job, on_event, interrupted)
-    finally:
-        job.terminate()
+    ending = _Ending(restart=True)
+    while ending.restart:  # each time in a lower memory tier
+        job = Job(folder, processes=processes, device=device, since=since)
+        try:
+            ending = _follow(job, on_event, interrupted)
+        finally:
+            job.terminate()
     result = folder.result()
-    if failure is None and result is not None and job.exit_code() == 0:
+    if ending.failure is None and result is not None and job.exit_code() == 0:
         return result
-    raise _to_error(job, failure, stopped)
+    raise _to_error(job, ending)
 
 
-def _follow(
-    job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None
-) -> tuple[str | None, bool]:
-    """Passes events on until the process ends.
+@dataclass
+class _Ending:
+    """What a run's processes reported of their end."""
 
-    Returns the failure message, if any, and whether the run was asked to stop and did.
-    """
     failure: Event | None = None
-    stopped = False
-    running = True
-    while running:
+    stopped: bool = False  # asked to stop, and did
+    restart: bool = False  # all processes have to be started again
+
+    def add(self, event: Event) -> None:
+        if event.kind == "failed":
+            before = self.failure
+            # When one process fails, others fail too: the first message meant for the user counts.
+            if before is None or (event.data["expected"] and not before.data["expected"]):
+                self.failure = event
+        self.stopped = self.stopped or event.kind == "stopped"
+        self.restart = self.restart or event.kind == "restart"
+
+
+def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None) -> _Ending:
+    """Passes events on until the process ends or has to be started again."""
+    ending, running = _Ending(), True
+    while running and not ending.restart:
         running = job.exit_code() is None
         for event in job.new_events():
-            if event.kind == "failed" and (failure is None or _is_more_informative(event, failure)):
-                failure = event
-            stopped = stopped or event.kind == "stopped"
-            on_event(event)
+            ending.add(event)
+            on_event(replace(event, kind="notice") if event.kind == "restart" else event)
         if running:
             if interrupted is not None and interrupted():
                 raise RunCancelled(
                     "The run was cancelled. Start it again to resume from its last checkpoint."
                 )
             time.sleep(POLL_SECONDS)
-    return None if failure is None else _failure_text(failure, job.folder), stopped
+    return ending
 
 
-def _is_more_informative(event: Event, before: Event) -> bool:
-    """When one process fails, others fail too: the first message meant for the user counts."""
-    return bool(event.data["expected"] and not before.data["expected"])
-
-
-def _failure_text(event: Event, folder: RunFolder) -> str:
-    return f"{event.data['message']}\nThe log is {folder.log}"
-
-
-def _to_error(job: Job, failure: str | None, stopped: bool) -> LikenessError:
-    """The error for a process without a result, by its last event or its exit code."""
-    code, folder = job.exit_code(), job.folder
+def _to_error(job: Job, ending: _Ending) -> LikenessError:
+    """The error for a process without a result, by what it reported or its exit code."""
+    code, folder, failure = job.exit_code(), job.folder, None
+    if ending.failure is not None:
+        failure = f"{ending.failure.data['message']}\nThe log is {folder.log}"
     if code == OutOfSpace.exit_code:
         full = f"The disk of {folder.path} is full. Free some space and start again to resume."
         return OutOfSpace(failure or full)
@@ -297,49 +301,6 @@ def _to_error(job: Job, failure: str | None, stopped: bool) -> LikenessError:
         return RunFailed(failure)
     if code == RunBusy.exit_code or folder.is_busy():  # for several processes, torchrun's code
         return RunBusy(busy_message(folder))
-    if stopped or code == RunCancelled.exit_code:  # for several, torchrun's code
+    if ending.stopped or code == RunCancelled.exit_code:  # for several, torchrun's code
         return RunCancelled(f"The run was stopped. {log_tail(folder.log, 1)}")
-    return RunFailed(_crash_message(code, folder))
-
-
-# Exit codes of crashed processes on Windows (NTSTATUS), unsigned.
-_NTSTATUS_MEANINGS = {
-    0xC0000005: "access violation: often a driver, or out of memory",
-    0xC0000017: "out of memory",
-    0xC000012D: "out of memory: enlarge the page file",
-    0xC0000135: "missing DLL: often Microsoft's Visual C++ runtime",
-    0xC000013A: "Ctrl-C or a closed window",
-    0xC0000409: "fatal error inside a library",
-}
-
-
-def _crash_message(code: int | None, folder: RunFolder) -> str:
-    cause = f"exited with code {code}"
-    if code in _NTSTATUS_MEANINGS:
-        cause = f"exited with code 0x{code:X} ({_NTSTATUS_MEANINGS[code]})"
-    elif code is not None and code < 0:
-        cause = f"was terminated by {_signal_name(-code)}"
-        if -code == getattr(signal, "SIGKILL", 0):
-            cause += " (often: out of memory)"
-    return (
-        f"The training process {cause}. Start again to resume from the last checkpoint.\n"
-        f"{log_tail(folder.log)}\nThe log is {folder.log}"
-    )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time one
-        return f"signal {number}"
-
-
-def log_tail(path: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - 8192))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.strip().splitlines()[-lines:])
+    return RunFailed(crash_message(code, folder))

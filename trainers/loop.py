@@ -19,12 +19,8 @@ from .compute import (
     DTYPES,
     build_forward_backward,
     can_capture_graphs,
-    check_memory,
-    check_tier,
-    choose_tier,
     enable_gradient_checkpointing,
     enable_xformers,
-    fall_back_to_lower_tier,
     maybe_compile_unet,
 )
 from .cpu import limited_threads, prepare_for_cpu
@@ -58,6 +54,7 @@ from .step import ForwardBackward, Learner, PromptEncoder, accumulate_gradients,
 from .stop import StopRequest, StopSignal
 from .teacher import build_teacher
 from .text_encoding import tokenize
+from .tier_choice import check_memory, check_tier, choose_tier, fall_back_to_lower_tier
 from .tokenizer import CHUNK_LENGTH
 
 
@@ -65,6 +62,7 @@ def train(folder: RunFolder, accelerator: Accelerator, emit: Emit, stop: StopSig
     """Trains a prepared run to its result, from its newest checkpoint or from step 0.
 
     When memory runs out, falls back to the next memory tier and resumes from that checkpoint.
+    Several processes cannot do so by themselves: raises RestartNeeded once that tier is saved.
     Raises RunCancelled if asked to stop without a result.
     """
     recipe = folder.recipe()
@@ -159,6 +157,8 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     base.text_encoder.train(recipe.text_encoder.train)
     offload(base.vae)
     tier = choose_tier(run, base, parameters, chunks=ids.shape[1] // CHUNK_LENGTH)
+    if tier.offload:
+        offload(base.text_encoder)
     if tier.checkpointing:
         enable_gradient_checkpointing(base, recipe)
     if tier.in_backward and run.precision == "fp16":
@@ -296,7 +296,7 @@ def offload_text_encoder(recipe: Recipe, base: BaseModel) -> None:
 
 
 def offload(model: nn.Module) -> None:
-    """Moves a model that is no longer used to the CPU."""
+    """Moves a model to the CPU."""
     model.to("cpu")
 
 

@@ -15,7 +15,7 @@ from .errors import RecipeError
 from .files import write_atomic
 from .recipe import DreamBooth, Recipe
 
-TierName = Literal["full", "checkpointing", "8bit", "in_backward"]
+TierName = Literal["full", "checkpointing", "8bit", "in_backward", "offload"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Tier:
     checkpointing: bool = False
     eight_bit: bool = False
     in_backward: bool = False  # each weight is updated as soon as its gradient is computed
+    offload: bool = False  # the text encoder is trained on the CPU
 
 
 FULL = Tier("full", "full speed")
@@ -47,7 +48,13 @@ IN_BACKWARD = Tier(
     eight_bit=True,
     in_backward=True,
 )
-TIERS = (FULL, CHECKPOINTING, EIGHT_BIT, IN_BACKWARD)
+OFFLOAD = replace(
+    IN_BACKWARD,
+    name="offload",
+    description=f"{IN_BACKWARD.description}; the text encoder is trained on the CPU",
+    offload=True,
+)
+TIERS = (FULL, CHECKPOINTING, EIGHT_BIT, IN_BACKWARD, OFFLOAD)
 
 
 @dataclass(frozen=True)
@@ -58,18 +65,21 @@ class Machine:
     has_bf16: bool
     processes: int
     bitsandbytes: bool
+    offload: bool  # whether there is a GPU, and 8-bit Adam works on the CPU too
 
 
 @dataclass(frozen=True)
 class ModelSize:
     """The sizes that determine a step's memory.
 
-    `trained` and `unet` are parameter counts, `largest` that of the largest trained tensor;
-    `pixels` counts the latent pixels of all samples of a micro-batch, and `chunks` the chunks of
-    its prompts that pass through a trained text encoder.
+    `trained` and `unet` are parameter counts, `text` counts those trained in the text encoder and
+    `largest` those of the largest trained tensor; `pixels` counts the latent pixels of all samples
+    of a micro-batch, and `chunks` the chunks of its prompts that pass through a trained text
+    encoder.
     """
 
     trained: int
+    text: int
     largest: int
     unet: int
     pixels: int
@@ -86,6 +96,8 @@ def unsuitable_reason(tier: Tier, recipe: Recipe) -> str | None:
         return "Prodigy needs all gradients at once, in fp32"
     if tier is EIGHT_BIT and recipe.optimizer.name == "adamw8bit":
         return "optimizer.name adamw8bit is in 8 bits already, so 'checkpointing' does the same"
+    if tier.offload and not recipe.text_encoder.train:
+        return "text_encoder.train is off, so 'in_backward' does the same"
     if not tier.in_backward:
         return None
     if recipe.schedule.accumulation > 1:
@@ -103,6 +115,8 @@ def unavailable_reason(tier: Tier, recipe: Recipe, machine: Machine) -> str | No
         return reason
     if tier.eight_bit and not machine.bitsandbytes:
         return "8-bit Adam (bitsandbytes) is not installed, or does not work on this machine"
+    if tier.offload and not machine.offload:
+        return "it needs a GPU to train the UNet on, and a bitsandbytes that works on the CPU too"
     if not tier.in_backward:
         return None
     if machine.processes > 1:
@@ -160,6 +174,7 @@ def estimate_memory(tier: Tier, recipe: Recipe, precision: str, size: ModelSize)
     half = precision != "fp32"
     whole = isinstance(recipe.method, DreamBooth)
     total = minimum_memory(tier, recipe, size)
+    chunks = 0 if tier.offload else size.chunks
     if half and whole and not tier.checkpointing:
         total += 2 * size.trained  # autocast's copies, kept until the backward pass
     if recipe.objective.ema_decay:
@@ -167,16 +182,21 @@ def estimate_memory(tier: Tier, recipe: Recipe, precision: str, size: ModelSize)
     per_pixel = _CHECKPOINTED_BYTES if tier.checkpointing else _ACTIVATION_BYTES
     # Activations grow with the UNet's width, weights with its square.
     width = min(1.0, (size.unet / _SD15_UNET) ** 0.5)
-    activations = per_pixel * size.pixels * width + _PROMPT_ACTIVATION_BYTES * size.chunks
+    activations = per_pixel * size.pixels * width + _PROMPT_ACTIVATION_BYTES * chunks
     activations *= 1 if half else 2
     return round((total + activations) * _MARGIN + _LIBRARY_BYTES * width)
 
 
 def minimum_memory(tier: Tier, recipe: Recipe, size: ModelSize) -> int:
-    """Bytes of optimizer state and gradients alone, the least that a run can need."""
+    """Bytes of optimizer state and gradients alone, the least that a run can need.
+
+    What an offloaded text encoder's weights free is subtracted.
+    """
     optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
+    on_cpu = size.text if tier.offload else 0
     gradients = size.largest if tier.in_backward else size.trained
-    return _OPTIMIZER_STATE_BYTES[optimizer] * size.trained + 4 * gradients
+    states = _OPTIMIZER_STATE_BYTES[optimizer] * (size.trained - on_cpu)
+    return states + 4 * gradients - 4 * on_cpu
 
 
 def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) -> str | None:
@@ -188,7 +208,7 @@ def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) 
         f"{free / 1e9:.1f} GB of memory are free beside the model, but gradients and optimizer "
         f"state alone take {min(needed) / 1e9:.1f} GB, even in the lowest memory tier."
     )
-    able = replace(machine, bitsandbytes=True)
+    able = replace(machine, bitsandbytes=True, offload=True)
     if not machine.bitsandbytes and no_fit_reason(recipe, able, size, free) is None:
         needs = min(
             estimate_memory(tier, recipe, machine.precision, size)

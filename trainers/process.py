@@ -22,6 +22,7 @@ from .errors import (
     OutOfMemory,
     OutOfSpace,
     RecipeError,
+    RestartNeeded,
     RunBusy,
     RunCancelled,
     RunFailed,
@@ -99,6 +100,10 @@ def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, st
         _log.info("%s", error)
         emit("stopped", step=error.step)
         return error.exit_code
+    except RestartNeeded as error:
+        _log.error("%s", error)
+        emit("restart", text=str(error))
+        return error.exit_code
     except Exception as error:  # noqa: BLE001  all errors are reported
         known = _to_reported_error(error, folder)
         emit("failed", message=str(known), expected=not isinstance(known, UnexpectedError))
@@ -169,12 +174,12 @@ def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[
 
 @contextmanager
 def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
-    """Writes events; processes other than the main one write only failures.
+    """Writes events; processes other than the main one write only their end.
 
     Raises OutOfSpace on a full disk.
     """
     if not accelerator.is_main_process:
-        yield partial(_emit_failure_only, folder)
+        yield partial(_emit_end_only, folder)
         return
     try:
         writer = EventWriter(folder.events)
@@ -187,9 +192,9 @@ def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
         raise known from error
 
 
-def _emit_failure_only(folder: RunFolder, kind: str, **data: Any) -> None:
-    """Emits for processes other than the main one: only their failure, which ends the run too."""
-    if kind == "failed":
+def _emit_end_only(folder: RunFolder, kind: str, **data: Any) -> None:
+    """Emits for processes other than the main one: only what ends the run too."""
+    if kind in ("failed", "restart"):
         writer = EventWriter(folder.events)
         try:
             writer.emit(kind, **data)

@@ -295,7 +295,7 @@ class Compute(Part):
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     gradient_checkpointing: bool = False
     attention: Literal["sdpa", "xformers"] = "sdpa"
-    memory: Literal["auto", "full", "checkpointing", "8bit", "in_backward"] = "auto"
+    memory: Literal["auto", "full", "checkpointing", "8bit", "in_backward", "offload"] = "auto"
     graphs: bool = True
     compile: bool = False
     tf32: bool = False

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from .errors import RunCancelled
+
+VOTE_DELAY = 1  # steps until several processes act on a request
 
 
 class StopRequest(IntEnum):
@@ -60,6 +64,7 @@ class StopSignal:
     def __init__(self, flag: Path, *, follow_parent: bool = False) -> None:
         self._flag = flag
         self._terminating = threading.Event()
+        self._votes: deque[Tensor] = deque()  # of the newest steps, on the device
         if follow_parent:
             on_parent_exit(self._terminating.set)
 
@@ -74,7 +79,7 @@ class StopSignal:
         return StopRequest.SAVE if self._flag.exists() else StopRequest.NONE
 
     def asked(self, accelerator: Accelerator, *, save_due: bool = False) -> StopRequest:
-        """The request after a step; all processes of a run get the main one's.
+        """The request after a step; all processes of a run get the main one's, a step later.
 
         `save_due`: a checkpoint is due by the main process's clock.
         """
@@ -82,8 +87,15 @@ class StopSignal:
         if accelerator.num_processes == 1:
             return ask
         mine = ask if accelerator.is_main_process else StopRequest.NONE
-        vote = torch.tensor(float(mine), device=accelerator.device)
-        return StopRequest(round(float(accelerator.reduce(vote, "sum"))))
+        vote = torch.full((), float(mine), device=accelerator.device)
+        self._votes.append(accelerator.reduce(vote, "sum"))
+        if len(self._votes) <= VOTE_DELAY:
+            return StopRequest.NONE
+        # Read late: the host does not wait for the step that it has just launched.
+        asked = StopRequest(round(float(self._votes.popleft())))
+        if asked:
+            self._votes.clear()  # the same request again
+        return asked
 
     def check(self) -> None:
         """Raises RunCancelled if this process was asked to stop before there is a state to save."""

@@ -89,6 +89,7 @@ def _shorten(text: str, length: int) -> str:
 def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) -> Tensor:
     """Embeddings of token ids (n, 77 k) -> (n, 77 k, width), by chunks of 77; differentiable.
 
+    They are on the device of the ids; the text encoder computes on its own.
     `clip_skip` 1 uses the last layer and 2 the one before, each followed by the final layer norm,
     as ComfyUI's "CLIP Set Last Layer" does at -1 and -2.
 
@@ -100,13 +101,13 @@ def encode_text(text_encoder: CLIPTextModel, ids: Tensor, clip_skip: int = 1) ->
         raise RecipeError(
             f"text_encoder.clip_skip is {clip_skip}, but the text encoder has {layers} layers."
         )
-    chunks = ids.reshape(-1, CHUNK_LENGTH)  # (n k, 77)
+    chunks = ids.reshape(-1, CHUNK_LENGTH).to(text_encoder.device)  # (n k, 77)
     if clip_skip == 1:
         states = text_encoder(chunks).last_hidden_state
     else:
         hidden = text_encoder(chunks, output_hidden_states=True).hidden_states[-clip_skip]
         states = final_layer_norm(text_encoder)(hidden)
-    return states.reshape(*ids.shape, -1)  # (n, 77 k, width)
+    return states.reshape(*ids.shape, -1).to(ids.device)  # (n, 77 k, width)
 
 
 def final_layer_norm(text_encoder: CLIPTextModel) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""A prepared run folder under other launchers: machines of a cluster, accelerate's own."""
+"""Several processes: under other launchers, and when one of them runs out of memory."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from likeness.trainers import job
+from likeness.trainers.errors import RunFailed
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.run_folder import prepare
@@ -72,3 +74,61 @@ def test_accelerates_own_launcher_trains_a_prepared_run(folder):
     options = ("--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no")
     finish(start(("accelerate.commands.launch", *options, "--dynamo_backend=no"), run))
     assert len(losses(run)) == 3
+
+
+# A run's process, of which the second one runs out of memory in some tiers.
+RUNS_OUT = f"""
+import os, runpy, sys
+runpy.run_path({str(ROOT / "__main__.py")!r}, run_name="main")["load_package"]()
+import torch
+from likeness.cli import main
+from likeness.trainers import loop
+
+real, tiers = loop.training_step, sys.argv.pop(1).split(",")
+
+def training_step(run, training, backward, step, **options):
+    if training.tier.name in tiers and step == 1 and os.environ["RANK"] == "1":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    return real(run, training, backward, step, **options)
+
+loop.training_step = training_step
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def train(folder, tmp_path, monkeypatch):
+    """Trains with two processes, of which one runs out of memory in the named tiers."""
+    script = tmp_path / "runs_out.py"
+    script.write_text(RUNS_OUT)
+    command = job._command
+
+    def run(name, tiers):
+        def failing(processes):
+            *launch, _package, action = command(processes)
+            return [*launch, str(script), tiers, action]
+
+        prepared, events = folder(name, batch=1), []
+        monkeypatch.setattr(job, "_command", failing)
+        args = (prepared.recipe(), prepared.places())
+        try:
+            job.train(*args, on_event=events.append, processes=2, device="cpu")
+        finally:
+            notes = [event.data["text"] for event in events if event.kind == "notice"]
+        return prepared, notes
+
+    return run
+
+
+def test_one_of_two_processes_without_memory_ended_the_run(train):
+    plain, none = train("plain", "no tier")
+    restarted, notes = train("restarted", "full")
+    assert losses(restarted) == pytest.approx(losses(plain), abs=1e-5)
+    assert not none
+    assert len(notes) == 1 and "'full' ran out of memory; the run restarts in" in notes[0]
+    assert json.loads(restarted.tier_file.read_text())["tier"] == "checkpointing"
+
+
+def test_two_processes_without_memory_in_any_tier_end_with_the_cause(train):
+    with pytest.raises(RunFailed, match=r"Out of memory\. What helps"):
+        train("none", "full,checkpointing")

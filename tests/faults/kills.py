@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from likeness.trainers.job import log_tail
+from likeness.trainers.crash_report import log_tail
 from likeness.trainers.run_folder import RunFolder
 
 from .operations import Journal, KillAt, cut_power, watched

@@ -17,8 +17,9 @@ from unittest import mock
 import psutil
 import torch
 from likeness.trainers import loop, run_folder
+from likeness.trainers.crash_report import log_tail
 from likeness.trainers.errors import OutOfSpace, RunBusy
-from likeness.trainers.job import _is_alive, log_tail, train
+from likeness.trainers.job import _is_alive, train
 from likeness.trainers.run_folder import prepare
 
 from .kills import tree_of

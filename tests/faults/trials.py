@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from likeness.demo.random_model import write_random_model
+from likeness.trainers.crash_report import log_tail
 from likeness.trainers.events import EventReader
-from likeness.trainers.job import log_tail
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.process import run_process

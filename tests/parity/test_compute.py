@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
-from likeness.trainers import checkpoint, compute, loop, memory_tiers
+from likeness.trainers import checkpoint, compute, loop, memory_tiers, tier_choice
 from likeness.trainers.errors import BaseModelError, OutOfMemory, RunFailed
 from likeness.trainers.optimizers import eight_bit_error
 from likeness.trainers.presets import preset
@@ -92,9 +92,16 @@ def test_recorded_steps_learn_what_plain_ones_learn(places, kind, parts, monkeyp
     same(recorded, plain, places.base)
 
 
-@pytest.mark.parametrize("memory", ["checkpointing", "in_backward"])
+def beside_a_gpu(monkeypatch):
+    """Allows the tier that offloads to the CPU, which is refused where there is no GPU."""
+    real = tier_choice.detect_machine
+    monkeypatch.setattr(tier_choice, "detect_machine", lambda *g: replace(real(*g), offload=True))
+
+
+@pytest.mark.parametrize("memory", ["checkpointing", "in_backward", "offload"])
 @pytest.mark.parametrize("clip", [0.3, None])
 def test_tiers_learn_what_full_speed_learns(places, memory, clip, monkeypatch):
+    beside_a_gpu(monkeypatch)
     eight = {"optimizer": {"name": "adamw8bit", "clip_norm": clip}}
     full = trained(recipe(**eight, attempt=3), places)
     lower = trained(recipe(**eight, attempt=3, compute={"memory": memory}), places)
@@ -247,11 +254,10 @@ def test_a_whole_model_that_no_tier_can_hold_ends_a_run_before_anything_is_drawn
     def emit(kind, **data):
         stages.append(data.get("name", kind))
 
-    monkeypatch.setattr(compute, "free_memory", lambda accelerator: 1)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda accelerator: 1)
     gpu = SimpleNamespace(device=torch.device("cuda"), num_processes=1)
-    monkeypatch.setattr(
-        compute, "detect_machine", lambda *given: memory_tiers.Machine("fp16", True, 1, 0)
-    )
+    machine = memory_tiers.Machine("fp16", True, 1, bitsandbytes=False, offload=False)
+    monkeypatch.setattr(tier_choice, "detect_machine", lambda *given: machine)
     checked = loop.check_memory
 
     def on_a_gpu(run, base):
@@ -275,7 +281,7 @@ def test_a_tier_named_in_the_recipe_is_not_left(places, monkeypatch):
 
 
 def test_little_memory_takes_a_lower_tier_and_says_so(places, monkeypatch):
-    monkeypatch.setattr(compute, "free_memory", lambda accelerator: 1)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda accelerator: 1)
     result = trained(recipe("lora", attempt=12), places)
     assert any("'checkpointing'" in note for note in result.notes)
 

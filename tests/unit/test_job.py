@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 from likeness.trainers import job
+from likeness.trainers.crash_report import crash_message, log_tail
 from likeness.trainers.errors import RunCancelled, RunFailed
 from likeness.trainers.recipe import Recipe
 from likeness.trainers.run_folder import Result, RunFolder
@@ -52,7 +53,7 @@ def test_the_log_of_a_run_was_in_the_locales_encoding_and_read_in_another(tmp_pa
     tell = r"import sys; print('J\xfcrgen \u2191'); print('\udcff', file=sys.stderr)"
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     log = log_of(tell, tmp_path, monkeypatch)
-    assert job.log_tail(log).split() == ["Jürgen", "↑", r"\udcff"]
+    assert log_tail(log).split() == ["Jürgen", "↑", r"\udcff"]
 
 
 @pytest.mark.parametrize(
@@ -157,14 +158,14 @@ def test_a_run_of_no_processes_is_refused(monkeypatch, processes):
 
 
 def test_a_run_that_a_real_time_signal_ended_says_which(tmp_path):
-    assert "was terminated by SIGTERM" in job._crash_message(-15, RunFolder(tmp_path))
-    assert "was terminated by signal 40" in job._crash_message(-40, RunFolder(tmp_path))
+    assert "was terminated by SIGTERM" in crash_message(-15, RunFolder(tmp_path))
+    assert "was terminated by signal 40" in crash_message(-40, RunFolder(tmp_path))
 
 
 def test_how_windows_ended_a_run_is_said_in_words(tmp_path):
-    said = job._crash_message(3221225477, RunFolder(tmp_path))
+    said = crash_message(3221225477, RunFolder(tmp_path))
     assert "0xC0000005" in said and "memory" in said and "3221225477" not in said
-    assert "code 7" in job._crash_message(7, RunFolder(tmp_path))
+    assert "code 7" in crash_message(7, RunFolder(tmp_path))
 
 
 def test_a_file_of_another_name_is_given_with_a_word_of_it(tmp_path, monkeypatch):

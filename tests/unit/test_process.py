@@ -18,7 +18,7 @@ from likeness.trainers.errors import (
     RunFailed,
     SubjectError,
 )
-from likeness.trainers.events import EventReader
+from likeness.trainers.events import Event, EventReader
 from likeness.trainers.places import Places
 from likeness.trainers.recipe import DreamBooth, Recipe
 from likeness.trainers.run_folder import RunFolder
@@ -123,7 +123,8 @@ def test_what_went_wrong_beside_the_main_process_is_told(folder):
     ended = SimpleNamespace(
         folder=folder, exit_code=lambda: next(codes), new_events=reader.new_events
     )
-    assert "GPU 1 is full" in job._follow(ended, lambda event: None, None)[0]
+    ending = job._follow(ended, lambda event: None, None)
+    assert "GPU 1 is full" in ending.failure.data["message"]
 
 
 def test_what_a_run_is_asked(folder):
@@ -146,16 +147,30 @@ def test_what_a_run_is_asked(folder):
 
 @pytest.mark.parametrize("main", [True, False])
 def test_all_processes_do_what_the_main_one_is_asked(folder, main):
-    folder.stop.touch()
     votes = []
 
     def reduce(vote, how):
         votes.append(float(vote))
-        return torch.tensor(2.0)
+        return torch.tensor(2.0 if folder.stop.exists() else 0.0)
 
     several = SimpleNamespace(num_processes=2, is_main_process=main, device="cpu", reduce=reduce)
-    assert StopSignal(folder.stop).asked(several) is StopRequest.SAVE
-    assert votes == [2.0 if main else 0.0]
+    stop = StopSignal(folder.stop)
+    assert stop.asked(several) is StopRequest.NONE
+    folder.stop.touch()
+    assert stop.asked(several) is StopRequest.NONE  # of the step before, so as not to wait
+    assert stop.asked(several) is StopRequest.SAVE
+    assert votes == [0.0, 2.0, 2.0] if main else votes == [0.0, 0.0, 0.0]
+
+
+def test_several_processes_saved_a_checkpoint_twice_for_one_request(folder):
+    """The vote of the next step is cast before the first one is read."""
+    due = iter([True, True, False, False, False])
+    several = SimpleNamespace(
+        num_processes=2, is_main_process=True, device="cpu", reduce=lambda vote, how: vote
+    )
+    stop = StopSignal(folder.stop)
+    asked = [stop.asked(several, save_due=one) for one in due]
+    assert asked.count(StopRequest.CHECKPOINT) == 1
 
 
 def test_the_first_ctrl_c_stops_and_saves_and_the_second_cancels(folder, capsys):
@@ -214,15 +229,16 @@ def test_a_full_disk_says_that_the_run_goes_on(folder):
 )
 def test_the_exit_code_tells_what_no_event_could(folder, code, failure, kind):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: code)
-    error = job._to_error(ended, failure, stopped=False)
+    event = failure and Event("failed", 0.0, {"message": failure, "expected": True})
+    error = job._to_error(ended, job._Ending(event))
     assert type(error) is kind and (failure or "") in str(error)
 
 
 def test_a_run_of_two_processes_that_is_trained_elsewhere_says_so(folder):
     ended = SimpleNamespace(folder=folder, exit_code=lambda: 1)  # torch's, whatever ours was
     with FileLock(folder.lock):
-        assert type(job._to_error(ended, None, stopped=False)) is RunBusy
-    assert type(job._to_error(ended, None, stopped=False)) is RunFailed
+        assert type(job._to_error(ended, job._Ending())) is RunBusy
+    assert type(job._to_error(ended, job._Ending())) is RunFailed
 
 
 def test_a_run_that_leaves_says_so_to_its_panel(folder):

@@ -123,7 +123,7 @@ def test_the_layout_of_transformers_4(tokenizer, text_encoder):
         def __init__(self):
             super().__init__()
             self.text_model = SimpleNamespace(final_layer_norm=final_layer_norm)
-            self.config = text_encoder.config
+            self.config, self.device = text_encoder.config, text_encoder.device
 
         def forward(self, *args, **kwargs):
             return text_encoder(*args, **kwargs)
