@@ -39,7 +39,8 @@ def check_loss(recipe: Recipe, losses: Sequence[float], step: int) -> None:
 def check_weights(recipe: Recipe, parameters: Iterable[Tensor], step: int) -> None:
     """Raises Diverged unless all weights are finite, so that no corrupt state is saved."""
     norms = torch._foreach_norm([p.detach() for p in parameters])
-    if not bool(torch.stack(norms).isfinite().all()):
+    # A text encoder may be on the CPU.
+    if not bool(torch.stack([norm.to(norms[0].device) for norm in norms]).isfinite().all()):
         raise Diverged(
             f"Weights became infinite or NaN by step {step}. {divergence_advice(recipe)}"
         )

@@ -1,0 +1,98 @@
+"""Drawing and scoring on a GPU, beside the CPU."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel
+from likeness.comparison.clip import load_clip
+from likeness.comparison.controlnet import controlnet_for_hint, load_controlnet
+from likeness.comparison.dino import load_dino
+from likeness.comparison.encoders import EncoderFiles
+from likeness.comparison.sample import draw, inference_dtype, load_with_adapter
+from likeness.demo.random_model import write_random_model
+from likeness.trainers import lora
+from likeness.trainers.adapter import save_adapter
+from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.base_model import load_base
+from likeness.trainers.recipe import LoRA, Recipe
+from PIL import Image
+
+from ..unit.test_encoders import clip_folder  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def adapters(places, tmp_path_factory):
+    """A LoRA and a full checkpoint of random weights, by kind, and none."""
+    folder = tmp_path_factory.mktemp("adapters")
+    method, model = LoRA(rank=4), load_base(places.base)
+    parts = model.unet, model.text_encoder
+    lora.attach(*parts, method, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in lora.trainable_parameters(*parts).values():
+            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    metadata = build_metadata(Recipe(method=method), steps=1, losses=[])
+    save_adapter(folder / "a.safetensors", lora.export(*parts, method), metadata)
+    tokenizer = places.base.with_name(f"{places.base.stem}_tokenizer")
+    whole = write_random_model(folder / "whole.safetensors", seed=1, tokenizer=tokenizer)
+    return {"none": None, "lora": folder / "a.safetensors", "checkpoint": whole}
+
+
+@pytest.mark.parametrize("kind", ["none", "lora", "checkpoint"])
+def test_a_gpu_draws_what_a_cpu_draws(kind, places, adapters):
+    def picture(device, dtype):
+        model = load_with_adapter(
+            places.base, adapters[kind], strength=0.7, device=device, dtype=dtype
+        )
+        options = {"negative": "a dog", "width": 64, "height": 96, "steps": 3}
+        return draw(model, ["a man in a kitchen"], **options)[0].astype(int)
+
+    wanted = picture("cpu", torch.float32)
+    assert inference_dtype("cuda") == torch.float16
+    assert np.abs(picture("cuda", torch.float32) - wanted).max() <= 1
+    assert np.abs(picture("cuda", torch.float16) - wanted).mean() < 1  # of 255
+
+
+def test_a_gpu_draws_poses_with_a_controlnet(places, tmp_path):
+    net = ControlNetModel.from_unet(load_base(places.base).unet)
+    with torch.no_grad():
+        for parameter in net.parameters():  # those that would add nothing are 0
+            parameter += 0.02 * torch.randn_like(parameter)
+    net.save_pretrained(tmp_path / "net")
+    hint = np.zeros((64, 64, 3), np.uint8)
+    hint[20:40, 20:40] = 255
+    pictures = []
+    for device in ("cpu", "cuda"):
+        model = load_with_adapter(places.base, None, device=device)
+        control = load_controlnet(tmp_path / "net", model.unet, device=device, dtype=torch.float32)
+        control = controlnet_for_hint(control, hint, 1.0)
+        options = {"width": 64, "height": 64, "steps": 3, "control": control}
+        pictures.append(draw(model, ["a man"], **options)[0].astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def noise(count):
+    return [Image.effect_noise((40, 40), 50 + n).convert("RGB") for n in range(count)]
+
+
+def test_clip_scores_on_a_gpu_as_on_a_cpu(clip_folder):  # noqa: F811
+    found, pictures = [], noise(3)
+    for device in ("cpu", "cuda"):
+        clip = load_clip(EncoderFiles(clip_image=clip_folder), lambda size, device=device: device)
+        vectors = clip.encode(pictures)
+        found.append((vectors, clip.prompt_match(vectors, ["a man", "a dog", "a man"])))
+    for cpu, gpu in zip(*found, strict=True):
+        np.testing.assert_allclose(gpu, cpu, atol=1e-4)
+
+
+def test_dino_scores_on_a_gpu_as_on_a_cpu(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model
+
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    Dinov2Model(Dinov2Config(**small, patch_size=14)).save_pretrained(tmp_path)
+    pictures = noise(2)
+    cpu, gpu = (
+        load_dino(tmp_path, device=lambda size, device=device: device).encode(pictures)
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(gpu, cpu, atol=1e-4)
