@@ -34,10 +34,16 @@ def no_latent_cache() -> None:
 
 def no_prompt_reuse() -> None:
     """Prompts are encoded by a frozen text encoder in every step."""
+    import torch
     from likeness.trainers import loop
     from likeness.trainers.step import PromptEncoder
+    from likeness.trainers.text_encoding import encode_text
 
-    PromptEncoder.freeze = lambda self: None
+    @torch.no_grad()
+    def encode(self: PromptEncoder, prompts: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return encode_text(self.text_encoder, self.ids[prompts], self.clip_skip)[rows]
+
+    PromptEncoder.encode = encode
     loop.offload_text_encoder = lambda recipe, base: None
 
 
