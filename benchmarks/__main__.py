@@ -18,6 +18,7 @@ TABLES = {
     "scale": "many photographs and class images",
     "parts": "each optimisation on its own",
     "roofline": "FLOP/s of a step, against a matrix product",
+    "tiers": "peak memory in each memory tier, of a GPU or a stand-in",
     "curve": "losses, against diffusers' script, as a plot",
 }
 
