@@ -83,6 +83,8 @@ def about(args: argparse.Namespace) -> str:
     return (
         f"{stand_in if args.device == 'cpu' else ''}{machine(args.device == 'cpu')}\n\n"
         f"{args.size} model of random weights, {args.resolution} x {args.resolution} pixels, batch "
-        f"1 with one class image, adamw8bit, {STEPS} steps. The estimate includes what libraries "
-        "and the allocator take, which PyTorch's count does not."
+        f"1 with one class image, adamw8bit, {STEPS} steps"
+        f"{', without CUDA graphs, which keep the gradients' if args.device == 'cpu' else ''}. The "
+        "estimate includes what graphs, libraries and the allocator take; the count, of tensors, "
+        "does not."
     )

@@ -184,7 +184,7 @@ def _optimizer() -> list[Option]:
                 1000,
                 0.1,
                 "Clips the global gradient norm to this value (max_grad_norm); 0: no clipping, "
-                "which saves one of two backward passes in the memory tier in_backward.",
+                "which saves one of two backward passes in the tiers in_backward and offload.",
                 extra_dict=ADVANCED,
             ),
             "optimizer",

@@ -131,7 +131,7 @@ def save_intermediate_adapter(run: Run, training: Training, done: int) -> None:
 def preview(run: Run, training: Training, step: int) -> None:
     """Draws previews, in the main process only."""
     base, device = training.base, run.accelerator.device
-    parts = [base.vae] if training.tier.offload else [base.vae, base.text_encoder]
+    parts = [base.vae] if training.tier.text_encoder_on_cpu else [base.vae, base.text_encoder]
     if run.accelerator.is_main_process:
         with ema_weights(training.state), on_device(device, *parts):
             draw_previews(run, base, training.learner, step)

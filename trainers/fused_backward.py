@@ -7,9 +7,10 @@ backward pass that measures it and a second one that updates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -30,7 +31,8 @@ class FusedBackward:
     ) -> None:
         self._learner, self._optimizer, self._max_norm = learner, optimizer, clip_norm
         self._squared_norms: list[Tensor] | None = None  # while the norm is measured
-        self._clip_coef: Tensor | None = None
+        self._clip_coefs: dict[torch.device, Tensor] = {}  # by the devices of the weights
+        self._lock = Lock()  # autograd has a thread for each device
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.register_post_accumulate_grad_hook(partial(self._optimizer_hook, group))
@@ -42,8 +44,7 @@ class FusedBackward:
         if self._max_norm is not None:
             self._squared_norms = []
             loss.backward(retain_graph=True)
-            norm = torch.stack([one.to(loss.device) for one in self._squared_norms]).sum().sqrt()
-            self._clip_coef = (self._max_norm / (norm + _EPSILON)).clamp(max=1.0)
+            self._clip_coefs = clip_coefs(self._squared_norms, self._max_norm)
             self._squared_norms = None
         loss.backward()
         return losses_by_kind(losses, batch)
@@ -55,11 +56,22 @@ class FusedBackward:
         if self._squared_norms is not None:
             self._squared_norms.append(gradient.float().pow(2).sum())
         else:
-            if self._clip_coef is not None:
-                gradient.mul_(self._clip_coef.to(gradient.device))
-            with single_parameter(self._optimizer, group, parameter):
+            if self._clip_coefs:
+                gradient.mul_(self._clip_coefs[gradient.device])
+            with self._lock, single_parameter(self._optimizer, group, parameter):
                 self._optimizer.step()
         parameter.grad = None
+
+
+def clip_coefs(squared_norms: Sequence[Tensor], max_norm: float) -> dict[torch.device, Tensor]:
+    """What gradients are multiplied by to clip their global norm, on each device that has some."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for one in squared_norms:
+        by_device.setdefault(one.device, []).append(one)
+    sums = [torch.stack(some).sum() for some in by_device.values()]
+    norm = torch.stack([one.to(sums[0].device) for one in sums]).sum().sqrt()
+    coef = (max_norm / (norm + _EPSILON)).clamp(max=1.0)
+    return {device: coef.to(device) for device in by_device}
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from .crash_report import crash_message, log_tail
 from .digests import OnRead
 from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
+from .memory_tiers import TIERS
 from .places import Places
 from .recipe import Recipe
 from .run_folder import Result, RunFolder, busy_message, prepare, reused_message
@@ -31,6 +32,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 1.25  # for a final checkpoint when a run is cancelled
 KILL_SECONDS = 2.0
+RESTART_SECONDS = 60.0  # until the processes of a run that is started again have freed their GPUs
 
 OnEvent = Callable[[Event], None]
 
@@ -56,6 +58,7 @@ class Job:
     ) -> None:
         self.folder = folder
         self._reader = EventReader(folder.events, skip_existing=True)
+        self._children: set[psutil.Process] = set()  # known so far, as they are ended
         environment = _without_async_allocator(dict(os.environ))
         environment |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
         environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # of the log
@@ -85,24 +88,24 @@ class Job:
         """The process's exit code; None while it runs."""
         return self._process.poll()
 
-    def terminate(self) -> None:
-        """Ends the run's processes and waits for them, usually less than four seconds.
+    def terminate(self, seconds: float = KILL_SECONDS) -> bool:
+        """Ends the run's processes; returns whether all ended within `seconds` of being killed.
 
-        The run saves its state first if it can.
+        The run saves its state first if it can. Usually takes less than four seconds.
         """
-        others = self._child_processes()
+        self._children |= self._child_processes()
         if self._process.stdin:
             self._process.stdin.close()
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            others |= self._child_processes()
+            self._children |= self._child_processes()
             self._process.kill()
-        for process in others:
+        for process in self._children:
             with suppress(psutil.Error):
                 process.kill()
         self._process.wait()
-        _wait_for_end(others, KILL_SECONDS)
+        return _wait_for_end(self._children, seconds)
 
     def _child_processes(self) -> set[psutil.Process]:
         """All descendants: those for several GPUs have process groups of their own."""
@@ -114,11 +117,17 @@ class Job:
             return set()
 
 
-def _wait_for_end(processes: set[psutil.Process], seconds: float) -> None:
-    """Waits until all have ended. Zombies count as ended, whether or not they are reaped."""
+def _wait_for_end(processes: set[psutil.Process], seconds: float) -> bool:
+    """Waits until all have ended; returns whether they have.
+
+    Zombies count as ended, whether or not they are reaped.
+    """
     until = time.monotonic() + seconds
-    while any(map(_is_alive, processes)) and time.monotonic() < until:
+    while alive := any(map(_is_alive, processes)):
+        if time.monotonic() >= until:
+            break
         time.sleep(POLL_SECONDS / 10)
+    return not alive
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -216,6 +225,9 @@ def train(
     stopped and saved is resumed; with `reuse_stopped` it is reused too, unless it was asked to
     train on (`RunFolder.final_result`).
 
+    If several processes train and one runs out of memory, all are started again in the next memory
+    tier; the result's notes tell so.
+
     `on_read` is called repeatedly with each file that is checked before the start, while it is
     read; its exceptions propagate.
     `before_start` is called with the run's folder once all checks have passed, if there is
@@ -241,16 +253,21 @@ def train(
     since = folder.log.stat().st_mtime  # the clock that stop flags are timed by
     if before_start is not None:
         before_start(folder)
-    ending = _Ending(restart=True)
-    while ending.restart:  # each time in a lower memory tier
+    restarts: list[str] = []
+    for _ in TIERS:  # each time in a lower one
         job = Job(folder, processes=processes, device=device, since=since)
         try:
             ending = _follow(job, on_event, interrupted)
         finally:
             job.terminate()
+        if ending.restart is None:
+            break
+        restarts.append(ending.restart)
+        if not job.terminate(RESTART_SECONDS):
+            raise RunFailed(f"{ending.restart}\nIts processes do not end. Start it again later.")
     result = folder.result()
-    if ending.failure is None and result is not None and job.exit_code() == 0:
-        return result
+    if ending.message() is None and result is not None and job.exit_code() == 0:
+        return replace(result, notes=(*restarts, *result.notes))
     raise _to_error(job, ending)
 
 
@@ -260,7 +277,7 @@ class _Ending:
 
     failure: Event | None = None
     stopped: bool = False  # asked to stop, and did
-    restart: bool = False  # all processes have to be started again
+    restart: str | None = None  # why all processes have to be started again
 
     def add(self, event: Event) -> None:
         if event.kind == "failed":
@@ -269,17 +286,27 @@ class _Ending:
             if before is None or (event.data["expected"] and not before.data["expected"]):
                 self.failure = event
         self.stopped = self.stopped or event.kind == "stopped"
-        self.restart = self.restart or event.kind == "restart"
+        if event.kind == "restart":
+            self.restart = str(event.data["text"])
+
+    def message(self) -> str | None:
+        """What failed; None also for errors of processes that lost one which was stopped."""
+        if self.failure is None or (self.stopped and not self.failure.data["expected"]):
+            return None
+        return str(self.failure.data["message"])
 
 
 def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None) -> _Ending:
     """Passes events on until the process ends or has to be started again."""
     ending, running = _Ending(), True
-    while running and not ending.restart:
+    while running:
         running = job.exit_code() is None
         for event in job.new_events():
             ending.add(event)
-            on_event(replace(event, kind="notice") if event.kind == "restart" else event)
+            if ending.restart is not None:  # what follows are errors of processes left alone
+                on_event(replace(event, kind="notice"))
+                return ending
+            on_event(event)
         if running:
             if interrupted is not None and interrupted():
                 raise RunCancelled(
@@ -291,9 +318,9 @@ def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None)
 
 def _to_error(job: Job, ending: _Ending) -> LikenessError:
     """The error for a process without a result, by what it reported or its exit code."""
-    code, folder, failure = job.exit_code(), job.folder, None
-    if ending.failure is not None:
-        failure = f"{ending.failure.data['message']}\nThe log is {folder.log}"
+    code, folder, failure = job.exit_code(), job.folder, ending.message()
+    if failure is not None:
+        failure = f"{failure}\nThe log is {folder.log}"
     if code == OutOfSpace.exit_code:
         full = f"The disk of {folder.path} is full. Free some space and start again to resume."
         return OutOfSpace(failure or full)

@@ -157,7 +157,7 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     base.text_encoder.train(recipe.text_encoder.train)
     offload(base.vae)
     tier = choose_tier(run, base, parameters, chunks=ids.shape[1] // CHUNK_LENGTH)
-    if tier.offload:
+    if tier.text_encoder_on_cpu:
         offload(base.text_encoder)
     if tier.checkpointing:
         enable_gradient_checkpointing(base, recipe)

@@ -27,7 +27,7 @@ class Tier:
     checkpointing: bool = False
     eight_bit: bool = False
     in_backward: bool = False  # each weight is updated as soon as its gradient is computed
-    offload: bool = False  # the text encoder is trained on the CPU
+    text_encoder_on_cpu: bool = False
 
 
 FULL = Tier("full", "full speed")
@@ -51,8 +51,9 @@ IN_BACKWARD = Tier(
 OFFLOAD = replace(
     IN_BACKWARD,
     name="offload",
-    description=f"{IN_BACKWARD.description}; the text encoder is trained on the CPU",
-    offload=True,
+    description=f"{IN_BACKWARD.description}; the text encoder is trained on the CPU, which takes "
+    "seconds a step",
+    text_encoder_on_cpu=True,
 )
 TIERS = (FULL, CHECKPOINTING, EIGHT_BIT, IN_BACKWARD, OFFLOAD)
 
@@ -65,7 +66,7 @@ class Machine:
     has_bf16: bool
     processes: int
     bitsandbytes: bool
-    offload: bool  # whether there is a GPU, and 8-bit Adam works on the CPU too
+    cpu_8bit_adam: bool  # beside a GPU
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def unsuitable_reason(tier: Tier, recipe: Recipe) -> str | None:
         return "Prodigy needs all gradients at once, in fp32"
     if tier is EIGHT_BIT and recipe.optimizer.name == "adamw8bit":
         return "optimizer.name adamw8bit is in 8 bits already, so 'checkpointing' does the same"
-    if tier.offload and not recipe.text_encoder.train:
-        return "text_encoder.train is off, so 'in_backward' does the same"
+    if tier.text_encoder_on_cpu and not recipe.text_encoder.train:
+        return "text_encoder.train is off"
     if not tier.in_backward:
         return None
     if recipe.schedule.accumulation > 1:
@@ -115,7 +116,7 @@ def unavailable_reason(tier: Tier, recipe: Recipe, machine: Machine) -> str | No
         return reason
     if tier.eight_bit and not machine.bitsandbytes:
         return "8-bit Adam (bitsandbytes) is not installed, or does not work on this machine"
-    if tier.offload and not machine.offload:
+    if tier.text_encoder_on_cpu and not machine.cpu_8bit_adam:
         return "it needs a GPU to train the UNet on, and a bitsandbytes that works on the CPU too"
     if not tier.in_backward:
         return None
@@ -174,29 +175,27 @@ def estimate_memory(tier: Tier, recipe: Recipe, precision: str, size: ModelSize)
     half = precision != "fp32"
     whole = isinstance(recipe.method, DreamBooth)
     total = minimum_memory(tier, recipe, size)
-    chunks = 0 if tier.offload else size.chunks
+    chunks = 0 if tier.text_encoder_on_cpu else size.chunks
     if half and whole and not tier.checkpointing:
         total += 2 * size.trained  # autocast's copies, kept until the backward pass
+    on_cpu = size.text if tier.text_encoder_on_cpu else 0
     if recipe.objective.ema_decay:
-        total += 4 * size.trained
+        total += 4 * (size.trained - on_cpu)
     per_pixel = _CHECKPOINTED_BYTES if tier.checkpointing else _ACTIVATION_BYTES
     # Activations grow with the UNet's width, weights with its square.
     width = min(1.0, (size.unet / _SD15_UNET) ** 0.5)
     activations = per_pixel * size.pixels * width + _PROMPT_ACTIVATION_BYTES * chunks
     activations *= 1 if half else 2
-    return round((total + activations) * _MARGIN + _LIBRARY_BYTES * width)
+    freed = 4 * on_cpu  # weights that leave the GPU
+    return round((total + activations) * _MARGIN + _LIBRARY_BYTES * width) - freed
 
 
 def minimum_memory(tier: Tier, recipe: Recipe, size: ModelSize) -> int:
-    """Bytes of optimizer state and gradients alone, the least that a run can need.
-
-    What an offloaded text encoder's weights free is subtracted.
-    """
+    """Bytes of optimizer state and gradients alone, the least that a run can need."""
     optimizer = "adamw8bit" if tier.eight_bit else recipe.optimizer.name
-    on_cpu = size.text if tier.offload else 0
+    on_cpu = size.text if tier.text_encoder_on_cpu else 0
     gradients = size.largest if tier.in_backward else size.trained
-    states = _OPTIMIZER_STATE_BYTES[optimizer] * (size.trained - on_cpu)
-    return states + 4 * gradients - 4 * on_cpu
+    return _OPTIMIZER_STATE_BYTES[optimizer] * (size.trained - on_cpu) + 4 * gradients
 
 
 def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) -> str | None:
@@ -208,7 +207,7 @@ def no_fit_reason(recipe: Recipe, machine: Machine, size: ModelSize, free: int) 
         f"{free / 1e9:.1f} GB of memory are free beside the model, but gradients and optimizer "
         f"state alone take {min(needed) / 1e9:.1f} GB, even in the lowest memory tier."
     )
-    able = replace(machine, bitsandbytes=True, offload=True)
+    able = replace(machine, bitsandbytes=True, cpu_8bit_adam=True)
     if not machine.bitsandbytes and no_fit_reason(recipe, able, size, free) is None:
         needs = min(
             estimate_memory(tier, recipe, machine.precision, size)

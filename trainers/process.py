@@ -93,11 +93,16 @@ def _create_accelerator() -> Any:
 
 
 def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
-    """Trains; reports errors as events and returns the exit code."""
+    """Trains; reports errors as events and returns the exit code.
+
+    A stop flag is removed once it was obeyed, or came too late; after an error it is left to the
+    next process, for which it may be meant (`job.train` restarts a run).
+    """
     try:
         train()
     except RunCancelled as error:
         _log.info("%s", error)
+        _remove_stop_flag(folder)
         emit("stopped", step=error.step)
         return error.exit_code
     except RestartNeeded as error:
@@ -109,8 +114,14 @@ def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, st
         emit("failed", message=str(known), expected=not isinstance(known, UnexpectedError))
         _log.error("%s failed: %s", folder.path, known)
         return known.exit_code
+    _remove_stop_flag(folder)
     emit("finished", seconds=time.time() - start)
     return 0
+
+
+def _remove_stop_flag(folder: RunFolder) -> None:
+    with suppress(OSError):
+        folder.stop.unlink(missing_ok=True)
 
 
 def _to_reported_error(error: Exception, folder: RunFolder) -> LikenessError:
@@ -145,8 +156,8 @@ def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[
     """Locks the run folder; the system releases the lock however the process ends.
 
     Removes a stop flag older than `start` (seconds since the epoch), which was meant for an
-    earlier process, and any flag at the end. A no-op unless `main`. Raises RunBusy, and RunFailed
-    or OutOfSpace if the folder cannot be locked.
+    earlier process. A no-op unless `main`. Raises RunBusy, and RunFailed or OutOfSpace if the
+    folder cannot be locked.
     """
     if not main:
         yield
@@ -167,8 +178,6 @@ def lock_run(folder: RunFolder, start: float, *, main: bool = True) -> Iterator[
             check_not_busy(equivalent_runs(folder.recipe(), folder.places()))
         yield
     finally:
-        with suppress(OSError):
-            folder.stop.unlink(missing_ok=True)
         lock.release()
 
 

@@ -92,10 +92,10 @@ class StopSignal:
         if len(self._votes) <= VOTE_DELAY:
             return StopRequest.NONE
         # Read late: the host does not wait for the step that it has just launched.
-        asked = StopRequest(round(float(self._votes.popleft())))
-        if asked:
-            self._votes.clear()  # the same request again
-        return asked
+        asked = round(float(self._votes.popleft()))
+        while asked and self._votes:  # a checkpoint takes long anyway, and answers them all
+            asked = max(asked, round(float(self._votes.popleft())))
+        return StopRequest(asked)
 
     def check(self) -> None:
         """Raises RunCancelled if this process was asked to stop before there is a state to save."""

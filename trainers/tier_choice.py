@@ -34,7 +34,7 @@ def detect_machine(
         has_bf16=has_bf16(device),
         processes=accelerator.num_processes,
         bitsandbytes=bitsandbytes,
-        offload=bitsandbytes and device.type != "cpu" and has_8bit_adam(torch.device("cpu")),
+        cpu_8bit_adam=bitsandbytes and device.type != "cpu" and has_8bit_adam(torch.device("cpu")),
     )
 
 
@@ -75,10 +75,8 @@ def choose_tier(
     It is saved with the run. Raises as `check_tier`.
     """
     before, note = _previous_tier(run), None
-    choice, taken = (
-        _candidate_tiers(run, before),
-        (memory_tiers.load_tier(run.folder.tier_file), before),
-    )
+    choice = _candidate_tiers(run, before)
+    taken = (memory_tiers.load_tier(run.folder.tier_file), before)
     tier = next((one for one in taken if one in choice), None)
     if tier is None:
         size = model_size(run.recipe, base, parameters, chunks)
@@ -170,25 +168,30 @@ def fall_back_to_lower_tier(run: Run) -> bool:
     if lower is None or _would_break_resume(run, before, lower):
         return False
     memory_tiers.save_tier(run.folder.tier_file, lower)
-    text = (
-        f"Memory tier {before.name!r} ran out of memory; the run restarts in tier "
-        f"{lower.name!r}: {lower.description}."
-    )
+    text = f"Memory tier {before.name!r} ran out of memory; the run"
+    tier = f"tier {lower.name!r}: {lower.description}."
     if run.accelerator.num_processes > 1:
-        raise RestartNeeded(text)
-    run.note(text)
+        raise RestartNeeded(f"{text}'s next start uses {tier}")
+    run.note(f"{text} restarts in {tier}")
     return True
 
 
 def _would_break_resume(run: Run, before: Tier, lower: Tier) -> bool:
-    """Whether a lower tier's optimizer cannot resume from the existing checkpoint; notes it."""
+    """Whether a lower tier's optimizer cannot resume from the existing checkpoint; notes it.
+
+    With several processes raises OutOfMemory with the note, which others than the main one cannot
+    report otherwise.
+    """
     folders = [run.folder, *resumable_runs(run.recipe, run.places)]
     same = memory_tiers.is_state_compatible(lower, before, run.recipe)
     if same or not any(folder.has_checkpoint() for folder in folders):
         return False
-    run.note(
+    text = (
         f"Memory tier {lower.name!r} needs less memory, but its optimizer cannot resume from this "
         "run's checkpoint. Free some memory to resume, or train from the start with "
         f"compute.memory {lower.name}."
     )
+    if run.accelerator.num_processes > 1:
+        raise OutOfMemory(f"Out of memory. {text}")
+    run.note(text)
     return True

@@ -24,6 +24,7 @@ export function emptyRun() {
     saved: null,
     seconds: null,
     message: "",
+    isRestarting: false, // until the next stage, errors are those of processes that are ended
   };
 }
 
@@ -48,6 +49,7 @@ const HANDLERS = {
     run.message = "";
     run.seconds = null;
     run.saved = null;
+    run.isRestarting = false;
     const now = { done: numberOr(done, 0), time: numberOr(time, 0) };
     // A stage's first event with a total may count items done earlier: the pace starts after it.
     const continues = run.stage?.name === name && run.stage.total && run.stage.done <= now.done;
@@ -91,11 +93,17 @@ const HANDLERS = {
     run.notices = [...run.notices, textOrEmpty(text)].slice(-MAX_NOTICES);
   },
 
+  restart(run, event) {
+    HANDLERS.notice(run, event);
+    run.isRestarting = true;
+  },
+
   saved(run, { path }) {
     run.saved = textOrEmpty(path);
   },
 
   stopped(run) {
+    if (run.isRestarting) return;
     run.status = "stopped";
   },
 
@@ -105,6 +113,7 @@ const HANDLERS = {
   },
 
   failed(run, { message }) {
+    if (run.isRestarting) return;
     run.status = "failed";
     run.message = textOrEmpty(message);
   },

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from likeness.trainers import job
-from likeness.trainers.errors import RunFailed
+from likeness.trainers.errors import RunCancelled, RunFailed
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.run_folder import prepare
@@ -22,13 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def folder(base, photos, tmp_path):
     """A prepared run of a global batch of two; a name makes a new one."""
 
-    def make(name, batch):
+    def make(name, batch, every=0):
         recipe = preset("lora-r4").changed(
             subject={"resolution": 64},
             prior={"count": 2, "steps": 2},
             compute={"attention": "sdpa", "precision": "fp32"},
             optimizer={"name": "adamw"},
             schedule={"steps": 3, "batch": batch},
+            saving={"every": every},
         )
         return prepare(recipe, Places.for_output(tmp_path / name, base=base, photos=photos))
 
@@ -76,7 +77,7 @@ def test_accelerates_own_launcher_trains_a_prepared_run(folder):
     assert len(losses(run)) == 3
 
 
-# A run's process, of which the second one runs out of memory in some tiers.
+# A run's process; some of them run out of memory in some tiers, after two steps.
 RUNS_OUT = f"""
 import os, runpy, sys
 runpy.run_path({str(ROOT / "__main__.py")!r}, run_name="main")["load_package"]()
@@ -84,10 +85,13 @@ import torch
 from likeness.cli import main
 from likeness.trainers import loop
 
-real, tiers = loop.training_step, sys.argv.pop(1).split(",")
+real, stop = loop.training_step, sys.argv.pop(1)
+tiers, ranks = sys.argv.pop(1).split(","), sys.argv.pop(1).split(",")
 
 def training_step(run, training, backward, step, **options):
-    if training.tier.name in tiers and step == 1 and os.environ["RANK"] == "1":
+    if training.tier.name in tiers and step == 2 and os.environ["RANK"] in ranks:
+        if stop == "stop":
+            open(run.folder.stop, "w").close()
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     return real(run, training, backward, step, **options)
 
@@ -98,35 +102,40 @@ sys.exit(main())
 
 @pytest.fixture
 def train(folder, tmp_path, monkeypatch):
-    """Trains with two processes, of which one runs out of memory in the named tiers."""
+    """Trains with two processes, of which some run out of memory in the named tiers."""
     script = tmp_path / "runs_out.py"
     script.write_text(RUNS_OUT)
     command = job._command
 
-    def run(name, tiers):
+    def run(name, tiers, ranks="1", stop="go on", every=0):
         def failing(processes):
             *launch, _package, action = command(processes)
-            return [*launch, str(script), tiers, action]
+            return [*launch, str(script), stop, tiers, ranks, action]
 
-        prepared, events = folder(name, batch=1), []
+        prepared, events = folder(name, batch=1, every=every), []
         monkeypatch.setattr(job, "_command", failing)
         args = (prepared.recipe(), prepared.places())
-        try:
-            job.train(*args, on_event=events.append, processes=2, device="cpu")
-        finally:
-            notes = [event.data["text"] for event in events if event.kind == "notice"]
-        return prepared, notes
+        result = job.train(*args, on_event=events.append, processes=2, device="cpu")
+        assert not any(event.kind == "failed" for event in events)
+        return prepared, result
 
     return run
 
 
-def test_one_of_two_processes_without_memory_ended_the_run(train):
-    plain, none = train("plain", "no tier")
-    restarted, notes = train("restarted", "full")
+@pytest.mark.parametrize(("ranks", "every"), [("1", 0), ("0", 1), ("0,1", 1)])
+def test_a_process_without_memory_ended_the_run_of_several(train, ranks, every):
+    """Also if it is the main one, and from a checkpoint."""
+    plain, result = train("plain", "no tier")
+    assert not result.notes
+    restarted, result = train("restarted", "full", ranks, every=every)
     assert losses(restarted) == pytest.approx(losses(plain), abs=1e-5)
-    assert not none
-    assert len(notes) == 1 and "'full' ran out of memory; the run restarts in" in notes[0]
+    assert len(result.notes) == 1 and "'full' ran out of memory" in result.notes[0]
     assert json.loads(restarted.tier_file.read_text())["tier"] == "checkpointing"
+
+
+def test_a_request_to_stop_was_lost_when_several_processes_restarted(train):
+    with pytest.raises(RunCancelled):
+        train("stopped", "full", stop="stop", every=1)
 
 
 def test_two_processes_without_memory_in_any_tier_end_with_the_cause(train):

@@ -4,201 +4,33 @@
 // * an operator that gets tensors of different devices;
 // * an allocation beyond the limit (out of memory);
 // * in a capture (CUDA graphs), whatever waits for the GPU or reads unpinned host memory;
-// * in the debug mode for synchronisation, whatever makes the host wait.
+// * in the debug mode for synchronisation, what makes the host wait: copies, values read on the
+//   host, and the operators of `waits`.
 //
 // A captured graph repeats its operators with the tensors of the capture. Not imitated: streams,
 // speed, rounding, the caching allocator, and memory that kernels take for themselves.
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/native/CPUFallback.h>
-#include <ATen/native/transformers/attention.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/view_native.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
-#include <atomic>
+#include "stand_in_attention.h"
+#include "stand_in_device.h"
+
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace {
-
-constexpr auto GPU = c10::DeviceType::CUDA;
-constexpr auto KEY = c10::DispatchKey::CUDA;
-
-// Memory
-
-std::atomic<size_t> allocated{0}, peak{0}, limit{SIZE_MAX};
-
-struct Block {
-  void* data;
-  size_t bytes;
-};
-
-void release(void* context) {
-  auto* block = static_cast<Block*>(context);
-  allocated -= block->bytes;
-  std::free(block->data);
-  delete block;
-}
-
-struct Allocator final : c10::Allocator {
-  c10::DataPtr allocate(size_t bytes) override {
-    TORCH_CHECK_WITH(
-        OutOfMemoryError, allocated + bytes <= limit, "CUDA out of memory. Tried to allocate ",
-        bytes, " bytes.");
-    size_t now = allocated += bytes, before = peak;
-    while (before < now && !peak.compare_exchange_weak(before, now)) {
-    }
-    auto* block = new Block{bytes ? std::malloc(bytes) : nullptr, bytes};
-    return {block->data, block, &release, c10::Device(GPU, 0)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override {
-    return nullptr;
-  }
-  void copy_data(void* to, const void* from, size_t bytes) const override {
-    std::memcpy(to, from, bytes);
-  }
-};
-Allocator allocator;
-REGISTER_ALLOCATOR(GPU, &allocator);
-
-// Device and streams: there is one of each, and everything is done at once.
-
-struct Guard final : c10::impl::DeviceGuardImplInterface {
-  c10::DeviceType type() const override {
-    return GPU;
-  }
-  c10::Device exchangeDevice(c10::Device) const override {
-    return getDevice();
-  }
-  c10::Device getDevice() const override {
-    return {GPU, 0};
-  }
-  void setDevice(c10::Device) const override {}
-  void uncheckedSetDevice(c10::Device) const noexcept override {}
-  c10::Stream getStream(c10::Device device) const override {
-    return c10::Stream(c10::Stream::DEFAULT, device);
-  }
-  c10::Stream getDefaultStream(c10::Device device) const override {
-    return getStream(device);
-  }
-  c10::Stream exchangeStream(c10::Stream stream) const override {
-    return stream;
-  }
-  c10::DeviceIndex deviceCount() const noexcept override {
-    return 1;
-  }
-  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag)
-      const override {}
-  void block(void*, const c10::Stream&) const override {}
-  bool queryEvent(void*) const override {
-    return true;
-  }
-  void destroyEvent(void*, const c10::DeviceIndex) const noexcept override {}
-  bool queryStream(const c10::Stream&) const override {
-    return true;
-  }
-  void synchronizeStream(const c10::Stream&) const override {}
-};
-C10_REGISTER_GUARD_IMPL(CUDA, Guard);
-
-struct CUDAHooks final : at::CUDAHooksInterface {
-  explicit CUDAHooks(at::CUDAHooksArgs) {}
-  void init() const override {}
-  bool hasCUDA() const override {
-    return true;
-  }
-  bool isBuilt() const override {
-    return true;
-  }
-  bool isAvailable() const override {
-    return true;
-  }
-  bool hasPrimaryContext(c10::DeviceIndex) const override {
-    return true;
-  }
-  c10::DeviceIndex current_device() const override {
-    return 0;
-  }
-  c10::DeviceIndex deviceCount() const override {
-    return 1;
-  }
-  int getNumGPUs() const override {
-    return 1;
-  }
-  bool isPinnedPtr(const void*) const override {
-    return false;
-  }
-  c10::Allocator* getPinnedMemoryAllocator() const override {
-    return c10::GetAllocator(c10::DeviceType::CPU);
-  }
-};
-
-int64_t choose_attention(
-    const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>& mask,
-    double dropout, bool, std::optional<double>, bool);
-
-} // namespace
-namespace at {
-REGISTER_CUDA_HOOKS(CUDAHooks)
-namespace native {
-REGISTER_CUDA_DISPATCH(_fused_sdp_choice_stub, &choose_attention)
-} // namespace native
-} // namespace at
-namespace {
-
-// Captures
-
-using Graph = std::vector<std::function<void()>>;
-std::atomic<Graph*> capture{nullptr};
-std::atomic<bool> waiting_is_an_error{false};
-thread_local bool inside = false; // of an operator, whose own copies are no copies of the user's
-
-struct Inside {
-  bool before = std::exchange(inside, true);
-  ~Inside() {
-    inside = before;
-  }
-};
-
-void wait(const char* what) {
-  TORCH_CHECK(inside || !capture, "operation not permitted when stream is capturing: ", what);
-  TORCH_CHECK(
-      inside || !waiting_is_an_error, "called a synchronizing CUDA operation: ", what);
-}
-
-void add(std::function<void()> work) {
-  if (capture && !inside) {
-    capture.load()->push_back(std::move(work));
-  }
-}
-
-// The same memory as a tensor of the CPU.
-at::Tensor on_host(const at::Tensor& tensor) {
-  if (!tensor.defined() || tensor.is_cpu()) {
-    return tensor;
-  }
-  return at::from_blob(
-      tensor.data_ptr(), tensor.sizes(), tensor.strides(), tensor.options().device(at::kCPU));
-}
-
-at::Tensor to_gpu(const at::Tensor& tensor) {
-  Inside guard;
-  return tensor.to(c10::Device(GPU, 0));
-}
-
-void host_copy(const at::Tensor& target, const at::Tensor& source) {
-  at::AutoDispatchBelowADInplaceOrView guard;
-  on_host(target).copy_(on_host(source));
-}
 
 // Operators that do not compute
 
@@ -253,7 +85,9 @@ const at::Tensor& resize(
   size_t bytes = (impl->storage_offset() + self.numel()) * self.itemsize();
   if (bytes > storage.nbytes()) {
     auto data = allocator.allocate(bytes);
-    std::memcpy(data.get(), storage.data(), storage.nbytes());
+    if (storage.nbytes()) {
+      std::memcpy(data.get(), storage.data(), storage.nbytes());
+    }
     storage.unsafeGetStorageImpl()->set_data_ptr(std::move(data));
     storage.unsafeGetStorageImpl()->set_nbytes(bytes);
   }
@@ -330,74 +164,61 @@ void replay(
   }
 }
 
+// Operators whose results' sizes depend on values, as far as PyTorch's kernels wait for them, and
+// those that return a value to the host.
+bool waits(const c10::OperatorHandle& op, const torch::jit::Stack& arguments) {
+  static const std::set<std::string> sizes{
+      "aten::nonzero", "aten::masked_select", "aten::repeat_interleave", "aten::_unique2",
+      "aten::unique_dim", "aten::unique_consecutive", "aten::bincount"};
+  const auto& schema = op.schema();
+  for (const auto& result : schema.returns()) {
+    if (result.type()->kind() != c10::TypeKind::TensorType &&
+        result.type()->kind() != c10::TypeKind::ListType) {
+      return true;
+    }
+  }
+  if (sizes.count(schema.name())) {
+    return true;
+  }
+  if (schema.name().rfind("aten::index", 0) != 0 && schema.name().rfind("aten::_index", 0) != 0) {
+    return false;
+  }
+  for (const auto& value : arguments) { // a mask is an index of nonzero values
+    if (value.isList() && !value.isIntList() && !value.isDoubleList() && !value.isBoolList()) {
+      for (const c10::IValue& index : value.toListRef()) {
+        if (index.isTensor() && index.toTensor().defined() &&
+            index.toTensor().scalar_type() == at::kBool) {
+          return true;
+        }
+      }
+    }
+  }
+  return false;
+}
+
+// A graph keeps the values of the host's scalars.
+torch::jit::Stack with_own_scalars(torch::jit::Stack arguments) {
+  for (auto& value : arguments) {
+    if (value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu()) {
+      value = value.toTensor().clone();
+    }
+  }
+  return arguments;
+}
+
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   auto last = torch::jit::last(*stack, op.schema().arguments().size());
   torch::jit::Stack arguments(last.begin(), last.end());
   check_devices(op, arguments);
-  if (op.schema().name() == "aten::nonzero") {
-    wait("nonzero");
+  if (waits(op, arguments)) {
+    wait(op.schema().name().c_str());
   }
   auto results = compute(op, arguments);
-  add([op, arguments, results] { replay(op, arguments, results); });
+  if (capture && !inside) {
+    add([op, results, kept = with_own_scalars(arguments)] { replay(op, kept, results); });
+  }
   torch::jit::drop(*stack, arguments.size());
   stack->insert(stack->end(), results.begin(), results.end());
-}
-
-// Fused attention, which keeps no matrix of all pairs of positions. A GPU has two such kernels, for
-// 16 and for 32 bits; here is one.
-
-constexpr int64_t MATH = 0, FUSED = 1; // of PyTorch's SDPBackend
-
-int64_t choose_attention(
-    const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>& mask,
-    double dropout, bool, std::optional<double>, bool) {
-  return (mask && mask->defined()) || dropout > 0 ? MATH : FUSED;
-}
-
-std::tuple<
-    at::Tensor, at::Tensor, at::Tensor, at::Tensor, c10::SymInt, c10::SymInt, at::Tensor,
-    at::Tensor, at::Tensor>
-attention(
-    const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, double dropout,
-    bool causal, bool, std::optional<double> scale) {
-  auto attend = [=] {
-    Inside guard;
-    at::AutoDispatchBelowADInplaceOrView below;
-    return at::_scaled_dot_product_flash_attention_for_cpu(
-        on_host(query), on_host(key), on_host(value), dropout, causal, std::nullopt, scale);
-  };
-  auto [host_output, host_sums] = attend();
-  auto output = to_gpu(host_output), sums = to_gpu(host_sums);
-  add([=] {
-    auto [host_output, host_sums] = attend();
-    host_copy(output, host_output);
-    host_copy(sums, host_sums);
-  });
-  auto none = at::Tensor();
-  return {output, sums, none, none, query.size(2), key.size(2), none, none, none};
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward(
-    const at::Tensor& gradient, const at::Tensor& query, const at::Tensor& key,
-    const at::Tensor& value, const at::Tensor& output, const at::Tensor& sums, const at::Tensor&,
-    const at::Tensor&, c10::SymInt, c10::SymInt, double dropout, bool causal, const at::Tensor&,
-    const at::Tensor&, std::optional<double> scale) {
-  auto derive = [=] {
-    Inside guard;
-    at::AutoDispatchBelowADInplaceOrView below;
-    return at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        on_host(gradient), on_host(query), on_host(key), on_host(value), on_host(output),
-        on_host(sums), dropout, causal, std::nullopt, scale);
-  };
-  auto [of_query, of_key, of_value] = derive();
-  std::array<at::Tensor, 3> results{to_gpu(of_query), to_gpu(of_key), to_gpu(of_value)};
-  add([=] {
-    auto [of_query, of_key, of_value] = derive();
-    host_copy(results[0], of_query);
-    host_copy(results[1], of_key);
-    host_copy(results[2], of_value);
-  });
-  return {results[0], results[1], results[2]};
 }
 
 TORCH_LIBRARY_IMPL(_, CUDA, m) {
@@ -438,7 +259,7 @@ void gpu_set_sync_debug_mode(bool error) {
   waiting_is_an_error = error;
 }
 void gpu_capture_begin() {
-  capture = new Graph;
+  delete capture.exchange(new Graph);
 }
 void* gpu_capture_end() {
   return capture.exchange(nullptr);

@@ -19,7 +19,7 @@ def test_work_that_cannot_be_captured_leaves_stream_allocator_and_generator_whol
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
     if torch.cuda.get_device_name() == "stand-in":
-        return  # it has no random numbers
+        return  # it has no generator of its own
     torch.manual_seed(3)
     wanted = torch.rand(8, device="cuda")  # raises if it still waits for a replay
     torch.manual_seed(3)

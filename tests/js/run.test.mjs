@@ -245,6 +245,16 @@ test("a resumed run loses the validation losses that came after its checkpoint",
   );
 });
 
+test("a run whose processes restart is not shown as failed", () => {
+  const text = "the next start uses tier 'checkpointing'";
+  const failed = event("failed", { message: "connection closed by peer", expected: false });
+  const run = runOf(step(1), event("restart", { text }), failed, event("stopped", { step: 1 }));
+  assert.equal(run.status, "running");
+  assert.deepEqual(run.notices, [text]);
+  addEvents(run, [event("stage", { name: "load", done: 0, total: 0 }), failed]);
+  assert.equal(run.status, "failed");
+});
+
 test("an error of the server leaves a run as it was", async () => {
   const { fetchApi } = server([500]);
   const reader = new RunReader("x", fetchApi, () => {});

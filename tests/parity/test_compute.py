@@ -95,7 +95,9 @@ def test_recorded_steps_learn_what_plain_ones_learn(places, kind, parts, monkeyp
 def beside_a_gpu(monkeypatch):
     """Allows the tier that offloads to the CPU, which is refused where there is no GPU."""
     real = tier_choice.detect_machine
-    monkeypatch.setattr(tier_choice, "detect_machine", lambda *g: replace(real(*g), offload=True))
+    monkeypatch.setattr(
+        tier_choice, "detect_machine", lambda *g: replace(real(*g), cpu_8bit_adam=True)
+    )
 
 
 @pytest.mark.parametrize("memory", ["checkpointing", "in_backward", "offload"])
@@ -256,7 +258,7 @@ def test_a_whole_model_that_no_tier_can_hold_ends_a_run_before_anything_is_drawn
 
     monkeypatch.setattr(tier_choice, "free_memory", lambda accelerator: 1)
     gpu = SimpleNamespace(device=torch.device("cuda"), num_processes=1)
-    machine = memory_tiers.Machine("fp16", True, 1, bitsandbytes=False, offload=False)
+    machine = memory_tiers.Machine("fp16", True, 1, bitsandbytes=False, cpu_8bit_adam=False)
     monkeypatch.setattr(tier_choice, "detect_machine", lambda *given: machine)
     checked = loop.check_memory
 

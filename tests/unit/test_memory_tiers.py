@@ -20,7 +20,7 @@ from likeness.trainers.memory_tiers import (
 )
 from likeness.trainers.presets import preset
 
-GPU = Machine("fp16", has_bf16=True, processes=1, bitsandbytes=True, offload=True)
+GPU = Machine("fp16", has_bf16=True, processes=1, bitsandbytes=True, cpu_8bit_adam=True)
 # SD 1.5 at 512 pixels, one photograph with one class image, text encoder trained.
 PIXELS = 2 * 64 * 64
 LORA = ModelSize(1_100_000, 300_000, largest=10_000, unet=860_000_000, pixels=PIXELS, chunks=2)
@@ -60,7 +60,7 @@ def test_a_lora_has_no_tier_for_its_optimizer():
         ({}, {"processes": 2}, {"in_backward", "offload"}),
         ({}, {"has_bf16": False}, {"in_backward", "offload"}),
         ({}, {"has_bf16": False, "precision": "fp32"}, set()),
-        ({}, {"offload": False}, {"offload"}),
+        ({}, {"cpu_8bit_adam": False}, {"offload"}),
         ({"text_encoder": {"train": False}}, {}, {"offload"}),
         ({"compute": {"gradient_checkpointing": True}}, {}, {"full"}),
     ],
@@ -122,7 +122,7 @@ def test_where_nothing_fits_the_last_tier_is_tried():
 
 
 def test_a_full_fine_tune_that_no_tier_can_hold_says_what_to_install():
-    without = replace(GPU, bitsandbytes=False, offload=False)
+    without = replace(GPU, bitsandbytes=False, cpu_8bit_adam=False)
     on_12_gb = 7_000_000_000  # beside the weights, and what the screen takes
     assert no_fit_reason(standard(), GPU, WHOLE, on_12_gb) is None
     text = no_fit_reason(standard(), without, WHOLE, on_12_gb)

@@ -13,6 +13,7 @@ from likeness.trainers.cli import InterruptHandler
 from likeness.trainers.errors import (
     OutOfMemory,
     OutOfSpace,
+    RestartNeeded,
     RunBusy,
     RunCancelled,
     RunFailed,
@@ -78,7 +79,44 @@ def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):
     folder.stop.touch()
     with process.lock_run(folder, START):
         assert folder.stop.exists()
-    assert not folder.stop.exists()  # it was obeyed, or came too late
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(None, False), (RunCancelled("asked"), False), (RestartNeeded("tier"), True),
+     (RuntimeError("connection closed by peer"), True)],
+)  # fmt: skip
+def test_a_flag_is_left_to_the_process_that_starts_again_after_an_error(folder, error, left):
+    folder.stop.touch()
+
+    def train():
+        if error is not None:
+            raise error
+
+    process._run_and_report(train, folder, lambda kind, **data: None, START)
+    assert folder.stop.exists() == left
+
+
+def test_a_run_of_several_that_was_stopped_was_told_as_failed(folder):
+    """The others lose the process that was stopped first."""
+    ending = job._Ending()
+    for expected in (False, True):
+        ending.add(Event("failed", 0.0, {"message": "connection closed", "expected": expected}))
+        ending.add(Event("stopped", 0.0, {"step": 0}))
+        assert (ending.message() is None) != expected
+
+
+def test_errors_after_a_restart_were_told_as_the_runs(folder):
+    """Processes that lose the one that ran out of memory fail, too."""
+    events = [
+        Event("restart", 0.0, {"text": "the next start uses tier 'checkpointing'"}),
+        Event("failed", 0.0, {"message": "connection closed by peer", "expected": False}),
+    ]
+    running = SimpleNamespace(folder=folder, exit_code=lambda: None, new_events=lambda: events)
+    told = []
+    ending = job._follow(running, told.append, None)
+    assert ending.restart == events[0].data["text"] and ending.failure is None
+    assert [event.kind for event in told] == ["notice"]
 
 
 def test_only_a_ctrl_c_while_the_process_starts_is_meant_for_it(folder, monkeypatch):

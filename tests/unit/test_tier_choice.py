@@ -8,9 +8,11 @@ from likeness.trainers.errors import OptimizerMismatch, RecipeError
 from likeness.trainers.memory_tiers import EIGHT_BIT, FULL, IN_BACKWARD, Machine
 from likeness.trainers.presets import preset
 
-GPU = Machine(precision="bf16", has_bf16=True, processes=1, bitsandbytes=True, offload=True)
-WITHOUT = Machine(precision="bf16", has_bf16=True, processes=1, bitsandbytes=False, offload=False)
-TWO = Machine(precision="bf16", has_bf16=True, processes=2, bitsandbytes=True, offload=True)
+GPU = Machine(precision="bf16", has_bf16=True, processes=1, bitsandbytes=True, cpu_8bit_adam=True)
+WITHOUT = Machine(
+    precision="bf16", has_bf16=True, processes=1, bitsandbytes=False, cpu_8bit_adam=False
+)
+TWO = Machine(precision="bf16", has_bf16=True, processes=2, bitsandbytes=True, cpu_8bit_adam=True)
 
 
 @pytest.fixture
