@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -33,9 +34,11 @@ class FusedBackward:
         self._squared_norms: list[Tensor] | None = None  # while the norm is measured
         self._clip_coefs: dict[torch.device, Tensor] = {}  # by the devices of the weights
         self._lock = Lock()  # autograd has a thread for each device
-        for group in optimizer.param_groups:
+        for number, group in enumerate(optimizer.param_groups):
             for parameter in group["params"]:
-                parameter.register_post_accumulate_grad_hook(partial(self._optimizer_hook, group))
+                # Without a reference to the weights: Python collects no cycle through a hook.
+                hook = partial(_update_weight, ref(self), number)
+                parameter.register_post_accumulate_grad_hook(hook)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Updates all weights; returns the losses of photographs and class images, (2,) fp32."""
@@ -50,7 +53,8 @@ class FusedBackward:
         return losses_by_kind(losses, batch)
 
     @torch.no_grad()
-    def _optimizer_hook(self, group: dict[str, Any], parameter: Parameter) -> None:
+    def update_weight(self, group: int, parameter: Parameter) -> None:
+        """Measures the gradient of a group's weight, or updates the weight; drops the gradient."""
         gradient = parameter.grad
         assert gradient is not None
         if self._squared_norms is not None:
@@ -58,9 +62,16 @@ class FusedBackward:
         else:
             if self._clip_coefs:
                 gradient.mul_(self._clip_coefs[gradient.device])
-            with self._lock, single_parameter(self._optimizer, group, parameter):
+            groups = self._optimizer.param_groups
+            with self._lock, single_parameter(self._optimizer, groups[group], parameter):
                 self._optimizer.step()
         parameter.grad = None
+
+
+def _update_weight(fused: ref[FusedBackward], group: int, parameter: Parameter) -> None:
+    owner = fused()
+    if owner is not None:
+        owner.update_weight(group, parameter)
 
 
 def clip_coefs(squared_norms: Sequence[Tensor], max_norm: float) -> dict[torch.device, Tensor]:
