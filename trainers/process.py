@@ -203,7 +203,7 @@ def _events(folder: RunFolder, accelerator: Any) -> Iterator[Emit]:
 
 def _emit_end_only(folder: RunFolder, kind: str, **data: Any) -> None:
     """Emits for processes other than the main one: only what ends the run too."""
-    if kind in ("failed", "restart"):
+    if kind in ("failed", "restart", "stopped"):
         writer = EventWriter(folder.events)
         try:
             writer.emit(kind, **data)

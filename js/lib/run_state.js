@@ -112,8 +112,9 @@ const HANDLERS = {
     run.seconds = numberOr(seconds, null);
   },
 
-  failed(run, { message }) {
-    if (run.isRestarting) return;
+  failed(run, { message, expected }) {
+    // Of several processes, those left alone fail.
+    if (run.isRestarting || (run.status === "stopped" && !expected)) return;
     run.status = "failed";
     run.message = textOrEmpty(message);
   },
