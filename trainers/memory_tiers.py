@@ -51,8 +51,7 @@ IN_BACKWARD = Tier(
 OFFLOAD = replace(
     IN_BACKWARD,
     name="offload",
-    description=f"{IN_BACKWARD.description}; the text encoder is trained on the CPU, which takes "
-    "seconds a step",
+    description=f"{IN_BACKWARD.description}; the text encoder is trained on the CPU, more slowly",
     text_encoder_on_cpu=True,
 )
 TIERS = (FULL, CHECKPOINTING, EIGHT_BIT, IN_BACKWARD, OFFLOAD)

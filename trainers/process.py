@@ -55,7 +55,13 @@ def run_process(path: Path, *, follow_parent: bool, since: float | None = None) 
         main = accelerator.is_main_process
         with lock_run(folder, since or start, main=main), _events(folder, accelerator) as emit:
             train = partial(_train, folder, accelerator, emit, follow_parent, reading)
-            return _run_and_report(train, folder, emit, start)
+            code = _run_and_report(train, folder, emit, start)
+            # Obeyed, or came too late. After an error it may be meant for the next process
+            # (`job.train` restarts a run).
+            if main and code in (0, RunCancelled.exit_code):
+                with suppress(OSError):
+                    folder.stop.unlink(missing_ok=True)
+            return code
     except Exception as error:  # noqa: BLE001  the outermost handler
         # No event: this is not a run, another process holds the lock, the disk is full, or PyTorch
         # fails to start.
@@ -93,16 +99,11 @@ def _create_accelerator() -> Any:
 
 
 def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, start: float) -> int:
-    """Trains; reports errors as events and returns the exit code.
-
-    A stop flag is removed once it was obeyed, or came too late; after an error it is left to the
-    next process, for which it may be meant (`job.train` restarts a run).
-    """
+    """Trains; reports errors as events and returns the exit code."""
     try:
         train()
     except RunCancelled as error:
         _log.info("%s", error)
-        _remove_stop_flag(folder)
         emit("stopped", step=error.step)
         return error.exit_code
     except RestartNeeded as error:
@@ -114,14 +115,8 @@ def _run_and_report(train: Callable[[], None], folder: RunFolder, emit: Emit, st
         emit("failed", message=str(known), expected=not isinstance(known, UnexpectedError))
         _log.error("%s failed: %s", folder.path, known)
         return known.exit_code
-    _remove_stop_flag(folder)
     emit("finished", seconds=time.time() - start)
     return 0
-
-
-def _remove_stop_flag(folder: RunFolder) -> None:
-    with suppress(OSError):
-        folder.stop.unlink(missing_ok=True)
 
 
 def _to_reported_error(error: Exception, folder: RunFolder) -> LikenessError:

@@ -82,18 +82,31 @@ def test_a_flag_of_an_earlier_process_does_not_stop_this_one(folder):
 
 
 @pytest.mark.parametrize(
-    ("error", "left"),
-    [(None, False), (RunCancelled("asked"), False), (RestartNeeded("tier"), True),
-     (RuntimeError("connection closed by peer"), True)],
-)  # fmt: skip
-def test_a_flag_is_left_to_the_process_that_starts_again_after_an_error(folder, error, left):
-    folder.stop.touch()
+    ("error", "main", "left"),
+    [
+        (None, True, False),
+        (RunCancelled("asked"), True, False),
+        (RunCancelled("asked"), False, True),  # the main process has not seen it yet
+        (RestartNeeded("tier"), True, True),
+        (RuntimeError("connection closed by peer"), True, True),
+    ],
+)
+def test_a_flag_is_left_to_the_process_for_which_it_is_meant(
+    folder, error, main, left, monkeypatch
+):
+    """To the main one, and after an error to the one that starts again."""
 
-    def train():
+    def train(*given):
+        folder.stop.touch()
         if error is not None:
             raise error
 
-    process._run_and_report(train, folder, lambda kind, **data: None, START)
+    one = SimpleNamespace(is_main_process=main)
+    monkeypatch.setattr(process, "_check_prepared", lambda folder: None)
+    monkeypatch.setattr(process, "read_ahead", lambda folder: None)
+    monkeypatch.setattr(process, "_create_accelerator", lambda: one)
+    monkeypatch.setattr(process, "_train", train)
+    process.run_process(folder.path, follow_parent=False)
     assert folder.stop.exists() == left
 
 
