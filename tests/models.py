@@ -3,8 +3,15 @@
 Run by path (`runpy`), because tests are no package.
 """
 
+from pathlib import Path
+
 import torch
 from diffusers import UNet2DConditionModel
+from likeness.trainers import lora
+from likeness.trainers.adapter import save_adapter
+from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.base_model import load_base
+from likeness.trainers.recipe import LoRA, Recipe
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
@@ -46,3 +53,17 @@ def small_unet() -> UNet2DConditionModel:
         attention_head_dim=8,
         norm_num_groups=8,
     ).eval()
+
+
+def write_random_lora(base: Path, path: Path) -> Path:
+    """Writes a LoRA of random weights for a base, large enough to show."""
+    method, model = LoRA(rank=4), load_base(base)
+    parts = model.unet, model.text_encoder
+    lora.attach(*parts, method, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in lora.trainable_parameters(*parts).values():
+            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    metadata = build_metadata(Recipe(method=method), steps=1, losses=[])
+    save_adapter(path, lora.export(*parts, method), metadata)
+    return path

@@ -1,29 +1,18 @@
 """`likeness draw`: each flag changes the picture as it says (in this process, to save time)."""
 
+import runpy
+from pathlib import Path
+
 import pytest
-import torch
 from likeness.cli import main
-from likeness.trainers import lora
-from likeness.trainers.adapter import save_adapter
-from likeness.trainers.adapter_metadata import build_metadata
-from likeness.trainers.base_model import load_base
-from likeness.trainers.recipe import LoRA, Recipe
 from PIL import Image
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
 
 
 @pytest.fixture
 def adapter(base, tmp_path):
-    """A LoRA of random weights, large enough to show."""
-    method, model = LoRA(rank=4), load_base(base)
-    parts = model.unet, model.text_encoder
-    lora.attach(*parts, method, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weight in lora.trainable_parameters(*parts).values():
-            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    metadata = build_metadata(Recipe(method=method), steps=1, losses=[])
-    save_adapter(tmp_path / "a.safetensors", lora.export(*parts, method), metadata)
-    return tmp_path / "a.safetensors"
+    return MODELS["write_random_lora"](base, tmp_path / "a.safetensors")
 
 
 @pytest.fixture

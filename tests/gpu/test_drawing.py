@@ -1,5 +1,8 @@
 """Drawing and scoring on a GPU, beside the CPU."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,32 +13,22 @@ from likeness.comparison.dino import load_dino
 from likeness.comparison.encoders import EncoderFiles
 from likeness.comparison.sample import draw, inference_dtype, load_with_adapter
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import lora
-from likeness.trainers.adapter import save_adapter
-from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.base_model import load_base
-from likeness.trainers.recipe import LoRA, Recipe
 from PIL import Image
 
 from ..unit.test_encoders import clip_folder  # noqa: F401
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
 
 
 @pytest.fixture(scope="module")
 def adapters(places, tmp_path_factory):
     """A LoRA and a full checkpoint of random weights, by kind, and none."""
     folder = tmp_path_factory.mktemp("adapters")
-    method, model = LoRA(rank=4), load_base(places.base)
-    parts = model.unet, model.text_encoder
-    lora.attach(*parts, method, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weight in lora.trainable_parameters(*parts).values():
-            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    metadata = build_metadata(Recipe(method=method), steps=1, losses=[])
-    save_adapter(folder / "a.safetensors", lora.export(*parts, method), metadata)
+    adapter = MODELS["write_random_lora"](places.base, folder / "a.safetensors")
     tokenizer = places.base.with_name(f"{places.base.stem}_tokenizer")
     whole = write_random_model(folder / "whole.safetensors", seed=1, tokenizer=tokenizer)
-    return {"none": None, "lora": folder / "a.safetensors", "checkpoint": whole}
+    return {"none": None, "lora": adapter, "checkpoint": whole}
 
 
 @pytest.mark.parametrize("kind", ["none", "lora", "checkpoint"])
