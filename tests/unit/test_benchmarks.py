@@ -24,6 +24,8 @@ from likeness.benchmarks import (
 from likeness.benchmarks.inputs import Model
 from likeness.benchmarks.measure import Measurement, PeakMemory, parse_report
 from likeness.benchmarks.roofline import row as roofline_row
+from likeness.benchmarks.tiers import tiers_of
+from likeness.trainers.presets import preset
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -360,3 +362,10 @@ def test_an_unknown_table_is_named():
     )  # fmt: skip
     assert done.returncode == 1
     assert "no table 'nonsense'" in done.stderr
+
+
+def test_a_recipe_is_measured_in_the_tiers_that_it_can_use():
+    found = [one.compute.memory for one in tiers_of(preset("lora-r4"))]
+    assert found == ["full", "checkpointing"]
+    found = [one.compute.memory for one in tiers_of(preset("standard"))]
+    assert found == ["full", "checkpointing", "in_backward", "offload"]
