@@ -16,7 +16,7 @@ from typing import Any
 from likeness.trainers.recipe import LoRA, Recipe
 
 from .measure import Command
-from .setting import PICTURES, Setting
+from .setting import IMAGES, Setting
 
 DIFFUSERS = "LIKENESS_DIFFUSERS_EXAMPLES"  # …/diffusers/examples/dreambooth
 KOHYA = "LIKENESS_KOHYA"  # sd-scripts' folder; its Python in LIKENESS_KOHYA_PYTHON
@@ -54,7 +54,7 @@ def diffusers_script(recipe: Recipe, setting: Setting, folder: Path) -> Command 
         "class_data_dir": setting.class_images,
         "instance_prompt": recipe.instance_prompt(),
         "class_prompt": recipe.class_prompts()[0],
-        "num_class_images": PICTURES,
+        "num_class_images": IMAGES,
         "with_prior_preservation": True,
         "output_dir": folder / "output",
         "resolution": setting.resolution,
@@ -93,7 +93,7 @@ def kohya_script(recipe: Recipe, setting: Setting, folder: Path) -> Command | No
     options = {
         "pretrained_model_name_or_path": setting.model.checkpoint,
         "tokenizer_cache_dir": _kohya_tokenizer(setting, folder),
-        "dataset_config": _kohya_pictures(recipe, setting, folder),
+        "dataset_config": _kohya_images(recipe, setting, folder),
         "output_dir": folder / "output",
         "output_name": "trained",
         "save_model_as": "safetensors",
@@ -134,7 +134,7 @@ def _kohya_tokenizer(setting: Setting, folder: Path) -> Path:
     return cache
 
 
-def _kohya_pictures(recipe: Recipe, setting: Setting, folder: Path) -> Path:
+def _kohya_images(recipe: Recipe, setting: Setting, folder: Path) -> Path:
     """Writes the folders and their prompts as the scripts' dataset config, which may be JSON."""
     subsets = [
         {"image_dir": str(setting.photos), "class_tokens": recipe.instance_prompt()},
@@ -144,7 +144,7 @@ def _kohya_pictures(recipe: Recipe, setting: Setting, folder: Path) -> Path:
             "is_reg": True,
         },
     ]
-    path = folder / "pictures.json"
+    path = folder / "images.json"
     path.write_text(json.dumps({"datasets": [{"subsets": subsets}]}), encoding="utf-8")
     return path
 

@@ -49,9 +49,9 @@ def train(task: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     model, clip, vae = comfy.sd.load_checkpoint_guess_config(task["checkpoint"])[:3]
-    latents = [{"samples": vae.encode(pixels(path))} for path in pictures(task["photos"])]
+    latents = [{"samples": vae.encode(pixels(path))} for path in images(task["photos"])]
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(task["prompt"]))
-    REPORT.pictures, REPORT.prompts = len(latents), 1  # type: ignore[name-defined]  # noqa: F821
+    REPORT.images, REPORT.prompts = len(latents), 1  # type: ignore[name-defined]  # noqa: F821
     settings = SETTINGS | {
         "batch_size": task["batch"],
         "steps": task["steps"],
@@ -65,19 +65,19 @@ def train(task: dict[str, Any]) -> None:
     save_file(tensors, task["output"])
 
 
-def pictures(folder: str) -> list[Path]:
+def images(folder: str) -> list[Path]:
     """The PNG files of a folder."""
     return sorted(Path(folder).glob("*.png"))
 
 
 def pixels(path: Path) -> Any:
-    """A picture as core's IMAGE: (1, H, W, 3), from 0 to 1."""
+    """An image as core's IMAGE: (1, H, W, 3), from 0 to 1."""
     import numpy as np
     import torch
     from PIL import Image
 
-    picture = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
-    return torch.from_numpy(picture / 255)[None]
+    image = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(image / 255)[None]
 
 
 if __name__ == "__main__":

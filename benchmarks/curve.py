@@ -14,7 +14,7 @@ from likeness.trainers.files import write_atomic
 from .baselines import DIFFUSERS, diffusers_script
 from .measure import Command, Measurement, measure
 from .options import PAGE, common_parser, parse_options, publish, temporary_folder, working_folder
-from .setting import PICTURES, Setting, our_command, recipe_of, setting_of
+from .setting import IMAGES, Setting, our_command, recipe_of, setting_of
 from .table import machine, markdown, not_measured
 
 PLOT = PAGE.parent / "images" / "losses.svg"
@@ -121,6 +121,6 @@ def about(args: argparse.Namespace, setting: Setting) -> str:
     return (
         f"{machine(args.device == 'cpu')}\n\n{args.case}, {args.size} model of random weights, "
         f"{args.resolution} x {args.resolution} pixels, {setting.precision}, "
-        f"{setting.optimizer}, rate {args.rate:g}, {PICTURES} photographs and as many class "
+        f"{setting.optimizer}, rate {args.rate:g}, {IMAGES} photographs and as many class "
         "images. Each side draws its own noise and initialises its own LoRA."
     )

@@ -15,15 +15,15 @@ from .table import format_quartiles, format_ratio, gigabytes, markdown, not_meas
 SCRIPT = Path(__file__).with_name("draw_worker.py")
 Sides = Mapping[str, tuple[str, Mapping[str, Any]]]  # name -> (name in `draw_worker.TASKS`, task)
 _HEAD = (
-    *("by", "pictures", "seconds a picture: median (quartiles) of the rounds", "ours is faster"),
-    *("begins after, s", "first pictures after, s", "peak memory, GB"),
+    *("by", "images", "seconds an image: median (quartiles) of the rounds", "ours is faster"),
+    *("begins after, s", "first images after, s", "peak memory, GB"),
 )
 
 
 def draw(way: str, task: Mapping[str, Any], folder: Path, device: str) -> Measurement:
-    """Runs one side once; deletes its pictures."""
+    """Runs one side once; deletes its images."""
     with temporary_folder(folder) as place:
-        (place / "task.json").write_text(json.dumps({**task, "output": str(place / "pictures")}))
+        (place / "task.json").write_text(json.dumps({**task, "output": str(place / "images")}))
         # Only class images are drawn in a training's own process, with its environment.
         command = Command(
             [str(SCRIPT), way, str(place / "task.json")], ours=way == "our_class_images"
@@ -38,15 +38,15 @@ def compare(sides: Sides, folder: Path, device: str, rounds: int) -> dict[str, l
         for side, (way, task) in sides.items():
             run = draw(way, task, folder, device)
             print(
-                f"{side}, {number + 1}: {run.error or f'{seconds_per_picture(run):.3g} s'}",
+                f"{side}, {number + 1}: {run.error or f'{seconds_per_image(run):.3g} s'}",
                 flush=True,
             )
             results.setdefault(side, []).append(run)
     return results
 
 
-def seconds_per_picture(run: Measurement) -> float:
-    """Seconds per picture, from the first moment to the last picture written; 0 without any."""
+def seconds_per_image(run: Measurement) -> float:
+    """Seconds per image, from the first moment to the last image written; 0 without any."""
     if not run.drawn or len(run.moments) < 2:
         return 0.0
     return (run.moments[-1] - run.moments[0]) / run.drawn
@@ -54,7 +54,7 @@ def seconds_per_picture(run: Measurement) -> float:
 
 def finished(rounds: Sequence[Measurement]) -> list[Measurement]:
     """The rounds that completed."""
-    return [run for run in rounds if seconds_per_picture(run) and not run.error]
+    return [run for run in rounds if seconds_per_image(run) and not run.error]
 
 
 def table(results: Mapping[str, Sequence[Measurement]]) -> str:
@@ -71,7 +71,7 @@ def table(results: Mapping[str, Sequence[Measurement]]) -> str:
             [
                 side,
                 str(done.drawn),
-                format_quartiles([seconds_per_picture(run) for run in drawn]),
+                format_quartiles([seconds_per_image(run) for run in drawn]),
                 format_ratio(_median(rounds), ours) if number else "-",
                 f"{done.moments[0]:.1f}",
                 f"{done.moments[1]:.1f}",
@@ -82,5 +82,5 @@ def table(results: Mapping[str, Sequence[Measurement]]) -> str:
 
 
 def _median(rounds: Sequence[Measurement]) -> float:
-    seconds = [seconds_per_picture(run) for run in finished(rounds)]
+    seconds = [seconds_per_image(run) for run in finished(rounds)]
     return statistics.median(seconds) if seconds else 0.0

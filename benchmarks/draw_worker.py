@@ -1,7 +1,7 @@
-"""Draws pictures as one side of a benchmark; run by `worker.py`, which provides REPORT.
+"""Draws images as one side of a benchmark; run by `worker.py`, which provides REPORT.
 
 ``draw_worker.py NAME TASK``: NAME is a key of `TASKS`, TASK a JSON file. The first moment of the
-report starts the timing; each further one marks the end of a batch of pictures.
+report starts the timing; each further one marks the end of a batch of images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PACKAGE = Path(__file__).resolve().parents[1] / "__main__.py"
 
 
 def drawn(count: int) -> None:
-    """Records that `count` more pictures are written; 0 starts the timing."""
+    """Records that `count` more images are written; 0 starts the timing."""
     REPORT.drawn += count  # type: ignore[name-defined]  # noqa: F821
     REPORT.note()  # type: ignore[name-defined]  # noqa: F821
 
@@ -68,15 +68,15 @@ def pipeline_class_images(task: Task) -> None:
     drawn(0)
     for start in range(0, task["count"], task["batch"]):
         count = min(task["batch"], task["count"] - start)
-        pictures = pipeline(
+        images = pipeline(
             [task["prompt"]] * count,
             num_inference_steps=task["steps"],
             width=task["size"],
             height=task["size"],
         ).images
-        for number, picture in enumerate(pictures, start):
-            name = hashlib.sha1(picture.tobytes()).hexdigest()
-            picture.save(output / f"{number}-{name}.jpg")
+        for number, image in enumerate(images, start):
+            name = hashlib.sha1(image.tobytes()).hexdigest()
+            image.save(output / f"{number}-{name}.jpg")
         drawn(count)
 
 
@@ -100,7 +100,7 @@ def _pipeline(task: Task, **parts: Any) -> Any:
 def our_cells(task: Task) -> None:
     """Draws cells as `likeness compare` does."""
     from likeness.comparison.compare import ComparisonFiles, draw_missing
-    from likeness.comparison.matrix import Picture, Plan, Variant
+    from likeness.comparison.matrix import ImageSettings, Plan, Variant
     from likeness.comparison.prompts import Prompt, PromptSet
     from likeness.comparison.row_adapters import RowAdapter
     from likeness.trainers.digests import content_digest
@@ -117,7 +117,7 @@ def our_cells(task: Task) -> None:
                 Prompt(key=f"p{number}", text=text) for number, text in enumerate(task["prompts"])
             ),
         ),
-        picture=Picture(width=task["size"], height=task["size"], steps=task["steps"]),
+        image=ImageSettings(width=task["size"], height=task["size"], steps=task["steps"]),
     )
     drawn(0)
     draw_missing(
@@ -147,7 +147,7 @@ def pipeline_cells(task: Task) -> None:
         elif file:
             pipeline.unet = _tuned_unet(task, file, own)
         for number, text in enumerate(task["prompts"]):
-            picture = pipeline(
+            image = pipeline(
                 text,
                 negative_prompt=task["negative"],
                 num_inference_steps=task["steps"],
@@ -155,7 +155,7 @@ def pipeline_cells(task: Task) -> None:
                 height=task["size"],
                 generator=torch.Generator().manual_seed(0),
             ).images[0]
-            picture.save(output / f"{name}-{number}.png")
+            image.save(output / f"{name}-{number}.png")
             drawn(1)
         if file and "lora" in name:
             pipeline.unload_lora_weights()

@@ -1,4 +1,4 @@
-"""Writes the sides' inputs: models with random weights, LoRAs, and pictures."""
+"""Writes the sides' inputs: models with random weights, LoRAs, and images."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def _write_both(model: Model, size: Size) -> None:
     write_small_tokenizer(model.tokenizer)
 
 
-def write_pictures(folder: Path, count: int, size: int, seed: int, suffix: str = "png") -> Path:
-    """Writes `count` smooth random pictures of `size` x `size` pixels; keeps existing ones."""
+def write_images(folder: Path, count: int, size: int, seed: int, suffix: str = "png") -> Path:
+    """Writes `count` smooth random images of `size` x `size` pixels; keeps existing ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         path = folder / f"{index}.{suffix}"
         if not path.is_file():
             random = np.random.default_rng([seed, index])
             colours = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-            picture = Image.fromarray(colours).resize((size, size), Image.Resampling.BICUBIC)
-            picture.save(path)
+            image = Image.fromarray(colours).resize((size, size), Image.Resampling.BICUBIC)
+            image.save(path)
     return folder
 
 

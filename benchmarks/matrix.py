@@ -1,6 +1,6 @@
 """The cost of a Matrix in a real ComfyUI, against core's nodes alone.
 
-``time`` draws the same pictures with core's nodes, one prompt per picture, and with a Matrix, on
+``time`` draws the same images with core's nodes, one prompt per image, and with a Matrix, on
 the miniature. ``memory`` draws one fine-tune with core's nodes, then a Matrix of 8 variants x 6
 prompts, on a model of SD 1.5's size. Requires ComfyUI, like the tests marked `comfy`.
 """
@@ -59,14 +59,14 @@ def drawing(base: str, cell: dict[str, Any], steps: int) -> Prompt:
     }
 
 
-def single_picture_prompt(
+def single_image_prompt(
     base: str, adapter: str, text: str, seed: int, size: tuple[int, int], steps: int
 ) -> Prompt:
-    """A prompt that draws one picture and saves it with core's node."""
+    """A prompt that draws one image and saves it with core's node."""
     cell = {"adapter": adapter, "prompt": text, "negative": "blurry", "seed": seed}
     cell |= dict(zip(("width", "height"), size, strict=True))
-    picture = node("SaveImage", images=[DECODER, 0], filename_prefix="alone")
-    return drawing(base, cell, steps) | {"8": picture}
+    image = node("SaveImage", images=[DECODER, 0], filename_prefix="alone")
+    return drawing(base, cell, steps) | {"8": image}
 
 
 def matrix(base: str, adapters: list[str], seed: int, size: tuple[int, int], steps: int) -> Prompt:
@@ -76,11 +76,11 @@ def matrix(base: str, adapters: list[str], seed: int, size: tuple[int, int], ste
     texts = {"token": "", "class_word": "man", "negative": "blurry", "text": "\n".join(PROMPTS)}
     plan = {"adapters": "\n".join(adapters), "seed": seed, "draws": 1, "with_pose": "without"}
     plan |= {"pose_rows": "", "control_strength": 1.0, "width": size[0], "height": size[1]}
-    sheet = {"name": f"benchmark-{seed}", "single_pictures": "png", "redraw": ""}
+    sheet = {"name": f"benchmark-{seed}", "single_images": "png", "redraw": ""}
     return drawing(base, cell, steps) | {
         "p": node("Likeness_PromptSet", prompts="own text", **texts),
         MATRIX: node("Likeness_Matrix", prompts=["p", 0], **plan),
-        "s": node("Likeness_ContactSheet", picture=[DECODER, 0], matrix=[MATRIX, 9], **sheet),
+        "s": node("Likeness_ContactSheet", image=[DECODER, 0], matrix=[MATRIX, 9], **sheet),
     }
 
 
@@ -165,7 +165,7 @@ def queue(server: Any, prompt: Prompt, watch: ExecutionTimer | None = None) -> N
 
 
 def measure_time(args: argparse.Namespace, folder: Path) -> str:
-    """The table of seconds per picture."""
+    """The table of seconds per image."""
     from likeness.demo import weights
     from likeness.demo.random_model import write_random_miniature
 
@@ -174,11 +174,11 @@ def measure_time(args: argparse.Namespace, folder: Path) -> str:
     base, size = Path(weights.CHECKPOINT).name, (args.width, args.height)
     with running_server(folder / "home", pack) as server:
         process = psutil.Process(server.process.pid)
-        queue(server, single_picture_prompt(base, NONE, "warm up", 0, (64, 64), 2))
+        queue(server, single_image_prompt(base, NONE, "warm up", 0, (64, 64), 2))
         ours, core = ExecutionTimer(process), ExecutionTimer(process)
         for seed in range(1, args.rounds + 1):
             for text in PROMPTS:
-                queue(server, single_picture_prompt(base, NONE, text, seed, size, args.steps), core)
+                queue(server, single_image_prompt(base, NONE, text, seed, size, args.steps), core)
             queue(server, matrix(base, ["base"], seed, size, args.steps), ours)
     return time_table(core, ours, f"{size[0]} x {size[1]} pixels, {args.steps} steps")
 
@@ -188,12 +188,12 @@ def time_table(core: ExecutionTimer, ours: ExecutionTimer, about: str) -> str:
     sampling = core.spans(SAMPLER, DECODER)
     rows = {
         "core's KSampler alone": sampling,
-        "core's nodes, one queue a picture": core.spans("execution_start", "execution_success"),
+        "core's nodes, one queue an image": core.spans("execution_start", "execution_success"),
         "the KSampler of a Matrix": ours.spans(SAMPLER, DECODER),
         "a Matrix, from cell to cell": ours.spans(SAMPLER, SAMPLER),
     }
     first = [statistics.median(part) for part in zip(*sampling, strict=True)]
-    lines = [f"{about}\n", "| | pictures | s | to KSampler | s of CPU time | to KSampler |"]
+    lines = [f"{about}\n", "| | images | s | to KSampler | s of CPU time | to KSampler |"]
     lines.append("|---|---|---|---|---|---|")
     for name, spans in rows.items():
         clock, cpu = (statistics.median(part) for part in zip(*spans, strict=True))
@@ -213,8 +213,8 @@ def measure_memory(args: argparse.Namespace, folder: Path) -> str:
     adapters = write_models(home / "models")
     size, base = (args.width, args.height), "base.safetensors"
     cases = {
-        "core's nodes, the base": single_picture_prompt(base, NONE, PROMPTS[0], 1, size, 1),
-        "core's nodes, one fine-tune": single_picture_prompt(
+        "core's nodes, the base": single_image_prompt(base, NONE, PROMPTS[0], 1, size, 1),
+        "core's nodes, one fine-tune": single_image_prompt(
             base, adapters[0], PROMPTS[0], 1, size, 1
         ),
         f"a Matrix of {1 + len(adapters)} x {len(PROMPTS)}": matrix(

@@ -60,7 +60,7 @@ class Measurement:
     total: float = 0.0
     peak: PeakMemory = PeakMemory()
     gpu_memory: int = 0
-    pictures: int = 0  # through the VAE's encoder
+    images: int = 0  # through the VAE's encoder
     prompts: int = 0  # through the text encoder
     drawn: int = 0
     losses: Sequence[float] = ()

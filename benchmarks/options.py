@@ -22,7 +22,7 @@ def common_parser(table: str, about: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of each side, alternating")
     parser.add_argument("--resolution", type=int, help="default: 128 on the CPU, else 512")
-    parser.add_argument("--folder", type=Path, help="folder in which to keep model and pictures")
+    parser.add_argument("--folder", type=Path, help="folder in which to keep model and images")
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.name}")
     return parser
 

@@ -29,14 +29,14 @@ from likeness.trainers.events import EventReader
 from likeness.trainers.run_folder import RunFolder
 
 from .browser import INSET, open_tab, version
-from .inputs import write_pictures
+from .inputs import write_images
 from .matrix import Prompt, running_server
 from .options import PAGE, ROOT, publish
 from .table import format_quartiles, machine, markdown
 
 TRAIN, SUBJECT = "Likeness_TrainLoRA", "Likeness_Subject"
 BASE = "tiny.safetensors"
-PICTURES = 15
+IMAGES = 15
 WARM_UP = 20  # steps to discard
 BLOCK = 20  # steps between readings of CPU time, which has a resolution of 10 ms
 POLL_SECONDS = 0.02
@@ -254,7 +254,7 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
     home = folder / "home"
     (home / "models" / "checkpoints").mkdir(parents=True)
     write_random_model(home / "models" / "checkpoints" / BASE)
-    write_pictures(home / "input" / "person", PICTURES, args.resolution, 0)
+    write_images(home / "input" / "person", IMAGES, args.resolution, 0)
     trainings = []
     with running_server(home) as server:
         with open_editor(server, widgets(args, "first", False), Training(False, PANEL)) as editor:

@@ -13,11 +13,11 @@ from typing import Any
 
 
 def no_latent_cache() -> None:
-    """Pictures are encoded by the VAE in every step."""
+    """Images are encoded by the VAE in every step."""
     from likeness.trainers import dataset, latents
 
     @dataclass(frozen=True)
-    class Picture:
+    class EncodedImage:
         vae: Any
         item: Any
         device: Any
@@ -26,8 +26,8 @@ def no_latent_cache() -> None:
             self.vae.to(self.device)  # a run offloads it before its first step
             return latents.encode(self.vae, self.item.pixels()[None], self.device)[0]
 
-    def encode_images(vae: Any, items: Any, *, device: Any, **_: Any) -> list[Picture]:
-        return [Picture(vae, item, device) for item in items]
+    def encode_images(vae: Any, items: Any, *, device: Any, **_: Any) -> list[EncodedImage]:
+        return [EncodedImage(vae, item, device) for item in items]
 
     dataset.encode_images = encode_images
 

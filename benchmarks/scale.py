@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .inputs import write_pictures
+from .inputs import write_images
 from .measure import Measurement, measure
 from .options import common_parser, parse_options, publish, temporary_folder, working_folder
-from .setting import PICTURES, Setting, our_command, recipe_of, setting_of
+from .setting import IMAGES, Setting, our_command, recipe_of, setting_of
 from .table import format_quartiles, gigabytes, machine, markdown, not_measured
 
 PHOTOS = (15, 150, 1500)
@@ -23,30 +23,30 @@ _HEAD = (
 
 
 @dataclass(frozen=True)
-class PictureCounts:
+class ImageCounts:
     """The number of photographs and of class images of a run."""
 
     photos: int
     classes: int
 
 
-def counts_of(photos: list[int], classes: list[int]) -> Iterator[PictureCounts]:
+def counts_of(photos: list[int], classes: list[int]) -> Iterator[ImageCounts]:
     """Increasing photographs with few class images, then increasing class images."""
     for count in photos:
-        yield PictureCounts(count, PICTURES)
+        yield ImageCounts(count, IMAGES)
     for count in classes:
-        yield PictureCounts(min(photos), count)
+        yield ImageCounts(min(photos), count)
 
 
 def measure_cold_and_warm(
-    counts: PictureCounts, setting: Setting, folder: Path
+    counts: ImageCounts, setting: Setting, folder: Path
 ) -> tuple[list[Measurement], int]:
     """A run with an empty latent cache, one with a full cache, and the cache's size in bytes."""
     side = setting.resolution
     setting = replace(
         setting,
-        photos=write_pictures(folder / f"{counts.photos}-{side}", counts.photos, side, 2, "jpg"),
-        class_images=write_pictures(
+        photos=write_images(folder / f"{counts.photos}-{side}", counts.photos, side, 2, "jpg"),
+        class_images=write_images(
             folder / f"class-{counts.classes}-{side}", counts.classes, side, 3, "jpg"
         ),
     )
@@ -61,7 +61,7 @@ def measure_cold_and_warm(
     return runs, size
 
 
-def row(counts: PictureCounts, name: str, run: Measurement, size: int) -> list[str]:
+def row(counts: ImageCounts, name: str, run: Measurement, size: int) -> list[str]:
     """A row of the table."""
     start = [f"{counts.photos:,}", f"{counts.classes:,}", name]
     if run.error or not run.intervals:

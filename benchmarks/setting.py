@@ -11,7 +11,7 @@ from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import Recipe
 
-from .inputs import Model, write_model, write_pictures
+from .inputs import Model, write_images, write_model
 from .measure import WARM_UP, Command
 
 # Case -> preset. The study's tiny DreamBooth has half the resolution.
@@ -21,7 +21,7 @@ CASES = {
     "dreambooth": "standard",
     "tiny": "tiny",
 }
-PICTURES = 4  # photographs, and as many class images
+IMAGES = 4  # photographs, and as many class images
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Setting:
 def setting_of(
     args: argparse.Namespace, folder: Path, precision: str, case: str = "lora"
 ) -> Setting:
-    """The setting of a case; writes model and pictures to `folder` unless they exist."""
+    """The setting of a case; writes model and images to `folder` unless they exist."""
     side = args.resolution // 2 if case == "tiny" else args.resolution
     return Setting(
         model=write_model(folder, args.size),
-        photos=write_pictures(folder / f"photos-{side}", PICTURES, side, seed=0),
-        class_images=write_pictures(folder / f"class-{side}", PICTURES, side, seed=1),
+        photos=write_images(folder / f"photos-{side}", IMAGES, side, seed=0),
+        class_images=write_images(folder / f"class-{side}", IMAGES, side, seed=1),
         resolution=side,
         steps=args.steps + WARM_UP + 1,
         precision=precision,
@@ -62,7 +62,7 @@ def recipe_of(case: str, setting: Setting) -> Recipe:
     return recipe.changed(
         name="bench",
         subject={"resolution": setting.resolution},
-        prior={"count": PICTURES},
+        prior={"count": IMAGES},
         text_encoder=text,
         schedule={"steps": setting.steps},
         optimizer={"name": setting.optimizer},

@@ -109,7 +109,7 @@ _FAST = ("", "full")  # memory tiers that are not mentioned
 _HEAD = (
     *("training", "by", "step, s: median (quartiles)", "ours is faster", "step, s of CPU time"),
     *("first step after, s", f"{STEPS} steps and saved, s (extrapolated)", "peak memory, GB"),
-    *("pictures encoded", "prompts encoded"),
+    *("images encoded", "prompts encoded"),
 )
 
 
@@ -136,6 +136,6 @@ def _figures(rounds: Sequence[Measurement], faster: str) -> list[str]:
         f"{statistics.median(run.first for run in rounds):.1f}",
         f"{whole_run(rounds):,.0f}",
         gigabytes(max(run.memory for run in rounds)),
-        str(rounds[0].pictures),
+        str(rounds[0].images),
         str(rounds[0].prompts),
     ]

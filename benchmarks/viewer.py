@@ -1,4 +1,4 @@
-"""Scrolling through 8 x 12 pictures of 768 x 1024 in the viewer, in ComfyUI's editor in Chromium.
+"""Scrolling through 8 x 12 images of 768 x 1024 in the viewer, in ComfyUI's editor in Chromium.
 
 Requires ComfyUI, Playwright and Chromium, like the tests marked `browser`.
 """
@@ -27,18 +27,18 @@ from .table import machine, markdown
 NAME = "large"
 ROWS = [f"model-{number}" for number in range(8)]
 COLUMNS = [f"prompt-{number}" for number in range(12)]
-PICTURE = (768, 1024)
+IMAGE = (768, 1024)
 WIDTHS = (168, 384)  # of a cell, in pixels: the default and the largest
 NOTCH, NOTCH_MS = 120, 100  # of the mouse wheel: pixels, and the time between notches
 NODE = (420, 420)
 
 GRID = "dialog .lk-grid"
-# Records frame times and the pictures that enter the grid.
+# Records frame times and the images that enter the grid.
 START = """
 (grid) => {
-    const [times, pictures] = [[], new Set()]
+    const [times, images] = [[], new Set()]
     const look = () => {
-        for (const picture of grid.querySelectorAll('img')) pictures.add(picture.src)
+        for (const image of grid.querySelectorAll('img')) images.add(image.src)
     }
     const note = (time) => {
         times.push(time)
@@ -46,17 +46,17 @@ START = """
     }
     const observer = new MutationObserver(look)
     observer.observe(grid, { childList: true, subtree: true })
-    window.likenessWatch = { times, pictures, observer }
+    window.likenessWatch = { times, images, observer }
     look()
     requestAnimationFrame(note)
 }
 """
 STOP = """
 () => {
-    const { times, pictures, observer } = window.likenessWatch
+    const { times, images, observer } = window.likenessWatch
     observer.disconnect()
     window.likenessWatch = null
-    return [times, pictures.size]
+    return [times, images.size]
 }
 """
 SCROLL_RANGE = "(grid) => grid.scrollHeight - grid.clientHeight"  # pixels
@@ -70,7 +70,7 @@ ENDED = """
 
 @dataclass(frozen=True)
 class ViewerState:
-    """The idle viewer: number of pictures in the document, and memory in bytes."""
+    """The idle viewer: number of images in the document, and memory in bytes."""
 
     shown: int
     heap: float
@@ -81,7 +81,7 @@ class ViewerState:
 class Scroll:
     """One scroll from top to bottom: frame times in ms, and the viewer before and after.
 
-    `loaded` is the number of pictures that were in the document at any time.
+    `loaded` is the number of images that were in the document at any time.
     """
 
     width: int
@@ -107,7 +107,7 @@ def open_viewer(editor: Editor, width: int) -> None:
     editor.zoom_to(editor.box(number), INSET, 1)
     editor.pin(number, "comparison", NAME)
     editor.page.locator(".lk-comparison:visible").get_by_role("button", name="Open").click()
-    editor.page.get_by_label("Size of the pictures").fill(str(width))
+    editor.page.get_by_label("Size of the images").fill(str(width))
     editor.page.locator("dialog .lk-cell img").first.wait_for()
     editor.wait_until_loaded()
 
@@ -119,7 +119,7 @@ def viewer_state(editor: Editor) -> ViewerState:
 
 
 def wheel_down(editor: Editor) -> tuple[list[float], int]:
-    """Scrolls to the end of the grid; returns frame times and the number of pictures seen."""
+    """Scrolls to the end of the grid; returns frame times and the number of images seen."""
     page, grid = editor.page, editor.page.locator(GRID)
     grid.hover()
     notches = math.ceil(grid.evaluate(SCROLL_RANGE) / NOTCH)
@@ -128,8 +128,8 @@ def wheel_down(editor: Editor) -> tuple[list[float], int]:
         page.mouse.wheel(0, NOTCH)
         page.wait_for_timeout(NOTCH_MS)
     page.wait_for_function(ENDED, arg=GRID)
-    times, pictures = page.evaluate(STOP)
-    return times, pictures
+    times, images = page.evaluate(STOP)
+    return times, images
 
 
 def scroll(address: str, width: int) -> tuple[Scroll, str]:
@@ -148,7 +148,7 @@ def scroll(address: str, width: int) -> tuple[Scroll, str]:
 def table(scrolls: Sequence[Scroll]) -> str:
     """A row per cell width: frame times of all rounds, and medians of the rest."""
     head = ("width of a cell", "times", "frames", "frame, ms: median", "95th percentile", "worst")
-    head += ("pictures loaded", "in the document", "JS heap, MB", "decoded pictures, MB")
+    head += ("images loaded", "in the document", "JS heap, MB", "decoded images, MB")
     rows = []
     for width in dict.fromkeys(one.width for one in scrolls):
         same = [one for one in scrolls if one.width == width]
@@ -175,7 +175,7 @@ def change(scrolls: Sequence[Scroll], part: str, unit: float, digits: int) -> st
 
 
 def measure(args: argparse.Namespace, folder: Path) -> str:
-    """The table, with a description of the pictures."""
+    """The table, with a description of the images."""
     home = folder / "home"
     write_comparison(home / "output", NAME, ROWS, COLUMNS, draw)
     scrolls = []
@@ -185,14 +185,14 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
                 done, chromium = scroll(server.address, width)
                 scrolls.append(done)
                 print(f"{width}: {len(done.frames)} frames", flush=True)
-    about = f"{len(ROWS)} x {len(COLUMNS)} pictures of {PICTURE[0]} x {PICTURE[1]} pixels; "
+    about = f"{len(ROWS)} x {len(COLUMNS)} images of {IMAGE[0]} x {IMAGE[1]} pixels; "
     return f"{about}{chromium}.\n\n{table(scrolls)}"
 
 
 def draw(row: int, column: int) -> Image.Image:
-    """A distinct picture for each cell."""
-    shade = Image.linear_gradient("L").resize(PICTURE)
-    levels = [Image.new("L", PICTURE, value) for value in (30 * row, 20 * column)]
+    """A distinct image for each cell."""
+    shade = Image.linear_gradient("L").resize(IMAGE)
+    levels = [Image.new("L", IMAGE, value) for value in (30 * row, 20 * column)]
     return Image.merge("RGB", (shade, *levels))
 
 

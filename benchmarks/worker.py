@@ -32,7 +32,7 @@ class Report:
     cpu_moments: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
-    pictures: int = 0  # through the VAE's encoder
+    images: int = 0  # through the VAE's encoder
     prompts: int = 0  # through the text encoder
     drawn: int = 0
     flops: float = 0.0  # of the second optimizer step, if counted
@@ -81,7 +81,7 @@ def attach(report: Report) -> None:
         from diffusers import AutoencoderKL
         from transformers import CLIPTextModel
 
-        AutoencoderKL.encode = _counting(AutoencoderKL.encode, report, "pictures")
+        AutoencoderKL.encode = _counting(AutoencoderKL.encode, report, "images")
         CLIPTextModel.forward = _counting(CLIPTextModel.forward, report, "prompts")
         Accelerator.log = _recording_losses(Accelerator.log, report)
 

@@ -43,7 +43,7 @@ from .compare import (
 from .encoders import find_encoders
 from .errors import ComparisonError
 from .export import export, find_export_source
-from .matrix import Cell, Picture, Plan
+from .matrix import Cell, ImageSettings, Plan
 from .parallel import draw_in_processes
 from .plan_file import PlanFile, bundled_plans, find_plan
 from .report import Report, Reproduction, write_report
@@ -79,8 +79,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_draw(commands: Any) -> None:
-    draw = commands.add_parser("draw", help="draw a picture for each prompt")
-    draw.add_argument("prompt", nargs="+", help="one picture each, all from the same noise")
+    draw = commands.add_parser("draw", help="draw an image for each prompt")
+    draw.add_argument("prompt", nargs="+", help="one image each, all from the same noise")
     draw.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
     draw.add_argument("--adapter", type=Path, help="a LoRA or a full fine-tune")
     draw.add_argument("--strength", type=float, default=1.0, help="of the adapter; 0 is the base")
@@ -96,7 +96,7 @@ def _add_draw(commands: Any) -> None:
         "(default: as the adapter was trained)",
     )  # fmt: skip
     add_device(draw)
-    draw.add_argument("--name", default="picture", help="files are <output>/<name>-0.png, …")
+    draw.add_argument("--name", default="image", help="files are <output>/<name>-0.png, …")
     draw.add_argument("--output", type=Path, default=Path("output"), help="default: output")
     draw.set_defaults(run=_draw)
 
@@ -130,7 +130,7 @@ def _add_compare(commands: Any) -> None:
     together.add_argument("--processes", type=int, default=1, help="processes that train each row")
     together.add_argument(
         "--at-once", type=int, default=1, metavar="N",
-        help="rows to train and pictures to draw in parallel, on a CPU: for small models",
+        help="rows to train and images to draw in parallel, on a CPU: for small models",
     )  # fmt: skip
     parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)
     add_device(parser)
@@ -146,7 +146,7 @@ def _add_encoders(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(args: argparse.Namespace) -> int:
-    picture = _picture_from_args(args)
+    image = _image_from_args(args)
     from PIL import Image
 
     hide_packages()
@@ -161,12 +161,12 @@ def _draw(args: argparse.Namespace) -> int:
         device=device,
         dtype=inference_dtype(device),
     )
-    pictures = draw(
+    images = draw(
         model, args.prompt, negative=args.negative, seed=args.seed, clip_skip=skip,
-        **picture.model_dump(),
+        **image.model_dump(),
     )  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
-    for index, pixels in enumerate(pictures):
+    for index, pixels in enumerate(images):
         path = args.output / f"{args.name}-{index}.png"
         Image.fromarray(pixels).save(path)
         print(path)
@@ -182,7 +182,7 @@ def _clip_skip(args: argparse.Namespace) -> int:
     return 1 if args.adapter is None else clip_skip_of(args.adapter)
 
 
-def _picture_from_args(args: argparse.Namespace) -> Picture:
+def _image_from_args(args: argparse.Namespace) -> ImageSettings:
     """Size, steps and guidance of `likeness draw`. Raises RecipeError for an invalid value."""
     try:
         check_name(args.name)
@@ -191,7 +191,7 @@ def _picture_from_args(args: argparse.Namespace) -> Picture:
     if not 0 <= args.seed < 2**64:
         raise RecipeError("--seed must be between 0 and 2**64 - 1.")
     try:
-        return Picture(**{name: getattr(args, name) for name in Picture.model_fields})
+        return ImageSettings(**{name: getattr(args, name) for name in ImageSettings.model_fields})
     except ValidationError as error:
         raise RecipeError(format_validation_error(error, "command")) from None
 
@@ -258,7 +258,7 @@ def _compare(args: argparse.Namespace) -> int:
     study, _ = write_study(
         files.output, plan.name, drawn, cell_files(drawn, files.output), "png", {}
     )
-    print(f"pictures {study.folder}\nsheet    {study.sheet}")
+    print(f"images {study.folder}\nsheet    {study.sheet}")
     scores = None if args.no_scores else _score(args, study, files)
     _write_report(args, plan, study, row_adapters, scores)
     return 0
@@ -312,11 +312,11 @@ def _score(args: argparse.Namespace, study: Study, files: ComparisonFiles) -> Sc
     cache = cache_folder(files.output)
     device = resolve_device(args.device)
     found, missing = find_encoders(
-        encoder_files_from_args(args), args.encoders, lambda size: device, study.plan.picture
+        encoder_files_from_args(args), args.encoders, lambda size: device, study.plan.image
     )
     scores = score(
         study.plan,
-        study.pictures,
+        study.images,
         photographs(files.photos),
         found,
         notes=missing,
@@ -341,7 +341,7 @@ def _write_report(
     ]
     write_atomic(study.folder / RERUN_PLAN_FILE, plan.to_json())
     report = Report(
-        plan.name, study.plan, study.pictures, row_adapters, scores, reproduction, __version__
+        plan.name, study.plan, study.images, row_adapters, scores, reproduction, __version__
     )
     path = study.folder / REPORT_FILE
     write_report(path, report)

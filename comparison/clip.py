@@ -1,4 +1,4 @@
-"""CLIP (arXiv:2103.00020): similarity of pictures, and of pictures and prompts.
+"""CLIP (arXiv:2103.00020): similarity of images, and of images and prompts.
 
 Weights come from a local transformers folder, or from the files that ComfyUI keeps in
 ``clip_vision`` and ``text_encoders``, with transformers' or open_clip's names; the sizes are
@@ -76,11 +76,11 @@ class ClipImageEncoder:
     key: str = "clip"
     identity_only: bool = False
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
         """Unit vectors (n, projection). Raises ComparisonError."""
         model, preprocessing = self.load()
         return unit_vectors(
-            model, preprocessing, pictures, lambda seen: model(pixel_values=seen).image_embeds
+            model, preprocessing, images, lambda seen: model(pixel_values=seen).image_embeds
         )
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -92,7 +92,7 @@ class ClipImageEncoder:
 class Clip:
     """Both of CLIP's encoders; the prompt match is the cosine of image and text, CLIP-T."""
 
-    images: ClipImageEncoder
+    image_encoder: ClipImageEncoder
     text: Any
     tokenizer: CLIPTokenizer
     name: str
@@ -102,11 +102,11 @@ class Clip:
     @property
     def digest(self) -> str:
         """That of the image encoder: text vectors are not cached."""
-        return self.images.digest
+        return self.image_encoder.digest
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
         """As `ClipImageEncoder.encode`."""
-        return self.images.encode(pictures)
+        return self.image_encoder.encode(images)
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
         """Cosines (n, m)."""
@@ -137,16 +137,16 @@ def load_clip(
         projection_dim = _projection_dim(path)
         digest = weights_digest([path], files.cache)
     lazy_load = lazy_loader(partial(_load_image_encoder, path), weights_size(path), device)
-    images = ClipImageEncoder(f"CLIP ({path.name})", digest, lazy_load)
+    image_encoder = ClipImageEncoder(f"CLIP ({path.name})", digest, lazy_load)
     text_path = files.clip_text or (path if _has_text(path) else None)
     if text_path is None:
-        return images
+        return image_encoder
     model, tokenizer = _load_text_encoder(text_path, files.tokenizers)
     _check_pair(projection_dim, model.config.projection_dim, path, text_path)
     names = dict.fromkeys((path.name, text_path.name))
     size = 4 * sum(weight.numel() for weight in model.parameters())
     text = model.eval().to(device(size))
-    return Clip(images, text, tokenizer, f"CLIP ({', '.join(names)})")
+    return Clip(image_encoder, text, tokenizer, f"CLIP ({', '.join(names)})")
 
 
 def _load_image_encoder(path: Path) -> VisionModel:

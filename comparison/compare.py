@@ -1,4 +1,4 @@
-"""Runs a comparison from files to pictures: trains missing adapters, draws missing cells.
+"""Runs a comparison from files to images: trains missing adapters, draws missing cells.
 
 Every result is saved as soon as it is finished, so the same call resumes an interrupted one.
 """
@@ -189,7 +189,7 @@ def _control_file(path: Path) -> Path:
 
 
 def cell_files(plan: Plan, output: Path) -> list[Path]:
-    """The picture file of each cell, whether it exists or not."""
+    """The image file of each cell, whether it exists or not."""
     return [cells_folder(output) / f"{plan.digest_of(cell)}.png" for cell in plan.cells()]
 
 
@@ -261,18 +261,18 @@ class _Model:
         )
 
     def draw(self, cell: Cell) -> np.ndarray:
-        """The cell's picture (height, width, 3), uint8."""
+        """The cell's image (height, width, 3), uint8."""
         from .sample import draw
 
-        picture = self._plan.picture
+        image = self._plan.image
         return draw(
             self._model,
             [cell.prompt],
             negative=cell.negative,
-            width=picture.width,
-            height=picture.height,
-            steps=picture.steps,
-            guidance=picture.guidance,
+            width=image.width,
+            height=image.height,
+            steps=image.steps,
+            guidance=image.guidance,
             seed=cell.seed,
             clip_skip=self._plan.variant_of(cell).clip_skip,
             control=self._residuals(cell),
@@ -288,5 +288,5 @@ class _Model:
             self._control = load_controlnet(
                 self._files.controlnet, self._model.unet, device=self._device, dtype=self._dtype
             )
-        hint = draw_pose(pose, self._plan.picture.width, self._plan.picture.height)
+        hint = draw_pose(pose, self._plan.image.width, self._plan.image.height)
         return controlnet_for_hint(self._control, hint, self._plan.control.strength)

@@ -95,11 +95,11 @@ def controlnet_for_hint(model: ControlNetModel, hint: Image.Image, strength: flo
     pixels = torch.from_numpy(np.array(hint)).float().permute(2, 0, 1)[None] / 255
 
     @cache  # copied once, not in every step
-    def picture(device: torch.device, dtype: torch.dtype) -> Tensor:
+    def image(device: torch.device, dtype: torch.dtype) -> Tensor:
         return pixels.to(device, dtype)
 
     def residuals(x: Tensor, timestep: Tensor, states: Tensor) -> tuple[list[Tensor], Tensor]:
-        given = picture(x.device, x.dtype).expand(len(x), -1, -1, -1)
+        given = image(x.device, x.dtype).expand(len(x), -1, -1, -1)
         down, middle = model(
             x, timestep, states, given, conditioning_scale=strength, return_dict=False
         )

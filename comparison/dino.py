@@ -40,14 +40,14 @@ class Dino:
     key: str = "dino"
     identity_only: bool = False
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
         """Unit vectors (n, width). Raises ComparisonError."""
         model, preprocessing = self.load()
 
         def class_token(seen: Tensor) -> Tensor:
             return model(pixel_values=seen).pooler_output  # (n, width)
 
-        return unit_vectors(model, preprocessing, pictures, class_token)
+        return unit_vectors(model, preprocessing, images, class_token)
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
         """Cosines (n, m)."""

@@ -2,9 +2,9 @@
 
 An encoder is any object with the members of `Encoder`; one that also scores prompts or poses has
 those of `PromptEncoder` or `PoseEncoder`. `clip`, `dino` and `face` are built in. Callers can add
-finders: functions of a plan's `Picture` that return an encoder, return None if it does not apply to
-such pictures, or raise MissingEncoder. The miniature's judge in `demo/` is added this way, because
-this package does not import `demo/`.
+finders: functions of a plan's `ImageSettings` that return an encoder, return None if it does not
+apply to such images, or raise MissingEncoder. The miniature's judge in `demo/` is added this way,
+because this package does not import `demo/`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ..trainers.errors import SubjectError
 from ..trainers.files import write_atomic
 from ..trainers.image_io import open_image, to_srgb
 from .errors import ComparisonError
-from .matrix import Picture
+from .matrix import ImageSettings
 from .poses import Pose
 
 Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 
-_BATCH = 16  # pictures held in memory; 1 for faces, which are slow on the CPU
-_MIN_SIDE_FOR_FACES = 150  # of a picture, in pixels: dlib's network takes faces of 150 x 150
-_DEFAULT_PICTURE = Picture()
+_BATCH = 16  # images held in memory; 1 for faces, which are slow on the CPU
+_MIN_SIDE_FOR_FACES = 150  # of an image, in pixels: dlib's network takes faces of 150 x 150
+_DEFAULT_IMAGE = ImageSettings()
 
 
 class MissingEncoder(ComparisonError):
@@ -43,11 +43,11 @@ class MissingEncoder(ComparisonError):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Encodes pictures as vectors and computes their similarity.
+    """Encodes images as vectors and computes their similarity.
 
     `key` is a short identifier (``clip``), `name` names the weights for users, and `digest` covers
     everything that determines a vector: equal digests, equal vectors. `identity_only` means that
-    the similarity compares persons only and ignores the rest of the picture.
+    the similarity compares persons only and ignores the rest of the image.
     """
 
     @property
@@ -59,8 +59,8 @@ class Encoder(Protocol):
     @property
     def identity_only(self) -> bool: ...
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Vectors (n, d) of RGB pictures of any size; NaN if there is nothing to encode."""
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
+        """Vectors (n, d) of RGB images of any size; NaN if there is nothing to encode."""
         ...
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
@@ -70,7 +70,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class PromptEncoder(Encoder, Protocol):
-    """An encoder that also scores how well a picture matches its prompt."""
+    """An encoder that also scores how well an image matches its prompt."""
 
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
         """Match (n,) of n vectors with n prompts; NaN if unknown."""
@@ -82,11 +82,11 @@ class PoseEncoder(Encoder, Protocol):
     """An encoder that also detects the joints of a person."""
 
     def pose_error(self, vectors: Vectors, poses: Sequence[Pose]) -> Values:
-        """Mean distance (n,) of the detected joints from those of n poses, in picture heights."""
+        """Mean distance (n,) of the detected joints from those of n poses, in image heights."""
         ...
 
 
-EncoderFinder = Callable[[Picture], Encoder | None]
+EncoderFinder = Callable[[ImageSettings], Encoder | None]
 ChooseDevice = Callable[[int], str]  # frees memory for a model of n bytes, returns its device
 OnProgress = Callable[[int, int], None]
 
@@ -103,7 +103,7 @@ class EncoderFiles:
     `clip_image` is a file in ComfyUI's ``clip_vision`` folder or a local transformers folder of
     CLIP; `clip_text` is a file in ``text_encoders``, not needed if the former has both; `dino` is
     a transformers folder of DINOv2; `tokenizers` are folders to search for CLIP's vocabulary.
-    `face` enables the face network, if its packages are installed and a plan's pictures have at
+    `face` enables the face network, if its packages are installed and a plan's images have at
     least 150 pixels a side. `cache` is a folder that caches digests of large files.
     """
 
@@ -119,19 +119,19 @@ def find_encoders(
     files: EncoderFiles,
     extra_finders: Sequence[EncoderFinder] = (),
     device: ChooseDevice = choose_cpu,
-    picture: Picture = _DEFAULT_PICTURE,
+    image: ImageSettings = _DEFAULT_IMAGE,
 ) -> tuple[list[Encoder], list[str]]:
-    """The installed encoders for a plan's `picture`, and a line for each missing one.
+    """The installed encoders for a plan's `image`, and a line for each missing one.
 
     CLIP's and DINOv2's image encoders are loaded on first use. Raises ComparisonError, now or then,
     for a given file that cannot be used.
     """
     found: list[Encoder] = []
     missing: list[str] = []
-    own = _builtin_finders(files, device, picture)
+    own = _builtin_finders(files, device, image)
     finders: list[Callable[[], Encoder | None]] = [
         *own,
-        *(partial(find, picture) for find in extra_finders),
+        *(partial(find, image) for find in extra_finders),
     ]
     for find in finders:
         try:
@@ -145,7 +145,7 @@ def find_encoders(
 
 
 def _builtin_finders(
-    files: EncoderFiles, device: ChooseDevice, picture: Picture
+    files: EncoderFiles, device: ChooseDevice, image: ImageSettings
 ) -> list[Callable[[], Encoder]]:
     def clip() -> Encoder:
         if files.clip_image is None:
@@ -174,7 +174,7 @@ def _builtin_finders(
 
         return load_face()
 
-    faces = files.face and min(picture.width, picture.height) >= _MIN_SIDE_FOR_FACES
+    faces = files.face and min(image.width, image.height) >= _MIN_SIDE_FOR_FACES
     return [clip, dino, face] if faces else [clip, dino]
 
 

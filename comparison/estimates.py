@@ -18,7 +18,7 @@ _T_QUANTILES = (12.706, 4.303, 3.182, 2.776)  # Student's t at 0.975 for 1 to 4 
 class Estimate:
     """A mean and its 95 % interval, None if there are too few prompts.
 
-    `count` of `asked` pictures have a value; the others have none, for example no face.
+    `count` of `asked` images have a value; the others have none, for example no face.
     """
 
     mean: float
@@ -28,7 +28,7 @@ class Estimate:
     asked: int
 
     def text(self) -> str:
-        """``0.712 [0.655, 0.768]``, with ``5 of 6`` appended if some pictures have no value."""
+        """``0.712 [0.655, 0.768]``, with ``5 of 6`` appended if some images have no value."""
         parts = [format_score(self.mean)]
         if self.low is not None and self.high is not None:
             parts.append(f"[{format_score(self.low)}, {format_score(self.high)}]")
@@ -47,7 +47,7 @@ def estimate(
 ) -> Estimate | None:
     """The mean of values (n,) and its bootstrap interval; None if all are NaN.
 
-    Whole groups are resampled, because pictures of the same prompt are not independent. With a
+    Whole groups are resampled, because images of the same prompt are not independent. With a
     single group its values are resampled instead, unless they are not `independent`, such as
     pairwise values. The interval is deterministic. With fewer than MIN_GROUPS groups there is
     none: its coverage would be far below 95 %.

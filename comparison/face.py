@@ -21,14 +21,14 @@ from .encoders import MissingEncoder, Values, Vectors
 from .vision import weights_digest, wrap_load_errors
 
 WIDTH = 128
-_MAX_DETECTION_SIDE = 800  # pixels; larger pictures are shrunk for detection
+_MAX_DETECTION_SIDE = 800  # pixels; larger images are shrunk for detection
 _NETWORK = "dlib_face_recognition_resnet_model_v1.dat"
 _LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 
 
 @dataclass(frozen=True)
 class Face:
-    """Encodes the largest face in a picture.
+    """Encodes the largest face in an image.
 
     The similarity is 1 - distance; above 0.4 dlib considers two faces the same person.
     """
@@ -41,17 +41,17 @@ class Face:
     key: str = "face"
     identity_only: bool = True
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Vectors (n, 128); NaN for a picture without a face."""
-        return np.stack([self._encode(picture) for picture in pictures])
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
+        """Vectors (n, 128); NaN for an image without a face."""
+        return np.stack([self._encode(image) for image in images])
 
     def likeness(self, a: Vectors, b: Vectors) -> Values:
         """1 - Euclidean distance, (n, m)."""
         apart = a[:, None].astype(np.float64) - b[None].astype(np.float64)
         return np.asarray(1 - np.linalg.norm(apart, axis=-1))
 
-    def _encode(self, picture: Image.Image) -> Vectors:
-        seen = picture.copy()
+    def _encode(self, image: Image.Image) -> Vectors:
+        seen = image.copy()
         seen.thumbnail((_MAX_DETECTION_SIDE, _MAX_DETECTION_SIDE))
         pixels = np.asarray(seen)
         faces = self.detector(pixels, 0) or self.detector(pixels, 1)  # 1: upsampled once, 2x

@@ -106,7 +106,7 @@ def _pose_of_frame(frame: Any, name: str) -> Pose:
     people = [joints for joints in people if any(joints)]
     if not people:
         raise ComparisonError(
-            f"There is no person in the pose {name!r}: choose a picture in which one is detected."
+            f"There is no person in the pose {name!r}: choose an image in which one is detected."
         )
     if any(max(map(abs, point)) > _MAX_RELATIVE for joints in people for point in joints if point):
         people = [[p and (p[0] / width, p[1] / height) for p in joints] for joints in people]

@@ -1,7 +1,7 @@
 """The plan of a comparison: variants as rows, prompts as columns, and the inputs of each cell.
 
 A plan is pure data. It names models by digest, so it can be shared. Cells with the same inputs
-have the same digest, so a finished picture is found again and never drawn twice.
+have the same digest, so a finished image is found again and never drawn twice.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Variant(Part):
     prediction: Prediction | None = None
 
 
-class Picture(Part):
-    """Sampling settings of every picture; the defaults are the study's."""
+class ImageSettings(Part):
+    """Sampling settings of every image; the defaults are the study's."""
 
     width: Size = 768
     height: Size = 1024
@@ -63,7 +63,7 @@ class Control(Part):
 
 
 class Cell(Part):
-    """One picture of the matrix, at `row` and `column`, counted from 0.
+    """One image of the matrix, at `row` and `column`, counted from 0.
 
     `seed` determines the initial noise and is the same for a whole column. `pose` is the name of
     the pose, or None.
@@ -80,7 +80,7 @@ class Cell(Part):
 
     @property
     def with_pose(self) -> bool:
-        """Whether the picture is drawn with the ControlNet."""
+        """Whether the image is drawn with the ControlNet."""
         return self.pose is not None
 
 
@@ -99,7 +99,7 @@ class Plan(Part):
     with_pose: WithPose = "without"
     seed: Seed = 0
     draws: int = Field(1, ge=1, le=100)
-    picture: Picture = Picture()
+    image: ImageSettings = ImageSettings()
     control: Control = Control()
 
     @model_validator(mode="after")
@@ -113,7 +113,7 @@ class Plan(Part):
         if not self.poses and any(posed for _, _, posed in self._rows()):
             raise ValueError("a variant is drawn with poses, but the plan has none: add poses")
         if len(self.rows()) * len(self.columns()) > MAX_CELLS:
-            raise ValueError(f"more than {MAX_CELLS:,} pictures: use fewer prompts or variants")
+            raise ValueError(f"more than {MAX_CELLS:,} images: use fewer prompts or variants")
         return self
 
     # The axes. A variant's rows are adjacent, so that only one model is in memory at a time.
@@ -157,7 +157,7 @@ class Plan(Part):
     def _columns(self) -> list[tuple[Prompt, int]]:
         return [(prompt, draw) for prompt in self.prompts.prompts for draw in range(self.draws)]
 
-    # The inputs of a cell's picture, and its file.
+    # The inputs of a cell's image, and its file.
 
     def variant_of(self, cell: Cell) -> Variant:
         """The variant of a cell's row."""
@@ -172,14 +172,14 @@ class Plan(Part):
         return next((pose for pose in self.poses if pose.name == cell.pose), None)
 
     def fitted_pose_of(self, cell: Cell) -> Pose | None:
-        """The pose of a cell as drawn, fitted to the picture, or None."""
+        """The pose of a cell as drawn, fitted to the image, or None."""
         pose = self.pose_of(cell)
-        return pose and fit_pose(pose, self.picture.width, self.picture.height)
+        return pose and fit_pose(pose, self.image.width, self.image.height)
 
     def digest_of(self, cell: Cell) -> str:
-        """SHA-256 of everything that determines a cell's picture, 64 hex digits.
+        """SHA-256 of everything that determines a cell's image, 64 hex digits.
 
-        Names and positions in the matrix are excluded: a picture is found again after rows are
+        Names and positions in the matrix are excluded: an image is found again after rows are
         reordered or renamed. Complete only if base, adapters and ControlNet have their digests.
         """
         variant, pose = self.variant_of(cell), self.pose_of(cell)
@@ -190,7 +190,7 @@ class Plan(Part):
             "adapter": adapted and [adapted.adapter, adapted.strength_unet, adapted.strength_text],
             "prompt": [cell.prompt, cell.negative],
             "seed": cell.seed,
-            "picture": self.picture.model_dump(),
+            "image": self.image.model_dump(),
             "pose": pose and [pose.aspect, pose.people, self.control.model_dump()],
             **({"clip_skip": adapted.clip_skip} if adapted and adapted.clip_skip > 1 else {}),
             **({"prediction": adapted.prediction} if adapted and adapted.prediction else {}),
@@ -199,9 +199,9 @@ class Plan(Part):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def file_path(self, cell: Cell, suffix: str = "png") -> str:
-        """Path of a picture in the study's layout: ``<row>/768x1024/<key>.png``."""
+        """Path of an image in the study's layout: ``<row>/768x1024/<key>.png``."""
         row = self.rows()[cell.row]
-        return f"{row}/{self.picture.width}x{self.picture.height}/{cell.key}.{suffix}"
+        return f"{row}/{self.image.width}x{self.image.height}/{cell.key}.{suffix}"
 
     def to_json(self, *, given: bool = False) -> str:
         """JSON of every field, or, if `given`, only of the fields that were set."""
@@ -231,7 +231,7 @@ def plan(
     with_pose: WithPose = "without",
     draws: int = 1,
     base: str | None = None,
-    picture: Picture | None = None,
+    image: ImageSettings | None = None,
     control: Control | None = None,
 ) -> Plan:
     """Builds and validates a plan. Raises ComparisonError that names each invalid part."""
@@ -244,7 +244,7 @@ def plan(
             "seed": seed,
             "with_pose": with_pose,
             "draws": draws,
-            "picture": picture or Picture(),
+            "image": image or ImageSettings(),
             "control": control or Control(),
         }
     )

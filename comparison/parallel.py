@@ -52,12 +52,12 @@ def draw_in_processes(
     command: Sequence[str],
     missing: Sequence[int],
     processes: int,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     bar: tqdm[Any],
 ) -> None:
     """Distributes the `missing` cells over processes that run ``likeness <command> --cells FILE``.
 
-    `bar` counts the `pictures` that exist. The processes end when this one does. Raises
+    `bar` counts the `images` that exist. The processes end when this one does. Raises
     ComparisonError with the tail of the log if one fails.
     """
     parts = [part for first in range(processes) if (part := missing[first::processes])]
@@ -77,7 +77,7 @@ def draw_in_processes(
             for file in files
         ]
         try:
-            _wait(started, pictures, bar)
+            _wait(started, images, bar)
         finally:
             for process in started:
                 process.kill()
@@ -89,12 +89,12 @@ def draw_in_processes(
 
 
 def _wait(
-    started: Sequence[subprocess.Popen[bytes]], pictures: Sequence[Path], bar: tqdm[Any]
+    started: Sequence[subprocess.Popen[bytes]], images: Sequence[Path], bar: tqdm[Any]
 ) -> None:
     running = True
     while running:
         codes = [process.poll() for process in started]
         running = None in codes and not any(codes)
-        bar.update(sum(path.is_file() for path in pictures) - bar.n)
+        bar.update(sum(path.is_file() for path in images) - bar.n)
         if running:
             time.sleep(POLL_SECONDS)

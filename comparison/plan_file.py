@@ -21,7 +21,7 @@ from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, format_validation_error
 from .errors import ComparisonError
 from .keypoints import read_poses, yoga_poses
-from .matrix import Control, Picture, Plan, Seed, Strength, Variant, WithPose, plan
+from .matrix import Control, ImageSettings, Plan, Seed, Strength, Variant, WithPose, plan
 from .poses import Pose
 from .prompts import PromptSet, bundled_set, bundled_sets, read_prompt_set
 from .user_files import read_json
@@ -95,7 +95,7 @@ class PlanFile(Part):
     control_strength: float = Field(1.0, ge=0, le=10)
     seed: Seed = 0
     draws: int = Field(1, ge=1, le=100)
-    picture: Picture = Picture()
+    image: ImageSettings = ImageSettings()
     changes: Changes = Field(default_factory=dict)
 
     def recipe_of(self, row: Row) -> Recipe | None:
@@ -180,7 +180,7 @@ class PlanFile(Part):
             with_pose=self.with_pose,
             draws=self.draws,
             base=base,
-            picture=self.picture,
+            image=self.image,
             control=Control(model=control, strength=self.control_strength),
         )
 

@@ -50,7 +50,7 @@ def fill(text: str, token: str, class_word: str) -> str:
 class Prompt(Part):
     """One prompt; `key` names its files.
 
-    `plain` is the prompt without the token, which scores compare pictures with. It is set when
+    `plain` is the prompt without the token, which scores compare images with. It is set when
     the prompt set is filled in, and None if the text has no placeholders.
     """
 

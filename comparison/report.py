@@ -1,4 +1,4 @@
-"""The report: one HTML file with pictures, scores, losses, recipes, and how to reproduce them.
+"""The report: one HTML file with images, scores, losses, recipes, and how to reproduce them.
 
 It opens from disk and makes no network requests: a content security policy forbids them. It holds
 no local paths, so it can be shared as is.
@@ -30,7 +30,7 @@ from .score_table import format_cell_scores, score_table
 from .scores import Scores
 
 _FILES = Path(__file__).parent / "report_files"
-_MAX_PIXELS = 80_000_000  # in all pictures together
+_MAX_PIXELS = 80_000_000  # in all images together
 _QUALITY = 88
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
@@ -46,11 +46,11 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. `pictures` has a file for each cell; missing ones stay empty."""
+    """The contents of a report. `images` has a file for each cell; missing ones stay empty."""
 
     title: str
     plan: Plan
-    pictures: Sequence[Path]
+    images: Sequence[Path]
     row_adapters: Sequence[RowAdapter]
     scores: Scores | None
     reproduction: Sequence[Reproduction]
@@ -58,7 +58,7 @@ class Report:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Writes the file atomically. Raises OSError, or ComparisonError for a damaged picture."""
+    """Writes the file atomically. Raises OSError, or ComparisonError for a damaged image."""
     write_atomic(path, render_html(report))
 
 
@@ -95,16 +95,16 @@ def _hash(text: str) -> str:
 
 
 def _summary(report: Report) -> str:
-    plan, picture = report.plan, report.plan.picture
-    there = sum(path.is_file() for path in report.pictures)
+    plan, image = report.plan, report.plan.image
+    there = sum(path.is_file() for path in report.images)
     parts = [f"{len(plan.rows())} rows × {len(plan.columns())} columns"]
-    parts += [f"{there} of {len(report.pictures)} pictures"] if there < len(report.pictures) else []
-    parts += [f"{picture.width} × {picture.height} pixels", f"seed {plan.seed}"]
+    parts += [f"{there} of {len(report.images)} images"] if there < len(report.images) else []
+    parts += [f"{image.width} × {image.height} pixels", f"seed {plan.seed}"]
     return ", ".join(parts)
 
 
 def _sections(report: Report) -> Iterator[Html | None]:
-    yield _section("Pictures", _grid(report))
+    yield _section("Images", _grid(report))
     yield _section("Scores", score_table(report.plan, report.scores)) if report.scores else None
     yield _section("Training", *_training(report))
     yield _section("Recipes", *_recipes(report))
@@ -121,11 +121,11 @@ def _section(title: str, *content: Html | None) -> Html | None:
     return tag("section", tag("h2", title), found) if found else None
 
 
-# Pictures.
+# Images.
 
 
 def _grid(report: Report) -> Html:
-    """The table of pictures; its labels stay visible while it is scrolled."""
+    """The table of images; its labels stay visible while it is scrolled."""
     plan, cells = report.plan, report.plan.cells()
     across = len(plan.columns())
     side = sqrt(_MAX_PIXELS / max(1, len(cells)))
@@ -149,7 +149,7 @@ def _grid(report: Report) -> Html:
 
 
 def _cell(report: Report, cell: Cell, place: int, row: str, side: float) -> Html:
-    path = report.pictures[place]
+    path = report.images[place]
     if not path.is_file():
         return tag("td", tag("div", "not drawn", class_="empty"))
     caption = f"{row} · {cell.key} · seed {cell.seed}" + (f" · {cell.pose}" if cell.pose else "")
@@ -162,20 +162,20 @@ def _cell(report: Report, cell: Cell, place: int, row: str, side: float) -> Html
 
 
 def _data_uri(path: Path, side: float) -> str:
-    """The picture as a JPEG data URI of at most `side` * `side` pixels."""
-    picture = open_rgb(path)
-    scale = min(1.0, side / sqrt(picture.width * picture.height))
-    size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    """The image as a JPEG data URI of at most `side` * `side` pixels."""
+    image = open_rgb(path)
+    scale = min(1.0, side / sqrt(image.width * image.height))
+    size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
     data = io.BytesIO()
-    picture.resize(size, Image.Resampling.LANCZOS).save(data, "JPEG", quality=_QUALITY)
+    image.resize(size, Image.Resampling.LANCZOS).save(data, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _viewer() -> Html:
-    """The dialog that enlarges a picture; filled by the script."""
+    """The dialog that enlarges an image; filled by the script."""
     close = tag("button", "×", type="button", class_="close", aria_label="Close")
     figure = tag("figure", tag("img", alt=""), tag("figcaption"))
-    return tag("dialog", close, figure, aria_label="Picture")
+    return tag("dialog", close, figure, aria_label="Image")
 
 
 # Training.

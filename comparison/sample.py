@@ -1,4 +1,4 @@
-"""Draws pictures with diffusers from a base, an adapter, prompts and seeds."""
+"""Draws images with diffusers from a base, an adapter, prompts and seeds."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def draw(
     clip_skip: int = 1,
     control: ControlNet | None = None,
 ) -> list[np.ndarray]:
-    """One picture (height, width, 3) uint8 for each prompt, all from the same noise.
+    """One image (height, width, 3) uint8 for each prompt, all from the same noise.
 
     `clip_skip` is as in a recipe's text encoder. `control`, if given, applies to all of them.
     """
     device = model.unet.device
     noise = prepare_noise([seed], height, width)
-    pictures = []
+    images = []
     for prompt in prompts:
         ids = tokenize(model.tokenizer, [prompt, negative], _MAX_TOKENS).to(device)
         context = encode_text(model.text_encoder, ids, clip_skip)  # (2, 77 k, d)
@@ -100,5 +100,5 @@ def draw(
             prediction=model.prediction,
             control=control,
         )
-        pictures.append(decode(model.vae, latents)[0])
-    return pictures
+        images.append(decode(model.vae, latents)[0])
+    return images

@@ -1,4 +1,4 @@
-"""Scores formatted as a text table, an HTML table, and a line below a picture."""
+"""Scores formatted as a text table, an HTML table, and a line below an image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def format_scores(plan: Plan, scores: Scores) -> str:
 
 
 def format_cell_scores(scores: Scores | None, place: int) -> str:
-    """A cell's subject and prompt match, as the line below its picture."""
+    """A cell's subject and prompt match, as the line below its image."""
     if scores is None:
         return ""
     parts = []

@@ -1,7 +1,7 @@
-"""Scores of a comparison: per picture, and per row with a 95 % interval.
+"""Scores of a comparison: per image, and per row with a 95 % interval.
 
 After DreamBooth (arXiv:2208.12242, section 4): subject and prompt fidelity as mean similarity of
-embeddings, diversity as dissimilarity of pictures of one prompt, and drift of the class.
+embeddings, diversity as dissimilarity of images of one prompt, and drift of the class.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ _MEASURES: tuple[tuple[str, str, Better | None, str], ...] = (
     ("subject", "subject match", "higher",
      "mean similarity to the training photographs"),
     ("prompt", "prompt match", "higher",
-     "how well the picture matches the prompt without the token"),
+     "how well the image matches the prompt without the token"),
     ("diversity", "diversity", "higher",
-     "dissimilarity of pictures of the same prompt"),
+     "dissimilarity of images of the same prompt"),
     ("nearest", "nearest photograph", None,
      "similarity to the nearest training photograph; far above that of the photographs among "
      "themselves, it was memorised"),
     ("drift", "class drift", "lower",
-     "dissimilarity to the base's picture of the same prompt without the token, from the same "
+     "dissimilarity to the base's image of the same prompt without the token, from the same "
      "noise"),
     ("leak", "class leak", "lower",
-     "how much more the pictures without the token look like the subject than the base's do"),
+     "how much more the images without the token look like the subject than the base's do"),
     ("pose", "pose error", "lower",
-     "mean distance of joints from the requested pose, in picture heights"),
+     "mean distance of joints from the requested pose, in image heights"),
 )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ class Scores:
 
 def score(
     plan: Plan,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     photographs: Sequence[Path],
     encoders: Sequence[Encoder],
     *,
@@ -97,15 +97,15 @@ def score(
     on_encoder: OnEncoder = lambda name: None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Scores:
-    """Scores of a plan's pictures by each encoder.
+    """Scores of a plan's images by each encoder.
 
     Args:
-        pictures: a file for each cell; a missing one has no scores.
+        images: a file for each cell; a missing one has no scores.
         photographs: of the subject, uncropped; if empty, measures that need them are left out.
         notes: lines on missing encoders.
         cache: the folder that caches vectors.
         on_encoder: called with each encoder's name before it starts.
-        on_progress: as in `encode_files`, for its photographs and then for its pictures.
+        on_progress: as in `encode_files`, for its photographs and then for its images.
 
     Raises ComparisonError for a file that is not an image.
     """
@@ -117,9 +117,7 @@ def score(
         if known is not None and np.isnan(known).any(1).all():
             lines.append(f"{encoder.name} finds nothing to compare in the training photographs.")
         else:
-            found += _measure_cells(
-                _encode_cells(encoder, plan, pictures, cache, on_progress), known
-            )
+            found += _measure_cells(_encode_cells(encoder, plan, images, cache, on_progress), known)
     return Scores(
         measures=tuple(one.measure for one in found),
         cells={one.measure.key: tuple(map(_none_if_nan, one.values)) for one in found},
@@ -148,7 +146,7 @@ def _left_out(
 
 @dataclass(frozen=True)
 class _EncodedCells:
-    """The vectors (n, d) of a plan's cells; `drawn` (n,) marks those that have a picture."""
+    """The vectors (n, d) of a plan's cells; `drawn` (n,) marks those that have an image."""
 
     plan: Plan
     vectors: Vectors
@@ -175,16 +173,16 @@ class _EncodedCells:
 def _encode_cells(
     encoder: Encoder,
     plan: Plan,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     cache: Path | None,
     on_progress: OnProgress,
 ) -> _EncodedCells:
-    files = [path for path in pictures if path.is_file()]
-    drawn = np.array([path.is_file() for path in pictures])
+    files = [path for path in images if path.is_file()]
+    drawn = np.array([path.is_file() for path in images])
     found = np.zeros((0, 1), np.float32)
     if files:
         found = encode_files(encoder, files, cache, on_progress)
-    vectors = np.full((len(pictures), found.shape[1]), np.nan, np.float32)
+    vectors = np.full((len(images), found.shape[1]), np.nan, np.float32)
     vectors[drawn] = found
     return _EncodedCells(plan, vectors, drawn, encoder)
 
@@ -249,7 +247,7 @@ def _drift(encoded: _EncodedCells, base: Indices, class_cells: Mask) -> Values:
 
 
 def _diversity(encoded: _EncodedCells) -> Values:
-    """Mean dissimilarity of each picture to the others of its row and prompt."""
+    """Mean dissimilarity of each image to the others of its row and prompt."""
     values = np.full(len(encoded.vectors), np.nan)
     draws = encoded.plan.draws
     for start in range(0, len(values), draws) if draws > 1 else ():

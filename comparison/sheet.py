@@ -1,4 +1,4 @@
-"""The contact sheet: pictures in labelled rows and columns on one page."""
+"""The contact sheet: images in labelled rows and columns on one page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..trainers.image_io import open_image, png, to_srgb
 from .errors import ComparisonError
 from .text_rendering import Line, draw_lines, paragraph, total_height
 
-Picture = Path | Image.Image | None
+ImageSource = Path | Image.Image | None
 
 MAX_SIDE = 16_384
 MAX_PIXELS = 64_000_000
@@ -42,7 +42,7 @@ class Layout:
     """Dimensions of a sheet, in pixels.
 
     A band has `across` columns; `gutter` is the width of the row labels, `header` the height of
-    the column labels and `note` that of the line below a picture.
+    the column labels and `note` that of the line below an image.
     """
 
     rows: int
@@ -94,23 +94,23 @@ class Layout:
 def contact_sheet(
     rows: Sequence[Label],
     columns: Sequence[Label],
-    pictures: Sequence[Sequence[Picture]],
+    images: Sequence[Sequence[ImageSource]],
     *,
     notes: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
-    """All pictures on one page, RGB, at most 64 million pixels.
+    """All images on one page, RGB, at most 64 million pixels.
 
     Args:
-        pictures: for each of `rows` one picture per column: a file (opened lazily), an image, or
+        images: for each of `rows` one image per column: a file (opened lazily), an image, or
             None. None and missing files become empty frames.
-        notes: a line below each picture, such as its score.
+        notes: a line below each image, such as its score.
 
-    Raises ComparisonError for a grid of another shape, too many pictures, or a damaged file.
+    Raises ComparisonError for a grid of another shape, too many images, or a damaged file.
     """
-    _check_shape(rows, columns, pictures, "pictures")
+    _check_shape(rows, columns, images, "images")
     if notes is not None:
         _check_shape(rows, columns, notes, "notes")
-    layout = plan_layout(len(rows), len(columns), _first_size(pictures), notes is not None)
+    layout = plan_layout(len(rows), len(columns), _first_size(images), notes is not None)
     row_lines = [_label_lines(label, layout, layout.gutter - 2 * layout.gap) for label in rows]
     column_lines = [_label_lines(label, layout, layout.cell[0]) for label in columns]
     layout = _fit_gutters(layout, row_lines, column_lines)
@@ -118,10 +118,10 @@ def contact_sheet(
     sheet = Image.new("RGB", layout.size, _PAPER)
     page = ImageDraw.Draw(sheet)
     _write_labels(page, layout, row_lines, column_lines)
-    for r, line in enumerate(pictures):
-        for c, picture in enumerate(line):
+    for r, line in enumerate(images):
+        for c, image in enumerate(line):
             corner = layout.corner(r, c)
-            _place(sheet, corner, layout.cell, picture)
+            _place(sheet, corner, layout.cell, image)
             if notes is not None:
                 _write_note(page, layout, corner, notes[r][c])
     return sheet
@@ -143,10 +143,10 @@ def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> byte
     return png(sheet, compress_level=4, pnginfo=chunks)
 
 
-def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) -> Layout:
+def plan_layout(rows: int, columns: int, image: tuple[int, int], notes: bool) -> Layout:
     """The layout with the largest cells that fit on a page. Raises ComparisonError."""
-    for side in range(min(max(*picture, 256), _LARGEST), _SMALLEST - 1, -4):
-        width, height = (max(round(side / max(picture) * part), 1) for part in picture)
+    for side in range(min(max(*image, 256), _LARGEST), _SMALLEST - 1, -4):
+        width, height = (max(round(side / max(image) * part), 1) for part in image)
         font_size = _font_size((width, height))
         for bands in range(ceil(columns / _COLUMNS), 0, -1):
             layout = Layout(
@@ -162,7 +162,7 @@ def plan_layout(rows: int, columns: int, picture: tuple[int, int], notes: bool) 
             if max(page) <= MAX_SIDE and page[0] * page[1] <= MAX_PIXELS:
                 return layout
     raise ComparisonError(
-        f"{rows:,} x {columns:,} pictures are too many for one sheet: use fewer rows or columns."
+        f"{rows:,} x {columns:,} images are too many for one sheet: use fewer rows or columns."
     )
 
 
@@ -205,36 +205,36 @@ def _check_shape(
         )
 
 
-def _first_size(pictures: Sequence[Sequence[Picture]]) -> tuple[int, int]:
-    """Width and height of the first picture that exists."""
-    for line in pictures:
-        for picture in line:
-            if (image := _open_image(picture)) is not None:
-                return image.size
+def _first_size(images: Sequence[Sequence[ImageSource]]) -> tuple[int, int]:
+    """Width and height of the first image that exists."""
+    for line in images:
+        for image in line:
+            if (opened := _open_image(image)) is not None:
+                return opened.size
     return 3, 4
 
 
-def _open_image(picture: Picture) -> Image.Image | None:
-    """The picture in mode RGB, or None for an empty frame."""
-    if isinstance(picture, Image.Image):
-        return to_srgb(picture)
-    if picture is None or not picture.is_file():
+def _open_image(image: ImageSource) -> Image.Image | None:
+    """The image in mode RGB, or None for an empty frame."""
+    if isinstance(image, Image.Image):
+        return to_srgb(image)
+    if image is None or not image.is_file():
         return None
     try:
-        return to_srgb(open_image(picture))
+        return to_srgb(open_image(image))
     except SubjectError as error:
-        raise ComparisonError(f"{picture} cannot be shown: {error}.") from None
+        raise ComparisonError(f"{image} cannot be shown: {error}.") from None
 
 
 def _place(
-    sheet: Image.Image, corner: tuple[int, int], cell: tuple[int, int], picture: Picture
+    sheet: Image.Image, corner: tuple[int, int], cell: tuple[int, int], image: ImageSource
 ) -> None:
-    """Pastes the picture into the centre of its cell, or an empty frame."""
-    image = _open_image(picture)
-    if image is None:
+    """Pastes the image into the centre of its cell, or an empty frame."""
+    opened = _open_image(image)
+    if opened is None:
         fitted = ImageOps.expand(Image.new("RGB", (cell[0] - 2, cell[1] - 2), _EMPTY), 1, _FRAME)
     else:
-        fitted = ImageOps.contain(image, cell, Image.Resampling.LANCZOS)
+        fitted = ImageOps.contain(opened, cell, Image.Resampling.LANCZOS)
     across, down = (cell[i] - fitted.size[i] for i in (0, 1))
     sheet.paste(fitted, (corner[0] + across // 2, corner[1] + down // 2))
 
@@ -245,7 +245,7 @@ def _write_labels(
     row_lines: Sequence[Sequence[Line]],
     column_lines: Sequence[Sequence[Line]],
 ) -> None:
-    """Draws column labels directly above the pictures and row labels vertically centred."""
+    """Draws column labels directly above the images and row labels vertically centred."""
     for column, lines in enumerate(column_lines):
         x, y = layout.corner(0, column)
         draw_lines(page, (x, y - layout.gap - total_height(lines)), lines)

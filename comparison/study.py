@@ -1,4 +1,4 @@
-"""The files of a drawn comparison: single pictures, plan, sheet, scores, report."""
+"""The files of a drawn comparison: single images, plan, sheet, scores, report."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .sheet import Label, contact_sheet, write_sheet
 PLAN_FILE, SCORES_FILE, REPORT_FILE = "plan.json", "scores.json", "report.html"
 RERUN_PLAN_FILE = "comparison-plan.json"  # input of `likeness compare`; PLAN_FILE holds digests
 
-_PARTIAL_KEY = "likeness.begun"  # PNG text key that marks a sheet with missing pictures
+_PARTIAL_KEY = "likeness.begun"  # PNG text key that marks a sheet with missing images
 _MAX_SHEETS = 10  # kept per comparison
 
 
 @dataclass(frozen=True)
 class Study:
-    """A drawn plan with the picture of each cell, in the plan's order.
+    """A drawn plan with the image of each cell, in the plan's order.
 
-    `pictures` are PNG files that are never modified. `folder` holds copies by row and column and
+    `images` are PNG files that are never modified. `folder` holds copies by row and column and
     the sheet, for the latest comparison of that name.
     """
 
     plan: Plan
     folder: Path
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     sheet: Path
 
 
@@ -48,9 +48,9 @@ def cells_folder(output: Path) -> Path:
     return output / "likeness" / "cells"
 
 
-def encode_cell_png(picture: Image.Image) -> bytes:
+def encode_cell_png(image: Image.Image) -> bytes:
     """The bytes of a cell's file."""
-    return png(picture, compress_level=4)
+    return png(image, compress_level=4)
 
 
 def study_folder(output: Path, name: str) -> Path:
@@ -62,19 +62,19 @@ def write_study(
     output: Path,
     name: str,
     plan: Plan,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     suffix: str,
     text: Mapping[str, Any],
     *,
     by_graph: bool = False,
 ) -> tuple[Study, Image.Image]:
-    """Writes the pictures as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
+    """Writes the images as ``<row>/768x1024/<key>.<suffix>``, with plan and sheet.
 
-    Deletes what the previous plan left in the folder: its single pictures, scores and report if
-    the pictures changed, and all but the newest sheets.
+    Deletes what the previous plan left in the folder: its single images, scores and report if
+    the images changed, and all but the newest sheets.
 
     Args:
-        pictures: a PNG file for each of the plan's cells.
+        images: a PNG file for each of the plan's cells.
         suffix: "png" or "jpg".
         text: text chunks of the sheet's PNG.
         by_graph: whether a user's graph draws the cells. The plan's defaults do not describe the
@@ -82,9 +82,9 @@ def write_study(
     """
     folder = study_folder(output, name)
     former, laid_out, redrawn = _previous_files(folder), set[str](), False
-    for cell, picture in zip(plan.cells(), pictures, strict=True):
-        if picture.is_file():
-            place, data = plan.file_path(cell, suffix), _encode_picture(picture, suffix)
+    for cell, image in zip(plan.cells(), images, strict=True):
+        if image.is_file():
+            place, data = plan.file_path(cell, suffix), _encode_image(image, suffix)
             laid_out.add(place)
             if _has_content(folder / place, data):
                 continue
@@ -97,31 +97,31 @@ def write_study(
     write_atomic(folder / PLAN_FILE, plan.to_json(given=by_graph))
     if by_graph:
         (folder / RERUN_PLAN_FILE).unlink(missing_ok=True)  # from the terminal, same name
-    sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
+    sheet, path = draw_sheet(plan, images), _sheet_file(folder, plan, images)
     if redrawn or newest_sheet(folder) != path:
         for name in (SCORES_FILE, REPORT_FILE):
             (folder / name).unlink(missing_ok=True)
     write_sheet(path, sheet, text)
     keep_newest(folder, "sheet-*.png")
-    return Study(plan, folder, tuple(pictures), path), sheet
+    return Study(plan, folder, tuple(images), path), sheet
 
 
 def write_partial_study(
-    output: Path, name: str, plan: Plan, pictures: Sequence[Path], text: Mapping[str, Any]
+    output: Path, name: str, plan: Plan, images: Sequence[Path], text: Mapping[str, Any]
 ) -> tuple[Study, Image.Image]:
-    """Writes only the sheet, with empty frames for missing pictures.
+    """Writes only the sheet, with empty frames for missing images.
 
     Everything else in the folder is kept, including a complete sheet of the same study.
     """
     folder = study_folder(output, name)
-    sheet, path = draw_sheet(plan, pictures), _sheet_file(folder, plan, pictures)
+    sheet, path = draw_sheet(plan, images), _sheet_file(folder, plan, images)
     if not path.is_file() or _is_partial(path):
-        write_sheet(path, sheet, {**text, _PARTIAL_KEY: "some pictures were not there yet"})
-    return Study(plan, folder, tuple(pictures), path), sheet
+        write_sheet(path, sheet, {**text, _PARTIAL_KEY: "some images were not there yet"})
+    return Study(plan, folder, tuple(images), path), sheet
 
 
-def _sheet_file(folder: Path, plan: Plan, pictures: Sequence[Path]) -> Path:
-    digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in pictures)]).encode())
+def _sheet_file(folder: Path, plan: Plan, images: Sequence[Path]) -> Path:
+    digest = hashlib.sha256("".join([plan.to_json(), *(p.name for p in images)]).encode())
     return folder / f"sheet-{digest.hexdigest()[:12]}.png"
 
 
@@ -149,7 +149,7 @@ def _is_partial(sheet: Path) -> bool:
 
 
 def _previous_files(folder: Path) -> set[str]:
-    """Paths of the single pictures of the plan last written to a folder."""
+    """Paths of the single images of the plan last written to a folder."""
     try:
         plan = read_plan(folder / PLAN_FILE)
     except ComparisonError:
@@ -161,10 +161,10 @@ def _has_content(path: Path, data: bytes) -> bool:
     return path.is_file() and path.read_bytes() == data
 
 
-def _remove(picture: Path) -> None:
-    """Deletes a picture, and its folders if that leaves them empty."""
-    picture.unlink(missing_ok=True)
-    for folder in (picture.parent, picture.parent.parent):
+def _remove(image: Path) -> None:
+    """Deletes an image, and its folders if that leaves them empty."""
+    image.unlink(missing_ok=True)
+    for folder in (image.parent, image.parent.parent):
         with suppress(OSError):
             folder.rmdir()
 
@@ -175,28 +175,28 @@ def newest_sheet(folder: Path) -> Path | None:
     return next((sheet for sheet in sheets if not _is_partial(sheet)), None)
 
 
-def _encode_picture(picture: Path, suffix: str) -> bytes:
+def _encode_image(path: Path, suffix: str) -> bytes:
     if suffix == "png":
-        return picture.read_bytes()
+        return path.read_bytes()
     data = io.BytesIO()
-    with Image.open(picture) as image:
+    with Image.open(path) as image:
         image.convert("RGB").save(data, "JPEG", quality=95, subsampling=0)
     return data.getvalue()
 
 
 def draw_sheet(
-    plan: Plan, pictures: Sequence[Path], notes: Sequence[str] | None = None
+    plan: Plan, images: Sequence[Path], notes: Sequence[str] | None = None
 ) -> Image.Image:
-    """The labelled sheet of a plan's pictures, which are in the order of its cells.
+    """The labelled sheet of a plan's images, which are in the order of its cells.
 
-    `notes` holds a line of text to print below each picture.
+    `notes` holds a line of text to print below each image.
     """
     rows, columns = plan.rows(), plan.columns()
     across = len(columns)
-    starts = range(0, len(pictures), across)
+    starts = range(0, len(images), across)
     return contact_sheet(
         [Label(row) for row in rows],
         [Label(cell.key, cell.prompt) for cell in plan.cells()[:across]],
-        [pictures[start : start + across] for start in starts],
+        [images[start : start + across] for start in starts],
         notes=None if notes is None else [notes[start : start + across] for start in starts],
     )

@@ -41,12 +41,12 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """The normalised picture, (3, size, size)."""
-        scale = self.shortest_edge / min(picture.size)
-        width, height = (max(self.size, round(scale * side)) for side in picture.size)
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The normalised image, (3, size, size)."""
+        scale = self.shortest_edge / min(image.size)
+        width, height = (max(self.size, round(scale * side)) for side in image.size)
         left, top = (width - self.size) // 2, (height - self.size) // 2
-        seen = picture.resize((width, height), Image.Resampling.BICUBIC)
+        seen = image.resize((width, height), Image.Resampling.BICUBIC)
         seen = seen.crop((left, top, left + self.size, top + self.size))
         values = torch.from_numpy(np.array(seen)).float().permute(2, 0, 1) / 255
         mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
@@ -80,13 +80,13 @@ def weights_size(path: Path) -> int:
 def unit_vectors(
     model: Any,
     preprocessing: Preprocessing,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     features: Callable[[Tensor], Tensor],
 ) -> Vectors:
     """`features` of preprocessed batches (n, 3, size, size), normalised to length 1: (n, d)."""
     device, parts = next(model.parameters()).device, []
-    for start in range(0, len(pictures), _BATCH):
-        seen = torch.stack([preprocessing(picture) for picture in pictures[start : start + _BATCH]])
+    for start in range(0, len(images), _BATCH):
+        seen = torch.stack([preprocessing(image) for image in images[start : start + _BATCH]])
         parts.append(F.normalize(features(seen.to(device)).float(), dim=-1).cpu())
     return np.asarray(torch.cat(parts).numpy(), np.float32)
 

@@ -194,7 +194,7 @@ def _pose_and_look(scene: Scene, rng: Random) -> list[str]:
 
 
 def _gaze(yaw: float) -> list[str]:
-    """Where the person looks, in terms of the picture's sides."""
+    """Where the person looks, in terms of the image's sides."""
     if abs(yaw) < 0.25:
         return ["looking at the camera"]
     if abs(yaw) < 0.5:

@@ -34,7 +34,7 @@ without class images. lora-r8-cut-2: rank 8, resized to rank 2 after training.
 
 
 _JUDGE = """\
-Evaluates both judges on held-out drawings and on a hundred pictures drawn by the miniature, against
+Evaluates both judges on held-out drawings and on a hundred images drawn by the miniature, against
 the ground truth and human labels (demo/labels.json). The results are in demo/weights/README.md.
 """
 
@@ -60,7 +60,7 @@ def _add_pretrain(commands: Any) -> None:
     parser.add_argument("--stage", choices=stages, default="all")
     parser.add_argument("--out", type=Path, default=Path("output/pretrain"), metavar="FOLDER")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--pictures", type=int, help="drawings to train on (default: by device)")
+    parser.add_argument("--images", type=int, help="drawings to train on (default: by device)")
     parser.add_argument("--samples", type=int, help="samples to train the stage on")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="time limit")
     parser.add_argument(
@@ -87,7 +87,7 @@ def _add_quality(commands: Any) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings per person")
     parser.add_argument("--sweep", action="store_true", help="use the people reserved for tuning")
     parser.add_argument("--steps", type=int, nargs="+", help="step counts, one training for each")
-    parser.add_argument("--draws", type=int, default=2, help="pictures per prompt")
+    parser.add_argument("--draws", type=int, default=2, help="images per prompt")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change every recipe"
     )
@@ -104,7 +104,7 @@ def _add_judge(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="only write the pictures to this folder"
+        "--images", type=Path, metavar="FOLDER", help="only write the images to this folder"
     )
     _add_page_and_weights(parser)
     parser.set_defaults(run=_judge)
@@ -126,8 +126,8 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _pretrain(given: argparse.Namespace) -> int:
-    if any(n is not None and n < 1 for n in (given.pictures, given.samples, given.workers)):
-        raise RecipeError("--pictures, --samples and --workers must be at least 1.")
+    if any(n is not None and n < 1 for n in (given.images, given.samples, given.workers)):
+        raise RecipeError("--images, --samples and --workers must be at least 1.")
     import torch
 
     from .pretrain import Options, pretrain
@@ -140,7 +140,7 @@ def _pretrain(given: argparse.Namespace) -> int:
         out=given.out.resolve(),
         device=torch.device(device),
         workers=given.workers,
-        pictures=given.pictures,
+        images=given.images,
         samples=given.samples,
         minutes=given.minutes,
         share=given.share,
@@ -182,8 +182,8 @@ def _judge(given: argparse.Namespace) -> int:
     from .weights import FOLDER
 
     folder = (given.weights or FOLDER).resolve()
-    if given.pictures:
-        judge_check.write_pictures(given.pictures, folder)
+    if given.images:
+        judge_check.write_images(given.images, folder)
         return 0
     text = judge_check.report(folder)
     print(text)

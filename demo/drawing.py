@@ -61,7 +61,7 @@ def one_of(random: Random, *colours: str) -> Colour:
 
 
 class Canvas:
-    """A picture in a coordinate frame; nested frames share the picture.
+    """An image in a coordinate frame; nested frames share the image.
 
     `matrix` (2, 2) and `origin` (2,) map points of the frame to pixels: ``p @ matrix + origin``.
     """
@@ -99,7 +99,7 @@ class Canvas:
         return inner
 
     def shows(self, y: float) -> bool:
-        """Whether `y` in an upright frame lies above the picture's lower edge."""
+        """Whether `y` in an upright frame lies above the image's lower edge."""
         return bool(y * self._rows[1][1] + self._start[1] < self._image.height)
 
     def _pixels(self, points: ArrayLike) -> Array:
@@ -174,7 +174,7 @@ class Canvas:
             self.oval(x, y, radius * share, radius * share, colour, alpha)
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, uint8 (H, W, 3)."""
+        """The image, uint8 (H, W, 3)."""
         self._draw.flush()
         return np.array(self._image)
 

@@ -13,7 +13,7 @@ from ..trainers.sampler import decode
 from .casting import random_identity, random_scene
 from .facts import QUESTIONS, asked, asked_of_scene, truth
 from .judge import Judge, Reference, identity_match, pose_error, prompt_match
-from .measures import CLASS_PROMPT, SHOWN, TOKEN_PROMPT, Canvas, Measures, Pictures, Words, mean
+from .measures import CLASS_PROMPT, SHOWN, TOKEN_PROMPT, Canvas, Images, Measures, Words, mean
 from .scene import Identity, Scene
 from .world import draw, keypoints
 
@@ -21,7 +21,7 @@ from .world import draw, keypoints
 def measure_drawings(
     identity: Identity, vae: Any, judge: Judge, subject: Reference, *,
     draws: int, seed: int, canvas: Canvas,
-) -> tuple[Measures, Pictures]:  # fmt: skip
+) -> tuple[Measures, Images]:  # fmt: skip
     """As `measures.measure`, on drawings that match the prompts, encoded and decoded by the VAE.
 
     `drift` is the share of other people's drawings that the judge mistakes for the person,
@@ -31,14 +31,14 @@ def measure_drawings(
     words = Words(class_word=identity.gender)
     study = words.study()
 
-    def seen(scenes: Sequence[Scene]) -> Pictures:
+    def seen(scenes: Sequence[Scene]) -> Images:
         pixels = np.stack([draw(scene, width, height) for scene in scenes])
         means = [latents.mean for latents in encode(vae, pixels, torch.device("cpu"))]
         return decode(vae, torch.stack(means))
 
     scenes = {key: scenes_for(text, identity, draws, rng) for key, text in study.items()}
-    pictures = {key: seen(found) for key, found in scenes.items()}
-    opinions = {key: judge(found) for key, found in pictures.items()}
+    images = {key: seen(found) for key, found in scenes.items()}
+    opinions = {key: judge(found) for key, found in images.items()}
     own = seen(scenes_for(words.fill(TOKEN_PROMPT), identity, 3 * draws, rng))
     text, others = words.fill(CLASS_PROMPT), []
     for _ in range(3 * draws):
@@ -55,7 +55,7 @@ def measure_drawings(
             pose_error(opinions[key], joints[key], width / height) for key in study
         ),
     )
-    return numbers, np.stack([found[0] for found in pictures.values()])
+    return numbers, np.stack([found[0] for found in images.values()])
 
 
 def scenes_for(

@@ -1,6 +1,6 @@
 """The judge as an encoder for comparison/: similarity, prompt match and pose error.
 
-It only knows the miniature's world, and is only offered for pictures of its size.
+It only knows the miniature's world, and is only offered for images of its size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..comparison.encoders import Encoder, MissingEncoder, Values, Vectors
-from ..comparison.matrix import Picture
+from ..comparison.matrix import ImageSettings
 from ..comparison.poses import Pose
 from ..trainers.errors import BaseModelError
 from . import weights
@@ -31,9 +31,9 @@ _IDENTITY, _JOINTS, _TRAITS = 64, 18, 26
 
 @dataclass(frozen=True)
 class JudgeEncoder:
-    """Encodes a picture as the judge's outputs in one vector; NaN if it rejects the picture.
+    """Encodes an image as the judge's outputs in one vector; NaN if it rejects the image.
 
-    The similarity is the cosine of identities, and 0 for a rejected picture: it shows nobody.
+    The similarity is the cosine of identities, and 0 for a rejected image: it shows nobody.
     """
 
     judge: Judge
@@ -42,14 +42,14 @@ class JudgeEncoder:
     key: str = "judge"
     identity_only: bool = True
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Vectors:
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
         """Vectors (n, d): identity, answers, traits, joints and their visibility."""
-        return np.stack([self._encode(picture) for picture in pictures])
+        return np.stack([self._encode(image) for image in images])
 
-    def _encode(self, picture: Image.Image) -> Vectors:
+    def _encode(self, image: Image.Image) -> Vectors:
         from .judge import rejected
 
-        opinion = self.judge(np.asarray(picture)[None])
+        opinion = self.judge(np.asarray(image)[None])
         parts = [opinion.identity, *(opinion.answers[q] for q in QUESTIONS), opinion.traits]
         parts += [opinion.joints.flatten(1), opinion.visible]
         vector = np.concatenate([part[0].numpy() for part in parts]).astype(np.float32)
@@ -61,7 +61,7 @@ class JudgeEncoder:
         return np.where(np.isnan(a).any(1, keepdims=True), 0.0, alike)
 
     def prompt_match(self, vectors: Vectors, prompts: Sequence[str]) -> Values:
-        """Fraction (n,) of a prompt's requests that its picture shows; 0 if it is rejected."""
+        """Fraction (n,) of a prompt's requests that its image shows; 0 if it is rejected."""
         from .judge import prompt_match
 
         values = np.zeros(len(vectors))
@@ -74,7 +74,7 @@ class JudgeEncoder:
         return values
 
     def pose_error(self, vectors: Vectors, poses: Sequence[Pose]) -> Values:
-        """Mean joint distance (n,) to each pose's first person; NaN for a rejected picture."""
+        """Mean joint distance (n,) to each pose's first person; NaN for a rejected image."""
         from .judge import pose_error
 
         values = np.full(len(vectors), np.nan)
@@ -88,7 +88,7 @@ class JudgeEncoder:
 
 
 def _opinion(vector: Vectors) -> JudgeOutput:
-    """The judge's output for one picture, from its vector."""
+    """The judge's output for one image, from its vector."""
     import torch
 
     from .judge_networks import JudgeOutput
@@ -105,12 +105,12 @@ def _opinion(vector: Vectors) -> JudgeOutput:
     )
 
 
-def find_judge(picture: Picture) -> Encoder | None:
-    """The judge for pictures of the miniature's size, or None for larger ones.
+def find_judge(image: ImageSettings) -> Encoder | None:
+    """The judge for images of the miniature's size, or None for larger ones.
 
     Raises MissingEncoder if its weights are not installed.
     """
-    if max(picture.width, picture.height) > LARGEST:
+    if max(image.width, image.height) > LARGEST:
         return None
     try:
         path = weights.find(weights.JUDGE)

@@ -108,7 +108,7 @@ def draw_skin(canvas: Canvas, face: Face) -> None:
 
 
 def _side_shade(canvas: Canvas, face: Face, shape: Array) -> None:
-    """Draws a crescent of shade on the side away from the light (the picture's right)."""
+    """Draws a crescent of shade on the side away from the light (the image's right)."""
     edge = shape[1:7]  # crown to chin on the right
     inner = edge[::-1] * (0.80, 1.0) - (0.025, 0.0)
     canvas.blob(

@@ -1,6 +1,6 @@
-"""The ground truth of a picture as numbers: the judge's questions and their answers.
+"""The ground truth of an image as numbers: the judge's questions and their answers.
 
-A picture has one answer to each question of `QUESTIONS`, and a value for each trait; `asked`
+An image has one answer to each question of `QUESTIONS`, and a value for each trait; `asked`
 parses the answers that a prompt requests.
 """
 
@@ -89,7 +89,7 @@ def truth(scene: Scene) -> NDArray[np.int8]:
 
 
 def rejected() -> NDArray[np.int8]:
-    """The answers for a picture without a person: only `kind` is known."""
+    """The answers for an image without a person: only `kind` is known."""
     return _indices({"kind": "reject"})
 
 

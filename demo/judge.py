@@ -1,7 +1,7 @@
-"""The judge, a classifier of the miniature's pictures: person, place, things, pose; and scores.
+"""The judge, a classifier of the miniature's images: person, place, things, pose; and scores.
 
     judge = load_judge(path)
-    opinion = judge(pictures)                       # uint8 (n, h, w, 3)
+    opinion = judge(images)                       # uint8 (n, h, w, 3)
     prompt_match(opinion, "a photo of a man sks with umbrella")
     identity_match(opinion, reference_for(judge, identity, photos))
     pose_error(opinion, keypoints, aspect)
@@ -40,10 +40,10 @@ class Judge:
     architecture: str
 
     @torch.no_grad()
-    def __call__(self, pictures: NDArray[np.uint8]) -> JudgeOutput:
-        """The judge's output for RGB pictures, uint8 (n, h, w, 3), as tensors on the CPU."""
+    def __call__(self, images: NDArray[np.uint8]) -> JudgeOutput:
+        """The judge's output for RGB images, uint8 (n, h, w, 3), as tensors on the CPU."""
         device = next(self.network.parameters()).device
-        given = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
+        given = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
         parts = [self.network(p.to(device).float() / 127.5 - 1) for p in given.split(_BATCH)]
         return _joined(parts)
 
@@ -84,17 +84,17 @@ def load_judge(path: Path) -> Judge:
     return Judge(network.eval(), name)
 
 
-# Scores, all of shape (n,), one for each picture.
+# Scores, all of shape (n,), one for each image.
 
 
 def rejected(opinion: JudgeOutput) -> NDArray[np.bool_]:
-    """Whether the judge rejects a picture: it sees no person of its world."""
+    """Whether the judge rejects an image: it sees no person of its world."""
     kind = opinion.answers["kind"].argmax(1)
     return np.asarray(kind == QUESTIONS["kind"].index("reject"))
 
 
 def fact_matches(opinion: JudgeOutput, wanted: Mapping[str, Sequence[str]]) -> dict[str, Scores]:
-    """For each question: 1 if the picture's answer is one of those wanted, else 0.
+    """For each question: 1 if the image's answer is one of those wanted, else 0.
 
     The wanted answers together must have a probability above 0.5; a reject matches nothing.
     """
@@ -111,7 +111,7 @@ def prompt_match(
     opinion: JudgeOutput, prompt: str,
     wanted: Callable[[str], Mapping[str, Sequence[str]]] = asked,
 ) -> Scores:  # fmt: skip
-    """The fraction of a prompt's requests that the picture shows, from 0 to 1.
+    """The fraction of a prompt's requests that the image shows, from 0 to 1.
 
     `wanted` parses the prompt: `facts.asked`, or `facts.asked_of_scene` to ignore the person.
     Raises ValueError if the prompt asks for nothing that the judge knows.
@@ -123,7 +123,7 @@ def prompt_match(
 
 
 def pose_error(opinion: JudgeOutput, keypoints: NDArray[np.float64], aspect: float) -> Scores:
-    """Mean distance of the detected joints from `keypoints`, in picture heights.
+    """Mean distance of the detected joints from `keypoints`, in image heights.
 
     `keypoints` (18, 3) or (n, 18, 3): x, y from 0 to 1, and 1 for requested joints; `aspect` is
     width / height. Without any requested joint the error is NaN.
@@ -141,7 +141,7 @@ class Reference:
     """A subject's direction in a judge's identity space, and calibration values.
 
     `chance` is the mean similarity of other people of the same gender, `same` that of other
-    pictures of the subject.
+    images of the subject.
     """
 
     direction: NDArray[np.float64]  # (64,)
@@ -150,10 +150,10 @@ class Reference:
 
 
 def identity_match(opinion: JudgeOutput, reference: Reference) -> Scores:
-    """How well a picture shows the subject: 0 for a stranger and 1 for the subject, on average.
+    """How well an image shows the subject: 0 for a stranger and 1 for the subject, on average.
 
-    The cosine between the picture's identity and the reference with Cohen's correction for chance,
-    (seen - chance) / (same - chance). A rejected picture has 0.
+    The cosine between the image's identity and the reference with Cohen's correction for chance,
+    (seen - chance) / (same - chance). A rejected image has 0.
     """
     likeness = opinion.identity.numpy() @ reference.direction
     match = (likeness - reference.chance) / (reference.same - reference.chance)
@@ -166,7 +166,7 @@ def reference(
     others: NDArray[np.uint8],
     more: NDArray[np.uint8],
 ) -> Reference:
-    """The reference of a subject, from their photos, pictures of others, and `more` of the subject.
+    """The reference of a subject, from their photos, images of others, and `more` of the subject.
 
     Raises ValueError if the judge cannot tell the subject from others.
     """

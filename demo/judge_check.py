@@ -1,6 +1,6 @@
 """`likeness demo judge`: the judges' accuracy, and how often they agree.
 
-Evaluated on held-out drawings with known ground truth, and on a hundred pictures drawn by the
+Evaluated on held-out drawings with known ground truth, and on a hundred images drawn by the
 miniature with human labels in labels.json, by somebody who knew the captions but not the judges'
 answers. `judge_scores` compares the judges' scores.
 """
@@ -41,17 +41,17 @@ def captions(count: int = COUNT) -> list[str]:
     return [caption(random_scene(rng), rng) for rng in rngs]
 
 
-def pictures(folder: Path = weights.FOLDER) -> NDArray[np.uint8]:
-    """The miniature's pictures of `captions`, (100, 128, 96, 3). Raises BaseModelError."""
+def images(folder: Path = weights.FOLDER) -> NDArray[np.uint8]:
+    """The miniature's images of `captions`, (100, 128, 96, 3). Raises BaseModelError."""
     model, asked = load_base(weights.find(weights.CHECKPOINT, folder)), captions()
     parts = [slice(first, first + _BATCH) for first in range(0, COUNT, _BATCH)]
     seeds = range(_SEED, _SEED + COUNT)
     return np.concatenate([measures.draw(model, asked[part], seeds[part]) for part in parts])
 
 
-def write_pictures(out: Path, folder: Path = weights.FOLDER) -> None:
-    """Writes `pictures` on sheets of 20, in rows of 5, enlarged three times."""
-    shown = pictures(folder).repeat(3, axis=1).repeat(3, axis=2)
+def write_images(out: Path, folder: Path = weights.FOLDER) -> None:
+    """Writes `images` on sheets of 20, in rows of 5, enlarged three times."""
+    shown = images(folder).repeat(3, axis=1).repeat(3, axis=2)
     out.mkdir(parents=True, exist_ok=True)
     for first in range(0, COUNT, _SHEET):
         sheet = Image.fromarray(tiled(shown[first : first + _SHEET], 5))
@@ -59,13 +59,13 @@ def write_pictures(out: Path, folder: Path = weights.FOLDER) -> None:
 
 
 def read_labels(folder: Path = weights.FOLDER, path: Path = LABELS) -> list[Answers]:
-    """The human labels of each of `pictures`.
+    """The human labels of each of `images`.
 
     Raises BaseModelError for labels of another miniature, or with unknown answers.
     """
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["checkpoint"] != weights.digest(weights.find(weights.CHECKPOINT, folder)):
-        raise BaseModelError(f"{path.name} labels pictures of another miniature than {folder}'s.")
+        raise BaseModelError(f"{path.name} labels images of another miniature than {folder}'s.")
     labels: list[Answers] = stored["labels"]
     for number, label in enumerate(labels):
         wrong = [
@@ -75,9 +75,7 @@ def read_labels(folder: Path = weights.FOLDER, path: Path = LABELS) -> list[Answ
             if answer not in QUESTIONS.get(question, ())
         ]
         if wrong:
-            raise BaseModelError(
-                f"{path.name}, picture {number}: unknown answer {', '.join(wrong)}."
-            )
+            raise BaseModelError(f"{path.name}, image {number}: unknown answer {', '.join(wrong)}.")
     return labels
 
 
@@ -88,19 +86,19 @@ class Asked:
     said: Mapping[str, NDArray[np.int64]]
 
     def right(self, question: str, labels: Sequence[Answers]) -> tuple[int, int]:
-        """The number of pictures answered as labelled, and the number of labelled ones."""
+        """The number of images answered as labelled, and the number of labelled ones."""
         told = [n for n, label in enumerate(labels) if question in label]
         answers = QUESTIONS[question]
         hits = [answers[self.said[question][n]] in labels[n][question].split("|") for n in told]
         return sum(hits), len(told)
 
     def agrees(self, question: str, other: Asked) -> float:
-        """The fraction of pictures to which another judge gives the same answer."""
+        """The fraction of images to which another judge gives the same answer."""
         return float((self.said[question] == other.said[question]).mean())
 
 
 def ask(judge: Judge, shown: NDArray[np.uint8]) -> Asked:
-    """The answers of a judge to all questions about pictures (n, h, w, 3)."""
+    """The answers of a judge to all questions about images (n, h, w, 3)."""
     answers = judge(shown).answers
     return Asked({question: answers[question].argmax(1).numpy() for question in QUESTIONS})
 
@@ -110,7 +108,7 @@ def report(folder: Path = weights.FOLDER) -> str:
     judges = [load_judge(weights.find(name, folder)) for name in _JUDGES]
     pool = pretrain_judge.held_out(torch.device("cpu"))
     known = [pretrain_judge.evaluate(judge.network, pool) for judge in judges]
-    labels, drawn = read_labels(folder), pictures(folder)
+    labels, drawn = read_labels(folder), images(folder)
     first, second = (ask(judge, drawn) for judge in judges)
     rows = [["question", "commonest answer", "held-out drawings", "second judge", "by eye",
              "second judge", "agree"]]  # fmt: skip
@@ -149,7 +147,7 @@ def _others(known: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"{name}, held-out drawings: {100 * traits:.0f} % of the variance of the traits "
             f"explained, joints {scores['joint_error']:.3f} of the height away, a person's other "
-            f"picture found before the twin's two {100 * scores['twins_told_apart']:.0f} % of the "
+            f"image found before the twin's two {100 * scores['twins_told_apart']:.0f} % of the "
             "time (by chance: 33 %)."
         )
     return lines

@@ -1,6 +1,6 @@
 """The two judges, a convolutional network and a vision transformer, with the same outputs.
 
-Each encodes the picture, detects the joints, and then encodes a crop of the head at a fixed size:
+Each encodes the image, detects the joints, and then encodes a crop of the head at a fixed size:
 identity shows in few pixels, whose position varies.
 """
 
@@ -22,15 +22,15 @@ JOINTS = 18
 FACE = 64  # side of the head crop, in pixels
 _NOSE, _NECK = 0, 1
 _REACH = 1.65  # half side of the head crop, in nose-neck distances: includes hair and chin
-_SMALLEST, _LARGEST = 0.06, 0.5  # limits of the half side, in picture heights
+_SMALLEST, _LARGEST = 0.06, 0.5  # limits of the half side, in image heights
 
 
 @dataclass(frozen=True)
 class JudgeOutput:
-    """A judge's output for n pictures.
+    """A judge's output for n images.
 
     `answers` has (n, choices) logits for each question, `traits` is (n, 26), `identity` (n, 64)
-    of length 1, `joints` (n, 18, 2) x and y from 0 to 1 of the picture, `visible` (n, 18) logits.
+    of length 1, `joints` (n, 18, 2) x and y from 0 to 1 of the image, `visible` (n, 18) logits.
     """
 
     answers: dict[str, Tensor]
@@ -41,7 +41,7 @@ class JudgeOutput:
 
 
 class _Heads(nn.Module):
-    """Maps features of picture and head to all outputs."""
+    """Maps features of image and head to all outputs."""
 
     def __init__(self, features: int, hidden: int = 256) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ def _centres(maps: Tensor) -> Tensor:
     return torch.stack(((weights.sum(2) * xs).sum(-1), (weights.sum(3) * ys).sum(-1)), dim=-1)
 
 
-def heads_of(pictures: Tensor, joints: Tensor) -> Tensor:
-    """Head crops (n, 3, FACE, FACE) of pictures (n, 3, h, w), not rotated, around the nose.
+def heads_of(images: Tensor, joints: Tensor) -> Tensor:
+    """Head crops (n, 3, FACE, FACE) of images (n, 3, h, w), not rotated, around the nose.
 
     `joints` (n, 18, 2) are x and y from 0 to 1; the distance from nose to neck determines the size.
-    Beyond the picture's edge, the border pixels are repeated.
+    Beyond the image's edge, the border pixels are repeated.
     """
-    height, width = pictures.shape[2:]
+    height, width = images.shape[2:]
     joints = joints.detach().float()
     aspect = joints.new_tensor((width / height, 1.0))
     nose, neck = joints[:, _NOSE], joints[:, _NECK]
@@ -89,7 +89,7 @@ def heads_of(pictures: Tensor, joints: Tensor) -> Tensor:
     theta[:, :, 2] = 2 * nose - 1
     theta[:, 1, 2] -= 0.5 * half  # more of the head is above the nose than below
     grid = F.affine_grid(theta, [len(joints), 3, FACE, FACE], align_corners=False)
-    given = pictures.float()
+    given = images.float()
     return F.grid_sample(given, grid, padding_mode="border", align_corners=False)
 
 
@@ -142,9 +142,9 @@ class ConvolutionJudge(nn.Module):
         whole = self.near.features + self.far.features
         self.heads = _Heads(whole + 96 * (FACE // 16) ** 2)
 
-    def forward(self, pictures: Tensor) -> JudgeOutput:
-        """The output for pictures (n, 3, h, w) from -1 to 1, of any size."""
-        seen = _seen(pictures)
+    def forward(self, images: Tensor) -> JudgeOutput:
+        """The output for images (n, 3, h, w) from -1 to 1, of any size."""
+        seen = _seen(images)
         quarter = self.to_quarter(seen)
         eighth = self.to_eighth(quarter)
         sixteenth = self.to_sixteenth(eighth)
@@ -159,21 +159,21 @@ class ConvolutionJudge(nn.Module):
 
 
 class PatchJudge(nn.Module):
-    """Two small vision transformers (arXiv:2010.11929): on 16-pixel patches of the picture, of any
+    """Two small vision transformers (arXiv:2010.11929): on 16-pixel patches of the image, of any
     aspect ratio, and on 8-pixel patches of the head."""
 
     def __init__(self, width: int = 128, layers: int = 3) -> None:
         super().__init__()
-        self.picture = _Patches(width, 4, layers)
+        self.image = _Patches(width, 4, layers)
         self.face = _Patches(width, 2, layers)
         self.maps = nn.Conv2d(width, JOINTS, 1)
         self.pool, self.face_pool = _Pool(width), _Pool(width)
         self.heads = _Heads(self.pool.features + self.face_pool.features)
 
-    def forward(self, pictures: Tensor) -> JudgeOutput:
-        """The output for pictures (n, 3, h, w) from -1 to 1, of any size."""
-        seen = _seen(pictures)
-        x = self.picture(seen)  # (n, width, h / 16, w / 16)
+    def forward(self, images: Tensor) -> JudgeOutput:
+        """The output for images (n, 3, h, w) from -1 to 1, of any size."""
+        seen = _seen(images)
+        x = self.image(seen)  # (n, width, h / 16, w / 16)
         joints = _centres(self.maps(x).float())
         face = self.face(heads_of(seen, joints))  # (n, width, 8, 8)
         return self.heads(torch.cat((self.pool(x), self.face_pool(face)), dim=1), joints)
@@ -196,8 +196,8 @@ class _Patches(nn.Module):
         )  # fmt: skip
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = self.patches(pictures)  # (n, width, h, w)
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images)  # (n, width, h, w)
         n, width, h, w = x.shape
         tokens = x.flatten(2).transpose(1, 2) + _places(h, w, width, x.device)
         for layer in self.layers:
@@ -216,13 +216,13 @@ def _places(h: int, w: int, width: int, device: torch.device) -> Tensor:
     return torch.cat((vertical, level), dim=-1).reshape(h * w, width)
 
 
-def _seen(pictures: Tensor) -> Tensor:
-    """Pictures resized to HEIGHT, with the width rounded to a multiple of 16."""
-    h, w = pictures.shape[2:]
+def _seen(images: Tensor) -> Tensor:
+    """Images resized to HEIGHT, with the width rounded to a multiple of 16."""
+    h, w = images.shape[2:]
     size = (HEIGHT, max(16, round(w * HEIGHT / h / 16) * 16))
     if (h, w) == size:
-        return pictures
-    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 ARCHITECTURES: dict[str, type[ConvolutionJudge] | type[PatchJudge]] = {

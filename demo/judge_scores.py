@@ -26,15 +26,15 @@ from .world import draw
 PEOPLE, TOKENS = 5, 50
 _FIRST = 8000  # number of the first person; not used in other measurements
 _KIND = list(QUESTIONS).index("kind")
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 def lines(
-    judges: Sequence[Judge], pool: Pool, drawn: Pictures, captions: Sequence[str], folder: Path
+    judges: Sequence[Judge], pool: Pool, drawn: Images, captions: Sequence[str], folder: Path
 ) -> list[str]:
     """A sentence for each measurement.
 
-    `pool` holds held-out drawings, `drawn` the base's pictures of `captions`. Raises
+    `pool` holds held-out drawings, `drawn` the base's images of `captions`. Raises
     BaseModelError.
     """
     model = load_base(weights.find(weights.CHECKPOINT, folder))
@@ -50,11 +50,11 @@ def _rejects(judges: Sequence[Judge], pool: Pool) -> list[str]:
     """Rejection rates of each judge for held-out drawings, intact and corrupted in each way."""
     fit = pool["facts"][:, _KIND] == 0
     whole = pool["pixels"][fit]
-    batch = {"pictures": to_unit(whole), "facts": pool["facts"][fit].long()}
+    batch = {"images": to_unit(whole), "facts": pool["facts"][fit].long()}
     pretrain_judge.spoil_some(
         batch, np.random.default_rng(0), torch.Generator().manual_seed(0), share=1.0
     )
-    unfit, found = to_pixels(batch["pictures"]), []
+    unfit, found = to_pixels(batch["images"]), []
     for name, judge in zip(("judge", "second judge"), judges, strict=True):
         ways = [
             f"{100 * rejected(judge(unfit[n::3])).mean():.0f} % of {way}"
@@ -65,17 +65,17 @@ def _rejects(judges: Sequence[Judge], pool: Pool) -> list[str]:
     return found
 
 
-def _own_captions(judges: Sequence[Judge], drawn: Pictures, captions: Sequence[str]) -> str:
+def _own_captions(judges: Sequence[Judge], drawn: Images, captions: Sequence[str]) -> str:
     """How well the base draws its own captions, including the person."""
     shares = []
     for judge in judges:
         matches = [
-            prompt_match(judge(picture[None]), caption, asked)[0]
-            for picture, caption in zip(drawn, captions, strict=True)
+            prompt_match(judge(image[None]), caption, asked)[0]
+            for image, caption in zip(drawn, captions, strict=True)
         ]
         shares.append(f"{100 * np.mean(matches):.0f} %")
     return (
-        f"Of what its {len(captions)} captions ask for, including the person, the base's pictures "
+        f"Of what its {len(captions)} captions ask for, including the person, the base's images "
         f"show {shares[0]} according to the judge, {shares[1]} according to the second judge."
     )
 
@@ -87,30 +87,30 @@ def _strangers(judges: Sequence[Judge], model: Any) -> str:
     tokens = measures.draw(model, [text] * TOKENS, range(TOKENS))
     rng = np.random.default_rng((_FIRST, 1))
     men = [random_identity(rng, "man") for _ in range(TOKENS)]
-    strangers = _pictures([random_scene(rng, man) for man in men])
-    same = _pictures([random_scene(rng, men[0]) for _ in range(TOKENS)])
+    strangers = _images([random_scene(rng, man) for man in men])
+    same = _images([random_scene(rng, men[0]) for _ in range(TOKENS)])
     means = [_likeness(judges[0], shown) for shown in (tokens, strangers, same)]
     return (
         f"The mean similarity (cosine of the judge's identities) is {means[0]:.2f} among {TOKENS} "
-        f"pictures of `{text}` by the base, {means[1]:.2f} among drawings of {TOKENS} men, and "
+        f"images of `{text}` by the base, {means[1]:.2f} among drawings of {TOKENS} men, and "
         f"{means[2]:.2f} among drawings of one man."
     )
 
 
-def _likeness(judge: Judge, shown: Pictures) -> float:
+def _likeness(judge: Judge, shown: Images) -> float:
     identity = judge(shown).identity
     likeness = identity @ identity.T
     return float(likeness[~torch.eye(len(identity), dtype=torch.bool)].mean())
 
 
-def _pictures(scenes: Sequence[Scene]) -> Pictures:
+def _images(scenes: Sequence[Scene]) -> Images:
     canvas = measures.Canvas()
     return np.stack([draw(s, canvas.width, canvas.height) for s in scenes])
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The identity match of pictures by each judge, (judges, n), by the pictures' source."""
+    """The identity match of images by each judge, (judges, n), by the images' source."""
 
     base: NDArray[np.float64]
     named: NDArray[np.float64]
@@ -118,12 +118,12 @@ class Scores:
 
 
 def _scores(judges: Sequence[Judge], model: Any, number: int) -> Scores:
-    """Both judges' scores of six pictures of a person from each source: the base, the base with the
+    """Both judges' scores of six images of a person from each source: the base, the base with the
     token as the person's name, and the world's own drawings.
     """
     rng = np.random.default_rng((number, 3))
     who: Identity = random_identity(rng, "man")
-    photos = _pictures(subject_scenes(who, number))
+    photos = _images(subject_scenes(who, number))
     prompts = list(measures.Words().study().values())
     seeds = [number * 10 + k for k in range(len(prompts))]
     base = measures.draw(model, prompts, seeds)
@@ -133,7 +133,7 @@ def _scores(judges: Sequence[Judge], model: Any, number: int) -> Scores:
     named = measures.draw(model, prompts, seeds)
     with torch.no_grad():
         rows.copy_(before)
-    drawn = _pictures([scenes_for(prompt, who, 1, rng)[0] for prompt in prompts])
+    drawn = _images([scenes_for(prompt, who, 1, rng)[0] for prompt in prompts])
     references = [reference_for(judge, who, photos) for judge in judges]
     return Scores(*(
         np.stack([identity_match(judge(shown), one)
@@ -154,9 +154,9 @@ def _agreement(people: Sequence[Scores]) -> str:
     people_means = np.concatenate(
         [np.stack([o.base.mean(1), o.named.mean(1), o.drawn.mean(1)], 1) for o in people], 1
     )
-    pictures, of_means = (np.corrcoef(values)[0, 1] for values in (both, people_means))
+    images, of_means = (np.corrcoef(values)[0, 1] for values in (both, people_means))
     return (
-        f"Identity match of {len(people)} people's pictures by the judge and by the second judge: "
-        f"{'; '.join(means)}. Correlation over {both.shape[1]} pictures {pictures:.2f}, over the "
+        f"Identity match of {len(people)} people's images by the judge and by the second judge: "
+        f"{'; '.join(means)}. Correlation over {both.shape[1]} images {images:.2f}, over the "
         f"{people_means.shape[1]} means of six {of_means:.2f}."
     )

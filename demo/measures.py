@@ -1,6 +1,6 @@
-"""Measures what a model has learned about a person: draws pictures and scores them with the judge.
+"""Measures what a model has learned about a person: draws images and scores them with the judge.
 
-The pictures are the study's: six prompts at a guidance scale of 7.5, in the miniature's size.
+The images are the study's: six prompts at a guidance scale of 7.5, in the miniature's size.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .judge import Judge, Reference, identity_match, pose_error, prompt_match
 
 TOKEN_PROMPT = "a photo of {token} {class} face"
 CLASS_PROMPT = "a photo of a {class}"
-SHOWN = 0.5  # identity match above which a picture counts as showing the subject
+SHOWN = 0.5  # identity match above which an image counts as showing the subject
 
-Pictures = NDArray[np.uint8]  # (n, height, width, 3)
+Images = NDArray[np.uint8]  # (n, height, width, 3)
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Words:
 
 @dataclass(frozen=True)
 class Measures:
-    """The judge's scores of one model; all are means over pictures.
+    """The judge's scores of one model; all are means over images.
 
     identity: identity match over the six prompts, 0 for a stranger and 1 for the subject.
     prompt: fraction of the six prompts' requests that is drawn, without the person, 0 to 1.
     token: identity match for TOKEN_PROMPT.
-    drift: fraction of the class prompt's pictures that show the subject, 0 to 1.
+    drift: fraction of the class prompt's images that show the subject, 0 to 1.
     joints: distance of joints from a pose that the model was not given, in heights.
     joints_controlled: the same with the pose given to the ControlNet; NaN without one.
     """
@@ -85,8 +85,8 @@ class Measures:
 def draw(
     model: BaseModel, prompts: Sequence[str], seeds: Sequence[int], *,
     control: ControlNet | None = None, negative: str = "", canvas: Canvas = Canvas(),
-) -> Pictures:  # fmt: skip
-    """One picture for each prompt, from its seed's noise, in one batch."""
+) -> Images:  # fmt: skip
+    """One image for each prompt, from its seed's noise, in one batch."""
     ids = tokenize(model.tokenizer, [*prompts, negative]).to(model.unet.device)
     context = encode_text(model.text_encoder, ids)
     latents = sample(
@@ -101,17 +101,17 @@ def draw(
 def measure(
     model: BaseModel, judge: Judge, subject: Reference, *, words: Words = Words(),
     controlnet: Any = None, draws: int = 2, seed: int = 0, canvas: Canvas = Canvas(),
-) -> tuple[Measures, Pictures]:  # fmt: skip
-    """The scores of a model, and the first picture of each of the six prompts.
+) -> tuple[Measures, Images]:  # fmt: skip
+    """The scores of a model, and the first image of each of the six prompts.
 
-    Scores `draws` pictures of each prompt, from noise that depends on `seed` only and is the same
+    Scores `draws` images of each prompt, from noise that depends on `seed` only and is the same
     for every model; `controlnet` is a diffusers ControlNetModel.
     """
     study, seeds = words.study(), [seed * 1000 + n for n in range(draws)]
     more = [seed * 1000 + n for n in range(3 * draws)]
     made = partial(draw, model, negative=bundled_set("study").negative, canvas=canvas)
     drawn = {key: made([text] * draws, seeds) for key, text in study.items()}
-    opinions = {key: judge(pictures) for key, pictures in drawn.items()}
+    opinions = {key: judge(images) for key, images in drawn.items()}
     own = judge(made([words.fill(TOKEN_PROMPT)] * len(more), more))
     other = judge(made([words.fill(CLASS_PROMPT)] * len(more), more))
     joints = controlled = float("nan")
@@ -125,7 +125,7 @@ def measure(
         joints=joints,
         joints_controlled=controlled,
     )
-    return numbers, np.stack([pictures[0] for pictures in drawn.values()])
+    return numbers, np.stack([images[0] for images in drawn.values()])
 
 
 def mean(values: Any) -> float:
@@ -134,7 +134,7 @@ def mean(values: Any) -> float:
 
 
 def _joint_errors(
-    made: Callable[..., Pictures], judge: Judge, study: Mapping[str, str], controlnet: Any,
+    made: Callable[..., Images], judge: Judge, study: Mapping[str, str], controlnet: Any,
     seed: int, canvas: Canvas,
 ) -> tuple[float, float]:  # fmt: skip
     """Joint errors of the six prompts with one pose each, without and with ControlNet."""
@@ -144,8 +144,8 @@ def _joint_errors(
     given = miniature.control(controlnet, pose_hints(poses, width, height))
 
     def error(control: ControlNet | None) -> float:
-        pictures = made(list(study.values()), [seed] * len(study), control=control)
-        return float(pose_error(judge(pictures), asked_for, width / height).mean())
+        images = made(list(study.values()), [seed] * len(study), control=control)
+        return float(pose_error(judge(images), asked_for, width / height).mean())
 
     return error(None), error(given)
 

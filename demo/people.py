@@ -137,7 +137,7 @@ def _neck(figure: _Figure) -> None:
 
 
 def _arm(figure: _Figure, side: int) -> None:
-    """Draws one arm; the one on the picture's right is in shade."""
+    """Draws one arm; the one on the image's right is in shade."""
     bones = figure.bones
     joints = np.array((bones.shoulders[side], bones.elbows[side], bones.wrists[side]))
     joints[0] += (0.045 if side == RIGHT else -0.045, 0.07)  # inside the shirt's shoulder

@@ -11,7 +11,7 @@ from .indoors import kitchen, kitchen_light, office, office_light, plain, plain_
 from .outdoors import beach, beach_light, forest, forest_light, street, street_light
 
 # Place -> colours of the vertical gradient, and a function that draws over it in a frame with x
-# centred on 0 and y from 0 to 1, given half the picture's width.
+# centred on 0 and y from 0 to 1, given half the image's width.
 _PLACES: dict[
     str,
     tuple[Callable[[Random], tuple[Colour, Colour]], Callable[[Canvas, float, Random], None]],

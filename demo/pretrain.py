@@ -44,7 +44,7 @@ class Options:
     out: Path
     device: torch.device
     workers: int = 1
-    pictures: int | None = None
+    images: int | None = None
     samples: int | None = None
     minutes: float = float("inf")
     share: tuple[int, int] = (0, 1)
@@ -58,7 +58,7 @@ class Scale:
     `crop` is the side of the VAE's training crops, `widths` are arguments of `new_vae`.
     """
 
-    pictures: int
+    images: int
     crop: int
     widths: tuple[int, int]
     courses: dict[str, Course]
@@ -66,7 +66,7 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(
-        pictures=40_000,
+        images=40_000,
         crop=48,
         widths=(32, 64),
         courses={
@@ -78,7 +78,7 @@ SCALES = {
         },
     ),
     "cuda": Scale(
-        pictures=300_000,
+        images=300_000,
         crop=64,
         widths=(64, 64),
         courses={
@@ -98,7 +98,7 @@ class Run:
     def __init__(self, options: Options) -> None:
         self.options, self.out, self.device = options, options.out, options.device
         self.scale = SCALES["cuda" if options.device.type == "cuda" else "cpu"]
-        self.pictures = options.pictures or self.scale.pictures
+        self.images = options.images or self.scale.images
         self.deadline = time.monotonic() + 60 * options.minutes
         self.shards, self.parts = self.out / "shards", self.out / "parts"
 
@@ -142,10 +142,10 @@ class Run:
         return os.cpu_count() or 1
 
     def pools(self, vae: AutoencoderTiny | None, keys: Sequence[str]) -> list[Pool]:
-        """Pools of all pictures, with latents if a VAE is given."""
+        """Pools of all images, with latents if a VAE is given."""
         if vae is None:
-            return load(self.shards, self.pictures, keys, self.device)
-        return with_latents(self.shards, self.pictures, vae, self.out / "latents", keys)
+            return load(self.shards, self.images, keys, self.device)
+        return with_latents(self.shards, self.images, vae, self.out / "latents", keys)
 
 
 def pretrain(stage: str, options: Options) -> bool:
@@ -163,7 +163,7 @@ def pretrain(stage: str, options: Options) -> bool:
 def _draw(run: Run) -> bool:
     given = run.options
     return draw_missing(
-        run.shards, run.pictures, workers=given.workers, deadline=run.deadline, share=given.share,
+        run.shards, run.images, workers=given.workers, deadline=run.deadline, share=given.share,
         say=given.say,
     )  # fmt: skip
 
@@ -176,7 +176,7 @@ def _vae(run: Run) -> bool:
     if not led:
         pretrain_vae.initialise(vae)
     vae = placed(vae, run.device, torch.channels_last)
-    pools = load(run.shards, run.pictures, ["pixels", "joints"], run.device)
+    pools = load(run.shards, run.images, ["pixels", "joints"], run.device)
     course, crop = run.course("vae"), run.scale.crop
 
     def losses(step: int, generator: torch.Generator) -> Losses:
@@ -185,8 +185,8 @@ def _vae(run: Run) -> bool:
         pixels = pool["pixels"]
         index = torch.from_numpy(rng.integers(len(pixels), size=course.batch)).to(run.device)
         side = min(crop, *pixels.shape[1:3])
-        pictures = pretrain_vae.crops(pixels, pool["joints"], index, rng, side)
-        return pretrain_vae.losses(vae, pictures, generator, step + led)
+        images = pretrain_vae.crops(pixels, pool["joints"], index, rng, side)
+        return pretrain_vae.losses(vae, images, generator, step + led)
 
     task = Task(
         "vae",
@@ -204,7 +204,7 @@ def _text_encoder(run: Run) -> bool:
     if not load_part(part, text_encoder, missing_ok=True):
         pretrain_text.initialise(text_encoder)
     reader = placed(pretrain_text.Reader(), run.device)
-    pools = people(load(run.shards, run.pictures, ["ids", "facts", "joints", "traits"], run.device))
+    pools = people(load(run.shards, run.images, ["ids", "facts", "joints", "traits"], run.device))
     course = run.course("text_encoder")
 
     def losses(step: int, generator: torch.Generator) -> Losses:

@@ -1,4 +1,4 @@
-"""Loads shards into memory for sampling: pictures, token ids, ground truth and latents."""
+"""Loads shards into memory for sampling: images, token ids, ground truth and latents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KIND = list(QUESTIONS).index("kind")
 
 @dataclass(frozen=True)
 class Pool:
-    """All pictures of one size; each tensor has one row per picture."""
+    """All images of one size; each tensor has one row per image."""
 
     size: Size
     tensors: dict[str, Tensor]
@@ -38,15 +38,15 @@ class Pool:
 
 
 def load(
-    folder: Path, pictures: int, keys: Sequence[str], device: torch.device | str = "cpu"
+    folder: Path, images: int, keys: Sequence[str], device: torch.device | str = "cpu"
 ) -> list[Pool]:
-    """One pool per size, of the existing shards for `pictures`.
+    """One pool per size, of the existing shards for `images`.
 
     `keys` are arrays of a shard, or "ids": token ids (n, CAPTIONS, 77) int16 of the captions.
     """
     pools = []
     for size in SIZES:
-        paths = [p for s, _, p in shards(folder, pictures) if s == size and p.is_file()]
+        paths = [p for s, _, p in shards(folder, images) if s == size and p.is_file()]
         if paths:
             stored = ["captions" if key == "ids" else key for key in keys]
             rows = [read(path, *stored) for path in paths]
@@ -79,25 +79,25 @@ def token_ids(texts: Sequence[str]) -> np.ndarray:
 
 
 def choose(pools: Sequence[Pool], rng: np.random.Generator) -> Pool:
-    """A random pool, weighted by its number of pictures."""
+    """A random pool, weighted by its number of images."""
     counts = np.array([len(pool) for pool in pools], float)
     return pools[int(rng.choice(len(pools), p=counts / counts.sum()))]
 
 
 def people(pools: Sequence[Pool]) -> list[Pool]:
-    """The pools without pictures of empty places."""
+    """The pools without images of empty places."""
     return [_only(pool, pool["facts"][:, _KIND] == 0) for pool in pools]
 
 
 def _only(pool: Pool, chosen: Tensor) -> Pool:
-    """The pictures selected by a mask (n,)."""
+    """The images selected by a mask (n,)."""
     return Pool(pool.size, {key: value[chosen] for key, value in pool.tensors.items()})
 
 
 def bodies(pools: Sequence[Pool], joints: int = 9) -> list[Pool]:
-    """The pictures with at least `joints` visible joints, about which a skeleton says the most.
+    """The images with at least `joints` visible joints, about which a skeleton says the most.
 
-    A pool without any such picture is kept whole.
+    A pool without any such image is kept whole.
     """
     seen = [pool["joints"][..., 2].sum(1) >= joints for pool in pools]
     return [_only(p, s) if bool(s.any()) else p for p, s in zip(pools, seen, strict=True)]
@@ -108,16 +108,16 @@ def bodies(pools: Sequence[Pool], joints: int = 9) -> list[Pool]:
 
 @torch.no_grad()
 def with_latents(
-    folder: Path, pictures: int, vae: AutoencoderTiny, cache: Path, keys: Sequence[str]
+    folder: Path, images: int, vae: AutoencoderTiny, cache: Path, keys: Sequence[str]
 ) -> list[Pool]:
     """Pools of `keys` and "latents" (n, 4, h / 8, w / 8) fp16, on the VAE's device.
 
     Latents are cached in `cache`, in a folder named after the VAE's weights.
     """
     home = cache / model_digest(vae)[:12]
-    pools = load(folder, pictures, keys, vae.device)
+    pools = load(folder, images, keys, vae.device)
     for pool in pools:
-        paths = [p for s, _, p in shards(folder, pictures) if s == pool.size and p.is_file()]
+        paths = [p for s, _, p in shards(folder, images) if s == pool.size and p.is_file()]
         latents = [_latents(path, vae, home / path.name) for path in paths]
         pool.tensors["latents"] = torch.cat(latents)
     return pools

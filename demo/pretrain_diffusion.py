@@ -44,7 +44,7 @@ SEED, STEPS, GUIDANCE = 7, 20, 5.0
 class Batches:
     """Samples batches of latents and token ids, determined by the batch's number.
 
-    The `lanes` batches of a step have `batch` pictures in total, all of one size so that they take
+    The `lanes` batches of a step have `batch` images in total, all of one size so that they take
     the same time.
     """
 
@@ -106,16 +106,16 @@ def losses(
 
 
 def face_weights(joints: Tensor, height: int, width: int) -> Tensor:
-    """Weights of positions (n, 1, height, width) with mean 1 per picture, higher at faces.
+    """Weights of positions (n, 1, height, width) with mean 1 per image, higher at faces.
 
-    Faces are few pixels of most pictures, but most of what distinguishes people. A face is a disc
+    Faces are few pixels of most images, but most of what distinguishes people. A face is a disc
     whose radius is the distance of nose and neck. `joints` (n, 18, 3) are x and y from 0 to 1, and
     1 if visible.
     """
     joints, aspect = joints.float(), width / height
     nose, neck = joints[:, 0], joints[:, 1]
     away = torch.where(neck[:, 2:] > 0, neck[:, :2] - nose[:, :2], 1 - nose[:, :2])
-    away[:, 0] *= aspect * (neck[:, 2] > 0)  # assumes a neck below the picture straight below
+    away[:, 0] *= aspect * (neck[:, 2] > 0)  # assumes a neck below the image straight below
     radius = away.norm(dim=1).clamp(min=1e-3)[:, None, None]  # in heights, as below
     x = (torch.arange(width, device=joints.device) + 0.5) / width
     y = (torch.arange(height, device=joints.device) + 0.5) / height
@@ -141,7 +141,7 @@ def draw(
     unet: Any, text_encoder: Any, vae: Any, prompts: Sequence[str],
     control: ControlNet | None = None, width: int = 96, height: int = 128,
 ) -> np.ndarray:  # fmt: skip
-    """A picture (height, width, 3) uint8 for each prompt, each from different noise."""
+    """An image (height, width, 3) uint8 for each prompt, each from different noise."""
     ids = torch.from_numpy(token_ids([*prompts, ""])).long().to(unet.device)
     states = text_encoder(ids).last_hidden_state
     noise = prepare_noise([SEED + k for k in range(len(prompts))], height, width)

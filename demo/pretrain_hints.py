@@ -41,15 +41,15 @@ def hints(joints: Tensor, width: int, height: int, radius: Tensor) -> Tensor:
         dim=-1,
     )  # (height, width, 2)
     colours = joints.new_tensor(COLOURS) / 255  # (18, 3)
-    picture = joints.new_zeros(len(joints), 3, height, width)
+    image = joints.new_zeros(len(joints), 3, height, width)
     for limb, (a, b) in enumerate(LIMBS):
         cover = _ellipse(grid, points[:, a], points[:, b], radius) * _both(shown, a, b)
-        picture = torch.lerp(picture, _DIM * colours[limb].view(1, 3, 1, 1), cover[:, None])
+        image = torch.lerp(image, _DIM * colours[limb].view(1, 3, 1, 1), cover[:, None])
     for joint in range(18):
         away = (grid - points[:, joint, None, None]).norm(dim=-1)  # (n, height, width)
         cover = (radius.view(-1, 1, 1) + 0.5 - away).clamp(0, 1) * shown[:, joint, None, None]
-        picture = torch.lerp(picture, colours[joint].view(1, 3, 1, 1), cover[:, None])
-    return picture
+        image = torch.lerp(image, colours[joint].view(1, 3, 1, 1), cover[:, None])
+    return image
 
 
 def _both(shown: Tensor, a: int, b: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trains a judge on drawings, on drawings decoded by the VAE, and on pictures to reject."""
+"""Trains a judge on drawings, on drawings decoded by the VAE, and on images to reject."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .facts import QUESTIONS, TRAITS, UNKNOWN, rejected
 from .judge_networks import JudgeOutput
 from .pretrain_data import Pool, choose
 from .pretrain_loop import Losses
-from .pretrain_shards import GROUP, HELD_OUT, SIZES, pictures_of
+from .pretrain_shards import GROUP, HELD_OUT, SIZES, images_of
 from .pretrain_vae import tiled, to_pixels, to_unit
 
-REJECTED = 0.06  # share of corrupted pictures
+REJECTED = 0.06  # share of corrupted images
 DECODED = 0.2  # share that is decoded by the VAE from noisy latents, to look like generated ones
 LATENT_NOISE = 0.4  # highest standard deviation of that noise
 TEMPERATURE = 0.1
@@ -35,7 +35,7 @@ class Batches:
         self._pools, self._groups, self._purpose, self._vae = pools, batch // GROUP, purpose, vae
 
     def draw(self, step: int, generator: torch.Generator) -> Batch:
-        """Pictures (n, 3, h, w) from -1 to 1 with their facts, traits and joints."""
+        """Images (n, 3, h, w) from -1 to 1 with their facts, traits and joints."""
         rng = np.random.default_rng(derive_seed(0, self._purpose, step))
         pool = choose(self._pools, rng)
         first = rng.integers(len(pool) // GROUP, size=self._groups) * GROUP
@@ -44,7 +44,7 @@ class Batches:
         keys = [key for key in ("traits", "joints", "latents") if key in pool.tensors]
         batch: Batch = {key: pool[key][rows].float() for key in keys}
         batch["facts"] = pool["facts"][rows].long()
-        batch["pictures"] = to_unit(pool["pixels"][rows])
+        batch["images"] = to_unit(pool["pixels"][rows])
         if self._vae is not None:  # then the pools have latents
             _decode_some(batch, self._vae, rng, generator)
         _vary(batch, rng, generator)
@@ -68,19 +68,19 @@ def _decode_some(
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         size = torch.rand(len(rows), 1, 1, 1, generator=generator, device=latents.device)
         decoded = vae.decode(latents + LATENT_NOISE * size.square() * noise).sample
-        batch["pictures"][rows] = decoded.float().clamp(-1, 1)
+        batch["images"][rows] = decoded.float().clamp(-1, 1)
 
 
 def _vary(batch: Batch, rng: np.random.Generator, generator: torch.Generator) -> None:
     """Augments brightness, contrast and grain, and blurs half of the batches slightly."""
-    x = batch["pictures"]
+    x = batch["images"]
     factors = torch.rand(len(x), 3, 1, 1, generator=generator, device=x.device)
     grain = torch.randn(x.shape, generator=generator, device=x.device)
     x = x * (0.9 + 0.2 * factors[:, :1]) + 0.16 * (factors[:, 1:2] - 0.5)
     if rng.random() < 0.5:
         soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         x = torch.lerp(x, soft, factors[:, 2:])
-    batch["pictures"] = x + 0.05 * factors[:, 2:] * grain
+    batch["images"] = x + 0.05 * factors[:, 2:] * grain
 
 
 SPOILED = ("two at once", "patches in disorder", "coloured clouds")
@@ -89,8 +89,8 @@ SPOILED = ("two at once", "patches in disorder", "coloured clouds")
 def spoil_some(
     batch: Batch, rng: np.random.Generator, generator: torch.Generator, share: float
 ) -> None:
-    """Corrupts a share of the pictures, row n in the way n % 3 of SPOILED."""
-    x, rows = batch["pictures"], _some(batch, share, rng)
+    """Corrupts a share of the images, row n in the way n % 3 of SPOILED."""
+    x, rows = batch["images"], _some(batch, share, rng)
     if not len(rows):
         return
     n, _, h, w = x.shape
@@ -106,18 +106,18 @@ def spoil_some(
     batch["facts"][rows] = torch.from_numpy(rejected()).long().to(rows.device)
 
 
-def _shuffled(picture: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """The picture (3, h, w) with its patches of `side` pixels shuffled."""
-    c, h, w = picture.shape
-    patches = picture.reshape(c, h // side, side, w // side, side).permute(1, 3, 0, 2, 4)
-    order = torch.from_numpy(rng.permutation((h // side) * (w // side))).to(picture.device)
+def _shuffled(image: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """The image (3, h, w) with its patches of `side` pixels shuffled."""
+    c, h, w = image.shape
+    patches = image.reshape(c, h // side, side, w // side, side).permute(1, 3, 0, 2, 4)
+    order = torch.from_numpy(rng.permutation((h // side) * (w // side))).to(image.device)
     mixed = patches.reshape(-1, c, side, side)[order].reshape(h // side, w // side, c, side, side)
     return mixed.permute(2, 0, 3, 1, 4).reshape(c, h, w)
 
 
 def losses(network: Any, batch: Batch) -> Losses:
     """The losses of a judge's answers, traits, joints and identities, and their weighted sum."""
-    opinion: JudgeOutput = network(batch["pictures"])
+    opinion: JudgeOutput = network(batch["images"])
     fit = (batch["facts"][:, _KIND] == 0).float()  # (n,): not rejected
     shown = batch["joints"][..., 2] * fit[:, None]  # (n, 18)
     away = (opinion.joints - batch["joints"][..., :2]).abs().sum(-1)
@@ -151,9 +151,9 @@ def answer_loss(answers: Mapping[str, Tensor], facts: Tensor) -> Tensor:
 
 
 def _identity_loss(identity: Tensor, fit: Tensor) -> Tensor:
-    """Contrastive loss: each picture must find the other one of its person (arXiv:2002.05709).
+    """Contrastive loss: each image must find the other one of its person (arXiv:2002.05709).
 
-    The negatives include the two pictures of its twin, who differs in traits only.
+    The negatives include the two images of its twin, who differs in traits only.
     """
     n = len(identity)
     likeness = identity @ identity.T / TEMPERATURE
@@ -167,7 +167,7 @@ def _identity_loss(identity: Tensor, fit: Tensor) -> Tensor:
 
 def held_out(device: torch.device, count: int = 512) -> Pool:
     """Held-out drawings of one size."""
-    arrays = pictures_of(SIZES[0], HELD_OUT, count)
+    arrays = images_of(SIZES[0], HELD_OUT, count)
     tensors = {
         key: torch.from_numpy(v).to(device) for key, v in arrays.items() if key != "captions"
     }
@@ -177,7 +177,7 @@ def held_out(device: torch.device, count: int = 512) -> Pool:
 @torch.no_grad()
 def evaluate(network: Any, pool: Pool) -> dict[str, Any]:
     """Scores on held-out drawings: accuracy per question, explained variance per trait, joint error
-    in picture heights, and how often a picture finds its person's other picture before the twin's
+    in image heights, and how often an image finds its person's other image before the twin's
     two (chance: one in three)."""
     opinions = [network(to_unit(part)) for part in pool["pixels"].split(64)]
     facts, joints = pool["facts"].long(), pool["joints"].float()
@@ -195,7 +195,7 @@ def evaluate(network: Any, pool: Pool) -> dict[str, Any]:
     away = (torch.cat([o.joints for o in opinions]) - joints[..., :2]) * aspect
     shown = joints[..., 2] * fit[:, None]
     return {
-        "pictures": len(pool),
+        "images": len(pool),
         "answers": answers,
         "traits": dict(zip(TRAITS, (round(v, 3) for v in explained.tolist()), strict=True)),
         "joint_error": round(float(weighted_mean(away.norm(dim=-1), shown)), 4),
@@ -204,7 +204,7 @@ def evaluate(network: Any, pool: Pool) -> dict[str, Any]:
 
 
 def _told_apart(identity: Tensor, fit: Tensor) -> float:
-    """Share of groups of four in which the first picture is most similar to the second."""
+    """Share of groups of four in which the first image is most similar to the second."""
     groups = identity.reshape(-1, GROUP, identity.shape[1])
     likeness = torch.einsum("gc,gkc->gk", groups[:, 0], groups[:, 1:])
     whole = fit.reshape(-1, GROUP).all(1)
@@ -213,10 +213,10 @@ def _told_apart(identity: Tensor, fit: Tensor) -> float:
 
 @torch.no_grad()
 def sheet(network: Any, pixels: Tensor) -> np.ndarray:
-    """Pictures (n, h, w, 3) in rows of 8, with detected joints as dots."""
-    pictures = to_unit(pixels)
-    opinion: JudgeOutput = network(pictures)
-    shown = to_pixels(pictures)
+    """Images (n, h, w, 3) in rows of 8, with detected joints as dots."""
+    images = to_unit(pixels)
+    opinion: JudgeOutput = network(images)
+    shown = to_pixels(images)
     height, width = shown.shape[1:3]
     spots = (opinion.joints.cpu().numpy() * (width - 1, height - 1)).round().astype(int)
     for row, joint in zip(*np.nonzero(opinion.visible.cpu().numpy() > 0), strict=True):

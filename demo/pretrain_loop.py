@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 class Course:
     """Hyperparameters of a part's training.
 
-    `samples` pictures in batches of `batch`; the learning rate warms up to `rate` in `warmup` steps
+    `samples` images in batches of `batch`; the learning rate warms up to `rate` in `warmup` steps
     and decays along a cosine to `rate` / 50. `ema` is the decay of the weights' moving average,
     which is exported.
     """
@@ -228,9 +228,9 @@ def _sheet(task: Task, state: checkpoint.TrainingState, step: int, folder: Path)
     if task.sheet is None:
         return
     with ema_weights(state):
-        picture = task.sheet()
+        image = task.sheet()
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(folder / "sheets" / f"step-{step:06d}.png")
+    Image.fromarray(image).save(folder / "sheets" / f"step-{step:06d}.png")
 
 
 class _Clock:

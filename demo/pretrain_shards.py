@@ -1,17 +1,17 @@
 """The drawings that the miniature is trained on, drawn once on all cores and stored in shards.
 
-One core draws about 140 pictures per second, while a GPU trains on thousands. Pictures are
+One core draws about 140 images per second, while a GPU trains on thousands. Images are
 therefore drawn beforehand and used many times, each time with different noise and captions.
 
-A shard is a safetensors file of `SHARD` pictures of one size:
+A shard is a safetensors file of `SHARD` images of one size:
 
     pixels    uint8 (n, h, w, 3)
-    captions  uint8, UTF-8 text: n * CAPTIONS lines, grouped by picture
+    captions  uint8, UTF-8 text: n * CAPTIONS lines, grouped by image
     facts     int8 (n, questions), see `facts.truth`
     traits    float16 (n, 26)
     joints    float16 (n, 18, 3): x, y from 0 to 1 and visibility, see `world.keypoints`
 
-Four consecutive pictures form a group: two of a person, then two of a twin with the same attributes
+Four consecutive images form a group: two of a person, then two of a twin with the same attributes
 but other traits. This lets a judge learn identity beyond what captions say.
 """
 
@@ -47,7 +47,7 @@ _FORMAT = "1"
 
 @dataclass(frozen=True)
 class Size:
-    """A picture size and its share of all pictures."""
+    """An image size and its share of all images."""
 
     width: int
     height: int
@@ -63,12 +63,12 @@ SIZES = (Size(128, 128, 0.35), Size(96, 128, 0.45), Size(64, 64, 0.20))
 Shard = tuple[Size, int, Path]
 
 
-def shards(folder: Path, pictures: int) -> list[Shard]:
-    """Size, number and file of the shards for about `pictures`, interleaved by size.
+def shards(folder: Path, images: int) -> list[Shard]:
+    """Size, number and file of the shards for about `images`, interleaved by size.
 
-    The files may not exist yet. More pictures only add shards.
+    The files may not exist yet. More images only add shards.
     """
-    counts = {size: max(1, round(pictures * size.share / SHARD)) for size in SIZES}
+    counts = {size: max(1, round(images * size.share / SHARD)) for size in SIZES}
     every = [
         (size, n, folder / f"{size}-{n:04d}.safetensors")
         for size, count in counts.items()
@@ -82,10 +82,10 @@ def shards(folder: Path, pictures: int) -> list[Shard]:
 
 def draw_shard(path: Path, size: Size, number: int, count: int = SHARD) -> None:
     """Draws shard `number` of a size; equal arguments give equal bytes."""
-    write_atomic(path, save(pictures_of(size, number, count), {"format": _FORMAT}))
+    write_atomic(path, save(images_of(size, number, count), {"format": _FORMAT}))
 
 
-def pictures_of(size: Size, number: int, count: int = SHARD) -> dict[str, NDArray[Any]]:
+def images_of(size: Size, number: int, count: int = SHARD) -> dict[str, NDArray[Any]]:
     """The arrays of a shard (see the module docstring); `count` is a multiple of GROUP."""
     groups = [_group(size, (number, place)) for place in range(count // GROUP)]
     rows = [row for group in groups for row in group]
@@ -121,7 +121,7 @@ def _group(size: Size, seed: tuple[int, int]) -> list[dict[str, Any]]:
 
 
 def _empty(size: Size, rng: np.random.Generator) -> dict[str, Any]:
-    """A picture of a place without a person."""
+    """An image of a place without a person."""
     from .places import new_canvas
 
     place = PLACES[int(rng.integers(len(PLACES)))]
@@ -134,7 +134,7 @@ def _empty(size: Size, rng: np.random.Generator) -> dict[str, Any]:
 
 def draw_missing(
     folder: Path,
-    pictures: int,
+    images: int,
     *,
     workers: int,
     deadline: float,
@@ -149,10 +149,10 @@ def draw_missing(
     Raises:
         RunFailed: a worker failed.
     """
-    mine = shards(folder, pictures)[share[0] :: share[1]]
+    mine = shards(folder, images)[share[0] :: share[1]]
     todo = [shard for shard in mine if not shard[2].is_file()]
     if workers > 1 and todo:
-        _in_processes(folder, pictures, workers, deadline, share)
+        _in_processes(folder, images, workers, deadline, share)
     else:
         for done, (size, number, path) in enumerate(todo):
             if time.monotonic() > deadline:
@@ -163,12 +163,12 @@ def draw_missing(
 
 
 def _in_processes(
-    folder: Path, pictures: int, workers: int, deadline: float, share: tuple[int, int]
+    folder: Path, images: int, workers: int, deadline: float, share: tuple[int, int]
 ) -> None:
     """Draws in worker processes that run the same command, without shared state or fork."""
     minutes = max(0.0, deadline - time.monotonic()) / 60
     command = [sys.executable, str(PACKAGE), "demo", "pretrain", "--stage", "draw"]
-    command += ["--out", str(folder.parent), "--pictures", str(pictures), "--workers", "1"]
+    command += ["--out", str(folder.parent), "--images", str(images), "--workers", "1"]
     command += ["--minutes", f"{min(minutes, 1e6):.3f}"]
     first, every = share
     parts = [f"{first + every * k}/{every * workers}" for k in range(workers)]

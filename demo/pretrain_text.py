@@ -1,7 +1,7 @@
 """Trains the text encoder to understand captions, before the UNet.
 
 Like SD 1.x's CLIP, it is trained beforehand and frozen while the UNet trains. The ground truth of
-each picture is known here, so facts and joints are predicted from the caption's states by
+each image is known here, so facts and joints are predicted from the caption's states by
 attention, as a UNet reads them. What the caption does not say is a constant loss. Names encode
 people (see `given_names`).
 """

@@ -38,31 +38,31 @@ def initialise(vae: AutoencoderTiny) -> None:
             nn.init.zeros_(module.conv[-1].weight)
 
 
-def losses(vae: AutoencoderTiny, pictures: Tensor, generator: torch.Generator, step: int) -> Losses:
-    """The losses of the VAE on pictures (n, 3, h, w) from -1 to 1.
+def losses(vae: AutoencoderTiny, images: Tensor, generator: torch.Generator, step: int) -> Losses:
+    """The losses of the VAE on images (n, 3, h, w) from -1 to 1.
 
-    In every eighth step, latents and pictures are downscaled by two after encoding. This makes
+    In every eighth step, latents and images are downscaled by two after encoding. This makes
     decoding commute with scaling, and the latents easier for a diffusion model (arXiv:2502.09509).
     At first, three latent channels are guided towards a thumbnail: without it, colours take ten
     times as long to learn.
     """
-    latents = vae.encode(pictures).latents.float()
-    guide = (latents[:, :3] - _thumbnail(pictures)).square().mean()
+    latents = vae.encode(images).latents.float()
+    guide = (latents[:, :3] - _thumbnail(images)).square().mean()
     spread = _spread(latents)
     if step % HALVED == HALVED - 1:
-        latents, pictures = F.avg_pool2d(latents, 2), F.avg_pool2d(pictures, 2)
+        latents, images = F.avg_pool2d(latents, 2), F.avg_pool2d(images, 2)
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
     decoded = vae.decode(latents + NOISE * noise).sample.float()
-    error = decoded - pictures
+    error = decoded - images
     plain, edges, coarse = _size(error), _edges(error), _size(F.avg_pool2d(error, 4))
     total = plain + EDGES * edges + coarse + SPREAD * spread
     total = total + max(0.0, 1 - step / GUIDED) * guide
     return {"loss": total, "plain": plain, "edges": edges, "coarse": coarse, "spread": spread}
 
 
-def _thumbnail(pictures: Tensor) -> Tensor:
-    """Pictures at 1/8 of the size in three decorrelated colour channels, (n, 3, h / 8, w / 8)."""
-    small = F.avg_pool2d(pictures, 8)
+def _thumbnail(images: Tensor) -> Tensor:
+    """Images at 1/8 of the size in three decorrelated colour channels, (n, 3, h / 8, w / 8)."""
+    small = F.avg_pool2d(images, 8)
     turned = torch.einsum("kc,nchw->nkhw", small.new_tensor(_COLOURS), small)
     return turned - small.new_tensor(_MEANS).view(3, 1, 1)
 
@@ -91,10 +91,10 @@ def _spread(latents: Tensor) -> Tensor:
 def crops(
     pixels: Tensor, joints: Tensor, index: Tensor, rng: np.random.Generator, size: int
 ) -> Tensor:
-    """Crops (n, 3, size, size) from -1 to 1 of uint8 pictures (N, h, w, 3), 2/3 of them at a face.
+    """Crops (n, 3, size, size) from -1 to 1 of uint8 images (N, h, w, 3), 2/3 of them at a face.
 
-    Faces are few pixels of most pictures, but most of what distinguishes people. `joints`
-    (N, 18, 3) are the pictures' keypoints.
+    Faces are few pixels of most images, but most of what distinguishes people. `joints`
+    (N, 18, 3) are the images' keypoints.
     """
     height, width = pixels.shape[1:3]
     noses = joints[index, 0].cpu().numpy()  # (n, 3)
@@ -115,17 +115,17 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def to_pixels(pictures: Tensor) -> np.ndarray:
+def to_pixels(images: Tensor) -> np.ndarray:
     """Float (n, 3, h, w) from -1 to 1 to uint8 (n, h, w, 3)."""
-    scaled = (pictures.float().clamp(-1, 1) + 1) * 127.5
+    scaled = (images.float().clamp(-1, 1) + 1) * 127.5
     return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures (n, h, w, 3) tiled in rows of `columns`; an incomplete last row is dropped."""
-    n, h, w, c = pictures.shape
+def tiled(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images (n, h, w, 3) tiled in rows of `columns`; an incomplete last row is dropped."""
+    n, h, w, c = images.shape
     rows = n // columns
-    grid = pictures[: rows * columns].reshape(rows, columns, h, w, c)
+    grid = images[: rows * columns].reshape(rows, columns, h, w, c)
     return grid.transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, c)
 
 

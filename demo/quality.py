@@ -32,7 +32,7 @@ from . import given_names, miniature, weights
 from .casting import random_identity
 from .drawn import measure_drawings
 from .judge import Judge, Reference, load_judge, reference_for
-from .measures import Canvas, Measures, Pictures, measure
+from .measures import Canvas, Images, Measures, measure
 from .pretrain_vae import tiled
 from .scene import Identity
 from .subject import write_subject
@@ -94,8 +94,8 @@ def person(number: int) -> Identity:
     return random_identity(np.random.default_rng((number, 3)), "man")
 
 
-def photos_of(folder: Path) -> Pictures:
-    """The photographs in a folder, resized and centre-cropped to the size of judged pictures."""
+def photos_of(folder: Path) -> Images:
+    """The photographs in a folder, resized and centre-cropped to the size of judged images."""
     photos = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())]
     side, edge = CANVAS.height, (CANVAS.height - CANVAS.width) // 2
     squares = np.stack([np.asarray(photo.resize((side, side))) for photo in photos])
@@ -149,11 +149,11 @@ class _Study:
             except OSError:
                 if not folder.is_dir():
                     raise
-                rmtree(partial)  # another process wrote the same pictures first
+                rmtree(partial)  # another process wrote the same images first
         return folder
 
     def _reference(self, number: int) -> Reference:
-        """The judge's reference of a person, at the size of the judged pictures."""
+        """The judge's reference of a person, at the size of the judged images."""
         if number not in self._references:
             photos = photos_of(self._photos(number))
             self._references[number] = reference_for(self._judge, person(number), photos)
@@ -186,17 +186,17 @@ class _Study:
             given_names.name(model.text_encoder, person(number))
         judge, draws, subject = self._judge, self._options.draws, self._reference(number)
         if row == DRAWN:
-            numbers, pictures = measure_drawings(
+            numbers, images = measure_drawings(
                 person(number), model.vae, judge, subject, draws=draws, seed=seed, canvas=CANVAS
             )
         else:
-            numbers, pictures = measure(
+            numbers, images = measure(
                 model, judge, subject, controlnet=self._controlnet, draws=draws, seed=seed
             )
-        folder = self._options.out / "pictures"
+        folder = self._options.out / "images"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{number}-{seed}-{row}-{steps}.png"
-        Image.fromarray(tiled(pictures, len(pictures))).save(folder / name)
+        Image.fromarray(tiled(images, len(images))).save(folder / name)
         return numbers
 
 

@@ -1,4 +1,4 @@
-"""The contents of a picture as frozen dataclasses: the ground truth of every drawing."""
+"""The contents of an image as frozen dataclasses: the ground truth of every drawing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLAWS = ("blurry", "distorted", "extra limb", "missing limb")
 
 @dataclass(frozen=True)
 class Traits:
-    """Features that captions never mention, from -1 to 1 with 0 average; only pictures show them.
+    """Features that captions never mention, from -1 to 1 with 0 average; only images show them.
 
     `mole` is its position: near 0 none, else left or right by sign, lower or higher by magnitude.
     """
@@ -85,8 +85,8 @@ class Pose:
     `arms` (right upper, right fore, left upper, left fore) and `legs` (right thigh, right shin,
     left thigh, left shin), of the person's own right and left: 0 is straight down (arms: along the
     trunk), positive outwards, 180 straight up. `lean` of the trunk and `tilt` of the head are
-    clockwise in the picture. `yaw` and `pitch` of the head are -1 to 1, positive towards the
-    picture's right and down.
+    clockwise in the image. `yaw` and `pitch` of the head are -1 to 1, positive towards the
+    image's right and down.
     """
 
     name: str = "standing"
@@ -100,7 +100,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: who, how, where, with what and with whom.
+    """One image: who, how, where, with what and with whom.
 
     `companion` stands beside the person. `flaw` is None or one of FLAWS, for spoiled drawings that
     give negative prompts their meaning. `variation` seeds the details of the place.

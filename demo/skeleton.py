@@ -1,7 +1,7 @@
 """The skeleton from which both the drawing and the 18 OpenPose keypoints are derived.
 
 Body coordinates: origin at the neck (between the shoulders), unit one head (chin to crown),
-x to the picture's right, y down; the person faces the viewer, so their right side is at x < 0.
+x to the image's right, y down; the person faces the viewer, so their right side is at x < 0.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ _FRAMES = {"close-up": (0.60, 0.52), "portrait": (0.39, 0.43), "half": (0.25, 0.
 
 
 def companion_side(scene: Scene) -> int:
-    """1 if the second person is on the picture's right, else -1."""
+    """1 if the second person is on the image's right, else -1."""
     return 1 if scene.variation % 2 else -1
 
 

@@ -1,4 +1,4 @@
-"""The subject: one person and the 15 pictures of them that the demo trains on."""
+"""The subject: one person and the 15 images of them that the demo trains on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from .casting import random_identity, random_pose
 from .scene import EXPRESSIONS, PLACES, Identity, Scene, Traits
 
-# The 15 pictures in the repository, drawn by `write_subject(FOLDER, seed=0, identity=SUBJECT)`.
+# The 15 images in the repository, drawn by `write_subject(FOLDER, seed=0, identity=SUBJECT)`.
 FOLDER = Path(__file__).resolve().parent / "subject"
 
 SUBJECT = Identity(

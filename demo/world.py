@@ -6,8 +6,8 @@
     words = caption(scene, rng)
     joints = keypoints(scene, 128, 128)   # (18, 3)
 
-A `Scene` is the ground truth of its picture, with a field for every attribute, place and thing;
-fields that captions never mention can only be learned from pictures.
+A `Scene` is the ground truth of its image, with a field for every attribute, place and thing;
+fields that captions never mention can only be learned from images.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _companion(canvas: Canvas, scene: Scene, view: Camera) -> None:
 
 
 def _spoiled(pixels: NDArray[np.uint8], scene: Scene) -> NDArray[np.uint8]:
-    """Blurs or distorts the picture if the scene's flaw says so."""
+    """Blurs or distorts the image if the scene's flaw says so."""
     height, width, _ = pixels.shape
     if scene.flaw == "blurry":
         image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.022 * height))

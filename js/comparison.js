@@ -26,9 +26,9 @@ import { uniqueName } from "./lib/unique_name.js";
 import { Viewer } from "./lib/viewer.js";
 
 const NODE = "Likeness_ContactSheet";
-const EMPTY = "The pictures appear here as they are drawn.";
+const EMPTY = "The images appear here as they are drawn.";
 const GONE = "This comparison's files are gone. Queue again to draw it.";
-const DRAWING = "The pictures are being drawn.";
+const DRAWING = "The images are being drawn.";
 const PASTED = -1; // the id of a node that ComfyUI pastes
 const WAIT = 400; // ms after the last keystroke in a name
 const getUrl = (query) => api.apiURL(query);
@@ -104,13 +104,13 @@ class ComparisonPanel {
     else this.#refresh(addDrawn(this.#comparison, drawn));
     // Cells done, cells left and time left.
     if (line) setText(this.#comparison ? this.count : this.message, line);
-    setText(this.liveRegion, finished ? "All pictures are drawn." : DRAWING);
+    setText(this.liveRegion, finished ? "All images are drawn." : DRAWING);
   }
 
   /** Drawing has stopped: replaces the progress line. */
   idle() {
     if (this.liveRegion.textContent !== DRAWING) return;
-    setText(this.liveRegion, "No more pictures are drawn.");
+    setText(this.liveRegion, "No more images are drawn.");
     if (this.#comparison) this.#count();
     else setText(this.message, this.#empty);
   }
@@ -156,7 +156,7 @@ class ComparisonPanel {
 
   /** Reloads the scores, as a Score node may have run since. */
   async #readScores(comparison) {
-    // If the server is unreachable, the pictures may still be in the browser's cache.
+    // If the server is unreachable, the images may still be in the browser's cache.
     const found = await readComparison(comparison.name).catch(() => null);
     if (found === null || comparison !== this.#comparison) return;
     comparison.report = found.report === true;
@@ -166,8 +166,8 @@ class ComparisonPanel {
 
   #count() {
     const done = drawnCount(this.#comparison);
-    const count = this.#comparison.pictures.length;
-    const all = plural(count, "picture");
+    const count = this.#comparison.images.length;
+    const all = plural(count, "image");
     setText(this.count, done === count ? all : `${done} of ${all}`);
   }
 

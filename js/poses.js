@@ -59,7 +59,7 @@ class PosePicker {
   }
 
   #status(chosen) {
-    if (chosen.size === 1) return "All pictures get this pose.";
+    if (chosen.size === 1) return "All images get this pose.";
     return Object.keys(this.#columns).length
       ? "Below each pose: the prompts that the seed gave it."
       : "The seed gives each prompt one of these.";

@@ -250,7 +250,7 @@ class SubjectPanel {
       place: { row: 0, column: photos.findIndex((photo) => photo.name === name) },
       rows: 1,
       columns: photos.length,
-      picture: ({ column }) => ({
+      image: ({ column }) => ({
         title: photos[column].name,
         text: [describeSizes(photos[column]), ...warningsOf(photos[column])].join(" · "),
         content: pair(photos[column]),

@@ -32,14 +32,14 @@ def is_link(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class CellGraph:
-    """The nodes upstream of a picture, up to but excluding the Matrix and its upstream.
+    """The nodes upstream of an image, up to but excluding the Matrix and its upstream.
 
     `nodes` are in topological order. `uses` are the outputs of the Matrix that a node's results
     depend on, directly or indirectly; a node that uses none is the same for all cells.
     """
 
     matrix: str
-    picture: tuple[str, int]
+    image: tuple[str, int]
     nodes: Mapping[str, Node]
     uses: Mapping[str, frozenset[int]]
 
@@ -49,15 +49,15 @@ class CellGraph:
 
 
 def read_cell_graph(
-    get_node: Callable[[str], Node], picture: Sequence[Any], matrix: str
+    get_node: Callable[[str], Node], image: Sequence[Any], matrix: str
 ) -> CellGraph:
-    """The graph upstream of the link `picture`.
+    """The graph upstream of the link `image`.
 
     Raises ComparisonError unless it depends on the node `matrix`, and on no other Matrix.
     """
     nodes: dict[str, Node] = {}
     uses: dict[str, frozenset[int]] = {}
-    stack = [str(picture[0])] if picture[0] != matrix else []
+    stack = [str(image[0])] if image[0] != matrix else []
     path: set[str] = set()  # nodes on the stack that wait for those above them
     while stack:
         node = get_node(stack[-1])
@@ -76,8 +76,8 @@ def read_cell_graph(
         direct = {int(output) for source, output in links if source == matrix}
         through = (uses[source] for source, _ in links if source != matrix)
         nodes[node_id], uses[node_id] = node, frozenset(direct).union(*through)
-    _check(nodes, bool(nodes) and bool(uses[picture[0]]), nodes and get_node(matrix)["class_type"])
-    return CellGraph(matrix, (str(picture[0]), int(picture[1])), nodes, uses)
+    _check(nodes, bool(nodes) and bool(uses[image[0]]), nodes and get_node(matrix)["class_type"])
+    return CellGraph(matrix, (str(image[0]), int(image[1])), nodes, uses)
 
 
 def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
@@ -88,8 +88,8 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
         )
     if any(node["class_type"] == kind for node in nodes.values()):
         raise ComparisonError(
-            "The picture comes from a different Matrix than the one connected: wire the Contact "
-            "Sheet's picture and matrix from the same one."
+            "The image comes from a different Matrix than the one connected: wire the Contact "
+            "Sheet's image and matrix from the same one."
         )
     trainers = TRAIN_NODES.intersection(str(node["class_type"]) for node in nodes.values())
     if trainers:
@@ -100,7 +100,7 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
         )
     if not depends:
         raise ComparisonError(
-            "The picture does not depend on the Matrix: wire its adapter, prompt and seed to the "
+            "The image does not depend on the Matrix: wire its adapter, prompt and seed to the "
             "nodes that draw."
         )
 
@@ -130,10 +130,10 @@ def cell_digests(
                 inputs = {name: content(value, values) for name, value in node["inputs"].items()}
                 text = json.dumps([node["class_type"], inputs], sort_keys=True)
                 known[key] = hashlib.sha256(text.encode()).hexdigest()
-        return known[graph.key(graph.picture[0], values)]
+        return known[graph.key(graph.image[0], values)]
 
     return [
-        hashlib.sha256(f"{digest(values)} {graph.picture[1]}".encode()).hexdigest()
+        hashlib.sha256(f"{digest(values)} {graph.image[1]}".encode()).hexdigest()
         for values in cells
     ]
 

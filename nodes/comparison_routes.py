@@ -62,7 +62,7 @@ def report(output: Path, params: Mapping[str, str]) -> tuple[int, bytes]:
 def redraw_cell(
     output: Path, params: Mapping[str, str], headers: Mapping[str, str]
 ) -> JsonResponse:
-    """Requests that the cell ``picture`` of ``name`` be redrawn when its node is next queued.
+    """Requests that the cell ``image`` of ``name`` be redrawn when its node is next queued.
 
     Same-origin requests only.
     """
@@ -72,11 +72,11 @@ def redraw_cell(
         folder = _folder(output, params)
     except LikenessError as error:
         return 404, {"error": str(error)}
-    view, picture = _json_of(folder / VIEW_FILE), params.get("picture", "")
-    pictures = view.get("pictures") if isinstance(view, dict) else None
-    if not isinstance(pictures, list) or picture not in pictures:
+    view, image = _json_of(folder / VIEW_FILE), params.get("image", "")
+    images = view.get("images") if isinstance(view, dict) else None
+    if not isinstance(images, list) or image not in images:
         return 404, {"error": "The comparison no longer has this cell."}
-    request_redraw(folder.name, picture)
+    request_redraw(folder.name, image)
     return 200, {}
 
 

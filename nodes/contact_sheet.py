@@ -114,23 +114,23 @@ class ContactSheet(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, **_: Any) -> list[str]:
-        """Never requests the picture: the nodes behind it are copied instead."""
+        """Never requests the image: the nodes behind it are copied instead."""
         return []
 
     @classmethod
     def execute(
         cls,
-        picture: Any,
+        image: Any,
         matrix: CellMatrix,
         name: str,
-        single_pictures: str,
+        single_images: str,
         redraw: str,
         draw_only: str = "",
     ) -> io.NodeOutput:
-        """(IMAGE, study). Raises ComparisonError if the picture does not come from the Matrix."""
+        """(IMAGE, study). Raises ComparisonError if the image does not come from the Matrix."""
         name = folder_name(name)
         check_unique_name(cls.hidden.prompt or {}, str(cls.hidden.unique_id), name)
-        job = make_job(cls.hidden, picture, matrix, name, single_pictures, redraw, draw_only)
+        job = make_job(cls.hidden, image, matrix, name, single_images, redraw, draw_only)
         output = expand_job(job) if job.missing else finished(job)
         publish(cls.hidden, "comparison", name)
         return output
@@ -139,12 +139,12 @@ class ContactSheet(io.ComfyNode):
 def _inputs() -> list[io.Input]:
     return [
         io.Image.Input(
-            "picture",
+            "image",
             lazy=True,
             raw_link=True,
             tooltip="The image of one cell, such as VAE Decode's.",
         ),
-        MatrixType.Input("matrix", tooltip="From the Matrix that the picture depends on."),
+        MatrixType.Input("matrix", tooltip="From the Matrix that the image depends on."),
         io.String.Input(
             "name",
             default="comparison",
@@ -152,7 +152,7 @@ def _inputs() -> list[io.Input]:
             "next comparison of the same name is complete.",
         ),
         io.Combo.Input(
-            "single_pictures",
+            "single_images",
             options=["png", "jpg"],
             default="png",
             tooltip="Format of the single images saved next to the sheet.",
@@ -197,12 +197,12 @@ def check_prompt(prompt: Mapping[str, Node], node_id: str) -> None:
     inputs = prompt[node_id]["inputs"]
     if isinstance(inputs.get("name"), str):
         check_unique_name(prompt, node_id, inputs["name"])
-    picture, matrix = inputs.get("picture"), inputs.get("matrix")
-    if not (is_link(picture) and is_link(matrix)):
+    image, matrix = inputs.get("image"), inputs.get("matrix")
+    if not (is_link(image) and is_link(matrix)):
         return
     try:
         known = static_plan(prompt, matrix[0])
-        graph = known and read_cell_graph(prompt.__getitem__, picture, matrix[0])
+        graph = known and read_cell_graph(prompt.__getitem__, image, matrix[0])
     except KeyError:  # a dangling link, which ComfyUI reports
         return
     if graph and known:
@@ -231,7 +231,7 @@ def _normalised_name(name: str) -> str:
 
 def make_job(
     hidden: Any,
-    picture: Any,
+    image: Any,
     matrix: CellMatrix,
     name: str,
     suffix: str,
@@ -242,7 +242,7 @@ def make_job(
     Progress(hidden.unique_id).set_status("Looking for finished cells")
     _finish_pending()
     output, known = output_folder(), cache_folder(output_folder())
-    graph = read_cell_graph(hidden.dynprompt.get_node, picture, matrix.node_id)
+    graph = read_cell_graph(hidden.dynprompt.get_node, image, matrix.node_id)
     check_graph(graph, matrix.plan)
     values = tuple(matrix.values(cell) for cell in matrix.plan.cells())
     digests = cell_digests(graph, values, make_file_digester(known))
@@ -286,13 +286,13 @@ def _finish_pending() -> None:
 def check_graph(graph: CellGraph, plan: Plan) -> None:
     """Raises ComparisonError if the nodes of a cell cannot draw the plan."""
     check_controlnets(graph.nodes, model_path)
-    check_connections(graph.uses[graph.picture[0]], plan)
+    check_connections(graph.uses[graph.image[0]], plan)
 
 
 def check_connections(uses: Collection[int], plan: Plan) -> None:
     """Raises ComparisonError if cells differ in a Matrix output that their nodes do not use.
 
-    `uses` are the outputs of the Matrix that a cell's picture depends on.
+    `uses` are the outputs of the Matrix that a cell's image depends on.
     """
     trained = [variant.name for variant in plan.variants if variant.adapter is not None]
     if trained and ADAPTER not in uses:

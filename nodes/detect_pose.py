@@ -77,7 +77,7 @@ class DetectPose(io.ComfyNode):
         poses = []
         for number, image in enumerate(images, start=1):
             interrupted()
-            poses.append(detect(detector, image, f"picture-{number}"))
+            poses.append(detect(detector, image, f"image-{number}"))
         frames = keypoints_of_poses(poses, width, height)
         return io.NodeOutput(frames, pose_images(poses, width, height))
 
@@ -165,12 +165,12 @@ def detect(detector: Any, image: torch.Tensor, name: str) -> Pose:
     Raises ComparisonError if there is nobody.
     """
     pixels = (image[..., :3].cpu().numpy() * 255).clip(0, 255).astype(np.uint8)
-    picture = Image.fromarray(pixels)
-    if min(picture.size) > DETECTION_SIDE:
-        ratio = DETECTION_SIDE / min(picture.size)
-        width, height = (max(1, round(side * ratio)) for side in picture.size)
-        picture = ImageOps.fit(picture, (width, height))
-    found = detector.detect_poses(np.array(picture))
+    sized = Image.fromarray(pixels)
+    if min(sized.size) > DETECTION_SIDE:
+        ratio = DETECTION_SIDE / min(sized.size)
+        width, height = (max(1, round(side * ratio)) for side in sized.size)
+        sized = ImageOps.fit(sized, (width, height))
+    found = detector.detect_poses(np.array(sized))
     people = tuple(
         tuple(point and (float(point.x), float(point.y)) for point in person.body.keypoints)
         for person in found

@@ -165,15 +165,15 @@ def _expand_cell(builder: Any, job: Job, number: int) -> Any:
 
     copies = dict(job.copies or {})
     copy_nodes(job.graph, values, builder, copies, lambda uses: True, wire)
-    node_id, output = job.graph.picture
-    picture = [copies[job.graph.key(node_id, values)], output]
-    keep = builder.node("Likeness_KeepCell", picture=picture, job=job, number=number)
+    node_id, output = job.graph.image
+    image = [copies[job.graph.key(node_id, values)], output]
+    keep = builder.node("Likeness_KeepCell", image=image, job=job, number=number)
     return keep.out(0)
 
 
 def _add_pose_node(builder: Any, job: Job, keypoints: str) -> Any:
     """Adds a node that outputs the pose's image, black without a pose; returns its link."""
-    size = {"width": job.matrix.plan.picture.width, "height": job.matrix.plan.picture.height}
+    size = {"width": job.matrix.plan.image.width, "height": job.matrix.plan.image.height}
     if keypoints:
         frames = json.loads(keypoints)
         return builder.node("Likeness_PoseSet", poses=ALL_POSES, keypoints=frames, **size).out(1)
@@ -192,7 +192,7 @@ class KeepCell(io.ComfyNode):
                 category="Likeness",
                 description="Part of Contact Sheet: saves a finished cell.",
                 inputs=[
-                    io.Image.Input("picture", tooltip="The finished cell."),
+                    io.Image.Input("image", tooltip="The finished cell."),
                     JobType.Input("job", tooltip="The comparison."),
                     io.Int.Input("number", tooltip="Its index among the missing cells."),
                 ],
@@ -201,10 +201,10 @@ class KeepCell(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, picture: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, job: Job, number: int) -> io.NodeOutput:
         """The file's name. Raises ComparisonError for more than one image."""
-        path, image = job.files[job.missing[number]], tensor_to_image(picture)
-        WRITER.write(path, image, partial(_on_cell_written, job, job.missing[number]))
+        path, pixels = job.files[job.missing[number]], tensor_to_image(image)
+        WRITER.write(path, pixels, partial(_on_cell_written, job, job.missing[number]))
         clear_progress(job.node_id)
         left = len(job.missing) - number - 1
         variant_ends = left > 0 and _variant_values(job, number + 1) != _variant_values(job, number)
@@ -214,7 +214,7 @@ class KeepCell(io.ComfyNode):
         if variant_ends or not left:  # not for each cell: the next would reallocate the pages
             trim_heap()  # otherwise freed weights of earlier variants accumulate
         progress, total = Progress(job.node_id), len(job.files) - job.skipped
-        progress.show(total - left, total, image)
+        progress.show(total - left, total, pixels)
         line = progress_line(total, number + 1, left, time.time() - job.started)
         progress.set_status(line)
         job.notifier.set_status(line)

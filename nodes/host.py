@@ -217,12 +217,12 @@ class Progress:
         self._node_id = node_id
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
 
-    def show(self, done: int, total: int, picture: Path | Image.Image | None = None) -> None:
-        """Shows `done` of `total`, and `picture` as the node's preview."""
+    def show(self, done: int, total: int, image: Path | Image.Image | None = None) -> None:
+        """Shows `done` of `total`, and `image` as the node's preview."""
         # RGB, because JPEG has no alpha channel: ComfyUI's sender task would fail.
         preview = None
         with suppress(OSError):  # an unreadable preview must not stop a training
-            shown = Image.open(picture) if isinstance(picture, Path) else picture
+            shown = Image.open(image) if isinstance(image, Path) else image
             preview = shown and ("JPEG", shown.convert("RGB"), PREVIEW_PIXELS)
         self._bar.update_absolute(done, max(total, 1), preview)
 

@@ -55,7 +55,7 @@ class CellMatrix:
     def values(self, cell: Cell) -> CellValues:
         """The Matrix's outputs in a cell; the pose is its keypoints as JSON, or ""."""
         index = self.plan.variants.index(self.plan.variant_of(cell))
-        width, height = self.plan.picture.width, self.plan.picture.height
+        width, height = self.plan.image.width, self.plan.image.height
         pose = self.plan.pose_of(cell)
         return (
             self.adapters[index],
@@ -91,7 +91,7 @@ class Matrix(io.ComfyNode):
                 "Wire the outputs to the nodes that generate one image, and that image to a "
                 "Contact Sheet, which runs them once per cell. Without one, they do not run."
             ),
-            inputs=[*_axes(), *_picture(), *_connected()],
+            inputs=[*_axes(), *_image(), *_connected()],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             not_idempotent=True,  # the plan holds its node's id, so an identical node differs
@@ -180,7 +180,7 @@ class Matrix(io.ComfyNode):
                 "seed": seed,
                 "with_pose": with_pose,
                 "draws": draws,
-                "picture": {"width": width, "height": height},
+                "image": {"width": width, "height": height},
                 "control": {"strength": control_strength},
             }
         )
@@ -274,7 +274,7 @@ def _axes() -> list[io.Input]:
     ]
 
 
-def _picture() -> list[io.Input]:
+def _image() -> list[io.Input]:
     return [
         float_widget(
             "control_strength",

@@ -107,12 +107,12 @@ def subfolders(root: Path, depth: int = 2) -> list[str]:
     return names
 
 
-def picture_folders(root: Path) -> list[str]:
+def image_folders(root: Path) -> list[str]:
     """The `subfolders` that directly contain an image: core creates other folders there, too."""
-    return [name for name in subfolders(root) if _has_picture(root / name)]
+    return [name for name in subfolders(root) if _has_image(root / name)]
 
 
-def _has_picture(folder: Path) -> bool:
+def _has_image(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             return any(Path(entry.name).suffix.lower() in image_extensions() for entry in entries)

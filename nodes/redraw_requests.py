@@ -9,9 +9,9 @@ from unicodedata import normalize
 _requests: dict[str, set[str]] = {}  # stems of the cells' files, by comparison
 
 
-def request_redraw(name: str, picture: str) -> None:
-    """Has the comparison `name` redraw the cell whose file is `picture`.png, once."""
-    _requests.setdefault(name, set()).add(picture)
+def request_redraw(name: str, image: str) -> None:
+    """Has the comparison `name` redraw the cell whose file is `image`.png, once."""
+    _requests.setdefault(name, set()).add(image)
 
 
 def has_redraw_request(name: str | None) -> bool:

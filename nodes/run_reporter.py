@@ -68,7 +68,7 @@ class RunReporter:
         elif event.kind == "stage":
             self._show_stage(**data)
         elif event.kind == "preview":
-            self._progress.show(*self._done, picture=self._folder / data["path"])
+            self._progress.show(*self._done, image=self._folder / data["path"])
         elif event.kind == "notice":
             self._throttle.add({"line": data["text"]})
 

@@ -244,7 +244,7 @@ def _scored(
     notes: list[str],
 ) -> Scores:
     set_status("Loading encoders")
-    encoders, missing = find_encoders(files, judges(), device, study.plan.picture)
+    encoders, missing = find_encoders(files, judges(), device, study.plan.image)
 
     def on_encoder(name: str) -> None:
         interrupted()
@@ -256,7 +256,7 @@ def _scored(
 
     return score(
         study.plan,
-        study.pictures,
+        study.images,
         photos,
         encoders,
         notes=[*notes, *missing],
@@ -283,7 +283,7 @@ def build_report(study: Study, scores: Scores, hidden: Any) -> Report:
     return Report(
         study.folder.name,
         study.plan,
-        study.pictures,
+        study.images,
         row_adapters,
         scores,
         reproduction,
@@ -302,8 +302,8 @@ def _reproduction(text: dict[str, Any]) -> Reproduction:
 
 def write_scored_sheet(study: Study, scores: Scores) -> tuple[Image.Image, Path]:
     """The sheet with a line of scores below each image, and its file."""
-    notes = [format_cell_scores(scores, place) for place in range(len(study.pictures))]
-    sheet = draw_sheet(study.plan, study.pictures, notes if any(notes) else None)
+    notes = [format_cell_scores(scores, place) for place in range(len(study.images))]
+    sheet = draw_sheet(study.plan, study.images, notes if any(notes) else None)
     digest = hashlib.sha256(f"{study.sheet.name} {notes}".encode()).hexdigest()
     path = study.folder / f"scored-{digest[:12]}.png"
     write_sheet(path, sheet)

@@ -66,7 +66,7 @@ def tensor_to_image(images: torch.Tensor) -> Image.Image:
         )
     if images.shape[-1] not in (3, 4):
         raise ComparisonError(
-            f"A cell's image has {images.shape[-1]} channels: wire an RGB image to picture."
+            f"A cell's image has {images.shape[-1]} channels: wire RGB images to Contact Sheet."
         )
     pixels = np.nan_to_num(images[0].float().cpu().numpy() * 255).clip(0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -80,14 +80,14 @@ class CellWriter:
         self._pending: Future[None] | None = None
 
     def write(
-        self, path: Path, picture: Image.Image, on_done: Callable[[], None] = lambda: None
+        self, path: Path, image: Image.Image, on_done: Callable[[], None] = lambda: None
     ) -> None:
         """Starts writing once the previous image is written; raises as `wait` for that one.
 
         `on_done` is called in the writing thread when the image and its thumbnail are written.
         """
         self.wait()
-        self._pending = self._pool.submit(_write_cell, path, picture, on_done)
+        self._pending = self._pool.submit(_write_cell, path, image, on_done)
 
     def wait(self) -> None:
         """Blocks until everything is on disk. Raises ComparisonError if a write failed."""
@@ -102,7 +102,7 @@ class CellWriter:
             ) from None
 
 
-def _write_cell(path: Path, picture: Image.Image, on_done: Callable[[], None]) -> None:
-    write_thumbnail(path, picture)
-    write_atomic(path, encode_cell_png(picture))
+def _write_cell(path: Path, image: Image.Image, on_done: Callable[[], None]) -> None:
+    write_thumbnail(path, image)
+    write_atomic(path, encode_cell_png(image))
     on_done()

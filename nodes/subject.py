@@ -15,7 +15,7 @@ from ..trainers.recipe import format_validation_error
 from ..trainers.subject import PhotoSet, load_pixels, read_subject
 from . import miniature
 from .host import ADVANCED, Progress, executing_node, input_folder, io
-from .paths import folder_fingerprint, photo_folder, picture_folders
+from .paths import folder_fingerprint, image_folders, photo_folder
 from .recipe_builder import check_packages
 from .run_reporter import on_read
 from .sockets import SubjectType
@@ -237,7 +237,7 @@ def subject_outputs() -> list[io.Output]:
 def folder_names() -> list[str]:
     """The choices of the folder widget."""
     bundled = [miniature.SUBJECT] if miniature.subject_folder() else []
-    return [*picture_folders(input_folder()), *bundled]
+    return [*image_folders(input_folder()), *bundled]
 
 
 def find_folder(name: str) -> Path:

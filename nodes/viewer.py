@@ -22,37 +22,37 @@ VIEW_FILE = "viewer.json"
 EVENT = "likeness.cells"
 
 
-def thumbnail_path(picture: Path) -> Path:
+def thumbnail_path(path: Path) -> Path:
     """Where the thumbnail of ``likeness/cells/<digest>.png`` is cached."""
-    return picture.parents[1] / "cache" / "thumbnails" / f"{picture.stem}.webp"
+    return path.parents[1] / "cache" / "thumbnails" / f"{path.stem}.webp"
 
 
-def write_thumbnail(picture: Path, image: Image.Image) -> None:
+def write_thumbnail(path: Path, image: Image.Image) -> None:
     """Writes a cell's thumbnail."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    write_atomic(thumbnail_path(picture), encode_webp(small), durable=False)
+    write_atomic(thumbnail_path(path), encode_webp(small), durable=False)
 
 
 def write_view(
-    folder: Path, plan: Plan, pictures: Sequence[Path], sheet: str | None, remark: str = ""
+    folder: Path, plan: Plan, images: Sequence[Path], sheet: str | None, remark: str = ""
 ) -> None:
     """Writes a comparison's `viewer.json` and any missing thumbnails.
 
     Args:
-        pictures: the PNG path of each of the plan's cells, existing or not.
+        images: the PNG path of each of the plan's cells, existing or not.
         sheet: the sheet's file name in `folder`, None until it is complete.
         remark: a sentence for the panel.
     """
-    for picture in set(pictures):
-        if picture.is_file() and not thumbnail_path(picture).is_file():
-            with Image.open(picture) as image:
-                write_thumbnail(picture, image)
-    view = viewer_data(plan, pictures, sheet) | {"remark": remark}
+    for path in set(images):
+        if path.is_file() and not thumbnail_path(path).is_file():
+            with Image.open(path) as image:
+                write_thumbnail(path, image)
+    view = viewer_data(plan, images, sheet) | {"remark": remark}
     write_atomic(folder / VIEW_FILE, json.dumps(view), durable=False)
 
 
-def viewer_data(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict[str, Any]:
+def viewer_data(plan: Plan, images: Sequence[Path], sheet: str | None) -> dict[str, Any]:
     """The content of `viewer.json`; docs/file-formats.md describes it."""
     rows, columns, cells = plan.rows(), plan.columns(), plan.cells()
     first = cells[: len(columns)]
@@ -63,19 +63,19 @@ def viewer_data(plan: Plan, pictures: Sequence[Path], sheet: str | None) -> dict
             {"key": cell.key, "prompt": cell.prompt, "negative": cell.negative, "seed": cell.seed}
             for cell in first
         ],
-        "width": plan.picture.width,
-        "height": plan.picture.height,
-        "pictures": [picture.stem for picture in pictures],
-        "drawn": [mtime_ms(picture) for picture in pictures],
+        "width": plan.image.width,
+        "height": plan.image.height,
+        "images": [image.stem for image in images],
+        "drawn": [mtime_ms(image) for image in images],
         "poses": [cell.pose for cell in cells],
         "sheet": sheet,
     }
 
 
-def mtime_ms(picture: Path) -> int:
+def mtime_ms(path: Path) -> int:
     """When a cell was written, in milliseconds since 1970; 0 if it is missing."""
     try:
-        return picture.stat().st_mtime_ns // 1_000_000
+        return path.stat().st_mtime_ns // 1_000_000
     except OSError:
         return 0
 
@@ -86,7 +86,7 @@ class CellNotifier:
     Args:
         hidden: the Contact Sheet's hidden inputs, with `unique_id` and `extra_pnginfo`.
         folder: the comparison's folder.
-        plan, pictures, remark: as `write_view` takes them.
+        plan, images, remark: as `write_view` takes them.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class CellNotifier:
         hidden: Any,
         folder: Path,
         plan: Plan,
-        pictures: Sequence[Path],
+        images: Sequence[Path],
         remark: str = "",
     ) -> None:
         self._to = {"node": str(hidden.unique_id), "workflow": workflow_id(hidden)}
         self._folder = folder
-        self._plan, self._pictures, self._remark = plan, pictures, remark
+        self._plan, self._images, self._remark = plan, images, remark
         self._throttle = Throttle(self._send)
 
     def drawn(self, index: int) -> None:
         """Reports that a cell's file has been written."""
-        self._throttle.add({str(index): mtime_ms(self._pictures[index])})
+        self._throttle.add({str(index): mtime_ms(self._images[index])})
 
     def set_status(self, line: str) -> None:
         """Shows a line in the panel; core's own messages do not name the workflow."""
@@ -121,7 +121,7 @@ class CellNotifier:
     def _send(self, news: dict[str, Any]) -> None:
         drawn = {index: at for index, at in news.items() if index != "line"}
         # The file is for viewers that open later.
-        write_view(self._folder, self._plan, self._pictures, None, self._remark)
+        write_view(self._folder, self._plan, self._images, None, self._remark)
         self._send_update(drawn, False, news.get("line", ""))
 
     def _send_update(self, drawn: dict[str, Any], finished: bool, line: str = "") -> None:

@@ -54,7 +54,7 @@ class Outcome:
     outputs: dict[str, Any] = field(default_factory=dict)  # node id -> UI output
     cached: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
-    previews: int = 0  # binary frames with a picture
+    previews: int = 0  # binary frames with an image
     log: str = ""
 
 

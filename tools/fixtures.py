@@ -54,7 +54,7 @@ def write_comparison(
     columns: Sequence[str],
     draw: Callable[[int, int], Image.Image],
 ) -> Path:
-    """Writes a drawn comparison with pictures of one size; returns its folder.
+    """Writes a drawn comparison with images of one size; returns its folder.
 
     `draw` is called with the row and the column of each cell, counted from 0.
     """
@@ -64,22 +64,22 @@ def write_comparison(
     for needed in (cells, thumbnails, folder):
         needed.mkdir(parents=True, exist_ok=True)
     places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
-    pictures = [f"{name}-{row}-{column}" for row, column in places]
-    for picture, place in zip(pictures, places, strict=True):
+    stems = [f"{name}-{row}-{column}" for row, column in places]
+    for stem, place in zip(stems, places, strict=True):
         image = draw(*place)
         size = image.size
-        image.save(cells / f"{picture}.png", compress_level=1)
+        image.save(cells / f"{stem}.png", compress_level=1)
         image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        image.save(thumbnails / f"{picture}.webp")
+        image.save(thumbnails / f"{stem}.webp")
     view = {
         "version": 1,
         "rows": list(rows),
         "columns": [{"key": key, "prompt": key, "negative": "", "seed": 0} for key in columns],
         "width": size[0],
         "height": size[1],
-        "pictures": pictures,
-        "drawn": [time.time_ns() // 1_000_000] * len(pictures),
-        "poses": [None] * len(pictures),
+        "images": stems,
+        "drawn": [time.time_ns() // 1_000_000] * len(stems),
+        "poses": [None] * len(stems),
         "sheet": None,
     }
     (folder / "viewer.json").write_text(json.dumps(view), encoding="utf-8")

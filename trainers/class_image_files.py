@@ -126,12 +126,12 @@ class ClassImageWriter:
         if kind is None:
             self._wait_for_pending()
 
-    def write(self, folder: Path, indices: Sequence[int], pictures: np.ndarray) -> None:
+    def write(self, folder: Path, indices: Sequence[int], images: np.ndarray) -> None:
         """Writes images (n, H, W, 3), uint8. Raises OutOfSpace, also for earlier calls."""
         self._wait_for_pending()
         self._pending = [
-            self._pool.submit(_write_missing, image_path(folder, index), picture)
-            for index, picture in zip(indices, pictures, strict=True)
+            self._pool.submit(_write_missing, image_path(folder, index), image)
+            for index, image in zip(indices, images, strict=True)
         ]
         if not self._in_background:
             self._wait_for_pending()
@@ -142,9 +142,9 @@ class ClassImageWriter:
             one.result()
 
 
-def _write_missing(path: Path, picture: np.ndarray) -> None:
+def _write_missing(path: Path, image: np.ndarray) -> None:
     if not is_complete_png(path):
-        write(path, png(Image.fromarray(picture)))
+        write(path, png(Image.fromarray(image)))
 
 
 def write(path: Path, data: bytes | str) -> None:

@@ -39,7 +39,7 @@ _DECODE_ERRORS = (
     zlib.error,
 )
 
-# EXIF tag 274 (orientation): how to turn the stored picture upright (CIPA DC-008, 4.6.5.A).
+# EXIF tag 274 (orientation): how to turn the stored image upright (CIPA DC-008, 4.6.5.A).
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,13 +72,13 @@ def open_image(source: Path | io.BytesIO) -> Image.Image:
             return _exif_transpose(image)
     except UnidentifiedImageError:
         raise SubjectError(
-            "it is not a picture in a supported format; convert it to JPEG or PNG, or remove it"
+            "it is not an image in a supported format; convert it to JPEG or PNG, or remove it"
         ) from None
     except Image.DecompressionBombError:
         raise SubjectError(_too_large()) from None
     except _DECODE_ERRORS as error:
         raise SubjectError(
-            f"the picture is damaged or truncated ({error}); export or copy it again"
+            f"the image is damaged or truncated ({error}); export or copy it again"
         ) from None
 
 
@@ -159,7 +159,7 @@ def _check_header(image: Image.Image) -> None:
         raise SubjectError(_too_large())
     if image.mode not in _MODES + _WIDE_MODES:
         raise SubjectError(
-            f"its pixel format {image.mode} is not supported; save it as an 8-bit RGB picture"
+            f"its pixel format {image.mode} is not supported; save it as an 8-bit RGB image"
         )
 
 

@@ -65,7 +65,7 @@ class StoredLatents:
         if latents is None:
             raise RunFailed(
                 f"The cached latents {self.file} were removed or damaged during the run. Start "
-                "the run again: it encodes the picture again and resumes from its last checkpoint."
+                "the run again: it encodes the image again and resumes from its last checkpoint."
             )
         return latents
 
@@ -240,6 +240,6 @@ class _LatentCache:
             self._is_writable = False
             self._notice(
                 f"Latents cannot be cached in {file.parent.parent} ({error.strerror}); this run "
-                "continues, but the next one encodes the pictures again."
+                "continues, but the next one encodes the images again."
             )
         return self._is_writable

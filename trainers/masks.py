@@ -104,7 +104,7 @@ def _check_mask(photo: Photo, mask: Image.Image) -> Photo:
         assert photo.mask is not None
         raise SubjectError(
             f"its mask {photo.mask.name} ({mask.width}x{mask.height}) differs in aspect ratio from "
-            f"the picture ({photo.width}x{photo.height}); make the mask from the upright picture"
+            f"the image ({photo.width}x{photo.height}); make the mask from the upright image"
         )
     if not _crop_to_latents(photo, mask).any():
         how = "make the subject opaque" if photo.mask == photo.path else "paint the subject white"

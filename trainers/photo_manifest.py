@@ -66,7 +66,7 @@ def class_spec(recipe: Recipe) -> Subject:
 
 def _check_unchanged(photos: PhotoSet, folder: Path, digest: str | None) -> PhotoSet:
     if photos.digest != digest:
-        raise SubjectError(f"The pictures in {folder} have changed since the run was prepared.")
+        raise SubjectError(f"The images in {folder} have changed since the run was prepared.")
     return photos
 
 

@@ -150,8 +150,8 @@ def draw_class_images(
     write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
     with generator, ClassImageWriter(in_background=generator.cuda) as writer:
         for batch in _batches(folder, todo, generator.next_batch, report_progress):
-            for indices, pictures in generator.draw(batch):
-                writer.write(folder, indices, pictures)
+            for indices, images in generator.draw(batch):
+                writer.write(folder, indices, images)
 
 
 def _ignore(text: str) -> None:
@@ -249,9 +249,9 @@ class _ImageGenerator:
         """Yields n numbers at a time with their images (n, size, size, 3), uint8."""
         while indices:
             part = indices[: self.batch_size]
-            pictures = self._try_draw(part)
-            if pictures is not None:
-                yield part, pictures
+            images = self._try_draw(part)
+            if images is not None:
+                yield part, images
                 indices = indices[len(part) :]
 
     def _try_draw(self, indices: Sequence[int]) -> np.ndarray | None:
@@ -259,7 +259,7 @@ class _ImageGenerator:
         first = indices[0] - indices[0] % self.block
         whole = indices if self.cuda else range(first, first + self.block)
         try:
-            return self.pictures(whole)[[whole.index(index) for index in indices]]
+            return self.images(whole)[[whole.index(index) for index in indices]]
         except RuntimeError as error:
             if not is_out_of_memory(error) or not self._can_reduce_memory():
                 raise
@@ -293,7 +293,7 @@ class _ImageGenerator:
             states = encode_text(self.base.text_encoder, ids, self.clip_skip)
         return states[:-1], states[-1:]
 
-    def pictures(self, indices: Sequence[int]) -> np.ndarray:
+    def images(self, indices: Sequence[int]) -> np.ndarray:
         """The images of these numbers, drawn at once: (n, size, size, 3), uint8.
 
         Raises RunFailed if the latents are not finite in fp32 either.

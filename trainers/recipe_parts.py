@@ -128,7 +128,7 @@ class Subject(Part):
     photograph keeps its aspect ratio, otherwise all are cropped to squares. With the crop `face`, a
     face smaller than `face_share` of the crop's height is cropped closer (0: never), but not below
     the training size. `holdout` photographs are reserved for the validation loss. A `mask` marks
-    the subject: the picture's own transparency (alpha), or a separate file beside it; outside it,
+    the subject: the image's own transparency (alpha), or a separate file beside it; outside it,
     the loss is weighted by `unmasked_weight`. A photograph smaller than its training size is
     enlarged, at most `enlarge` times, or rejected.
     """
@@ -260,7 +260,7 @@ class Objective(Part):
     """Loss weighting and noise. `min_snr_gamma`: arXiv:2303.09556, usually 5; None is off.
 
     Timesteps are drawn from `timestep_min` (the least noise) to below `timestep_max`.
-    `caption_dropout` is the probability of training a picture with the empty prompt, the
+    `caption_dropout` is the probability of training an image with the empty prompt, the
     unconditional half of classifier-free guidance (arXiv:2207.12598).
     """
 
@@ -302,7 +302,7 @@ class Compute(Part):
 
 
 class Previews(Part):
-    """Pictures drawn during training: one for each prompt, every `every` steps (0: none)."""
+    """Images drawn during training: one for each prompt, every `every` steps (0: none)."""
 
     prompts: tuple[Prompt, ...] = Field((), max_length=16)
     negative: str = Field("", max_length=4000)

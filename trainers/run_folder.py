@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def photos_file(self) -> Path:
-        """The manifest of the pictures that were checked before the run."""
+        """The manifest of the images that were checked before the run."""
         return self.path / "photos.json"
 
     @property

@@ -73,7 +73,7 @@ def sigmas_to_timesteps(sigmas: Tensor) -> Tensor:
 
 
 def prepare_noise(seeds: Sequence[int], height: int, width: int) -> Tensor:
-    """Normal noise (n, 4, height // 8, width // 8) for pictures of `height` x `width` pixels, fp32.
+    """Normal noise (n, 4, height // 8, width // 8) for images of `height` x `width` pixels, fp32.
 
     Each image has its own CPU generator, so its noise does not depend on the rest of the batch and
     equals ComfyUI's noise for a single image with that seed.
@@ -196,9 +196,9 @@ def dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor, batch: int = 4) -> np.ndarray:
     """Decodes scaled latents (n, 4, h, w) to RGB (n, 8h, 8w, 3), uint8, `batch` at a time."""
-    pictures = []
+    images = []
     for part in (latents / vae.config.scaling_factor).split(batch):
         pixels = vae.decode(part.to(vae.device, vae.dtype), return_dict=False)[0]  # -1 to 1
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
-        pictures.append(pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(pictures)
+        images.append(pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(images)

@@ -1,4 +1,4 @@
-"""Notes at the start of a run: on its prompts, pictures and learning rate."""
+"""Notes at the start of a run: on its prompts, images and learning rate."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def note_startup(run: Run, base: BaseModel) -> None:
 
     Raises SubjectError if the photographs changed since the recipe was bound.
     """
-    note_pictures(run)
+    note_images(run)
     note_learning_rate(run, base)
     note_prompts(run, base)
 
 
-def note_pictures(run: Run) -> None:
+def note_images(run: Run) -> None:
     """Notes which photographs, and which of the user's own class images, are not used and why, and
     the remarks on the others.
     """
@@ -38,13 +38,13 @@ def note_pictures(run: Run) -> None:
         _note_set(run, "Class images", load_class_photos(file, recipe, places.class_images))
 
 
-def _note_set(run: Run, what: str, pictures: PhotoSet) -> None:
-    if pictures.refused:
-        lines = [f"{file.name}: {file.reason}" for file in pictures.refused]
-        used = len(pictures.photos)
+def _note_set(run: Run, what: str, images: PhotoSet) -> None:
+    if images.refused:
+        lines = [f"{file.name}: {file.reason}" for file in images.refused]
+        used = len(images.photos)
         run.note(_bullet_list(f"{what}: {used} used, {len(lines)} not used:", lines))
-    if pictures.notes:
-        run.note(_bullet_list(f"{what}:", pictures.notes))
+    if images.notes:
+        run.note(_bullet_list(f"{what}:", images.notes))
 
 
 def _bullet_list(head: str, lines: Sequence[str]) -> str:

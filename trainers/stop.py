@@ -101,6 +101,6 @@ class StopSignal:
         """Raises RunCancelled if this process was asked to stop before there is a state to save."""
         if self.local_request():
             raise RunCancelled(
-                "The run was stopped before its first step. Class images and encoded pictures "
+                "The run was stopped before its first step. Class images and encoded images "
                 "are kept; start it again to resume."
             )

@@ -25,7 +25,7 @@ from .recipe import Subject
 from .recipe_parts import MAX_ENLARGE
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-_DECODE_THREADS = 4  # pictures decoded in parallel
+_DECODE_THREADS = 4  # images decoded in parallel
 _MAX_CAPTION_LENGTH = 100_000  # characters; the text encoder reads at most 225 tokens
 
 
@@ -33,7 +33,7 @@ _MAX_CAPTION_LENGTH = 100_000  # characters; the text encoder reads at most 225 
 class Photo:
     """One usable photograph.
 
-    `digest` is the SHA-256 of the file; `width` and `height` are of the upright picture; `box` is
+    `digest` is the SHA-256 of the file; `width` and `height` are of the upright image; `box` is
     the crop in its pixels; `size` (width, height) is what the crop is resized to; `caption` is None
     where the prompt is used; `face` says whether the box was placed by a face; `mask` is the mask's
     file (the photograph itself for its transparency), and `mask_digest` its SHA-256.
@@ -239,7 +239,7 @@ def read_photo(
         most = math.ceil(enlarged * 10) / 10
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
-            f"but {size[0]}x{size[1]} is needed; use a larger picture or a lower resolution"
+            f"but {size[0]}x{size[1]} is needed; use a larger image or a lower resolution"
             + (f", or set 'enlarge' to {most:g}" if most <= MAX_ENLARGE else "")
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -253,10 +253,10 @@ def read_photo(
 def crop_box(
     width: int, height: int, size: tuple[int, int], face: Box | None = None, share: float = 0.0
 ) -> Box:
-    """The largest box with the aspect ratio of `size` inside a picture of `width` x `height`.
+    """The largest box with the aspect ratio of `size` inside an image of `width` x `height`.
 
     Centred; or, with a face, with the face's centre in its middle column at 40 % of its height, as
-    far as the picture's edges allow. If the face's height is less than `share` of the box's, the
+    far as the image's edges allow. If the face's height is less than `share` of the box's, the
     box is smaller, but not below `size`.
     """
     scale = min(width / size[0], height / size[1])
@@ -289,7 +289,7 @@ def bucket_sizes(resolution: int) -> list[tuple[int, int]]:
 
 
 def bucket_for(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """The bucket nearest to the picture's aspect ratio in log space; the largest if tied."""
+    """The bucket nearest to the image's aspect ratio in log space; the largest if tied."""
 
     def distance(size: tuple[int, int]) -> tuple[float, int]:
         return abs(math.log(size[0] / size[1] * height / width)), -size[0] * size[1]
@@ -298,7 +298,7 @@ def bucket_for(width: int, height: int, resolution: int) -> tuple[int, int]:
 
 
 def load_face_detector() -> FaceDetector:
-    """A function from an upright picture to the box of its largest face, or None.
+    """A function from an upright image to the box of its largest face, or None.
 
     dlib's frontal HOG detector, on a copy of at most 800 pixels a side; if it finds no face there,
     on the copy at twice its size, for faces below 80 pixels. Raises MissingPackage.

@@ -1,4 +1,4 @@
-// A button that downloads all pictures as a zip, shows progress and cancels on a second click.
+// A button that downloads all images as a zip, shows progress and cancels on a second click.
 
 import { button, setText } from "./dom.js";
 import { saveArchive } from "./download.js";
@@ -20,7 +20,7 @@ export class ArchiveButton {
     this.label = this.element.querySelector("span");
   }
 
-  /** Sets how many pictures there are; with none the button is disabled. */
+  /** Sets how many images there are; with none the button is disabled. */
   setCount(count) {
     this.element.disabled = count === 0 && this.#packing === null;
   }
@@ -47,6 +47,6 @@ export class ArchiveButton {
     const onProgress = (done, total) => setText(this.label, `${done} of ${total}, stop`);
     const packed = await saveArchive(files, name, { onProgress, signal });
     const gone = files.length - packed;
-    if (gone) this.onError(`${plural(gone, "picture")} could not be read.`);
+    if (gone) this.onError(`${plural(gone, "image")} could not be read.`);
   }
 }

@@ -66,7 +66,7 @@ export class CellGrid {
     this.#layOut();
   }
 
-  /** Rerenders cells whose picture is new or changed, and those that failed to load. */
+  /** Rerenders cells whose image is new or changed, and those that failed to load. */
   refresh(indices) {
     this.#keepFocus(() => {
       for (const index of [...indices, ...this.#failedImages]) {
@@ -281,14 +281,14 @@ export class CellGrid {
         "aria-label": label.filter(Boolean).join(", "),
         dataset: { index },
       },
-      cell.drawn && this.#picture(index),
+      cell.drawn && this.#image(index),
       value !== null &&
         h("span", { class: `lk-score${best ? " best" : ""}` }, significant(value, 3)),
       letter && h("span", { class: "lk-mark" }, letter),
     );
   }
 
-  #picture(index) {
+  #image(index) {
     const src = this.getUrl(index);
     const image = h("img", { alt: "", draggable: "false", decoding: "async", src });
     image.addEventListener("error", () => {

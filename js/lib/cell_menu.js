@@ -1,12 +1,12 @@
 // The context menu of a comparison's cell.
 
-import { cellOf, downloadName, pictureQuery } from "./comparison.js";
+import { cellOf, downloadName, imageQuery } from "./comparison.js";
 import { downloadUrl } from "./download.js";
 import { openMenu } from "./popup.js";
 
 /** Tooltip of "Draw again". */
 export const REDRAW_TITLE =
-  "Queues the workflow to draw this picture once more. The same seed gives the same picture: for a " +
+  "Queues the workflow to draw this image once more. The same seed gives the same image: for a " +
   "damaged file, or nodes and files that have changed unnoticed";
 
 /**
@@ -17,7 +17,7 @@ export const REDRAW_TITLE =
 export function openCellMenu(comparison, index, event, { getUrl, open, redraw }) {
   const { label, key, drawn } = cellOf(comparison, index);
   const download = () =>
-    downloadUrl(getUrl(pictureQuery(comparison, index)), downloadName(comparison, index));
+    downloadUrl(getUrl(imageQuery(comparison, index)), downloadName(comparison, index));
   const items = [
     { text: "Open", symbol: "expand", click: open },
     { text: "Draw again", symbol: "refresh", title: REDRAW_TITLE, disabled: !drawn, click: redraw },

@@ -14,7 +14,7 @@ const isList = (value, length) => Array.isArray(value) && value.length === lengt
 export function parseComparison(data, name) {
   if (data?.version > VERSION)
     throw new Error("This comparison was drawn by a newer version of Likeness.");
-  const { rows, columns, pictures, drawn, width, height } = data ?? {};
+  const { rows, columns, images, drawn, width, height } = data ?? {};
   const isValid =
     Array.isArray(rows) &&
     rows.every(isText) &&
@@ -22,9 +22,9 @@ export function parseComparison(data, name) {
     Array.isArray(columns) &&
     columns.every((column) => isText(column?.key)) &&
     columns.length > 0 &&
-    isList(pictures, rows.length * columns.length) &&
-    pictures.every((one) => /^[0-9a-zA-Z_-]+$/.test(one)) &&
-    isList(drawn, pictures.length) &&
+    isList(images, rows.length * columns.length) &&
+    images.every((one) => /^[0-9a-zA-Z_-]+$/.test(one)) &&
+    isList(drawn, images.length) &&
     drawn.every(Number.isFinite) &&
     width > 0 &&
     height > 0;
@@ -34,9 +34,9 @@ export function parseComparison(data, name) {
     name,
     rows,
     columns,
-    pictures,
+    images,
     drawn: [...drawn],
-    poses: isList(data.poses, pictures.length) ? data.poses : pictures.map(() => null),
+    poses: isList(data.poses, images.length) ? data.poses : images.map(() => null),
     width,
     height,
     aspect: width / height,
@@ -89,7 +89,7 @@ export function drawnCount(comparison) {
 
 // Queries for ComfyUI's /view
 
-// A redrawn picture keeps its filename, so its time is part of the query.
+// A redrawn image keeps its filename, so its time is part of the query.
 
 /** Query for the contact sheet. */
 export function sheetQuery({ name, sheet, drawn }) {
@@ -97,8 +97,8 @@ export function sheetQuery({ name, sheet, drawn }) {
   return query({ filename: sheet, subfolder, type: "output", t: Math.max(...drawn) });
 }
 
-/** Query for a cell's picture. */
-export function pictureQuery(comparison, index) {
+/** Query for a cell's image. */
+export function imageQuery(comparison, index) {
   return cellQuery(comparison, index, CELLS, "png");
 }
 
@@ -107,9 +107,9 @@ export function thumbnailQuery(comparison, index) {
   return cellQuery(comparison, index, THUMBNAILS, "webp");
 }
 
-function cellQuery({ pictures, drawn }, index, subfolder, suffix) {
+function cellQuery({ images, drawn }, index, subfolder, suffix) {
   return query({
-    filename: `${pictures[index]}.${suffix}`,
+    filename: `${images[index]}.${suffix}`,
     subfolder,
     type: "output",
     t: drawn[index],
@@ -120,7 +120,7 @@ function query(parts) {
   return `/view?${new URLSearchParams(parts)}`;
 }
 
-/** Filename under which a cell's picture is downloaded. */
+/** Filename under which a cell's image is downloaded. */
 export function downloadName(comparison, index) {
   const { label, key } = cellOf(comparison, index);
   return `${safeFilename(label)}_${safeFilename(key)}.png`;
@@ -132,7 +132,7 @@ export function safeFilename(text) {
     text
       .replace(/[^\p{L}\p{N}._@ -]+/gu, "-")
       .replace(/^[. ]+|[. ]+$/g, "")
-      .slice(0, 100) || "picture"
+      .slice(0, 100) || "image"
   );
 }
 
@@ -153,7 +153,7 @@ export function parseScores(data, comparison) {
   return data.measures
     .filter(
       (measure) =>
-        isText(measure?.key) && isList(data.cells?.[measure.key], comparison.pictures.length),
+        isText(measure?.key) && isList(data.cells?.[measure.key], comparison.images.length),
     )
     .map((measure) => ({
       key: measure.key,

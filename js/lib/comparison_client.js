@@ -19,15 +19,15 @@ export function reportUrl(name) {
 }
 
 /** Queues the workflow to redraw a cell. Returns a message for the user. */
-export async function redrawCell({ name, pictures }, index) {
-  const query = new URLSearchParams({ name, picture: pictures[index] });
+export async function redrawCell({ name, images }, index) {
+  const query = new URLSearchParams({ name, image: images[index] });
   try {
     const response = await api.fetchApi(`/likeness/draw-again?${query}`, { method: "POST" });
     if (!response.ok) throw new Error(await errorMessage(response));
   } catch (error) {
-    return `The picture cannot be drawn again: ${error.message}`;
+    return `The image cannot be drawn again: ${error.message}`;
   }
   return (await app.queuePrompt(0))
-    ? "Queued: the picture is drawn again."
-    : "The workflow was not queued. The picture is drawn again when it is.";
+    ? "Queued: the image is drawn again."
+    : "The workflow was not queued. The image is drawn again when it is.";
 }

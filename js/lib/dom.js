@@ -135,7 +135,7 @@ export function button({ text = "", label = null, symbol = null, kind = "", titl
 
 /** A link to a comparison's report, styled as a button; the caller sets its `href`. */
 export function reportLink() {
-  const title = "Pictures, scores, losses and recipes on one page, in a new tab";
+  const title = "Images, scores, losses and recipes on one page, in a new tab";
   const opens = { target: "_blank", rel: "noopener noreferrer" };
   return h("a", { class: "lk-button", title, ...opens }, icon("page"), h("span", {}, "Report"));
 }

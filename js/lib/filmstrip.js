@@ -80,7 +80,7 @@ export class Filmstrip {
       place: { row: prompts.indexOf(index), column: steps.indexOf(step) },
       rows: prompts.length,
       columns: steps.length,
-      picture: ({ row, column }) => {
+      image: ({ row, column }) => {
         const preview = this.#previews.find(
           (one) => one.step === steps[column] && one.index === prompts[row],
         );
@@ -90,7 +90,7 @@ export class Filmstrip {
             title,
             text: prompts.length > 1 ? `prompt ${prompts[row] + 1} of ${prompts.length}` : "",
             content: h("img", {
-              class: "lk-light-picture",
+              class: "lk-light-image",
               alt: title,
               src: this.getUrl(preview.path),
             }),

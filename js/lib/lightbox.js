@@ -1,24 +1,24 @@
-// Shows the pictures of a table one at a time, over the whole window.
+// Shows the images of a table one at a time, over the whole window.
 
 import { button, h, loadStyle, setText } from "./dom.js";
 import { blockShortcuts } from "./shortcuts.js";
 import { nextCell } from "./virtual_grid.js";
 
 /**
- * Opens on one picture; the arrow keys lead to the others.
- * @param place {row, column} of that picture
+ * Opens on one image; the arrow keys lead to the others.
+ * @param place {row, column} of that image
  * @param rows, columns size of the table
- * @param picture ({row, column}) -> {title, text, content}, `content` an element; or null
+ * @param image ({row, column}) -> {title, text, content}, `content` an element; or null
  */
-export function openLightbox({ place, rows, columns, picture }) {
+export function openLightbox({ place, rows, columns, image }) {
   loadStyle("viewer");
   const title = h("h2", { role: "status" });
   const text = h("span", { class: "lk-muted" });
   const stage = h("div", { class: "lk-light-stage" });
-  const dialog = h("dialog", { class: "likeness lk-viewer lk-light", "aria-label": "Picture" });
+  const dialog = h("dialog", { class: "likeness lk-viewer lk-light", "aria-label": "Image" });
 
   const go = (target) => {
-    const found = picture(target);
+    const found = image(target);
     if (!found) return;
     place = target;
     setText(title, found.title);

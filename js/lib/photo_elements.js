@@ -28,8 +28,8 @@ export function whole(photo) {
 
 /** The whole photograph and the trained crop, side by side. */
 export function pair(photo) {
-  const figure = (picture, aspect, text) =>
-    h("figure", { style: { "--lk-aspect": aspect } }, picture, h("figcaption", {}, text));
+  const figure = (image, aspect, text) =>
+    h("figure", { style: { "--lk-aspect": aspect } }, image, h("figcaption", {}, text));
   const [width, height] = photo.size;
   return h(
     "div",

@@ -121,7 +121,7 @@ const HANDLERS = {
 };
 
 /**
- * Estimated seconds left of drawing or encoding pictures, or else of training; null if unknown.
+ * Estimated seconds left of drawing or encoding images, or else of training; null if unknown.
  */
 export function secondsLeft(run) {
   if (run.status !== "running") return null;

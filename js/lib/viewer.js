@@ -1,4 +1,4 @@
-// A comparison over the whole window: the grid, or a page with one or two pictures.
+// A comparison over the whole window: the grid, or a page with one or two images.
 
 import { ArchiveButton } from "./archive_button.js";
 import { CellGrid } from "./cell_grid.js";
@@ -6,7 +6,7 @@ import { openCellMenu, REDRAW_TITLE } from "./cell_menu.js";
 import {
   downloadName,
   drawnCount,
-  pictureQuery,
+  imageQuery,
   safeFilename,
   sheetQuery,
   thumbnailQuery,
@@ -14,11 +14,11 @@ import {
 import { button, h, loadStyle, reportLink, setText, setVisible } from "./dom.js";
 import { downloadUrl } from "./download.js";
 import { plural } from "./format.js";
-import { PicturePage } from "./picture_page.js";
+import { ImagePage } from "./image_page.js";
 import { blockShortcuts } from "./shortcuts.js";
 
 const SIZES = { min: 64, max: 384, step: 8, value: 168 };
-const ACTUAL = "Each pixel of the picture; the arrow keys move it while it has the focus";
+const ACTUAL = "Each pixel of the image; the arrow keys move it while it has the focus";
 const SHEET = "The contact sheet; drag the file onto ComfyUI to get the workflow back";
 
 /**
@@ -31,7 +31,7 @@ export class Viewer {
   #comparison = null;
   #scores = [];
   #isSelecting = false;
-  #first = null; // index of the first of two pictures selected in the grid
+  #first = null; // index of the first of two images selected in the grid
   #pendingRedraw = null; // index of the cell whose redraw was requested
 
   constructor({ getUrl, reportUrl, redrawCell }) {
@@ -44,7 +44,7 @@ export class Viewer {
       width: SIZES.value,
       label: 124,
     });
-    this.page = new PicturePage(getUrl, () => this.#layOut(false));
+    this.page = new ImagePage(getUrl, () => this.#layOut(false));
     this.#build();
   }
 
@@ -61,13 +61,13 @@ export class Viewer {
     if (!this.dialog.open) this.dialog.showModal();
     this.#setSelecting(false);
     if (index === null) this.#showGrid(0);
-    else this.#showPicture(index);
+    else this.#showImage(index);
   }
 
   /** Shows cells that were drawn while the viewer is open. */
   refresh(comparison, indices) {
     if (!this.dialog.open || comparison !== this.#comparison) return;
-    if (indices.includes(this.#pendingRedraw)) this.#showHint("The picture was drawn again.");
+    if (indices.includes(this.#pendingRedraw)) this.#showHint("The image was drawn again.");
     this.grid.refresh(indices);
     if (this.isGridShown) this.#layOut(true);
     else this.page.refresh(indices);
@@ -133,7 +133,7 @@ export class Viewer {
       symbol: "refresh",
       click: () => this.#redraw(this.page.index),
     });
-    this.downloadButton = press({ text: "Download", click: () => this.#downloadPicture() });
+    this.downloadButton = press({ text: "Download", click: () => this.#downloadImage() });
     this.reportLink = reportLink();
     this.sheetButton = press({ text: "Sheet", title: SHEET, click: () => this.#downloadSheet() });
     this.archive = new ArchiveButton(
@@ -148,7 +148,7 @@ export class Viewer {
     this.size = h("input", {
       type: "range",
       class: "lk-range",
-      "aria-label": "Size of the pictures",
+      "aria-label": "Size of the images",
       ...SIZES,
       on: { input: () => this.grid.resize(Number(this.size.value)) },
     });
@@ -191,7 +191,7 @@ export class Viewer {
     this.grid.focus(index);
   }
 
-  #showPicture(index) {
+  #showImage(index) {
     this.page.single(index);
     this.page.element.focus({ preventScroll: true });
   }
@@ -230,8 +230,8 @@ export class Viewer {
   }
 
   #gridTitles() {
-    const { name, rows, columns, pictures } = this.#comparison;
-    const left = pictures.length - drawnCount(this.#comparison);
+    const { name, rows, columns, images } = this.#comparison;
+    const left = images.length - drawnCount(this.#comparison);
     const size = `${plural(rows.length, "model")} × ${plural(columns.length, "prompt")}`;
     return { title: name, text: left ? `${size} · ${left} not drawn yet` : size };
   }
@@ -245,7 +245,7 @@ export class Viewer {
 
   #onCellClick(index, event) {
     if (event.shiftKey && !this.#isSelecting) this.#setSelecting(true);
-    if (!this.#isSelecting) this.#showPicture(index);
+    if (!this.#isSelecting) this.#showImage(index);
     else if (this.#first === null) this.#selectFirst(index);
     else {
       const first = this.#first;
@@ -259,7 +259,7 @@ export class Viewer {
     this.#first = index;
     this.grid.mark({ [index]: "A" });
     this.grid.focus(index);
-    this.#showHint("Now click the second picture.");
+    this.#showHint("Now click the second image.");
   }
 
   #compare() {
@@ -272,13 +272,13 @@ export class Viewer {
     this.#first = null;
     this.compareButton.setAttribute("aria-pressed", String(selecting));
     this.grid.mark({});
-    this.#showHint(selecting ? "Click the first of two pictures." : "");
+    this.#showHint(selecting ? "Click the first of two images." : "");
   }
 
   // Redrawing
 
   #menu(index, event) {
-    const open = () => this.#showPicture(index);
+    const open = () => this.#showImage(index);
     const redraw = () => this.#redraw(index);
     openCellMenu(this.#comparison, index, event, { getUrl: this.getUrl, open, redraw });
   }
@@ -323,9 +323,9 @@ export class Viewer {
 
   // Files
 
-  #downloadPicture() {
+  #downloadImage() {
     const { index } = this.page;
-    const url = this.getUrl(pictureQuery(this.#comparison, index));
+    const url = this.getUrl(imageQuery(this.#comparison, index));
     downloadUrl(url, downloadName(this.#comparison, index));
   }
 
@@ -334,12 +334,12 @@ export class Viewer {
     downloadUrl(this.getUrl(sheetQuery(this.#comparison)), `${safeFilename(name)}.png`);
   }
 
-  /** All drawn pictures, for the archive. */
+  /** All drawn images, for the archive. */
   #contents() {
     const comparison = this.#comparison;
-    const drawn = [...comparison.pictures.keys()].filter((index) => comparison.drawn[index] > 0);
+    const drawn = [...comparison.images.keys()].filter((index) => comparison.drawn[index] > 0);
     const files = drawn.map((index) => ({
-      url: this.getUrl(pictureQuery(comparison, index)),
+      url: this.getUrl(imageQuery(comparison, index)),
       name: downloadName(comparison, index),
     }));
     return { name: `${safeFilename(comparison.name)}.zip`, files };

@@ -1,4 +1,4 @@
-// Parts of the viewer around the picture.
+// Parts of the viewer around the image.
 
 import { cellOf, thumbnailQuery } from "./comparison.js";
 import { h } from "./dom.js";
@@ -7,7 +7,7 @@ import { significant } from "./format.js";
 const KEYS = [
   ["← →", "another prompt"],
   ["↑ ↓", "another model"],
-  ["C", "compare, or one picture"],
+  ["C", "compare, or one image"],
   ["X", "swap A and B"],
   ["Z", "actual size"],
   ["Esc", "back"],
@@ -38,7 +38,7 @@ function list(label, names, chosen, onChoose) {
 }
 
 /**
- * One button per model for a prompt's pictures, as [key, make] for `reconcile`.
+ * One button per model for a prompt's images, as [key, make] for `reconcile`.
  * @param chosen Map of index -> its letter, or ""
  * @param getUrl turns a /view query into a URL
  * @param pick (index, event) -> handles a click
@@ -46,21 +46,21 @@ function list(label, names, chosen, onChoose) {
 export function modelButtons({ comparison, column, chosen, getUrl, pick }) {
   return comparison.rows.map((name, row) => {
     const index = row * comparison.columns.length + column;
-    const picture = getUrl(thumbnailQuery(comparison, index));
+    const image = getUrl(thumbnailQuery(comparison, index));
     const letter = chosen.get(index);
-    const shown = cellOf(comparison, index).drawn ? picture : null;
+    const shown = cellOf(comparison, index).drawn ? image : null;
     const make = () => modelButton(name, shown, letter, (event) => pick(index, event));
-    return [JSON.stringify([name, index, picture, letter]), make];
+    return [JSON.stringify([name, index, image, letter]), make];
   });
 }
 
-function modelButton(name, picture, letter, click) {
+function modelButton(name, image, letter, click) {
   const pressed = String(letter !== undefined);
   return h(
     "button",
     { type: "button", class: "lk-model", "aria-pressed": pressed, title: name, on: { click } },
-    picture
-      ? h("img", { alt: "", src: picture, loading: "lazy" })
+    image
+      ? h("img", { alt: "", src: image, loading: "lazy" })
       : h("span", { class: "lk-blank" }),
     h("span", {}, name),
     letter && h("span", { class: "lk-mark" }, letter),

@@ -28,7 +28,7 @@ export class ZipWriter {
     const encoded = new TextEncoder().encode(name);
     const fields = { crc: crc32(bytes), size: bytes.length, offset: this.#size, name: encoded };
     if (this.#size + bytes.length > MAX_BYTES || this.#entries.length >= MAX_FILES) {
-      throw new RangeError("The pictures together are over 4 GB.");
+      throw new RangeError("The images together are over 4 GB.");
     }
     const head = record(0x04034b50, fields);
     this.#parts.push(new Blob([head, encoded, bytes]));

@@ -130,7 +130,7 @@ def test_names_of_photographs_are_never_markup(editor, server, show, expect):
     photos = server.home / "input" / "marked"
     photos.mkdir()
     Image.effect_noise((96, 96), 60).convert("RGB").save(photos / f"{MARK}.png")
-    (photos / f"{MARK}.jpg").write_text("no picture")
+    (photos / f"{MARK}.jpg").write_text("no image")
     number = editor.add("Likeness_Subject")
     show(editor, number)
     editor.set_widgets("Likeness_Subject", folder="marked", resolution=64)

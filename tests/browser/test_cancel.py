@@ -103,19 +103,19 @@ def test_no_time_is_left_when_a_comparison_was_interrupted(editor, server, expec
     show(editor, number)
     editor.pin(number, "comparison", "interrupted")
     count = editor.page.locator(".lk-comparison:visible .lk-count")
-    expect(count).to_have_text("4 pictures")
+    expect(count).to_have_text("4 images")
     news = {"workflow": "", "node": str(number), "name": "interrupted", "finished": False}
     editor.tell("likeness.cells", {**news, "drawn": {}, "line": "4 drawn, 48 left, about 3 min"})
     expect(count).to_contain_text("48 left")
     editor.tell("execution_interrupted", {"node_id": str(number)})
-    expect(count).to_have_text("4 pictures")
+    expect(count).to_have_text("4 images")
     # In another tab, and after a crash, only the queue tells.
     editor.tell("likeness.cells", {**news, "drawn": {}, "line": "5 drawn, 47 left, about 3 min"})
     expect(count).to_contain_text("47 left")
     editor.tell("status", {"exec_info": {"queue_remaining": 1}})
     expect(count).to_contain_text("47 left")
     editor.tell("status", {"exec_info": {"queue_remaining": 0}})
-    expect(count).to_have_text("4 pictures")
+    expect(count).to_have_text("4 images")
 
 
 @pytest.fixture

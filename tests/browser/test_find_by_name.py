@@ -41,7 +41,7 @@ def test_panels_are_not_empty_after_comfyui_was_restarted(editor, show, expect):
     editor.page.evaluate(CONNECT, [sheet, score])
     editor.load(editor.saved())  # by an editor to which nothing was told
     show(editor, sheet)
-    expect(editor.page.locator(COUNT)).to_have_text("4 pictures")
+    expect(editor.page.locator(COUNT)).to_have_text("4 images")
     show(editor, score)
     panel = editor.page.locator(".lk-score-panel:visible")
     expect(panel.locator(".lk-count")).to_have_text("measured: 1 score")
@@ -56,16 +56,14 @@ def test_a_contact_sheet_shows_what_has_its_name(editor, show, expect):
     number = editor.add("Likeness_ContactSheet", (420, 420))
     show(editor, number)
     panel = editor.page.locator(".lk-comparison:visible")
-    for name, text in (("found", "2 pictures"), ("measured", "4 pictures")):
+    for name, text in (("found", "2 images"), ("measured", "4 images")):
         editor.set_widgets("Likeness_ContactSheet", name=name)
         expect(panel.locator(".lk-count")).to_have_text(text)
     for name in ("nothing of this name", "../wrong"):
         editor.set_widgets("Likeness_ContactSheet", name=name)
-        expect(panel.locator(".lk-empty")).to_have_text(
-            "The pictures appear here as they are drawn."
-        )
+        expect(panel.locator(".lk-empty")).to_have_text("The images appear here as they are drawn.")
         editor.set_widgets("Likeness_ContactSheet", name="found")
-        expect(panel.locator(".lk-count")).to_have_text("2 pictures")
+        expect(panel.locator(".lk-count")).to_have_text("2 images")
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])

@@ -1,4 +1,4 @@
-"""A comparison of 8 x 12 pictures of 768 x 1024: only what is on the screen is loaded."""
+"""A comparison of 8 x 12 images of 768 x 1024: only what is on the screen is loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def large(server):
 
 @pytest.fixture
 def viewer(editor, large, show):
-    """The editor with the viewer open, and the addresses of the pictures that it asked for."""
+    """The editor with the viewer open, and the addresses of the images that it asked for."""
     asked = []
     editor.page.on("request", lambda request: asked.append(request.url))
     number = editor.add("Likeness_ContactSheet", (420, 420))
@@ -67,7 +67,7 @@ def heap(page):
     return session.send("Runtime.getHeapUsage")["usedSize"]
 
 
-def test_pictures_are_loaded_when_they_are_scrolled_to(editor, viewer):
+def test_images_are_loaded_when_they_are_scrolled_to(editor, viewer):
     assert 0 < len(thumbnails(viewer)) <= MAX_IMAGES
     assert editor.page.evaluate(SCROLL) <= MAX_IMAGES
     editor.wait_until_loaded()
@@ -171,9 +171,9 @@ def test_on_a_phone_the_viewer_can_be_closed_and_says_all(editor, viewer, narrow
     for name in ("Close", "Compare two", "Download all"):
         assert is_in_view(dialog.get_by_role("button", name=name)), name
     dialog.locator("[data-index='0']").click()
-    picture = dialog.locator(".lk-frame").bounding_box()
-    assert picture["width"] > 200
-    details = dialog.get_by_label("About this picture")
+    image = dialog.locator(".lk-frame").bounding_box()
+    assert image["width"] > 200
+    details = dialog.get_by_label("About this image")
     details.scroll_into_view_if_needed()
     expect(details.get_by_text("Seed")).to_be_in_viewport()
     dialog.get_by_role("button", name="Close").click()

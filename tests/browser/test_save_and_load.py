@@ -1,4 +1,4 @@
-"""What a workflow keeps when it is saved, loaded, and dropped as a picture."""
+"""What a workflow keeps when it is saved, loaded, and dropped as an image."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_photographs_that_are_dropped_on_subject_go_into_its_folder(
     assert editor.page.evaluate(DROP, [subject, data]) is True
     expect(editor.page.locator(".lk-photo:visible")).to_have_count(2)
     assert (folder / "dropped.png").read_bytes() == base64.b64decode(data)
-    # Not where the pictures are the miniature's own.
+    # Not where the images are the miniature's own.
     editor.set_widgets("Likeness_Subject", folder="miniature (bundled)")
     assert editor.page.evaluate(DROP, [subject, data]) is False
 
@@ -200,24 +200,24 @@ def test_a_dropped_caption_does_not_replace_that_of_another_photograph(
 
 
 @pytest.mark.parametrize("how", ["button", "reconnected"])
-def test_pictures_that_were_lost_are_shown_when_they_are_there_again(
+def test_images_that_were_lost_are_shown_when_they_are_there_again(
     editor, subject, folder, expect, wait_for, how
 ):
     page, panel = editor.page, editor.page.locator(".lk-subject:visible")
-    pictures = panel.locator(".lk-photo img")
-    wait_for(editor, lambda: pictures.evaluate_all(LOADED) == [True])
+    images = panel.locator(".lk-photo img")
+    wait_for(editor, lambda: images.evaluate_all(LOADED) == [True])
     page.route("**/view?*", lambda route: route.fulfill(status=404))
     (folder / "second.png").write_bytes(photograph(10 + len(how)))
     panel.get_by_label("Read the folder again").click()
     expect(panel.locator(".lk-photo")).to_have_count(2)
-    wait_for(editor, lambda: any(pictures.evaluate_all(BROKEN)))
+    wait_for(editor, lambda: any(images.evaluate_all(BROKEN)))
     page.wait_for_function("() => [...document.images].every((one) => one.complete)")
     page.unroute("**/view?*")
     if how == "button":
         panel.get_by_label("Read the folder again").click()
     else:
         editor.tell("reconnected", {})
-    wait_for(editor, lambda: pictures.evaluate_all(LOADED) == [True, True])
+    wait_for(editor, lambda: images.evaluate_all(LOADED) == [True, True])
     editor.errors = [line for line in editor.errors if "404" not in line]
 
 

@@ -1,4 +1,4 @@
-"""The comparison over the whole window: its keys, its focus, and pictures that come meanwhile."""
+"""The comparison over the whole window: its keys, its focus, and images that come meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 ROWS = ["base", "one", "two"]
 COLUMNS = ["kitchen", "beach", "rain"]
-MISSING = 3  # the second model's picture of the first prompt
+MISSING = 3  # the second model's image of the first prompt
 FOCUS = "() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.title"
 
 RESIZE = """
@@ -31,7 +31,7 @@ def draw(row, column):
 
 @pytest.fixture
 def name(server, request):
-    """A comparison that lacks a picture."""
+    """A comparison that lacks an image."""
     name = re.sub(r"\W+", "-", request.node.name.removeprefix("test_"))[:60]
     file = write_comparison(server.home / "output", name, ROWS, COLUMNS, draw) / "viewer.json"
     view = json.loads(file.read_text())
@@ -68,7 +68,7 @@ def drawn(editor, number, name):
     return tell
 
 
-def test_esc_twice_from_two_pictures_leads_to_the_grid_and_not_out(editor, viewer, expect):
+def test_esc_twice_from_two_images_leads_to_the_grid_and_not_out(editor, viewer, expect):
     keyboard, title = editor.page.keyboard, viewer.locator("h2")
     viewer.locator("[data-index='0']").click(modifiers=["Shift"])
     viewer.locator("[data-index='4']").click()
@@ -98,14 +98,14 @@ def test_keys_are_heard_when_what_had_the_focus_is_drawn_anew(editor, viewer, dr
     page.keyboard.press("ArrowRight")
     expect(title).to_have_text("base · beach")
     viewer.get_by_role("button", name="Download", exact=True).focus()
-    page.keyboard.press("c")  # two pictures have no such button
+    page.keyboard.press("c")  # two images have no such button
     expect(title).to_have_text("base | one")
     page.keyboard.press("ArrowRight")
     expect(title).to_have_text("base | one")
     expect(viewer.get_by_label("Prompt of B")).to_have_value("rain")
 
 
-def test_the_strip_of_models_fills_while_pictures_are_drawn(editor, viewer, drawn, expect):
+def test_the_strip_of_models_fills_while_images_are_drawn(editor, viewer, drawn, expect):
     viewer.locator("[data-index='0']").click()
     strip = viewer.locator(".lk-model")
     expect(strip.locator("img")).to_have_count(2)
@@ -115,7 +115,7 @@ def test_the_strip_of_models_fills_while_pictures_are_drawn(editor, viewer, draw
     assert editor.page.evaluate(FOCUS) == "two"
 
 
-def test_a_picture_at_its_actual_size_is_moved_by_keys(editor, viewer, expect):
+def test_an_image_at_its_actual_size_is_moved_by_keys(editor, viewer, expect):
     page, stage = editor.page, viewer.locator(".lk-stage")
     viewer.locator("[data-index='0']").click()
     actual = viewer.get_by_role("button", name="Actual size")
@@ -149,13 +149,13 @@ def asked(editor):
     page.unroute("**/draw-again*")
 
 
-def test_a_picture_is_drawn_again_from_its_page(editor, viewer, asked, name, drawn, expect):
+def test_an_image_is_drawn_again_from_its_page(editor, viewer, asked, name, drawn, expect):
     viewer.locator("[data-index='1']").click()
     again = viewer.get_by_role("button", name="Draw again")
     assert "same seed" in again.get_attribute("title")
     again.click()
     expect(viewer.locator(".lk-hint")).to_contain_text("Queued")
-    assert asked[0].endswith(f"name={name}&picture={name}-0-1")
+    assert asked[0].endswith(f"name={name}&image={name}-0-1")
     assert editor.page.evaluate("() => window.queued")
     drawn(1)
     expect(viewer.locator(".lk-hint")).to_contain_text("was drawn again")
@@ -218,7 +218,7 @@ def test_cells_that_fit_have_no_scroll_bars(editor, number, expect):
     assert len(heights) > 6
 
 
-def test_there_is_nothing_to_download_before_a_picture_is_drawn(editor, server, show, expect):
+def test_there_is_nothing_to_download_before_an_image_is_drawn(editor, server, show, expect):
     folder = write_comparison(server.home / "output", "undrawn", ["base"], ["kitchen"], draw)
     view = json.loads((folder / "viewer.json").read_text())
     (folder / "viewer.json").write_text(json.dumps({**view, "drawn": [0]}))
@@ -226,11 +226,11 @@ def test_there_is_nothing_to_download_before_a_picture_is_drawn(editor, server, 
     show(editor, number)
     editor.pin(number, "comparison", folder.name)
     panel = editor.page.locator(".lk-comparison:visible")
-    expect(panel.locator(".lk-count")).to_have_text("0 of 1 picture")
+    expect(panel.locator(".lk-count")).to_have_text("0 of 1 image")
     panel.get_by_role("button", name="Open").click()
     every = editor.page.get_by_role("button", name=re.compile("Download all"))
     expect(every).to_be_disabled()
     news = {"workflow": "", "node": str(number), "name": folder.name, "finished": False}
     editor.tell("likeness.cells", {**news, "line": "", "drawn": {"0": 1}})
     expect(every).to_be_enabled()
-    expect(panel.locator(".lk-count")).to_have_text("1 picture")
+    expect(panel.locator(".lk-count")).to_have_text("1 image")

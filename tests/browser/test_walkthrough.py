@@ -27,13 +27,13 @@ def templates(editor):
 
 
 def test_the_template_browser_lists_our_workflows_with_thumbnails(editor, templates, wait_for):
-    def has_picture(name):
-        pictures = templates.get_by_alt_text(name, exact=True)
-        return pictures.count() and pictures.first.evaluate("(one) => one.naturalWidth") > 0
+    def has_image(name):
+        images = templates.get_by_alt_text(name, exact=True)
+        return images.count() and images.first.evaluate("(one) => one.naturalWidth") > 0
 
     for name in NAMES:
         templates.get_by_text(name, exact=True).first.scroll_into_view_if_needed()
-        wait_for(editor, partial(has_picture, name))
+        wait_for(editor, partial(has_image, name))
 
 
 def test_a_template_opens_with_every_node_known(editor, templates):
@@ -75,10 +75,10 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
 
     show(editor, editor.find_node_id("Likeness_ContactSheet"))
     grid = page.locator(".lk-comparison:visible")
-    expect(grid.locator(".lk-count")).to_have_text("12 pictures", timeout=120_000)
+    expect(grid.locator(".lk-count")).to_have_text("12 images", timeout=120_000)
     compare_two(page, grid, expect)
     viewer = page.locator("dialog.lk-viewer")
-    for _ in range(3):  # to one picture, to the grid, out of the viewer
+    for _ in range(3):  # to one image, to the grid, out of the viewer
         expect(viewer).to_be_visible()
         page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
@@ -113,7 +113,7 @@ def compare_two(page, grid, expect):
     page.wait_for_function(
         f"() => ({loaded})([...document.querySelectorAll('dialog .lk-layer img')])"
     )
-    divider = viewer.get_by_role("slider", name="Divider between the two pictures")
+    divider = viewer.get_by_role("slider", name="Divider between the two images")
     box = viewer.locator(".lk-frame").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()

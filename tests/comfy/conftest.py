@@ -124,7 +124,7 @@ def drawn(light_server):
 
 
 def put_photographs(folder: Path) -> None:
-    """Writes pictures of three sizes."""
+    """Writes images of three sizes."""
     from PIL import Image
 
     folder.mkdir()

@@ -107,10 +107,10 @@ def graph(name, prompts=PROMPTS, adapters=ADAPTERS, seconds=0.0, redraw="", **ma
         ),
         "7": node(
             "Likeness_ContactSheet",
-            picture=["6", 0],
+            image=["6", 0],
             matrix=["2", 9],
             name=name,
-            single_pictures="png",
+            single_images="png",
             redraw=redraw,
         ),
     }

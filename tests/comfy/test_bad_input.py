@@ -118,8 +118,8 @@ def test_nothing_usable_among_the_photographs(comfy, training):
 
     folder = comfy.home / "input" / "bad"
     folder.mkdir(exist_ok=True)
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    (folder / "notes.doc").write_text("not a picture either")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
+    (folder / "notes.doc").write_text("not an image either")
     Image.new("RGB", (64, 64)).save(folder / "small.png")
     runs = comfy.home / "output" / "likeness" / "runs"
     before = set(runs.glob("*"))

@@ -31,7 +31,7 @@ def node_of(prompt, kind):
     return next(key for key, node in prompt.items() if node["class_type"] == kind)
 
 
-def saved_picture(comfy, prompt, outcome):
+def saved_image(comfy, prompt, outcome):
     """The file that SaveImage wrote."""
     image = outcome.outputs[node_of(prompt, "SaveImage")]["images"][0]
     return comfy.home / "output" / image["subfolder"] / image["filename"]
@@ -71,7 +71,7 @@ def lora(comfy, workflow):
 def test_train_lora_trains_loads_and_draws_in_one_queue(comfy, lora):
     prompt, outcome = lora
     assert outcome.status == "success", outcome.error
-    assert saved_picture(comfy, prompt, outcome).is_file()
+    assert saved_image(comfy, prompt, outcome).is_file()
     files = list((comfy.home / "output" / "loras").glob("subject-lora-r4-*.safetensors"))
     assert len(files) == 1
     report = outcome.outputs[node_of(prompt, "PreviewAny")]["text"][0]
@@ -95,12 +95,12 @@ def test_use_adapter_draws_with_the_trained_lora(comfy, workflow, lora):
     assert outcome.status == "success", outcome.error
     # The same model, adapter, prompt and seed as at the end of train_lora.json.
     trained, _ = lora
-    assert picture(saved_picture(comfy, prompt, outcome)) == picture(
-        saved_picture(comfy, trained, lora[1])
+    assert pixels(saved_image(comfy, prompt, outcome)) == pixels(
+        saved_image(comfy, trained, lora[1])
     )
 
 
-def picture(path):
+def pixels(path):
     from PIL import Image
 
     with Image.open(path) as image:
@@ -131,7 +131,7 @@ def dreambooth(comfy, workflow, lora):
 def test_train_dreambooth_trains_loads_and_draws_in_one_queue(comfy, dreambooth):
     prompt, outcome = dreambooth
     assert outcome.status == "success", outcome.error
-    assert saved_picture(comfy, prompt, outcome).is_file()
+    assert saved_image(comfy, prompt, outcome).is_file()
     files = list((comfy.home / "output" / "checkpoints").glob("subject-dreambooth-128-*"))
     assert [file.suffix for file in files] == [".safetensors"]
     assert not find_differences(outcome.log)
@@ -148,9 +148,7 @@ def test_the_saved_checkpoint_is_what_load_adapter_puts_on_the_base(comfy, workf
     outcome = comfy.run(prompt)
     assert outcome.status == "success", outcome.error
     assert not find_differences(outcome.log)
-    assert picture(saved_picture(comfy, prompt, outcome)) == picture(
-        saved_picture(comfy, trained, first)
-    )
+    assert pixels(saved_image(comfy, prompt, outcome)) == pixels(saved_image(comfy, trained, first))
 
 
 def test_an_equal_training_is_reused_after_a_restart(comfy, lora):

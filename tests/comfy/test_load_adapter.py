@@ -1,4 +1,4 @@
-"""Load Adapter in a real ComfyUI, on the miniature: the same picture from every naming of a LoRA,
+"""Load Adapter in a real ComfyUI, on the miniature: the same image from every naming of a LoRA,
 full fine-tunes bit by bit, and each variant as it was after any other.
 """
 
@@ -218,7 +218,7 @@ def digests(server, *adapters, base=MINIATURE):
 BASE = "none (base)"
 
 
-def test_every_naming_of_a_lora_gives_the_same_picture(server, files):
+def test_every_naming_of_a_lora_gives_the_same_image(server, files):
     plain = digests(server, (BASE, 1.0, 1.0))
     kohya = digests(server, ("kohya.safetensors", 1.0, 1.0))
     assert all(kohya[part] != plain[part] for part in plain), "it must show"

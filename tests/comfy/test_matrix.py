@@ -71,14 +71,14 @@ def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
     assert any(text.startswith("71 of 2 cells done, 1 left, about") for text in said), said
     assert said[-1] == "72 cells: 2 drawn now, 0 reused"
     assert outcome.previews >= 2
-    pictures = [data for data in shown if (data["output"] or {}).get("images")]
-    assert [data["display_node"] for data in pictures] == ["7", "7"]  # at once, and when done
+    images = [data for data in shown if (data["output"] or {}).get("images")]
+    assert [data["display_node"] for data in images] == ["7", "7"]  # at once, and when done
 
     drawn()
     again = server.run(prompt)  # from ComfyUI's cache, if it has room for it
     assert drawn("all") == []
     (image,) = again.outputs["7"]["images"]
-    assert image == pictures[-1]["output"]["images"][0]
+    assert image == images[-1]["output"]["images"][0]
     assert (server.home / "output" / image["subfolder"] / image["filename"]).is_file()
 
 
@@ -145,16 +145,16 @@ def test_a_deleted_cell_is_drawn_again(server, drawn):
     assert len(drawn()) == 1 and newest.is_file()
 
 
-def test_pictures_with_alpha_are_kept_with_it_and_shown(server, drawn):
+def test_images_with_alpha_are_kept_with_it_and_shown(server, drawn):
     prompt = graph("alpha", prompts=PROMPTS[:1])
     prompt["8"] = node("TestAlpha", image=["6", 0])
-    prompt["7"]["inputs"]["picture"] = ["8", 0]
+    prompt["7"]["inputs"]["image"] = ["8", 0]
     outcome = server.run(prompt)
     assert outcome.status == "success", outcome.error
     assert outcome.previews >= 3 and len(drawn()) == 3
     newest = max(cells(server), key=lambda path: path.stat().st_mtime_ns)
-    with Image.open(newest) as picture:
-        assert picture.mode == "RGBA"
+    with Image.open(newest) as image:
+        assert image.mode == "RGBA"
     assert server.run(graph("after")).status == "success", "the server lives on"
 
 
@@ -211,7 +211,7 @@ def test_cells_are_drawn_again_on_request_at_each_queue(server, drawn):
     assert "'nobody' matches no cell" in server.refused(graph("again", redraw="nobody"))
 
 
-def test_a_cell_to_draw_again_was_the_picture_that_comfyui_had_kept(server, drawn):
+def test_a_cell_to_draw_again_was_the_image_that_comfyui_had_kept(server, drawn):
     assert server.run(graph("anew")).status == "success"
     drawn()
     for _ in range(2):

@@ -113,7 +113,7 @@ def graph(server, workflow):
             for key, node in prompt.items()
             if not any(part in node["class_type"] for part in left_out)
         }
-        values = {**SMALL, "Likeness_ContactSheet": {"name": name, "single_pictures": "png"}}
+        values = {**SMALL, "Likeness_ContactSheet": {"name": name, "single_images": "png"}}
         for node in prompt.values():
             kind, inputs = node["class_type"], node["inputs"]
             if kind == "Likeness_PromptSet":  # its words come from the Subject that is left out
@@ -152,8 +152,8 @@ def run(server, prompt, cancel_after=None):
     return server.run(prompt, counting), counting
 
 
-def pictures(server, name):
-    """The single pictures of a comparison by row and key, as bytes of pixels."""
+def images(server, name):
+    """The single images of a comparison by row and key, as bytes of pixels."""
     from PIL import Image
 
     folder = server.home / "output" / "likeness" / "comparisons" / name
@@ -171,7 +171,7 @@ def test_eight_rows_of_six_prompts_load_each_variant_once(server, graph):
     assert counting.ran["KSampler"] == counting.ran["VAEDecode"] == len(ROWS) * len(KEYS)
     assert counting.ran["Likeness_LoadAdapter"] == len(ADAPTERS)
     assert counting.ran["CheckpointLoaderSimple"] == counting.ran["ControlNetLoader"] == 1
-    drawn = pictures(server, "whole")
+    drawn = images(server, "whole")
     assert len(set(drawn.values())) == len(drawn), "no two cells are alike"
     # Variants follow one another: no other is loaded while one has cells left.
     loads = [n for n, kind in enumerate(counting.order) if kind == "Likeness_LoadAdapter"]
@@ -186,7 +186,7 @@ def test_a_cell_is_what_the_same_nodes_draw_by_themselves(server, graph):
     from PIL import Image
 
     assert run(server, graph("whole"))[0].status == "success"
-    drawn = pictures(server, "whole")
+    drawn = images(server, "whole")
     place = server.home / "output" / "likeness" / "comparisons" / "whole"
     plan = json.loads((place / "plan.json").read_text(encoding="utf-8"))
     texts = {prompt["key"]: prompt["text"] for prompt in plan["prompts"]["prompts"]}
@@ -204,8 +204,8 @@ def test_a_cell_is_what_the_same_nodes_draw_by_themselves(server, graph):
             for name, value in node["inputs"].items():
                 if isinstance(value, list) and value[0] == matrix:
                     node["inputs"][name] = values[value[1]] if value[1] < len(values) else value
-        picture = prompt[sheet]["inputs"]["picture"]
-        saving = {"images": picture, "filename_prefix": f"alone-{row}"}
+        image = prompt[sheet]["inputs"]["image"]
+        saving = {"images": image, "filename_prefix": f"alone-{row}"}
         prompt["save"] = {"class_type": "SaveImage", "inputs": saving}
         for kind in ("Likeness_Matrix", "Likeness_ContactSheet", "Likeness_PromptSet"):
             del prompt[ids[kind]]
@@ -271,12 +271,12 @@ def test_a_changed_prompt_runs_its_column_only(server, graph):
     lines = "\n".join(f"{prompt.key} = {prompt.text}" for prompt in study.prompts)
     texts = {"prompts": "own text", "text": lines, "negative": study.negative}
     assert run(server, graph("column", Likeness_PromptSet=texts))[0].status == "success"
-    before = pictures(server, "column")
+    before = images(server, "column")
     changed = {**texts, "text": lines.replace("with umbrella", "with an umbrella")}
     outcome, counting = run(server, graph("column", Likeness_PromptSet=changed))
     assert outcome.status == "success", outcome.error
     assert counting.ran["KSampler"] == len(ROWS)
-    after = pictures(server, "column")
+    after = images(server, "column")
     assert {key for row, key in after if after[row, key] != before[row, key]} == {"umbrella"}
 
 

@@ -23,8 +23,8 @@ def test_a_graph_that_cannot_be_drawn_says_why(server):
         prompt["9"] = {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "seed": 6}}
         return server.refused(prompt)
 
-    assert "does not depend on the Matrix" in message(n7={"picture": ["8", 0]})
-    assert "wired straight" in message(n7={"picture": ["2", 4]})
+    assert "does not depend on the Matrix" in message(n7={"image": ["8", 0]})
+    assert "wired straight" in message(n7={"image": ["2", 4]})
     assert "from a different Matrix" in message(n7={"matrix": ["9", 9]})
 
 

@@ -36,7 +36,7 @@ def comfy(miniature_server):
 
 
 def hint():
-    """A pose to follow, of the picture's size."""
+    """A pose to follow, of the image's size."""
     from likeness.comparison.keypoints import yoga_poses
     from likeness.comparison.poses import draw_pose, fit_pose
 
@@ -76,12 +76,12 @@ def drawing(
     given = {"model": model, "positive": positive, "negative": negative}
     prompt["6"] = node("KSampler", **given, **noise, **ways)
     prompt["7"] = node("VAEDecode", samples=["6", 0], vae=["1", 2])
-    prompt["8"] = node("SaveImage", images=["7", 0], filename_prefix="picture")
+    prompt["8"] = node("SaveImage", images=["7", 0], filename_prefix="image")
     return prompt
 
 
 def drawn(comfy, prompt):
-    """The picture (h, w, 3) of a prompt, and what the server logged."""
+    """The image (h, w, 3) of a prompt, and what the server logged."""
     from PIL import Image
 
     outcome = comfy.run(prompt)
@@ -136,19 +136,19 @@ def terminal(comfy):
 
     size = {"width": WIDTH, "height": HEIGHT, "steps": STEPS, "seed": SEED}
 
-    def picture(adapter=None, control=False, base=comfy.models / weights.CHECKPOINT, text=POSITIVE):
+    def image(adapter=None, control=False, base=comfy.models / weights.CHECKPOINT, text=POSITIVE):
         model, part = load_with_adapter(base, adapter), None
         if control:
             controlnet = load_controlnet(comfy.models / weights.CONTROLNET, model.unet)
             part = controlnet_for_hint(controlnet, hint(), STRENGTH)
-        pictures = draw(model, [text], negative=NEGATIVE, guidance=GUIDANCE, control=part, **size)
-        return pictures[0]
+        images = draw(model, [text], negative=NEGATIVE, guidance=GUIDANCE, control=part, **size)
+        return images[0]
 
-    return picture
+    return image
 
 
 def far(a, b):
-    """Mean and largest difference of two pictures, in levels of 255."""
+    """Mean and largest difference of two images, in levels of 255."""
     difference = np.abs(a.astype(int) - b)
     return SimpleNamespace(mean=difference.mean(), most=difference.max())
 
@@ -184,12 +184,12 @@ def test_a_new_loader_does_not_begin_with_the_miniature(comfy, kind, widget, usu
         file.unlink()
 
 
-# The same picture on both paths
+# The same image on both paths
 
 
 @pytest.mark.parametrize("control", [False, True], ids=["plain", "controlnet"])
 @pytest.mark.parametrize("kind", ["base", "lora", "tuned"])
-def test_comfyui_and_the_terminal_draw_the_same_picture(comfy, terminal, request, kind, control):
+def test_comfyui_and_the_terminal_draw_the_same_image(comfy, terminal, request, kind, control):
     adapter = path = None
     if kind != "base":
         adapter = request.getfixturevalue(kind)

@@ -82,7 +82,7 @@ def test_a_workflow_runs_to_its_end(server, reduced, name):
     if name in SHEETS:
         check_sheet(server, name)
     else:
-        assert outcome.outputs, "a picture is saved"
+        assert outcome.outputs, "an image is saved"
 
 
 @pytest.mark.skipif(

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_photos(folder, count=3, size=64):
-    """Writes smooth random pictures, all different."""
+    """Writes smooth random images, all different."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):

@@ -37,7 +37,7 @@ def write_plan(folder, **changes):
         "prompts": {"prompts": PROMPTS},
         "class_prompts": True,
         "draws": 2,
-        "picture": {"width": 64, "height": 96, "steps": 2},
+        "image": {"width": 64, "height": 96, "steps": 2},
         "changes": SMALL,
         **changes,
     }
@@ -116,7 +116,7 @@ def interrupted(process, when):
 
 
 def test_ctrl_c_keeps_what_is_drawn(base, tmp_path):
-    plan = write_plan(tmp_path, rows=[{"name": "base"}], draws=10, picture={
+    plan = write_plan(tmp_path, rows=[{"name": "base"}], draws=10, image={
         "width": 64, "height": 64, "steps": 20,
     })  # fmt: skip
     command = [sys.executable, str(ROOT), "compare", str(plan), "--base", str(base), "--no-scores",
@@ -194,7 +194,7 @@ def controlnet(base, tmp_path):
     return tmp_path / "control"
 
 
-def test_each_pose_makes_a_picture_of_its_own(compare, controlnet, tmp_path):
+def test_each_pose_makes_an_image_of_its_own(compare, controlnet, tmp_path):
     def drawn(pose, strength=1.0):
         compare(
             *("--controlnet", controlnet, "--no-scores"),

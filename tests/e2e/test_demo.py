@@ -1,4 +1,4 @@
-"""The demo from its files to its report, with two steps a training and one a picture."""
+"""The demo from its files to its report, with two steps a training and one an image."""
 
 import json
 
@@ -19,7 +19,7 @@ ROWS = [
 
 def test_the_whole_experiment_comes_to_its_sheet_scores_and_report(tmp_path, capsys):
     plan = json.loads(find_plan(experiment.PLAN).to_json())
-    plan["picture"]["steps"] = 1
+    plan["image"]["steps"] = 1
     (tmp_path / "small.json").write_text(json.dumps(plan))
     arguments = experiment._arguments(tmp_path / "output")
     arguments[arguments.index(experiment.PLAN)] = str(tmp_path / "small.json")

@@ -1,4 +1,4 @@
-"""`likeness draw`: each flag changes the picture as it says (in this process, to save time)."""
+"""`likeness draw`: each flag changes the image as it says (in this process, to save time)."""
 
 import runpy
 from pathlib import Path
@@ -17,16 +17,16 @@ def adapter(base, tmp_path):
 
 @pytest.fixture
 def drawn(base, tmp_path):
-    """Draws "a man" with more arguments; the pictures as bytes."""
+    """Draws "a man" with more arguments; the images as bytes."""
 
     def draw(*arguments, prompts=("a man",)):
         small = {"--width": 64, "--height": 64, "--steps": 2, "--output": tmp_path / "drawn"}
         flags = [str(word) for pair in small.items() for word in pair]
         assert main(["draw", *prompts, "--base", str(base), *flags, *map(str, arguments)]) == 0
-        files = [tmp_path / "drawn" / f"picture-{index}.png" for index in range(len(prompts))]
-        pictures = [Image.open(file) for file in files]
-        assert all(picture.size[0] >= 64 for picture in pictures)
-        return [picture.tobytes() for picture in pictures]
+        files = [tmp_path / "drawn" / f"image-{index}.png" for index in range(len(prompts))]
+        images = [Image.open(file) for file in files]
+        assert all(image.size[0] >= 64 for image in images)
+        return [image.tobytes() for image in images]
 
     return draw
 
@@ -53,11 +53,11 @@ def test_an_adapter_shows_at_strength_1_and_not_at_0(drawn, adapter):
     ],
     ids=lambda flags: flags[0],
 )
-def test_each_flag_changes_the_picture(drawn, flags):
+def test_each_flag_changes_the_image(drawn, flags):
     assert drawn(*flags) != drawn()
 
 
-def test_each_prompt_has_its_own_picture_from_the_same_noise(drawn):
+def test_each_prompt_has_its_own_image_from_the_same_noise(drawn):
     both = drawn(prompts=("a man", "a dog"))
     assert both[0] != both[1]
     assert both[:1] == drawn()

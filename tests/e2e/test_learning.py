@@ -1,4 +1,4 @@
-"""That training teaches: the judge finds the subject on pictures of a LoRA, not of the base."""
+"""That training teaches: the judge finds the subject on images of a LoRA, not of the base."""
 
 import pytest
 from likeness.demo import quality
@@ -23,5 +23,5 @@ def test_a_lora_of_a_minute_draws_the_subject(lines):
 
 
 def test_a_lora_of_a_minute_still_draws_what_is_asked(lines):
-    # One person has few pictures.
+    # One person has few images.
     assert lines["lora-r4"]["prompt"] > lines["base"]["prompt"] - 0.2

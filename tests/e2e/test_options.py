@@ -185,7 +185,7 @@ def test_buckets_keep_the_aspect(run, photos, tmp_path):
     assert any(h > w for h, w in sizes) and any(w > h for h, w in sizes)
 
 
-def test_each_setting_of_the_previews_changes_the_picture(run):
+def test_each_setting_of_the_previews_changes_the_image(run):
     small = {"prompts": ["a man"], "every": 1, "width": 64, "height": 64, "steps": 2}
     changes = {
         "plain": {},
@@ -201,8 +201,8 @@ def test_each_setting_of_the_previews_changes_the_picture(run):
         base = {"prediction": "v_prediction" if name == "v" else "auto"}
         parts = {"prior": None, "base": base, "previews": {**small, **change}}
         result, _ = run(steps=1, attempt=attempt, **parts)
-        with Image.open(result.folder / "samples" / "step-000000-0.png") as picture:
-            drawn[name] = picture.size, picture.tobytes()
+        with Image.open(result.folder / "samples" / "step-000000-0.png") as image:
+            drawn[name] = image.size, image.tobytes()
     assert drawn.pop("filled") == drawn["plain"]
     assert len(set(drawn.values())) == len(drawn)
     assert drawn["size"][0] == (72, 80)

@@ -27,7 +27,7 @@ def test_all_stages_from_nothing_to_the_files_of_the_miniature(tmp_path, monkeyp
         assert bool(sheets) == (stage != "text_encoder"), stage
         lines = (tmp_path / stage / "log.jsonl").read_text().splitlines()
         assert np.isfinite(json.loads(lines[-1])["loss"]), stage
-    assert json.loads((tmp_path / "judge" / "held_out.json").read_text())["pictures"] == 32
+    assert json.loads((tmp_path / "judge" / "held_out.json").read_text())["images"] == 32
     assert "min left" in " ".join(said)
 
 

@@ -37,7 +37,7 @@ def find(key):
 
 
 def vectors_of(name, encoder):
-    """Vectors by subject, of the pictures that have one; skips without two subjects of two."""
+    """Vectors by subject, of the images that have one; skips without two subjects of two."""
     folder = given(name)
     if folder is None:
         pytest.skip(f"{name} names no folder of photographs")
@@ -69,7 +69,7 @@ def test_photographs_of_one_subject_are_more_alike_than_those_of_two(key, photog
                 assert same > apart
 
 
-def test_a_picture_without_a_face_has_no_vector():
+def test_an_image_without_a_face_has_no_vector():
     face = find("face")
     vectors = face.encode([Image.new("RGB", (64, 64), "grey")])
     assert vectors.shape == (1, 128) and np.isnan(vectors).all()

@@ -44,11 +44,11 @@ def test_a_lora_is_trained_inspected_and_drawn_with(train, likeness, base, tmp_p
     told = likeness("inspect", adapter).stdout
     recipe = json.loads(likeness("inspect", adapter, "--json").stdout)
     assert recipe["method"]["rank"] == 4 and '"rank": 4' in told
-    picture = likeness(
+    image = likeness(
         *("draw", "a photo of sks man", "--base", base, "--adapter", adapter),
         *("--width", 64, "--height", 64, "--steps", 2),
     ).stdout.strip()
-    assert (tmp_path / picture).is_file()
+    assert (tmp_path / image).is_file()
 
 
 def test_a_training_called_anna_in_cyrillic_was_refused(train, likeness, tmp_path):

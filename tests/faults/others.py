@@ -223,7 +223,7 @@ def two_at_once(bench: Bench, expected: Unbroken) -> None:
 
 
 def shared_caches(bench: Bench, expected: Unbroken) -> None:
-    """Two runs with the same class images and pictures at once, one of them killed."""
+    """Two runs with the same class images and images at once, one of them killed."""
     places = bench.places()
     one = prepare(small_recipe(), places)
     other = prepare(small_recipe(attempt=1), places)

@@ -75,8 +75,8 @@ class Bench:
         self.photos = root / "photos"
         self.photos.mkdir()
         pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-        for number, picture in enumerate(pixels):
-            Image.fromarray(picture).save(self.photos / f"{number}.png")
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(self.photos / f"{number}.png")
         self._trials = 0
 
     def places(self, output: Path | None = None) -> Places:

@@ -39,15 +39,15 @@ def test_a_gpu_draws_what_a_cpu_draws_with_and_without_graphs(drawn):
 
 
 def test_a_full_gpu_draws_fewer_at_once(drawn, limited_memory, monkeypatch):
-    sizes, real = [], module._ImageGenerator.pictures
+    sizes, real = [], module._ImageGenerator.images
 
-    def pictures(self, indices):
+    def images(self, indices):
         limited_memory(1 << 16 if len(indices) > 2 else 1 << 40)
         sizes.append(len(indices))
         return real(self, indices)
 
     plain, _ = drawn("plain")
-    monkeypatch.setattr(module._ImageGenerator, "pictures", pictures)
+    monkeypatch.setattr(module._ImageGenerator, "images", images)
     found, _ = drawn("full")
     assert sizes[0] == COUNT and sizes[-1] <= 2
     assert np.abs(found - plain).mean() < 1

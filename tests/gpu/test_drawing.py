@@ -33,17 +33,17 @@ def adapters(places, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["none", "lora", "checkpoint"])
 def test_a_gpu_draws_what_a_cpu_draws(kind, places, adapters):
-    def picture(device, dtype):
+    def image(device, dtype):
         model = load_with_adapter(
             places.base, adapters[kind], strength=0.7, device=device, dtype=dtype
         )
         options = {"negative": "a dog", "width": 64, "height": 96, "steps": 3}
         return draw(model, ["a man in a kitchen"], **options)[0].astype(int)
 
-    wanted = picture("cpu", torch.float32)
+    wanted = image("cpu", torch.float32)
     assert inference_dtype("cuda") == torch.float16
-    assert np.abs(picture("cuda", torch.float32) - wanted).max() <= 1
-    assert np.abs(picture("cuda", torch.float16) - wanted).mean() < 1  # of 255
+    assert np.abs(image("cuda", torch.float32) - wanted).max() <= 1
+    assert np.abs(image("cuda", torch.float16) - wanted).mean() < 1  # of 255
 
 
 def test_a_gpu_draws_poses_with_a_controlnet(places, tmp_path):
@@ -54,14 +54,14 @@ def test_a_gpu_draws_poses_with_a_controlnet(places, tmp_path):
     net.save_pretrained(tmp_path / "net")
     hint = np.zeros((64, 64, 3), np.uint8)
     hint[20:40, 20:40] = 255
-    pictures = []
+    images = []
     for device in ("cpu", "cuda"):
         model = load_with_adapter(places.base, None, device=device)
         control = load_controlnet(tmp_path / "net", model.unet, device=device, dtype=torch.float32)
         control = controlnet_for_hint(control, hint, 1.0)
         options = {"width": 64, "height": 64, "steps": 3, "control": control}
-        pictures.append(draw(model, ["a man"], **options)[0].astype(int))
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+        images.append(draw(model, ["a man"], **options)[0].astype(int))
+    assert np.abs(images[0] - images[1]).max() <= 1
 
 
 def noise(count):
@@ -69,10 +69,10 @@ def noise(count):
 
 
 def test_clip_scores_on_a_gpu_as_on_a_cpu(clip_folder):  # noqa: F811
-    found, pictures = [], noise(3)
+    found, images = [], noise(3)
     for device in ("cpu", "cuda"):
         clip = load_clip(EncoderFiles(clip_image=clip_folder), lambda size, device=device: device)
-        vectors = clip.encode(pictures)
+        vectors = clip.encode(images)
         found.append((vectors, clip.prompt_match(vectors, ["a man", "a dog", "a man"])))
     for cpu, gpu in zip(*found, strict=True):
         np.testing.assert_allclose(gpu, cpu, atol=1e-4)
@@ -83,9 +83,9 @@ def test_dino_scores_on_a_gpu_as_on_a_cpu(tmp_path):
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
     Dinov2Model(Dinov2Config(**small, patch_size=14)).save_pretrained(tmp_path)
-    pictures = noise(2)
+    images = noise(2)
     cpu, gpu = (
-        load_dino(tmp_path, device=lambda size, device=device: device).encode(pictures)
+        load_dino(tmp_path, device=lambda size, device=device: device).encode(images)
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(gpu, cpu, atol=1e-4)

@@ -10,7 +10,7 @@ import {
   hasSameCells,
   parseComparison,
   parseScores,
-  pictureQuery,
+  imageQuery,
   safeFilename,
   sheetQuery,
   thumbnailQuery,
@@ -26,7 +26,7 @@ const DATA = {
   ],
   width: 768,
   height: 1024,
-  pictures: ["a0", "a1", "a2", "a3"],
+  images: ["a0", "a1", "a2", "a3"],
   drawn: [5, 0, 6, 0],
   poses: [null, null, "tree", "lotus"],
   sheet: "sheet-1.png",
@@ -49,9 +49,9 @@ test("a damaged or newer file is an error in words", () => {
     { rows: "base" },
     { rows: [1, 2] },
     { columns: [{}, {}] },
-    { pictures: ["a"] },
+    { images: ["a"] },
     { drawn: [1, 2, 3, "4"] },
-    { pictures: ["a0", "../../x", "a2", "a3"] },
+    { images: ["a0", "../../x", "a2", "a3"] },
     { width: 0 },
     { drawn: null },
   ]) {
@@ -85,10 +85,10 @@ test("a comparison that goes on is the same", () => {
 
 test("a cell drawn again has another address", () => {
   const comparison = parseComparison(DATA, "x");
-  const before = pictureQuery(comparison, 0);
+  const before = imageQuery(comparison, 0);
   assert.equal(before, "/view?filename=a0.png&subfolder=likeness%2Fcells&type=output&t=5");
   addDrawn(comparison, { 0: 8 });
-  assert.notEqual(pictureQuery(comparison, 0), before);
+  assert.notEqual(imageQuery(comparison, 0), before);
   assert.match(thumbnailQuery(comparison, 0), /a0\.webp&subfolder=likeness%2Fcache%2Fthumbnails/);
 });
 
@@ -105,7 +105,7 @@ test("names of downloads are names on every system", () => {
   assert.equal(downloadName(parseComparison(DATA, "x"), 2), "-b-r4-b-_beach.png");
   assert.equal(safeFilename("../a\\b:c"), "-a-b-c");
   assert.equal(safeFilename("Zoë 日本 @2"), "Zoë 日本 @2");
-  assert.equal(safeFilename("..."), "picture");
+  assert.equal(safeFilename("..."), "image");
   const taken = new Set();
   assert.deepEqual(
     ["a.png", "A.png", "a.png", "b"].map((name) => uniqueFilename(name, taken)),

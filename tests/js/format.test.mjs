@@ -36,6 +36,6 @@ test("significant digits without a needless exponent", () => {
 
 test("counts and nouns", () => {
   assert.equal(count(12345), "12,345");
-  assert.equal(plural(1, "picture"), "1 picture");
-  assert.equal(plural(0, "picture"), "0 pictures");
+  assert.equal(plural(1, "image"), "1 image");
+  assert.equal(plural(0, "image"), "0 images");
 });

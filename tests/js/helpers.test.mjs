@@ -110,7 +110,7 @@ test("a button that stays in a list keeps the keyboard's focus", () => {
   assert.deepEqual(show("xy"), ["xy", "xy"]);
   const [broken] = parent.children;
   invalidate(broken);
-  assert.deepEqual(show("xy"), ["xy", "x"], "a picture that could not be loaded is made anew");
+  assert.deepEqual(show("xy"), ["xy", "x"], "an image that could not be loaded is made anew");
   assert.equal(parent.children.includes(broken), false);
 });
 

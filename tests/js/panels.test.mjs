@@ -63,10 +63,10 @@ test("marks and summary", () => {
 test("photographs that are refused for the same reason are one line", () => {
   const small = "it is too small: 256x256";
   const refused = ["1.png", "2.png", "3.png"].map((name) => ({ name, reason: small }));
-  const other = { name: "4.png", reason: "it is not a picture" };
+  const other = { name: "4.png", reason: "it is not an image" };
   assert.deepEqual(groupRefused([refused[0], other, refused[1], refused[2]]), [
     { title: "3 photographs", files: ["1.png", "2.png", "3.png"], reason: small },
-    { title: "4.png", files: ["4.png"], reason: "it is not a picture" },
+    { title: "4.png", files: ["4.png"], reason: "it is not an image" },
   ]);
   assert.equal(areTooSmall(refused), true);
   assert.equal(areTooSmall([...refused, other]), false);

@@ -1,4 +1,4 @@
-// The report's script on a stub page: two rows of two pictures, one of them not drawn.
+// The report's script on a stub page: two rows of two images, one of them not drawn.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -46,27 +46,27 @@ function page() {
       viewer.send("close");
     },
   });
-  const pictures = ["0 0", "0 1", "1 1"].map((place) => {
+  const images = ["0 0", "0 1", "1 1"].map((place) => {
     const [row, column] = place.split(" ");
-    const picture = new Element("IMG");
+    const image = new Element("IMG");
     const button = Object.assign(new Element("BUTTON"), { focus: () => focused.push(place) });
     const dataset = { row, column, caption: `caption ${place}` };
     const texts = { src: `data:${place}`, alt: `alt ${place}`, dataset };
-    return Object.assign(picture, { ...texts, parentElement: button });
+    return Object.assign(image, { ...texts, parentElement: button });
   });
   const document = {
     querySelector: (query) => (query === "dialog" ? viewer : null),
-    querySelectorAll: (query) => (query === ".sheet img" ? pictures : []),
+    querySelectorAll: (query) => (query === ".sheet img" ? images : []),
   };
   runInNewContext(SCRIPT, { document });
-  const open = (place) => pictures[place].parentElement.send("click");
+  const open = (place) => images[place].parentElement.send("click");
   const shown = () => [parts.img.src, parts.img.alt, parts.figcaption.textContent].join("|");
   return { viewer, image: parts.img, open, shown, focused };
 }
 
 const texts = (place) => `data:${place}|alt ${place}|caption ${place}`;
 
-test("a click shows a picture large, with its caption", () => {
+test("a click shows an image large, with its caption", () => {
   const { viewer, open, shown } = page();
   open(1);
   assert.ok(viewer.open);
@@ -92,7 +92,7 @@ test("arrow keys walk the sheet and stop at its edges and at what is not drawn",
   assert.ok(!viewer.send("keydown", { key: "Escape" }).prevented, "closes it, by the browser");
 });
 
-test("a click on the large picture shows its own pixels, and the next one fits again", () => {
+test("a click on the large image shows its own pixels, and the next one fits again", () => {
   const { viewer, image, open } = page();
   open(0);
   const actual = () => viewer.classes.has("actual");
@@ -105,7 +105,7 @@ test("a click on the large picture shows its own pixels, and the next one fits a
   assert.ok(!actual() && viewer.open);
 });
 
-test("a click beside the picture or on the cross closes, and the focus goes back", () => {
+test("a click beside the image or on the cross closes, and the focus goes back", () => {
   const { viewer, open, focused } = page();
   open(0);
   viewer.send("keydown", { key: "ArrowRight" });

@@ -23,8 +23,8 @@ def places(tmp_path_factory):
     (folder / "photos").mkdir()
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
-        picture.save(folder / "photos" / f"{i}.png")
+        image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        image.save(folder / "photos" / f"{i}.png")
     return Places(
         base=write_random_model(folder / "base.safetensors", dtype="fp32"),
         photos=folder / "photos",

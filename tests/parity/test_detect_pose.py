@@ -24,10 +24,10 @@ def weights(tmp_path):
     return path
 
 
-def test_the_network_reads_its_file_and_a_picture_without_people_is_told(weights):
+def test_the_network_reads_its_file_and_an_image_without_people_is_told(weights):
     detector = detect_pose.load_detector(weights)
     with pytest.raises(ComparisonError, match="Nobody is found"):
-        detect_pose.detect(detector, torch.rand(96, 64, 3), "picture-1")
+        detect_pose.detect(detector, torch.rand(96, 64, 3), "image-1")
 
 
 def test_another_file_is_told(tmp_path):

@@ -70,7 +70,7 @@ def test_a_files_reader_gets_the_weights_that_peft_trained(
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_pictures_agree_with_unmerged_training(method: LoRA) -> None:
+def test_images_agree_with_unmerged_training(method: LoRA) -> None:
     method = method.model_copy(update={"targets": "all"})
     trained, plain = tiny(), tiny()
     lora.attach(*trained, method, seed=1)

@@ -82,7 +82,7 @@ def encoded(vae, path):
     return posterior.mean[0] * factor, posterior.std[0] * factor
 
 
-def pictures(folder):
+def images(folder):
     """Files in the order of their content's digest, which names of files do not change."""
     import hashlib
 
@@ -150,8 +150,8 @@ def reference_losses(recipe, places):
     scheduler = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
     )
-    photos = [encoded(base.vae, p) for p in pictures(places.photos)]
-    masks = [weights_of(p, recipe) for p in pictures(places.photos)]
+    photos = [encoded(base.vae, p) for p in images(places.photos)]
+    masks = [weights_of(p, recipe) for p in images(places.photos)]
     classes = []
     if recipe.prior:
         files = sorted(class_images_folder(recipe, places, recipe.prior).glob("*.png"))

@@ -34,7 +34,7 @@ def run(step=2.0, steps=8, first=10.0, after=5.0, **fields):
     moments = [first + step * number for number in range(steps)]
     return Measurement(
         moments=moments, cpu_moments=moments, total=moments[-1] + after,
-        peak=PeakMemory(3 * 10**9, 2 * 10**9), pictures=8, prompts=14, **fields,
+        peak=PeakMemory(3 * 10**9, 2 * 10**9), images=8, prompts=14, **fields,
     )  # fmt: skip
 
 
@@ -118,10 +118,10 @@ def test_a_lower_memory_tier_is_told():
     assert lines(table.trainings(rounds, "Likeness"))[2][1] == "Likeness"
 
 
-def test_seconds_a_picture_count_from_the_first_moment():
+def test_seconds_an_image_count_from_the_first_moment():
     two_batches = Measurement(moments=[5, 7, 9], drawn=8)
-    assert draw_benchmark.seconds_per_picture(two_batches) == 0.5
-    assert draw_benchmark.seconds_per_picture(Measurement(moments=[5])) == 0
+    assert draw_benchmark.seconds_per_image(two_batches) == 0.5
+    assert draw_benchmark.seconds_per_image(Measurement(moments=[5])) == 0
     results = {"ours": [two_batches], "peer": [Measurement(moments=[5, 9, 13], drawn=8)],
                "broken": [Measurement(error="no")]}  # fmt: skip
     _, _, ours, peer, broken = lines(draw_benchmark.table(results))
@@ -141,7 +141,7 @@ def test_many_photographs_come_with_few_class_images_and_the_other_way_round():
     counts = [(c.photos, c.classes) for c in scale.counts_of([15, 150], [500, 5000])]
     assert counts == [(15, 4), (150, 4), (15, 500), (15, 5000)]
     cells = scale.row(
-        scale.PictureCounts(1500, 4), "encoded", run(stages={"encode": 7.25}), 2_500_000
+        scale.ImageCounts(1500, 4), "encoded", run(stages={"encode": 7.25}), 2_500_000
     )
     assert cells[:4] == ["1,500", "4", "encoded", "7.2"]
     assert cells[-3:] == ["3", "2", "2.5"]
@@ -272,7 +272,7 @@ def test_without_their_variables_peers_are_left_out(made, tmp_path, monkeypatch)
         assert ask(recipe, made, tmp_path) is None
 
 
-def test_kohyas_scripts_see_two_pictures_a_step(made, tmp_path, monkeypatch):
+def test_kohyas_scripts_see_two_images_a_step(made, tmp_path, monkeypatch):
     monkeypatch.setenv(baselines.KOHYA, "/scripts")
     monkeypatch.setenv("LIKENESS_KOHYA_PYTHON", "/python")
     command = baselines.kohya_script(setting.recipe_of("lora", made), made, tmp_path)
@@ -281,7 +281,7 @@ def test_kohyas_scripts_see_two_pictures_a_step(made, tmp_path, monkeypatch):
     assert words[0] == str(Path("/scripts/train_network.py"))
     assert words[words.index("--train_batch_size") + 1] == "2"
     assert words[words.index("--mixed_precision") + 1] == "bf16"
-    (data,) = json.loads((tmp_path / "pictures.json").read_text())["datasets"]
+    (data,) = json.loads((tmp_path / "images.json").read_text())["datasets"]
     assert [subset.get("is_reg", False) for subset in data["subsets"]] == [False, True]
 
 
@@ -320,7 +320,7 @@ def test_every_part_names_a_case_and_a_patch_that_are_there(made):
             recipe.changed(**way.changes)
 
 
-def test_a_picture_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch):
+def test_an_image_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch):
     from likeness.benchmarks.patches import PATCHES
     from likeness.trainers import dataset, latents
 
@@ -335,8 +335,8 @@ def test_a_picture_that_is_encoded_anew_has_the_latents_of_the_cache(monkeypatch
     monkeypatch.setattr(dataset, "encode_images", dataset.encode_images)
     monkeypatch.setattr(latents, "encode", lambda vae, pixels, device: [pixels.shape, device])
     PATCHES["no_latent_cache"]()
-    (picture,) = dataset.encode_images(Vae(), [Item()], device="cpu", cache=None, vae_digest="")
-    assert picture.read() == (1, 8, 8, 3)
+    (image,) = dataset.encode_images(Vae(), [Item()], device="cpu", cache=None, vae_digest="")
+    assert image.read() == (1, 8, 8, 3)
 
 
 def test_every_table_has_its_section_on_the_page():

@@ -1,4 +1,4 @@
-"""Which part of a graph draws a cell, what decides its picture, and how it is copied."""
+"""Which part of a graph draws a cell, what decides its image, and how it is copied."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def node(kind, **inputs):
 
 
 def drawing(**changes):
-    """A checkpoint, an adapter on it, a prompt, a sampler; the picture is node 5."""
+    """A checkpoint, an adapter on it, a prompt, a sampler; the image is node 5."""
     return {
         "m": node("Matrix", text="base"),
         "1": node("Checkpoint", name="base.safetensors"),
@@ -40,8 +40,8 @@ def drawing(**changes):
     }
 
 
-def graph_of(cells, nodes, picture=("5", 0), matrix="m"):
-    return cells.read_cell_graph(nodes.__getitem__, list(picture), matrix)
+def graph_of(cells, nodes, image=("5", 0), matrix="m"):
+    return cells.read_cell_graph(nodes.__getitem__, list(image), matrix)
 
 
 def digests(cells, nodes, *values, digest_files=lambda text: []):
@@ -63,17 +63,17 @@ def test_only_what_depends_on_the_matrix_is_of_the_cell(cells):
 
 
 @pytest.mark.parametrize(
-    ("picture", "matrix", "message"),
+    ("image", "matrix", "message"),
     [
         (("m", 0), "m", "wired straight"),
         (("1", 0), "m", "does not depend"),
         (("5", 0), "other", "different Matrix"),
     ],
 )
-def test_a_picture_of_no_or_another_matrix_is_an_error(cells, picture, matrix, message):
+def test_an_image_of_no_or_another_matrix_is_an_error(cells, image, matrix, message):
     nodes = drawing(other=node("Matrix", text="other"))
     with pytest.raises(ComparisonError, match=message):
-        graph_of(cells, nodes, picture, matrix)
+        graph_of(cells, nodes, image, matrix)
 
 
 CELL = ("a.safetensors", "on the beach", 5)

@@ -15,8 +15,8 @@ sheet = importlib.import_module("likeness.nodes.contact_sheet")
 cells = importlib.import_module("likeness.nodes.draw_cells")
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
-VIEW = {"pictures": ["a1", "b2"], "sheet": "sheet-1.png"}
-ASKED = {"name": "x", "picture": "b2"}
+VIEW = {"images": ["a1", "b2"], "sheet": "sheet-1.png"}
+ASKED = {"name": "x", "image": "b2"}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_comparison_is_read_with_its_scores(folder, tmp_path):
     view = {**VIEW, "sheet": None}
     (folder / "viewer.json").write_text(json.dumps(view))
     former = {"view": view, "scores": None, "report": False}
-    assert ask("x") == former, "they are of the pictures before, until the new ones are whole"
+    assert ask("x") == former, "they are of the images before, until the new ones are whole"
     assert ask("gone") == {"view": None, "scores": None, "report": False}
 
 
@@ -53,11 +53,11 @@ BAD_NAMES = ["", "..", "../../secret", "/etc", "C:\\x", "a\x00b"]
 def test_no_other_folder_is_read(folder, tmp_path, name):
     secret = tmp_path / "secret"
     secret.mkdir()
-    (secret / "viewer.json").write_text('{"pictures": ["b2"]}')
+    (secret / "viewer.json").write_text('{"images": ["b2"]}')
     (secret / "report.html").write_text("secret")
     assert set(routes.comparison(tmp_path, {"name": name})[1]) == {"error"}
     assert routes.report(tmp_path, {"name": name})[0] == 404
-    assert routes.redraw_cell(tmp_path, {"name": name, "picture": "b2"}, OURS)[0] == 404
+    assert routes.redraw_cell(tmp_path, {"name": name, "image": "b2"}, OURS)[0] == 404
     assert not redraw.has_redraw_request(None)
 
 
@@ -109,9 +109,9 @@ def test_a_cell_that_the_comparison_no_longer_has_is_not_waited_for(folder, tmp_
 def test_only_comfyuis_own_page_has_a_cell_drawn_again(folder, tmp_path):
     for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://a", "Host": "b"}):
         assert routes.redraw_cell(tmp_path, ASKED, headers)[0] == 403
-    for picture in ("", "c3", "../a1"):
-        assert routes.redraw_cell(tmp_path, {"name": "x", "picture": picture}, OURS)[0] == 404
-    for view in ("{", "[]", '{"pictures": "b2"}'):
+    for image in ("", "c3", "../a1"):
+        assert routes.redraw_cell(tmp_path, {"name": "x", "image": image}, OURS)[0] == 404
+    for view in ("{", "[]", '{"images": "b2"}'):
         (folder / "viewer.json").write_text(view)
         assert routes.redraw_cell(tmp_path, ASKED, OURS)[0] == 404
     assert not redraw.has_redraw_request(None)

@@ -47,7 +47,7 @@ def both(channels=(6, 64), kernel=3, stride=1, padding=1, bias=True):
 
 @pytest.fixture
 def never_convolved(monkeypatch):
-    """Fails where a picture is convolved after all."""
+    """Fails where an image is convolved after all."""
     monkeypatch.setattr(F, "conv2d", lambda *_, **__: pytest.fail("convolved"))
 
 
@@ -55,45 +55,45 @@ def never_convolved(monkeypatch):
     ("kernel", "stride", "padding"), [(3, 1, 1), (1, 1, 0), (3, 2, 1), (3, 2, 0)]
 )
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("pictures", [1, 2, 4])  # of 6 pixels: few of them, and 24
-def test_small_pictures_give_the_convolutions_values_and_gradients(
-    kernel, stride, padding, bias, pictures, monkeypatch
+@pytest.mark.parametrize("images", [1, 2, 4])  # of 6 pixels: few of them, and 24
+def test_small_images_give_the_convolutions_values_and_gradients(
+    kernel, stride, padding, bias, images, monkeypatch
 ):
     plain, ours = both((6, 400), kernel, stride, padding, bias)
     results = []
     for layer in (plain, ours):
-        picture = torch.linspace(-1, 1, pictures * 6 * 2 * 3).view(pictures, 6, 2, 3)
-        picture.requires_grad_()
+        image = torch.linspace(-1, 1, images * 6 * 2 * 3).view(images, 6, 2, 3)
+        image.requires_grad_()
         layer.zero_grad()
-        output = layer(F.pad(picture, (1, 1, 1, 1)) if padding == 0 and kernel == 3 else picture)
+        output = layer(F.pad(image, (1, 1, 1, 1)) if padding == 0 and kernel == 3 else image)
         output.pow(2).sum().backward()
-        results.append((output, picture.grad, layer.weight.grad.clone()))
+        results.append((output, image.grad, layer.weight.grad.clone()))
         monkeypatch.setattr(F, "conv2d", lambda *_, **__: pytest.fail("convolved"))
     for theirs, mine in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_a_small_picture_is_no_convolution(never_convolved):
+def test_a_small_image_is_no_convolution(never_convolved):
     _, ours = both()
     assert ours(torch.zeros(2, 6, 2, 2)).shape == (2, 64, 2, 2)
 
 
-def test_a_large_picture_is_convolved(never_convolved):
+def test_a_large_image_is_convolved(never_convolved):
     _, ours = both()
     with pytest.raises(pytest.fail.Exception, match="convolved"):
         ours(torch.zeros(2, 6, 8, 8))
 
 
-def test_a_small_picture_in_bf16_under_autocast():
+def test_a_small_image_in_bf16_under_autocast():
     plain, ours = both()
-    picture = torch.randn(2, 6, 2, 2, requires_grad=True)
+    image = torch.randn(2, 6, 2, 2, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        output = ours(picture)
-        expected = plain(picture)
+        output = ours(image)
+        expected = plain(image)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output, expected, rtol=2e-2, atol=2e-2)
     output.float().sum().backward()
-    assert picture.grad.dtype == torch.float32
+    assert image.grad.dtype == torch.float32
 
 
 def test_layers_of_other_kinds_stay():

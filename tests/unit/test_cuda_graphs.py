@@ -298,7 +298,7 @@ def test_weights_that_moved_are_recorded_anew_and_then_plain(notes):
     assert len(notes) == 1 and "keep moving" in notes[0]
 
 
-def test_a_recorded_unet_draws_the_same_pictures(notes, monkeypatch):
+def test_a_recorded_unet_draws_the_same_images(notes, monkeypatch):
     """Every timestep and batch size goes into the recording anew."""
     from likeness.trainers.sampler import calculate_sigmas, prepare_noise, sample
 

@@ -1,4 +1,4 @@
-"""What decides an encoded picture and a set of class images."""
+"""What decides an encoded image and a set of class images."""
 
 from dataclasses import replace
 from pathlib import Path

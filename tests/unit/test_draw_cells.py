@@ -112,7 +112,7 @@ def test_an_adapter_is_loaded_once_for_all_cells_of_its_strength(nodes):
     assert [one.inputs["strength"] for one in ran if one.kind == "Adapter"] == [1.0, 0.5, 1.0]
 
 
-def test_a_cell_is_drawn_with_its_pose_or_with_an_empty_picture(nodes):
+def test_a_cell_is_drawn_with_its_pose_or_with_an_empty_image(nodes):
     job = job_of(nodes, ROWS[:1])
     ran = run(nodes, job)
     samplers = [one for one in ran.values() if one.kind == "Sampler"]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from likeness.tools.fixtures import lines, step
-from likeness.tools.pictures import spread
+from likeness.tools.images import spread
 from likeness.tools.reduced_workflow import LORA, WORKFLOW, reduced
 from likeness.tools.workflows.screenshots import NotDrawn, bounds, check_drawn, find_overlaps
 from likeness.trainers.events import EventReader
@@ -25,21 +25,21 @@ COLOURS = {"1": "#333333", "2": "#443322"}
 def screenshot(*drawn):
     """The graph at half its size, with the title bars of these nodes."""
     left, top, right, bottom = bounds(GRAPH)
-    picture = Image.new("RGB", (round((right - left) / 2), round((bottom - top) / 2)), "#141414")
+    image = Image.new("RGB", (round((right - left) / 2), round((bottom - top) / 2)), "#141414")
     for node in GRAPH["nodes"]:
         if node["id"] in drawn:
             x, y = (node["pos"][0] - left) / 2, (node["pos"][1] - top) / 2
             bar = [x, y - 15, x + 100, y]
-            ImageDraw.Draw(picture).rectangle(bar, COLOURS[str(node["id"])])
-    return picture
+            ImageDraw.Draw(image).rectangle(bar, COLOURS[str(node["id"])])
+    return image
 
 
-def test_a_picture_with_all_nodes_passes():
+def test_an_image_with_all_nodes_passes():
     check_drawn(screenshot(1, 2), bounds(GRAPH), GRAPH, COLOURS)
 
 
 @pytest.mark.parametrize(("drawn", "missing"), [([1], "Second"), ([2], "A"), ([], "A")])
-def test_a_node_that_is_not_on_the_picture_is_named(drawn, missing):
+def test_a_node_that_is_not_on_the_image_is_named(drawn, missing):
     with pytest.raises(NotDrawn, match=missing):
         check_drawn(screenshot(*drawn), bounds(GRAPH), GRAPH, COLOURS)
 

@@ -17,13 +17,13 @@ from likeness.comparison.encoders import (
 )
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.face import Face
-from likeness.comparison.matrix import Picture
+from likeness.comparison.matrix import ImageSettings
 from likeness.demo.random_model import write_small_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 
-def pictures(count=3, size=(60, 90)):
+def images(count=3, size=(60, 90)):
     rng = np.random.default_rng(0)
     blocks = (rng.integers(0, 256, (5, 4, 3), dtype=np.uint8) for _ in range(count))
     return [Image.fromarray(block).resize(size, Image.Resampling.BICUBIC) for block in blocks]
@@ -74,35 +74,35 @@ def test_clip_of_a_folder_is_that_of_transformers(clip_folder):
     clip = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
     assert isinstance(clip, PromptEncoder)
     whole = CLIPModel.from_pretrained(clip_folder)
-    shown = torch.stack([clip.images.load()[1](picture) for picture in pictures()])
+    shown = torch.stack([clip.image_encoder.load()[1](image) for image in images()])
     texts = ["a photo of an umbrella", "a man", "a photo of an umbrella"]
     ids = clip.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
         expected = whole(input_ids=ids, pixel_values=shown)
-    vectors = clip.encode(pictures())
+    vectors = clip.encode(images())
     np.testing.assert_allclose(vectors, expected.image_embeds.numpy(), atol=1e-5)
     match = clip.prompt_match(vectors, texts)
     cosines = expected.image_embeds @ expected.text_embeds.T
     np.testing.assert_allclose(match, cosines.diagonal().numpy(), atol=1e-5)
 
 
-def test_pictures_are_shown_as_transformers_shows_them(clip_folder):
+def test_images_are_shown_as_transformers_shows_them(clip_folder):
     from transformers import CLIPImageProcessor
 
     clip = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
     processor = CLIPImageProcessor(
         size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
     )
-    for picture in (*pictures(1, (61, 90)), *pictures(1, (200, 40)), *pictures(1, (28, 28))):
-        expected = processor(picture, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(clip.images.load()[1](picture).numpy(), expected, atol=0.03)
+    for image in (*images(1, (61, 90)), *images(1, (200, 40)), *images(1, (28, 28))):
+        expected = processor(image, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_allclose(clip.image_encoder.load()[1](image).numpy(), expected, atol=0.03)
 
 
 def test_clip_in_comfyuis_files_gives_the_same(clip_folder, comfy_files):
     folder = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
     files = only_clip(comfy_files)
-    vectors = folder.encode(pictures())
-    np.testing.assert_allclose(files.encode(pictures()), vectors, atol=1e-5)
+    vectors = folder.encode(images())
+    np.testing.assert_allclose(files.encode(images()), vectors, atol=1e-5)
     texts = ["a man", "umbrella", "on the street"]
     np.testing.assert_allclose(
         files.prompt_match(vectors, texts), folder.prompt_match(vectors, texts), atol=1e-5
@@ -151,8 +151,8 @@ def test_clip_in_open_clips_names_gives_the_same(clip_folder, tmp_path):
     folder = only_clip(EncoderFiles(clip_image=clip_folder, face=False))
     files = EncoderFiles(clip_image=path, tokenizers=(clip_folder,), face=False)
     theirs = only_clip(files)
-    vectors = folder.encode(pictures())
-    np.testing.assert_allclose(theirs.encode(pictures()), vectors, atol=1e-5)
+    vectors = folder.encode(images())
+    np.testing.assert_allclose(theirs.encode(images()), vectors, atol=1e-5)
     texts = ["a man", "umbrella", "on the street"]
     np.testing.assert_allclose(
         theirs.prompt_match(vectors, texts), folder.prompt_match(vectors, texts), atol=1e-5
@@ -226,11 +226,11 @@ def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
     (dino,), _ = find_encoders(EncoderFiles(dino=tmp_path, face=False))
     loaded, preprocessing = dino.load()
     assert loaded.config._attn_implementation == "sdpa"
-    shown = torch.stack([preprocessing(picture) for picture in pictures()])
+    shown = torch.stack([preprocessing(image) for image in images()])
     assert shown.shape == (3, 3, 224, 224)
     with torch.no_grad():
         token = model(pixel_values=shown).last_hidden_state[:, 0]
-    vectors = dino.encode(pictures())
+    vectors = dino.encode(images())
     expected = torch.nn.functional.normalize(token, dim=-1).numpy()
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     np.testing.assert_allclose(dino.likeness(vectors, vectors).diagonal(), 1, atol=1e-5)
@@ -239,7 +239,7 @@ def test_dinov2_of_a_folder_is_that_of_transformers(tmp_path):
 def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
     from likeness.comparison import face
 
-    def no_judge(picture):
+    def no_judge(image):
         raise MissingEncoder("The judge is left out: install demo/.")
 
     monkeypatch.setattr(face, "find_spec", lambda name: None)
@@ -252,27 +252,27 @@ def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
     assert not any("\n" in line for line in missing)
 
 
-def test_an_encoder_that_knows_nothing_of_such_pictures_is_left_out_in_silence():
+def test_an_encoder_that_knows_nothing_of_such_images_is_left_out_in_silence():
     asked = []
     found, missing = find_encoders(
-        EncoderFiles(), extra_finders=[asked.append], picture=Picture(width=64)
+        EncoderFiles(), extra_finders=[asked.append], image=ImageSettings(width=64)
     )
     assert found == []
     assert [line.split(" is left out")[0] for line in missing] == ["CLIP", "DINOv2"]
-    assert asked == [Picture(width=64)]
+    assert asked == [ImageSettings(width=64)]
 
 
 class Counting:
-    """Mean colours, and how many pictures were encoded."""
+    """Mean colours, and how many images were encoded."""
 
     key, name, digest, identity_only = "mean", "mean colour", "d" * 64, False
 
     def __init__(self):
         self.count = 0
 
-    def encode(self, pictures):
-        self.count += len(pictures)
-        return np.stack([np.asarray(p, np.float32).mean((0, 1)) for p in pictures])
+    def encode(self, images):
+        self.count += len(images)
+        return np.stack([np.asarray(p, np.float32).mean((0, 1)) for p in images])
 
     def likeness(self, a, b):
         return -np.abs(a[:, None] - b[None]).mean(-1)
@@ -281,13 +281,13 @@ class Counting:
 @pytest.fixture
 def files(tmp_path):
     paths = []
-    for number, picture in enumerate(pictures(40, (8, 8))):
+    for number, image in enumerate(images(40, (8, 8))):
         paths.append(tmp_path / f"{number}.png")
-        picture.save(paths[-1])
+        image.save(paths[-1])
     return paths
 
 
-def test_a_picture_is_encoded_once_whatever_it_is_called(files, tmp_path):
+def test_an_image_is_encoded_once_whatever_it_is_called(files, tmp_path):
     encoder, cache = Counting(), tmp_path / "cache"
     first = encode_files(encoder, files, cache)
     assert encoder.count == 40 and first.shape == (40, 3)
@@ -312,8 +312,8 @@ def test_a_damaged_cache_is_made_anew(files, tmp_path, damage):
     assert encoder.count == 2
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
-    (tmp_path / "x.png").write_text("no picture")
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    (tmp_path / "x.png").write_text("no image")
     with pytest.raises(ComparisonError, match=r"x\.png cannot be scored"):
         encode_files(Counting(), [tmp_path / "x.png"])
     with pytest.raises(ComparisonError, match=r"y\.png cannot be read"):
@@ -327,7 +327,7 @@ def test_a_folder_without_a_projection_says_what_it_lacks(clip_folder, tmp_path)
     shutil.copytree(clip_folder, tmp_path / "clip")
     save_file(lame, tmp_path / "clip" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ComparisonError, match=r"lacks visual_projection\.weight"):
-        only_clip(EncoderFiles(clip_image=tmp_path / "clip", face=False)).encode(pictures())
+        only_clip(EncoderFiles(clip_image=tmp_path / "clip", face=False)).encode(images())
 
 
 def test_an_image_encoder_of_an_unknown_large_width_is_refused():
@@ -359,9 +359,9 @@ def test_the_largest_face_counts_and_faces_far_apart_are_less_alike():
 
 def test_encoders_were_loaded_though_all_their_vectors_were_remembered(comfy_files, tmp_path):
     cache, asked, paths = tmp_path / "cache", [], []
-    for number, picture in enumerate(pictures()):
+    for number, image in enumerate(images()):
         paths.append(tmp_path / f"{number}.png")
-        picture.save(paths[-1])
+        image.save(paths[-1])
     alone = EncoderFiles(clip_image=comfy_files.clip_image, face=False)
     for _ in range(2):
         (encoder,), _ = find_encoders(alone, device=lambda size: asked.append(size) or "cpu")

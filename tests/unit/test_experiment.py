@@ -11,7 +11,7 @@ def test_the_demo_asks_for_the_whole_experiment(tmp_path):
     plan = find_plan(given.plan)
     assert [row.name for row in plan.rows] == STUDY_ROWS
     assert [row.name for row in plan.rows if row.with_pose == "both"] == ["standard", "lora-r1"]
-    assert (plan.picture.width, plan.picture.height) == (96, 128)
+    assert (plan.image.width, plan.image.height) == (96, 128)
     assert given.base.is_file() and given.controlnet.is_file()
     assert len(list(given.photos.glob("*.png"))) == 15
 

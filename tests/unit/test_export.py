@@ -119,9 +119,9 @@ def cut_sheet(folder, digest, monkeypatch):
     return path
 
 
-def no_picture(folder, digest, monkeypatch):
+def no_image(folder, digest, monkeypatch):
     path = next(folder.glob("sheet-*.png"))
-    path.write_text("no picture")
+    path.write_text("no image")
     return path
 
 
@@ -162,7 +162,7 @@ def rows(text):
     "harm",
     [
         cut_sheet,
-        no_picture,
+        no_image,
         unreadable_report,
         other_plan,
         *map(scored, ["{}", "[]", "3", "{", '{"measures": [{}]}', '{"measures": 1}']),

@@ -113,8 +113,8 @@ def test_a_saved_judge_says_the_same(tmp_path, architecture):
     network = ARCHITECTURES[architecture]().half().float().eval()
     path = tmp_path / "judge.safetensors"
     judges.save_judge(path, network)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    before, after = judges.Judge(network, architecture)(pictures), judges.load_judge(path)(pictures)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    before, after = judges.Judge(network, architecture)(images), judges.load_judge(path)(images)
     assert torch.equal(before.identity, after.identity)
     assert judges.load_judge(path).architecture == architecture
 
@@ -140,7 +140,7 @@ def test_prompt_match_is_the_share_of_what_was_asked():
     assert judges.prompt_match(seen, "portrait of a man, in the forest") == pytest.approx([1.0])
 
 
-def test_a_rejected_picture_matches_nothing():
+def test_a_rejected_image_matches_nothing():
     seen = opinion(kind="reject", gender="man", place="kitchen", framing="close-up")
     assert judges.prompt_match(seen, KITCHEN) == [0.0]
     nobody = judges.Reference(np.full(64, 0.125), chance=0.2, same=0.9)
@@ -152,7 +152,7 @@ def test_a_prompt_without_facts_has_no_score():
         judges.prompt_match(opinion(), "4K, raw")
 
 
-def test_pose_error_is_in_picture_heights():
+def test_pose_error_is_in_image_heights():
     keypoints = np.zeros((18, 3))
     keypoints[4] = (0.5, 0.8, 1)
     keypoints[7] = (0.9, 0.5, 1)
@@ -174,10 +174,10 @@ def test_a_reference_is_calibrated_on_drawings():
     pytest.importorskip("aggdraw", reason="draws")
     from likeness.demo import world
 
-    def by_colour(pictures):  # a judge that sees the mean colour alone
-        mean = torch.from_numpy(pictures.astype(np.float32)).mean((1, 2))
+    def by_colour(images):  # a judge that sees the mean colour alone
+        mean = torch.from_numpy(images.astype(np.float32)).mean((1, 2))
         identity = torch.nn.functional.pad(mean - mean.mean(1, keepdim=True) + 1, (0, 61))
-        return replace(opinion(len(pictures)), identity=torch.nn.functional.normalize(identity))
+        return replace(opinion(len(images)), identity=torch.nn.functional.normalize(identity))
 
     who = Identity(shirt_colour="red", skin="fair", hair_colour="red", hair_style="long")
     photos = np.stack(
@@ -194,14 +194,14 @@ def test_a_reference_is_calibrated_on_drawings():
 
 @pytest.mark.parametrize("width", [96, 128])
 def test_heads_are_cut_around_the_nose_and_as_large_as_the_neck_is_away(width):
-    pictures = torch.zeros(2, 3, 128, width)
+    images = torch.zeros(2, 3, 128, width)
     joints = torch.full((2, 18, 2), 0.5)
     for row, (y, away) in enumerate([(0.4, 0.1), (0.5, 0.2)]):
         for joint, at in enumerate((y, y + away)):
             joints[row, joint] = torch.tensor((0.4, at))
             x, y = round(0.4 * width), round(at * 128)
-            pictures[row, :, y - 1 : y + 2, x - 1 : x + 2] = 1
-    heads = heads_of(pictures, joints)
+            images[row, :, y - 1 : y + 2, x - 1 : x + 2] = 1
+    heads = heads_of(images, joints)
     assert heads.shape == (2, 3, 64, 64)
     for head in heads:
         nose = (head[0] > 0.5).nonzero().float()

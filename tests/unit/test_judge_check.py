@@ -55,9 +55,9 @@ def folder(tmp_path):
     ("change", "message"),
     [
         ({"checkpoint": "0" * 64}, "of another miniature"),
-        ({"labels": [{"hat": "yes"}, {"hat": "maybe"}]}, "picture 1: unknown answer hat: maybe"),
-        ({"labels": [{"mood": "good"}]}, "picture 0: unknown answer mood: good"),
-        ({"labels": [{"hat": "yes|often"}]}, "picture 0: unknown answer hat: often"),
+        ({"labels": [{"hat": "yes"}, {"hat": "maybe"}]}, "image 1: unknown answer hat: maybe"),
+        ({"labels": [{"mood": "good"}]}, "image 0: unknown answer mood: good"),
+        ({"labels": [{"hat": "yes|often"}]}, "image 0: unknown answer hat: often"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(folder, tmp_path, change, message):

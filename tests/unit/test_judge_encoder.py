@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from likeness.comparison.encoders import MissingEncoder, PoseEncoder, PromptEncoder
-from likeness.comparison.matrix import Picture
+from likeness.comparison.matrix import ImageSettings
 from likeness.comparison.poses import Pose
 from likeness.demo import encoder as module
 from likeness.demo.encoder import JudgeEncoder, find_judge
@@ -13,9 +13,9 @@ from likeness.demo.judge_networks import JudgeOutput
 from PIL import Image
 
 
-def judge(pictures):
-    """Sees in a red picture a man with an umbrella, in a grey one nobody; identity is blue."""
-    red, _, blue = (float(value) for value in pictures[0, 0, 0])
+def judge(images):
+    """Sees in a red image a man with an umbrella, in a grey one nobody; identity is blue."""
+    red, _, blue = (float(value) for value in images[0, 0, 0])
     answers = {question: torch.zeros(1, len(choices)) for question, choices in QUESTIONS.items()}
     said = {"gender": "man", "umbrella": "yes"} if red > 200 else {"kind": "reject"}
     for question, answer in said.items():
@@ -31,7 +31,7 @@ def seen(*colours):
 
 
 ENCODER = JudgeEncoder(judge, "d" * 64)
-SMALL = Picture(width=96, height=128)
+SMALL = ImageSettings(width=96, height=128)
 
 
 def test_it_is_an_encoder_that_reads_prompts_and_poses():
@@ -71,6 +71,6 @@ def test_without_weights_it_is_left_out_with_one_line(monkeypatch, tmp_path):
 
 
 def test_a_comparison_of_photographs_is_not_scored_by_the_judge_of_drawings():
-    assert find_judge(Picture()) is None
-    assert find_judge(Picture(width=512, height=512)) is None
+    assert find_judge(ImageSettings()) is None
+    assert find_judge(ImageSettings(width=512, height=512)) is None
     assert isinstance(find_judge(SMALL), JudgeEncoder)

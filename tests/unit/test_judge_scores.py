@@ -12,7 +12,7 @@ from likeness.demo.judge_scores import Scores
 
 
 def scores(first, second):
-    """Of one person, whose pictures both judges give these numbers."""
+    """Of one person, whose images both judges give these numbers."""
     of = np.stack([first, second])
     return Scores(base=of, named=of + 1, drawn=of + 2)
 
@@ -21,7 +21,7 @@ def test_judges_of_one_mind_correlate():
     rng = np.random.default_rng(0)
     people = [scores(numbers, numbers) for numbers in rng.random((3, 6))]
     said = judge_scores._agreement(people)
-    assert "over 54 pictures 1.00" in said and "over the 9 means of six 1.00" in said
+    assert "over 54 images 1.00" in said and "over the 9 means of six 1.00" in said
     others = [scores(rng.random(6), -numbers.base[0]) for numbers in people]
     assert "1.00" not in judge_scores._agreement(others)
 
@@ -29,9 +29,9 @@ def test_judges_of_one_mind_correlate():
 def test_what_is_rejected_is_counted_by_the_way_it_was_spoiled():
     """A judge that rejects what is not all of one colour."""
 
-    def judge(pictures):
-        plain = np.ptp(pictures.reshape(len(pictures), -1, 3), axis=1).max(1) == 0
-        kind = torch.zeros(len(pictures), len(QUESTIONS["kind"]))
+    def judge(images):
+        plain = np.ptp(images.reshape(len(images), -1, 3), axis=1).max(1) == 0
+        kind = torch.zeros(len(images), len(QUESTIONS["kind"]))
         kind[:, QUESTIONS["kind"].index("reject")] = torch.from_numpy(~plain).float()
         return SimpleNamespace(answers={"kind": kind})
 

@@ -1,4 +1,4 @@
-"""Encoded pictures: scaled as the UNet sees them, cached by content, safe against damage."""
+"""Encoded images: scaled as the UNet sees them, cached by content, safe against damage."""
 
 import errno
 import threading
@@ -59,7 +59,7 @@ def equal(one, two):
     )
 
 
-def test_pictures_that_do_not_fit_together_are_encoded_one_by_one(kl, monkeypatch):
+def test_images_that_do_not_fit_together_are_encoded_one_by_one(kl, monkeypatch):
     real, tried = module.encode, []
 
     def encode(vae, pixels, device):
@@ -76,7 +76,7 @@ def test_pictures_that_do_not_fit_together_are_encoded_one_by_one(kl, monkeypatc
     assert equal(found, encode_images(kl, given, cache=None, vae_digest="v", device=CPU))
 
 
-def test_a_picture_that_does_not_fit_alone_is_an_error(kl, monkeypatch):
+def test_an_image_that_does_not_fit_alone_is_an_error(kl, monkeypatch):
     def encode(vae, pixels, device):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -200,7 +200,7 @@ def test_values_do_not_depend_on_what_was_cached(kl, tmp_path):
     assert equal(whole, encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU))
 
 
-def test_pictures_of_one_size_are_batched(monkeypatch):
+def test_images_of_one_size_are_batched(monkeypatch):
     things = items((16, 16), (16, 24), (16, 16), (16, 16), (16, 24), (16, 16))
     batches = list(module._batches(range(6), things, size=3))
     assert [indices for indices, _ in batches] == [[0, 2, 3], [1, 4], [5]]
@@ -214,7 +214,7 @@ def test_pictures_of_one_size_are_batched(monkeypatch):
             assert np.array_equal(one, things[index].array)
 
 
-def test_few_pictures_are_held_at_once():
+def test_few_images_are_held_at_once():
     things = items(*[(8, 8)] * 40)
     loaded = module._prefetch(range(40), things, prefetch=4)
     next(loaded)
@@ -222,7 +222,7 @@ def test_few_pictures_are_held_at_once():
     assert len(list(loaded)) == 39
 
 
-def test_a_picture_that_cannot_be_read_stops_with_its_own_error(kl, tmp_path):
+def test_an_image_that_cannot_be_read_stops_with_its_own_error(kl, tmp_path):
     class Gone(Item):
         def pixels(self):
             raise SubjectError("photo.jpg has changed")
@@ -232,7 +232,7 @@ def test_a_picture_that_cannot_be_read_stops_with_its_own_error(kl, tmp_path):
                       device=CPU)  # fmt: skip
 
 
-def test_memory_stays_flat_however_many_pictures_there_are(kl, tmp_path, monkeypatch):
+def test_memory_stays_flat_however_many_images_there_are(kl, tmp_path, monkeypatch):
     things = items(*[(32, 32)] * 5)
     expected = encode_images(kl, things, cache=None, vae_digest="v", device=CPU)
     size = expected[0].mean.nbytes + expected[0].std.nbytes
@@ -262,7 +262,7 @@ def test_a_cache_emptied_while_training_is_told_with_the_mend(kl, tmp_path, monk
         latents.read()
 
 
-def test_100_000_cached_pictures_are_not_100_000_mapped_files(kl, tmp_path):
+def test_100_000_cached_images_are_not_100_000_mapped_files(kl, tmp_path):
     things = items((32, 32))
     encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)
     (latents,) = encode_images(kl, things, cache=tmp_path, vae_digest="v", device=CPU)

@@ -80,9 +80,9 @@ def test_no_other_folder_is_followed(nodes, tmp_path, name):
 
 
 def test_files_by_their_whole_path_and_texts_that_are_too_long_for_names(nodes, tmp_path):
-    picture = tmp_path / "pose.png"
-    picture.write_bytes(b"1")
-    assert nodes.host.find_files(str(picture)) == [picture]
+    image = tmp_path / "pose.png"
+    image.write_bytes(b"1")
+    assert nodes.host.find_files(str(image)) == [image]
     assert nodes.host.find_files(str(tmp_path / "none.png")) == []
     assert nodes.host.find_files("é" * 130) == nodes.host.find_files("戴墨镜" * 30) == []
 

@@ -86,8 +86,8 @@ def test_a_mask_is_no_photograph(folder):
     ("mask", "reason"),
     [
         (Image.new("L", (128, 128)), "empty within the crop"),
-        (Image.new("L", (128, 64), 255), "in aspect ratio from the picture (128x128)"),
-        (b"no picture", "a-masklabel.png: it is not a picture"),
+        (Image.new("L", (128, 64), 255), "in aspect ratio from the image (128x128)"),
+        (b"no image", "a-masklabel.png: it is not an image"),
     ],
 )
 def test_a_mask_that_cannot_be_used_refuses_its_photograph(folder, mask, reason):
@@ -129,7 +129,7 @@ def test_a_small_subject_counts_as_much_as_a_large_one():
     predicted, target = torch.randn(2, 4, 8, 8), torch.zeros(2, 4, 8, 8)
     mask = torch.ones(2, 1, 8, 8)
     assert torch.allclose(sample_losses(predicted, target, mask), sample_losses(predicted, target))
-    mask[0, :, :, 2:] = 0.0  # a quarter of the picture is left
+    mask[0, :, :, 2:] = 0.0  # a quarter of the image is left
     losses = sample_losses(predicted, target, mask)
     assert torch.allclose(losses[0], predicted[0, :, :, :2].pow(2).mean())
     assert torch.allclose(losses[1], predicted[1].pow(2).mean())
@@ -147,7 +147,7 @@ def test_in_a_run_with_masks_a_photograph_without_one_counts_whole(folder):
     assert torch.allclose(loss_weights(recipe, photo, flip=True), expected.flip(1))
 
 
-def test_an_opaque_picture_with_an_alpha_channel_is_no_cut_out(tmp_path):
+def test_an_opaque_image_with_an_alpha_channel_is_no_cut_out(tmp_path):
     Image.new("RGBA", (128, 128), "blue").save(tmp_path / "a.png")
     assert not read_subject(tmp_path, spec("none")).notes
     photos = read_subject(tmp_path, spec("alpha"))

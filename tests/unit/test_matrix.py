@@ -9,7 +9,7 @@ from likeness.comparison.errors import ComparisonError
 from likeness.comparison.keypoints import yoga_poses
 from likeness.comparison.matrix import (
     Control,
-    Picture,
+    ImageSettings,
     Variant,
     plan,
     plan_from_data,
@@ -49,7 +49,7 @@ def test_the_study_is_eight_rows_of_six_prompts():
     assert files[3 * 6 + 4] == "standard_cnet/768x1024/forest.png"
     assert study.file_path(cells[0], "jpg") == "base/768x1024/sunglasses.jpg"
     assert len(set(map(str.lower, files))) == 48
-    assert (study.picture.steps, study.picture.guidance) == (35, 7.5)
+    assert (study.image.steps, study.image.guidance) == (35, 7.5)
 
 
 def test_noise_and_pose_are_the_same_down_a_column():
@@ -72,12 +72,12 @@ def test_more_draws_of_a_prompt_have_seeds_and_files_of_their_own():
     assert len(set(digests(made).values())) == 3
 
 
-def test_each_picture_has_a_digest_of_its_own():
+def test_each_image_has_a_digest_of_its_own():
     made = plan([BASE, R1, R4], STUDY, yoga_poses(), with_pose="both")
     assert len(set(digests(made).values())) == 36
 
 
-def test_a_finished_picture_is_found_after_rows_move_and_change_their_names():
+def test_a_finished_image_is_found_after_rows_move_and_change_their_names():
     before = digests(plan([BASE, R1], STUDY))
     renamed = Variant(name="mine", adapter=R1.adapter)
     after = digests(plan([renamed, R8, BASE], STUDY))
@@ -105,7 +105,7 @@ def test_one_prompt_changed_changes_its_column_only():
     [
         {"seed": 1},
         {"base": "9" * 64},
-        {"picture": Picture(steps=20)},
+        {"image": ImageSettings(steps=20)},
         {"control": Control(strength=0.5)},
         {"variants": [Variant(name="lora-r1", adapter=R4.adapter)]},
         {"variants": [Variant(name="lora-r1", adapter=R1.adapter, strength_text=0.5)]},
@@ -113,7 +113,7 @@ def test_one_prompt_changed_changes_its_column_only():
         {"poses": [pose.model_copy(update={"aspect": 1.0}) for pose in yoga_poses()]},
     ],
 )
-def test_all_that_decides_a_picture_is_in_its_digest(change):
+def test_all_that_decides_an_image_is_in_its_digest(change):
     parts = {"variants": [R1], "prompts": STUDY, "poses": yoga_poses(), "with_pose": "with"}
     before, after = digests(plan(**parts)), digests(plan(**{**parts, **change}))
     assert not set(before.values()) & set(after.values())
@@ -132,7 +132,7 @@ def test_clip_skip_and_prediction_are_part_of_a_digest_where_there_are_any():
     assert not {"clip_skip", "prediction"} & Variant(name="r4").model_dump(mode="json").keys()
 
 
-def test_controlnet_has_no_part_in_pictures_without_a_pose():
+def test_controlnet_has_no_part_in_images_without_a_pose():
     before = plan([R1], STUDY, control=Control(strength=1.0))
     after = plan([R1], STUDY, yoga_poses(), control=Control(strength=0.5))
     assert digests(before) == digests(after)
@@ -167,7 +167,7 @@ def test_a_pose_is_found_by_its_cell():
         ({"with_pose": "sometimes"}, "with_pose"),
         (
             {"prompts": prompt_set_from_text("a photo\n" * 1000), "draws": 30},
-            "more than 20,000 pictures",
+            "more than 20,000 images",
         ),
     ],
 )

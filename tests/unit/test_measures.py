@@ -47,10 +47,10 @@ def test_measures_repeat_and_are_numbers_but_joint_errors_without_a_controlnet(m
     judge = Judge(PatchJudge(width=32, layers=1).eval(), "patches")
     subject = Reference(np.ones(64) / 8, chance=0.0, same=1.0)
     controlnet = ControlNetModel.from_unet(model.unet).eval()
-    numbers, pictures = measures.measure(
+    numbers, images = measures.measure(
         model, judge, subject, controlnet=controlnet, draws=1, canvas=SMALL
     )
-    assert pictures.shape == (6, 32, 32, 3)
+    assert images.shape == (6, 32, 32, 3)
     assert np.isfinite(list(numbers.to_dict().values())).all()
     again, _ = measures.measure(model, judge, subject, draws=1, canvas=SMALL)
     assert again.to_dict() == numbers.to_dict() | {"joints": None, "joints_controlled": None}
@@ -109,7 +109,7 @@ def test_damaged_or_missing_lines(tmp_path):
     assert list(quality.read_lines(tmp_path / "none.jsonl")) == []
 
 
-def test_intervals_are_over_people_not_over_pictures():
+def test_intervals_are_over_people_not_over_images():
     same = {person: [0.5] * 100 for person in range(4)}
     assert quality_table.interval(same) == (0.5, (0.5, 0.5))
     # People who differ: more seeds of each make the interval no narrower.

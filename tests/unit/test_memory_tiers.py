@@ -98,7 +98,7 @@ def test_the_tier_with_the_text_encoder_on_the_cpu_leaves_a_gigabyte_of_an_8_gb_
     assert weights + estimate_memory(OFFLOAD, standard(), "bf16", WHOLE) < 8 * 2**30 - 1e9
 
 
-def test_larger_pictures_and_fp32_need_more():
+def test_larger_images_and_fp32_need_more():
     recipe = preset("lora-r4")
     large = ModelSize(**{**vars(LORA), "pixels": 4 * LORA.pixels})
     assert estimate_memory(FULL, recipe, "bf16", large) > estimate_memory(

@@ -106,9 +106,9 @@ def test_a_narrow_vae_computes_the_same_in_taesds_width():
     assert {k: v.shape for k, v in wide.state_dict().items()} == {
         k: v.shape for k, v in miniature.new_vae().state_dict().items()
     }
-    pictures = torch.rand(2, 3, 32, 24) * 2 - 1
+    images = torch.rand(2, 3, 32, 24) * 2 - 1
     with torch.no_grad():
-        latents = narrow.encode(pictures).latents
-        assert torch.allclose(wide.encode(pictures).latents, latents, atol=1e-6)
+        latents = narrow.encode(images).latents
+        assert torch.allclose(wide.encode(images).latents, latents, atol=1e-6)
         drawn = narrow.decode(latents).sample
         assert torch.allclose(wide.decode(latents).sample, drawn, atol=1e-6)

@@ -87,7 +87,7 @@ def test_the_fingerprint_of_a_folder_follows_its_files(nodes, tmp_path):
     assert len({empty, one, nodes.paths.folder_fingerprint(tmp_path)}) == 3
 
 
-def test_the_miniatures_pictures_can_be_chosen_without_copying_them(nodes, monkeypatch):
+def test_the_miniatures_images_can_be_chosen_without_copying_them(nodes, monkeypatch):
     name = nodes.subject.folder_names()[-1]
     folder = nodes.subject.find_folder(name)
     assert len(list(folder.glob("*.png"))) == 15
@@ -322,8 +322,8 @@ class Screen:
     def __init__(self):
         self.shown, self.said = [], []
 
-    def show(self, done, total, picture=None):
-        self.shown.append((done, total, picture))
+    def show(self, done, total, image=None):
+        self.shown.append((done, total, image))
 
     def set_status(self, text):
         self.said.append(text)
@@ -361,8 +361,8 @@ def test_events_reach_the_node_and_its_panel(nodes, monkeypatch):
     ):
         run_reporter.show(Event(kind, 0.0, data))
     run_reporter.end()
-    picture = Path("runs/run/samples/x.png")
-    assert screen.shown == [(3, 500, None), (7, 20, picture), (7, 20, None)]
+    image = Path("runs/run/samples/x.png")
+    assert screen.shown == [(3, 500, None), (7, 20, image), (7, 20, None)]
     pinned, stage, step, end = told
     assert pinned[1] == {"workflow": "", "node": "5", "kind": "run", "value": "run"}
     assert screen.said == ["class images 3 of 500", "step 7 of 20, loss 0.1250"]
@@ -614,10 +614,10 @@ def test_only_finished_runs_are_listed_and_continued(nodes, tmp_path):
         nodes.runs.find_run(tmp_path, "gone")
 
 
-def test_only_folders_with_pictures_are_offered(nodes, tmp_path):
+def test_only_folders_with_images_are_offered(nodes, tmp_path):
     for name in ("3d", "anna", "more/inner"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "anna" / "1.JPG").write_bytes(b"x")
     (tmp_path / "3d" / "mesh.glb").write_bytes(b"x")
     (tmp_path / "more" / "inner" / "1.png").write_bytes(b"x")
-    assert nodes.paths.picture_folders(tmp_path) == ["anna", "more/inner"]
+    assert nodes.paths.image_folders(tmp_path) == ["anna", "more/inner"]

@@ -148,7 +148,7 @@ def test_the_pose_picker_has_what_it_draws(nodes):
 
 @pytest.fixture
 def controlnet_aux(monkeypatch):
-    """A stand-in for the package that finds `found` people on every picture."""
+    """A stand-in for the package that finds `found` people on every image."""
     seen = SimpleNamespace(found=1, sizes=[], environment=None)
 
     class Body:
@@ -193,7 +193,7 @@ def test_poses_are_detected_offline_and_without_pickles(
     assert len(frames) == 2 and frames[0]["people"][0]["pose_keypoints_2d"][:3] == [384, 256, 1]
     assert frames[0]["people"][0]["pose_keypoints_2d"][3:6] == [0, 0, 0]
     controlnet_aux.found = 0
-    with pytest.raises(ComparisonError, match="Nobody is found on picture-1"):
+    with pytest.raises(ComparisonError, match="Nobody is found on image-1"):
         run(torch.zeros(1, 64, 64, 3), "annotators")
     (tmp_path / "annotators" / "body_pose_model.pth").write_bytes(b"other")
     with pytest.raises(ComparisonError, match="download it again"):
@@ -518,23 +518,23 @@ def test_a_line_that_names_no_cell_lists_rows_and_columns(nodes, small_plan):
         nodes.study.select_cells(small_plan, "base\nc")
 
 
-def test_a_study_has_single_pictures_plan_and_sheet(nodes, small_plan, tmp_path):
+def test_a_study_has_single_images_plan_and_sheet(nodes, small_plan, tmp_path):
     from PIL import Image
 
-    pictures = [tmp_path / f"{number}.png" for number in range(4)]
-    for number, path in enumerate(pictures):
+    images = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(images):
         Image.new("RGB", (6, 8), (number * 42, 127, 0)).save(path)
     study, sheet = nodes.study.write_study(
-        tmp_path / "output", "x", small_plan, pictures, "jpg", {"workflow": {"nodes": []}}
+        tmp_path / "output", "x", small_plan, images, "jpg", {"workflow": {"nodes": []}}
     )
-    with Image.open(study.folder / "r4" / "768x1024" / "a.jpg") as picture:
-        assert picture.format == "JPEG" and picture.size == (6, 8)
+    with Image.open(study.folder / "r4" / "768x1024" / "a.jpg") as image:
+        assert image.format == "JPEG" and image.size == (6, 8)
     with Image.open(study.sheet) as saved:
         assert saved.text == {"workflow": '{"nodes": []}'} and saved.size == sheet.size
     assert json.loads((study.folder / "plan.json").read_text())["variants"][1]["name"] == "r4"
 
 
-def test_a_cell_is_one_picture_whatever_its_values(nodes):
+def test_a_cell_is_one_image_whatever_its_values(nodes):
     strange = torch.tensor([[float("nan"), 2.0, -1.0]]).expand(1, 8, 8, 3)
     assert nodes.study.tensor_to_image(strange).getpixel((0, 0)) == (0, 255, 0)
     with pytest.raises(LikenessError, match="generates 2 images"):
@@ -549,8 +549,8 @@ def test_cells_are_written_one_after_another_and_a_failure_is_said(nodes, tmp_pa
         writer.write(tmp_path / "new" / f"{number}.png", Image.new("RGB", (4, 4), (number, 0, 0)))
     writer.wait()
     for number in range(3):
-        with Image.open(tmp_path / "new" / f"{number}.png") as picture:
-            assert picture.getpixel((0, 0)) == (number, 0, 0)
+        with Image.open(tmp_path / "new" / f"{number}.png") as image:
+            assert image.getpixel((0, 0)) == (number, 0, 0)
     (tmp_path / "file").write_text("")
     writer.write(tmp_path / "file" / "x.png", Image.new("RGB", (4, 4)))
     with pytest.raises(ComparisonError, match="cannot be written"):
@@ -699,7 +699,7 @@ def test_what_is_missing_or_asked_for_is_drawn(sheet):
     assert sheet.job(redraw="base / a").missing == (0, 3)
     assert [sheet.job(draw_only=row).missing for row in ("base", "one")] == [(), (3,)]
     assert [sheet.job(draw_only=row).skipped for row in ("base", "one")] == [1, 0]
-    assert not {*sheet.job(output=1).files} & {*first.files}, "of another picture of that node"
+    assert not {*sheet.job(output=1).files} & {*first.files}, "of another image of that node"
 
 
 def test_deleted_thumbnails_did_not_come_back_when_queued_again(sheet, nodes, monkeypatch):

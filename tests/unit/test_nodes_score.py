@@ -25,12 +25,12 @@ refused = STUB["refused"]
 
 
 class Red:
-    """The share of red in a picture."""
+    """The share of red in an image."""
 
     key, name, digest, identity_only = "red", "red", "d" * 64, False
 
-    def encode(self, pictures):
-        return np.array([[p.getpixel((4, 4))[0] / 100] for p in pictures], np.float32)
+    def encode(self, images):
+        return np.array([[p.getpixel((4, 4))[0] / 100] for p in images], np.float32)
 
     def likeness(self, a, b):
         return 1 - np.abs(a.astype(float) - b.astype(float).T)
@@ -76,11 +76,11 @@ def study(tmp_path):
     text = "a = a {token} {class}\nb = {class} \U0001f600 \u0645\u0631"
     prompts = prompt_set_from_text(text).filled("sks", "dog")
     the_plan = plan([Variant(name="base"), Variant(name="r4", adapter="4" * 64)], prompts)
-    pictures = []
+    images = []
     for red in (10, 20, 30, 40):
-        pictures.append(tmp_path / f"{red}.png")
-        Image.new("RGB", (64, 96), (red, 0, 0)).save(pictures[-1])
-    return write_study(tmp_path / "output", "mine", the_plan, pictures, "png", {})[0]
+        images.append(tmp_path / f"{red}.png")
+        Image.new("RGB", (64, 96), (red, 0, 0)).save(images[-1])
+    return write_study(tmp_path / "output", "mine", the_plan, images, "png", {})[0]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def run(node, study, **inputs):
 def test_scores_report_and_sheet_are_written_beside_the_comparison(
     node, study, source, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
+    monkeypatch.setattr(node, "judges", lambda: [lambda image: Red()])
     output = run(node, study, subject=source)
     sheet, table, report = output.args
     assert sheet.ndim == 4 and sheet.shape[0] == 1 and 0 <= sheet.min() < sheet.max() <= 1
@@ -122,7 +122,7 @@ def test_a_sheet_with_other_scores_has_another_name_for_the_browser_keeps_files_
     node, study, source, monkeypatch
 ):
     names = []
-    for judges in ([], [lambda picture: Red()]):
+    for judges in ([], [lambda image: Red()]):
         monkeypatch.setattr(node, "judges", lambda judges=judges: judges)
         (image,) = run(node, study, subject=source).ui["images"]
         names.append(image["filename"])
@@ -130,7 +130,7 @@ def test_a_sheet_with_other_scores_has_another_name_for_the_browser_keeps_files_
 
 
 def test_without_any_encoder_there_is_a_report_and_no_number(node, study, monkeypatch):
-    def none(picture):
+    def none(image):
         raise MissingEncoder("The judge is left out: install it.")
 
     monkeypatch.setattr(node, "judges", lambda: [none])
@@ -191,10 +191,10 @@ class Full(Red):
     def __init__(self, device):
         self.device = device
 
-    def encode(self, pictures):
+    def encode(self, images):
         if self.device(10) == "cuda":
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GB")
-        return super().encode(pictures)
+        return super().encode(images)
 
 
 def test_a_gpu_without_room_for_an_encoder_ended_the_queue_after_all_was_drawn(
@@ -202,7 +202,7 @@ def test_a_gpu_without_room_for_an_encoder_ended_the_queue_after_all_was_drawn(
 ):
     asked = []
 
-    def find(files, more, device, picture):
+    def find(files, more, device, image):
         return [Full(device)], []
 
     monkeypatch.setattr(node, "find_encoders", find)
@@ -217,7 +217,7 @@ def test_a_gpu_without_room_for_an_encoder_ended_the_queue_after_all_was_drawn(
         run(node, study, subject=source)
 
 
-def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
+def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_images(
     node, study, source, monkeypatch
 ):
     class Cancelled(BaseException):
@@ -228,9 +228,9 @@ def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
     class Face(Red):
         identity_only = True
 
-        def encode(self, pictures):
-            seen.append(len(pictures))
-            return super().encode(pictures)
+        def encode(self, images):
+            seen.append(len(images))
+            return super().encode(images)
 
     def interrupted():
         if len(seen) == 3:
@@ -239,7 +239,7 @@ def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
     shown = []
     bar = SimpleNamespace(set_status=lambda line: None, show=lambda *part: shown.append(part))
     monkeypatch.setattr(node, "Progress", lambda node_id: bar)
-    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Face()])
+    monkeypatch.setattr(node, "judges", lambda: [lambda image: Face()])
     monkeypatch.setattr(node, "interrupted", interrupted)
     with pytest.raises(Cancelled):
         run(node, study, subject=source)
@@ -247,17 +247,17 @@ def test_a_cancel_was_heeded_only_when_an_encoder_had_seen_all_pictures(
     assert shown == [(0, 2), (1, 2), (2, 2), (0, 4)]
 
 
-def test_a_picture_that_is_gone_is_an_empty_frame_and_no_score(node, study, monkeypatch):
-    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
-    study.pictures[3].unlink()
+def test_an_image_that_is_gone_is_an_empty_frame_and_no_score(node, study, monkeypatch):
+    monkeypatch.setattr(node, "judges", lambda: [lambda image: Red()])
+    study.images[3].unlink()
     run(node, study)
     html = (study.folder / "report.html").read_text(encoding="utf-8")
-    assert "3 of 4 pictures" in html and "not drawn" in html
+    assert "3 of 4 images" in html and "not drawn" in html
 
 
-def test_a_damaged_picture_is_named(node, study, monkeypatch):
-    monkeypatch.setattr(node, "judges", lambda: [lambda picture: Red()])
-    study.pictures[0].write_bytes(b"no picture")
+def test_a_damaged_image_is_named(node, study, monkeypatch):
+    monkeypatch.setattr(node, "judges", lambda: [lambda image: Red()])
+    study.images[0].write_bytes(b"no image")
     with pytest.raises(LikenessError, match=r"10\.png cannot be scored"):
         run(node, study)
 

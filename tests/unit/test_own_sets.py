@@ -16,7 +16,7 @@ PLAN = {
     "name": "mine",
     "rows": [{"name": "base"}],
     "with_pose": "both",
-    "picture": {"width": 64, "height": 96, "steps": 2},
+    "image": {"width": 64, "height": 96, "steps": 2},
 }
 PROMPTS = "# mine\nbeach = a {token} {class} on the beach\n\na {class} in Zürich\n"
 
@@ -118,7 +118,7 @@ def test_missing_joints_are_no_mistake(compare, tmp_path):
         (frame(at6=float("nan")), "the joint 'right shoulder' has the value nan; use 0"),
         (frame(5), "has 5 points instead of 18"),
         (frame(25), "has 25 points instead of 18"),
-        ({**frame(), "people": []}, "choose a picture in which one is detected"),
+        ({**frame(), "people": []}, "choose an image in which one is detected"),
         ([], "give a frame or a list of frames"),
         ({"poses": {}}, "give a frame or a list of frames"),
         ("x = 1", "not JSON"),

@@ -1,4 +1,4 @@
-"""What README, docs and help pages link to is there, and pictures are small enough to be loaded."""
+"""What README, docs and help pages link to is there, and images are small enough to be loaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("js/docs/*.md")])
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 HEADING = re.compile(r"^#{1,6} +(.+?)#* *$", re.MULTILINE)
-MOST_BYTES = {".webp": 1_000_000}  # animated; other pictures have at most
-MOST_PICTURE_BYTES = 200_000
+MOST_BYTES = {".webp": 1_000_000}  # animated; other images have at most
+MOST_IMAGE_BYTES = 200_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -50,10 +50,10 @@ def test_some_links_have_anchors_and_a_wrong_one_is_found(tmp_path):
     assert anchors_of(page) == ["a-run-step-by-step", "a-link", "a-link-1", "a-link-2"]
 
 
-def test_pictures_are_small():
+def test_images_are_small():
     folders = (ROOT / "docs" / "images", ROOT / "js" / "docs", ROOT / "workflows")
     kinds = (".jpg", ".png", ".svg", ".webp", ".gif")
-    pictures = [p for folder in folders for p in folder.rglob("*") if p.suffix in kinds]
-    assert pictures
-    for path in pictures:
-        assert path.stat().st_size <= MOST_BYTES.get(path.suffix, MOST_PICTURE_BYTES), path.name
+    images = [p for folder in folders for p in folder.rglob("*") if p.suffix in kinds]
+    assert images
+    for path in images:
+        assert path.stat().st_size <= MOST_BYTES.get(path.suffix, MOST_IMAGE_BYTES), path.name

@@ -154,7 +154,7 @@ def photos(tmp_path):
     other = Image.effect_noise((40, 60), 90).resize((400, 600)).convert("RGB")
     other.filter(ImageFilter.GaussianBlur(20)).save(folder / "c.png")
     shutil.copy(folder / "a.png", folder / "same.png")
-    (folder / "<img src=x>.png").write_text("no picture")
+    (folder / "<img src=x>.png").write_text("no image")
     return folder
 
 
@@ -179,7 +179,7 @@ def test_the_subject_panel_shows_crops_marks_and_what_is_refused(nodes, photos, 
     assert {cards["a.png"]["twin"], cards["b.jpg"]["twin"]} in ({None, "a.png"}, {None, "b.jpg"})
     reasons = {one["name"]: one["reason"] for one in view["refused"]}
     assert "copy of a.png" in reasons["same.png"]
-    assert "not a picture" in reasons["<img src=x>.png"]
+    assert "not an image" in reasons["<img src=x>.png"]
     with Image.open(tmp_path / "temp" / "likeness" / cards["a.png"]["crop"]) as crop:
         assert crop.size == (128, 128)
     with Image.open(tmp_path / "temp" / "likeness" / cards["a.png"]["whole"]) as whole:
@@ -202,7 +202,7 @@ def test_what_a_mask_leaves_out_is_dark_on_the_whole_photograph(nodes, tmp_path)
     assert left > 250 and right < 90
 
 
-def test_another_crop_has_pictures_of_its_own(nodes, photos):
+def test_another_crop_has_images_of_its_own(nodes, photos):
     first, second = ask(nodes), ask(nodes, buckets="true")
     assert first["photos"][0]["crop"] != second["photos"][0]["crop"]
 
@@ -256,14 +256,14 @@ def test_photographs_that_take_long_hold_no_thread_of_comfyui(nodes, photos, rea
 def test_an_error_that_takes_long_is_said(nodes, photos, reads, monkeypatch):
     views_of(nodes, monkeypatch, seconds=0.01)
     for path in photos.iterdir():
-        path.write_text("no picture")
+        path.write_text("no image")
     reads.free.clear()
     assert ask_once(nodes) == {"reading": True}
     reads.free.set()
     view = ask(nodes)
     assert "can be used" in view["error"]
     assert {one["name"] for one in view["refused"]} == {path.name for path in photos.iterdir()}
-    assert all("not a picture" in one["reason"] for one in view["refused"])
+    assert all("not an image" in one["reason"] for one in view["refused"])
 
 
 def test_an_unchanged_folder_is_not_read_again(nodes, photos, reads, monkeypatch):
@@ -293,7 +293,7 @@ def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
 def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, monkeypatch):
     monkeypatch.setattr(nodes.photo_view, "MAX_PHOTOS", 5)
     assert "photos" in ask(nodes)
-    (photos / "a.txt").write_text("a caption is no picture")
+    (photos / "a.txt").write_text("a caption is no image")
     assert "photos" in ask(nodes)
     (photos / "more.png").write_text("x")
     assert "has 6 files; at most 5 can be shown here" in ask(nodes)["error"]

@@ -1,4 +1,4 @@
-"""Rows trained, and pictures drawn, at the same time."""
+"""Rows trained, and images drawn, at the same time."""
 
 import argparse
 import sys
@@ -71,11 +71,11 @@ def script(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_dealt_out_to_the_processes(script, tmp_path):
-    pictures = [tmp_path / f"{index}.png" for index in range(8)]
+    images = [tmp_path / f"{index}.png" for index in range(8)]
     missing = [1, 3, 5, 7]  # what a second draw of each prompt adds
     with tqdm(total=8, disable=None, file=sys.stderr) as bar:
-        draw_in_processes([str(tmp_path)], missing, 2, pictures, bar)
-    assert [path.is_file() for path in pictures] == [False, True] * 4
+        draw_in_processes([str(tmp_path)], missing, 2, images, bar)
+    assert [path.is_file() for path in images] == [False, True] * 4
     assert [path.read_text() for path in sorted(tmp_path.glob("*.txt"))] == ["2", "2"]
 
 

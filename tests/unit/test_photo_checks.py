@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def scene(seed):
-    """A picture (256, 256, 3) of 60 overlapping rectangles."""
+    """An image (256, 256, 3) of 60 overlapping rectangles."""
     random = np.random.default_rng(seed)
     pixels = np.zeros((256, 256, 3), np.uint8)
     for _ in range(60):
@@ -38,14 +38,14 @@ def small_jpeg(image):
     return Image.open(data).convert("RGB")
 
 
-def test_a_blurred_picture_is_told_from_a_sharp_one():
+def test_a_blurred_image_is_told_from_a_sharp_one():
     for seed in range(5):
         blurred = changed(scene(seed), lambda image: image.filter(ImageFilter.GaussianBlur(5)))
         assert sharpness(scene(seed)) > 5 * BLUR_THRESHOLD > BLUR_THRESHOLD > sharpness(blurred)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 1024), (2048, 1024)])
-def test_an_empty_picture_of_any_shape_is_blurred(size):
+def test_an_empty_image_of_any_shape_is_blurred(size):
     pixels = np.full((size[1], size[0], 3), 90, np.uint8)
     assert sharpness(pixels) == 0
     assert not difference_hash(pixels).any() and difference_hash(pixels).shape == (128,)
@@ -54,9 +54,9 @@ def test_an_empty_picture_of_any_shape_is_blurred(size):
 @pytest.mark.parametrize(
     "change", [small_jpeg, lambda image: ImageEnhance.Brightness(image).enhance(1.2)]
 )
-def test_a_picture_stored_again_is_a_twin(change):
-    pictures = [scene(1), scene(2), changed(scene(1), change), scene(3), changed(scene(2), change)]
-    assert find_near_duplicates([difference_hash(one) for one in pictures]) == [
+def test_an_image_stored_again_is_a_twin(change):
+    images = [scene(1), scene(2), changed(scene(1), change), scene(3), changed(scene(2), change)]
+    assert find_near_duplicates([difference_hash(one) for one in images]) == [
         None,
         None,
         0,

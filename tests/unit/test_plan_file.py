@@ -42,7 +42,7 @@ def test_the_study_has_its_eight_rows_and_six_prompts():
         "base", "tiny", "standard", "standard_cnet", "lora-r1", "lora-r1_cnet", "lora-r4", "lora-r8"
     )  # fmt: skip
     assert made.columns() == tuple(prompt.key for prompt in bundled_set("study").prompts)
-    assert (made.picture.width, made.picture.height, made.picture.steps) == (768, 1024, 35)
+    assert (made.image.width, made.image.height, made.image.steps) == (768, 1024, 35)
     assert study.recipe_of(study.rows[2]) == preset("standard")
 
 

@@ -96,7 +96,7 @@ def test_a_limb_off_the_canvas_is_brought_in_with_its_hand():
     assert wrist[0] < 0.9, "no room for the hand"
 
 
-def test_a_pose_keeps_its_place_in_the_middle_of_a_wide_picture():
+def test_a_pose_keeps_its_place_in_the_middle_of_a_wide_image():
     seated = person(nose=(0.5, 0.3), neck=(0.5, 0.4), right_hip=(0.48, 0.7))
     nose = fit_pose(Pose(name="far", aspect=2, people=(seated,)), 512, 512).people[0][0]
     assert nose == pytest.approx((0.5, 0.3))
@@ -116,12 +116,12 @@ def test_a_single_joint_can_be_fitted_and_drawn():
 
 
 def test_the_drawing_has_openpose_s_colours():
-    picture = np.asarray(draw_pose(YOGA["goddess"], 768, 1024))
+    image = np.asarray(draw_pose(YOGA["goddess"], 768, 1024))
     for index, (x, y) in enumerate(YOGA["goddess"].people[0]):
-        assert tuple(picture[int(y * 1024), int(x * 768)]) == COLOURS[index]
+        assert tuple(image[int(y * 1024), int(x * 768)]) == COLOURS[index]
     hip, knee = np.array(YOGA["goddess"].people[0][8:10]) * (768, 1024)
     x, y = (hip + knee) / 2
-    assert tuple(picture[int(y), int(x)]) == (0, 153, 51)  # OpenPose's right thigh
+    assert tuple(image[int(y), int(x)]) == (0, 153, 51)  # OpenPose's right thigh
 
 
 def test_a_missing_joint_takes_its_limbs_with_it():

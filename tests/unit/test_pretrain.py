@@ -26,7 +26,7 @@ from likeness.demo.miniature import new_vae
 from likeness.demo.pretrain_data import Pool, bodies, load, people, token_ids, with_latents
 from likeness.demo.pretrain_loop import Course, Task, _gradients, train
 from likeness.demo.pretrain_parts import began_trained
-from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, pictures_of
+from likeness.demo.pretrain_shards import CAPTIONS, SIZES, captions_of, draw_missing, images_of
 from likeness.demo.tokenizer import write_tokenizer
 from likeness.trainers.errors import BaseModelError, CheckpointError, RunFailed
 from likeness.trainers.text_encoding import tokenize
@@ -37,7 +37,7 @@ CPU, NEVER = torch.device("cpu"), float("inf")
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A folder of shards of 8 pictures, one of each size."""
+    """A folder of shards of 8 images, one of each size."""
     folder = tmp_path_factory.mktemp("drawn") / "shards"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain_shards, "SHARD", 8)
@@ -50,14 +50,14 @@ def drawn(tmp_path_factory):
 
 
 def test_a_shard_is_the_same_every_time():
-    first, again = (pictures_of(SIZES[1], 3, 4) for _ in range(2))
+    first, again = (images_of(SIZES[1], 3, 4) for _ in range(2))
     assert all(np.array_equal(first[key], again[key]) for key in first)
     assert first["pixels"].shape == (4, 128, 96, 3)
-    assert not np.array_equal(first["pixels"], pictures_of(SIZES[1], 4, 4)["pixels"])
+    assert not np.array_equal(first["pixels"], images_of(SIZES[1], 4, 4)["pixels"])
 
 
 def test_neighbours_are_one_person_and_their_twin():
-    arrays = pictures_of(SIZES[2], 0, 8)
+    arrays = images_of(SIZES[2], 0, 8)
     traits, facts = arrays["traits"], arrays["facts"]
     assert np.array_equal(traits[0], traits[1]) and not np.array_equal(traits[1], traits[2])
     assert np.array_equal(facts[0, :3], facts[2, :3])  # gender, skin, hair style
@@ -105,7 +105,7 @@ def test_places_without_people_are_left_out():
     assert pool["n"].tolist() == [0, 1, 3, 4]
 
 
-def test_bodies_are_pictures_with_joints_and_all_where_there_are_none():
+def test_bodies_are_images_with_joints_and_all_where_there_are_none():
     joints = torch.zeros(3, 18, 3)
     joints[1, :9, 2] = 1
     (pool,) = bodies([Pool(SIZES[0], {"joints": joints, "n": torch.arange(3)})])
@@ -116,7 +116,7 @@ def test_bodies_are_pictures_with_joints_and_all_where_there_are_none():
 
 def test_crops_show_faces_that_are_seen():
     pixels = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
-    pixels[0, 50, 12] = 255  # the nose of the first picture; the second has none
+    pixels[0, 50, 12] = 255  # the nose of the first image; the second has none
     joints = torch.zeros(2, 18, 3)
     joints[0, 0] = torch.tensor((12.5 / 64, 50.5 / 64, 1))
     rng = np.random.default_rng(0)
@@ -241,7 +241,7 @@ def test_a_judge_learns_from_a_batch(drawn, tmp_path):
     assert all(seen[-1][name] < seen[0][name] for name in ("loss", "answers", "traits", "joints"))
 
 
-def test_rejected_pictures_answer_nothing_else(drawn, monkeypatch):
+def test_rejected_images_answer_nothing_else(drawn, monkeypatch):
     monkeypatch.setattr(pretrain_judge, "REJECTED", 1.0)
     pools = load(drawn, 8, ["pixels", "facts", "traits", "joints"])
     batch = pretrain_judge.Batches(pools, 8, "test").draw(0, torch.Generator().manual_seed(0))
@@ -251,7 +251,7 @@ def test_rejected_pictures_answer_nothing_else(drawn, monkeypatch):
 def test_held_out_scores_of_a_perfect_and_of_a_constant_judge():
     pool = pretrain_judge.held_out(CPU, 8)
     scores = pretrain_judge.evaluate(PatchJudge(width=32, layers=1).eval(), pool)
-    assert scores["pictures"] == 8 and 0 <= scores["answers"]["place"] <= 1
+    assert scores["images"] == 8 and 0 <= scores["answers"]["place"] <= 1
     assert scores["joint_error"] > 0.02 and max(scores["traits"].values()) < 0.9
     flat, whole = torch.eye(8)[[0, 0, 1, 2, 3, 3, 4, 5]], torch.ones(8, dtype=torch.bool)
     assert pretrain_judge._told_apart(flat, whole) == 1.0
@@ -284,7 +284,7 @@ def test_a_new_unet_begins_by_saying_nothing():
         assert unet(x, torch.tensor([5]), states, return_dict=False)[0].abs().max() == 0
 
 
-def test_the_lanes_of_a_step_have_pictures_of_one_size():
+def test_the_lanes_of_a_step_have_images_of_one_size():
     def pool(size):
         ids = torch.zeros(4, CAPTIONS, 77, dtype=torch.int16)
         return Pool(size, {"latents": torch.zeros(4, 4, size.height // 8, 2), "ids": ids})

@@ -32,7 +32,7 @@ def test_a_larger_face_takes_more_places():
     assert near > 4 * far > 0
 
 
-def test_the_neck_of_a_close_up_is_below_the_picture():
+def test_the_neck_of_a_close_up_is_below_the_image():
     cut = face_weights(people((0.3, 0.5, 1.0)), 16, 12)
     assert torch.allclose(cut, face_weights(people((0.3, 0.5, 1.0), (0.3, 1.0, 1.0)), 16, 12))
 

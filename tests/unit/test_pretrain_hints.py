@@ -14,10 +14,10 @@ def test_a_hint_shows_joints_where_they_are():
     joints = torch.zeros(1, 18, 3)
     joints[0, 1] = torch.tensor((0.5, 0.25, 1))  # neck
     joints[0, 2] = torch.tensor((0.25, 0.25, 1))  # right shoulder
-    picture = hints(joints, 96, 128, torch.tensor([2.0]))[0]  # (3, 128, 96)
-    assert torch.allclose(picture[:, 32, 48], torch.tensor((255, 85, 0)) / 255, atol=0.02)
-    assert torch.allclose(picture[:, 32, 36], torch.tensor((153, 0, 0)) / 255, atol=0.02)  # limb
-    assert picture[:, 64:].max() == 0 and picture[:, 32, 60].max() == 0
+    image = hints(joints, 96, 128, torch.tensor([2.0]))[0]  # (3, 128, 96)
+    assert torch.allclose(image[:, 32, 48], torch.tensor((255, 85, 0)) / 255, atol=0.02)
+    assert torch.allclose(image[:, 32, 36], torch.tensor((153, 0, 0)) / 255, atol=0.02)  # limb
+    assert image[:, 64:].max() == 0 and image[:, 32, 60].max() == 0
 
 
 def test_a_joint_that_is_not_seen_is_not_drawn():

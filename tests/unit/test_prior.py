@@ -56,8 +56,8 @@ def test_several_prompts_are_drawn_in_turn(base, tmp_path):
     both = images(tmp_path / "both", 5)
     each = [images(tmp_path / str(number), 5) for number in range(2)]
     assert not np.array_equal(each[0][0], each[1][0])
-    for index, picture in enumerate(both):
-        np.testing.assert_allclose(picture, each[index % 2][index], atol=1)
+    for index, image in enumerate(both):
+        np.testing.assert_allclose(image, each[index % 2][index], atol=1)
     about = json.loads((tmp_path / "both" / "prompt.json").read_text())
     assert about["prompt"] == "a photo of man\na man in the kitchen"
 
@@ -83,19 +83,19 @@ def test_class_images_of_a_base_that_predicts_v_are_drawn_so(base, tmp_path):
 
 
 def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monkeypatch):
-    folder, real = tmp_path / "set", module._ImageGenerator.pictures
+    folder, real = tmp_path / "set", module._ImageGenerator.images
 
     def slowly(artist, indices):
-        pictures = real(artist, indices)
+        images = real(artist, indices)
         if not image_path(folder, 2).exists():  # the other run is here, and further
             for index in (2, 9):
                 Image.new("RGB", (SIZE, SIZE), "red").save(image_path(folder, index))
-        return pictures
+        return images
 
-    monkeypatch.setattr(module._ImageGenerator, "pictures", slowly)
+    monkeypatch.setattr(module._ImageGenerator, "images", slowly)
     draw(base, folder, 10)
     drawn = images(folder, 10)
-    assert [bool((picture == (255, 0, 0)).all()) for picture in drawn] == [
+    assert [bool((image == (255, 0, 0)).all()) for image in drawn] == [
         index in (2, 9) for index in range(10)
     ]
 
@@ -292,7 +292,7 @@ def test_other_errors_of_drawing_come_out(base, tmp_path, monkeypatch):
     def draw_part(artist, indices):
         raise RuntimeError("expected all tensors on one device")
 
-    monkeypatch.setattr(module._ImageGenerator, "pictures", draw_part)
+    monkeypatch.setattr(module._ImageGenerator, "images", draw_part)
     with pytest.raises(RuntimeError, match="one device"):
         draw(base, tmp_path, 4)
 

@@ -86,7 +86,7 @@ def test_what_overflows_in_fp16_is_drawn_in_fp32_and_said_once(draw):
     assert base.unet.dtype is torch.float16, "the training has the weights as they were loaded"
 
 
-def test_a_base_of_wrong_numbers_is_an_error_and_no_black_picture(draw):
+def test_a_base_of_wrong_numbers_is_an_error_and_no_black_image(draw):
     with pytest.raises(RunFailed, match="NaN or infinite"):
         draw(CPU)
     assert missing(draw.folder, range(6)) == [0, 1, 2, 3, 4, 5]
@@ -104,14 +104,14 @@ def tried(monkeypatch):
 
     attempts, fits = [], {True: 16, False: 16}
 
-    def pictures(artist, indices):
+    def images(artist, indices):
         recorded = isinstance(artist.unet, Recorded)
         attempts.append((len(indices), "recorded" if recorded else "plain"))
         if len(indices) > fits[recorded]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return grey(len(indices))
 
-    monkeypatch.setattr(module._ImageGenerator, "pictures", pictures)
+    monkeypatch.setattr(module._ImageGenerator, "images", images)
     monkeypatch.setattr(module, "graphed_unet", lambda unet, notice: Recorded())
     return attempts, fits
 
@@ -190,7 +190,7 @@ def test_memory_that_is_short_while_drawing_is_there_again(
         recordings.append(weakref.ref(one))
         return one
 
-    def pictures(artist, indices):
+    def images(artist, indices):
         held = [one() for one in made + recordings if one() is not None]
         assert held == ([] if artist.unet is artist.base.unet else [artist.unet])
         if len(indices) > 2:
@@ -199,7 +199,7 @@ def test_memory_that_is_short_while_drawing_is_there_again(
             raise kind(text)
         return grey(len(indices))
 
-    monkeypatch.setattr(module._ImageGenerator, "pictures", pictures)
+    monkeypatch.setattr(module._ImageGenerator, "images", images)
     monkeypatch.setattr(module, "graphed_unet", recorded)
     room_for(4)
     draw_six(tmp_path, Base())

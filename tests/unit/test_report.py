@@ -59,8 +59,8 @@ def report(tmp_path):
         prompts = prompt_set_from_text(f"a = {NASTY}\nb = plain")
         prompts = prompts.model_copy(update={"negative": NASTY})
         the_plan = plan([Variant(name="base"), Variant(name="r4", adapter="4" * 64)], prompts)
-        pictures = [tmp_path / f"{next(numbers)}.png" for _ in range(4)]
-        for red, path in enumerate(pictures[:3]):
+        images = [tmp_path / f"{next(numbers)}.png" for _ in range(4)]
+        for red, path in enumerate(images[:3]):
             Image.new("RGB", (60, 80), (80 * red, 0, 0)).save(path)
         recipe = preset("lora-r4").changed(subject={"class_word": NASTY})
         losses = tuple(1 / step for step in range(1, 801))
@@ -71,7 +71,7 @@ def report(tmp_path):
         fields = {
             "title": NASTY,
             "plan": the_plan,
-            "pictures": pictures,
+            "images": images,
             "row_adapters": [RowAdapter("base"), RowAdapter("r4", result.adapter, None, result)],
             "scores": None,
             "reproduction": [
@@ -110,7 +110,7 @@ def test_no_network_is_asked_and_the_policy_forbids_it(report):
         assert rules[f"{kind}-src"] == f"'sha256-{digest}'"
 
 
-def test_every_picture_is_in_it_and_can_be_walked_to(report):
+def test_every_image_is_in_it_and_can_be_walked_to(report):
     page = Page(render_html(report()))
     shown = [image for image in page.all("img") if image.get("src")]
     assert [(i["data-row"], i["data-column"]) for i in shown] == [
@@ -118,11 +118,11 @@ def test_every_picture_is_in_it_and_can_be_walked_to(report):
         ("0", "1"),
         ("1", "0"),
     ]
-    assert "not drawn" in page.text and "3 of 4 pictures" in page.text
+    assert "not drawn" in page.text and "3 of 4 images" in page.text
     assert shown[1]["data-caption"] == "base \u00b7 b \u00b7 seed 0"
 
 
-def test_many_large_pictures_make_no_boundless_file(report, monkeypatch):
+def test_many_large_images_make_no_boundless_file(report, monkeypatch):
     from likeness.comparison import report as module
 
     whole = len(render_html(report()))

@@ -440,7 +440,7 @@ def test_a_run_that_is_trained_elsewhere_is_left_alone(places):
     assert prepare(recipe(), moved).places().loras == moved.loras
 
 
-def test_pictures_are_decoded_once_for_a_run(places, tmp_path, monkeypatch):
+def test_images_are_decoded_once_for_a_run(places, tmp_path, monkeypatch):
     own = tmp_path / "own"
     shutil.copytree(places.photos, own)
     places = places.model_copy(update={"class_images": own})
@@ -453,7 +453,7 @@ def test_pictures_are_decoded_once_for_a_run(places, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "other", "fewer", "moved"])
-def test_a_list_of_pictures_that_does_not_hold_is_not_used(places, harm):
+def test_a_list_of_images_that_does_not_hold_is_not_used(places, harm):
     folder = prepare(recipe(), places)
     file, bound = folder.photos_file, folder.recipe()
     if harm == "gone":

@@ -31,7 +31,7 @@ def products(model):
     return sum(isinstance(module, Im2colConv2d) for module in model.modules())
 
 
-def test_pictures_on_a_cpu_took_longer_than_with_a_pipeline(base, monkeypatch):
+def test_images_on_a_cpu_took_longer_than_with_a_pipeline(base, monkeypatch):
     """Trainings had matrix products in place of small convolutions, and drawings had not."""
     fast = sample.load_with_adapter(*base)
     assert products(fast.unet) > 0
@@ -81,7 +81,7 @@ def test_what_learned_epsilon_on_a_base_with_the_mark_of_v_is_drawn_so(base, lea
 def test_a_plan_says_what_was_learned_where_the_base_says_otherwise(
     base, learned, tmp_path, prediction, part
 ):
-    """Else a picture that was once drawn as epsilon would be taken for that of v."""
+    """Else an image that was once drawn as epsilon would be taken for that of v."""
     prompts = {"prompts": [{"key": "dog", "text": "a dog"}]}
     plan = plan_file_from_data({"rows": [{"name": "r"}], "prompts": prompts})
     row_adapters = [RowAdapter("r", learned(prediction))]

@@ -93,8 +93,8 @@ def test_solvers_converge_to_the_closed_form_at_their_order(solver, order):
 
 @pytest.mark.parametrize("solver", ["euler", "dpmpp_2m"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_a_model_that_knows_the_picture_draws_it(solver, prediction):
-    picture = torch.randn(1, 4, 4, 4)
+def test_a_model_that_knows_the_image_draws_it(solver, prediction):
+    image = torch.randn(1, 4, 4, 4)
 
     class Knowing:
         device, dtype = torch.device("cpu"), torch.float32
@@ -102,8 +102,8 @@ def test_a_model_that_knows_the_picture_draws_it(solver, prediction):
         def __call__(self, x, timestep, **_):
             sigma = sigma_table()[timestep]
             alpha = 1 / (sigma**2 + 1).sqrt()
-            epsilon = (x - alpha * picture) / (alpha * sigma)
-            v = alpha * epsilon - alpha * sigma * picture
+            epsilon = (x - alpha * image) / (alpha * sigma)
+            v = alpha * epsilon - alpha * sigma * image
             return (epsilon if prediction == "epsilon" else v,)
 
     drawn = sample(
@@ -116,7 +116,7 @@ def test_a_model_that_knows_the_picture_draws_it(solver, prediction):
         solver=solver,
         prediction=prediction,
     )
-    torch.testing.assert_close(drawn, picture, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(drawn, image, rtol=1e-3, atol=1e-4)
 
 
 def test_an_image_does_not_depend_on_its_batch(unet):
@@ -181,7 +181,7 @@ def test_control_residuals_reach_the_unet(unet):
 
 
 @pytest.mark.parametrize("kind", ["kl", "tiny"])
-def test_decode_gives_pictures_whatever_the_batch(kind):
+def test_decode_gives_images_whatever_the_batch(kind):
     torch.manual_seed(0)
     if kind == "kl":
         vae = AutoencoderKL(block_out_channels=(8,) * 4, norm_num_groups=4, latent_channels=4,
@@ -191,10 +191,10 @@ def test_decode_gives_pictures_whatever_the_batch(kind):
         vae = AutoencoderTiny(encoder_block_out_channels=(8,) * 4,
                               decoder_block_out_channels=(8,) * 4)  # fmt: skip
     latents = torch.randn(3, 4, 4, 6)
-    pictures = decode(vae.eval(), latents, batch=2)
-    assert pictures.shape == (3, 32, 48, 3)
-    assert pictures.dtype == np.uint8
+    images = decode(vae.eval(), latents, batch=2)
+    assert images.shape == (3, 32, 48, 3)
+    assert images.dtype == np.uint8
     with torch.no_grad():
         direct = vae.decode(latents / vae.config.scaling_factor).sample
     expected = ((direct / 2 + 0.5).clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
-    assert np.abs(pictures - expected).max() <= 0.51
+    assert np.abs(images - expected).max() <= 0.51

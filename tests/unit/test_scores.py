@@ -17,12 +17,12 @@ PROMPTS = "beach = a {token} {class} on the beach\nrain = a {token} {class} in t
 
 
 class Red:
-    """The share of red in the middle of a picture; a picture without any red has no value."""
+    """The share of red in the middle of an image; an image without any red has no value."""
 
     key, name, digest, identity_only = "red", "red", "d" * 64, False
 
-    def encode(self, pictures):
-        reds = [picture.getpixel((4, 4))[0] / 100 for picture in pictures]
+    def encode(self, images):
+        reds = [image.getpixel((4, 4))[0] / 100 for image in images]
         return np.array([[red or np.nan] for red in reds], np.float32)
 
     def likeness(self, a, b):
@@ -41,7 +41,7 @@ class Reader(Red):
 
 @pytest.fixture
 def paint(tmp_path):
-    """Picture files with these parts of red, in hundredths."""
+    """Image files with these parts of red, in hundredths."""
 
     numbers = count()
 
@@ -70,7 +70,7 @@ def values(scores, kind):
     return [None if v is None else round(v, 4) for v in scores.cells[f"{kind}.red"]]
 
 
-def test_each_picture_is_compared_with_all_photographs_and_the_nearest(paint):
+def test_each_image_is_compared_with_all_photographs_and_the_nearest(paint):
     scores = scored(paint, 10, 20, 30, 40, 50, 60, 70, 80)
     # |10 - 50| and |10 - 60|, in hundredths: 0.6 and 0.5
     assert values(scores, "subject") == [0.55, 0.65, None, None, 0.95, 0.95, None, None]
@@ -111,10 +111,10 @@ def test_draws_of_a_prompt_are_compared_with_each_other(paint):
     scores = scored(paint, 10, 20, 40, 50, 50, 50, the_plan=the_plan)
     assert values(scores, "diversity") == [0.2, 0.15, 0.25, 0, 0, 0]
     assert scores.rows["diversity.red"][0].mean == pytest.approx(0.1)
-    assert scores.rows["subject.red"][0].low is None, "two prompts, though of six pictures"
+    assert scores.rows["subject.red"][0].low is None, "two prompts, though of six images"
 
 
-def test_an_encoder_of_faces_says_nothing_of_whole_pictures(paint):
+def test_an_encoder_of_faces_says_nothing_of_whole_images(paint):
     encoder = Red()
     encoder.identity_only = True
     prompts = prompt_set_from_text(PROMPTS).with_class().filled("sks", "dog")
@@ -132,7 +132,7 @@ def test_poses_are_judged_where_one_was_asked_for(paint):
     assert values(scores, "pose") == [None, 0.1]
 
 
-def test_pictures_without_a_value_are_counted_and_not_averaged(paint):
+def test_images_without_a_value_are_counted_and_not_averaged(paint):
     scores = scored(paint, 10, 0, 30, 40, 50, None, 70, 80)
     assert values(scores, "subject") == [0.55, None, None, None, 0.95, None, None, None]
     row = scores.rows["subject.red"][1]
@@ -185,7 +185,7 @@ def test_an_interval_covers_the_mean_as_often_as_it_says(prompts):
     assert 186 <= hits <= 198  # the usual percentiles have 180 of six, and 184 of thirty
 
 
-def test_pictures_of_one_prompt_count_as_one():
+def test_images_of_one_prompt_count_as_one():
     values = np.repeat([0.1, 0.4, 0.6, 0.9], 10)
     independent = estimate(values, np.arange(40))
     together = estimate(values, np.repeat([0, 1, 2, 3], 10))

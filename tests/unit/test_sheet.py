@@ -34,7 +34,7 @@ def colour(index, count):
 
 
 def grid(rows, columns, size=(24, 32)):
-    """Pictures of one colour each, all different."""
+    """Images of one colour each, all different."""
     return [
         [Image.new("RGB", size, colour(r * columns + c, rows * columns)) for c in range(columns)]
         for r in range(rows)
@@ -63,12 +63,12 @@ def areas(sheet):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (8, 6), (12, 2), (1, 30)])
-def test_each_picture_is_whole_and_in_its_place(rows, columns):
+def test_each_image_is_whole_and_in_its_place(rows, columns):
     sheet = contact_sheet(labels(rows), labels(columns), grid(rows, columns))
     found = areas(sheet)
     assert len(found) == rows * columns
     for (left, top, right, bottom), count in found.values():
-        assert count == (right - left) * (bottom - top), "a picture is covered"
+        assert count == (right - left) * (bottom - top), "an image is covered"
         assert (right - left) / (bottom - top) == pytest.approx(24 / 32, rel=0.02)
     if columns <= 25:
         for r in range(rows):
@@ -92,21 +92,21 @@ def test_pages_are_bounded_and_cells_as_large_as_may_be(rows, columns):
 def test_the_longest_labels_take_no_more_than_was_planned(size):
     name = "words " * 60
     rows, columns = [Label(name, name)] * 2, [Label(name, name)] * 3
-    pictures = [[Image.new("RGB", size)] * 3] * 2
+    images = [[Image.new("RGB", size)] * 3] * 2
     notes = [[name] * 3] * 2
     planned = plan_layout(2, 3, size, True).size
-    made = contact_sheet(rows, columns, pictures, notes=notes).size
+    made = contact_sheet(rows, columns, images, notes=notes).size
     assert made[0] <= planned[0] and made[1] <= planned[1]
 
 
-def test_too_many_pictures_for_a_page_are_refused():
+def test_too_many_images_for_a_page_are_refused():
     with pytest.raises(ComparisonError, match="too many for one sheet"):
         plan_layout(128, 1000, (768, 1024), False)
 
 
 @pytest.mark.parametrize("size", [(768, 1024), (1024, 256), (8, 8)])
 @pytest.mark.parametrize("text", NASTY)
-def test_no_label_of_any_kind_covers_a_picture_or_leaves_the_page(text, size):
+def test_no_label_of_any_kind_covers_an_image_or_leaves_the_page(text, size):
     label = [Label(text, text)]
     sheet = contact_sheet(label, label, grid(1, 1, size), notes=[[text]])
     ((left, top, right, bottom), pixels) = areas(sheet)[255, 0, 0]
@@ -128,7 +128,7 @@ def test_labels_and_notes_are_written():
     assert ink(contact_sheet([Label("")], [Label("")], [[None]], notes=[["0.5"]])) > 0
 
 
-def test_absent_pictures_are_empty_frames(tmp_path):
+def test_absent_images_are_empty_frames(tmp_path):
     (tmp_path / "there.png").write_bytes(b"")
     grid(1, 1)[0][0].save(tmp_path / "there.png")
     row = [tmp_path / "there.png", tmp_path / "absent.png", None]
@@ -139,11 +139,11 @@ def test_absent_pictures_are_empty_frames(tmp_path):
     assert (np.diff(columns) > 1).sum() == 1, "two frames"
 
 
-def test_a_sheet_without_any_picture_is_frames():
+def test_a_sheet_without_any_image_is_frames():
     assert contact_sheet(labels(2), labels(2), [[None] * 2] * 2).size[1] > 500
 
 
-def test_pictures_of_other_shapes_and_modes_are_shown_whole():
+def test_images_of_other_shapes_and_modes_are_shown_whole():
     row = [
         Image.new("RGB", (300, 400), "red"),
         Image.new("RGB", (400, 300), "blue"),
@@ -163,18 +163,18 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "pictures", "notes", "message"),
+    ("rows", "columns", "images", "notes", "message"),
     [
         (0, 1, [], None, "at least one row"),
         (1, 0, [[]], None, "at least one row"),
         (2, 1, [[None]], None, "2 rows of 1 columns"),
-        (1, 2, [[None]], None, "pictures do not match"),
+        (1, 2, [[None]], None, "images do not match"),
         (1, 1, [[None]], [["a", "b"]], "notes do not match"),
     ],
 )
-def test_a_grid_of_another_shape_is_an_error(rows, columns, pictures, notes, message):
+def test_a_grid_of_another_shape_is_an_error(rows, columns, images, notes, message):
     with pytest.raises(ComparisonError, match=message):
-        contact_sheet(labels(rows), labels(columns), pictures, notes=notes)
+        contact_sheet(labels(rows), labels(columns), images, notes=notes)
 
 
 def test_the_workflow_is_in_the_file(tmp_path):

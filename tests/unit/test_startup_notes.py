@@ -28,7 +28,7 @@ def test_photographs_that_are_trained_without_the_token_are_told(monkeypatch):
     assert len(notes) == 1
 
 
-def pictures(folder, good, small=0, captions=0):
+def images(folder, good, small=0, captions=0):
     folder.mkdir()
     for number in range(good + small):
         size = 64 if number < good else 32
@@ -40,7 +40,7 @@ def pictures(folder, good, small=0, captions=0):
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A run whose pictures are listed, as far as remarks ask; `notes` are what it said."""
+    """A run whose images are listed, as far as remarks ask; `notes` are what it said."""
 
     def prepare(photos, own=None, **parts):
         recipe = Recipe().changed(subject={"resolution": 64}).changed(**parts)
@@ -63,16 +63,16 @@ def prepared(tmp_path):
 
 
 def test_the_terminal_never_said_which_photographs_it_dropped(prepared, tmp_path, monkeypatch):
-    run = prepared(pictures(tmp_path / "photos", good=3, small=1))
+    run = prepared(images(tmp_path / "photos", good=3, small=1))
     monkeypatch.setattr("likeness.trainers.photo_manifest.read_subject", None)
-    startup_notes.note_pictures(run)
+    startup_notes.note_images(run)
     (said,) = run.notes
     assert said.startswith("Photographs: 3 used, 1 not used:\n- 3.png: it is too")
 
 
 def test_many_dropped_photographs_are_told_folded(prepared, tmp_path):
-    run = prepared(pictures(tmp_path / "photos", good=1, small=12))
-    startup_notes.note_pictures(run)
+    run = prepared(images(tmp_path / "photos", good=1, small=12))
+    startup_notes.note_images(run)
     (said,) = run.notes
     assert said.count("too small") == 5 and said.endswith(
         "and 7 more, in photos.json in the run folder"
@@ -80,32 +80,32 @@ def test_many_dropped_photographs_are_told_folded(prepared, tmp_path):
 
 
 def test_captions_that_are_not_used_were_passed_over_in_silence(prepared, tmp_path):
-    photos = pictures(tmp_path / "photos", good=3, captions=2)
+    photos = images(tmp_path / "photos", good=3, captions=2)
     run = prepared(photos)
-    startup_notes.note_pictures(run)
+    startup_notes.note_images(run)
     (said,) = run.notes
     assert "2 of 3 have a .txt that is not used: captions are off (subject.captions)" in said
     run = prepared(photos, subject={"captions": True})
-    startup_notes.note_pictures(run)
+    startup_notes.note_images(run)
     assert "not used" not in run.notes[0] and "there is no 2.txt" in run.notes[0]
 
 
 def test_what_is_wrong_with_own_class_images_was_read_by_nobody(prepared, tmp_path):
-    own = pictures(tmp_path / "own", good=2, small=1, captions=1)
-    run = prepared(pictures(tmp_path / "photos", good=1), own)
-    startup_notes.note_pictures(run)
+    own = images(tmp_path / "own", good=2, small=1, captions=1)
+    run = prepared(images(tmp_path / "photos", good=1), own)
+    startup_notes.note_images(run)
     refused, noted = run.notes
     assert refused.startswith("Class images: 2 used, 1 not used:")
     assert "1 of 2 have a .txt that is not used: class images use the prompts of" in noted
 
 
-def test_an_older_list_of_pictures_is_readable_and_says_nothing(prepared, tmp_path):
-    run = prepared(pictures(tmp_path / "photos", good=2, small=1))
+def test_an_older_list_of_images_is_readable_and_says_nothing(prepared, tmp_path):
+    run = prepared(images(tmp_path / "photos", good=2, small=1))
     file = run.folder.photos_file
     table = json.loads(file.read_text())
     del table["refused"], table["notes"]
     file.write_text(json.dumps(table))
-    startup_notes.note_pictures(run)
+    startup_notes.note_images(run)
     assert run.notes == []
 
 

@@ -112,9 +112,9 @@ def test_a_prompt_that_is_no_graph_is_left_to_comfyui(nodes, prompt):
     check({"7": {"class_type": "SaveImage", "inputs": {}}}, "7")
     prompt["7"]["inputs"] = {}
     check(prompt, "7")
-    prompt["7"]["inputs"] = {"picture": ["99", 0], "matrix": ["2", 9]}
+    prompt["7"]["inputs"] = {"image": ["99", 0], "matrix": ["2", 9]}
     check(prompt, "7")
-    prompt["7"]["inputs"] = {"picture": ["6", 0], "matrix": ["2", 9]}
+    prompt["7"]["inputs"] = {"image": ["6", 0], "matrix": ["2", 9]}
     prompt["3"]["inputs"]["adapter"] = ["6", 0]
     assert "form a loop" in refused(nodes, prompt)
 

@@ -31,8 +31,8 @@ SMALL = Subject(resolution=64)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-def picture(width=80, height=80, seed=0, mode="RGB"):
-    """A smooth coloured picture, so that JPEG and resizing change it little."""
+def make_image(width=80, height=80, seed=0, mode="RGB"):
+    """A smooth coloured image, so that JPEG and resizing change it little."""
     corners = np.random.default_rng(seed).integers(0, 255, (2, 2, 3), dtype=np.uint8)
     small = Image.fromarray(corners)
     return small.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
@@ -43,7 +43,7 @@ register_heif_opener()
 
 def put(folder: Path, name: str, image=None, **options) -> Path:
     path = folder / name
-    (image or picture(seed=sum(name.encode()))).save(path, **options)
+    (image or make_image(seed=sum(name.encode()))).save(path, **options)
     return path
 
 
@@ -55,7 +55,7 @@ def test_file_names_never_change_the_set(tmp_path):
     for folder, names in (("one", "abc"), ("two", "zxy")):
         (tmp_path / folder).mkdir()
         for seed, name in enumerate(names):
-            put(tmp_path / folder, f"{name}.png", picture(seed=seed))
+            put(tmp_path / folder, f"{name}.png", make_image(seed=seed))
     one, two = (read_subject(tmp_path / name, SMALL) for name in ("one", "two"))
     assert one.digest == two.digest
     assert [p.digest for p in one.photos] == [p.digest for p in two.photos]
@@ -96,7 +96,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
         image = Image.fromarray(np.full((80, 80), 128 * 257, np.uint16))
         expected = np.full((64, 64, 3), 128)
     else:
-        image = picture(mode=mode)
+        image = make_image(mode=mode)
         expected = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS))
     suffix = "tiff" if mode == "CMYK" else "png"
     put(tmp_path, f"a.{suffix}", image)
@@ -151,13 +151,13 @@ def test_an_animation_gives_its_first_frame(tmp_path):
 def test_refused_files_say_why_and_the_rest_is_used(tmp_path):
     put(tmp_path, "good.png")
     (tmp_path / "copy.png").write_bytes((tmp_path / "good.png").read_bytes())
-    put(tmp_path, "tiny.png", picture(63, 200))
-    cut = put(tmp_path, "cut.jpg", picture(300, 300)).read_bytes()
+    put(tmp_path, "tiny.png", make_image(63, 200))
+    cut = put(tmp_path, "cut.jpg", make_image(300, 300)).read_bytes()
     (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) // 2])
-    cut = put(tmp_path, "cut.png", picture(300, 300)).read_bytes()
+    cut = put(tmp_path, "cut.png", make_image(300, 300)).read_bytes()
     (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
-    (tmp_path / "notes.md").write_text("not a picture")
+    (tmp_path / "notes.md").write_text("not an image")
     (tmp_path / "caption.txt").write_text("passed over")
     (tmp_path / ".hidden.png").write_bytes(b"passed over")
     (tmp_path / "inner").mkdir()
@@ -171,15 +171,15 @@ def test_refused_files_say_why_and_the_rest_is_used(tmp_path):
     assert "64x64 is needed" in told["tiny.png"]
     assert "damaged or truncated" in told["cut.jpg"]
     assert "damaged or truncated" in told["cut.png"]
-    assert "not a picture" in told["notes.md"]
-    assert "not a picture" in told["empty.png"]
+    assert "not an image" in told["notes.md"]
+    assert "not an image" in told["empty.png"]
     assert photos.notes == ("Sub-folders are not read: inner.",)
 
 
-def test_a_cut_off_picture_is_refused_where_a_host_is_lenient(tmp_path, monkeypatch):
+def test_a_cut_off_image_is_refused_where_a_host_is_lenient(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     put(tmp_path, "good.png")
-    cut = put(tmp_path, "cut.jpg", picture(300, 300)).read_bytes()
+    cut = put(tmp_path, "cut.jpg", make_image(300, 300)).read_bytes()
     (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     assert set(reasons(read_subject(tmp_path, SMALL))) == {"cut.jpg"}
     assert ImageFile.LOAD_TRUNCATED_IMAGES
@@ -188,7 +188,7 @@ def test_a_cut_off_picture_is_refused_where_a_host_is_lenient(tmp_path, monkeypa
 def test_1_500_photographs_are_not_decoded_one_after_another(tmp_path, monkeypatch):
     """Each waits for another one: read in turn they would wait until the barrier breaks."""
     for number in range(4):
-        put(tmp_path, f"{number}.png", picture(seed=number))
+        put(tmp_path, f"{number}.png", make_image(seed=number))
     together, read = threading.Barrier(2, timeout=30), subject.read_photo
 
     def meet(*given):
@@ -201,7 +201,7 @@ def test_1_500_photographs_are_not_decoded_one_after_another(tmp_path, monkeypat
 
 def test_photographs_were_all_read_after_a_cancel(tmp_path, monkeypatch):
     for number in range(40):
-        put(tmp_path, f"{number:02d}.png", picture(seed=number))
+        put(tmp_path, f"{number:02d}.png", make_image(seed=number))
     read, seen = [], []
     monkeypatch.setattr(subject, "read_photo", slowly(subject.read_photo, read))
 
@@ -228,14 +228,14 @@ def slowly(read_photo, read):
 def test_reading_in_threads_leaves_the_hosts_setting_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     for number in range(8):
-        put(tmp_path, f"{number}.png", picture(seed=number))
+        put(tmp_path, f"{number}.png", make_image(seed=number))
     read_subject(tmp_path, SMALL)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_a_decompression_bomb_is_refused_unopened(tmp_path):
     put(tmp_path, "good.png")
-    bomb = bytearray(put(tmp_path, "bomb.bmp", picture(8, 8)).read_bytes())
+    bomb = bytearray(put(tmp_path, "bomb.bmp", make_image(8, 8)).read_bytes())
     bomb[18:26] = (40_000).to_bytes(4, "little") * 2
     (tmp_path / "bomb.bmp").write_bytes(bomb)
     assert "million pixels" in reasons(read_subject(tmp_path, SMALL))["bomb.bmp"]
@@ -243,8 +243,8 @@ def test_a_decompression_bomb_is_refused_unopened(tmp_path):
 
 def test_nothing_is_started_to_read_postscript(tmp_path):
     put(tmp_path, "good.png")
-    put(tmp_path, "page.eps", picture())
-    assert "not a picture" in reasons(read_subject(tmp_path, SMALL))["page.eps"]
+    put(tmp_path, "page.eps", make_image())
+    assert "not an image" in reasons(read_subject(tmp_path, SMALL))["page.eps"]
 
 
 def test_folders_without_photographs(tmp_path):
@@ -252,14 +252,14 @@ def test_folders_without_photographs(tmp_path):
         read_subject(tmp_path / "absent", SMALL)
     with pytest.raises(SubjectError, match="no photographs"):
         read_subject(tmp_path, SMALL)
-    put(tmp_path, "tiny.png", picture(20, 20))
+    put(tmp_path, "tiny.png", make_image(20, 20))
     with pytest.raises(SubjectError, match=r"(?s)can be used.*tiny\.png: .*20x20"):
         read_subject(tmp_path, SMALL)
 
 
 def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
     for number in range(5):
-        put(tmp_path, f"{number}.png", picture(20 + number % 2, 20))
+        put(tmp_path, f"{number}.png", make_image(20 + number % 2, 20))
     with pytest.raises(NoUsablePhotos) as refused:
         read_subject(tmp_path, SMALL)
     _, *lines = str(refused.value).splitlines()
@@ -272,7 +272,7 @@ def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
 
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
-    put(tmp_path, "small.png", picture(48, 60))
+    put(tmp_path, "small.png", make_image(48, 60))
     with pytest.raises(SubjectError, match=r"'enlarge' to 1\.4"):
         read_subject(tmp_path, Subject(resolution=64, enlarge=1.3))
     with pytest.raises(SubjectError, match=r"lower resolution$"):
@@ -333,7 +333,7 @@ def test_buckets_of_512():
 
 
 def test_a_bucket_keeps_more_of_a_tall_photograph(tmp_path):
-    put(tmp_path, "tall.png", picture(100, 150))
+    put(tmp_path, "tall.png", make_image(100, 150))
     (square,) = read_subject(tmp_path, SMALL).photos
     (bucket,) = read_subject(tmp_path, Subject(resolution=64, buckets=True)).photos
     assert square.box == (0, 25, 100, 125)
@@ -351,7 +351,7 @@ def test_a_bucket_keeps_more_of_a_tall_photograph(tmp_path):
         ((180, 80, 200, 100), (100, 0, 200, 100)),
     ],
 )
-def test_boxes_of_a_wide_picture(face, box):
+def test_boxes_of_a_wide_image(face, box):
     assert crop_box(200, 100, (64, 64), face) == box
 
 
@@ -406,7 +406,7 @@ def with_detector(monkeypatch, faces):
 
 
 def test_the_face_crop_follows_the_largest_face(tmp_path, monkeypatch):
-    put(tmp_path, "a.png", picture(1600, 800))  # searched at half size
+    put(tmp_path, "a.png", make_image(1600, 800))  # searched at half size
     with_detector(monkeypatch, [Rectangle(10, 10, 20, 20), Rectangle(700, 150, 760, 210)])
     (photo,) = read_subject(tmp_path, Subject(resolution=64, crop="face")).photos
     assert photo.face
@@ -423,7 +423,7 @@ def test_the_face_crop_follows_the_largest_face(tmp_path, monkeypatch):
     ],
 )
 def test_a_face_of_less_than_its_share_is_cropped_closer(tmp_path, monkeypatch, spec, box):
-    put(tmp_path, "a.png", picture(800, 800))
+    put(tmp_path, "a.png", make_image(800, 800))
     with_detector(monkeypatch, [Rectangle(350, 214, 450, 314)])
     (photo,) = read_subject(tmp_path, Subject(resolution=128, **spec)).photos
     assert photo.box == box
@@ -431,7 +431,7 @@ def test_a_face_of_less_than_its_share_is_cropped_closer(tmp_path, monkeypatch, 
 
 
 def test_without_a_face_the_centre_is_used_and_told(tmp_path, monkeypatch):
-    put(tmp_path, "a.png", picture(200, 100))
+    put(tmp_path, "a.png", make_image(200, 100))
     with_detector(monkeypatch, [])
     photos = read_subject(tmp_path, Subject(resolution=64, crop="face"))
     assert photos.photos[0].box == (50, 0, 150, 100)
@@ -462,7 +462,7 @@ def test_resizing_is_antialiased(tmp_path):
 def test_a_photograph_changed_since_is_an_error(tmp_path):
     path = put(tmp_path, "a.png")
     (photo,) = read_subject(tmp_path, SMALL).photos
-    put(tmp_path, "a.png", picture(seed=99))
+    put(tmp_path, "a.png", make_image(seed=99))
     with pytest.raises(SubjectError, match="has changed"):
         load_pixels(photo)
     os.unlink(path)
@@ -490,7 +490,7 @@ def test_damage_anywhere_never_escapes_as_a_bare_error(tmp_path):
     buffers = {}
     for kind in ("jpeg", "png", "webp", "tiff", "bmp", "gif", "heif"):
         buffers[kind] = io.BytesIO()
-        picture(96, 96, seed=3).save(buffers[kind], kind)
+        make_image(96, 96, seed=3).save(buffers[kind], kind)
     rng = np.random.default_rng(0)
     for kind, buffer in buffers.items():
         for i in range(12):

@@ -12,7 +12,7 @@ COLOURS = {
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """What a demo leaves, each row's pictures in one colour."""
+    """What a demo leaves, each row's images in one colour."""
     home = tmp_path_factory.mktemp("output")
     for row, colour in COLOURS.items():
         folder = home / thumbnails.DEMO / row / "96x128"
@@ -28,7 +28,7 @@ def shown(card):
     return {row for row, colour in COLOURS.items() if (pixels == colour).all(1).mean() > 0.02}
 
 
-def test_every_workflow_has_a_card_with_the_pictures_of_its_rows(output):
+def test_every_workflow_has_a_card_with_the_images_of_its_rows(output):
     assert set(thumbnails.CARDS) == {page.name for page in pages()}
     for name, (_, _, rows) in thumbnails.CARDS.items():
         card = thumbnails.card(name, output)

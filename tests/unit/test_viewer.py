@@ -98,7 +98,7 @@ def test_the_view_says_which_cells_are_drawn_and_makes_their_thumbnails(
         "<b>in the rain</b>",
     ]
     assert view["columns"][0]["seed"] == 7
-    assert view["pictures"] == ["0", "1", "2", "3"]
+    assert view["images"] == ["0", "1", "2", "3"]
     assert [at > 1e12 for at in view["drawn"]] == [True, True, False, False]
     made = sorted((tmp_path / "likeness" / "cache" / "thumbnails").iterdir())
     assert [path.name for path in made] == ["0.webp", "1.webp"]

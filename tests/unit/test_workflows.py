@@ -74,7 +74,7 @@ def test_the_stored_files_are_what_the_builder_writes():
 
 
 @every
-def test_a_workflow_has_a_thumbnail_and_a_picture_of_its_graph(name):
+def test_a_workflow_has_a_thumbnail_and_an_image_of_its_graph(name):
     graphs = FOLDER.parent / "docs" / "images" / "graphs"
     with Image.open(FOLDER / f"{name}.jpg") as card, Image.open(graphs / f"{name}.jpg") as graph:
         assert card.size == (640, 640)
@@ -315,7 +315,7 @@ def trained(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", STUDY)
-def test_a_picture_of_the_study_is_drawn_as_the_study_drew_it(name):
+def test_an_image_of_the_study_is_drawn_as_the_study_drew_it(name):
     found = kinds(name)
     (matrix,), (sampler,) = found["Likeness_Matrix"], found["KSampler"]
     assert (matrix["width"], matrix["height"]) == (768, 1024)

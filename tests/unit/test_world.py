@@ -32,21 +32,21 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
-def test_the_same_seed_gives_the_same_pictures():
+def test_the_same_seed_gives_the_same_images():
     for first, second in zip(scenes(5, 8, flaws=0.5), scenes(5, 8, flaws=0.5), strict=True):
         assert first == second
         assert np.array_equal(draw(first), draw(second))
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (96, 128), (128, 128), (160, 96)])
-def test_a_picture_has_the_asked_shape(width, height):
+def test_an_image_has_the_asked_shape(width, height):
     for scene in scenes(1, 6):
         pixels = draw(scene, width, height)
         assert pixels.shape == (height, width, 3)
         assert pixels.dtype == np.uint8
 
 
-def test_a_large_picture_shows_the_same_as_a_small_one():
+def test_a_large_image_shows_the_same_as_a_small_one():
     for scene in scenes(2, 6):
         small = draw(scene, 96, 128).astype(float)
         large = Image.fromarray(draw(scene, 384, 512)).resize((96, 128), Image.Resampling.BOX)
@@ -54,7 +54,7 @@ def test_a_large_picture_shows_the_same_as_a_small_one():
 
 
 @pytest.mark.parametrize("trait", [field.name for field in fields(Traits)])
-def test_a_trait_shows_in_the_picture_but_not_in_the_caption(trait):
+def test_a_trait_shows_in_the_image_but_not_in_the_caption(trait):
     scene = Scene(framing="half")
     views = [
         replace(scene, identity=Identity(traits=replace(Traits(), **{trait: value})))
@@ -83,11 +83,11 @@ def test_a_trait_shows_in_the_picture_but_not_in_the_caption(trait):
     ],
 )
 def test_every_value_of_an_attribute_looks_different_even_at_64_pixels(attribute, values):
-    pictures = [
+    images = [
         draw(Scene(identity=replace(Identity(), **{attribute: value})), 64, 64) for value in values
     ]
-    for i, first in enumerate(pictures):
-        for second in pictures[i + 1 :]:
+    for i, first in enumerate(images):
+        for second in images[i + 1 :]:
             assert difference(first, second) > 15
 
 
@@ -103,11 +103,11 @@ def test_every_value_of_an_attribute_looks_different_even_at_64_pixels(attribute
         ("variation", (2, 4, 6)),
     ],
 )
-def test_every_part_of_a_scene_changes_the_picture(part, values):
+def test_every_part_of_a_scene_changes_the_image(part, values):
     scene = Scene(place="kitchen", variation=2)
-    pictures = [draw(replace(scene, **{part: value})) for value in values]
-    for i, first in enumerate(pictures):
-        for second in pictures[i + 1 :]:
+    images = [draw(replace(scene, **{part: value})) for value in values]
+    for i, first in enumerate(images):
+        for second in images[i + 1 :]:
             assert difference(first, second) > 40
 
 
@@ -145,7 +145,7 @@ def test_all_joints_of_a_whole_figure_lie_on_the_drawn_person(name, width, heigh
 
 def test_a_hand_is_where_its_wrist_is():
     down = Pose(arms=(8.0, 4.0, 8.0, 4.0))
-    raised = replace(down, arms=(8.0, 4.0, 90.0, 90.0))  # the left arm goes to the picture's right
+    raised = replace(down, arms=(8.0, 4.0, 90.0, 90.0))  # the left arm goes to the image's right
     before, after = (Scene(framing="full", pose=pose) for pose in (down, raised))
     x, y, visible = keypoints(after)[7]
     assert visible and x > keypoints(before)[7, 0]
@@ -153,7 +153,7 @@ def test_a_hand_is_where_its_wrist_is():
     assert np.abs(draw(before)[at].astype(int) - draw(after)[at]).max() > 40
 
 
-def test_a_joint_outside_the_picture_and_a_hidden_ear_are_not_visible():
+def test_a_joint_outside_the_image_and_a_hidden_ear_are_not_visible():
     joints = keypoints(Scene(framing="close-up", pose=Pose(yaw=1.0)))
     assert (joints[8:14] == 0).all()  # hips, knees, ankles
     assert joints[16, 2] == 1 and (joints[17] == 0).all()  # the far ear is the left one
@@ -176,12 +176,12 @@ def test_the_subject_is_one_person_seen_in_many_ways():
     assert all(not shot.things and shot.companion is None for shot in shots)
 
 
-def test_the_pictures_in_the_repository_are_the_subject():
+def test_the_images_in_the_repository_are_the_subject():
     kept = sorted(FOLDER.glob("*.png"))
     assert [path.name for path in kept] == [f"{k:02d}.png" for k in range(1, 16)]
     for path, shot in zip(kept, subject_scenes(SUBJECT, seed=0), strict=True):
-        picture = np.asarray(Image.open(path).convert("RGB"), float)
-        assert np.abs(picture - draw(shot, 256, 256)).mean() < 2
+        image = np.asarray(Image.open(path).convert("RGB"), float)
+        assert np.abs(image - draw(shot, 256, 256)).mean() < 2
 
 
 def test_any_other_subject_can_be_written(tmp_path):

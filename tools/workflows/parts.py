@@ -11,7 +11,7 @@ from .settings import Setting, Training
 
 @dataclass(frozen=True)
 class Material:
-    """The nodes that provide a training's pictures."""
+    """The nodes that provide a training's images."""
 
     subject: Node
     class_images: Node
@@ -100,9 +100,9 @@ def comparison(
     """Groups for plan, drawing and sheet, numbered from `number`; `matrix` are the Matrix' inputs.
 
     If `posed`, cells have a ControlNet and the Matrix has the four poses. With a `subject`, the
-    pictures are scored against its photographs.
+    images are scored against its photographs.
     """
-    width, height = setting.picture
+    width, height = setting.image
     words = {name: subject[name] for name in ("token", "class_word")} if subject else {}
     texts = node("Likeness_PromptSet", "", 360, 330, prompts=prompts, **words)
     poses = node(
@@ -120,16 +120,16 @@ def comparison(
         **({"poses": poses["poses"]} if posed else {}),
         **{"with_pose": "both" if posed else "without", **matrix},
     )
-    picture, drawing = _drawing(setting, plan, posed)
+    image, drawing = _drawing(setting, plan, posed)
     sheet = node(
         "Likeness_ContactSheet",
         "",
         900,
         880 if posed else 640,
-        picture=picture,
+        image=image,
         matrix=plan["matrix"],
         name=name,
-        single_pictures="jpg",
+        single_images="jpg",
     )
     first = [texts, poses, preview] if posed else [texts]
     groups = [
@@ -148,7 +148,7 @@ def _scores(sheet: Node, subject: Node) -> list[Node]:
 
 
 def _drawing(setting: Setting, plan: Node, posed: bool) -> tuple[Socket, list[list[Node]]]:
-    """The socket of a cell's picture, and the columns of nodes that draw it."""
+    """The socket of a cell's image, and the columns of nodes that draw it."""
     base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=setting.base)
     load = node(
         "Likeness_LoadAdapter",

@@ -29,7 +29,7 @@ from .settings import OPENPOSE, SD15
 
 runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_package"]()
 
-PICTURES = ROOT / "docs" / "images" / "graphs"
+IMAGES = ROOT / "docs" / "images" / "graphs"
 WIDTH = 1200  # of a screenshot
 SCALE = 0.75  # of the canvas for screenshots; text is still drawn
 MARGIN = 40
@@ -115,16 +115,16 @@ def capture_graph(editor: Editor, graph: dict[str, Any]) -> Image.Image:
     editor.page.wait_for_timeout(500)  # for the canvas to be resized
     editor.zoom_to(box)
     editor.wait_until_loaded()
-    picture = Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB")
-    check_drawn(picture, box, graph, editor.page.evaluate(COLOURS))
-    return picture
+    image = Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB")
+    check_drawn(image, box, graph, editor.page.evaluate(COLOURS))
+    return image
 
 
 def check_drawn(
-    picture: Image.Image, box: Box, graph: dict[str, Any], colours: dict[str, str]
+    image: Image.Image, box: Box, graph: dict[str, Any], colours: dict[str, str]
 ) -> None:
     """Raises NotDrawn unless most of each node's title bar has the node's colour."""
-    pixels = np.asarray(picture).astype(int)
+    pixels = np.asarray(image).astype(int)
     scale = pixels.shape[1] / (box[2] - box[0])
     for node in graph["nodes"]:
         left, top, right, _ = box_of(node)
@@ -147,10 +147,10 @@ def capture_workflow(editor: Editor, path: Path) -> None:
     shown = editor.saved()
     for complaint in find_differences(stored, shown):
         print(f"{path.stem}: {complaint}")
-    picture = capture_graph(editor, shown)
-    height = round(picture.height * WIDTH / picture.width)
-    small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    small.save(PICTURES / f"{path.stem}.jpg", quality=82, optimize=True)
+    image = capture_graph(editor, shown)
+    height = round(image.height * WIDTH / image.width)
+    small = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    small.save(IMAGES / f"{path.stem}.jpg", quality=82, optimize=True)
 
 
 def check_vue_nodes(editor: Editor, path: Path) -> None:

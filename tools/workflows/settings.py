@@ -50,7 +50,7 @@ class Setting:
     openpose: Model
     photographs: str
     class_images: tuple[int, int]
-    picture: tuple[int, int]
+    image: tuple[int, int]
     steps: int
     guidance: float
     trainings: dict[str, Training]
@@ -66,7 +66,7 @@ STUDY = Setting(
     openpose=OPENPOSE,
     photographs="my_photos",
     class_images=(500, 25),
-    picture=(768, 1024),
+    image=(768, 1024),
     steps=35,
     guidance=7.5,
     trainings={
@@ -88,10 +88,10 @@ MINIATURE = Setting(
     openpose=Model("zz-miniature-openpose.safetensors", "controlnet"),
     photographs="miniature (bundled)",
     class_images=(192, 25),
-    picture=(96, 128),
+    image=(96, 128),
     steps=20,
     guidance=7.5,
-    prompts="study-with-class",  # as in `likeness demo`: pictures are cheap
+    prompts="study-with-class",  # as in `likeness demo`: images are cheap
     trainings={
         "tiny": Training(
             _course(5e-5, 200, train_text_encoder=False, **_SMALL),

@@ -21,18 +21,18 @@ NEGATIVE = (
 
 
 def train_lora() -> Page:
-    """Trains a LoRA of rank 4 and draws a picture with it."""
+    """Trains a LoRA of rank 4 and draws an image with it."""
     return _trained("train_lora", "lora-r4")
 
 
 def train_dreambooth() -> Page:
-    """Trains a full fine-tune and draws a picture with it."""
+    """Trains a full fine-tune and draws an image with it."""
     return _trained("train_dreambooth", "standard")
 
 
 def use_adapter() -> Page:
-    """Draws a picture with a finished adapter."""
-    columns = _picture("none (base)")
+    """Draws an image with a finished adapter."""
+    columns = _image("none (base)")
     groups = [Group("Base model, adapter and prompt", columns[:2]), Group("Draw", columns[2:])]
     return Page("use_adapter", [read_me("use_adapter")], [groups])
 
@@ -48,15 +48,15 @@ def _trained(name: str, key: str) -> Page:
         Group("2 · Train", [[train]]),
         Group("What was trained", [records(train)]),
     ]
-    draw = [Group("3 · Draw", _picture(train["adapter"]))]
+    draw = [Group("3 · Draw", _image(train["adapter"]))]
     return Page(name, [read_me(name)], [groups, draw])
 
 
-def _picture(adapter: Socket | str) -> list[list[Node]]:
-    """Columns of nodes that draw one picture with an adapter."""
+def _image(adapter: Socket | str) -> list[list[Node]]:
+    """Columns of nodes that draw one image with an adapter."""
     base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=SD15)
     load = node("Likeness_LoadAdapter", model=base["MODEL"], clip=base["CLIP"], adapter=adapter)
-    size = node("EmptyLatentImage", "Size of the picture", width=512, height=512)
+    size = node("EmptyLatentImage", "Size of the image", width=512, height=512)
     prompt = node(
         "StringReplace",
         "Your prompt; {subject} is filled in",
@@ -88,7 +88,7 @@ def _picture(adapter: Socket | str) -> list[list[Node]]:
         scheduler="simple",
     )
     decode = node("VAEDecode", "", 300, 60, samples=sampler["LATENT"], vae=base["VAE"])
-    picture = node(
-        "SaveImage", "", 420, 520, images=decode["IMAGE"], filename_prefix="likeness/picture"
+    image = node(
+        "SaveImage", "", 420, 520, images=decode["IMAGE"], filename_prefix="likeness/image"
     )
-    return [[base, load, size], [prompt, *texts], [sampler], [decode, picture]]
+    return [[base, load, size], [prompt, *texts], [sampler], [decode, image]]

@@ -1,8 +1,8 @@
-"""Draws the thumbnails of the bundled workflows from the pictures of `make demo`.
+"""Draws the thumbnails of the bundled workflows from the images of `make demo`.
 
     python -m tools.workflows.thumbnails [OUTPUT]
 
-OUTPUT is the folder that the demo wrote to. Each card shows pictures by the miniature of what the
+OUTPUT is the folder that the demo wrote to. Each card shows images by the miniature of what the
 workflow draws, with a title and a short description.
 """
 
@@ -27,9 +27,9 @@ POSED = ("standard_cnet", "lora-r1_cnet")
 PHOTOS = ROOT / "demo" / "subject"
 DEMO = Path("likeness", "comparisons", "miniature")
 
-# Workflow -> title, description, and the rows whose pictures it shows.
+# Workflow -> title, description, and the rows whose images it shows.
 CARDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "train_lora": ("Train a LoRA", "from your photographs to a picture", ("lora-r8",)),
+    "train_lora": ("Train a LoRA", "from your photographs to an image", ("lora-r8",)),
     "train_dreambooth": ("DreamBooth", "the whole model learns the subject", ("standard",)),
     "use_adapter": ("Use an adapter", "before and after, any kind of file", ("base", "lora-r8")),
     "study_1_knowledge_check": ("1 · Base", "does it know the subject already?", ("base",)),
@@ -49,41 +49,41 @@ CARDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def card(name: str, output: Path) -> Image.Image:
-    """The thumbnail of a workflow, SIDE x SIDE pixels. Raises OSError if pictures are missing."""
+    """The thumbnail of a workflow, SIDE x SIDE pixels. Raises OSError if images are missing."""
     title, line, rows = CARDS[name]
     place = output / DEMO
     found = [[_one(place / row, key) for key in SIX] for row in rows]
     if name.startswith("train_"):
         photos = [Image.open(path) for path in sorted(PHOTOS.glob("*.png"))[:6]]
-        picture = _train_card(photos, found[0][0])
+        image = _train_card(photos, found[0][0])
     elif name == "use_adapter":
-        picture = _grid([pictures[:2] for pictures in found])
+        image = _grid([images[:2] for images in found])
     elif len(rows) == 1:
-        picture = _grid([found[0][:3], found[0][3:]])
+        image = _grid([found[0][:3], found[0][3:]])
     else:
-        picture = _grid(found)
-    return _labelled(picture, title, line)
+        image = _grid(found)
+    return _labelled(image, title, line)
 
 
 def _one(row: Path, key: str) -> Image.Image:
-    """A row's picture of a prompt, of any size. Raises FileNotFoundError."""
+    """A row's image of a prompt, of any size. Raises FileNotFoundError."""
     for path in sorted(row.glob(f"*/{key}.png")):
         return Image.open(path).convert("RGB")
     raise FileNotFoundError(f"There is no {row}/…/{key}.png: run make demo first")
 
 
 def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """A grid of pictures, cropped to fill the card above its text."""
+    """A grid of images, cropped to fill the card above its text."""
     page = Image.new("RGB", (SIDE, SIDE - STRIP), PAPER)
     tops = _edges(page.height, len(rows))
-    for (top, bottom), pictures in zip(tops, rows, strict=True):
-        for (left, right), picture in zip(_edges(SIDE, len(pictures)), pictures, strict=True):
-            page.paste(_filled(picture, right - left, bottom - top), (left, top))
+    for (top, bottom), images in zip(tops, rows, strict=True):
+        for (left, right), image in zip(_edges(SIDE, len(images)), images, strict=True):
+            page.paste(_filled(image, right - left, bottom - top), (left, top))
     return page
 
 
 def _train_card(photos: Sequence[Image.Image], result: Image.Image) -> Image.Image:
-    """Photographs on the left, the resulting picture on the right."""
+    """Photographs on the left, the resulting image on the right."""
     height = SIDE - STRIP
     across = height // 3 * 2 + GAP
     page = Image.new("RGB", (SIDE, height), PAPER)
@@ -104,14 +104,14 @@ def _edges(length: int, count: int) -> list[tuple[int, int]]:
     return [(round(n * (each + GAP)), round(n * (each + GAP) + each)) for n in range(count)]
 
 
-def _filled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture cropped to a shape, mostly from the bottom, because faces are at the top."""
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS, centering=(0.5, 0.25))
+def _filled(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image cropped to a shape, mostly from the bottom, because faces are at the top."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=(0.5, 0.25))
 
 
-def _labelled(picture: Image.Image, title: str, line: str) -> Image.Image:
+def _labelled(image: Image.Image, title: str, line: str) -> Image.Image:
     page = Image.new("RGB", (SIDE, SIDE), PAPER)
-    page.paste(picture, (0, 0))
+    page.paste(image, (0, 0))
     brush, top = ImageDraw.Draw(page), SIDE - STRIP
     brush.text((16, top + 8), title, INK, ImageFont.load_default(TITLE))
     brush.text((16, top + 56), line, PALE, ImageFont.load_default(LINE))

@@ -1,11 +1,11 @@
-// One picture as large as the space allows, or two with a draggable divider.
+// One image as large as the space allows, or two with a draggable divider.
 
 import { h } from "./dom.js";
 
 const STEP = 2; // percent, for the arrow keys
 
-/** Has `element`, `single(picture)` and `pair(a, b)`; a picture is {url, thumbnail, name}. */
-export class PictureStage {
+/** Has `element`, `single(image)` and `pair(a, b)`; an image is {url, thumbnail, name}. */
+export class ImageStage {
   #at = 50;
 
   constructor() {
@@ -14,7 +14,7 @@ export class PictureStage {
       class: "lk-divider",
       role: "slider",
       tabindex: "0",
-      "aria-label": "Divider between the two pictures",
+      "aria-label": "Divider between the two images",
       "aria-valuemin": "0",
       "aria-valuemax": "100",
       on: { keydown: (event) => this.#key(event) },
@@ -22,7 +22,7 @@ export class PictureStage {
     const attributes = {
       class: "lk-stage",
       role: "group",
-      "aria-label": "Picture",
+      "aria-label": "Image",
       tabindex: "-1",
     };
     this.element = h("div", attributes, this.frame);
@@ -30,7 +30,7 @@ export class PictureStage {
     this.element.addEventListener("pointermove", (event) => this.#drag(event));
   }
 
-  /** Sets the pictures' size in pixels. */
+  /** Sets the images' size in pixels. */
   size(width, height) {
     this.frame.style.setProperty("--lk-natural", `${width}px`);
     this.frame.style.setProperty("--lk-aspect", width / height);
@@ -46,9 +46,9 @@ export class PictureStage {
     this.element.tabIndex = this.element.classList.toggle("actual") ? 0 : -1;
   }
 
-  single(picture) {
+  single(image) {
     this.element.classList.remove("pair");
-    this.frame.replaceChildren(layer(picture, "only"));
+    this.frame.replaceChildren(layer(image, "only"));
   }
 
   pair(a, b) {
@@ -84,13 +84,13 @@ export class PictureStage {
   }
 }
 
-/** A picture, with its thumbnail as background until it has loaded. */
+/** An image, with its thumbnail as background until it has loaded. */
 function layer({ url, thumbnail, name }, place) {
   if (!url)
     return h(
       "div",
       { class: `lk-layer ${place} missing` },
-      h("p", {}, "This picture is not drawn yet."),
+      h("p", {}, "This image is not drawn yet."),
     );
   const image = h("img", { alt: name, src: url, decoding: "async", draggable: "false" });
   const element = h(
@@ -102,7 +102,7 @@ function layer({ url, thumbnail, name }, place) {
   image.addEventListener("error", () => {
     element.style.removeProperty("background-image");
     element.classList.add("missing");
-    element.replaceChildren(h("p", {}, "The picture's file is gone. Queue again to draw it."));
+    element.replaceChildren(h("p", {}, "The image's file is gone. Queue again to draw it."));
   });
   return element;
 }

@@ -1,17 +1,17 @@
-// A page with one picture of a comparison, or two with a divider, and their details.
+// A page with one image of a comparison, or two with a divider, and their details.
 
-import { cellOf, pictureQuery, thumbnailQuery } from "./comparison.js";
+import { cellOf, imageQuery, thumbnailQuery } from "./comparison.js";
 import { button, h, reconcile, setVisible } from "./dom.js";
-import { PictureStage } from "./picture_stage.js";
+import { ImageStage } from "./image_stage.js";
 import { cellPicker, details, modelButtons } from "./viewer_parts.js";
 import { nextCell } from "./virtual_grid.js";
 
 /**
- * `index` is the picture, or the right one of two; `other` is the left one, or null.
+ * `index` is the image, or the right one of two; `other` is the left one, or null.
  * @param getUrl turns a /view query into a URL
- * @param changed called when another picture is shown
+ * @param changed called when another image is shown
  */
-export class PicturePage {
+export class ImagePage {
   index = 0;
   other = null;
   #comparison = null;
@@ -21,23 +21,23 @@ export class PicturePage {
   constructor(getUrl, changed) {
     this.getUrl = getUrl;
     this.changed = changed;
-    this.stage = new PictureStage();
+    this.stage = new ImageStage();
     this.ends = h("div", { class: "lk-ends" });
     this.models = h("div", {
       class: "lk-models",
       role: "group",
       "aria-label": "The same prompt by each model",
     });
-    this.details = h("aside", { class: "lk-details", "aria-label": "About this picture" });
+    this.details = h("aside", { class: "lk-details", "aria-label": "About this image" });
     this.element = h(
       "div",
-      { class: "lk-picture-page", tabindex: "-1" },
-      h("div", { class: "lk-picture-main" }, this.ends, this.stage.element, this.models),
+      { class: "lk-image-page", tabindex: "-1" },
+      h("div", { class: "lk-image-main" }, this.ends, this.stage.element, this.models),
       this.details,
     );
   }
 
-  /** Sets the comparison without showing a picture yet. */
+  /** Sets the comparison without showing an image yet. */
   open(comparison, scores) {
     this.#comparison = comparison;
     this.#scores = scores;
@@ -60,20 +60,20 @@ export class PicturePage {
     return { title: `${a.label} | ${b.label}`, text };
   }
 
-  /** Shows one picture. */
+  /** Shows one image. */
   single(index) {
     [this.index, this.other] = [index, null];
     const cell = cellOf(this.#comparison, index);
-    this.stage.single(this.#pictureOf(cell));
+    this.stage.single(this.#imageOf(cell));
     setVisible(this.ends, false);
     this.#showAround([cell]);
   }
 
-  /** Shows two pictures, left and right of the divider. */
+  /** Shows two images, left and right of the divider. */
   pair(left, right) {
     [this.other, this.index] = [left, right];
     const [a, b] = [left, right].map((index) => cellOf(this.#comparison, index));
-    this.stage.pair(this.#pictureOf(a), this.#pictureOf(b));
+    this.stage.pair(this.#imageOf(a), this.#imageOf(b));
     const swap = () => this.pair(right, left);
     const { activeElement } = document;
     const used = this.ends.contains(activeElement) && activeElement.getAttribute("aria-label");
@@ -87,13 +87,13 @@ export class PicturePage {
     this.#showAround([a, b]);
   }
 
-  /** Switches from one picture to two, beside the first model's, and back. */
+  /** Switches from one image to two, beside the first model's, and back. */
   toggleCompare() {
     if (this.other !== null) return this.single(this.index);
     const columnCount = this.#comparison.columns.length;
     const first = this.index % columnCount;
     const second =
-      first + columnCount < this.#comparison.pictures.length ? first + columnCount : first;
+      first + columnCount < this.#comparison.images.length ? first + columnCount : first;
     this.pair(first, this.index === first ? second : this.index);
   }
 
@@ -135,17 +135,17 @@ export class PicturePage {
     return true;
   }
 
-  /** Index of the left picture moved by `columns`, to keep both on the same prompt. */
+  /** Index of the left image moved by `columns`, to keep both on the same prompt. */
   #movedOther(columns) {
     const columnCount = this.#comparison.columns.length;
     const { row, column } = cellOf(this.#comparison, this.other);
     return row * columnCount + Math.max(0, Math.min(columnCount - 1, column + columns));
   }
 
-  #pictureOf({ index, label, key, drawn }) {
+  #imageOf({ index, label, key, drawn }) {
     return {
       name: `${label}, ${key}`,
-      url: drawn && this.getUrl(pictureQuery(this.#comparison, index)),
+      url: drawn && this.getUrl(imageQuery(this.#comparison, index)),
       thumbnail: this.getUrl(thumbnailQuery(this.#comparison, index)),
     };
   }

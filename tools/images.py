@@ -1,6 +1,6 @@
 """Takes the screenshots for README, docs and help pages from a running ComfyUI.
 
-    python -m tools.pictures
+    python -m tools.images
 
 Starts a ComfyUI with the current checkout; needs Playwright and Chromium. Trains and draws with the
 miniature, which takes some minutes on a CPU. Without trained weights in `demo/weights`, skips the
@@ -31,7 +31,7 @@ runpy.run_path(str(ROOT / "__main__.py"), run_name="likeness_main")["load_packag
 DOCS = ROOT / "docs" / "images"
 HELP = ROOT / "js" / "docs" / "images"
 SIZE = {"width": 1500, "height": 1250}
-GRID_SIZE = {"width": 1180, "height": 1020}  # four rows of six pictures
+GRID_SIZE = {"width": 1180, "height": 1020}  # four rows of six images
 PAIR_SIZE = {"width": 1000, "height": 600}
 INSET = 110  # pixels covered by ComfyUI's bars on each side
 MARGIN, BADGE = 10, 18  # pixels around a node, and above it for the pack's badge
@@ -51,11 +51,11 @@ NODES = ("Subject", "ClassImages", "TrainOptions", "TrainLoRA", "TrainDreamBooth
 NODES += ("PromptSet", "PoseSet", "DetectPose", "Matrix", "ContactSheet", "Score")
 
 
-def save(picture: Image.Image, path: Path) -> None:
+def save(image: Image.Image, path: Path) -> None:
     """Writes a JPEG of at most 200 kB."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for quality in range(90, 40, -5):
-        picture.convert("RGB").save(path, quality=quality, optimize=True)
+        image.convert("RGB").save(path, quality=quality, optimize=True)
         if path.stat().st_size <= MAX_BYTES:
             return
     raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
@@ -136,13 +136,13 @@ def save_animation(frames: Sequence[Image.Image], path: Path) -> None:
     chosen = [frames[number] for number in spread(len(frames), FRAMES)]
     size = max(frame.width for frame in chosen), max(frame.height for frame in chosen)
     height = round(size[1] * FRAME_WIDTH / size[0])
-    pictures = []
+    images = []
     for frame in chosen:  # the panel grows when previews appear
         whole = Image.new("RGB", size, frame.getpixel((0, 0)))
         whole.paste(frame)
-        pictures.append(whole.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS))
-    durations = [FRAME_MS] * (len(pictures) - 1) + [2000]
-    first, *others = pictures
+        images.append(whole.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS))
+    durations = [FRAME_MS] * (len(images) - 1) + [2000]
+    first, *others = images
     for quality in range(80, 20, -10):
         first.save(
             path, save_all=True, append_images=others, duration=durations, loop=0, quality=quality
@@ -162,14 +162,14 @@ def finish(editor: Editor) -> Locator:
     """Waits for the comparison; returns its panel."""
     editor.zoom_to(editor.box(editor.find_node_id("Likeness_ContactSheet")), INSET, 1)
     panel = editor.page.locator(".lk-comparison:visible").first
-    panel.locator(".lk-count", has_text=re.compile("^24 pictures")).wait_for(timeout=WAIT)
+    panel.locator(".lk-count", has_text=re.compile("^24 images")).wait_for(timeout=WAIT)
     while editor.left():  # the scores come last
         editor.page.wait_for_timeout(1000)
     return panel
 
 
 def draw_comparison(editor: Editor, panel: Locator) -> None:
-    """Captures the viewer: its grid with a score, and two pictures with the slider."""
+    """Captures the viewer: its grid with a score, and two images with the slider."""
     editor.page.set_viewport_size(GRID_SIZE)
     panel.get_by_role("button", name="Open").click()
     viewer = editor.page.locator("dialog.lk-viewer")
