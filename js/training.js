@@ -89,7 +89,7 @@ class TrainingPanel {
       click: () => this.#stopAndSave(),
     });
     this.resumeButton = button({
-      text: "Train on",
+      text: "Resume",
       title: "Train the steps that are left; queues the workflow",
       click: () => this.#resume(),
     });

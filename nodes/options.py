@@ -20,12 +20,14 @@ def _run_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=1_000_000,
+            optional=True,
             tooltip="Steps between validation losses; needs Subject's holdout. 0: never.",
         ),
         io.Combo.Input(
             "continue_from",
             options=[NEW_RUN, *run_names(output_folder())],
             default=NEW_RUN,
+            optional=True,
             tooltip="Continues a finished training: set the train node's steps to the total of old "
             "and new steps. Press R to refresh the list.",
         ),
@@ -67,12 +69,13 @@ class TrainOptionsNode(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, validate_every: int, continue_from: str, **chosen: Any) -> io.NodeOutput:
+    def execute(
+        cls, validate_every: int = 0, continue_from: str = NEW_RUN, **chosen: Any
+    ) -> io.NodeOutput:
         """The options as recipe parts; they are validated when the recipe is built."""
         parts: dict[str, dict[str, Any]] = {}
         for option in all_options():
-            value = option.parse(chosen[option.widget.id])
-            parts.setdefault(option.part, {})[option.field] = value
+            parts.setdefault(option.part, {})[option.field] = option.value_of(chosen)
         return io.NodeOutput(TrainOptions(parts, validate_every, _continued(continue_from)))
 
 

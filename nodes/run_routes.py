@@ -1,4 +1,4 @@
-"""Routes of the training panel: a run's events, Stop and save, Train on, and Share.
+"""Routes of the training panel: a run's events, Stop and save, Resume, and Share.
 
 A run is identified by its folder's name; no other folder is read. Only the files `stop` and `go-on`
 in it and the exported zip in ComfyUI's temp folder are written.

@@ -264,7 +264,7 @@ def report(result: Result) -> str:
     """What was trained, where the file is, how the loss went, and how long each stage took."""
     stopped = (
         f"stopped and saved after {result.steps} of {result.recipe.schedule.steps} steps: "
-        "Train on in the panel trains the remaining steps"
+        "Resume in the panel trains the remaining steps"
     )
     losses = result.losses
     tenth = max(1, len(losses) // 10)

@@ -45,13 +45,13 @@ def stopped(editor, server, show, request):
 
 
 def test_a_refusal_to_train_on_has_its_reason(editor, stopped, expect):
-    stopped.get_by_role("button", name="Train on").click()
+    stopped.get_by_role("button", name="Resume").click()
     expect(stopped.locator(".lk-note")).to_contain_text("has no steps left to train")
     editor.errors = [line for line in editor.errors if "409" not in line]
 
 
 def test_a_run_that_is_asked_to_go_on_is_not_asked_twice(editor, stopped, expect):
-    page, button = editor.page, stopped.get_by_role("button", name="Train on")
+    page, button = editor.page, stopped.get_by_role("button", name="Resume")
     page.route("**/go-on", lambda route: route.fulfill(json={}))
     queue = page.evaluate_handle("() => app.queuePrompt")
     page.evaluate("() => { app.queuePrompt = async () => true }")

@@ -85,7 +85,7 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
 
     show(editor, editor.find_node_id("Likeness_TrainLoRA"))
     before = step_of(training)
-    training.get_by_role("button", name="Train on").click()
+    training.get_by_role("button", name="Resume").click()
     expect(training.locator(".lk-state")).to_have_text(re.compile("^Training"), timeout=90_000)
     wait_for(editor, lambda: step_of(training) > before)
     training.get_by_role("button", name="Cancel").click()

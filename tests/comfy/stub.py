@@ -22,6 +22,7 @@ class Part:
 
     def __init__(self, kind: str, id: str, **options: Any) -> None:
         self.kind, self.id, self.options = kind, id, options
+        self.optional, self.default = options.get("optional", False), options.get("default")
 
 
 def _type(kind: str) -> Any:
@@ -122,7 +123,7 @@ def _row(schema: Any) -> dict[str, Any]:
     inputs = []
     for optional in (False, True):
         for part in schema.inputs:
-            if part.options.get("optional", False) is optional:
+            if part.optional is optional:
                 inputs.append(_input(part, optional))
     outputs = [
         {

@@ -172,6 +172,12 @@ def test_the_options_nodes_defaults_change_nothing(nodes):
     assert with_node == recipe_of(nodes, node, Subject(), Prior())
 
 
+def test_a_prompt_of_before_an_option_was_added_still_runs(nodes):
+    node = nodes.options.TrainOptionsNode
+    assert all(widget.optional for widget in node.define_schema().inputs)
+    assert node.execute().args == node.execute(**defaults(node)).args
+
+
 def options_of(nodes, **changes):
     node = nodes.options.TrainOptionsNode
     return node.execute(**{**defaults(node), **changes}).args[0]
@@ -417,7 +423,7 @@ def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, resu
     assert "reused" not in text
     assert "Raise attempt" in nodes.training.report(replace(result, reused=True))
     kept = nodes.training.report(replace(result, stopped=True, reused=True))
-    assert "Train on" in kept and "attempt" not in kept
+    assert "Resume" in kept and "attempt" not in kept
 
 
 @pytest.fixture

@@ -140,8 +140,7 @@ def test_links_join_outputs_and_inputs_of_one_type(name):
 
 @every
 def test_values_of_our_lists_are_on_them(name):
-    parts = our_inputs().items()
-    listed = {key: options.get("options") for key, options in parts}
+    listed = {key: part.options.get("options") for key, part in our_inputs().items()}
     files = {"base_model", "adapter", "folder", "continue_from"}
     for kind, nodes in kinds(name).items():
         for widget in {widget for values in nodes for widget in values} - files:
@@ -155,14 +154,14 @@ def our_inputs():
 
     nodes = asyncio.run(STUB["install"]().LikenessExtension().get_node_list())
     schemas = [node.define_schema() for node in nodes]
-    return {(one.node_id, part.id): part.options for one in schemas for part in one.inputs}
+    return {(one.node_id, part.id): part for one in schemas for part in one.inputs}
 
 
 def test_the_seldom_options_are_counted_and_keep_their_places_in_saved_graphs():
     options = [o for (node, _), o in our_inputs().items() if node == "Likeness_TrainOptions"]
-    assert sum("extra_dict" in one for one in options) == HIDDEN_WIDGETS
+    assert sum("extra_dict" in one.options for one in options) == HIDDEN_WIDGETS
     # The browser puts optional widgets after all others.
-    assert not any(one.get("optional") for one in options)
+    assert all(one.optional for one in options)
 
 
 # What a reader sees
