@@ -40,7 +40,7 @@ def product_rate(precision: str, device: str) -> float:
 
 def measure_step(case: str, batch: int, setting: Setting, folder: Path) -> list[Measurement]:
     """Two runs: one whose operations are counted, and one that is timed."""
-    recipe = recipe_of(case, setting).changed(schedule={"batch": batch})
+    recipe = recipe_of(case, setting).changed(schedule={"batch_size": batch})
     counted = recipe.changed(schedule={"steps": 3}, compute={"graphs": False})
     runs = []
     for chosen, options in ((counted, ["--count-flops"]), (recipe, [])):

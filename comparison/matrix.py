@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -34,8 +34,6 @@ class Variant(Part):
     `with_pose` is None, the plan's applies. `clip_skip` is the one the adapter was trained with,
     and `prediction` its prediction type where that differs from the base file's.
     """
-
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"clip_skip", "prediction"})
 
     name: Name
     adapter: Digest | None = None

@@ -92,7 +92,9 @@ def prior_inputs() -> list[io.Input]:
             "Size of the set; a training generates only those that it uses. A smaller set starts "
             "sooner; 200 to 500 is usual.",
         ),
-        float_widget("weight", 1.0, 0.0, 100.0, 0.05, "Prior loss weight; the photographs have 1."),
+        float_widget(
+            "loss_weight", 1.0, 0.0, 100.0, 0.05, "Prior loss weight; the photographs have 1."
+        ),
         io.Combo.Input(
             "source",
             options=[DRAWN, TEACHER, *image_folders(input_folder())],

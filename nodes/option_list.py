@@ -11,7 +11,7 @@ from .option import Option, none_if_zero, split_lines
 from .recipe_builder import AUTO, resolve_attention
 from .widgets import float_widget, int_widget
 
-LR_SCHEDULES = list(get_args(Schedule.model_fields["course"].annotation))
+LR_SCHEDULES = list(get_args(Schedule.model_fields["lr_scheduler"].annotation))
 
 
 def _previews() -> list[Option]:
@@ -76,17 +76,17 @@ def _schedule() -> list[Option]:
     return [
         Option(
             io.Combo.Input(
-                "course",
+                "lr_scheduler",
                 options=LR_SCHEDULES,
                 default="constant",
                 tooltip="Learning-rate schedule.",
             ),
             "schedule",
-            "course",
+            "lr_scheduler",
         ),
         Option(
             int_widget(
-                "warmup",
+                "lr_warmup_steps",
                 0,
                 0,
                 1_000_000,
@@ -94,30 +94,35 @@ def _schedule() -> list[Option]:
                 "steps. Not with 'constant'.",
             ),
             "schedule",
-            "warmup",
+            "lr_warmup_steps",
         ),
         Option(
             int_widget(
-                "cycles", 1, 1, 1000, "Cycles of 'cosine_with_restarts'.", extra_dict=ADVANCED
+                "lr_num_cycles",
+                1,
+                1,
+                1000,
+                "Cycles of 'cosine_with_restarts'.",
+                extra_dict=ADVANCED,
             ),
             "schedule",
-            "cycles",
+            "lr_num_cycles",
         ),
         Option(
-            float_widget("power", 1.0, 0.1, 10, 0.1, "For 'polynomial'.", extra_dict=ADVANCED),
+            float_widget("lr_power", 1.0, 0.1, 10, 0.1, "For 'polynomial'.", extra_dict=ADVANCED),
             "schedule",
-            "power",
+            "lr_power",
         ),
         Option(
             int_widget(
-                "accumulation",
+                "gradient_accumulation_steps",
                 1,
                 1,
                 1024,
                 "Gradient accumulation: batches per step. A larger batch for little memory.",
             ),
             "schedule",
-            "accumulation",
+            "gradient_accumulation_steps",
         ),
     ]
 
@@ -178,7 +183,7 @@ def _optimizer() -> list[Option]:
         ),
         Option(
             float_widget(
-                "clip_norm",
+                "max_grad_norm",
                 1.0,
                 0,
                 1000,
@@ -188,7 +193,7 @@ def _optimizer() -> list[Option]:
                 extra_dict=ADVANCED,
             ),
             "optimizer",
-            "clip_norm",
+            "max_grad_norm",
             none_if_zero,
         ),
         Option(beta("beta1", 0.9), "optimizer", "beta1"),

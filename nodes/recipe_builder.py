@@ -48,7 +48,7 @@ def build_recipe(
     name: str,
     steps: int,
     learning_rate: float,
-    batch: int,
+    batch_size: int,
     train_text_encoder: bool,
     precision: str,
     optimizer: str,
@@ -60,7 +60,7 @@ def build_recipe(
     """A train node's recipe for a `device`. Raises RecipeError, which names each wrong field."""
     options = options or TrainOptions()
     chosen: dict[str, dict[str, Any]] = {
-        "schedule": {"steps": steps, "batch": batch},
+        "schedule": {"steps": steps, "batch_size": batch_size},
         "optimizer": {
             "name": resolve_optimizer(optimizer, device),
             "learning_rate": learning_rate,

@@ -123,8 +123,8 @@ def crop_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "crop",
-            options=["centre", "face"],
-            default="centre",
+            options=["center", "face"],
+            default="center",
             tooltip="Square crop: from the centre, or around the largest face (needs the package "
             "dlib-bin).",
         ),

@@ -86,7 +86,7 @@ class TrainLoRA(io.ComfyNode):
         alpha: float = 0.0,
         targets: str = "attention",
         dora: bool = False,
-        rank_stabilised: bool = False,
+        rslora: bool = False,
         dropout: float = 0.0,
         **inputs: Any,
     ) -> io.NodeOutput:
@@ -97,7 +97,7 @@ class TrainLoRA(io.ComfyNode):
             "alpha": alpha or None,
             "targets": targets,
             "dora": dora,
-            "rank_stabilised": rank_stabilised,
+            "rslora": rslora,
             "dropout": dropout,
         }
         result = train_from_inputs(method, cls.hidden, **inputs)
@@ -136,7 +136,7 @@ def _lora_inputs() -> list[io.Input]:
             advanced=True,
         ),
         bool_widget(
-            "rank_stabilised",
+            "rslora",
             "Scales by alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732). With alpha 0 "
             "the scale is sqrt(rank) instead of 1: set alpha, or lower the learning rate.",
             advanced=True,

@@ -63,7 +63,7 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
             800,
             1,
             MAX_STEPS,
-            "Weight updates. Steps times batch and accumulation: 50 to 100 per photograph.",
+            "Weight updates. Steps times batch size and accumulation: 50 to 100 per photograph.",
         ),
         float_widget(
             "learning_rate",
@@ -78,7 +78,7 @@ def _learning_inputs(learning_rate: float) -> list[io.Input]:
             "Also train the text encoder, which learns what the token means.",
             default=True,
         ),
-        int_widget("batch", 1, 1, 1024, "Photographs per step; more take more memory."),
+        int_widget("batch_size", 1, 1, 1024, "Photographs per step; more take more memory."),
     ]
 
 

@@ -106,7 +106,7 @@ def file_alpha(method: LoRA) -> float:
     Rank stabilisation scales by alpha / sqrt(rank), so there it is alpha·sqrt(rank).
     """
     alpha = float(method.rank if method.alpha is None else method.alpha)
-    return alpha * math.sqrt(method.rank) if method.rank_stabilised else alpha
+    return alpha * math.sqrt(method.rank) if method.rslora else alpha
 
 
 def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:

@@ -95,14 +95,14 @@ def step_samples(
 ) -> list[list[Sample]]:
     """Samples of optimizer step `step` (from 0) for one process, in micro-batches.
 
-    A micro-batch has up to `schedule.batch` photographs and as many class images, all of one
+    A micro-batch has up to `schedule.batch_size` photographs and as many class images, all of one
     shape. The photographs' weights sum to 1, the class images' to the prior's weight.
     """
-    local_batch_size = recipe.schedule.batch * recipe.schedule.accumulation
+    local_batch_size = recipe.schedule.batch_size * recipe.schedule.gradient_accumulation_steps
     slots = range(rank, local_batch_size * world_size, world_size)
     batches: list[list[Sample]] = []
-    for start in range(0, local_batch_size, recipe.schedule.batch):
-        chunk = slots[start : start + recipe.schedule.batch]
+    for start in range(0, local_batch_size, recipe.schedule.batch_size):
+        chunk = slots[start : start + recipe.schedule.batch_size]
         batch = [
             _sample(recipe, dataset, step, slot, local_batch_size, world_size, False)
             for slot in chunk
@@ -121,7 +121,10 @@ def used_class_images(recipe: Recipe, count: int, world_size: int = 1) -> list[i
     uses: all, unless it has fewer samples.
     """
     slots = (
-        recipe.schedule.steps * recipe.schedule.batch * recipe.schedule.accumulation * world_size
+        recipe.schedule.steps
+        * recipe.schedule.batch_size
+        * recipe.schedule.gradient_accumulation_steps
+        * world_size
     )
     used = (
         rng.shuffled_index(slot, count, recipe.seed, _CLASS_ORDER)
@@ -177,7 +180,7 @@ def _sample(
         noise=noise,
         timestep=least + rng.randint(most - least, seed, f"{kind} timestep", step, slot),
         prompt=prompt,
-        weight=(recipe.prior.weight if prior and recipe.prior else 1.0) / local_batch_size,
+        weight=(recipe.prior.loss_weight if prior and recipe.prior else 1.0) / local_batch_size,
         prior=prior,
         mask=item.masks[flip] if item.masks else None,
     )

@@ -144,7 +144,7 @@ def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[flo
         belongs = belongs and (state.ema is None or _shapes_match(shadows, state))
         step, losses = int(document["step"]), [float(loss) for loss in document["losses"]]
         # Another optimizer's state is not moved to the device, where it may not fit.
-        saved_by = str(document.get("optimizer_kind", kind))  # 0.1.0 wrote none
+        saved_by = str(document["optimizer_kind"])
         ours = belongs and saved_by == kind
         restored = _restored_optimizer_state(state, tensors, document["optimizer"]) if ours else {}
         numbers = [dict(group) for group in document["groups"]]

@@ -117,7 +117,7 @@ def build_forward_backward(
 ) -> ForwardBackward:
     """Builds what accumulates a micro-batch's gradients (or also updates, in the lowest tier)."""
     if tier.in_backward:
-        return FusedBackward(learner, state.optimizer, run.recipe.optimizer.clip_norm)
+        return FusedBackward(learner, state.optimizer, run.recipe.optimizer.max_grad_norm)
     plain = partial(forward_backward, learner, state.scaler)
     parameters = list(state.parameters.values())
     if run.recipe.compute.compile:

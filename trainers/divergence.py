@@ -25,7 +25,7 @@ def check_loss(recipe: Recipe, losses: Sequence[float], step: int) -> None:
     last = losses[-1]
     if not math.isfinite(last):
         raise Diverged(f"The loss became {last} at step {step}. {divergence_advice(recipe)}")
-    zero_prediction_loss = 1.0 + (recipe.prior.weight if recipe.prior else 0.0)
+    zero_prediction_loss = 1.0 + (recipe.prior.loss_weight if recipe.prior else 0.0)
     bound = DIVERGENCE_FACTOR * max(losses[0], zero_prediction_loss)
     recent = losses[-LOSS_WINDOW:]
     mean = sum(recent) / len(recent)
@@ -50,10 +50,10 @@ def divergence_advice(recipe: Recipe) -> str:
     """What to change in this recipe, as the end of an error message."""
     rate = recipe.optimizer.learning_rate
     parts = [f"a lower optimizer.learning_rate (it is {rate:g}; try {rate / 10:g})"]
-    if recipe.optimizer.clip_norm is None:
-        parts.append("optimizer.clip_norm 1")
-    if recipe.schedule.course == "constant":
-        parts.append("schedule.course constant_with_warmup with schedule.warmup")
+    if recipe.optimizer.max_grad_norm is None:
+        parts.append("optimizer.max_grad_norm 1")
+    if recipe.schedule.lr_scheduler == "constant":
+        parts.append("schedule.lr_scheduler constant_with_warmup with schedule.lr_warmup_steps")
     if recipe.compute.precision == "fp16":
         parts.append("compute.precision bf16 or fp32")
     tries = ", or ".join(parts)

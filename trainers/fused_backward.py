@@ -28,9 +28,9 @@ class FusedBackward:
     """Computes a micro-batch's gradients and updates at once; nothing is left for `step.update`."""
 
     def __init__(
-        self, learner: Learner, optimizer: torch.optim.Optimizer, clip_norm: float | None
+        self, learner: Learner, optimizer: torch.optim.Optimizer, max_grad_norm: float | None
     ) -> None:
-        self._learner, self._optimizer, self._max_norm = learner, optimizer, clip_norm
+        self._learner, self._optimizer, self._max_norm = learner, optimizer, max_grad_norm
         self._squared_norms: list[Tensor] | None = None  # while the norm is measured
         self._clip_coefs: dict[torch.device, Tensor] = {}  # by the devices of the weights
         self._lock = Lock()  # autograd has a thread for each device

@@ -315,7 +315,7 @@ def training_step(
         losses = accelerator.reduce(losses, "mean")
     with limited_threads(parameters):
         if not training.tier.in_backward:
-            clip = recipe.optimizer.clip_norm
+            clip = recipe.optimizer.max_grad_norm
             update(parameters, state.optimizer, state.scaler, clip, accelerator, graphed)
         update_ema(state, text_frozen=training.learner.prompts.embeddings is not None)
     return losses

@@ -85,7 +85,7 @@ def _configuration(method: LoRA, targets: list[str]) -> LoraConfig:
         lora_dropout=method.dropout,
         target_modules=targets,
         use_dora=method.dora,
-        use_rslora=method.rank_stabilised,
+        use_rslora=method.rslora,
     )
 
 

@@ -62,9 +62,9 @@ def memory_advice(recipe: Recipe, tier: Tier | None = None) -> str:
     Omits what `tier`, the memory tier in which the run failed, already does.
     """
     advice = []
-    if recipe.schedule.batch > 1:
-        together = recipe.schedule.batch * recipe.schedule.accumulation
-        advice.append(f"schedule.batch 1 with schedule.accumulation {together}")
+    if recipe.schedule.batch_size > 1:
+        together = recipe.schedule.batch_size * recipe.schedule.gradient_accumulation_steps
+        advice.append(f"schedule.batch_size 1 with schedule.gradient_accumulation_steps {together}")
     checkpointing = recipe.compute.gradient_checkpointing or (tier and tier.checkpointing)
     if not checkpointing:
         advice.append("compute.gradient_checkpointing")

@@ -100,8 +100,8 @@ def unsuitable_reason(tier: Tier, recipe: Recipe) -> str | None:
         return "text_encoder.train is off"
     if not tier.in_backward:
         return None
-    if recipe.schedule.accumulation > 1:
-        return "schedule.accumulation needs gradients to be kept"
+    if recipe.schedule.gradient_accumulation_steps > 1:
+        return "schedule.gradient_accumulation_steps needs gradients to be kept"
     if recipe.subject.buckets:
         return "subject.buckets can split a step into several backward passes"
     if recipe.compute.compile:

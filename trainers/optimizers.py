@@ -90,12 +90,12 @@ def lr_lambda(schedule: Schedule) -> Callable[[int], float]:
     """The learning-rate factor at a step, from 0, as diffusers' schedules define it."""
     dummy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = get_scheduler(
-        schedule.course,
+        schedule.lr_scheduler,
         dummy,
-        num_warmup_steps=schedule.warmup,
+        num_warmup_steps=schedule.lr_warmup_steps,
         num_training_steps=schedule.steps,
-        num_cycles=schedule.cycles,
-        power=schedule.power,
+        num_cycles=schedule.lr_num_cycles,
+        power=schedule.lr_power,
     )
     return scheduler.lr_lambdas[0]
 
@@ -108,9 +108,9 @@ def lr_rise_note(before: Recipe, now: Recipe, step: int) -> str | None:
     ended = before.optimizer.learning_rate * old(step - 1)
     return (
         f"The learning rate rises again, from {ended:.2g} to "
-        f"{now.optimizer.learning_rate * new(step):.2g}: schedule.course "
-        f"{now.schedule.course!r} spans all {now.schedule.steps} steps. To continue gently, choose "
-        "schedule.course 'constant' and a low learning rate."
+        f"{now.optimizer.learning_rate * new(step):.2g}: schedule.lr_scheduler "
+        f"{now.schedule.lr_scheduler!r} spans all {now.schedule.steps} steps. To continue gently, "
+        "choose schedule.lr_scheduler 'constant' and a low learning rate."
     )
 
 

@@ -75,9 +75,9 @@ def _read_manifest(file: Path, name: str, digest: str | None) -> PhotoSet | None
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         photos = tuple(_photo(entry) for entry in table[name])
-        rejected = table.get("refused", {}).get(name, ())  # 0.1.0 wrote neither
+        rejected = table["refused"][name]
         refused = tuple(RejectedFile(str(file), str(reason)) for file, reason in rejected)
-        notes = tuple(str(note) for note in table.get("notes", {}).get(name, ()))
+        notes = tuple(str(note) for note in table["notes"][name])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     complete = photo_set_digest(photos) == digest and all(photo.path.is_file() for photo in photos)

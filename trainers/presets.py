@@ -44,8 +44,8 @@ def _miniature(study: Recipe, rate: float, weight: float = 1.0) -> Recipe:
     prompts = "a photo of {class} face\na photo of a {class}"
     return study.changed(
         subject={"resolution": study.subject.resolution // 4},
-        prior={"count": 192, "prompt": prompts, "weight": weight},
-        schedule={"steps": 200, "batch": 4},
+        prior={"count": 192, "prompt": prompts, "loss_weight": weight},
+        schedule={"steps": 200, "batch_size": 4},
         optimizer={"name": "adamw", "learning_rate": rate},
         compute={"precision": "fp32", "attention": "sdpa"},
     )
@@ -56,7 +56,7 @@ def _miniature_standard() -> Recipe:
     text encoder trades prompt fidelity for likeness (docs/sweeps.md).
     """
     return _miniature(_standard(), 4.5e-4).changed(
-        schedule={"course": "cosine"}, text_encoder={"learning_rate": 8e-4}
+        schedule={"lr_scheduler": "cosine"}, text_encoder={"learning_rate": 8e-4}
     )
 
 

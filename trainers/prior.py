@@ -66,7 +66,7 @@ def prior_key(
 
     `prompts` are filled in, `size` is the side in pixels, `prediction` and `max_tokens` are the
     recipe's.
-    `prior.count` and `prior.weight` are not part of it.
+    `prior.count` and `prior.loss_weight` are not part of it.
     """
     drawn = _description(prior, prompts, size)
     longer = [max_tokens] if max_tokens > CHUNK_TOKENS else []

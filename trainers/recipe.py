@@ -110,10 +110,10 @@ class Recipe(Part):
     def _consistent(self) -> Recipe:
         if self.validate_every and not self.subject.holdout:
             raise ValueError("validate_every needs a subject.holdout of at least 1 photograph")
-        if self.schedule.warmup and self.schedule.course == "constant":
+        if self.schedule.lr_warmup_steps and self.schedule.lr_scheduler == "constant":
             raise ValueError(
-                "schedule.warmup has no effect with schedule.course 'constant': "
-                "choose 'constant_with_warmup', or set warmup to 0"
+                "schedule.lr_warmup_steps has no effect with schedule.lr_scheduler 'constant': "
+                "choose 'constant_with_warmup', or set lr_warmup_steps to 0"
             )
         if self.text_encoder.last_step and not self.text_encoder.train:
             raise ValueError("text_encoder.last_step needs text_encoder.train")
@@ -171,14 +171,14 @@ class Recipe(Part):
 
     def _unused_defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of the fields that have no effect in this recipe, by part and name."""
-        prior, course = self.prior, self.schedule.course
+        prior, scheduler = self.prior, self.schedule.lr_scheduler
         drawn = prior is None or (prior.source == "images" and prior.images is None)
         drawing = ("count", "negative", "steps", "guidance", "seed")
         idle = {
             ("subject", "unmasked_weight"): self.subject.mask == "none",
             ("subject", "face_share"): self.subject.crop != "face",
-            ("schedule", "cycles"): course != "cosine_with_restarts",
-            ("schedule", "power"): course != "polynomial",
+            ("schedule", "lr_num_cycles"): scheduler != "cosine_with_restarts",
+            ("schedule", "lr_power"): scheduler != "polynomial",
             ("text_encoder", "learning_rate"): not self.text_encoder.train,
             ("compute", "tf32"): self.compute.precision != "fp32",
             **{("prior", name): not drawn for name in drawing},
@@ -201,7 +201,7 @@ class Recipe(Part):
         return f"{self.name}-{self.label()}-{self.digest()[:8]}"
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Canonical JSON: sorted keys, all fields but those that `omit_if_default` leaves out."""
+        """Canonical JSON with sorted keys."""
         return json.dumps(
             self.model_dump(mode="json"), indent=indent, sort_keys=True, ensure_ascii=False
         )

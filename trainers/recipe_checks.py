@@ -22,10 +22,11 @@ def check_recipe(recipe: Recipe) -> None:
             "optimizer.name 'prodigy' estimates the learning rate itself and multiplies it by "
             f"optimizer.learning_rate, which is {rate:g}: nothing would be learned. Set it to 1."
         )
-    if schedule.warmup >= schedule.steps:
+    if schedule.lr_warmup_steps >= schedule.steps:
         raise RecipeError(
-            f"schedule.warmup is {schedule.warmup} and schedule.steps is {schedule.steps}: the "
-            "learning rate would never be reached. Choose a warmup below steps."
+            f"schedule.lr_warmup_steps is {schedule.lr_warmup_steps} and schedule.steps is "
+            f"{schedule.steps}: the learning rate would never be reached. Choose fewer warm-up "
+            "steps."
         )
     if recipe.prior is not None:
         _check_prior(recipe.prior)
@@ -34,10 +35,10 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _check_prior(prior: Prior) -> None:
     """Raises RecipeError for a prior that preserves nothing of the class."""
-    if prior.weight == 0:
+    if prior.loss_weight == 0:
         raise RecipeError(
-            "prior.weight is 0, so prior preservation would have no effect. To train without it, "
-            "set prior to null (in ComfyUI: disconnect Class Images)."
+            "prior.loss_weight is 0, so prior preservation would have no effect. To train without "
+            "it, set prior to null (in ComfyUI: disconnect Class Images)."
         )
     if "{token}" in prior.prompt:
         raise RecipeError(

@@ -98,8 +98,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class Part(BaseModel):
     """A frozen part of a recipe; unknown keys are errors.
 
-    Fields in `omit_if_default` were added after the first release. They are written only if they
-    differ from their default, so that older recipes keep their digests.
+    Fields in `omit_if_default` are those of later releases. They are written only if they differ
+    from their default, so that recipes of earlier releases keep their digests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -133,17 +133,13 @@ class Subject(Part):
     enlarged, at most `enlarge` times, or rejected.
     """
 
-    omit_if_default: ClassVar[frozenset[str]] = frozenset(
-        {"face_share", "mask", "unmasked_weight", "enlarge"}
-    )
-
     digest: Digest | None = None
     token: Token = "sks"
     class_word: Prompt = "man"
     prompt: Prompt = "a photo of {token} {class} face"
     captions: bool = False
     resolution: Size = 512
-    crop: Literal["centre", "face"] = "centre"
+    crop: Literal["center", "face"] = "center"
     face_share: float = Field(0.0, ge=0, le=1)
     buckets: bool = False
     flip: bool = False
@@ -161,12 +157,10 @@ class Prior(Part):
     no images: on the photographs, under the class prompts, the model learns what the base predicts.
     """
 
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"source"})
-
     prompt: Prompt = "a photo of {class}, random head angle, slight smile"
     negative: str = Field("", max_length=4000)
     count: int = Field(500, ge=1, le=100_000)
-    weight: float = Field(1.0, ge=0, le=100)
+    loss_weight: float = Field(1.0, ge=0, le=100)
     images: Digest | None = None
     steps: int = Field(25, ge=1, le=1000)
     guidance: float = Field(7.5, ge=0, le=100)
@@ -201,7 +195,7 @@ class LoRA(Part):
     alpha: float | None = Field(None, gt=0, le=4096)
     targets: Literal["attention", "linear", "all"] = "attention"
     dora: bool = False
-    rank_stabilised: bool = False
+    rslora: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
@@ -219,8 +213,6 @@ class TextEncoder(Part):
     those of more than 75 are encoded in chunks of 75, as in ComfyUI.
     """
 
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"max_tokens"})
-
     train: bool = True
     learning_rate: Rate | None = None
     last_step: int | None = Field(None, ge=1)
@@ -229,23 +221,23 @@ class TextEncoder(Part):
 
 
 class Schedule(Part):
-    """Optimizer steps, samples per step (batch x accumulation, on each process), and the
-    learning-rate schedule.
+    """Optimizer steps, samples per step (`batch_size` x `gradient_accumulation_steps`, on each
+    process), and the learning-rate schedule.
     """
 
     steps: int = Field(800, ge=1, le=1_000_000)
-    batch: int = Field(1, ge=1, le=1024)
-    accumulation: int = Field(1, ge=1, le=1024)
-    course: Literal[
+    batch_size: int = Field(1, ge=1, le=1024)
+    gradient_accumulation_steps: int = Field(1, ge=1, le=1024)
+    lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
     ] = "constant"
-    warmup: int = Field(0, ge=0)
-    cycles: int = Field(1, ge=1, le=1000)
-    power: float = Field(1.0, gt=0, le=10)
+    lr_warmup_steps: int = Field(0, ge=0)
+    lr_num_cycles: int = Field(1, ge=1, le=1000)
+    lr_power: float = Field(1.0, gt=0, le=10)
 
 
 class Optimizer(Part):
-    """The optimizer; `clip_norm` None disables clipping of the global gradient norm."""
+    """The optimizer; `max_grad_norm` None disables clipping of the global gradient norm."""
 
     name: Literal["adamw", "adamw8bit", "prodigy"] = "adamw8bit"
     learning_rate: Rate = 1e-4
@@ -253,7 +245,7 @@ class Optimizer(Part):
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0, le=1)
     weight_decay: float = Field(1e-2, ge=0, le=1)
-    clip_norm: float | None = Field(1.0, gt=0)
+    max_grad_norm: float | None = Field(1.0, gt=0)
 
 
 class Objective(Part):
@@ -263,10 +255,6 @@ class Objective(Part):
     `caption_dropout` is the probability of training an image with the empty prompt, the
     unconditional half of classifier-free guidance (arXiv:2207.12598).
     """
-
-    omit_if_default: ClassVar[frozenset[str]] = frozenset(
-        {"timestep_min", "timestep_max", "caption_dropout"}
-    )
 
     min_snr_gamma: float | None = Field(None, gt=0, le=100)
     noise_offset: float = Field(0.0, ge=0, le=1)
@@ -289,8 +277,6 @@ class Compute(Part):
     graphs on a CUDA GPU. `compile`: torch.compile, which takes minutes before the first step.
     `tf32`: fp32 matrix products in TF32 on GPUs that support it.
     """
-
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"memory", "graphs", "compile", "tf32"})
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     gradient_checkpointing: bool = False
@@ -321,8 +307,6 @@ class Saving(Part):
     with 0, one during training and none of a finished run, which then cannot be continued.
     `adapters_every` steps between adapter files saved during training (0: only at the end).
     """
-
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"adapters_every"})
 
     every: int = Field(0, ge=0)
     keep: int = Field(1, ge=0, le=1000)

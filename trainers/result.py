@@ -82,7 +82,8 @@ def _check_learned(tensors: Mapping[str, Tensor], recipe: Recipe) -> None:
         raise NothingLearned(
             f"Nothing was learned: the LoRA's change is all 0 in {recipe.saving.dtype}, so no file "
             "is saved. The rate was too low so far: raise optimizer.learning_rate, which is "
-            f"{recipe.optimizer.learning_rate:g}, or train more steps than schedule.warmup."
+            f"{recipe.optimizer.learning_rate:g}, or train more steps than "
+            "schedule.lr_warmup_steps."
         )
 
 

@@ -193,7 +193,7 @@ def update(
     parameters: list[Parameter],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    clip_norm: float | None,
+    max_grad_norm: float | None,
     accelerator: Accelerator,
     zero_in_place: bool = False,
 ) -> None:
@@ -203,9 +203,9 @@ def update(
     """
     if accelerator.num_processes > 1:
         average_gradients([p.grad for p in parameters if p.grad is not None], accelerator)
-    if clip_norm is not None:
+    if max_grad_norm is not None:
         scaler.unscale_(optimizer)
-        clip_grad_norm_(parameters, clip_norm)
+        clip_grad_norm_(parameters, max_grad_norm)
     scaler.step(optimizer)
     scaler.update()
     if zero_in_place:  # in one call, which not all optimizers do

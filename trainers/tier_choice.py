@@ -124,8 +124,8 @@ def model_size(
 
     Images of other shapes have about as many pixels.
     """
-    samples = recipe.schedule.batch * (2 if recipe.prior else 1)
-    prompts = min(samples, recipe.schedule.batch + 1) if recipe.text_encoder.train else 0
+    samples = recipe.schedule.batch_size * (2 if recipe.prior else 1)
+    prompts = min(samples, recipe.schedule.batch_size + 1) if recipe.text_encoder.train else 0
     counts = {name: parameter.numel() for name, parameter in parameters.items()}
     return ModelSize(
         trained=sum(counts.values()),

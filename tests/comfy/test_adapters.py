@@ -16,7 +16,7 @@ SEED, STEPS, GUIDANCE, SIDE = 7, 2, 3.0, 128
 KINDS = {
     "lora": {"rank": 4},
     "dora": {"rank": 4, "dora": True},
-    "rank-stabilised": {"rank": 4, "alpha": 3.0, "rank_stabilised": True},
+    "rank-stabilised": {"rank": 4, "alpha": 3.0, "rslora": True},
     "convolutions": {"rank": 2, "targets": "all"},
 }
 

@@ -100,7 +100,7 @@ def training(comfy, kind, base=CHECKPOINT, **widgets):
         specs = {**parts["required"], **parts.get("optional", {})}
         return {key: spec[1]["default"] for key, spec in specs.items() if "default" in spec[1]}
 
-    small = {"folder": "person", "resolution": 64, "crop": "centre"}
+    small = {"folder": "person", "resolution": 64, "crop": "center"}
     few = {"base_model": base, "steps": 4, "optimizer": "adamw", "precision": "fp32"}
     subject = {**defaults("Likeness_Subject"), **small}
     train = {**defaults(kind), **few, **widgets}

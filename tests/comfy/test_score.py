@@ -56,7 +56,7 @@ def graph(name, **score):
     prompt["10"] = node(
         "Likeness_Subject",
         folder="photos", token="sks", class_word="dog", prompt="a photo of {token} {class}",
-        resolution=512, crop="centre",
+        resolution=512, crop="center",
     )  # fmt: skip
     inputs = {"study": ["7", 1], "subject": ["10", 0], **ENCODERS, **score}
     return {**prompt, "9": node("Likeness_Score", **inputs)}

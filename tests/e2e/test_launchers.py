@@ -28,7 +28,7 @@ def folder(base, photos, tmp_path):
             prior={"count": 2, "steps": 2},
             compute={"attention": "sdpa", "precision": "fp32"},
             optimizer={"name": "adamw"},
-            schedule={"steps": 3, "batch": batch},
+            schedule={"steps": 3, "batch_size": batch},
             saving={"every": every},
         )
         return prepare(recipe, Places.for_output(tmp_path / name, base=base, photos=photos))

@@ -72,8 +72,8 @@ def test_gradient_checkpointing_changes_nothing(run, kind):
 
 
 def test_accumulation_is_a_larger_batch(run):
-    whole, _ = run(schedule={"batch": 2})
-    parts, _ = run(schedule={"batch": 1, "accumulation": 2})
+    whole, _ = run(schedule={"batch_size": 2})
+    parts, _ = run(schedule={"batch_size": 1, "gradient_accumulation_steps": 2})
     assert whole.losses == pytest.approx(parts.losses, abs=1e-5)
 
 
@@ -100,8 +100,8 @@ def test_the_text_encoders_own_rate_is_used(run):
 
 
 def test_clipping_bounds_the_step(run):
-    clipped, _ = run(steps=2, optimizer={"clip_norm": 1e-12})
-    free, _ = run(steps=2, optimizer={"clip_norm": None})
+    clipped, _ = run(steps=2, optimizer={"max_grad_norm": 1e-12})
+    free, _ = run(steps=2, optimizer={"max_grad_norm": None})
     # Adam divides by the gradients' size, but for its epsilon of 1e-8: so small, they move little.
     assert size(clipped, "lora_unet_") < 0.1 * size(free, "lora_unet_")
 
@@ -136,7 +136,7 @@ def test_what_weighs_and_what_is_asked_of_the_model_change_the_loss(run):
             "offset": {"objective": {"noise_offset": 0.1}},
             "skip": {"text_encoder": {"clip_skip": 2}},
             "v": {"base": {"prediction": "v_prediction"}},
-            "prior": {"prior": {"weight": 0.5}},
+            "prior": {"prior": {"loss_weight": 0.5}},
         }.items()
     }
     loss = {name: data["loss"] for name, data in told.items()}
@@ -178,7 +178,7 @@ def test_captions_take_the_place_of_the_prompt(run, photos):
 def test_buckets_keep_the_aspect(run, photos, tmp_path):
     for i, size in enumerate([(64, 128), (128, 64)]):
         Image.effect_noise(size, 90).convert("RGB").save(photos / f"wide{i}.png")
-    result, _ = run(subject={"buckets": True}, schedule={"batch": 5})
+    result, _ = run(subject={"buckets": True}, schedule={"batch_size": 5})
     assert all(loss > 0 for loss in result.losses)
     files = (tmp_path / "cache" / "latents").rglob("*.safetensors")
     sizes = {tensor.shape[-2:] for file in files for tensor in load_file(file).values()}
@@ -270,12 +270,12 @@ def test_the_seconds_of_a_step_hold_no_preview_validation_or_checkpoint(run, mon
 @pytest.mark.parametrize(
     "schedule",
     [
-        {"course": "cosine"},
-        {"course": "linear", "warmup": 2},
-        {"course": "polynomial", "power": 2.0},
-        {"course": "cosine_with_restarts", "cycles": 2},
+        {"lr_scheduler": "cosine"},
+        {"lr_scheduler": "linear", "lr_warmup_steps": 2},
+        {"lr_scheduler": "polynomial", "lr_power": 2.0},
+        {"lr_scheduler": "cosine_with_restarts", "lr_num_cycles": 2},
     ],
-    ids=lambda schedule: schedule["course"],
+    ids=lambda schedule: schedule["lr_scheduler"],
 )
 def test_each_step_has_the_rate_of_the_course(run, schedule):
     result, events = run(steps=6, schedule=schedule)
@@ -289,7 +289,7 @@ def test_each_step_has_the_rate_of_the_course(run, schedule):
     "method",
     [
         {"dora": True},
-        {"rank_stabilised": True, "alpha": 3.0},  # with 2 it would be as plain as rank 4
+        {"rslora": True, "alpha": 3.0},  # with 2 it would be as plain as rank 4
         {"targets": "all", "rank": 1},
         {"targets": "linear", "dropout": 0.5},
     ],

@@ -441,7 +441,7 @@ def test_a_failure_in_the_run_tells_its_cause_and_the_log(base, photos, tmp_path
 
     where = places(tmp_path, base, photos)
     recipe = small(["optimizer.learning_rate=10", "schedule.steps=400"]).changed(
-        method={"kind": "dreambooth"}, optimizer={"clip_norm": None}
+        method={"kind": "dreambooth"}, optimizer={"max_grad_norm": None}
     )
     with pytest.raises(RunFailed) as caught:
         train(recipe, where, on_event=lambda e: None, device="cpu")
@@ -480,7 +480,7 @@ def test_the_lock_keeps_a_second_process_out(base, photos, tmp_path):
         ([], "loras"),
         (
             [
-                *('method={"kind": "dreambooth"}', "schedule.accumulation=2"),
+                *('method={"kind": "dreambooth"}', "schedule.gradient_accumulation_steps=2"),
                 *("optimizer.learning_rate=1e-5", "schedule.steps=3"),
             ],
             "checkpoints",
@@ -491,8 +491,8 @@ def test_two_processes_learn_what_one_does_with_the_same_global_batch(
     train, tmp_path, settings, folder
 ):
     same = ["saving.dtype=fp32", *settings]
-    train("--output", "one", settings=["schedule.batch=2", *same])
-    train("--output", "two", "--processes", 2, settings=["schedule.batch=1", *same])
+    train("--output", "one", settings=["schedule.batch_size=2", *same])
+    train("--output", "two", "--processes", 2, settings=["schedule.batch_size=1", *same])
     results = [
         json.loads(only(f"{n}/likeness/runs/*/result.json", tmp_path).read_text())
         for n in ("one", "two")

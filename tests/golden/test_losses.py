@@ -69,7 +69,7 @@ def test_losses_are_those_of_before(places, kind):
     recipe = preset("lora-r4").changed(
         method={"kind": kind},
         subject={"resolution": 64, "flip": True},
-        schedule={"steps": 10, "batch": 2, "course": "cosine"},
+        schedule={"steps": 10, "batch_size": 2, "lr_scheduler": "cosine"},
         optimizer={"name": "adamw", "learning_rate": 1e-3},
         objective={"min_snr_gamma": 5, "noise_offset": 0.05},
         compute={"precision": "fp32", "attention": "sdpa"},

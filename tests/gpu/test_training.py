@@ -59,7 +59,7 @@ OPTIONS = {
     "text encoder frozen on the way": {"text_encoder": {"last_step": 4}},
     "long prompts": {"text_encoder": {"max_tokens": 150}, "subject": {"prompt": "a man " * 60}},
     "checkpointing": {"compute": {"memory": "checkpointing"}},
-    "accumulation": {"schedule": {"batch": 2, "accumulation": 2}},
+    "accumulation": {"schedule": {"batch_size": 2, "gradient_accumulation_steps": 2}},
     "teacher": {"prior": {"source": "teacher"}},
     "teacher of dreambooth": {"kind": "dreambooth", "prior": {"source": "teacher"}},
     "no prior": {"prior": None},
@@ -158,7 +158,7 @@ def test_weights_that_move_are_captured_again(trained, monkeypatch):
 LOWEST = {
     "in_backward": ("in_backward", {}),
     "offload": ("offload", {}),
-    "not clipped": ("offload", {"optimizer": {"clip_norm": None}}),
+    "not clipped": ("offload", {"optimizer": {"max_grad_norm": None}}),
     "average": ("offload", {"objective": {"ema_decay": 0.9}}),
     "text encoder frozen on the way": ("offload", OPTIONS["text encoder frozen on the way"]),
     "teacher": ("offload", OPTIONS["teacher"]),

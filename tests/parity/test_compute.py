@@ -75,7 +75,7 @@ def same(one, other, base):
     "parts",
     [
         {},
-        {"schedule": {"accumulation": 2, "batch": 2}, "attempt": 1},
+        {"schedule": {"gradient_accumulation_steps": 2, "batch_size": 2}, "attempt": 1},
         {"text_encoder": {"last_step": 2}, "attempt": 2},
     ],
     ids=["plain", "accumulated", "text encoder frozen on the way"],
@@ -104,7 +104,7 @@ def beside_a_gpu(monkeypatch):
 @pytest.mark.parametrize("clip", [0.3, None])
 def test_tiers_learn_what_full_speed_learns(places, memory, clip, monkeypatch):
     beside_a_gpu(monkeypatch)
-    eight = {"optimizer": {"name": "adamw8bit", "clip_norm": clip}}
+    eight = {"optimizer": {"name": "adamw8bit", "max_grad_norm": clip}}
     full = trained(recipe(**eight, attempt=3), places)
     lower = trained(recipe(**eight, attempt=3, compute={"memory": memory}), places)
     same(lower, full, places.base)

@@ -22,9 +22,9 @@ tiny = MODELS["tiny"]
 METHODS = {
     "plain": LoRA(rank=3),
     "alpha": LoRA(rank=3, alpha=1.5),
-    "rank stabilised": LoRA(rank=3, alpha=2, rank_stabilised=True),
+    "rank stabilised": LoRA(rank=3, alpha=2, rslora=True),
     "DoRA": LoRA(rank=3, dora=True),
-    "both": LoRA(rank=3, alpha=2, dora=True, rank_stabilised=True),
+    "both": LoRA(rank=3, alpha=2, dora=True, rslora=True),
 }
 
 
@@ -101,7 +101,7 @@ def test_a_file_of_diffusers_own_script_is_read(method: LoRA, tmp_path: Path) ->
             init_lora_weights="gaussian",
             target_modules=modules,
             use_dora=method.dora,
-            use_rslora=method.rank_stabilised,
+            use_rslora=method.rslora,
         )
         inject_adapter_in_model(config, model)
     move(*trained)

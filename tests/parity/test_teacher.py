@@ -62,8 +62,8 @@ def test_the_teacher_is_asked_with_the_prompt_that_the_model_is_asked_with(place
 def test_the_teacher_holds_the_model_back(places, kind):
     """With a large weight the model moves away from the base's predictions less."""
     few = {"steps": 15}
-    light = trained(recipe(kind, prior={"weight": 1e-6}, schedule=few), places)[1]
-    heavy = trained(recipe(kind, prior={"weight": 10.0}, schedule=few), places)[1]
+    light = trained(recipe(kind, prior={"loss_weight": 1e-6}, schedule=few), places)[1]
+    heavy = trained(recipe(kind, prior={"loss_weight": 10.0}, schedule=few), places)[1]
     assert sum(heavy[-5:]) / 10.0 < 0.5 * sum(light[-5:]) / 1e-6
 
 

@@ -78,7 +78,7 @@ def test_two_names_of_one_tensor_are_refused() -> None:
 def test_file_alpha_scales_as_peft_does() -> None:
     assert file_alpha(LoRA(rank=4)) / 4 == 1
     assert file_alpha(LoRA(rank=4, alpha=3)) / 4 == 3 / 4
-    assert file_alpha(LoRA(rank=4, alpha=3, rank_stabilised=True)) / 4 == pytest.approx(3 / 2)
+    assert file_alpha(LoRA(rank=4, alpha=3, rslora=True)) / 4 == pytest.approx(3 / 2)
 
 
 SHAPES = {f"{KOHYA_Q}.lora_down.weight": (4, 320), f"{KOHYA_TEXT}.lora_down.weight": (16, 768)}

@@ -49,7 +49,7 @@ def test_every_photograph_is_shown_once_an_epoch():
 
 def test_the_split_into_micro_batches_changes_no_sample():
     def flat(batch, accumulation, steps=3):
-        r = recipe(schedule={"batch": batch, "accumulation": accumulation})
+        r = recipe(schedule={"batch_size": batch, "gradient_accumulation_steps": accumulation})
         for step in range(steps):
             samples = [s for b in step_samples(r, dataset(), step) for s in b]
             for s in sorted(
@@ -61,8 +61,8 @@ def test_the_split_into_micro_batches_changes_no_sample():
 
 
 def test_two_processes_share_out_the_samples_of_one():
-    whole = step_samples(recipe(schedule={"batch": 4}), dataset(), 3)
-    half = recipe(schedule={"batch": 2})
+    whole = step_samples(recipe(schedule={"batch_size": 4}), dataset(), 3)
+    half = recipe(schedule={"batch_size": 2})
     parts = [step_samples(half, dataset(), 3, rank, 2) for rank in (0, 1)]
 
     def told(batches):
@@ -77,7 +77,9 @@ def test_two_processes_share_out_the_samples_of_one():
     [(100, 1, 1, 1, 100), (100, 1, 1, 2, 200), (50, 2, 3, 1, 300), (400, 1, 1, 2, 500)],
 )
 def test_class_images_were_listed_that_a_run_never_shows(steps, batch, accumulation, world, count):
-    r = recipe(schedule={"steps": steps, "batch": batch, "accumulation": accumulation})
+    r = recipe(
+        schedule={"steps": steps, "batch_size": batch, "gradient_accumulation_steps": accumulation}
+    )
     given = replace(dataset(), classes=tuple(DatasetItem((latents(i),), 1) for i in range(500)))
     batches = [
         step_samples(r, given, step, rank, world) for step in range(steps) for rank in range(world)
@@ -108,7 +110,9 @@ def test_class_images_that_are_not_shown_change_no_sample():
 
 
 def test_weights_add_up_to_one_and_to_the_prior_weight():
-    r = recipe(schedule={"batch": 2, "accumulation": 3}, prior={"weight": 0.5})
+    r = recipe(
+        schedule={"batch_size": 2, "gradient_accumulation_steps": 3}, prior={"loss_weight": 0.5}
+    )
     samples = [s for b in step_samples(r, dataset(), 0) for s in b]
     assert sum(s.weight for s in samples if not s.prior) == pytest.approx(1)
     assert sum(s.weight for s in samples if s.prior) == pytest.approx(0.5)
@@ -116,7 +120,7 @@ def test_weights_add_up_to_one_and_to_the_prior_weight():
 
 def test_a_micro_batch_has_one_shape():
     mixed = dataset(shapes=((8, 8), (8, 16), (16, 8)))
-    batches = step_samples(recipe(schedule={"batch": 5}), mixed, 0)
+    batches = step_samples(recipe(schedule={"batch_size": 5}), mixed, 0)
     assert all(len({s.latents.shape for s in batch}) == 1 for batch in batches)
     assert sum(len(batch) for batch in batches) == 10
 

@@ -185,9 +185,9 @@ def test_no_steps_more_are_refused(capsys, tmp_path, steps):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_settings_that_need_each_other_may_come_in_any_order(turned):
-    settings = ["schedule.warmup=50", "schedule.course=cosine"]
+    settings = ["schedule.lr_warmup_steps=50", "schedule.lr_scheduler=cosine"]
     recipe = apply_overrides(preset("lora-r4"), settings[::-1] if turned else settings)
-    assert (recipe.schedule.warmup, recipe.schedule.course) == (50, "cosine")
+    assert (recipe.schedule.lr_warmup_steps, recipe.schedule.lr_scheduler) == (50, "cosine")
 
 
 def test_a_part_given_whole_takes_its_fields_from_other_settings():

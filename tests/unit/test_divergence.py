@@ -13,8 +13,8 @@ def test_losses_of_a_good_run_pass():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_no_number_is_told_with_what_to_change(bad):
-    recipe = Recipe().changed(optimizer={"learning_rate": 0.01, "clip_norm": None})
-    with pytest.raises(Diverged, match=r"step 7.*0\.001.*clip_norm.*warmup.*bf16"):
+    recipe = Recipe().changed(optimizer={"learning_rate": 0.01, "max_grad_norm": None})
+    with pytest.raises(Diverged, match=r"step 7.*0\.001.*max_grad_norm.*warmup.*bf16"):
         check_loss(recipe, [0.5, bad], 7)
 
 

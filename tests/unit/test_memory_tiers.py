@@ -55,7 +55,7 @@ def test_a_lora_has_no_tier_for_its_optimizer():
             {"8bit", "in_backward", "offload"},
         ),
         ({}, {"bitsandbytes": False}, {"8bit", "in_backward", "offload"}),
-        ({"schedule": {"accumulation": 2}}, {}, {"in_backward", "offload"}),
+        ({"schedule": {"gradient_accumulation_steps": 2}}, {}, {"in_backward", "offload"}),
         ({"subject": {"buckets": True}}, {}, {"in_backward", "offload"}),
         ({}, {"processes": 2}, {"in_backward", "offload"}),
         ({}, {"has_bf16": False}, {"in_backward", "offload"}),
@@ -76,7 +76,12 @@ def test_a_tier_named_in_the_recipe_is_the_only_one():
 
 def test_a_named_tier_that_is_not_for_the_recipe_is_refused_with_the_reason():
     with pytest.raises(RecipeError, match=r"in_backward.*accumulation.*'auto'"):
-        available(standard(compute={"memory": "in_backward"}, schedule={"accumulation": 4}), GPU)
+        available(
+            standard(
+                compute={"memory": "in_backward"}, schedule={"gradient_accumulation_steps": 4}
+            ),
+            GPU,
+        )
 
 
 @pytest.mark.parametrize("size", [LORA, WHOLE])

@@ -188,19 +188,19 @@ def test_options_reach_the_recipe(nodes):
         nodes,
         preview_prompts="a {token} {class}\n\n in the rain ",
         preview_width=64,
-        clip_norm=0.0,
+        max_grad_norm=0.0,
         text_encoder_last_step=5,
-        course="cosine",
-        warmup=3,
+        lr_scheduler="cosine",
+        lr_warmup_steps=3,
     )
     recipe = recipe_of(
         nodes, nodes.train_lora.TrainLoRA, Subject(resolution=256), None, options, preview_every=9
     )
     assert recipe.previews.prompts == ("a {token} {class}", "in the rain")
     assert (recipe.previews.width, recipe.previews.height) == (64, 256)
-    assert recipe.optimizer.clip_norm is None
+    assert recipe.optimizer.max_grad_norm is None
     assert recipe.text_encoder.last_step == 5
-    assert (recipe.schedule.course, recipe.schedule.warmup) == ("cosine", 3)
+    assert (recipe.schedule.lr_scheduler, recipe.schedule.lr_warmup_steps) == ("cosine", 3)
     assert recipe.prior is None
 
 
@@ -212,7 +212,7 @@ def test_previews_show_the_subject_if_nothing_else_is_asked(nodes):
 
 
 def test_wrong_values_are_named(nodes):
-    options = options_of(nodes, warmup=3)
+    options = options_of(nodes, lr_warmup_steps=3)
     with pytest.raises(RecipeError, match="constant_with_warmup"):
         recipe_of(nodes, nodes.train_lora.TrainLoRA, Subject(), None, options)
 
@@ -223,7 +223,7 @@ def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
     reached |= {("prior", name) for name in defaults(nodes.class_images.ClassImages)}
     lora = defaults(nodes.train_lora.TrainLoRA)
     reached |= {("method", name) for name in {*lora, "kind"}}
-    reached |= {("schedule", "steps"), ("schedule", "batch"), ("optimizer", "name")}
+    reached |= {("schedule", "steps"), ("schedule", "batch_size"), ("optimizer", "name")}
     reached |= {("optimizer", "learning_rate"), ("text_encoder", "train")}
     reached |= {("compute", "precision"), ("previews", "every")}
     bound = {("base", "digest"), ("subject", "digest"), ("prior", "images")}

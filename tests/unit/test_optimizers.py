@@ -60,7 +60,7 @@ def test_the_text_encoder_has_its_own_rate():
 
 
 def test_rates_follow_the_course_from_any_step():
-    schedule = Schedule(steps=100, course="linear", warmup=10)
+    schedule = Schedule(steps=100, lr_scheduler="linear", lr_warmup_steps=10)
     factor = lr_lambda(schedule)
     assert [factor(s) for s in (0, 5, 10, 55)] == [0.0, 0.5, 1.0, 0.5]
     assert all(lr_lambda(Schedule())(s) == 1 for s in (0, 400, 799))
@@ -72,7 +72,9 @@ def test_rates_follow_the_course_from_any_step():
 
 def test_a_falling_course_that_is_continued_jumped_back_up_without_a_word():
     def recipe(steps, **parts):
-        return Recipe().changed(schedule={"steps": steps, "course": "cosine"}).changed(**parts)
+        return (
+            Recipe().changed(schedule={"steps": steps, "lr_scheduler": "cosine"}).changed(**parts)
+        )
 
     note = lr_rise_note(recipe(400), recipe(800), 400)
     assert "from 1.5e-09 to 5e-05" in note and "'cosine'" in note and "800 steps" in note
@@ -81,10 +83,10 @@ def test_a_falling_course_that_is_continued_jumped_back_up_without_a_word():
     )
     assert lr_rise_note(recipe(400), recipe(400), 200) is None
     assert lr_rise_note(recipe(800), recipe(400), 200) is None
-    flat = {"schedule": {"course": "constant"}}
+    flat = {"schedule": {"lr_scheduler": "constant"}}
     other = recipe(800, **flat, optimizer={"learning_rate": 1e-3})
     assert lr_rise_note(recipe(400, **flat), other, 400) is None, "it was asked for"
-    warming = {"schedule": {"course": "constant_with_warmup", "warmup": 100}}
+    warming = {"schedule": {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100}}
     assert lr_rise_note(recipe(400, **warming), recipe(800, **warming), 50) is None
 
 
@@ -109,7 +111,7 @@ def share(step):
     return (step - WARMUP) / (STEPS - WARMUP)
 
 
-COURSES = {
+FACTORS = {
     "constant": lambda step: 1.0,
     "constant_with_warmup": lambda step: 1.0,
     "linear": lambda step: 1 - share(step),
@@ -119,15 +121,17 @@ COURSES = {
 }
 
 
-@pytest.mark.parametrize("course", COURSES)
-def test_each_course_has_its_closed_form(course):
-    assert set(COURSES) == set(get_args(Schedule.model_fields["course"].annotation))
-    warmup = 0 if course == "constant" else WARMUP
-    schedule = Schedule(steps=STEPS, course=course, warmup=warmup, cycles=3, power=2.5)
+@pytest.mark.parametrize("scheduler", FACTORS)
+def test_each_scheduler_has_its_closed_form(scheduler):
+    assert set(FACTORS) == set(get_args(Schedule.model_fields["lr_scheduler"].annotation))
+    warmup = 0 if scheduler == "constant" else WARMUP
+    schedule = Schedule(
+        steps=STEPS, lr_scheduler=scheduler, lr_warmup_steps=warmup, lr_num_cycles=3, lr_power=2.5
+    )
     factor = lr_lambda(schedule)
     assert [factor(step) for step in range(warmup)] == [step / WARMUP for step in range(warmup)]
     for step in range(WARMUP, STEPS):
-        assert factor(step) == pytest.approx(COURSES[course](step), abs=1e-6), step
+        assert factor(step) == pytest.approx(FACTORS[scheduler](step), abs=1e-6), step
 
 
 @pytest.mark.parametrize(

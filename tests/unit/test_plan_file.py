@@ -54,12 +54,12 @@ def test_the_prompt_set_with_class_is_the_study_with_its_class():
 def test_changes_of_the_plan_come_before_those_of_the_row():
     found = plan(
         {"name": "r", "preset": "lora-r4", "changes": {"schedule": {"steps": 10}}},
-        changes={"schedule": {"steps": 20, "batch": 2}, "seed": 7},
+        changes={"schedule": {"steps": 20, "batch_size": 2}, "seed": 7},
         token="zxw",
         class_word="dog",
     )
     recipe = found.recipe_of(found.rows[0])
-    assert (recipe.schedule.steps, recipe.schedule.batch, recipe.seed) == (10, 2, 7)
+    assert (recipe.schedule.steps, recipe.schedule.batch_size, recipe.seed) == (10, 2, 7)
     assert (recipe.subject.token, recipe.subject.class_word) == ("zxw", "dog")
     assert "zxw" in found.matrix({}).cells()[0].prompt
 

@@ -124,7 +124,7 @@ def test_what_changes_the_images_changes_the_key(change):
 
 
 def test_number_and_weight_do_not_change_the_key():
-    other = Prior(count=7, weight=0.1)
+    other = Prior(count=7, loss_weight=0.1)
     assert prior_key(**{**KEY, "prior": other}) == prior_key(**KEY)
     assert len(prior_key(**KEY)) == 64
 

@@ -175,23 +175,6 @@ def test_the_options_page_lists_every_field_of_a_recipe():
     assert set(recipe_fields()) <= listed, set(recipe_fields()) - listed
 
 
-def test_the_page_of_formats_names_each_field_that_a_digest_leaves_out():
-    page = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
-    (told,) = re.findall(r"every field except\s(.*?)if they have", page, re.DOTALL)
-    kinds = {
-        name: [
-            one
-            for one in (field.annotation, *get_args(field.annotation))
-            if hasattr(one, "omit_if_default")
-        ]
-        for name, field in Recipe.model_fields.items()
-    }
-    omit_if_default = {
-        f"{name}.{one}" for name in kinds for kind in kinds[name] for one in kind.omit_if_default
-    }
-    assert set(re.findall(r"`([\w.]+)`", told)) == omit_if_default
-
-
 def test_the_readme_lists_every_node():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| ([\w ]+) \|", readme, re.MULTILINE))

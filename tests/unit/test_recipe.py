@@ -59,8 +59,12 @@ def test_presets_are_the_study(name):
     assert recipe.class_prompts() == (f"a photo of man, random head angle, {smile}",)
     assert recipe.prior.count == 500
     schedule = recipe.schedule
-    assert (schedule.steps, schedule.batch, schedule.accumulation) == (800, 1, 1)
-    assert (schedule.course, schedule.warmup) == ("constant", 0)
+    assert (schedule.steps, schedule.batch_size, schedule.gradient_accumulation_steps) == (
+        800,
+        1,
+        1,
+    )
+    assert (schedule.lr_scheduler, schedule.lr_warmup_steps) == ("constant", 0)
 
 
 @pytest.mark.parametrize("name", STUDY)
@@ -74,7 +78,7 @@ def test_json_round_trip_keeps_the_digest(name):
 # What a field needs beside it.
 NEEDS = {
     "validate_every": {"subject": {"holdout": 1}},
-    "schedule.warmup": {"schedule": {"course": "cosine"}},
+    "schedule.lr_warmup_steps": {"schedule": {"lr_scheduler": "cosine"}},
     "previews.every": {"previews": {"prompts": ["a cat"]}},
 }
 ALONE = {"version"}  # has one value
@@ -154,7 +158,7 @@ def test_two_spellings_of_a_number_are_one_recipe():
         ({"optimizer": {"learning_rate": -1}}, "learning_rate"),
         ({"subject": {"resolution": 500}}, "multiple of 8"),
         ({"validate_every": 5}, "holdout"),
-        ({"schedule": {"warmup": 5}}, "constant_with_warmup"),
+        ({"schedule": {"lr_warmup_steps": 5}}, "constant_with_warmup"),
         ({"previews": {"every": 5}}, "previews.prompts"),
         ({"text_encoder": {"train": False, "last_step": 5}}, "text_encoder.train"),
         ({"optimizer": {"name": "prodigy"}, "text_encoder": {"learning_rate": 1}}, "prodigy"),
@@ -192,7 +196,7 @@ def test_a_file_that_is_not_text_is_a_recipe_error(tmp_path):
 def test_changed_merges_parts_and_checks_again():
     recipe = Recipe().changed(method={"kind": "dreambooth"}, schedule={"steps": 3})
     assert recipe.method == DreamBooth()
-    assert recipe.schedule.steps == 3 and recipe.schedule.batch == 1
+    assert recipe.schedule.steps == 3 and recipe.schedule.batch_size == 1
     with pytest.raises(RecipeError, match="steps"):
         recipe.changed(schedule={"steps": 0})
 
@@ -292,8 +296,11 @@ TEACHER = {"prior": {"source": "teacher"}}
 @pytest.mark.parametrize(
     ("idle", "part", "field", "values", "at_work"),
     [
-        ({}, "schedule", "cycles", (1, 3), {"schedule": {"course": "cosine_with_restarts"}}),
-        ({}, "schedule", "power", (1.0, 2.0), {"schedule": {"course": "polynomial"}}),
+        (
+            {}, "schedule", "lr_num_cycles", (1, 3),
+            {"schedule": {"lr_scheduler": "cosine_with_restarts"}},
+        ),
+        ({}, "schedule", "lr_power", (1.0, 2.0), {"schedule": {"lr_scheduler": "polynomial"}}),
         ({}, "subject", "face_share", (0.0, 0.3), {"subject": {"crop": "face"}}),
         (
             {"text_encoder": {"train": False}}, "text_encoder", "learning_rate", (None, 1e-5),

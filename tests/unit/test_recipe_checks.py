@@ -18,14 +18,16 @@ def test_prodigy_at_the_recipes_own_rate_learned_nothing_and_said_nothing():
     assert recipe_from_json(prodigy.to_json()) == prodigy, "an old adapter's stays readable"
 
 
-@pytest.mark.parametrize("course", ["constant_with_warmup", "cosine"])
-def test_a_warmup_as_long_as_the_training_never_reached_its_rate(course):
-    schedule = {"course": course, "steps": 10}
-    recipe = preset("lora-r4").changed(schedule={**schedule, "warmup": 9})
+@pytest.mark.parametrize("scheduler", ["constant_with_warmup", "cosine"])
+def test_a_warmup_as_long_as_the_training_never_reached_its_rate(scheduler):
+    schedule = {"lr_scheduler": scheduler, "steps": 10}
+    recipe = preset("lora-r4").changed(schedule={**schedule, "lr_warmup_steps": 9})
     check_recipe(recipe)
     for warmup in (10, 50):
-        with pytest.raises(RecipeError, match=r"schedule\.warmup is .*schedule\.steps is 10"):
-            check_recipe(recipe.changed(schedule={"warmup": warmup}))
+        with pytest.raises(
+            RecipeError, match=r"schedule\.lr_warmup_steps is .*schedule\.steps is 10"
+        ):
+            check_recipe(recipe.changed(schedule={"lr_warmup_steps": warmup}))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,11 @@ def test_a_warmup_as_long_as_the_training_never_reached_its_rate(course):
     [
         ("lora-r4", {"compute": {"memory": "8bit"}}, "a LoRA's optimizer"),
         ("tiny", {"compute": {"memory": "full", "gradient_checkpointing": True}}, "is on"),
-        ("tiny", {"compute": {"memory": "in_backward"}, "schedule": {"accumulation": 2}}, "accum"),
+        (
+            "tiny",
+            {"compute": {"memory": "in_backward"}, "schedule": {"gradient_accumulation_steps": 2}},
+            "accum",
+        ),
         ("tiny", {"compute": {"memory": "in_backward"}, "subject": {"buckets": True}}, "buckets"),
         ("tiny", {"compute": {"memory": "8bit"}}, "in 8 bits already"),
     ],

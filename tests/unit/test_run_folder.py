@@ -99,7 +99,7 @@ def test_another_base_or_other_photographs_than_named_are_refused(places):
 @pytest.mark.parametrize(
     ("prior", "says"),
     [
-        ({"weight": 0}, "set prior to null"),
+        ({"loss_weight": 0}, "set prior to null"),
         ({"prompt": "a photo of {class}\na {token} {class}"}, r"contains \{token\}"),
         ({"prompt": "a {token}", "source": "teacher"}, r"contains \{token\}"),
     ],
@@ -481,7 +481,7 @@ def test_a_list_of_images_that_does_not_hold_is_not_used(places, harm):
     [
         {"optimizer": {"name": "prodigy"}},
         {"compute": {"memory": "8bit"}},
-        {"schedule": {"course": "cosine", "warmup": 800}},
+        {"schedule": {"lr_scheduler": "cosine", "lr_warmup_steps": 800}},
     ],
     ids=["prodigy", "memory", "warmup"],
 )

@@ -1,6 +1,5 @@
 """What a run says at its start."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -97,16 +96,6 @@ def test_what_is_wrong_with_own_class_images_was_read_by_nobody(prepared, tmp_pa
     refused, noted = run.notes
     assert refused.startswith("Class images: 2 used, 1 not used:")
     assert "1 of 2 have a .txt that is not used: class images use the prompts of" in noted
-
-
-def test_an_older_list_of_images_is_readable_and_says_nothing(prepared, tmp_path):
-    run = prepared(images(tmp_path / "photos", good=2, small=1))
-    file = run.folder.photos_file
-    table = json.loads(file.read_text())
-    del table["refused"], table["notes"]
-    file.write_text(json.dumps(table))
-    startup_notes.note_images(run)
-    assert run.notes == []
 
 
 @pytest.mark.parametrize(

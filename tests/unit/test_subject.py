@@ -419,7 +419,7 @@ def test_the_face_crop_follows_the_largest_face(tmp_path, monkeypatch):
         ({"crop": "face", "face_share": 0.0}, (0, 0, 800, 800)),
         ({"crop": "face", "face_share": 0.25}, (200, 104, 600, 504)),
         ({"crop": "face", "face_share": 1.0}, (336, 213, 464, 341)),  # no fewer pixels
-        ({"crop": "centre", "face_share": 0.25}, (0, 0, 800, 800)),
+        ({"crop": "center", "face_share": 0.25}, (0, 0, 800, 800)),
     ],
 )
 def test_a_face_of_less_than_its_share_is_cropped_closer(tmp_path, monkeypatch, spec, box):

@@ -39,7 +39,7 @@ def material(setting: Setting, training: Training, title: str = "") -> Material:
         360,
         prompt=training.class_prompt,
         count=count,
-        weight=training.class_weight,
+        loss_weight=training.class_weight,
         source="draw with the base model",
         steps=steps,
     )

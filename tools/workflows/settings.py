@@ -82,7 +82,7 @@ STUDY = Setting(
 
 # As the presets miniature-…: higher learning rates, because the model is small; fp32, because it is
 # meant for CPUs; four photographs per step, which cost little more than one.
-_SMALL = {"precision": "fp32", "optimizer": "adamw", "batch": 4, "preview_every": 50}
+_SMALL = {"precision": "fp32", "optimizer": "adamw", "batch_size": 4, "preview_every": 50}
 MINIATURE = Setting(
     base=Model("zz-miniature.safetensors", "checkpoints"),
     openpose=Model("zz-miniature-openpose.safetensors", "controlnet"),
@@ -103,7 +103,7 @@ MINIATURE = Setting(
             _course(4.5e-4, 200, **_SMALL),
             resolution=128,
             class_prompt=BOTH,
-            options={"course": "cosine", "text_encoder_learning_rate": 8e-4},
+            options={"lr_scheduler": "cosine", "text_encoder_learning_rate": 8e-4},
         ),
         **{
             f"lora-r{rank}": Training(
