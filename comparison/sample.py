@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..trainers import lora
 from ..trainers.adapter import load_adapter, trained_prediction
 from ..trainers.base_file import identify
 from ..trainers.base_model import BaseModel, load_base
 from ..trainers.cpu import prepare_for_cpu
 from ..trainers.errors import BaseModelError
 from ..trainers.gpu_capabilities import has_fp16
+from ..trainers.lora_merge import merge
 from ..trainers.sampler import ControlNet, calculate_sigmas, decode, prepare_noise, sample
 from ..trainers.text_encoding import encode_text, tokenize
 from .blend import blend
@@ -47,7 +47,7 @@ def load_with_adapter(
     if _is_checkpoint(adapter):
         blend(model, adapter, *strengths)
     else:
-        lora.merge(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
+        merge(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
     if any(strengths):
         model.prediction = trained_prediction(adapter) or model.prediction
     return model

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..trainers import ldm_names
 from ..trainers.adapter import load_adapter
-from ..trainers.adapter_names import guess_family, list_names
+from ..trainers.adapter_names import group_by_module, guess_family, list_names, split_name
 from ..trainers.base_file import detect_other_family, read_shapes
 from ..trainers.diffusers_folder import read_folder
 from ..trainers.errors import AdapterError
@@ -89,7 +89,7 @@ def check_lora(
 
     Args:
         name: the file's, for the message.
-        lora: shapes by kohya name, ``<module>.lora_down.weight`` and so on.
+        lora: shapes by kohya's or ComfyUI's name, ``<module>.lora_down.weight`` and so on.
         modules: known modules and the weight each patches.
         weights: shapes of the model's weights.
     """
@@ -100,13 +100,19 @@ def check_lora(
             f"match nothing in it ({list_names(unknown_keys)}). Detected type: "
             f"{guess_family(lora)}. Choose a base model of that family, or another adapter."
         )
-    for module in sorted({key.split(".")[0] for key in lora}):
-        _check_module(name, module, lora, weights.get(modules[module]))
+    family = guess_family(lora)
+    for module, parts in sorted(group_by_module(lora).items()):
+        weight = modules[module]
+        bias = weights.get(f"{str(weight).removesuffix('.weight')}.bias")
+        _check_matrices(name, module, parts, weights.get(weight), family)
+        _check_differences(name, module, parts, {"diff": weights.get(weight), "diff_b": bias})
 
 
-def _check_module(name: str, module: str, lora: dict[str, Shape], weight: Shape | None) -> None:
+def _check_matrices(
+    name: str, module: str, parts: dict[str, Shape], weight: Shape | None, family: str
+) -> None:
     """As `check_lora`, for one module: core only logs shapes that do not match and skips them."""
-    up, down, middle = (lora.get(f"{module}.lora_{part}.weight") for part in ("up", "down", "mid"))
+    up, down, middle = (parts.get(f"lora_{part}.weight") for part in ("up", "down", "mid"))
     if (up is None and down is None) or middle is not None:
         return  # another algorithm, which ComfyUI handles
     if up is None or down is None:
@@ -121,9 +127,9 @@ def _check_module(name: str, module: str, lora: dict[str, Shape], weight: Shape 
         raise AdapterError(
             f"{name} does not fit this model: it expects {module} to have {prod(down[1:])} inputs "
             f"and {up[0]} outputs, but it has {prod(weight[1:])} and {weight[0]}. Detected type: "
-            f"{guess_family(lora)}."
+            f"{family}."
         )
-    scale = lora.get(f"{module}.dora_scale")
+    scale = parts.get("dora_scale")
     if scale is not None and prod(scale) not in weight[:2]:
         raise AdapterError(
             f"{name} is damaged: the DoRA scale of {module} has {prod(scale)} values, but the "
@@ -131,8 +137,20 @@ def _check_module(name: str, module: str, lora: dict[str, Shape], weight: Shape 
         )
 
 
+def _check_differences(
+    name: str, module: str, parts: dict[str, Shape], weights: dict[str, Shape | None]
+) -> None:
+    """As `check_lora`, for the plain differences of a module's weight and bias."""
+    for ending, weight in weights.items():
+        if ending in parts and parts[ending] != weight:
+            raise AdapterError(
+                f"{name} does not fit this model: the difference {module}.{ending} has the shape "
+                f"{parts[ending]}, what it is added to {weight}."
+            )
+
+
 def _is_known_key(key: str, modules: dict[str, Any]) -> bool:
-    module, _, part = key.partition(".")
+    module, part = split_name(key)
     return module in modules and part.startswith(LORA_KEY_PREFIXES)
 
 

@@ -40,6 +40,19 @@ def tiny() -> tuple[UNet2DConditionModel, CLIPTextModel]:
     return unet, CLIPTextModel(text)
 
 
+def attached(
+    method: LoRA, seed: int = 1, noise: float = 0.0
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Those of `tiny` with adapters, moved from their start by `noise`."""
+    unet, text = tiny()
+    lora.attach(unet, text, method, seed)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in lora.trainable_parameters(unet, text).values():
+            parameter += noise * torch.randn(parameter.shape, generator=generator)
+    return unet, text
+
+
 def small_unet() -> UNet2DConditionModel:
     """The same UNet of two levels at every call, for text of width 16."""
     torch.manual_seed(0)

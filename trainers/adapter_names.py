@@ -1,8 +1,10 @@
-"""LoRA tensor names of kohya, diffusers and PEFT, and the model families they identify.
+"""LoRA tensor names of kohya, diffusers, PEFT and ComfyUI, and the model families they identify.
 
 ComfyUI, A1111 and model-sharing sites read kohya's names (``lora_unet_<path>.lora_down.weight``,
-the module's path with ``_`` for ``.``), so all others are converted to them. Works on names and
-shapes alone.
+the module's path with ``_`` for ``.``), so those of diffusers and PEFT are converted to them. Those
+that ComfyUI's own nodes write (``diffusion_model.<path>.lora_down.weight``, with the path in a
+checkpoint) stay as they are: some of their modules have no name in kohya's scheme. Works on names
+and shapes alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from .safetensors_file import Shapes
 
 LORA_PREFIX_UNET = "lora_unet_"
 LORA_PREFIX_TEXT_ENCODER = "lora_te_"
+COMFYUI_PREFIX_UNET = "diffusion_model."
+COMFYUI_PREFIX_TEXT_ENCODER = "text_encoders.clip_l.transformer."
 LORA_ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # diffusers' key for PEFT's config, as JSON
 
 T = TypeVar("T")
@@ -41,6 +45,12 @@ _SUFFIXES = {
     ".dora_scale": ".dora_scale",
     ".alpha": ".alpha",
 }
+
+# What may follow a module's name: LoRA, LoHa, LoKr, OFT and plain differences.
+_ENDING = re.compile(
+    r"\.(lora_(up|down|mid)\.weight|lora_magnitude_vector|alpha|dora_scale|reshape_weight"
+    r"|(hada|lokr|oft)_\w+|diff|diff_b|set_weight|w_norm|b_norm)$"
+)
 
 # Names under `text_encoder.` as the first diffusers releases wrote them.
 _LEGACY_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
@@ -109,11 +119,22 @@ def file_alpha(method: LoRA) -> float:
     return alpha * math.sqrt(method.rank) if method.rslora else alpha
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """A tensor's module, and what follows it, such as ``alpha``; the latter is empty if unknown.
+
+    Only ComfyUI's module names contain dots.
+    """
+    if found := _ENDING.search(name):
+        return name[: found.start()], found[1]
+    module, _, ending = name.partition(".")
+    return module, ending
+
+
 def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
-    """Groups tensors under kohya's names by module; the inner keys are suffixes like ``alpha``."""
+    """Groups tensors by module; the inner keys are suffixes like ``alpha``."""
     modules: dict[str, dict[str, T]] = {}
     for name, tensor in tensors.items():
-        module, _, ending = name.partition(".")
+        module, ending = split_name(name)
         modules.setdefault(module, {})[ending] = tensor
     return modules
 
@@ -121,14 +142,14 @@ def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
 def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, float]:
     """Values for the ``.alpha`` tensors that a diffusers or PEFT file has only in its metadata.
 
-    `shapes` are by kohya's names. Modules that have an alpha tensor are skipped, and so are all if
-    the metadata has no alpha, which is then the rank. Rank stabilisation as in `file_alpha`.
-    Raises AdapterError for damaged metadata and for per-layer alphas.
+    `shapes` are by kohya's or ComfyUI's names. Modules that have an alpha tensor are skipped, and
+    so are all if the metadata has no alpha, which is then the rank. Rank stabilisation as in
+    `file_alpha`. Raises AdapterError for damaged metadata and for per-layer alphas.
     """
     config = _configuration(metadata)
     alphas = {}
     for name, shape in shapes.items():
-        module, _, ending = name.partition(".")
+        module, ending = split_name(name)
         if ending != "lora_down.weight" or f"{module}.alpha" in shapes or not shape:
             continue
         prefix = "unet." if module.startswith(LORA_PREFIX_UNET) else "text_encoder."
@@ -173,7 +194,12 @@ _FAMILIES = (
     ("full checkpoint", r"^model\.diffusion_model\."),
     ("VAE", r"^(first_stage_model\.|(en|de)coder\.(conv_in|mid_block|mid)\.)"),
     ("textual inversion", r"^(emb_params|string_to_param.*|clip_[lg])$"),
-    ("SDXL {}", r"^(lora_te2_|text_encoder_2\.)|^lora_unet_(in|out)put_blocks_"),
+)
+# Of names that do not tell by the width of the text embeddings.
+_OTHER_FAMILIES = (
+    ("SDXL {}", r"^(lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.)"),
+    ("SDXL {}", r"^lora_unet_(in|out)put_blocks_"),
+    ("Stable Diffusion LoRA", r"^diffusion_model\.((in|out)put_blocks|middle_block)\..*lora"),
     ("LoRA of a transformer model", r"^(transformer|diffusion_model)\..*lora"),
 )
 _ADAPTER_KEY = re.compile(r"lora|\.alpha$|dora_scale")
@@ -187,7 +213,7 @@ def guess_family(shapes: Shapes) -> str:
     """Guesses the family of a file with these tensors, in words for an error message.
 
     E.g. ``SD 1.x LoRA``, ``FLUX LoRA``, ``FLUX model``, ``textual inversion``, ``LoHa``, or
-    ``unknown kind``. Names may follow any of the three conventions.
+    ``unknown kind``. Names may follow any convention.
     """
     kind = "LoRA" if any(_ADAPTER_KEY.search(name) for name in shapes) else "model"
     for family, pattern in _LYCORIS + _FAMILIES:
@@ -196,6 +222,9 @@ def guess_family(shapes: Shapes) -> str:
     for name, shape in shapes.items():
         if _CROSS_DOWN.search(name) and len(shape) >= 2:
             return _FAMILY_BY_TEXT_DIM.get(shape[1], f"LoRA for text of width {shape[1]}")
+    for family, pattern in _OTHER_FAMILIES:
+        if any(re.search(pattern, name) for name in shapes):
+            return family.format(kind)
     if any("lora" in name and _SD_MODULE.search(name) for name in shapes):
         return "Stable Diffusion LoRA"
     if any(name.endswith((".lora_up.weight", ".lora_B.weight")) for name in shapes):

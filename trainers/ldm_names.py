@@ -162,7 +162,7 @@ def to_ldm(state: Mapping[str, Any], names: NameMap, prefix: str) -> dict[str, A
     """`state` under LDM names with `prefix`. Raises KeyError for a tensor not in the table."""
     renamed = {}
     for key, tensor in state.items():
-        name = _lookup(key, names)
+        name = lookup(key, names)
         if name is None:
             raise KeyError(key)
         if _POINTWISE.search(name):
@@ -176,7 +176,7 @@ def from_ldm(state: Mapping[str, Any], names: NameMap) -> tuple[dict[str, Any], 
     back = {theirs: ours for ours, theirs in names.items()}
     renamed, unknown = {}, []
     for key, tensor in state.items():
-        name = _lookup(key, back)
+        name = lookup(key, back)
         if name is None:
             unknown.append(key)
             continue
@@ -194,7 +194,7 @@ def part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return found
 
 
-def _lookup(key: str, modules: NameMap) -> str | None:
+def lookup(key: str, modules: NameMap) -> str | None:
     """`key` with its longest leading module found in the table renamed, or None."""
     head = key
     while head:

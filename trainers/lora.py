@@ -6,8 +6,7 @@ arXiv:2312.03732).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
 from typing import cast
@@ -22,14 +21,9 @@ from torch.nn import Parameter
 from transformers import CLIPTextModel
 
 from .adapter_names import (
-    LORA_PREFIX_TEXT_ENCODER,
     file_alpha,
-    group_by_module,
-    guess_family,
-    list_names,
     module_name,
 )
-from .errors import AdapterError
 from .recipe import LoRA
 from .rng import randn
 
@@ -114,7 +108,7 @@ def _initialise(layer: LoraLayer, seed: int, name: str) -> None:
     if ADAPTER in layer.lora_magnitude_vector:
         # peft computes the norm in the base's dtype; in 16 bits that alone changes the weights.
         magnitude = _adapter_weight(layer.lora_magnitude_vector.float())
-        magnitude.copy_(_row_norms(_base_weight(layer)).view_as(magnitude))
+        magnitude.copy_(row_norms(_base_weight(layer)).view_as(magnitude))
 
 
 def _is_plain(layer: LoraLayer, method: LoRA) -> bool:
@@ -137,7 +131,7 @@ def _forward(self: Linear, x: Tensor) -> Tensor:
     return torch.addmm(output.flatten(0, -2), down.flatten(0, -2), up, alpha=scale).view_as(output)
 
 
-def _row_norms(weight: Tensor) -> Tensor:
+def row_norms(weight: Tensor) -> Tensor:
     """Norm of each output row of (out, in, …), in shape (out, 1, …)."""
     return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
 
@@ -197,120 +191,18 @@ def export(
             tensors[f"{name}.alpha"] = torch.tensor(alpha)
             if ADAPTER in layer.lora_magnitude_vector:
                 weight = _base_weight(layer)
-                delta = _delta(weight, down, up, alpha / method.rank)
+                change = lora_delta(weight, down, up, alpha / method.rank)
                 magnitude = _adapter_weight(layer.lora_magnitude_vector)
-                tensors[f"{name}.dora_scale"] = _dora_scale(weight, delta, magnitude)
+                tensors[f"{name}.dora_scale"] = comfyui_dora_scale(weight, change, magnitude)
     return {name: tensor.detach().float() for name, tensor in tensors.items()}
 
 
-def _delta(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+def lora_delta(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """The change of a weight (out, in, …): scale · up · down, in its shape."""
     return scale * (up.flatten(1) @ down.flatten(1)).view_as(weight)
 
 
-def _dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
+def comfyui_dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
     """`magnitude` (out values) for ComfyUI, which divides by ‖W‖ where peft divides by ‖W + ΔW‖."""
-    norms = _row_norms(weight)
-    return magnitude.float().view_as(norms) * norms / _row_norms(weight + delta)
-
-
-@torch.no_grad()
-def merge(
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tensors: Mapping[str, Tensor],
-    strength_unet: float = 1.0,
-    strength_text: float = 1.0,
-) -> None:
-    """Merges an adapter (`adapter.load_adapter`) into the weights, in fp32, as ComfyUI would.
-
-    Raises AdapterError, and changes nothing, if any tensor does not fit these models.
-    """
-    weights = _mergeable_weights(unet, text_encoder)
-    adapters = group_by_module(tensors)
-    _check_compatible(adapters, weights, tensors)
-    for module, adapter in adapters.items():
-        strength = strength_text if module.startswith(LORA_PREFIX_TEXT_ENCODER) else strength_unet
-        weights[module].copy_(merged_weight(weights[module].float(), adapter, strength))
-
-
-def _mergeable_weights(
-    unet: UNet2DConditionModel, text_encoder: CLIPTextModel
-) -> dict[str, Tensor]:
-    return {
-        module_name(part, path): module.weight
-        for part, model in (("unet", unet), ("text_encoder", text_encoder))
-        for path, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
-    }
-
-
-_PAIR = {"lora_down.weight", "lora_up.weight"}
-_SUPPORTED_KEYS = _PAIR | {"alpha", "dora_scale", "lora_magnitude_vector"}
-
-
-def _check_compatible(
-    adapters: Mapping[str, Mapping[str, Tensor]],
-    weights: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    bad = []
-    for module, adapter in adapters.items():
-        if module not in weights or not _is_compatible(weights[module], adapter):
-            bad += [f"{module}.{ending}" for ending in adapter]
-    if bad or not tensors:
-        family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        raise AdapterError(
-            f"The adapter does not fit this model: {len(bad)} of its {len(tensors)} tensors match "
-            f"no layer of it ({list_names(bad)}). It looks like: {family}. "
-            "Choose a plain LoRA or DoRA that was made for this model's family."
-        )
-
-
-def _is_compatible(weight: Tensor, adapter: Mapping[str, Tensor]) -> bool:
-    if not (adapter.keys() >= _PAIR and adapter.keys() <= _SUPPORTED_KEYS):
-        return False
-    down, up = adapter["lora_down.weight"], adapter["lora_up.weight"]
-    out, *rest = weight.shape
-    columns = math.prod(rest)
-    scale = adapter.get("dora_scale")
-    magnitude = adapter.get("lora_magnitude_vector")
-    return (
-        down.ndim >= 2
-        and down.shape[0] > 0
-        and down[0].numel() == columns
-        and up.numel() == out * down.shape[0] == up.shape[0] * down.shape[0]
-        and (scale is None or _dora_scale_axis(scale, weight) is not None)
-        and (magnitude is None or magnitude.numel() == out)
-        and ("alpha" not in adapter or adapter["alpha"].numel() == 1)
-    )
-
-
-def _dora_scale_axis(scale: Tensor, weight: Tensor) -> int | None:
-    """The axis of `weight` that a dora_scale scales: 0 output, 1 input, None neither."""
-    first = scale.shape[0] if scale.ndim else 0
-    axis = 0 if first == weight.shape[0] else 1
-    return axis if scale.numel() == weight.shape[axis] else None
-
-
-def merged_weight(weight: Tensor, adapter: Mapping[str, Tensor], strength: float) -> Tensor:
-    """The weight (out, in, …) with one module's adapter merged; strength 1 is as trained.
-
-    Linear in `strength`, also for DoRA, whose scale may be on the output or the input axis
-    (LyCORIS has both). A scale of PEFT's own kind (``lora_magnitude_vector``) is converted.
-    """
-    tensors = {ending: t.to(weight.device, torch.float32) for ending, t in adapter.items()}
-    down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
-    alpha = float(tensors["alpha"]) if "alpha" in tensors else down.shape[0]
-    delta = _delta(weight, down, up, alpha / down.shape[0])
-    scale = tensors.get("dora_scale")
-    if "lora_magnitude_vector" in tensors:
-        scale = _dora_scale(weight, delta, tensors["lora_magnitude_vector"])
-    if scale is None:
-        return weight + strength * delta
-    tuned = weight + delta
-    if _dora_scale_axis(scale, weight) == 0:
-        norms = _row_norms(weight)
-    else:
-        norms = _row_norms(tuned.transpose(0, 1)).transpose(0, 1)  # (1, in, …)
-    tuned *= scale.view_as(norms) / (norms + torch.finfo(torch.float32).eps)
-    return torch.lerp(weight, tuned, strength)
+    norms = row_norms(weight)
+    return magnitude.float().view_as(norms) * norms / row_norms(weight + delta)

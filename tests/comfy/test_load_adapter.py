@@ -229,6 +229,71 @@ def test_every_naming_of_a_lora_gives_the_same_image(server, files):
     assert digests(server, ("peft/adapter_model.safetensors", 1.0, 1.0)) == unet_only
 
 
+# What core's own nodes write
+
+
+def core_training():
+    """Core's Train LoRA on what a sampler draws, and Save LoRA."""
+    prompt = graph()
+    del prompt["d"]
+    train = {
+        "batch_size": 1, "grad_accumulation_steps": 1, "steps": 3, "learning_rate": 0.01,
+        "rank": 4, "optimizer": "AdamW", "loss_function": "MSE", "seed": 1,
+        "training_dtype": "fp32", "lora_dtype": "fp32", "quantized_backward": False,
+        "algorithm": "LoRA", "gradient_checkpointing": False, "checkpoint_depth": 1,
+        "offloading": False, "existing_lora": "[None]", "bucket_mode": False,
+        "bypass_mode": False,
+    }  # fmt: skip
+    return prompt | {
+        "t": node("TrainLoraNode", model=["0", 0], latents=["k", 0], positive=["p", 0], **train),
+        "s": node("SaveLoRA", lora=["t", 0], prefix="loras/core_trained"),
+    }
+
+
+def core_extraction():
+    """Core's Extract and Save Lora from the difference of a fine-tune and the base."""
+    tuned = node("CheckpointLoaderSimple", ckpt_name="tuned-fp32.safetensors")
+    of_model = node("ModelMergeSubtract", model1=["1", 0], model2=["0", 0], multiplier=1.0)
+    of_clip = node("CLIPMergeSubtract", clip1=["1", 1], clip2=["0", 1], multiplier=1.0)
+    save = {"filename_prefix": "loras/core_extracted", "rank": 4, "lora_type": "standard"}
+    return {
+        "0": node("CheckpointLoaderSimple", ckpt_name=MINIATURE),
+        "1": tuned,
+        "2": of_model,
+        "3": of_clip,
+        "s": node(
+            "LoraSave", model_diff=["2", 0], text_encoder_diff=["3", 0], bias_diff=True, **save
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("writing", "name"), [(core_training, "core_trained"), (core_extraction, "core_extracted")]
+)
+def test_a_lora_that_cores_own_nodes_wrote_was_refused(server, files, writing, name):
+    from likeness.comparison.sample import load_with_adapter
+
+    outcome = server.run(writing())
+    assert outcome.status == "success", outcome.error
+    (path,) = (server.home / "output" / "loras").glob(f"{name}_*.safetensors")
+    file = server.home / "models" / "loras" / f"{name}.safetensors"
+    shutil.copy(path, file)
+    prompt = graph()
+    strengths = {"strength_model": 0.7, "strength_clip": 0.4}
+    wires = {"model": ["0", 0], "clip": ["0", 1]}
+    prompt["1"] = node("LoraLoader", **wires, lora_name=file.name, **strengths)
+    for place in "pnkd":
+        inputs = prompt[place]["inputs"]
+        inputs |= {key: ["1", wire[1]] for key, wire in wires.items() if key in inputs}
+    core = server.run(prompt)
+    assert core.status == "success", core.error
+    ours = digests(server, (file.name, 0.7, 0.4))
+    assert ours == json.loads(core.outputs["d"]["text"][0])
+    plain = digests(server)
+    assert ours["unet"] != plain["unet"] and (ours["text"] != plain["text"]) == ("extr" in name)
+    load_with_adapter(next(server.models.rglob(MINIATURE)), file)  # the terminal reads it, too
+
+
 @pytest.mark.parametrize("name", ["tuned-fp16.safetensors", "tuned-fp32.safetensors", "tuned"])
 def test_a_fine_tune_at_strength_1_is_its_checkpoint_and_at_0_the_base(server, files, name):
     plain = digests(server)

@@ -9,7 +9,7 @@ import torch
 import transformers
 from likeness.comparison.sample import load_with_adapter
 from likeness.demo.random_model import write_random_model
-from likeness.trainers import checkpoint, lora
+from likeness.trainers import checkpoint, lora_merge
 from likeness.trainers.adapter import load_adapter, read_metadata, recipe_of
 from likeness.trainers.base_model import load_base
 from likeness.trainers.dreambooth import trainable_parameters
@@ -46,7 +46,7 @@ def test_an_adapter_is_read_and_changes_the_model(run, base):
     assert recipe_of(path) == RunFolder(run).recipe() == info.recipe
     model = load_base(base)
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
-    lora.merge(model.unet, model.text_encoder, load_adapter(path))
+    lora_merge.merge(model.unet, model.text_encoder, load_adapter(path))
     changed = [k for k, v in model.unet.state_dict().items() if not torch.equal(v, before[k])]
     names = [k for k in load_adapter(path) if k.endswith(".lora_down.weight")]
     assert len(changed) == sum(k.startswith("lora_unet_") for k in names)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
-from likeness.trainers import lora
+from likeness.trainers import lora, lora_merge
 from likeness.trainers.adapter import load_adapter, save_adapter
 from likeness.trainers.recipe import LoRA
 from peft import LoraConfig, inject_adapter_in_model
@@ -64,7 +64,7 @@ def test_a_files_reader_gets_the_weights_that_peft_trained(
     lora.attach(*trained, method, seed=1)
     move(*trained)
     save_adapter(tmp_path / "a.safetensors", lora.export(*trained, method), {})
-    lora.merge(*plain, load_adapter(tmp_path / "a.safetensors"))
+    lora_merge.merge(*plain, load_adapter(tmp_path / "a.safetensors"))
     for model, of_peft, untouched in zip(plain, trained, base, strict=True):
         assert_merged(model, peft_merged(of_peft), untouched)
 
@@ -75,7 +75,7 @@ def test_images_agree_with_unmerged_training(method: LoRA) -> None:
     trained, plain = tiny(), tiny()
     lora.attach(*trained, method, seed=1)
     move(*trained)
-    lora.merge(*plain, lora.export(*trained, method))
+    lora_merge.merge(*plain, lora.export(*trained, method))
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(2, 4, 8, 8, generator=generator)
     ids = torch.randint(2, 20, (2, 7), generator=generator)
@@ -118,6 +118,6 @@ def test_a_file_of_diffusers_own_script_is_read(method: LoRA, tmp_path: Path) ->
         unet_lora_adapter_metadata=metadata[0],
         text_encoder_lora_adapter_metadata=metadata[1],
     )
-    lora.merge(*plain, load_adapter(tmp_path / "pytorch_lora_weights.safetensors"))
+    lora_merge.merge(*plain, load_adapter(tmp_path / "pytorch_lora_weights.safetensors"))
     for model, of_peft, untouched in zip(plain, trained, base, strict=True):
         assert_merged(model, peft_merged(of_peft), untouched)

@@ -8,6 +8,7 @@ from likeness.trainers.adapter_names import (
     guess_family,
     kohya_name,
     module_name,
+    split_name,
     to_kohya_keys,
 )
 from likeness.trainers.errors import AdapterError
@@ -57,6 +58,9 @@ KOHYA_TEXT = "lora_te_text_model_encoder_layers_3_self_attn_q_proj"
         # of none of these: as they are
         ("text_encoder_2.text_model.encoder.layers.3.self_attn.q_proj.lora_A.weight",) * 2,
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight",) * 2,
+        # ComfyUI's own nodes: as they are
+        ("diffusion_model.out.2.diff_b",) * 2,
+        ("diffusion_model.input_blocks.1.1.proj_in.lora_up.weight",) * 2,
         ("anything",) * 2,
     ],
 )
@@ -68,6 +72,21 @@ def test_both_namings_of_the_text_encoder_are_one() -> None:
     path = "encoder.layers.3.self_attn.q_proj"
     assert module_name("text_encoder", path) == KOHYA_TEXT
     assert module_name("text_encoder", f"text_model.{path}") == KOHYA_TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "ending"),
+    [
+        (f"{KOHYA_Q}.lora_down.weight", KOHYA_Q, "lora_down.weight"),
+        (f"{KOHYA_Q}.hada_w1_a", KOHYA_Q, "hada_w1_a"),
+        (f"{KOHYA_Q}.new_kind.weight", KOHYA_Q, "new_kind.weight"),
+        ("diffusion_model.out.2.diff_b", "diffusion_model.out.2", "diff_b"),
+        ("diffusion_model.out.2.lora_up.weight", "diffusion_model.out.2", "lora_up.weight"),
+        ("anything", "anything", ""),
+    ],
+)
+def test_a_name_is_a_module_and_what_follows_it(name: str, module: str, ending: str) -> None:
+    assert split_name(name) == (module, ending)
 
 
 def test_two_names_of_one_tensor_are_refused() -> None:
@@ -109,6 +128,7 @@ def test_metadata_that_cannot_be_followed_is_refused(text: str) -> None:
         declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: text})
 
 
+COMFY_CROSS = "transformer_blocks.0.attn2.to_k.lora_down.weight"
 CROSS = "attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
 
 
@@ -120,6 +140,16 @@ CROSS = "attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
         ({f"lora_unet_down_blocks_0_{CROSS}": (4, 1024)}, "SD 2.x LoRA"),
         ({f"lora_unet_down_blocks_1_{CROSS}": (4, 2048)}, "SDXL LoRA"),
         ({f"lora_unet_input_blocks_4_1_{CROSS[13:]}": (4, 2048)}, "SDXL LoRA"),
+        ({f"diffusion_model.input_blocks.1.1.{COMFY_CROSS}": (4, 768)}, "SD 1.x LoRA"),
+        ({f"diffusion_model.input_blocks.4.1.{COMFY_CROSS}": (4, 2048)}, "SDXL LoRA"),
+        (
+            {"diffusion_model.input_blocks.1.1.proj_in.lora_up.weight": (8, 4)},
+            "Stable Diffusion LoRA",
+        ),
+        (
+            {"diffusion_model.blocks.0.self_attn.q.lora_up.weight": (8, 4)},
+            "LoRA of a transformer model",
+        ),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha": ()}, "SDXL LoRA"),
         ({f"{KOHYA_TEXT}.lora_down.weight": (4, 768)}, "Stable Diffusion LoRA"),
         ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 3072)}, "FLUX LoRA"),

@@ -318,6 +318,8 @@ def pair(up, down, **more):
         (pair((8, 4), ()), "do not match"),
         (pair((8, 4), (4, 768), dora_scale=(5, 1)), "5 values, but the layer has 768 inputs and 8"),
         ({f"{MODULE}.lora_up.weight": (8, 4)}, "only one of its two matrices"),
+        ({f"{MODULE}.diff": (8, 4)}, r"shape \(8, 4\), what it is added to \(8, 768\)"),
+        ({f"{MODULE}.diff_b": (8,)}, "what it is added to None"),
     ],
 )
 def test_what_core_would_only_log_and_leave_out_is_an_error(nodes, lora, says):

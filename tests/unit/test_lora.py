@@ -5,30 +5,16 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from likeness.trainers import lora
-from likeness.trainers.errors import AdapterError
 from likeness.trainers.recipe import LoRA
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
-tiny = MODELS["tiny"]
+attached, tiny = MODELS["attached"], MODELS["tiny"]
 
 Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 CONV = "lora_unet_mid_block_resnets_0_conv1"
 TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
-
-
-def attached(
-    method: LoRA, seed: int = 1, noise: float = 0.0
-) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Tiny models with adapters, moved from their start by `noise`."""
-    unet, text = tiny()
-    lora.attach(unet, text, method, seed)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in lora.trainable_parameters(unet, text).values():
-            parameter += noise * torch.randn(parameter.shape, generator=generator)
-    return unet, text
 
 
 def draw(unet: UNet2DConditionModel) -> Tensor:
@@ -161,90 +147,6 @@ def test_a_file_has_kohyas_names_and_shapes() -> None:
     assert shapes[f"{TEXT}.alpha"] == ()
     assert float(tensors[f"{TEXT}.alpha"]) == 2
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-
-
-def test_strength_zero_is_the_base_and_a_half_is_halfway() -> None:
-    method = LoRA(targets="all", dora=True)
-    tensors = lora.export(*attached(method, noise=0.1), method)
-    base, zero, half, whole = tiny(), tiny(), tiny(), tiny()
-    lora.merge(*zero, tensors, 0.0, 0.0)
-    lora.merge(*half, tensors, 0.5, 0.5)
-    lora.merge(*whole, tensors)
-    assert same(weights(*zero), weights(*base))
-    for a, middle, b in zip(*(weights(*m) for m in (base, half, whole)), strict=True):
-        torch.testing.assert_close(middle, (a + b) / 2, rtol=1e-5, atol=1e-6)
-
-
-def test_unet_and_text_encoder_have_strengths_of_their_own() -> None:
-    tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
-    base, models = tiny(), tiny()
-    lora.merge(*models, tensors, strength_unet=0.0)
-    assert same(weights(models[0]), weights(base[0]))
-    assert not same(weights(models[1]), weights(base[1]))
-
-
-def test_alpha_left_out_means_the_rank() -> None:
-    tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
-    silent = {name: t for name, t in tensors.items() if not name.endswith(".alpha")}
-    one, other = tiny(), tiny()
-    lora.merge(*one, tensors)
-    lora.merge(*other, silent)
-    assert same(weights(*one), weights(*other))
-
-
-def test_a_dora_scale_on_the_input_axis_sets_the_columns_norms() -> None:
-    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    adapter = {
-        "lora_down.weight": torch.ones(2, 4),
-        "lora_up.weight": torch.ones(6, 2),
-        "dora_scale": torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
-    }
-    norms = lora.merged_weight(weight, adapter, 1.0).norm(dim=0)
-    torch.testing.assert_close(norms, torch.tensor([1.0, 2.0, 3.0, 4.0]))
-
-
-def damaged(kind: str) -> dict[str, Tensor]:
-    tensors = lora.export(*attached(LoRA(), noise=0.1), LoRA())
-    down, up = f"{Q}.lora_down.weight", f"{Q}.lora_up.weight"
-    if kind == "half":
-        del tensors[up]
-    elif kind == "wide":
-        tensors[down] = torch.zeros(4, 1024)
-    elif kind == "ranks":
-        tensors[up] = torch.zeros(8, 5)
-    elif kind == "flat":
-        tensors[down] = torch.zeros(())
-    elif kind == "empty":
-        tensors[down], tensors[up] = torch.zeros(0, 8), torch.zeros(8, 0)
-    elif kind == "scale":
-        tensors[f"{Q}.dora_scale"] = torch.ones(3, 1)
-    elif kind == "alpha":
-        tensors[f"{Q}.alpha"] = torch.ones(2)
-    elif kind == "LoHa":
-        tensors[f"{Q}.hada_w1_a"] = torch.zeros(8, 4)
-    elif kind == "stranger":
-        tensors["lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight"] = torch.zeros(8, 4)
-    else:
-        tensors = {}
-    return tensors
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["half", "wide", "ranks", "flat", "empty", "scale", "alpha", "LoHa", "stranger", "nothing"],
-)
-def test_an_adapter_that_does_not_fit_changes_nothing(kind: str) -> None:
-    models = tiny()
-    with pytest.raises(AdapterError, match="does not fit"):
-        lora.merge(*models, damaged(kind))
-    assert same(weights(*models), weights(*tiny()))
-
-
-def test_the_error_names_tensors_and_family() -> None:
-    with pytest.raises(AdapterError, match=r"double_blocks.*FLUX LoRA"):
-        lora.merge(*tiny(), damaged("stranger"))
-    with pytest.raises(AdapterError, match="LoHa"):
-        lora.merge(*tiny(), damaged("LoHa"))
 
 
 def computed(precision: torch.dtype, *models: nn.Module) -> tuple[Tensor, Tensor]:

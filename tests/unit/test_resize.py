@@ -6,7 +6,7 @@ from likeness.cli import main
 from likeness.trainers.adapter import SCORES_KEY, load_adapter, read_metadata, save_adapter
 from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.errors import AdapterError, OutputExists
-from likeness.trainers.lora import merged_weight
+from likeness.trainers.lora_merge import merged_weight
 from likeness.trainers.recipe import LoRA, Recipe
 from likeness.trainers.resize import RESIZED_FROM_KEY, resize
 

@@ -1,0 +1,170 @@
+"""Merges LoRA files into a model's weights: what ComfyUI's patches compute, without ComfyUI.
+
+Besides LoRA and DoRA, plain differences of weights and biases, which ComfyUI's own Train LoRA and
+Extract and Save Lora write for layers without matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from . import ldm_names
+from .adapter_names import (
+    COMFYUI_PREFIX_TEXT_ENCODER,
+    COMFYUI_PREFIX_UNET,
+    LORA_PREFIX_TEXT_ENCODER,
+    LORA_PREFIX_UNET,
+    group_by_module,
+    guess_family,
+    list_names,
+    module_name,
+)
+from .errors import AdapterError
+from .lora import comfyui_dora_scale, lora_delta, row_norms
+
+_PAIR = {"lora_down.weight", "lora_up.weight"}
+_LORA_KEYS = _PAIR | {"alpha", "dora_scale", "lora_magnitude_vector"}
+_TEXT_PREFIXES = (LORA_PREFIX_TEXT_ENCODER, COMFYUI_PREFIX_TEXT_ENCODER)
+# Not part of a CLIPTextModel, and not used by SD 1.x.
+_UNUSED_MODULE = f"{COMFYUI_PREFIX_TEXT_ENCODER}text_projection"
+
+Adapter = Mapping[str, Tensor]  # of one module, by what follows its name
+
+
+@dataclass(frozen=True)
+class _Layer:
+    weight: Tensor
+    bias: Tensor | None
+
+
+@torch.no_grad()
+def merge(
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tensors: Mapping[str, Tensor],
+    strength_unet: float = 1.0,
+    strength_text: float = 1.0,
+) -> None:
+    """Merges an adapter (`adapter.load_adapter`) into the weights, in fp32, as ComfyUI would.
+
+    Raises AdapterError, and changes nothing, if any tensor does not fit these models.
+    """
+    layers = dict(_layers(unet, text_encoder))
+    adapters = group_by_module(tensors)
+    adapters.pop(_UNUSED_MODULE, None)
+    _check_compatible(adapters, layers, tensors)
+    for module, adapter in adapters.items():
+        strength = strength_text if module.startswith(_TEXT_PREFIXES) else strength_unet
+        _merge_module(layers[module], adapter, strength)
+
+
+def _layers(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel
+) -> Iterator[tuple[str, _Layer]]:
+    """The modules that have a weight, under each name that a file may have for them."""
+    table = ldm_names.unet_names(unet.config)
+    for part, model in (("unet", unet), ("text_encoder", text_encoder)):
+        for path, module in model.named_modules():
+            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+            if not isinstance(weight, Tensor):
+                continue
+            layer = _Layer(weight, bias if isinstance(bias, Tensor) else None)
+            yield module_name(part, path), layer
+            if part == "text_encoder":
+                path = f"text_model.{path.removeprefix('text_model.')}"
+                yield COMFYUI_PREFIX_TEXT_ENCODER + path, layer
+            elif theirs := ldm_names.lookup(path, table):
+                yield COMFYUI_PREFIX_UNET + theirs, layer
+                yield LORA_PREFIX_UNET + theirs.replace(".", "_"), layer
+
+
+def _merge_module(layer: _Layer, adapter: Adapter, strength: float) -> None:
+    if adapter.keys() >= _PAIR:
+        layer.weight.copy_(merged_weight(layer.weight.float(), adapter, strength))
+    for ending, tensor in (("diff", layer.weight), ("diff_b", layer.bias)):
+        if tensor is not None and ending in adapter:
+            change = adapter[ending].to(tensor.device, torch.float32)
+            tensor.copy_(tensor.float() + strength * change)
+
+
+def _check_compatible(
+    adapters: Mapping[str, Adapter], layers: Mapping[str, _Layer], tensors: Mapping[str, Tensor]
+) -> None:
+    bad = []
+    for module, adapter in adapters.items():
+        if module not in layers or not _is_compatible(layers[module], adapter):
+            bad += [f"{module}.{ending}" for ending in adapter]
+    if bad or not tensors:
+        family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        raise AdapterError(
+            f"The adapter does not fit this model: {len(bad)} of its {len(tensors)} tensors match "
+            f"no layer of it ({list_names(bad)}). It looks like: {family}. "
+            "Choose a plain LoRA or DoRA that was made for this model's family."
+        )
+
+
+def _is_compatible(layer: _Layer, adapter: Adapter) -> bool:
+    lora = {ending: t for ending, t in adapter.items() if ending not in ("diff", "diff_b")}
+    diff, diff_b = adapter.get("diff"), adapter.get("diff_b")
+    return (
+        (not lora or (diff is None and _is_compatible_lora(layer.weight, lora)))
+        and (diff is None or diff.shape == layer.weight.shape)
+        and (diff_b is None or (layer.bias is not None and diff_b.shape == layer.bias.shape))
+    )
+
+
+def _is_compatible_lora(weight: Tensor, adapter: Adapter) -> bool:
+    if weight.ndim < 2 or not (adapter.keys() >= _PAIR and adapter.keys() <= _LORA_KEYS):
+        return False
+    down, up = adapter["lora_down.weight"], adapter["lora_up.weight"]
+    out, *rest = weight.shape
+    columns = math.prod(rest)
+    scale = adapter.get("dora_scale")
+    magnitude = adapter.get("lora_magnitude_vector")
+    return (
+        down.ndim >= 2
+        and down.shape[0] > 0
+        and down[0].numel() == columns
+        and up.numel() == out * down.shape[0] == up.shape[0] * down.shape[0]
+        and (scale is None or _dora_scale_axis(scale, weight) is not None)
+        and (magnitude is None or magnitude.numel() == out)
+        and ("alpha" not in adapter or adapter["alpha"].numel() == 1)
+    )
+
+
+def _dora_scale_axis(scale: Tensor, weight: Tensor) -> int | None:
+    """The axis of `weight` that a dora_scale scales: 0 output, 1 input, None neither."""
+    first = scale.shape[0] if scale.ndim else 0
+    axis = 0 if first == weight.shape[0] else 1
+    return axis if scale.numel() == weight.shape[axis] else None
+
+
+def merged_weight(weight: Tensor, adapter: Adapter, strength: float) -> Tensor:
+    """The weight (out, in, …) with one module's matrices merged; strength 1 is as trained.
+
+    Linear in `strength`, also for DoRA, whose scale may be on the output or the input axis
+    (LyCORIS has both). A scale of PEFT's own kind (``lora_magnitude_vector``) is converted.
+    """
+    tensors = {ending: t.to(weight.device, torch.float32) for ending, t in adapter.items()}
+    down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else down.shape[0]
+    delta = lora_delta(weight, down, up, alpha / down.shape[0])
+    scale = tensors.get("dora_scale")
+    if "lora_magnitude_vector" in tensors:
+        scale = comfyui_dora_scale(weight, delta, tensors["lora_magnitude_vector"])
+    if scale is None:
+        return weight + strength * delta
+    tuned = weight + delta
+    if _dora_scale_axis(scale, weight) == 0:
+        norms = row_norms(weight)
+    else:
+        norms = row_norms(tuned.transpose(0, 1)).transpose(0, 1)  # (1, in, …)
+    tuned *= scale.view_as(norms) / (norms + torch.finfo(torch.float32).eps)
+    return torch.lerp(weight, tuned, strength)
