@@ -40,6 +40,7 @@ from .redraw_requests import has_redraw_request, requested_cells
 from .sockets import MatrixType, StudyType
 from .static_plan import current_prompt, static_plan
 from .study import cells_folder, select_cells, study_folder
+from .untrained_rows import check_untrained_rows
 from .viewer import CellNotifier
 from .widgets import with_search_aliases
 
@@ -201,6 +202,7 @@ def check_prompt(prompt: Mapping[str, Node], node_id: str) -> None:
     if not (is_link(image) and is_link(matrix)):
         return
     try:
+        check_untrained_rows(prompt, matrix[0])
         known = static_plan(prompt, matrix[0])
         graph = known and read_cell_graph(prompt.__getitem__, image, matrix[0])
     except KeyError:  # a dangling link, which ComfyUI reports

@@ -181,13 +181,18 @@ def parse_pose_rows(text: str, labels: Iterable[str]) -> set[str]:
 
     Raises ComparisonError for a line that is not a label.
     """
-    labels, chosen = list(labels), [normalize("NFC", line) for line in _lines(text)]
+    labels, chosen = list(labels), list_pose_rows(text)
     for line in chosen:
         if line not in labels:
             raise ComparisonError(
                 f"pose_rows: there is no row {line!r}. The rows are {', '.join(labels)}."
             )
     return set(chosen or labels)
+
+
+def list_pose_rows(text: str) -> list[str]:
+    """The lines of a Matrix's pose_rows, in NFC."""
+    return [normalize("NFC", line) for line in _lines(text)]
 
 
 def _lines(text: str) -> list[str]:

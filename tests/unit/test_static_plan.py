@@ -79,6 +79,59 @@ def test_a_redraw_line_that_names_no_cell_was_told_after_the_training(nodes, pro
     assert "'r2' matches no cell" in refused(nodes, prompt), "columns do not depend on the token"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, True),
+        ({"save_adapter_every": 0}, True),
+        ({"save_adapter_every": 800}, True),
+        ({"save_adapter_every": 200}, False),
+        ({"save_adapter_every": ["9", 0]}, False),
+        (None, True),
+    ],
+)
+def test_steps_that_a_training_does_not_save_were_told_after_it(nodes, prompt, options, said):
+    prompt["2"]["inputs"]["adapters"] = "base\nr1 = adapter_1 @ steps\nr4 = adapter_2"
+    prompt["21"] = LIGHT["node"]("Likeness_TrainLoRA", steps=800)
+    if options is not None:
+        prompt["21"]["inputs"]["options"] = ["23", 0]
+        prompt["23"] = LIGHT["node"]("Likeness_TrainOptions", **options)
+    if said:
+        assert "'r1': its training will save no intermediate files" in refused(nodes, prompt)
+    else:
+        nodes.contact_sheet.check_prompt(prompt, "7")
+
+
+@pytest.mark.parametrize(
+    ("adapters", "pose_rows", "said"),
+    [
+        ("base\nadapter_1\nadapter_2", "r4", True),
+        ("base\nadapter_1\nr4 = adapter_2", "r4\nanna-lora-r1-01234567", False),
+        ("base\nadapter_1\nr4 = adapter_2", "base\nmira-lora-r1-01234567", True),
+        ("base\nr1 = adapter_1 @ steps\nr4 = adapter_2", "r1_200", False),
+        ("base\nr1 = adapter_1 @ steps\nr4 = adapter_2", "r8_200", True),
+    ],
+)
+def test_pose_rows_that_nothing_can_be_called_were_told_after_the_training(
+    nodes, prompt, adapters, pose_rows, said
+):
+    prompt["2"]["inputs"] |= {"adapters": adapters, "pose_rows": pose_rows}
+    for key, name in (("21", "anna"), ("22", "Anna.B")):
+        inputs = {"name": name, "steps": 800, "options": ["23", 0]}
+        prompt[key] = LIGHT["node"]("Likeness_TrainLoRA", **inputs)
+    prompt["23"] = LIGHT["node"]("Likeness_TrainOptions", save_adapter_every=200)
+    if said:
+        assert "there will be no row" in refused(nodes, prompt)
+    else:
+        nodes.contact_sheet.check_prompt(prompt, "7")
+
+
+def test_the_file_names_of_other_packs_nodes_are_not_guessed(nodes, prompt):
+    prompt["2"]["inputs"] |= {"adapters": "base\nadapter_1\nadapter_2 @ steps", "pose_rows": "x"}
+    prompt["21"] = prompt["22"] = LIGHT["node"]("AnotherTrainer", name="anna", steps=800)
+    nodes.contact_sheet.check_prompt(prompt, "7")
+
+
 def test_a_bypassed_load_adapter_is_told_before_the_training(nodes, prompt):
     prompt["3"]["inputs"]["adapter"] = "one.safetensors"
     assert "Row r1 has an adapter, but nothing uses it" in refused(nodes, prompt)
