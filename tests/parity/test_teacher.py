@@ -51,7 +51,7 @@ def test_what_has_learned_nothing_predicts_what_the_base_predicts(places, kind):
 def test_the_teacher_is_asked_with_the_prompt_that_the_model_is_asked_with(places):
     """A model that learns next to nothing predicts what the base does, of each class prompt."""
     still, prompts = {"learning_rate": 1e-12}, {"prompt": "a photo of man\na man\nman"}
-    few = {"batch": 2, "steps": 6}
+    few = {"batch_size": 2, "steps": 6}
     exact = {"dtype": "fp32"}  # where so little is not 0, and so can be saved
     asked = recipe("lora", prior=prompts, optimizer=still, schedule=few, saving=exact)
     _, prior = trained(asked, places)
