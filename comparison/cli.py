@@ -146,7 +146,7 @@ def _add_encoders(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(args: argparse.Namespace) -> int:
-    image = _image_from_args(args)
+    settings = _settings_from_args(args)
     from PIL import Image
 
     hide_packages()
@@ -163,7 +163,7 @@ def _draw(args: argparse.Namespace) -> int:
     )
     images = draw(
         model, args.prompt, negative=args.negative, seed=args.seed, clip_skip=skip,
-        **image.model_dump(),
+        **settings.model_dump(),
     )  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
     for index, pixels in enumerate(images):
@@ -182,7 +182,7 @@ def _clip_skip(args: argparse.Namespace) -> int:
     return 1 if args.adapter is None else clip_skip_of(args.adapter)
 
 
-def _image_from_args(args: argparse.Namespace) -> ImageSettings:
+def _settings_from_args(args: argparse.Namespace) -> ImageSettings:
     """Size, steps and guidance of `likeness draw`. Raises RecipeError for an invalid value."""
     try:
         check_name(args.name)
@@ -258,7 +258,7 @@ def _compare(args: argparse.Namespace) -> int:
     study, _ = write_study(
         files.output, plan.name, drawn, cell_files(drawn, files.output), "png", {}
     )
-    print(f"images {study.folder}\nsheet    {study.sheet}")
+    print(f"images   {study.folder}\nsheet    {study.sheet}")
     scores = None if args.no_scores else _score(args, study, files)
     _write_report(args, plan, study, row_adapters, scores)
     return 0

@@ -34,7 +34,7 @@ Values = NDArray[np.float64]
 
 _BATCH = 16  # images held in memory; 1 for faces, which are slow on the CPU
 _MIN_SIDE_FOR_FACES = 150  # of an image, in pixels: dlib's network takes faces of 150 x 150
-_DEFAULT_IMAGE = ImageSettings()
+_DEFAULT_SETTINGS = ImageSettings()
 
 
 class MissingEncoder(ComparisonError):
@@ -119,19 +119,19 @@ def find_encoders(
     files: EncoderFiles,
     extra_finders: Sequence[EncoderFinder] = (),
     device: ChooseDevice = choose_cpu,
-    image: ImageSettings = _DEFAULT_IMAGE,
+    settings: ImageSettings = _DEFAULT_SETTINGS,
 ) -> tuple[list[Encoder], list[str]]:
-    """The installed encoders for a plan's `image`, and a line for each missing one.
+    """The installed encoders for images of these `settings`, and a line for each missing one.
 
     CLIP's and DINOv2's image encoders are loaded on first use. Raises ComparisonError, now or then,
     for a given file that cannot be used.
     """
     found: list[Encoder] = []
     missing: list[str] = []
-    own = _builtin_finders(files, device, image)
+    own = _builtin_finders(files, device, settings)
     finders: list[Callable[[], Encoder | None]] = [
         *own,
-        *(partial(find, image) for find in extra_finders),
+        *(partial(find, settings) for find in extra_finders),
     ]
     for find in finders:
         try:
@@ -145,7 +145,7 @@ def find_encoders(
 
 
 def _builtin_finders(
-    files: EncoderFiles, device: ChooseDevice, image: ImageSettings
+    files: EncoderFiles, device: ChooseDevice, settings: ImageSettings
 ) -> list[Callable[[], Encoder]]:
     def clip() -> Encoder:
         if files.clip_image is None:
@@ -174,7 +174,7 @@ def _builtin_finders(
 
         return load_face()
 
-    faces = files.face and min(image.width, image.height) >= _MIN_SIDE_FOR_FACES
+    faces = files.face and min(settings.width, settings.height) >= _MIN_SIDE_FOR_FACES
     return [clip, dino, face] if faces else [clip, dino]
 
 

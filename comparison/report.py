@@ -95,11 +95,11 @@ def _hash(text: str) -> str:
 
 
 def _summary(report: Report) -> str:
-    plan, image = report.plan, report.plan.image
+    plan, settings = report.plan, report.plan.image
     there = sum(path.is_file() for path in report.images)
     parts = [f"{len(plan.rows())} rows × {len(plan.columns())} columns"]
     parts += [f"{there} of {len(report.images)} images"] if there < len(report.images) else []
-    parts += [f"{image.width} × {image.height} pixels", f"seed {plan.seed}"]
+    parts += [f"{settings.width} × {settings.height} pixels", f"seed {plan.seed}"]
     return ", ".join(parts)
 
 

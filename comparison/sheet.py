@@ -101,8 +101,8 @@ def contact_sheet(
     """All images on one page, RGB, at most 64 million pixels.
 
     Args:
-        images: for each of `rows` one image per column: a file (opened lazily), an image, or
-            None. None and missing files become empty frames.
+        images: for each of `rows` one image per column: a file (opened lazily), a PIL image,
+            or None. None and missing files become empty frames.
         notes: a line below each image, such as its score.
 
     Raises ComparisonError for a grid of another shape, too many images, or a damaged file.
@@ -143,10 +143,10 @@ def sheet_png(sheet: Image.Image, text: Mapping[str, Any] | None = None) -> byte
     return png(sheet, compress_level=4, pnginfo=chunks)
 
 
-def plan_layout(rows: int, columns: int, image: tuple[int, int], notes: bool) -> Layout:
+def plan_layout(rows: int, columns: int, size: tuple[int, int], notes: bool) -> Layout:
     """The layout with the largest cells that fit on a page. Raises ComparisonError."""
-    for side in range(min(max(*image, 256), _LARGEST), _SMALLEST - 1, -4):
-        width, height = (max(round(side / max(image) * part), 1) for part in image)
+    for side in range(min(max(*size, 256), _LARGEST), _SMALLEST - 1, -4):
+        width, height = (max(round(side / max(size) * part), 1) for part in size)
         font_size = _font_size((width, height))
         for bands in range(ceil(columns / _COLUMNS), 0, -1):
             layout = Layout(

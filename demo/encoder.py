@@ -105,12 +105,12 @@ def _opinion(vector: Vectors) -> JudgeOutput:
     )
 
 
-def find_judge(image: ImageSettings) -> Encoder | None:
+def find_judge(settings: ImageSettings) -> Encoder | None:
     """The judge for images of the miniature's size, or None for larger ones.
 
     Raises MissingEncoder if its weights are not installed.
     """
-    if max(image.width, image.height) > LARGEST:
+    if max(settings.width, settings.height) > LARGEST:
         return None
     try:
         path = weights.find(weights.JUDGE)

@@ -110,11 +110,12 @@ def expand_steps(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
                 f"Matrix row {row.label or row.name!r}: its training saved no intermediate files. "
                 "Set save_adapter_every in Train Options and train again, or remove '@ steps'."
             )
-        label = row.label or _unique_label(Row("", run), {one.label.lower() for one in found})
+        last = f"{run}.safetensors"
+        label = row.label or _unique_label(Row("", last), {one.label.lower() for one in found})
         found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
-        end = f"{run}.safetensors" if is_intermediate(row.name) else row.name
-        if end in files:
-            found.append(Row(label, end))
+        last = last if is_intermediate(row.name) else row.name
+        if last in files:
+            found.append(Row(label, last))
     return found
 
 

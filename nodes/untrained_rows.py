@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..comparison.errors import ComparisonError
 from ..trainers.errors import LikenessError
-from ..trainers.recipe_parts import slugify
-from .cells import Node, is_link
+from .cells import TRAIN_NODES, Node, is_link
 from .load_adapter import adapter_names
 from .rows import (
     SOCKETS,
@@ -20,14 +20,13 @@ from .rows import (
 )
 
 OPTIONS = "Likeness_TrainOptions"
-TRAIN_NODES = ("Likeness_TrainLoRA", "Likeness_TrainDreamBooth")
 
 
 def check_untrained_rows(prompt: Mapping[str, Node], matrix: str) -> None:
     """Raises ComparisonError if the node `matrix` names what the trainings will not write.
 
     That is, '@ steps' of a training that saves no intermediate files, or in `pose_rows` a name that
-    no row can get. What cannot be known yet, such as files of other packs' nodes, passes.
+    no row will have. What cannot be known yet passes.
     """
     inputs = prompt[matrix]["inputs"]
     text, pose_rows = inputs.get("adapters"), inputs.get("pose_rows")
@@ -36,7 +35,7 @@ def check_untrained_rows(prompt: Mapping[str, Node], matrix: str) -> None:
     sockets = {socket: socket for socket in SOCKETS if inputs.get(socket) is not None}
     try:
         rows = resolve_sockets(parse_rows(text, adapter_names()), sockets)
-        labelled = assign_labels(rows)
+        assign_labels(rows)
     except LikenessError:  # which the Matrix reports
         return
     trainings = {socket: _train_node(prompt, inputs[socket]) for socket in sockets}
@@ -44,7 +43,7 @@ def check_untrained_rows(prompt: Mapping[str, Node], matrix: str) -> None:
         if row.all_steps and (training := trainings.get(row.name)):
             _check_steps(prompt, row, training)
     if isinstance(pose_rows, str):
-        _check_pose_rows(pose_rows, rows, labelled, trainings)
+        _check_pose_rows(pose_rows, rows)
 
 
 def _train_node(prompt: Mapping[str, Node], link: Any) -> Node | None:
@@ -66,30 +65,14 @@ def _check_steps(prompt: Mapping[str, Node], row: Row, training: Node) -> None:
         )
 
 
-def _check_pose_rows(
-    pose_rows: str, rows: list[Row], labelled: list[Row], trainings: Mapping[str, Node | None]
-) -> None:
-    """A row without a name gets its file's, which begins with its train node's `name`."""
-    known = {new.label for row, new in zip(rows, labelled, strict=True) if _is_named(row)}
-    prefixes = []
-    for row in rows:
-        if row.all_steps or not _is_named(row):
-            name = row.label or _name_of(trainings.get(row.name))
-            if not name:
-                return
-            prefixes.append(slugify(name.replace(".", "-"), 48).lower())
+def _check_pose_rows(pose_rows: str, rows: list[Row]) -> None:
+    """Rows without a name get that of a file, which is not known: a finished run may be reused."""
+    if not all(row.label for row in rows if row.all_steps or row.name in SOCKETS):
+        return
+    names = {row.label for row in assign_labels(rows)}
+    steps = [re.compile(re.escape(row.label) + r"_\d+") for row in rows if row.all_steps]
     for label in list_pose_rows(pose_rows):
-        if label not in known and not label.lower().startswith(tuple(prefixes)):
+        if label not in names and not any(one.fullmatch(label) for one in steps):
             raise ComparisonError(
-                f"pose_rows: there will be no row {label!r}. Name rows in adapters, such as "
-                "'r4 = adapter_1', and use those names."
+                f"pose_rows: there will be no row {label!r}. The rows are {', '.join(names)}."
             )
-
-
-def _is_named(row: Row) -> bool:
-    return bool(row.label) or row.name not in SOCKETS
-
-
-def _name_of(training: Node | None) -> str | None:
-    name = training["inputs"].get("name") if training else None
-    return name if isinstance(name, str) else None

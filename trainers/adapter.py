@@ -272,7 +272,7 @@ def describe(info: AdapterInfo) -> str:
 
 
 def load_adapter(path: Path) -> dict[str, Tensor]:
-    """Loads a LoRA file of any naming convention, under kohya's names. Raises AdapterError.
+    """Loads a LoRA file of any naming convention, renamed by `to_kohya_keys`. Raises AdapterError.
 
     Adds ``.alpha`` tensors if a diffusers or PEFT file has alpha in its metadata (PEFT: in
     ``adapter_config.json`` beside it). LyCORIS types pass through.

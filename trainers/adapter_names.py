@@ -23,6 +23,7 @@ LORA_PREFIX_UNET = "lora_unet_"
 LORA_PREFIX_TEXT_ENCODER = "lora_te_"
 COMFYUI_PREFIX_UNET = "diffusion_model."
 COMFYUI_PREFIX_TEXT_ENCODER = "text_encoders.clip_l.transformer."
+_UNET_PREFIXES = (LORA_PREFIX_UNET, COMFYUI_PREFIX_UNET)
 LORA_ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # diffusers' key for PEFT's config, as JSON
 
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def _part_and_path(module: str) -> tuple[str | None, str]:
 
 
 def to_kohya_keys(tensors: Mapping[str, T]) -> dict[str, T]:
-    """The tensors under kohya's names. Raises AdapterError if two names map to one."""
+    """The tensors by `kohya_name`. Raises AdapterError if two names map to one."""
     renamed: dict[str, T] = {}
     for name, tensor in tensors.items():
         target = kohya_name(name)
@@ -152,7 +153,7 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
         module, ending = split_name(name)
         if ending != "lora_down.weight" or f"{module}.alpha" in shapes or not shape:
             continue
-        prefix = "unet." if module.startswith(LORA_PREFIX_UNET) else "text_encoder."
+        prefix = "unet." if module.startswith(_UNET_PREFIXES) else "text_encoder."
         given = {key.removeprefix(prefix): value for key, value in config.items()}
         if given.get("alpha_pattern"):
             raise AdapterError("The file sets alpha per layer (alpha_pattern): not supported.")
@@ -199,7 +200,7 @@ _FAMILIES = (
 _OTHER_FAMILIES = (
     ("SDXL {}", r"^(lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.)"),
     ("SDXL {}", r"^lora_unet_(in|out)put_blocks_"),
-    ("Stable Diffusion LoRA", r"^diffusion_model\.((in|out)put_blocks|middle_block)\..*lora"),
+    ("Stable Diffusion LoRA", r"^diffusion_model\.((in|out)put_blocks|middle_block)\."),
     ("LoRA of a transformer model", r"^(transformer|diffusion_model)\..*lora"),
 )
 _ADAPTER_KEY = re.compile(r"lora|\.alpha$|dora_scale")

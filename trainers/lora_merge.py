@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from . import ldm_names
@@ -76,7 +76,8 @@ def _layers(
             if not isinstance(weight, Tensor):
                 continue
             layer = _Layer(weight, bias if isinstance(bias, Tensor) else None)
-            yield module_name(part, path), layer
+            if part == "unet" or isinstance(module, nn.Linear):  # as ComfyUI has them
+                yield module_name(part, path), layer
             if part == "text_encoder":
                 path = f"text_model.{path.removeprefix('text_model.')}"
                 yield COMFYUI_PREFIX_TEXT_ENCODER + path, layer
@@ -97,10 +98,13 @@ def _merge_module(layer: _Layer, adapter: Adapter, strength: float) -> None:
 def _check_compatible(
     adapters: Mapping[str, Adapter], layers: Mapping[str, _Layer], tensors: Mapping[str, Tensor]
 ) -> None:
-    bad = []
+    bad, seen = [], set[int]()
     for module, adapter in adapters.items():
-        if module not in layers or not _is_compatible(layers[module], adapter):
+        layer = layers.get(module)
+        # A second name of a layer would be merged on top of the first.
+        if layer is None or id(layer) in seen or not _is_compatible(layer, adapter):
             bad += [f"{module}.{ending}" for ending in adapter]
+        seen.add(id(layer))
     if bad or not tensors:
         family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         raise AdapterError(

@@ -21,7 +21,9 @@ RESIZED_FROM_KEY = "likeness.resized_from"  # the trained rank
 
 
 class Resized(NamedTuple):
-    """`tensors` by kohya name; `retained`, 0 to 1: the kept share of the changes' squared norm."""
+    """`tensors` named as `load_adapter` does; `retained`, 0 to 1: the kept share of the changes'
+    squared norm.
+    """
 
     tensors: dict[str, Tensor]
     retained: float

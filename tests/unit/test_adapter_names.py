@@ -150,6 +150,7 @@ CROSS = "attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
             {"diffusion_model.blocks.0.self_attn.q.lora_up.weight": (8, 4)},
             "LoRA of a transformer model",
         ),
+        ({"diffusion_model.input_blocks.1.1.norm.diff": (320,)}, "Stable Diffusion LoRA"),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha": ()}, "SDXL LoRA"),
         ({f"{KOHYA_TEXT}.lora_down.weight": (4, 768)}, "Stable Diffusion LoRA"),
         ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 3072)}, "FLUX LoRA"),

@@ -255,7 +255,7 @@ def test_what_is_not_installed_is_a_line_that_says_what_to_do(monkeypatch):
 def test_an_encoder_that_knows_nothing_of_such_images_is_left_out_in_silence():
     asked = []
     found, missing = find_encoders(
-        EncoderFiles(), extra_finders=[asked.append], image=ImageSettings(width=64)
+        EncoderFiles(), extra_finders=[asked.append], settings=ImageSettings(width=64)
     )
     assert found == []
     assert [line.split(" is left out")[0] for line in missing] == ["CLIP", "DINOv2"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from likeness.demo import judge as judges
+from likeness.demo import weights
 from likeness.demo.facts import (
     QUESTIONS,
     TRAITS,
@@ -208,3 +209,10 @@ def test_heads_are_cut_around_the_nose_and_as_large_as_the_neck_is_away(width):
         assert (nose[:, 1] - 32).abs().max() < 6
         top, bottom = nose[:, 0].min(), nose[:, 0].max()
         assert abs(top - 39) < 5 and abs(bottom - 60) < 5  # nose and neck, at one size
+
+
+@pytest.mark.parametrize("name", [weights.JUDGE, weights.SECOND_JUDGE])
+def test_a_bundled_judge_had_other_names_than_its_network(name):
+    if not weights.available():
+        pytest.skip("the repository has no trained weights")
+    assert judges.load_judge(weights.find(name))(np.zeros((1, 128, 96, 3), np.uint8))

@@ -147,6 +147,7 @@ def test_a_lora_of_comfyuis_own_train_lora_was_refused(prefix: str) -> None:
 
 
 NORM, BIAS = "input_blocks.1.0.in_layers.0", "out.2"
+KOHYA_BIAS = "lora_unet_conv_out.diff_b"
 TEXT_NORM = "text_encoders.clip_l.transformer.text_model.final_layer_norm"
 
 
@@ -176,8 +177,10 @@ def test_plain_differences_are_added_by_their_models_strength() -> None:
         {f"diffusion_model.{NORM}.lora_up.weight": torch.ones(8, 1)},
         {f"diffusion_model.{NORM}.set_weight": torch.ones(8)},
         {"diffusion_model.joint_blocks.0.x.diff": torch.ones(8)},
+        {"lora_te_text_model_final_layer_norm.diff": torch.ones(12)},  # ComfyUI ignores it
+        {name: torch.ones(4) for name in (f"diffusion_model.{BIAS}.diff_b", KOHYA_BIAS)},
     ],
-    ids=["shape", "bias", "no bias", "no matrix", "another kind", "another model"],
+    ids=["shape", "bias", "no bias", "no matrix", "another kind", "another model", "text", "twice"],
 )
 def test_a_difference_that_does_not_fit_changes_nothing(wrong: dict[str, Tensor]) -> None:
     models = tiny()

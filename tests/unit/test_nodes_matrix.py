@@ -345,6 +345,9 @@ def test_each_file_that_a_training_left_on_its_way_is_a_row(nodes):
     assert [row[:2] for row in rows.expand_steps(stopped, files)] == [
         ("anna-1_100", "anna-1-step000100.safetensors")
     ]
+    dotted = ["anna.b-1.safetensors", "anna.b-1-step000100.safetensors"]
+    found = rows.expand_steps(rows.parse_rows(f"{dotted[0]} @ steps"), dotted)
+    assert [row.label for row in found] == ["anna-b-1_100", "anna-b-1"]
     with pytest.raises(ComparisonError, match="save_adapter_every"):
         rows.expand_steps(rows.parse_rows("bob.safetensors @ steps"), files)
 
