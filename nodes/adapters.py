@@ -8,9 +8,16 @@ from typing import Any
 
 from ..trainers import ldm_names
 from ..trainers.adapter import load_adapter
-from ..trainers.adapter_names import group_by_module, guess_family, list_names, split_name
+from ..trainers.adapter_names import (
+    group_by_module,
+    guess_family,
+    is_read_by_comfyui,
+    list_names,
+    split_name,
+)
 from ..trainers.base_file import detect_other_family, read_shapes
 from ..trainers.diffusers_folder import read_folder
+from ..trainers.dora import MAGNITUDE, to_comfyui
 from ..trainers.errors import AdapterError
 from . import host
 
@@ -18,19 +25,6 @@ UNET_PREFIX = "diffusion_model."
 
 # Present in some checkpoints only; never trained.
 IGNORED_SUFFIXES = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
-
-# Tensor names in a module of LoRA, LoHa, LoKr, OFT and plain differences.
-LORA_KEY_PREFIXES = (
-    "lora_",
-    "alpha",
-    "dora_scale",
-    "hada_",
-    "lokr_",
-    "oft_",
-    "diff",
-    "w_norm",
-    "b_norm",
-)
 
 Shape = tuple[int, ...]
 
@@ -74,12 +68,21 @@ def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float])
     modules = host.lora_modules(model, clip)
     shapes = {**host.model_shapes(model), **host.clip_shapes(clip)}
     check_lora(path.name, _shapes(lora), modules, shapes)
+    if any(name.endswith(MAGNITUDE) for name in lora):
+        weights = _unpatched_weights(model, clip)
+        lora = to_comfyui(lora, lambda module: weights[modules[module]])
     patches = host.lora_patches(lora, modules)
     on_model, on_clip = strengths
     return (
         host.with_patches(model, patches, on_model) if on_model else model,
         host.with_patches(clip, patches, on_clip) if on_clip else clip,
     )
+
+
+def _unpatched_weights(model: Any, clip: Any) -> dict[str, Any]:
+    """Weights under the names of `host.model_shapes` and `host.clip_shapes`."""
+    patches = {**model.get_key_patches(), **clip.patcher.get_key_patches()}
+    return {name: found[0][0] for name, found in patches.items()}
 
 
 def check_lora(
@@ -93,6 +96,11 @@ def check_lora(
         modules: known modules and the weight each patches.
         weights: shapes of the model's weights.
     """
+    if any(key.startswith("bundle_emb.") for key in lora):
+        raise AdapterError(
+            f"{name} also holds embeddings (OneTrainer's bundle_emb), which are not loaded from a "
+            "LoRA: save them as files of their own into models/embeddings."
+        )
     unknown_keys = [key for key in lora if not _is_known_key(key, modules)]
     if unknown_keys or not lora:
         raise AdapterError(
@@ -112,12 +120,15 @@ def _check_matrices(
     name: str, module: str, parts: dict[str, Shape], weight: Shape | None, family: str
 ) -> None:
     """As `check_lora`, for one module: core only logs shapes that do not match and skips them."""
+    if prod(parts.get("alpha", ())) != 1:
+        raise AdapterError(f"{name} is damaged: alpha of {module} is not one number.")
     up, down, middle = (parts.get(f"lora_{part}.weight") for part in ("up", "down", "mid"))
-    if (up is None and down is None) or middle is not None:
-        return  # another algorithm, which ComfyUI handles
+    if (up is None and down is None and MAGNITUDE not in parts) or middle is not None:
+        _check_lycoris(name, module, parts, weight, family)
+        return
     if up is None or down is None:
         raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
-    if len(up) < 2 or len(down) < 2 or up[1] != down[0]:
+    if len(up) < 2 or len(down) < 2 or up[1] != down[0] or not up[1]:
         raise AdapterError(
             f"{name} is damaged: the matrices of {module} do not match: {up} and {down}."
         )
@@ -129,12 +140,42 @@ def _check_matrices(
             f"and {up[0]} outputs, but it has {prod(weight[1:])} and {weight[0]}. Detected type: "
             f"{family}."
         )
-    scale = parts.get("dora_scale")
-    if scale is not None and prod(scale) not in weight[:2]:
+    if MAGNITUDE in parts and prod(parts[MAGNITUDE]) != weight[0]:
         raise AdapterError(
-            f"{name} is damaged: the DoRA scale of {module} has {prod(scale)} values, but the "
-            f"layer has {weight[1]} inputs and {weight[0]} outputs."
+            f"{name} is damaged: the DoRA magnitude of {module} has {prod(parts[MAGNITUDE])} "
+            f"values, but the layer has {weight[0]} outputs."
         )
+    scale = parts.get("dora_scale")
+    if scale is not None and (prod(scale) not in weight[:2] or len(scale) != len(weight)):
+        raise AdapterError(
+            f"{name} is damaged: the DoRA scale of {module} has the shape {scale}, but the layer "
+            f"has {weight[1]} inputs and {weight[0]} outputs, in {len(weight)} dimensions."
+        )
+
+
+def _check_lycoris(
+    name: str, module: str, parts: dict[str, Shape], weight: Shape | None, family: str
+) -> None:
+    """As `_check_matrices`, for LoHa and LoKr: the number of values that they make."""
+    made = None
+    if "hada_w1_a" in parts and "hada_w1_b" in parts and "hada_t1" not in parts:
+        made = parts["hada_w1_a"][0] * prod(parts["hada_w1_b"][1:])
+    elif "lokr_t2" not in parts:
+        made = prod(_lokr_size(parts, factor) for factor in ("w1", "w2"))
+    if weight is not None and made and made != prod(weight):
+        raise AdapterError(
+            f"{name} does not fit this model: it makes {made:,} values for {module}, which has "
+            f"{prod(weight):,}. Detected type: {family}."
+        )
+
+
+def _lokr_size(parts: dict[str, Shape], factor: str) -> int:
+    """The number of values of a LoKr's factor; 0 if it has none."""
+    left, right = parts.get(f"lokr_{factor}_a"), parts.get(f"lokr_{factor}_b")
+    if left and right:
+        return left[0] * prod(right[1:])
+    whole = parts.get(f"lokr_{factor}")
+    return prod(whole) if whole else 0
 
 
 def _check_differences(
@@ -151,7 +192,7 @@ def _check_differences(
 
 def _is_known_key(key: str, modules: dict[str, Any]) -> bool:
     module, part = split_name(key)
-    return module in modules and part.startswith(LORA_KEY_PREFIXES)
+    return module in modules and (part == MAGNITUDE or is_read_by_comfyui(part))
 
 
 def _apply_full_fine_tune(

@@ -38,6 +38,7 @@ STRIPPED_KEY = "likeness.recipe_without_prompts"
 SCORES_KEY = "likeness.scores"  # a JSON object of numbers by name
 PREDICTION_KEY = "modelspec.prediction_type"  # "epsilon" or "v"
 TRIGGER_PHRASE_KEY = "modelspec.trigger_phrase"
+OUTPUT_NAME_KEY = "ss_output_name"
 
 Prediction = Literal["epsilon", "v_prediction"]
 

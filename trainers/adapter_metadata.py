@@ -14,15 +14,18 @@ from .adapter_names import file_alpha
 from .recipe import LoRA, Recipe
 from .tokenizer import CHUNK_TOKENS
 
+NETWORK_ARGS_KEY = "ss_network_args"
+
 
 def build_metadata(
     recipe: Recipe, *, steps: int, losses: Sequence[float], prediction: str = "epsilon",
-    precision: str | None = None,
+    precision: str | None = None, photos: int = 0,
 ) -> dict[str, str]:  # fmt: skip
     """Metadata of a result after `steps` optimizer steps, with one loss per step.
 
     `prediction` is the base model's, ``epsilon`` or ``v_prediction``; `precision` is the one
-    trained in. It contains no path, user name or time: the same run gives the same file.
+    trained in; `photos` is the number of photographs. It contains no path, user name or time: the
+    same run gives the same file.
     """
     subject = recipe.subject
     metadata = {
@@ -43,11 +46,21 @@ def build_metadata(
             "modelspec.implementation": "diffusers",
         }
         computed = precision or recipe.compute.precision
-        return metadata | _kohya_metadata(recipe, recipe.method, steps, computed)
+        metadata |= _kohya_metadata(recipe, recipe.method, steps, computed)
+        if prediction == "v_prediction":
+            metadata["ss_base_model_version"] = "sd_v1_v"
+        # From this, A1111 and Forge show the words to prompt with.
+        words = {f"{photos}_{subject.class_word}": {metadata[TRIGGER_PHRASE_KEY]: photos}}
+        return metadata | {"ss_tag_frequency": json.dumps(words)}
     return metadata | {
         "modelspec.architecture": "stable-diffusion-v1",
         "modelspec.implementation": "https://github.com/CompVis/stable-diffusion",
     }
+
+
+def convolution_args(rank: int, alpha: float) -> str:
+    """kohya's arguments of a LoRA that also has convolutions."""
+    return json.dumps({"conv_dim": rank, "conv_alpha": float(alpha)})
 
 
 def final_loss(losses: Sequence[float]) -> float:
@@ -68,7 +81,6 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) ->
         "ss_network_dropout": method.dropout or None,
         "ss_base_model_version": "sd_v1",
         "ss_new_sd_model_hash": recipe.base.digest,
-        "ss_output_name": recipe.name,
         "ss_learning_rate": rate,
         "ss_unet_lr": rate,
         "ss_text_encoder_lr": (text.learning_rate or rate) if text.train else None,
@@ -89,5 +101,5 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) ->
         "ss_seed": recipe.seed,
     }
     if method.targets == "all":
-        values["ss_network_args"] = json.dumps({"conv_dim": method.rank, "conv_alpha": alpha})
+        values[NETWORK_ARGS_KEY] = convolution_args(method.rank, alpha)
     return {key: str(value) for key, value in values.items() if value is not None}

@@ -47,11 +47,16 @@ _SUFFIXES = {
     ".alpha": ".alpha",
 }
 
-# What may follow a module's name: LoRA, LoHa, LoKr, OFT and plain differences.
+# What may follow a module's name: what ComfyUI reads of LoRA, LoHa, LoKr, OFT and BOFT, GLoRA, and
+# plain differences; PEFT's DoRA magnitude, which it does not.
 _ENDING = re.compile(
-    r"\.(lora_(up|down|mid)\.weight|lora_magnitude_vector|alpha|dora_scale|reshape_weight"
-    r"|(hada|lokr|oft)_\w+|diff|diff_b|set_weight|w_norm|b_norm)$"
+    r"\.((lora_(up|down|mid)\.weight|alpha|dora_scale|reshape_weight"
+    r"|hada_(w[12]_[ab]|t[12])|lokr_(w[12](_[ab])?|t2)|oft_blocks|rescale|[ab][12]\.weight"
+    r"|diff|diff_b|set_weight|w_norm|b_norm)|lora_magnitude_vector)$"
 )
+
+# Of diffusers' advanced script and of SimpleTuner, and kohya's for the same modules.
+_OTHER_PREFIXES = {"lora_te1_text_model_": "lora_te_text_model_", "lycoris_": LORA_PREFIX_UNET}
 
 # Names under `text_encoder.` as the first diffusers releases wrote them.
 _LEGACY_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
@@ -77,13 +82,18 @@ def kohya_name(name: str) -> str:
 
     LyCORIS tensors (LoHa, LoKr, …) already have kohya's module names and pass through.
     """
+    for prefix, ours in _OTHER_PREFIXES.items():
+        name = ours + name.removeprefix(prefix) if name.startswith(prefix) else name
     if name.startswith((LORA_PREFIX_UNET, "lora_te")):
-        return name
+        return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
     plain = re.sub(r"\.default(?=\.weight$|$)", "", name)
     ending = next((e for e in sorted(_SUFFIXES, key=len, reverse=True) if plain.endswith(e)), None)
     if ending is None:
         return name
-    part, path = _part_and_path(plain[: -len(ending)])
+    module = plain[: -len(ending)]
+    if module.startswith((COMFYUI_PREFIX_UNET, COMFYUI_PREFIX_TEXT_ENCODER)):
+        return module + _SUFFIXES[ending]
+    part, path = _part_and_path(module)
     return name if part is None else module_name(part, path) + _SUFFIXES[ending]
 
 
@@ -131,6 +141,12 @@ def split_name(name: str) -> tuple[str, str]:
     return module, ending
 
 
+def is_read_by_comfyui(ending: str) -> bool:
+    """Whether ComfyUI's patches use a tensor of this ending (`split_name`)."""
+    found = _ENDING.fullmatch(f".{ending}")
+    return found is not None and found[2] is not None
+
+
 def group_by_module(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
     """Groups tensors by module; the inner keys are suffixes like ``alpha``."""
     modules: dict[str, dict[str, T]] = {}
@@ -145,7 +161,7 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
 
     `shapes` are by kohya's or ComfyUI's names. Modules that have an alpha tensor are skipped, and
     so are all if the metadata has no alpha, which is then the rank. Rank stabilisation as in
-    `file_alpha`. Raises AdapterError for damaged metadata and for per-layer alphas.
+    `file_alpha`. Raises AdapterError for damaged metadata.
     """
     config = _configuration(metadata)
     alphas = {}
@@ -155,13 +171,20 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
             continue
         prefix = "unet." if module.startswith(_UNET_PREFIXES) else "text_encoder."
         given = {key.removeprefix(prefix): value for key, value in config.items()}
-        if given.get("alpha_pattern"):
-            raise AdapterError("The file sets alpha per layer (alpha_pattern): not supported.")
-        alpha = given.get("lora_alpha")
+        alpha = _pattern_value(given.get("alpha_pattern"), module) or given.get("lora_alpha")
         if isinstance(alpha, (int, float)):
             stable = math.sqrt(shape[0]) if given.get("use_rslora") is True else 1.0
             alphas[f"{module}.alpha"] = float(alpha) * stable
     return alphas
+
+
+def _pattern_value(patterns: Any, module: str) -> Any:
+    """PEFT's ``alpha_pattern``: the value of the first key that a module's path is or ends with."""
+    for path, value in patterns.items() if isinstance(patterns, dict) else ():
+        name = str(path).replace(".", "_")
+        if module.endswith(f"_{name}"):
+            return value
+    return None
 
 
 def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:

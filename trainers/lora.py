@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import CLIPTextModel
 
-from .adapter_names import (
-    file_alpha,
-    module_name,
-)
+from .adapter_names import file_alpha, module_name
+from .dora import comfyui_dora_scale, lora_delta, row_norms
 from .recipe import LoRA
 from .rng import randn
 
@@ -131,11 +129,6 @@ def _forward(self: Linear, x: Tensor) -> Tensor:
     return torch.addmm(output.flatten(0, -2), down.flatten(0, -2), up, alpha=scale).view_as(output)
 
 
-def row_norms(weight: Tensor) -> Tensor:
-    """Norm of each output row of (out, in, …), in shape (out, 1, …)."""
-    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
-
-
 def trainable_parameters(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None
 ) -> dict[str, Parameter]:
@@ -195,14 +188,3 @@ def export(
                 magnitude = _adapter_weight(layer.lora_magnitude_vector)
                 tensors[f"{name}.dora_scale"] = comfyui_dora_scale(weight, change, magnitude)
     return {name: tensor.detach().float() for name, tensor in tensors.items()}
-
-
-def lora_delta(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """The change of a weight (out, in, …): scale · up · down, in its shape."""
-    return scale * (up.flatten(1) @ down.flatten(1)).view_as(weight)
-
-
-def comfyui_dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
-    """`magnitude` (out values) for ComfyUI, which divides by ‖W‖ where peft divides by ‖W + ΔW‖."""
-    norms = row_norms(weight)
-    return magnitude.float().view_as(norms) * norms / row_norms(weight + delta)

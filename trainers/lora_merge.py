@@ -26,11 +26,13 @@ from .adapter_names import (
     list_names,
     module_name,
 )
+from .dora import MAGNITUDE, comfyui_dora_scale, lora_delta, lora_scale, row_norms
 from .errors import AdapterError
-from .lora import comfyui_dora_scale, lora_delta, row_norms
 
 _PAIR = {"lora_down.weight", "lora_up.weight"}
-_LORA_KEYS = _PAIR | {"alpha", "dora_scale", "lora_magnitude_vector"}
+_LORA_KEYS = _PAIR | {"alpha", "dora_scale", MAGNITUDE}
+# Plain differences, of a weight and of a bias; those of norms have names of their own in LyCORIS.
+_OF_WEIGHT, _OF_BIAS = ("diff", "w_norm"), ("diff_b", "b_norm")
 _TEXT_PREFIXES = (LORA_PREFIX_TEXT_ENCODER, COMFYUI_PREFIX_TEXT_ENCODER)
 # Not part of a CLIPTextModel, and not used by SD 1.x.
 _UNUSED_MODULE = f"{COMFYUI_PREFIX_TEXT_ENCODER}text_projection"
@@ -89,10 +91,10 @@ def _layers(
 def _merge_module(layer: _Layer, adapter: Adapter, strength: float) -> None:
     if adapter.keys() >= _PAIR:
         layer.weight.copy_(merged_weight(layer.weight.float(), adapter, strength))
-    for ending, tensor in (("diff", layer.weight), ("diff_b", layer.bias)):
-        if tensor is not None and ending in adapter:
-            change = adapter[ending].to(tensor.device, torch.float32)
-            tensor.copy_(tensor.float() + strength * change)
+    for endings, tensor in ((_OF_WEIGHT, layer.weight), (_OF_BIAS, layer.bias)):
+        for change in (adapter[ending] for ending in endings if ending in adapter):
+            assert tensor is not None, "checked before"
+            tensor.copy_(tensor.float() + strength * change.to(tensor.device, torch.float32))
 
 
 def _check_compatible(
@@ -115,12 +117,17 @@ def _check_compatible(
 
 
 def _is_compatible(layer: _Layer, adapter: Adapter) -> bool:
-    lora = {ending: t for ending, t in adapter.items() if ending not in ("diff", "diff_b")}
-    diff, diff_b = adapter.get("diff"), adapter.get("diff_b")
+    of_weight, of_bias = (
+        [adapter[ending] for ending in endings if ending in adapter]
+        for endings in (_OF_WEIGHT, _OF_BIAS)
+    )
+    lora = {e: t for e, t in adapter.items() if e not in (*_OF_WEIGHT, *_OF_BIAS)}
     return (
-        (not lora or (diff is None and _is_compatible_lora(layer.weight, lora)))
-        and (diff is None or diff.shape == layer.weight.shape)
-        and (diff_b is None or (layer.bias is not None and diff_b.shape == layer.bias.shape))
+        len(of_weight) + bool(lora) <= 1
+        and len(of_bias) <= 1
+        and (not lora or _is_compatible_lora(layer.weight, lora))
+        and all(t.shape == layer.weight.shape for t in of_weight)
+        and all(layer.bias is not None and t.shape == layer.bias.shape for t in of_bias)
     )
 
 
@@ -131,7 +138,7 @@ def _is_compatible_lora(weight: Tensor, adapter: Adapter) -> bool:
     out, *rest = weight.shape
     columns = math.prod(rest)
     scale = adapter.get("dora_scale")
-    magnitude = adapter.get("lora_magnitude_vector")
+    magnitude = adapter.get(MAGNITUDE)
     return (
         down.ndim >= 2
         and down.shape[0] > 0
@@ -154,15 +161,14 @@ def merged_weight(weight: Tensor, adapter: Adapter, strength: float) -> Tensor:
     """The weight (out, in, …) with one module's matrices merged; strength 1 is as trained.
 
     Linear in `strength`, also for DoRA, whose scale may be on the output or the input axis
-    (LyCORIS has both). A scale of PEFT's own kind (``lora_magnitude_vector``) is converted.
+    (LyCORIS has both). A scale of PEFT's own kind (`dora.MAGNITUDE`) is converted.
     """
     tensors = {ending: t.to(weight.device, torch.float32) for ending, t in adapter.items()}
     down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
-    alpha = float(tensors["alpha"]) if "alpha" in tensors else down.shape[0]
-    delta = lora_delta(weight, down, up, alpha / down.shape[0])
+    delta = lora_delta(weight, down, up, lora_scale(tensors))
     scale = tensors.get("dora_scale")
-    if "lora_magnitude_vector" in tensors:
-        scale = comfyui_dora_scale(weight, delta, tensors["lora_magnitude_vector"])
+    if MAGNITUDE in tensors:
+        scale = comfyui_dora_scale(weight, delta, tensors[MAGNITUDE])
     if scale is None:
         return weight + strength * delta
     tuned = weight + delta

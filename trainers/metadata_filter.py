@@ -18,7 +18,7 @@ _PROMPT_FIELDS = {
 
 # Numbers and choices only: no comment, description, trigger phrase, folder or tag.
 _ALLOWED_KEYS = re.compile(
-    r"format|likeness\..+"
+    r"format|likeness\..+|sshs_model_hash"
     r"|modelspec\.(sai_model_spec|architecture|implementation|title|resolution|prediction_type"
     r"|timestep_range|encoder_layer|hash_sha256|date)"
     r"|ss_(network_(module|dim|alpha|dropout|args)|base_model_version|v2|output_name|optimizer"

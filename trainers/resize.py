@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .adapter import SCORES_KEY, load_adapter, read_metadata, save_adapter
-from .adapter_names import group_by_module, list_names
+from .adapter import OUTPUT_NAME_KEY, SCORES_KEY, load_adapter, read_metadata, save_adapter
+from .adapter_metadata import NETWORK_ARGS_KEY, convolution_args
+from .adapter_names import LORA_ADAPTER_METADATA_KEY, group_by_module, list_names
 from .errors import AdapterError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RESIZED_FROM_KEY = "likeness.resized_from"  # the trained rank
+# Of a file of another rank; diffusers refuses alpha in its metadata beside alpha tensors.
+_OUTDATED_KEYS = {SCORES_KEY, LORA_ADAPTER_METADATA_KEY, "sshs_legacy_hash"}
 
 
 class Resized(NamedTuple):
@@ -44,12 +47,15 @@ def resize_file(path: Path, rank: int, to: Path) -> float:
     before = max(len(t) for name, t in tensors.items() if name.endswith(".lora_down.weight"))
     if before <= rank:
         raise AdapterError(f"{path} has rank {before}: choose a lower one.")
-    metadata = {k: v for k, v in info.metadata.items() if k != SCORES_KEY}
+    metadata = {k: v for k, v in info.metadata.items() if k not in _OUTDATED_KEYS}
     metadata |= {
         RESIZED_FROM_KEY: metadata.get(RESIZED_FROM_KEY, str(before)),
+        OUTPUT_NAME_KEY: to.stem,
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(float(rank)),
     }
+    if "conv_dim" in metadata.get(NETWORK_ARGS_KEY, ""):
+        metadata[NETWORK_ARGS_KEY] = convolution_args(rank, rank)
     matrices = [t for name, t in tensors.items() if name.endswith(".weight")]
     half = all(matrix.dtype == torch.float16 for matrix in matrices)
     save_adapter(to, resized.tensors, metadata, dtype="fp16" if half else "fp32")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from . import lora
-from .adapter import save_adapter
+from .adapter import OUTPUT_NAME_KEY, save_adapter
 from .adapter_files import adapter_stem
 from .adapter_metadata import build_metadata
 from .base_model import BaseModel
 from .errors import NothingLearned, OutputExists
 from .files import make_folder
+from .photo_manifest import count_photos
 from .recipe import LoRA, Recipe
 from .run import Run
 from .run_folder import Result
@@ -40,10 +41,12 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
     make_folder(folder)
     metadata = build_metadata(
         recipe, steps=steps, losses=run.losses, prediction=base.prediction,
-        precision=run.precision,
+        precision=run.precision, photos=count_photos(run.folder.photos_file),
     )  # fmt: skip
     for number in itertools.count(1):
         path = folder / f"{adapter_stem(name, after, number)}.safetensors"
+        if isinstance(recipe.method, LoRA):  # the name by which A1111 and Forge know a LoRA
+            metadata[OUTPUT_NAME_KEY] = path.stem
         with suppress(OutputExists):
             _save(path, run, base, metadata)
             return path

@@ -18,6 +18,7 @@ Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 KOHYA_Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
 KOHYA_OUT = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0"
+COMFY_TEXT = "text_encoders.clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj"
 KOHYA_TEXT = "lora_te_text_model_encoder_layers_3_self_attn_q_proj"
 
 
@@ -60,6 +61,12 @@ KOHYA_TEXT = "lora_te_text_model_encoder_layers_3_self_attn_q_proj"
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight",) * 2,
         # ComfyUI's own nodes: as they are
         ("diffusion_model.out.2.diff_b",) * 2,
+        ("diffusion_model.out.2.lora_A.weight", "diffusion_model.out.2.lora_down.weight"),
+        (f"{COMFY_TEXT}.lora_B.weight", f"{COMFY_TEXT}.lora_up.weight"),
+        # diffusers' advanced script and SimpleTuner
+        ("lora_te1_text_model_encoder_layers_3_self_attn_q_proj.alpha", f"{KOHYA_TEXT}.alpha"),
+        (f"lycoris_{KOHYA_Q[10:]}.lora_up.weight", f"{KOHYA_Q}.lora_up.weight"),
+        (f"{KOHYA_Q}.lora_magnitude_vector.weight", f"{KOHYA_Q}.lora_magnitude_vector"),
         ("diffusion_model.input_blocks.1.1.proj_in.lora_up.weight",) * 2,
         ("anything",) * 2,
     ],
@@ -122,7 +129,13 @@ def test_no_alpha_is_made_up() -> None:
     assert declared_alphas(given, {LORA_ADAPTER_METADATA_KEY: '{"lora_alpha": 6}'}) == {}
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"unet.alpha_pattern": {"to_q": 2}}'])
+def test_an_alpha_of_its_own_was_refused() -> None:
+    config = {"lora_alpha": 6, "alpha_pattern": {"attn1.to_q": 2, "k_proj": 3}}
+    alphas = declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: json.dumps(config)})
+    assert alphas == {f"{KOHYA_Q}.alpha": 2.0, f"{KOHYA_TEXT}.alpha": 6.0}
+
+
+@pytest.mark.parametrize("text", ["[]", "{"])
 def test_metadata_that_cannot_be_followed_is_refused(text: str) -> None:
     with pytest.raises(AdapterError):
         declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: text})

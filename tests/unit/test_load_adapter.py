@@ -15,7 +15,9 @@ from likeness.comparison.estimates import Estimate
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.comparison.scores import Measure, Scores
+from likeness.trainers import lora
 from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.adapter_names import module_name
 from likeness.trainers.digests import content_digest
 from likeness.trainers.errors import AdapterError, LikenessError
 from likeness.trainers.metadata_filter import strip_prompts
@@ -25,6 +27,8 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "comfy" / "stub.py"))
+MODELS = runpy.run_path(str(ROOT / "tests" / "models.py"))
+DORA = LoRA(targets="all", dora=True, alpha=2)
 MODULE = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
 
@@ -316,8 +320,20 @@ def pair(up, down, **more):
         (pair((8, 4), (2, 768)), "do not match"),
         (pair((), (4, 768)), "do not match"),
         (pair((8, 4), ()), "do not match"),
-        (pair((8, 4), (4, 768), dora_scale=(5, 1)), "5 values, but the layer has 768 inputs and 8"),
+        (
+            pair((8, 4), (4, 768), dora_scale=(5, 1)),
+            r"shape \(5, 1\), but the layer has 768 inputs and 8",
+        ),
+        (pair((8, 4), (4, 768), dora_scale=(8,)), "in 2 dimensions"),
+        (pair((8, 4), (4, 768), lora_magnitude_vector=(9,)), "has 9 values"),
+        (pair((8, 4), (4, 768), alpha=(2,)), "alpha of .* is not one number"),
+        (pair((8, 0), (0, 768)), "do not match"),
         ({f"{MODULE}.lora_up.weight": (8, 4)}, "only one of its two matrices"),
+        ({f"{MODULE}.lora_magnitude_vector": (8,)}, "only one of its two matrices"),
+        ({f"{MODULE}.hada_w1_a": (8, 4), f"{MODULE}.hada_w1_b": (4, 320)}, "makes 2,560 values"),
+        ({f"{MODULE}.lokr_w1": (4, 4), f"{MODULE}.lokr_w2": (2, 80)}, "makes 2,560 values"),
+        ({f"{MODULE}.oft_R.weight": (8, 4)}, "match nothing"),
+        ({"bundle_emb.anna.clip_l": (2, 768)}, "also holds embeddings"),
         ({f"{MODULE}.diff": (8, 4)}, r"shape \(8, 4\), what it is added to \(8, 768\)"),
         ({f"{MODULE}.diff_b": (8,)}, "what it is added to None"),
     ],
@@ -327,15 +343,57 @@ def test_what_core_would_only_log_and_leave_out_is_an_error(nodes, lora, says):
         nodes.adapters.check_lora("x", lora, {MODULE: "a"}, {"a": (8, 768)})
 
 
+def test_a_dora_in_pefts_form_was_applied_as_a_plain_lora(nodes, tmp_path, monkeypatch):
+    tuned, base = MODELS["attached"](DORA, noise=0.1), MODELS["tiny"]()
+    ours = lora.export(*tuned, DORA)
+    theirs = {name: tensor for name, tensor in ours.items() if not name.endswith("dora_scale")}
+    for name, parameter in lora.trainable_parameters(*tuned).items():
+        if name.endswith(".magnitude"):
+            module = name.removesuffix(".magnitude").partition(".")[2]
+            theirs[f"{module}.lora_magnitude_vector"] = parameter.detach().flatten()
+    save_file(theirs, tmp_path / "peft.safetensors")
+    weights = {
+        module_name(part, path): module.weight
+        for part, model in zip(("unet", "text_encoder"), base, strict=True)
+        for path, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
+    }
+    shapes, seen = {name: tuple(weight.shape) for name, weight in weights.items()}, []
+    host = nodes.adapters.host
+    monkeypatch.setattr(host, "lora_modules", lambda *_: {name: name for name in weights})
+    monkeypatch.setattr(host, "model_shapes", lambda _: shapes)
+    monkeypatch.setattr(host, "clip_shapes", lambda _: {})
+    monkeypatch.setattr(host, "lora_patches", lambda tensors, _: seen.append(tensors))
+    model = SimpleNamespace(get_key_patches=lambda: {k: [(w, None)] for k, w in weights.items()})
+    clip = SimpleNamespace(patcher=SimpleNamespace(get_key_patches=dict))
+    nodes.adapters.apply_adapter(model, clip, tmp_path / "peft.safetensors", (0.0, 0.0))
+    assert seen[0].keys() == ours.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(seen[0][name].view_as(tensor), tensor)
+
+
+LOKR_B, RESCALE = f"{MODULE}.lokr_w2_b", f"{MODULE}.rescale"
+
+
 def test_kinds_of_lora_that_core_knows_are_let_through(nodes):
     conv, weights = (8, 4, 1, 1), {"a": (8, 16, 3, 3)}
-    for lora in (
+    for shapes in (
         pair(conv, (4, 16, 3, 3), dora_scale=(8, 1, 1, 1)),
         pair(conv, (4, 16, 3, 3), dora_scale=(1, 16, 1, 1)),
         pair((8, 4), (4, 16), **{"lora_mid.weight": (4, 4, 3, 3)}),
-        {f"{MODULE}.hada_w1_a": (8, 4)},
+        {f"{MODULE}.hada_w1_a": (8, 4), f"{MODULE}.hada_w1_b": (4, 144)},
+        {
+            f"{MODULE}.lokr_w1": (4, 4),
+            f"{MODULE}.lokr_w2_a": (2, 1),
+            f"{MODULE}.lokr_w2_b": (1, 36),
+        },
+        {
+            f"{MODULE}.a1.weight": (4, 144),
+            f"{MODULE}.oft_blocks": (2, 4, 4),
+            f"{MODULE}.rescale": (),
+        },
     ):
-        nodes.adapters.check_lora("x", lora, {MODULE: "a"}, weights)
+        nodes.adapters.check_lora("x", shapes, {MODULE: "a"}, weights)
 
 
 def test_what_was_trained_with_a_clip_skip_is_drawn_with_it(nodes, tmp_path, monkeypatch):

@@ -151,12 +151,13 @@ KOHYA_BIAS = "lora_unet_conv_out.diff_b"
 TEXT_NORM = "text_encoders.clip_l.transformer.text_model.final_layer_norm"
 
 
-def test_plain_differences_are_added_by_their_models_strength() -> None:
+@pytest.mark.parametrize(("diff", "diff_b"), [("diff", "diff_b"), ("w_norm", "b_norm")])
+def test_plain_differences_are_added_by_their_models_strength(diff: str, diff_b: str) -> None:
     unet, text = tiny()
     differences = {
-        f"diffusion_model.{NORM}.diff": torch.ones(8),
-        f"diffusion_model.{BIAS}.diff_b": torch.ones(4),
-        f"{TEXT_NORM}.diff": torch.ones(12),
+        f"diffusion_model.{NORM}.{diff}": torch.ones(8),
+        f"diffusion_model.{BIAS}.{diff_b}": torch.ones(4),
+        f"{TEXT_NORM}.{diff}": torch.ones(12),
     }
     before = [unet.down_blocks[0].resnets[0].norm1.weight, unet.conv_out.bias]
     before = [value.detach().clone() for value in before]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from likeness.cli import main
 from likeness.trainers.adapter import SCORES_KEY, load_adapter, read_metadata, save_adapter
 from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.adapter_names import LORA_ADAPTER_METADATA_KEY
 from likeness.trainers.errors import AdapterError, OutputExists
 from likeness.trainers.lora_merge import merged_weight
 from likeness.trainers.recipe import LoRA, Recipe
@@ -95,6 +97,17 @@ def test_a_file_is_resized_from_the_terminal(saved: Path, capsys: pytest.Capture
     assert found[f"{LINEAR}.lora_up.weight"].dtype == torch.float16
     wanted = change(resize(load_adapter(saved), 2).tensors, LINEAR)
     assert torch.allclose(change(found, LINEAR), wanted, atol=0.02)
+
+
+def test_a_resized_file_said_what_only_held_for_the_other(tmp_path: Path) -> None:
+    said = build_metadata(Recipe(method=LoRA(rank=8, targets="all")), steps=20, losses=[])
+    other = {LORA_ADAPTER_METADATA_KEY: '{"unet.lora_alpha": 8}', "sshs_legacy_hash": "01234567"}
+    save_adapter(tmp_path / "dog.safetensors", tensors(), said | other, "fp16")
+    assert main(["resize", str(tmp_path / "dog.safetensors"), "2"]) == 0
+    found = read_metadata(tmp_path / "dog-r2.safetensors").metadata
+    assert not other.keys() & found.keys(), "diffusers refuses alphas in both places"
+    assert found["ss_output_name"] == "dog-r2"
+    assert json.loads(found["ss_network_args"]) == {"conv_dim": 2, "conv_alpha": 2.0}
 
 
 def test_a_file_that_is_resized_twice_names_the_rank_that_was_trained(saved: Path) -> None:

@@ -1,5 +1,6 @@
 """What a run leaves, and when it leaves nothing."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from likeness.demo.random_model import write_random_model
 from likeness.trainers import evaluation, result
-from likeness.trainers.adapter import trained_prediction
+from likeness.trainers.adapter import read_metadata, trained_prediction
 from likeness.trainers.base_file import identify
 from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import NothingLearned
@@ -26,7 +27,7 @@ def run_of(recipe, folder):
     return SimpleNamespace(
         recipe=recipe, losses=[0.5] * 800, precision="fp32",
         places=SimpleNamespace(loras=folder, checkpoints=folder),
-        folder=SimpleNamespace(path=Path("anna-1")),
+        folder=SimpleNamespace(path=Path("anna-1"), photos_file=folder / "photos.json"),
         accelerator=SimpleNamespace(is_main_process=True),
     )  # fmt: skip
 
@@ -39,6 +40,17 @@ def test_a_checkpoint_says_what_its_base_predicts_and_replaces_no_other(base, tm
     assert (tmp_path / "anna-1.safetensors").read_bytes() == b"another's"
     assert identify(file).prediction == trained_prediction(file) == "v_prediction"
     assert save_adapter_file(run, base, 400).name == "anna-1-step000400.safetensors"
+
+
+def test_a1111_and_forge_took_all_results_for_one_and_showed_no_words(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(result.lora, "export", lambda *_: lora(1.0))
+    run = run_of(Recipe(subject={"class_word": "dog"}), tmp_path)
+    run.folder.photos_file.write_text('{"photos": [{}, {}]}')
+    (tmp_path / "anna-1.safetensors").write_bytes(b"another's")
+    found = read_metadata(save_adapter_file(run, base, 800)).metadata
+    assert found["ss_output_name"] == "anna-1-2"
+    assert json.loads(found["ss_tag_frequency"]) == {"2_dog": {"sks dog": 2}}
+    assert found["ss_base_model_version"] == "sd_v1_v"
 
 
 def lora(value, **more):
