@@ -42,6 +42,6 @@ def main(arguments: list[str]) -> None:
     about = (
         f"{machine(args.device == 'cpu')}\n\n{args.size} model of random weights, "
         f"{args.resolution} x {args.resolution} pixels, guidance 7.5, {args.rounds} rounds; "
-        f"the pipeline draws {SCRIPT_BATCH} at a time."
+        f"the pipeline generates {SCRIPT_BATCH} at a time."
     )
     publish(args, f"{about}\n\n{table(results)}")

@@ -15,7 +15,7 @@ from .table import format_quartiles, format_ratio, gigabytes, markdown, not_meas
 SCRIPT = Path(__file__).with_name("draw_worker.py")
 Sides = Mapping[str, tuple[str, Mapping[str, Any]]]  # name -> (name in `draw_worker.TASKS`, task)
 _HEAD = (
-    *("by", "images", "seconds an image: median (quartiles) of the rounds", "ours is faster"),
+    *("by", "images", "seconds per image: median (quartiles) of the rounds", "ours is faster"),
     *("begins after, s", "first images after, s", "peak memory, GB"),
 )
 

@@ -188,7 +188,7 @@ def time_table(core: ExecutionTimer, ours: ExecutionTimer, about: str) -> str:
     sampling = core.spans(SAMPLER, DECODER)
     rows = {
         "core's KSampler alone": sampling,
-        "core's nodes, one queue an image": core.spans("execution_start", "execution_success"),
+        "core's nodes, one queue per image": core.spans("execution_start", "execution_success"),
         "the KSampler of a Matrix": ours.spans(SAMPLER, DECODER),
         "a Matrix, from cell to cell": ours.spans(SAMPLER, SAMPLER),
     }

@@ -276,8 +276,8 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
 
 def costs(trainings: Sequence[Training]) -> str:
     """The table of step times for each kind of training, over all rounds."""
-    head = ("previews", "browser", "trainings", "step, s: median (quartiles)")
-    head += ("step, s of CPU time", "ComfyUI's CPU time a step, s", "Chromium's")
+    head = ("previews", "browser", "training runs", "step, s: median (quartiles)")
+    head += ("step, s of CPU time", "ComfyUI's CPU time per step, s", "Chromium's")
     rows = []
     for kind in dict.fromkeys((one.previews, one.browser) for one in trainings):
         same = [one for one in trainings if (one.previews, one.browser) == kind]
@@ -301,8 +301,13 @@ def cpu_steps(trainings: Sequence[Training], part: str) -> list[float]:
 
 def traffic(trainings: Sequence[Training]) -> str:
     """The table of messages to the browser per second, and their kinds."""
-    head = ("previews", "Likeness's messages a second", "all messages a second", "kB a second")
-    head += ("answers to the panel a second", "kB a second")
+    head = (
+        "previews",
+        "Likeness's messages per second",
+        "all messages per second",
+        "kB per second",
+    )
+    head += ("answers to the panel per second", "kB per second")
     rows, kinds = [], Counter[str]()
     for previews in (False, True):
         same = [one for one in trainings if one.browser == PANEL and one.previews == previews]

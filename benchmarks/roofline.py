@@ -16,7 +16,7 @@ from .table import intervals, machine, markdown, median_step, not_measured
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
 REPEATS = 9
 _HEAD = (
-    *("training", "samples a step", "TFLOP a step", "step, s", "TFLOP/s"),
+    *("training", "samples per step", "TFLOP per step", "step, s", "TFLOP/s"),
     *("a matrix product's TFLOP/s", "share of it"),
 )
 

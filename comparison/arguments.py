@@ -37,7 +37,7 @@ def plan_from_args(args: argparse.Namespace) -> PlanFile:
     plan = without_pose(plan) if args.without_pose else plan
     if args.poses and not any(cell.with_pose for cell in plan.matrix({}).cells()):
         raise ComparisonError(
-            '--poses: no row is drawn with a pose. Set "with_pose" to "both" or "with" in the plan '
+            '--poses: no row has a pose. Set "with_pose" to "both" or "with" in the plan '
             "or in its rows, and omit --without-pose."
         )
     return plan

@@ -55,8 +55,8 @@ from .study import REPORT_FILE, RERUN_PLAN_FILE, SCORES_FILE, Study, write_study
 
 _COMPARE = """\
 PLAN is a JSON file or the name of a bundled plan (see `likeness plan`). Trains the rows that have a
-recipe, draws the cells, and writes sheet, scores and report to OUTPUT/likeness/comparisons/<name>.
-Finished trainings and cells are reused: after Ctrl-C, the same command resumes.
+recipe, generates the cells, writes sheet, scores and report to OUTPUT/likeness/comparisons/<name>.
+Finished training runs and cells are reused: after Ctrl-C, the same command resumes.
 """
 
 _EXPORT = """\
@@ -79,7 +79,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_draw(commands: Any) -> None:
-    draw = commands.add_parser("draw", help="draw an image for each prompt")
+    draw = commands.add_parser("draw", help="generate one image per prompt")
     draw.add_argument("prompt", nargs="+", help="one image each, all from the same noise")
     draw.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
     draw.add_argument("--adapter", type=Path, help="a LoRA or a full fine-tune")
@@ -89,7 +89,7 @@ def _add_draw(commands: Any) -> None:
     draw.add_argument("--width", type=int, default=512, help="pixels (default: %(default)s)")
     draw.add_argument("--height", type=int, default=512, help="pixels (default: %(default)s)")
     draw.add_argument("--steps", type=int, default=35, help="sampling steps (default: %(default)s)")
-    draw.add_argument("--guidance", type=float, default=7.5, help="scale (default: %(default)s)")
+    draw.add_argument("--guidance", type=float, default=7.5, help="CFG scale (default: 7.5)")
     draw.add_argument("--seed", type=int, default=0, help="noise seed (default: %(default)s)")
     draw.add_argument(
         "--clip-skip", type=int, help="2 uses the text encoder's second-to-last layer "
@@ -103,14 +103,14 @@ def _add_draw(commands: Any) -> None:
 
 def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
-        "compare", help="train, draw and score the rows of a plan", description=_COMPARE,
+        "compare", help="train a plan's rows, generate images and score them", description=_COMPARE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("plan", metavar="PLAN")
     parser.add_argument("--base", type=Path, required=True, help="checkpoint or diffusers folder")
     add_set_options(parser)
     parser.add_argument("--photos", type=Path, help="folder of the subject's photographs")
-    parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
+    parser.add_argument("--class-images", type=Path, help="own class images (default: generated)")
     add_tokenizer(parser)
     parser.add_argument("--controlnet", type=Path, help="OpenPose ControlNet for rows with poses")
     parser.add_argument("--without-pose", action="store_true", help="omit rows with poses")
@@ -130,7 +130,7 @@ def _add_compare(commands: Any) -> None:
     together.add_argument("--processes", type=int, default=1, help="processes that train each row")
     together.add_argument(
         "--at-once", type=int, default=1, metavar="N",
-        help="rows to train and images to draw in parallel, on a CPU: for small models",
+        help="rows to train and images to generate in parallel, on a CPU: for small models",
     )  # fmt: skip
     parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)
     add_device(parser)
@@ -205,7 +205,9 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--comparison", type=Path, metavar="FOLDER", help="default: the newest")
     export.add_argument("--workflow", type=Path, help="a saved graph (default: the sheet's)")
     export.add_argument("--with-photos", action="store_true", help="add the training photographs")
-    export.add_argument("--without-prompts", action="store_true", help="remove your own words")
+    export.add_argument(
+        "--without-prompts", action="store_true",
+        help="remove prompts, token and class word; omit the comparison")  # fmt: skip
     export.add_argument("--to", type=Path, metavar="FILE", help="default: exports/<adapter>.zip")
     export.set_defaults(run=_export)
 
@@ -284,9 +286,9 @@ def _draw_cells(
     missing = [number for number, path in enumerate(kept) if not path.is_file()]
     done = len(kept) - len(missing)
     if done == len(kept):
-        print(f"cells    all {done} exist; nothing to draw")
+        print(f"cells    all {done} exist; nothing to generate")
         return
-    with tqdm(total=len(kept), initial=done, unit="cell", desc="draw") as bar:
+    with tqdm(total=len(kept), initial=done, unit="cell", desc="generate") as bar:
 
         def show(cell: Cell) -> None:
             left = bar.total - bar.n - 1
@@ -303,7 +305,7 @@ def _draw_cells(
         except KeyboardInterrupt:
             bar.close()
             there = sum(path.is_file() for path in kept)
-            print(f"\n{there} of {len(kept)} cells are saved; the same command draws the rest.")
+            print(f"\n{there} of {len(kept)} cells are saved; the same command generates the rest.")
             raise
 
 

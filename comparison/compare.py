@@ -171,7 +171,7 @@ def _check_control(plan: PlanFile, files: ComparisonFiles) -> None:
         raise ComparisonError(f"There is no ControlNet at {_control_file(files.controlnet)}.")
     if files.controlnet is None and any(cell.with_pose for cell in plan.matrix({}).cells()):
         raise ComparisonError(
-            "Some rows are drawn with poses: give an OpenPose ControlNet (--controlnet FILE), or "
+            "Some rows have poses: give an OpenPose ControlNet (--controlnet FILE), or "
             "omit those rows (--without-pose)."
         )
 

@@ -109,7 +109,7 @@ class Plan(Part):
             if "{token}" in prompt.text or "{class}" in prompt.text:
                 raise ValueError(f"the prompt {prompt.key!r} has placeholders: fill them in first")
         if not self.poses and any(posed for _, _, posed in self._rows()):
-            raise ValueError("a variant is drawn with poses, but the plan has none: add poses")
+            raise ValueError("a variant has poses, but the plan has none: add poses")
         if len(self.rows()) * len(self.columns()) > MAX_CELLS:
             raise ValueError(f"more than {MAX_CELLS:,} images: use fewer prompts or variants")
         return self

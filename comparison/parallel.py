@@ -85,7 +85,7 @@ def draw_in_processes(
                 if process.stdin:
                     process.stdin.close()
         if any(process.returncode for process in started):
-            raise ComparisonError(f"Drawing failed.\n{log_tail(Path(log.name))}")
+            raise ComparisonError(f"Generating images failed.\n{log_tail(Path(log.name))}")
 
 
 def _wait(

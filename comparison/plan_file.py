@@ -198,7 +198,7 @@ def without_pose(plan: PlanFile) -> PlanFile:
         if (row.with_pose or plan.with_pose) != "with"
     ]
     if not rows:
-        raise ComparisonError("All rows of the plan are drawn with poses: none would be left.")
+        raise ComparisonError("All rows of the plan have poses: none would be left.")
     return _changed(plan, rows=rows, with_pose="without")
 
 

@@ -151,7 +151,7 @@ def _grid(report: Report) -> Html:
 def _cell(report: Report, cell: Cell, place: int, row: str, side: float) -> Html:
     path = report.images[place]
     if not path.is_file():
-        return tag("td", tag("div", "not drawn", class_="empty"))
+        return tag("td", tag("div", "not generated", class_="empty"))
     caption = f"{row} · {cell.key} · seed {cell.seed}" + (f" · {cell.pose}" if cell.pose else "")
     image = tag(
         "img", src=_data_uri(path, side), alt=f"{row}: {cell.prompt}", data_row=cell.row,
@@ -192,7 +192,7 @@ def _training(report: Report) -> Iterator[Html]:
         yield loss_chart(series)
     rows = [_training_row(one) for one in report.row_adapters if one.adapter is not None]
     if rows:
-        names = ("row", "method", "resolution", "learning rate", "steps", "late loss", "precision",
+        names = ("row", "method", "resolution", "learning rate", "steps", "final loss", "precision",
                  "time", "peak memory")  # fmt: skip
         head = tag("tr", [tag("th", name) for name in names])
         yield tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="wide")

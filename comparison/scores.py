@@ -137,7 +137,7 @@ def _left_out(
     if not photographs:
         yield "Subject match is left out: it needs photographs of the subject."
     if plan.draws == 1:
-        yield "Diversity is left out: it needs at least two draws of each prompt."
+        yield "Diversity is left out: it needs at least two images of each prompt."
     if not any(of_class):
         yield "Class drift is left out: it needs prompts without the token."
     elif not any(variant.adapter is None for variant in plan.variants):

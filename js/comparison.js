@@ -26,9 +26,9 @@ import { uniqueName } from "./lib/unique_name.js";
 import { Viewer } from "./lib/viewer.js";
 
 const NODE = "Likeness_ContactSheet";
-const EMPTY = "The images appear here as they are drawn.";
-const GONE = "This comparison's files are gone. Queue again to draw it.";
-const DRAWING = "The images are being drawn.";
+const EMPTY = "The images appear here as they are generated.";
+const GONE = "This comparison's files are missing. Queue again to generate them.";
+const DRAWING = "The images are being generated.";
 const PASTED = -1; // the id of a node that ComfyUI pastes
 const WAIT = 400; // ms after the last keystroke in a name
 const getUrl = (query) => api.apiURL(query);
@@ -104,13 +104,13 @@ class ComparisonPanel {
     else this.#refresh(addDrawn(this.#comparison, drawn));
     // Cells done, cells left and time left.
     if (line) setText(this.#comparison ? this.count : this.message, line);
-    setText(this.liveRegion, finished ? "All images are drawn." : DRAWING);
+    setText(this.liveRegion, finished ? "All images are generated." : DRAWING);
   }
 
   /** Drawing has stopped: replaces the progress line. */
   idle() {
     if (this.liveRegion.textContent !== DRAWING) return;
-    setText(this.liveRegion, "No more images are drawn.");
+    setText(this.liveRegion, "No more images are being generated.");
     if (this.#comparison) this.#count();
     else setText(this.message, this.#empty);
   }

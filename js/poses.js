@@ -61,8 +61,8 @@ class PosePicker {
   #status(chosen) {
     if (chosen.size === 1) return "All images get this pose.";
     return Object.keys(this.#columns).length
-      ? "Below each pose: the prompts that the seed gave it."
-      : "The seed gives each prompt one of these.";
+      ? "Below each pose: the prompts it was assigned to."
+      : "The seed assigns one of these to each prompt.";
   }
 
   #card(pose) {

@@ -15,8 +15,8 @@ import { onQueueEmpty } from "./lib/queue.js";
 import { parseScoreTable, scoreTable } from "./lib/score_table.js";
 
 const NODE = "Likeness_Score";
-const EMPTY = "The scores of each row appear here when the comparison is measured.";
-const NONE = "Nothing was measured.";
+const EMPTY = "The scores of each row appear here once the comparison has been scored.";
+const NONE = "No scores were computed.";
 const panels = new Map(); // node -> its panel
 
 class ScorePanel {

@@ -47,8 +47,8 @@ class SubjectPanel {
     this.node = node;
     this.summary = h("span", { class: "lk-count", role: "status" });
     this.toggleButton = button({
-      text: "Whole photographs",
-      title: "Show them whole, dark where they are cut off",
+      text: "Show uncropped",
+      title: "Show whole photographs with the cropped-off area darkened",
       kind: "plain",
       click: () => this.#toggle(),
     });
@@ -188,7 +188,7 @@ class SubjectPanel {
 
   #refusals(refused) {
     return groupRefused(refused).map(({ title, files, reason }) => {
-      const line = this.#line(title, `refused: ${reason}`, "bad");
+      const line = this.#line(title, `skipped: ${reason}`, "bad");
       line.title = files.join("\n");
       return line;
     });

@@ -21,8 +21,8 @@ import { tempUrl } from "./lib/temp_files.js";
 const NODES = ["Likeness_TrainLoRA", "Likeness_TrainDreamBooth"];
 const STAGES = {
   load: "Loading the base model",
-  "class images": "Drawing class images",
-  encode: "Encoding photographs",
+  "class images": "Generating class images",
+  encode: "Encoding images",
   train: "Training",
   save: "Saving",
 };
@@ -30,15 +30,15 @@ const ENDINGS = {
   finished: "Finished",
   stopped: "Stopped and saved",
   failed: "Failed",
-  gone: "The run's folder is gone",
+  gone: "The run's folder is missing",
   cancelled: "Interrupted",
 };
 const SHAREABLE = ["finished", "stopped"];
-const EMPTY = "Loss, speed and previews appear here when the training runs.";
-const STARTING = "The training starts …";
+const EMPTY = "Loss, speed and previews appear here during training.";
+const STARTING = "Starting training …";
 const PLACEHOLDERS = {
-  gone: "This run's folder is gone. Queue again to train it anew.",
-  cancelled: "The training ended before it began. Queue again to start it.",
+  gone: "This run's folder is missing. Queue again to retrain.",
+  cancelled: "Interrupted before training started. Queue again to start it.",
   unreadable: "This run was recorded by another version of Likeness; its events cannot be shown.",
 };
 // Pixels
@@ -85,17 +85,17 @@ class TrainingPanel {
     this.note = h("span", { class: "lk-note", role: "status" });
     this.saveButton = button({
       text: "Stop and save",
-      title: "Keep what is learned so far, as a finished adapter",
+      title: "Stop after this step and save the result so far",
       click: () => this.#stopAndSave(),
     });
     this.resumeButton = button({
       text: "Resume",
-      title: "Train the steps that are left; queues the workflow",
+      title: "Train the remaining steps (queues the workflow)",
       click: () => this.#resume(),
     });
     this.shareButton = button({
       text: "Share …",
-      title: "Download what this training gave as one zip, without photographs",
+      title: "Download the result as a zip, without photographs",
       click: () => openShareBox(this.shareButton, (prompts) => this.#pack(prompts)),
     });
     this.cancelButton = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
@@ -222,7 +222,8 @@ class TrainingPanel {
   }
 
   async #resume() {
-    if (!(await this.#postAction(this.resumeButton, "go-on", "The run cannot go on"))) return;
+    const failure = "The run could not be resumed";
+    if (!(await this.#postAction(this.resumeButton, "go-on", failure))) return;
     this.#isResuming = true;
     this.#feedback = null;
     this.#show(this.#reader.state);
@@ -260,7 +261,7 @@ class TrainingPanel {
   #cancel() {
     const label = this.cancelButton.querySelector("span");
     if (this.#confirmTimer === null) {
-      setText(label, "Cancel without saving?");
+      setText(label, "Click again to cancel");
       this.#confirmTimer = setTimeout(() => {
         setText(label, "Cancel");
         this.#confirmTimer = null;

@@ -67,7 +67,7 @@ def read_cell_graph(
             path.add(stack[-1])
             if path.intersection(waiting):
                 raise ComparisonError(
-                    "The nodes that draw a cell form a loop: remove one of its links."
+                    "The nodes that generate a cell form a loop: remove one of its links."
                 )
             stack += waiting
             continue
@@ -101,7 +101,7 @@ def _check(nodes: Mapping[str, Node], depends: bool, kind: Any) -> None:
     if not depends:
         raise ComparisonError(
             "The image does not depend on the Matrix: wire its adapter, prompt and seed to the "
-            "nodes that draw."
+            "nodes that generate the image."
         )
 
 

@@ -29,8 +29,8 @@ class ClassImages(io.ComfyNode):
             category="Likeness",
             description=(
                 "Prior preservation: trains on class images alongside the photographs, so that the "
-                "model learns the subject without making every man look like it. The base model "
-                "generates them once, in the first training; later trainings share them."
+                "model learns the subject without making the whole class look like it. The base "
+                "model generates them once, in the first training; later training runs share them."
             ),
             inputs=[*prior_inputs(), *sampling_inputs()],
             outputs=[PriorType.Output(id="class_images", display_name="class_images")],

@@ -59,10 +59,10 @@ class ContactSheet(io.ComfyNode):
             display_name="Contact Sheet (Likeness)",
             category="Likeness",
             description=(
-                "Draws every cell of a Matrix, one after another, with the nodes that you wired "
-                "between the two, and shows them side by side. Finished cells are kept as files: "
-                "after a cancel, a restart or a changed prompt, only missing cells are drawn. The "
-                "sheet's PNG contains the workflow."
+                "Generates every cell of a Matrix, one after another, with the nodes that you "
+                "wired between the two, and shows them side by side. Finished cells are kept as "
+                "files: after a cancel, a restart or a changed prompt, only missing cells are "
+                "generated. The sheet's PNG contains the workflow."
             ),
             inputs=_inputs(),
             outputs=[
@@ -163,8 +163,8 @@ def _inputs() -> list[io.Input]:
             multiline=True,
             default="",
             extra_dict=ADVANCED,
-            tooltip="Cells to draw again at each queue, one per line: 'row / column', a row "
-            "or a column; * matches any text.",
+            tooltip="Cells to generate again at each queue, one per line: 'row / column', a "
+            "row or a column; * matches any text.",
         ),
         io.String.Input(
             "draw_only",
@@ -172,8 +172,8 @@ def _inputs() -> list[io.Input]:
             default="",
             optional=True,
             extra_dict=ADVANCED,
-            tooltip="Draws only these cells, to try some first; written as in redraw. The others "
-            "stay empty and Score does not run. Empty: all.",
+            tooltip="Generates only these cells, to try some first; written as in redraw. The "
+            "others stay empty and Score does not run. Empty: all.",
         ),
     ]
 
@@ -301,7 +301,7 @@ def check_connections(uses: Collection[int], plan: Plan) -> None:
         raise ComparisonError(
             f"Row {trained[0]} has an adapter, but nothing uses it: every row would be the base. "
             "Wire the Matrix's adapter to Load Adapter, and its model and clip to the nodes that "
-            "draw; a bypassed Load Adapter loads nothing."
+            "generate the image; a bypassed Load Adapter loads nothing."
         )
     scaled = [variant.name for variant in plan.variants if variant.strength_unet != 1]
     if scaled and ADAPTER_STRENGTH not in uses:
@@ -312,8 +312,8 @@ def check_connections(uses: Collection[int], plan: Plan) -> None:
     posed = [row for row in plan.rows() if row not in {one.name for one in plan.variants}]
     if posed and POSE not in uses:
         raise ComparisonError(
-            f"Row {posed[0]} is drawn with poses, but nothing uses them: wire the Matrix's pose to "
-            "the image of Apply ControlNet, or set with_pose to 'without'."
+            f"Row {posed[0]} has poses, but nothing uses them: wire the Matrix's pose to the "
+            "image of Apply ControlNet, or set with_pose to 'without'."
         )
     if len(plan.prompts.prompts) > 1 and PROMPT not in uses:
         raise ComparisonError(

@@ -92,11 +92,11 @@ class DrawCells(io.ComfyNode):
                 node_id="Likeness_DrawCells",
                 display_name="Draw Cells (Likeness, internal)",
                 category="Likeness",
-                description="Part of Contact Sheet: draws cells one after another.",
+                description="Part of Contact Sheet: generates cells one after another.",
                 inputs=[
                     JobType.Input("job", tooltip="The comparison."),
-                    io.Int.Input("first", tooltip="Index of the first missing cell to draw."),
-                    io.Int.Input("count", tooltip="How many to draw."),
+                    io.Int.Input("first", tooltip="Index of the first missing cell to generate."),
+                    io.Int.Input("count", tooltip="How many to generate."),
                     io.AnyType.Input("after", optional=True, tooltip="Cells to wait for."),
                 ],
                 outputs=[io.AnyType.Output(id="done", display_name="done")],
@@ -281,7 +281,7 @@ def finished(job: Job) -> io.NodeOutput:
 
 def _last_line(job: Job) -> str:
     total, drawn = len(job.files), len(job.missing)
-    line = f"{total} cells: {drawn} drawn now, {total - drawn - job.skipped} reused"
+    line = f"{total} cells: {drawn} generated now, {total - drawn - job.skipped} reused"
     line += f", {job.skipped} skipped by draw_only" if job.skipped else ""
     return f"{line}. {job.remark}" if job.remark else line
 

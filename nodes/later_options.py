@@ -41,7 +41,7 @@ def speed() -> list[Option]:
                 "compile",
                 extra_dict=ADVANCED,
                 default=False,
-                tooltip="torch.compile: takes minutes before the first step; for long trainings.",
+                tooltip="torch.compile: takes minutes before the first step; for long runs.",
             ),
             "compute",
             "compile",

@@ -262,14 +262,14 @@ def _axes() -> list[io.Input]:
             "with_pose",
             options=list(POSE_MODES),
             default="without",
-            tooltip="Draw each adapter without a pose, with one, or both (a row each).",
+            tooltip="Generate each adapter's images without a pose, with one, or both (two rows).",
         ),
         io.String.Input(
             "pose_rows",
             multiline=True,
             default="",
             tooltip="Names of the rows that with_pose applies to, one per line; empty: all. The "
-            "others are drawn without a pose.",
+            "others have no pose.",
         ),
     ]
 

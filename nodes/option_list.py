@@ -254,7 +254,7 @@ def _objective() -> list[Option]:
                 extra_dict=ADVANCED,
                 options=["auto", "epsilon", "v_prediction"],
                 default="auto",
-                tooltip="What the base model predicts. auto: read from the file.",
+                tooltip="Prediction type of the base model. auto: read from the file.",
             ),
             "base",
             "prediction",

@@ -27,7 +27,7 @@ class PromptSetNode(io.ComfyNode):
             display_name="Prompt Set (Likeness)",
             category="Likeness",
             description=(
-                "The prompts of a comparison, drawn with every adapter: a bundled set, or your own "
+                "The prompts of a comparison, used with every adapter: a bundled set, or your own "
                 "text with one prompt per line."
             ),
             inputs=[

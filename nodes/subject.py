@@ -148,7 +148,7 @@ def dataset_inputs() -> list[io.Input]:
         ),
         bool_widget(
             "flip",
-            "Also train on each photograph mirrored. Faces are not symmetric.",
+            "Also train on horizontal flips. Off for people: faces are not symmetric.",
             advanced=True,
         ),
         int_widget(
@@ -202,7 +202,7 @@ def fitting_inputs() -> list[io.Input]:
             4.0,
             0.1,
             "Photographs smaller than the resolution are enlarged by at most this factor; 1: "
-            "refused. 1.5 does little harm if most are large enough.",
+            "skipped. 1.5 does little harm if most are large enough.",
             advanced=True,
         ),
     ]
@@ -221,7 +221,7 @@ def subject_outputs() -> list[io.Output]:
         io.String.Output(
             id="report",
             display_name="report",
-            tooltip="What is used, and what was refused and why.",
+            tooltip="What is used, and what was skipped and why.",
         ),
         io.String.Output(
             id="token",
@@ -264,7 +264,7 @@ def crops(photos: PhotoSet) -> list[torch.Tensor]:
 
 
 def report(photos: PhotoSet) -> str:
-    """What is used, refused and noted, one per line."""
+    """What is used, skipped and noted, one per line."""
     lines = [f"{len(photos.photos)} photographs:"]
     for photo in photos.photos:
         left, top, right, bottom = photo.box
@@ -275,6 +275,6 @@ def report(photos: PhotoSet) -> str:
             f"{photo.size[0]}×{photo.size[1]}{caption}"
         )
     if photos.refused:
-        lines += [f"{len(photos.refused)} refused:"]
+        lines += [f"{len(photos.refused)} skipped:"]
         lines += [f"- {refused.name}: {refused.reason}" for refused in photos.refused]
     return "\n".join([*lines, *photos.notes])

@@ -33,9 +33,9 @@ class TrainLoRA(io.ComfyNode):
             display_name="Train LoRA (Likeness)",
             category="Likeness",
             description=(
-                "Trains a LoRA of the subject: a small file that any program loads onto the base "
-                "model. Training runs in its own process and can be cancelled at any time; an "
-                "identical training is reused instead of repeated."
+                "Trains a LoRA of the subject: a small file that ComfyUI and most SD 1.5 programs "
+                "load onto the base model. Training runs in its own process and can be cancelled "
+                "at any time; an identical training run is reused instead of repeated."
             ),
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],

@@ -100,7 +100,7 @@ def _write(path: Path, content: bytes, stored: Mapping[str, Tensor]) -> None:
         raise OutOfSpace(
             f"Not enough space in {path.parent}: the adapter takes {need / MEGABYTE:.1f} MB, and "
             f"{free / MEGABYTE:.1f} MB are free. Free some space and run again: training resumes "
-            "from its last checkpoint."
+            "from its last saved training state."
         ) from error
 
 

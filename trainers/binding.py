@@ -48,7 +48,7 @@ def _own_class_images(recipe: Recipe, places: Places, on_read: OnRead | None) ->
     if places.class_images is None:
         raise RecipeError(
             "The recipe was made with your own class images (prior.images). Give their folder, or "
-            "set prior.images to null to have class images drawn."
+            "set prior.images to null to have class images generated."
         )
     images = read_class_images(places.class_images, recipe, on_read)
     named = recipe.prior.images if recipe.prior else None

@@ -74,8 +74,8 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
         kind = OutOfSpace if is_disk_full(error) else CheckpointError
         raise kind(
-            f"The checkpoint after step {step} could not be written to {checkpoints}: {error}. "
-            "Earlier checkpoints are kept. Free some space, then start again to resume from them."
+            f"The training state after step {step} could not be written to {checkpoints}: {error}. "
+            "Earlier ones are kept. Free some space, then start again to resume from them."
         ) from error
     if keep is not None:
         prune(checkpoints, step, keep)
@@ -154,15 +154,15 @@ def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[flo
     except (*_CORRUPTION_ERRORS, SafetensorError) as error:
         # safetensors reports every file that it cannot open as not found.
         if isinstance(error, FileNotFoundError) and _all_files_exist(folder, state):
-            raise OSError(f"The checkpoint {folder} cannot be read: {error}") from error
-        raise CheckpointError(f"The checkpoint {folder} is damaged: {error}") from None
+            raise OSError(f"The training state {folder} cannot be read: {error}") from error
+        raise CheckpointError(f"The training state {folder} is damaged: {error}") from None
     if not belongs:
         raise CheckpointError(
-            f"The checkpoint {folder} belongs to another run or version, or has other weights."
+            f"The training state {folder} belongs to another run or version, or has other weights."
         )
     if not ours:
         raise OptimizerMismatch(
-            f"The checkpoint {folder} has the optimizer state of {saved_by}, but this run uses "
+            f"The training state {folder} has the optimizer state of {saved_by}, but this run uses "
             f"{kind}. Set compute.memory as before, or raise attempt to train from the start."
         )
     with torch.no_grad():

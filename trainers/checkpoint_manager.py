@@ -50,9 +50,9 @@ class CheckpointManager:
                 if needed or not isinstance(error.__cause__, PermissionError):
                     raise
                 run.note(
-                    f"The checkpoint after step {step} could not be written; the run continues "
-                    f"without it: {error.__cause__}. Another program, such as a virus scanner, "
-                    "may have it open."
+                    f"The training state after step {step} could not be written; the run "
+                    f"continues without it: {error.__cause__}. Another program, such as a virus "
+                    "scanner, may have it open."
                 )
         run.accelerator.wait_for_everyone()
         self._saved = time.monotonic()

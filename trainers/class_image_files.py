@@ -76,7 +76,7 @@ def _remove_if_damaged(path: Path) -> bool:
     except OSError as error:
         raise SubjectError(
             f"The class image {path} is damaged and cannot be deleted ({error.strerror}). Delete "
-            "it yourself; it is then drawn again."
+            "it yourself; it is then generated again."
         ) from None
     return True
 
@@ -106,7 +106,9 @@ def _read_photo(path: Path, size: int) -> Photo:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        raise SubjectError(f"The class image {path} is missing; start again to draw it.") from None
+        raise SubjectError(
+            f"The class image {path} is missing; start again to generate it."
+        ) from None
     return Photo(path, digest, size, size, (0, 0, size, size), (size, size))
 
 
@@ -155,8 +157,8 @@ def write(path: Path, data: bytes | str) -> None:
         if not is_disk_full(error):
             raise
         raise OutOfSpace(
-            f"The disk is full at {path}. Free some space and start again: images drawn so far are "
-            "kept."
+            f"The disk is full at {path}. Free some space and start again: images generated so far "
+            "are kept."
         ) from None
 
 

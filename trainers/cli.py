@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     recipe.set_defaults(run=_recipe)
     clean = commands.add_parser(
-        "clean", help="list the checkpoints that finished runs keep, and delete them"
+        "clean", help="list the training states that finished runs keep; --yes deletes them"
     )
     clean.add_argument("--output", type=Path, default=Path("output"))
     clean.add_argument("--yes", action="store_true", help="delete them")
@@ -73,7 +73,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("recipe", metavar="RECIPE")
     parser.add_argument("--base", type=Path, help="checkpoint file or diffusers folder")
     parser.add_argument("--photos", type=Path, help="folder of photographs")
-    parser.add_argument("--class-images", type=Path, help="your own class images (default: drawn)")
+    parser.add_argument("--class-images", type=Path, help="own class images (default: generated)")
     add_tokenizer(parser)
     parser.add_argument(
         "--output", type=Path, help="output folder (default: the run folder's, else output)"
@@ -227,7 +227,7 @@ class InterruptHandler:
 
 def format_result(result: Result) -> str:
     """What a run wrote, and how long each stage took."""
-    lines = ["An equal run has already finished; nothing was trained." if result.reused else ""]
+    lines = ["An identical run has already finished; nothing was trained." if result.reused else ""]
     if result.stopped:
         lines.append(
             f"Stopped after {result.steps} of {result.recipe.schedule.steps} steps; run the "
@@ -319,7 +319,7 @@ def _clean(args: argparse.Namespace) -> int:
         print(f"{one.size / 1e6:10,.1f} MB  {one.run.path.name}{errors[one.run.path]}")
     total = sum(one.size for one in kept if not errors[one.run.path]) / 1e6
     status = "deleted" if args.yes else "deletable with --yes; these runs then cannot be continued"
-    print(f"{total:10,.1f} MB  {status}" if kept else "No finished run keeps a checkpoint.")
+    print(f"{total:10,.1f} MB  {status}" if kept else "No finished run keeps a training state.")
     return 0
 
 

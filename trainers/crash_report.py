@@ -28,7 +28,7 @@ def crash_message(code: int | None, folder: RunFolder) -> str:
         if -code == getattr(signal, "SIGKILL", 0):
             cause += " (often: out of memory)"
     return (
-        f"The training process {cause}. Start again to resume from the last checkpoint.\n"
+        f"The training process {cause}. Start again to resume from the last saved state.\n"
         f"{log_tail(folder.log)}\nThe log is {folder.log}"
     )
 

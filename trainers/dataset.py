@@ -58,7 +58,7 @@ def draw_missing_class_images(run: Run, base: BaseModel) -> None:
     folder = class_images_folder(recipe, run.places, prior)
     numbers = used_class_images(recipe, prior.count, accelerator.num_processes)
     if accelerator.is_main_process and (damaged := remove_damaged(folder, numbers)):
-        run.note(f"Damaged class images in {folder}, now drawn again: {damaged}.")
+        run.note(f"Damaged class images in {folder}, now generated again: {damaged}.")
     accelerator.wait_for_everyone()
     with _drawing_lock(run, folder, numbers) as from_end:
         draw_class_images(

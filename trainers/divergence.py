@@ -57,4 +57,4 @@ def divergence_advice(recipe: Recipe) -> str:
     if recipe.compute.precision == "fp16":
         parts.append("compute.precision bf16 or fp32")
     tries = ", or ".join(parts)
-    return f"Training diverged; good checkpoints, if there are any, are kept. Try {tries}."
+    return f"Training diverged; good training states, if there are any, are kept. Try {tries}."

@@ -96,8 +96,8 @@ def previews(
     release_memory()  # outside the handler: the error's traceback holds tensors
     size = f"{run.recipe.previews.width}x{run.recipe.previews.height}"
     run.note(
-        f"Not enough memory for previews of {size}: none are drawn. Reduce previews.width and "
-        "previews.height."
+        f"Not enough memory for previews of {size}: none are generated. Reduce previews.width "
+        "and previews.height."
     )
     run.previews_disabled = True
 

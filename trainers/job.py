@@ -310,7 +310,7 @@ def _follow(job: Job, on_event: OnEvent, interrupted: Callable[[], bool] | None)
         if running:
             if interrupted is not None and interrupted():
                 raise RunCancelled(
-                    "The run was cancelled. Start it again to resume from its last checkpoint."
+                    "The run was cancelled. Start it again to resume from its last saved state."
                 )
             time.sleep(POLL_SECONDS)
     return ending

@@ -65,7 +65,7 @@ class StoredLatents:
         if latents is None:
             raise RunFailed(
                 f"The cached latents {self.file} were removed or damaged during the run. Start "
-                "the run again: it encodes the image again and resumes from its last checkpoint."
+                "the run again: it encodes the image again and resumes from its last saved state."
             )
         return latents
 

@@ -244,9 +244,11 @@ def resume(run: Run, state: checkpoint.TrainingState) -> int:
                 run.note(note)
             return step
     if recipe.continues:
-        raise CheckpointError("The run that this one continues has no checkpoint to resume from.")
+        raise CheckpointError(
+            "The run that this one continues has no training state to resume from."
+        )
     if damaged:
-        run.note("No checkpoint can be used; training restarts from step 0.")
+        run.note("No saved training state can be used; training restarts from step 0.")
     return 0
 
 

@@ -245,14 +245,14 @@ def incompatible_state_message(before: Tier, recipe: Recipe) -> str:
     """The error message if no tier available to a run can resume a checkpoint of tier `before`."""
     if recipe.compute.memory != "auto":
         message = (
-            f"compute.memory {recipe.compute.memory!r} cannot resume this run's checkpoint, which "
-            f"memory tier {before.name!r} saved with another optimizer's state. Set "
+            f"compute.memory {recipe.compute.memory!r} cannot resume this run's training state, "
+            f"which memory tier {before.name!r} saved with another optimizer's state. Set "
             f"compute.memory to {before.name!r} or 'auto'"
         )
     else:
         message = (
-            f"This run's checkpoint was saved in memory tier {before.name!r} with 8-bit Adam, but "
-            "bitsandbytes is no longer installed, or does not work. Install it to resume: pip "
+            f"This run's training state was saved in memory tier {before.name!r} with 8-bit Adam, "
+            "but bitsandbytes is no longer installed, or does not work. Install it to resume: pip "
             "install --upgrade bitsandbytes"
         )
     restart = "clear continues" if recipe.continues else "raise attempt"

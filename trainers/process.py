@@ -218,7 +218,7 @@ def to_likeness_error(error: Exception, folder: RunFolder) -> LikenessError:
     if is_disk_full(error):
         return OutOfSpace(
             "The disk is full. Free some space and start the run again: it resumes from its last "
-            f"checkpoint.\n{text}"
+            f"saved training state.\n{text}"
         )
     if is_out_of_memory(error):
         advice = ""

@@ -314,8 +314,8 @@ def _check_resumable(recipe: Recipe, places: Places) -> None:
         )
     if not any(run.has_checkpoint() for run in resumable_runs(recipe, places)):
         raise RecipeError(
-            f"The run {earlier.path.name} has no checkpoint to continue from: it was trained with "
-            "saving.keep 0, or its checkpoints were deleted."
+            f"The run {earlier.path.name} has no training state to continue from: it was trained "
+            "with saving.keep 0, or its states were deleted."
         )
 
 

@@ -188,7 +188,7 @@ def _would_break_resume(run: Run, before: Tier, lower: Tier) -> bool:
         return False
     text = (
         f"Memory tier {lower.name!r} needs less memory, but its optimizer cannot resume from this "
-        "run's checkpoint. Free some memory to resume, or train from the start with "
+        "run's training state. Free some memory to resume, or train from the start with "
         f"compute.memory {lower.name}."
     )
     if run.accelerator.num_processes > 1:

@@ -208,5 +208,5 @@ def _check_free_space(folder: Path, size: int, free: int) -> None:
         raise OutOfSpace(
             f"{folder} has too little space for the checkpoint: it needs {size / 1e9:.2f} GB, "
             f"{max(free, 0) / 1e9:.2f} GB are free. Free some space and run again: training "
-            "resumes from its last checkpoint."
+            "resumes from its last saved training state."
         )

@@ -44,7 +44,7 @@ export class ArchiveButton {
 
   async #pack(signal) {
     const { name, files } = this.contents();
-    const onProgress = (done, total) => setText(this.label, `${done} of ${total}, stop`);
+    const onProgress = (done, total) => setText(this.label, `${done} of ${total} – click to stop`);
     const packed = await saveArchive(files, name, { onProgress, signal });
     const gone = files.length - packed;
     if (gone) this.onError(`${plural(gone, "image")} could not be read.`);

@@ -261,7 +261,7 @@ export class CellGrid {
     const label = [
       cell.label,
       cell.key,
-      cell.drawn ? "" : "not drawn yet",
+      cell.drawn ? "" : "not generated yet",
       letter && `marked ${letter}`,
     ];
     if (value !== null)
@@ -295,7 +295,7 @@ export class CellGrid {
       const cell = image.parentElement;
       cell?.classList.add("missing");
       this.#failedImages.add(index);
-      image.replaceWith(h("span", { class: "lk-gone" }, "file is gone"));
+      image.replaceWith(h("span", { class: "lk-gone" }, "file missing"));
     });
     return image;
   }

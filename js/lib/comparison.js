@@ -13,7 +13,7 @@ const isList = (value, length) => Array.isArray(value) && value.length === lengt
 /** Validates a comparison from decoded JSON. Throws an Error with a readable message. */
 export function parseComparison(data, name) {
   if (data?.version > VERSION)
-    throw new Error("This comparison was drawn by a newer version of Likeness.");
+    throw new Error("This comparison was made by a newer version of Likeness.");
   const { rows, columns, images, drawn, width, height } = data ?? {};
   const isValid =
     Array.isArray(rows) &&

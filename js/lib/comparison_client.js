@@ -25,9 +25,9 @@ export async function redrawCell({ name, images }, index) {
     const response = await api.fetchApi(`/likeness/draw-again?${query}`, { method: "POST" });
     if (!response.ok) throw new Error(await errorMessage(response));
   } catch (error) {
-    return `The image cannot be drawn again: ${error.message}`;
+    return `The image could not be redrawn: ${error.message}`;
   }
   return (await app.queuePrompt(0))
-    ? "Queued: the image is drawn again."
-    : "The workflow was not queued. The image is drawn again when it is.";
+    ? "Queued: the image will be redrawn."
+    : "The workflow was not queued. The image will be redrawn at the next run.";
 }

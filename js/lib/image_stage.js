@@ -90,7 +90,7 @@ function layer({ url, thumbnail, name }, place) {
     return h(
       "div",
       { class: `lk-layer ${place} missing` },
-      h("p", {}, "This image is not drawn yet."),
+      h("p", {}, "This image is not generated yet."),
     );
   const image = h("img", { alt: name, src: url, decoding: "async", draggable: "false" });
   const element = h(
@@ -102,7 +102,7 @@ function layer({ url, thumbnail, name }, place) {
   image.addEventListener("error", () => {
     element.style.removeProperty("background-image");
     element.classList.add("missing");
-    element.replaceChildren(h("p", {}, "The image's file is gone. Queue again to draw it."));
+    element.replaceChildren(h("p", {}, "The image file is missing. Queue again to generate it."));
   });
   return element;
 }

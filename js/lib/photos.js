@@ -77,8 +77,8 @@ export function isUncropped({ box: [left, top, right, bottom], width, height }) 
 /** Warnings about a photograph, as texts. */
 export function warningsOf(photo) {
   return [
-    photo.blurred && "looks blurred",
-    isText(photo.twin) && `nearly the same as ${photo.twin}`,
+    photo.blurred && "looks blurry",
+    isText(photo.twin) && `near-duplicate of ${photo.twin}`,
     isText(photo.missing) && `its caption lacks the token ${photo.missing}`,
   ].filter(Boolean);
 }
@@ -128,13 +128,13 @@ export function areTooSmall(refused) {
   return refused.length > 0 && refused.every(({ reason }) => reason.startsWith(TOO_SMALL));
 }
 
-/** "15 photographs, 2 refused, 1 to look at". */
+/** "15 photographs, 2 skipped, 1 to check". */
 export function summary({ photos, refused }) {
   const marked = photos.filter((photo) => warningsOf(photo).length).length;
   return [
     plural(photos.length, "photograph"),
-    refused.length && `${refused.length} refused`,
-    marked && `${marked} to look at`,
+    refused.length && `${refused.length} skipped`,
+    marked && `${marked} to check`,
   ]
     .filter(Boolean)
     .join(", ");

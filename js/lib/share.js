@@ -5,8 +5,8 @@ import { openPopup } from "./popup.js";
 
 const DESCRIPTION =
   "One zip with the adapter, its recipe, and the newest comparison that shows it. No photographs, " +
-  "and no path of this computer.";
-const OMIT_PROMPTS = "Leave all prompts out, and the comparison with them";
+  "and no local paths.";
+const OMIT_PROMPTS = "Leave out all prompts and the comparison";
 
 /**
  * Opens the popup below a button.
@@ -16,7 +16,7 @@ const OMIT_PROMPTS = "Leave all prompts out, and the comparison with them";
 export function openShareBox(anchor, make) {
   const omitPrompts = h("input", { type: "checkbox" });
   const note = h("p", { class: "lk-muted", role: "status" });
-  const start = button({ text: "Make the zip", symbol: "download", kind: "primary", click });
+  const start = button({ text: "Create zip", symbol: "download", kind: "primary", click });
   const content = [h("p", {}, DESCRIPTION), h("label", {}, omitPrompts, OMIT_PROMPTS), note, start];
   const { left, bottom } = anchor.getBoundingClientRect();
   const place = { x: left, y: bottom + 4, anchor, class: "likeness lk-popup lk-share" };

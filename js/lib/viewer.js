@@ -18,8 +18,8 @@ import { ImagePage } from "./image_page.js";
 import { blockShortcuts } from "./shortcuts.js";
 
 const SIZES = { min: 64, max: 384, step: 8, value: 168 };
-const ACTUAL = "Each pixel of the image; the arrow keys move it while it has the focus";
-const SHEET = "The contact sheet; drag the file onto ComfyUI to get the workflow back";
+const ACTUAL = "Show at 100 %; the arrow keys pan while it has focus";
+const SHEET = "The contact sheet; drop the file onto ComfyUI to load its workflow";
 
 /**
  * The viewer's dialog.
@@ -67,7 +67,7 @@ export class Viewer {
   /** Shows cells that were drawn while the viewer is open. */
   refresh(comparison, indices) {
     if (!this.dialog.open || comparison !== this.#comparison) return;
-    if (indices.includes(this.#pendingRedraw)) this.#showHint("The image was drawn again.");
+    if (indices.includes(this.#pendingRedraw)) this.#showHint("The image was redrawn.");
     this.grid.refresh(indices);
     if (this.isGridShown) this.#layOut(true);
     else this.page.refresh(indices);
@@ -128,7 +128,7 @@ export class Viewer {
       click: () => this.page.toggleActual(),
     });
     this.redrawButton = press({
-      text: "Draw again",
+      text: "Redraw",
       title: REDRAW_TITLE,
       symbol: "refresh",
       click: () => this.#redraw(this.page.index),
@@ -232,8 +232,8 @@ export class Viewer {
   #gridTitles() {
     const { name, rows, columns, images } = this.#comparison;
     const left = images.length - drawnCount(this.#comparison);
-    const size = `${plural(rows.length, "model")} × ${plural(columns.length, "prompt")}`;
-    return { title: name, text: left ? `${size} · ${left} not drawn yet` : size };
+    const size = `${plural(rows.length, "row")} × ${plural(columns.length, "column")}`;
+    return { title: name, text: left ? `${size} · ${left} not generated yet` : size };
   }
 
   #showHint(text) {

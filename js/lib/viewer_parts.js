@@ -6,7 +6,7 @@ import { significant } from "./format.js";
 
 const KEYS = [
   ["← →", "another prompt"],
-  ["↑ ↓", "another model"],
+  ["↑ ↓", "another row"],
   ["C", "compare, or one image"],
   ["X", "swap A and B"],
   ["Z", "actual size"],
@@ -73,7 +73,7 @@ export function details(cells, scores) {
     cells.length === 1 && facts(cells[0]),
     scores.length
       ? scoreTable(cells, scores)
-      : h("p", { class: "lk-muted" }, "No scores yet. A Score node measures this comparison."),
+      : h("p", { class: "lk-muted" }, "No scores yet. Add a Score node to compute them."),
     pairs(KEYS, "lk-keys"),
   ].filter(Boolean);
 }
@@ -89,7 +89,7 @@ function pairs(entries, kind = null) {
 }
 
 function scoreTable(cells, scores) {
-  const heads = cells.length === 1 ? ["this", "model"] : ["A", "B"];
+  const heads = cells.length === 1 ? ["image", "row mean"] : ["A", "B"];
   const values = (measure) =>
     cells.length === 1
       ? [measure.cells[cells[0].index], measure.rows[cells[0].row]]

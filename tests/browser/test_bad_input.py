@@ -59,7 +59,7 @@ def test_a_run_folder_deleted_under_the_panel(editor, run, panel, expect):
     shown = panel(folder)
     expect(shown.locator(".lk-count")).to_have_text("3 of 10")
     shutil.rmtree(folder)
-    expect(shown.locator(".lk-state")).to_have_text("The run's folder is gone")
+    expect(shown.locator(".lk-state")).to_have_text("The run's folder is missing")
     expect(shown.locator(".lk-count")).to_have_text("3 of 10")
     editor.errors = [line for line in editor.errors if "404" not in line]
 
@@ -67,7 +67,7 @@ def test_a_run_folder_deleted_under_the_panel(editor, run, panel, expect):
 def test_a_run_that_was_never_there(editor, run, panel, expect):
     folder = run(START, busy=False)
     shutil.rmtree(folder)
-    expect(panel(folder).locator(".lk-empty")).to_contain_text("folder is gone")
+    expect(panel(folder).locator(".lk-empty")).to_contain_text("folder is missing")
     editor.errors = [line for line in editor.errors if "404" not in line]
 
 

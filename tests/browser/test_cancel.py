@@ -80,13 +80,13 @@ def test_a_stopped_run_that_was_saved_can_be_shared_without_its_prompts(
     page.route("**/export*", lambda route: route.fulfill(status=409, json={"error": "No room."}))
     stopped.get_by_role("button", name="Share").click()
     box = page.get_by_role("dialog", name="Share")
-    box.get_by_role("button", name="Make the zip").click()
+    box.get_by_role("button", name="Create zip").click()
     expect(box.get_by_role("status")).to_have_text("No room.")
     page.unroute("**/export*")
     page.route("**/export*", answer)
-    box.get_by_label("Leave all prompts out").check()
+    box.get_by_label("Leave out all prompts").check()
     with page.expect_download() as download:
-        box.get_by_role("button", name="Make the zip").click()
+        box.get_by_role("button", name="Create zip").click()
     assert download.value.suggested_filename == "a.zip"
     assert asked[0].endswith("/export?prompts=0")
     expect(box).to_have_count(0)
@@ -197,9 +197,9 @@ def test_a_run_that_never_began_is_not_waited_for_when_nothing_is_queued(
     show(editor, number)
     editor.pin(number, "run", folder.name)
     empty = editor.page.locator(".lk-fill:visible .lk-empty")
-    expect(empty).to_have_text("The training starts …")
+    expect(empty).to_have_text("Starting training …")
     editor.tell("status", {"exec_info": {"queue_remaining": 0}})
-    expect(empty).to_contain_text("ended before it began")
+    expect(empty).to_contain_text("Interrupted before training started")
     asked = []
     editor.page.on("request", lambda request: asked.append(request.url))
     editor.page.wait_for_timeout(2500)
@@ -234,7 +234,7 @@ def test_cancel_interrupted_whatever_ran_by_then(editor, training, expect):
     editor.tell("likeness.step", news)
     cancel = panel.get_by_role("button", name="Cancel")
     cancel.click()
-    expect(cancel).to_have_text("Cancel without saving?")
+    expect(cancel).to_have_text("Click again to cancel")
     cancel.click()
     expect(cancel).to_have_text("Cancel")
     assert asked == [{"prompt_id": "p1"}]

@@ -61,7 +61,7 @@ def test_a_contact_sheet_shows_what_has_its_name(editor, show, expect):
         expect(panel.locator(".lk-count")).to_have_text(text)
     for name in ("nothing of this name", "../wrong"):
         editor.set_widgets("Likeness_ContactSheet", name=name)
-        expect(panel.locator(".lk-empty")).to_have_text("The images appear here as they are drawn.")
+        expect(panel.locator(".lk-empty")).to_contain_text("appear here as they are generated.")
         editor.set_widgets("Likeness_ContactSheet", name="found")
         expect(panel.locator(".lk-count")).to_have_text("2 images")
 

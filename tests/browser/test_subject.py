@@ -84,7 +84,7 @@ def test_r_reads_the_folder_again_though_a_button_of_the_panel_was_clicked(
     editor, subject, folder, expect
 ):
     (folder / "second.png").write_bytes(photograph(2))
-    editor.page.get_by_text("Whole photographs").first.click()
+    editor.page.get_by_text("Show uncropped").first.click()
     editor.page.keyboard.press("r")
     expect(editor.page.locator(".lk-photo:visible")).to_have_count(2)
 
@@ -136,7 +136,7 @@ def test_a_new_subject_begins_with_a_hint_and_not_with_fifteen_errors(editor, sh
     editor.set_widgets("Likeness_Subject", folder="miniature (bundled)")
     panel = editor.page.locator(".lk-subject:visible")
     expect(panel.locator(".lk-empty")).to_contain_text("Choose a folder of your own photographs")
-    expect(panel).not_to_contain_text("refused")
+    expect(panel).not_to_contain_text("skipped")
     editor.set_widgets("Likeness_Subject", resolution=64)
     expect(panel.locator(".lk-photo")).to_have_count(15)
 
@@ -152,7 +152,7 @@ def test_refusals_are_one_line_each_reason_and_begin_below_the_bar(editor, subje
     lines = panel.locator(".lk-empty li")
     expect(lines).to_have_count(13)
     folded = lines.filter(has_text="15 photographs")
-    expect(folded).to_contain_text("refused: it is too small: 64x64")
+    expect(folded).to_contain_text("skipped: it is too small: 64x64")
     assert folded.get_attribute("title").splitlines()[14] == "small9.png"
     empty, bar = panel.locator(".lk-empty"), panel.locator(".lk-panel-bar").bounding_box()
     expect(empty).to_contain_text("None of these photographs can be used.")

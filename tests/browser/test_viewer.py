@@ -151,14 +151,14 @@ def asked(editor):
 
 def test_an_image_is_drawn_again_from_its_page(editor, viewer, asked, name, drawn, expect):
     viewer.locator("[data-index='1']").click()
-    again = viewer.get_by_role("button", name="Draw again")
+    again = viewer.get_by_role("button", name="Redraw")
     assert "same seed" in again.get_attribute("title")
     again.click()
     expect(viewer.locator(".lk-hint")).to_contain_text("Queued")
     assert asked[0].endswith(f"name={name}&image={name}-0-1")
     assert editor.page.evaluate("() => window.queued")
     drawn(1)
-    expect(viewer.locator(".lk-hint")).to_contain_text("was drawn again")
+    expect(viewer.locator(".lk-hint")).to_contain_text("was redrawn")
     editor.page.keyboard.press("ArrowRight")
     expect(viewer.locator(".lk-hint")).to_be_hidden()
     viewer.get_by_role("button", name="one").click()
@@ -186,7 +186,7 @@ def test_the_menu_of_a_cell_closes_by_escape_and_draws_it_again(viewer, asked, e
     viewer.locator("h2").click()
     expect(menu).to_have_count(0)
     viewer.locator(f"[data-index='{MISSING}']").click(button="right")
-    expect(menu.get_by_role("menuitem", name="Draw again")).to_be_disabled()
+    expect(menu.get_by_role("menuitem", name="Redraw")).to_be_disabled()
 
 
 def test_scores_that_are_there_are_not_said_to_be_none(editor, server, number, name, expect):

@@ -89,7 +89,7 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     expect(training.locator(".lk-state")).to_have_text(re.compile("^Training"), timeout=90_000)
     wait_for(editor, lambda: step_of(training) > before)
     training.get_by_role("button", name="Cancel").click()
-    training.get_by_role("button", name="Cancel without saving?").click()
+    training.get_by_role("button", name="Click again to cancel").click()
     expect(training.locator(".lk-state")).to_have_text("Interrupted", timeout=90_000)
 
 

@@ -69,7 +69,7 @@ def test_the_sheet_is_shown_and_says_what_is_done_and_left(server, drawn):
     outcome = server.run(prompt, listen)
     assert outcome.status == "success", outcome.error
     assert any(text.startswith("71 of 2 cells done, 1 left, about") for text in said), said
-    assert said[-1] == "72 cells: 2 drawn now, 0 reused"
+    assert said[-1] == "72 cells: 2 generated now, 0 reused"
     assert outcome.previews >= 2
     images = [data for data in shown if (data["output"] or {}).get("images")]
     assert [data["display_node"] for data in images] == ["7", "7"]  # at once, and when done
@@ -102,7 +102,7 @@ def test_after_a_cancel_and_after_a_restart_exactly_the_others_are_drawn(server,
     said = []
     assert server.run(slow, said.append).status == "success"
     assert first_words(drawn) == everything[more:]
-    line = f"9 cells: {9 - more} drawn now, {more} reused".encode()
+    line = f"9 cells: {9 - more} generated now, {more} reused".encode()
     assert any(line in text for text in said if type(text) is bytes)
 
     server.stop()

@@ -54,7 +54,7 @@ def test_some_cells_alone_are_drawn_and_the_score_waits(server, drawn):
     assert outcome.status == "success", outcome.error
     assert [line[0] for line in drawn()] == ["one.safetensors in the rain, some"]
     assert any(
-        b"1 drawn now, 0 reused, 5 skipped by draw_only" in one
+        b"1 generated now, 0 reused, 5 skipped by draw_only" in one
         for one in said
         if type(one) is bytes
     )

@@ -73,7 +73,7 @@ def test_a_bypassed_load_adapter_is_told_before_the_queue_starts(server):
     poses["8"] = node("EmptyImage", width=64, height=96, batch_size=1, color=0)
     poses["9"] = node("Likeness_PoseSet", poses="tree", width=64, height=96)
     poses["2"]["inputs"]["poses"], poses["6"]["inputs"]["pose"] = ["9", 0], ["8", 0]
-    assert "Row base_cnet is drawn with poses" in server.refused(poses)
+    assert "Row base_cnet has poses" in server.refused(poses)
     prompts = graph("bypassed", adapters=("base",))
     prompts["4"]["inputs"]["text"] = "always this"
     assert "There are several prompts, but nothing uses them" in server.refused(prompts)

@@ -86,7 +86,7 @@ def test_rows_are_trained_drawn_and_reported_once(compare, likeness, base, tmp_p
 
     kept = written(tmp_path, "*.png") | written(tmp_path, "*.safetensors")
     again = compare().stdout
-    assert "nothing was trained" in again and "nothing to draw" in again
+    assert "nothing was trained" in again and "nothing to generate" in again
     cells = tmp_path / "output" / "likeness" / "cells"
     for path, moment in kept.items():
         if path.is_relative_to(cells) or path.suffix == ".safetensors":
@@ -94,7 +94,7 @@ def test_rows_are_trained_drawn_and_reported_once(compare, likeness, base, tmp_p
 
     (adapter,) = (tmp_path / "output" / "loras").glob("*.safetensors")
     named = compare("--adapter", f"mine={adapter}", "--no-scores", rows=[{"name": "base"}]).stdout
-    assert "nothing to draw" in named, "the same adapter under another name"
+    assert "nothing to generate" in named, "the same adapter under another name"
     assert (folder / "mine" / "64x96" / "beach.png").is_file()
 
 
@@ -150,7 +150,7 @@ def test_rows_at_once_are_the_rows_one_by_one(compare, tmp_path):
     assert {path.name: path.read_bytes() for path in output.rglob("cells/*.png")} == alone
     assert len(alone) == 32
     again = compare("--no-scores", "--at-once", "2", rows=rows).stdout
-    assert again.count("nothing was trained") == 3 and "nothing to draw" in again
+    assert again.count("nothing was trained") == 3 and "nothing to generate" in again
 
 
 def test_ctrl_c_saves_all_rows_that_train_at_once(base, photos, tmp_path):

@@ -48,10 +48,10 @@ test("the crop's place on the photograph", () => {
 
 test("marks and summary", () => {
   const marked = { ...PHOTO, blurred: true, twin: "<i>b.jpg</i>" };
-  assert.deepEqual(warningsOf(marked), ["looks blurred", "nearly the same as <i>b.jpg</i>"]);
+  assert.deepEqual(warningsOf(marked), ["looks blurry", "near-duplicate of <i>b.jpg</i>"]);
   assert.equal(
     summary({ photos: [PHOTO, marked], refused: [{}] }),
-    "2 photographs, 1 refused, 1 to look at",
+    "2 photographs, 1 skipped, 1 to check",
   );
   assert.equal(summary({ photos: [PHOTO], refused: [] }), "1 photograph");
   assert.equal(

@@ -434,7 +434,7 @@ def test_a_bypassed_load_adapter_drew_the_base_in_every_row(nodes):
     check(every, value.plan)
     for output, said in (
         (matrix.ADAPTER, "Row one has an adapter, but nothing uses it"),
-        (matrix.POSE, "Row base_cnet is drawn with poses, but nothing uses them"),
+        (matrix.POSE, "Row base_cnet has poses, but nothing uses them"),
         (matrix.PROMPT, "There are several prompts, but nothing uses them"),
     ):
         with pytest.raises(ComparisonError, match=said):

@@ -252,7 +252,7 @@ def test_an_image_that_is_gone_is_an_empty_frame_and_no_score(node, study, monke
     study.images[3].unlink()
     run(node, study)
     html = (study.folder / "report.html").read_text(encoding="utf-8")
-    assert "3 of 4 images" in html and "not drawn" in html
+    assert "3 of 4 images" in html and "not generated" in html
 
 
 def test_a_damaged_image_is_named(node, study, monkeypatch):

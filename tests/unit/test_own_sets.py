@@ -168,7 +168,7 @@ def test_poses_that_no_row_is_drawn_with_are_told(compare, tmp_path):
     for said, plan in (
         compare("--poses", path, with_pose="without"), compare("--poses", path, "--without-pose")
     ):  # fmt: skip
-        assert plan is None and "no row is drawn with a pose" in said
+        assert plan is None and "no row has a pose" in said
 
 
 def test_what_is_recorded_is_whole_and_names_no_place(tmp_path, monkeypatch, capsys):

@@ -162,7 +162,7 @@ def test_without_poses_no_row_has_one_and_one_must_stay():
     plain = without_pose(with_adapters(both, {"new": "x.safetensors"}))
     assert plain.matrix({}).rows() == ("base", "new")
     posed = plan_file_from_data({"rows": [{"name": "base"}], "with_pose": "with"})
-    with pytest.raises(ComparisonError, match="All rows of the plan are drawn with poses"):
+    with pytest.raises(ComparisonError, match="All rows of the plan have poses"):
         without_pose(posed)
 
 

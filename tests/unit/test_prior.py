@@ -223,7 +223,7 @@ def test_a_disk_that_fills_up_keeps_what_is_drawn(base, tmp_path, monkeypatch):
         write(path, data, **options)
 
     monkeypatch.setattr(class_image_files, "write_atomic", full)
-    with pytest.raises(OutOfSpace, match="images drawn so far are kept"):
+    with pytest.raises(OutOfSpace, match="images generated so far are kept"):
         draw(base, tmp_path, 2)
     assert missing(tmp_path, range(2)) == [1]
 
@@ -338,7 +338,7 @@ def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base
     dataset.draw_missing_class_images(run, base)
     assert [image_path(folder, index).read_bytes() for index in range(6)] == drawn
     assert image_path(folder, 4).stat().st_mtime_ns == kept
-    assert notes == [f"Damaged class images in {folder}, now drawn again: 1."]
+    assert notes == [f"Damaged class images in {folder}, now generated again: 1."]
 
 
 def test_class_images_are_drawn_with_the_recipes_clip_skip(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_every_image_is_in_it_and_can_be_walked_to(report):
         ("0", "1"),
         ("1", "0"),
     ]
-    assert "not drawn" in page.text and "3 of 4 images" in page.text
+    assert "not generated" in page.text and "3 of 4 images" in page.text
     assert shown[1]["data-caption"] == "base \u00b7 b \u00b7 seed 0"
 
 

@@ -249,7 +249,7 @@ def test_a_run_to_continue_must_exist_and_be_shorter(places):
     with pytest.raises(RecipeError, match="800 already"):
         prepare(recipe(continues=digest), places)
     longer = recipe(continues=digest, schedule={"steps": 1000})
-    with pytest.raises(RecipeError, match="has no checkpoint"):
+    with pytest.raises(RecipeError, match="has no training state"):
         prepare(longer, places)
     keep_state(earlier, "step-000800")
     prepare(longer, places)
