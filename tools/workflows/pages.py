@@ -82,7 +82,7 @@ def _everything(name: str, setting: Setting) -> Page:
             [[part.subject, part.class_images, part.crops] for part in shown.values()],
         ),
         Group("2 · Train all weights: DreamBooth", [c for n in dreambooth for c in _columns(n)]),
-        Group("2 · Train a small addition: LoRA", [c for n in loras for c in _columns(n)]),
+        Group("2 · Train low-rank adapters: LoRA", [c for n in loras for c in _columns(n)]),
     ]
     return Page(name, [read_me(name)], [learning, groups])
 

@@ -134,7 +134,7 @@ def comparison(
     first = [texts, poses, preview] if posed else [texts]
     groups = [
         Group(f"{number} · What is compared", [first, [plan]]),
-        Group(f"{number + 1} · Draw one cell: these nodes run once for each", drawing),
+        Group(f"{number + 1} · Generate one cell: these nodes run once per cell", drawing),
         Group(f"{number + 2} · All cells side by side", [[sheet]]),
     ]
     if subject is not None:

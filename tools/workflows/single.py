@@ -33,7 +33,7 @@ def train_dreambooth() -> Page:
 def use_adapter() -> Page:
     """Draws an image with a finished adapter."""
     columns = _image("none (base)")
-    groups = [Group("Base model, adapter and prompt", columns[:2]), Group("Draw", columns[2:])]
+    groups = [Group("Base model, adapter and prompt", columns[:2]), Group("Generate", columns[2:])]
     return Page("use_adapter", [read_me("use_adapter")], [groups])
 
 
@@ -48,7 +48,7 @@ def _trained(name: str, key: str) -> Page:
         Group("2 · Train", [[train]]),
         Group("What was trained", [records(train)]),
     ]
-    draw = [Group("3 · Draw", _image(train["adapter"]))]
+    draw = [Group("3 · Generate", _image(train["adapter"]))]
     return Page(name, [read_me(name)], [groups, draw])
 
 
