@@ -2,7 +2,7 @@
 #   make demo    train, draw and compare on a small model, without any download of weights
 #   make test    all tests (those marked comfy need a real ComfyUI, see CONTRIBUTING.md)
 #   make lint    ruff and mypy
-#   make bench   trainings, beside the trainers whose variables are set, see benchmarks/README.md
+#   make bench   training, beside the trainers whose variables are set, see benchmarks/README.md
 #   make faults  kills, power cuts, full disks and bad inputs, see docs/reliability.md
 
 PYTHON ?= python3
