@@ -510,7 +510,7 @@ def check(nodes, lora):
 
 
 def test_a_lora_that_fits_passes(nodes):
-    check(nodes, GOOD | {f"{MODULE}.alpha": (), f"{MODULE}.dora_scale": (8, 1)})
+    check(nodes, GOOD | {f"{MODULE}.alpha": (), f"{MODULE}.dora_scale": (8, 1, 1, 1)})
     check(nodes, {f"{MODULE}.lokr_w1": (2, 2)})
 
 

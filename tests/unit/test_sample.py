@@ -110,7 +110,7 @@ def test_a_lora_has_its_own_strength_on_unet_and_text_encoder(
     base, learned, monkeypatch, text, given
 ):
     strengths = []
-    monkeypatch.setattr(lora, "merge", lambda *what: strengths.append(what[3:]))
+    monkeypatch.setattr(sample, "merge", lambda *what: strengths.append(what[3:]))
     path = learned("epsilon")
     sample.load_with_adapter(base[0], path, strength=0.5, strength_text=text)
     assert strengths == [given]
