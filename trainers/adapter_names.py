@@ -207,6 +207,7 @@ _LYCORIS = (
     ("OFT", r"\.oft_(blocks|diag)"),
     ("Tucker LoCon", r"\.lora_mid\.weight$"),
 )
+LYCORIS_FAMILIES = tuple(family for family, _ in _LYCORIS)
 _FAMILIES = (
     ("SDXL checkpoint", r"^conditioner\.embedders\."),
     ("SD 2.x checkpoint", r"^cond_stage_model\.model\."),

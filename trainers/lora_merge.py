@@ -21,6 +21,7 @@ from .adapter_names import (
     COMFYUI_PREFIX_UNET,
     LORA_PREFIX_TEXT_ENCODER,
     LORA_PREFIX_UNET,
+    LYCORIS_FAMILIES,
     group_by_module,
     guess_family,
     list_names,
@@ -109,6 +110,10 @@ def _check_compatible(
         seen.add(id(layer))
     if bad or not tensors:
         family = guess_family({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        if family in LYCORIS_FAMILIES:
+            raise AdapterError(
+                f"The adapter is a {family}, which only ComfyUI loads: use Load Adapter."
+            )
         raise AdapterError(
             f"The adapter does not fit this model: {len(bad)} of its {len(tensors)} tensors match "
             f"no layer of it ({list_names(bad)}). It looks like: {family}. "
