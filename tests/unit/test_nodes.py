@@ -274,7 +274,7 @@ def test_without_accelerate_a_training_ended_with_code_1_after_models_were_unloa
     for said in (refused(check, optimizer="auto"), refused(check, optimizer=None)):
         assert "accelerate>=1.0 is not installed" in said
         assert "diffusers>=0.33 is installed as 0.32.2" in said and "transformers" not in said
-        command = '-m pip install --upgrade "accelerate>=1.0" "diffusers>=0.33" "peft>=0.18"'
+        command = '-m pip install --upgrade "accelerate>=1.0" "diffusers>=0.33" "peft>=0.18.1"'
         assert said.endswith(command) and sys.executable in said
 
 

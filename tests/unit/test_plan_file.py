@@ -240,7 +240,7 @@ def test_missing_requirements_are_said_before_the_first_row_is_trained(files, mo
     monkeypatch.setattr(packages.metadata, "version", absent)
     monkeypatch.setattr(packages, "find_spec", lambda name: name != "peft" or None)
     given = ComparisonFiles(files.base, files.output, photos=files.output)
-    with pytest.raises(MissingRequirements, match=r"peft>=0\.18 is not installed\. "):
+    with pytest.raises(MissingRequirements, match=r"peft>=0\.18\.1 is not installed\. "):
         train_missing(plan({"name": "a", "preset": "miniature-lora-r1"}), given, never)
 
 
