@@ -253,7 +253,7 @@ def plan_from_data(data: Any) -> Plan:
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(format_validation_error(error, "plan")) from None
+        raise ComparisonError(format_validation_error(error, "plan", Plan)) from None
 
 
 def read_plan(path: Path) -> Plan:

@@ -290,7 +290,7 @@ def plan_file_from_data(data: Any) -> PlanFile:
     try:
         found = PlanFile.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(format_validation_error(error, "plan")) from None
+        raise ComparisonError(format_validation_error(error, "plan", PlanFile)) from None
     for row in found.rows:
         found.recipe_of(row)
     found.matrix({})

@@ -139,7 +139,7 @@ def prompt_set_from_data(data: Any) -> PromptSet:
     try:
         return PromptSet.model_validate(data)
     except ValidationError as error:
-        raise ComparisonError(format_validation_error(error, "prompt set")) from None
+        raise ComparisonError(format_validation_error(error, "prompt set", PromptSet)) from None
 
 
 def prompt_set_from_text(text: str) -> PromptSet:

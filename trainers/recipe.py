@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from .errors import RecipeError
 from .recipe_parts import (
@@ -229,7 +230,7 @@ def recipe_from_data(data: Any) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(format_validation_error(error, "recipe")) from None
+        raise RecipeError(format_validation_error(error, "recipe", Recipe)) from None
 
 
 def recipe_from_json(text: str | bytes) -> Recipe:
@@ -251,12 +252,43 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
 
 
-def format_validation_error(error: ValidationError, what: str) -> str:
-    """One line for each invalid field: its dotted name, what is wrong, and what was given."""
+def format_validation_error(
+    error: ValidationError, what: str, model: type[BaseModel] | None = None
+) -> str:
+    """One line for each invalid field: its dotted name, what is wrong, and what was given.
+
+    With the `model` that was validated, an unknown field's line lists the known ones.
+    """
     lines = [f"The {what} has {error.error_count()} problem(s):"]
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or what
         given = repr(item.get("input"))
         shown = f" (given: {given[:80]})" if item["loc"] and len(given) < 400 else ""
-        lines.append(f"- {where}: {item['msg'].removeprefix('Value error, ')}{shown}")
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(_field_names(model, item["loc"][:-1])) if model else ""
+            message = "there is no such field" + (f", only {known}" if known else "")
+        lines.append(f"- {where}: {message}{shown}")
     return "\n".join(lines)
+
+
+def _field_names(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    """The fields of the part of a model at the `path` of an error; [] if there is no such part."""
+    kinds = [model]
+    for step in path:
+        nested = [kind.model_fields[str(step)] for kind in kinds if step in kind.model_fields]
+        if nested:
+            kinds = [kind for field in nested for kind in _models(field.annotation)]
+        else:  # of a union, the error names the kind
+            kinds = [one for one in kinds if _default_of(one, "kind") == step] or kinds
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _default_of(model: type[BaseModel], name: str) -> Any:
+    return model.model_fields[name].default if name in model.model_fields else None

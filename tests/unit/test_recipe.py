@@ -203,8 +203,22 @@ def test_changed_merges_parts_and_checks_again():
 
 def test_a_change_of_any_name_is_a_recipe_error_and_no_traceback():
     for name in ("self", "parts", "recipe", "__class__"):
-        with pytest.raises(RecipeError, match=f"{name}: Extra inputs"):
+        with pytest.raises(RecipeError, match=f"{name}: there is no such field, only "):
             Recipe().changed(**{name: {"x": 1}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"schedule": {"course": "cosine"}}, r"schedule\.course: .*only steps, batch_size, .*lr_"),
+        ({"method": {"network_dim": 4}}, r"method\.lora\.network_dim: .*only kind, rank, alpha"),
+        ({"method": {"kind": "dreambooth", "rank": 4}}, r"method\.dreambooth\.rank: .*only kind "),
+        ({"prior": {"loss_weights": 2}}, r"prior\.loss_weights: .*only prompt, negative, count"),
+    ],
+)
+def test_an_unknown_field_was_refused_without_the_known_ones(changes, says):
+    with pytest.raises(RecipeError, match=says):
+        Recipe().changed(**changes)
 
 
 def test_names_of_runs_say_the_method():
