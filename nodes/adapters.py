@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float])
     check_lora(path.name, _shapes(lora), modules, shapes)
     if any(name.endswith(MAGNITUDE) for name in lora):
         weights = _unpatched_weights(model, clip)
-        lora = to_comfyui(lora, lambda module: weights[modules[module]])
+        lora = to_comfyui(lora, lambda module: weights[modules[module]]())
     patches = host.lora_patches(lora, modules)
     on_model, on_clip = strengths
     return (
@@ -79,10 +81,11 @@ def _add_lora(model: Any, clip: Any, path: Path, strengths: tuple[float, float])
     )
 
 
-def _unpatched_weights(model: Any, clip: Any) -> dict[str, Any]:
-    """Weights under the names of `host.model_shapes` and `host.clip_shapes`."""
+def _unpatched_weights(model: Any, clip: Any) -> dict[str, Callable[[], Any]]:
+    """Loads weights by the names of `host.model_shapes` and `host.clip_shapes`."""
     patches = {**model.get_key_patches(), **clip.patcher.get_key_patches()}
-    return {name: found[0][0] for name, found in patches.items()}
+    stored = {name: found[0] for name, found in patches.items()}  # (weight, what decodes it)
+    return {name: partial(decode, weight) for name, (weight, decode) in stored.items()}
 
 
 def check_lora(
@@ -113,7 +116,8 @@ def check_lora(
         weight = modules[module]
         bias = weights.get(f"{str(weight).removesuffix('.weight')}.bias")
         _check_matrices(name, module, parts, weights.get(weight), family)
-        _check_differences(name, module, parts, {"diff": weights.get(weight), "diff_b": bias})
+        of_weight = dict.fromkeys(("diff", "w_norm", "set_weight"), weights.get(weight))
+        _check_differences(name, module, parts, {**of_weight, "diff_b": bias, "b_norm": bias})
 
 
 def _check_matrices(
@@ -123,21 +127,21 @@ def _check_matrices(
     if prod(parts.get("alpha", ())) != 1:
         raise AdapterError(f"{name} is damaged: alpha of {module} is not one number.")
     up, down, middle = (parts.get(f"lora_{part}.weight") for part in ("up", "down", "mid"))
-    if (up is None and down is None and MAGNITUDE not in parts) or middle is not None:
+    if MAGNITUDE not in parts and (middle is not None or (up is None and down is None)):
         _check_lycoris(name, module, parts, weight, family)
         return
     if up is None or down is None:
         raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
-    if len(up) < 2 or len(down) < 2 or up[1] != down[0] or not up[1]:
+    if len(up) < 2 or len(down) < 2 or up[1] != down[0] or not up[1] or prod(up[2:]) != 1:
         raise AdapterError(
             f"{name} is damaged: the matrices of {module} do not match: {up} and {down}."
         )
     if weight is None:
         return
-    if up[0] != weight[0] or prod(down[1:]) != prod(weight[1:]):
+    if len(weight) < 2 or up[0] != weight[0] or prod(down[1:]) != prod(weight[1:]):
         raise AdapterError(
             f"{name} does not fit this model: it expects {module} to have {prod(down[1:])} inputs "
-            f"and {up[0]} outputs, but it has {prod(weight[1:])} and {weight[0]}. Detected type: "
+            f"and {up[0]} outputs, but its weight has the shape {weight}. Detected type: "
             f"{family}."
         )
     if MAGNITUDE in parts and prod(parts[MAGNITUDE]) != weight[0]:
@@ -145,18 +149,38 @@ def _check_matrices(
             f"{name} is damaged: the DoRA magnitude of {module} has {prod(parts[MAGNITUDE])} "
             f"values, but the layer has {weight[0]} outputs."
         )
-    scale = parts.get("dora_scale")
-    if scale is not None and (prod(scale) not in weight[:2] or len(scale) != len(weight)):
+    ones = (1,) * (len(weight) - 2)
+    fitting = ((weight[0], 1, *ones), (1, weight[1], *ones))
+    if parts.get("dora_scale", fitting[0]) not in fitting:
         raise AdapterError(
-            f"{name} is damaged: the DoRA scale of {module} has the shape {scale}, but the layer "
-            f"has {weight[1]} inputs and {weight[0]} outputs, in {len(weight)} dimensions."
+            f"{name} is damaged: the DoRA scale of {module} has the shape {parts['dora_scale']}, "
+            f"not {fitting[0]} or {fitting[1]}."
         )
+
+
+# Tensors by the start of their name, and what must be there with them: core fails without.
+_TOGETHER = {
+    "lora_mid": {"lora_up.weight", "lora_down.weight"},
+    "hada_w": {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
+    "hada_t": {"hada_t1", "hada_t2"},
+    "lokr_w1_": {"lokr_w1_a", "lokr_w1_b"},
+    "lokr_w2_": {"lokr_w2_a", "lokr_w2_b"},
+    "a1": {"a1.weight", "a2.weight", "b1.weight", "b2.weight"},
+    "b_norm": {"w_norm"},  # ignored without
+}
 
 
 def _check_lycoris(
     name: str, module: str, parts: dict[str, Shape], weight: Shape | None, family: str
 ) -> None:
-    """As `_check_matrices`, for LoHa and LoKr: the number of values that they make."""
+    """As `_check_matrices`, for other kinds: their tensors, and the number of values they make."""
+    for some, needed in _TOGETHER.items():
+        if any(part.startswith(some) for part in parts) and not needed <= parts.keys():
+            raise AdapterError(
+                f"{name} is incomplete: {module} lacks {', '.join(sorted(needed - parts.keys()))}."
+            )
+    if any(len(parts[part]) < 2 for part in parts if part.startswith(("hada_", "lokr_"))):
+        raise AdapterError(f"{name} is damaged: a factor of {module} is not a matrix.")
     made = None
     if "hada_w1_a" in parts and "hada_w1_b" in parts and "hada_t1" not in parts:
         made = parts["hada_w1_a"][0] * prod(parts["hada_w1_b"][1:])

@@ -58,11 +58,6 @@ def build_metadata(
     }
 
 
-def convolution_args(rank: int, alpha: float) -> str:
-    """kohya's arguments of a LoRA that also has convolutions."""
-    return json.dumps({"conv_dim": rank, "conv_alpha": float(alpha)})
-
-
 def final_loss(losses: Sequence[float]) -> float:
     """Mean of the last tenth of the losses (at least one): single steps are mostly noise."""
     tail = losses[-max(1, len(losses) // 10) :]
@@ -101,5 +96,5 @@ def _kohya_metadata(recipe: Recipe, method: LoRA, steps: int, precision: str) ->
         "ss_seed": recipe.seed,
     }
     if method.targets == "all":
-        values[NETWORK_ARGS_KEY] = convolution_args(method.rank, alpha)
+        values[NETWORK_ARGS_KEY] = json.dumps({"conv_dim": method.rank, "conv_alpha": alpha})
     return {key: str(value) for key, value in values.items() if value is not None}

@@ -84,14 +84,12 @@ def kohya_name(name: str) -> str:
     """
     for prefix, ours in _OTHER_PREFIXES.items():
         name = ours + name.removeprefix(prefix) if name.startswith(prefix) else name
-    if name.startswith((LORA_PREFIX_UNET, "lora_te")):
-        return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
     plain = re.sub(r"\.default(?=\.weight$|$)", "", name)
     ending = next((e for e in sorted(_SUFFIXES, key=len, reverse=True) if plain.endswith(e)), None)
     if ending is None:
         return name
     module = plain[: -len(ending)]
-    if module.startswith((COMFYUI_PREFIX_UNET, COMFYUI_PREFIX_TEXT_ENCODER)):
+    if module.startswith((*_UNET_PREFIXES, "lora_te", COMFYUI_PREFIX_TEXT_ENCODER)):
         return module + _SUFFIXES[ending]
     part, path = _part_and_path(module)
     return name if part is None else module_name(part, path) + _SUFFIXES[ending]
@@ -171,20 +169,26 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
             continue
         prefix = "unet." if module.startswith(_UNET_PREFIXES) else "text_encoder."
         given = {key.removeprefix(prefix): value for key, value in config.items()}
-        alpha = _pattern_value(given.get("alpha_pattern"), module) or given.get("lora_alpha")
+        patterns = _alphas_by_module(given.get("alpha_pattern"), prefix)
+        alpha = patterns.get(module, given.get("lora_alpha"))
         if isinstance(alpha, (int, float)):
             stable = math.sqrt(shape[0]) if given.get("use_rslora") is True else 1.0
             alphas[f"{module}.alpha"] = float(alpha) * stable
     return alphas
 
 
-def _pattern_value(patterns: Any, module: str) -> Any:
-    """PEFT's ``alpha_pattern``: the value of the first key that a module's path is or ends with."""
-    for path, value in patterns.items() if isinstance(patterns, dict) else ():
-        name = str(path).replace(".", "_")
-        if module.endswith(f"_{name}"):
-            return value
-    return None
+def _alphas_by_module(patterns: Any, prefix: str) -> dict[str, float]:
+    """PEFT's ``alpha_pattern`` by kohya's module names; `prefix` is ``unet.``, ``text_encoder.``.
+
+    Raises AdapterError for a key that is not a module's whole path: PEFT reads regular expressions.
+    """
+    found = {}
+    for key, value in (patterns or {}).items() if isinstance(patterns or {}, dict) else ():
+        part, path = _part_and_path(prefix + str(key).removeprefix("^"))
+        if part is None or not re.fullmatch(r"[\w.]+", path) or not isinstance(value, (int, float)):
+            raise AdapterError(f"The file sets alpha by the pattern {key!r}: not supported.")
+        found[module_name(part, path)] = float(value)
+    return found
 
 
 def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:

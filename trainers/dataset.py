@@ -176,6 +176,7 @@ def build_dataset(run: Run, base: BaseModel) -> Dataset:
     """
     recipe = run.recipe
     train, held_out = _split(run)
+    run.photos = len(train)
     count, classes = _class_photos(run)
     flips = _flips(recipe)
     views = [

@@ -130,6 +130,7 @@ def _is_compatible(layer: _Layer, adapter: Adapter) -> bool:
     return (
         len(of_weight) + bool(lora) <= 1
         and len(of_bias) <= 1
+        and not ("b_norm" in adapter and "w_norm" not in adapter)  # which ComfyUI ignores
         and (not lora or _is_compatible_lora(layer.weight, lora))
         and all(t.shape == layer.weight.shape for t in of_weight)
         and all(layer.bias is not None and t.shape == layer.bias.shape for t in of_bias)

@@ -64,14 +64,6 @@ def class_spec(recipe: Recipe) -> Subject:
     return Subject(resolution=recipe.subject.resolution, enlarge=recipe.subject.enlarge)
 
 
-def count_photos(file: Path) -> int:
-    """The number of photographs in the manifest; 0 if it is missing or damaged."""
-    try:
-        return len(json.loads(file.read_text(encoding="utf-8"))["photos"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return 0
-
-
 def _check_unchanged(photos: PhotoSet, folder: Path, digest: str | None) -> PhotoSet:
     if photos.digest != digest:
         raise SubjectError(f"The images in {folder} have changed since the run was prepared.")

@@ -285,9 +285,10 @@ def _field_names(model: type[BaseModel], path: Iterable[int | str]) -> list[str]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    if parts := get_args(annotation):  # first: Python 3.10 takes list[int] for a class
+        return [model for part in parts for model in _models(part)]
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [annotation] if is_model else []
 
 
 def _default_of(model: type[BaseModel], name: str) -> Any:

@@ -6,12 +6,13 @@ their vectors (Eckart & Young 1936, doi:10.1007/BF02288367): here the given numb
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .adapter import OUTPUT_NAME_KEY, SCORES_KEY, load_adapter, read_metadata, save_adapter
-from .adapter_metadata import NETWORK_ARGS_KEY, convolution_args
+from .adapter_metadata import NETWORK_ARGS_KEY
 from .adapter_names import LORA_ADAPTER_METADATA_KEY, group_by_module, list_names
 from .errors import AdapterError
 
@@ -54,12 +55,25 @@ def resize_file(path: Path, rank: int, to: Path) -> float:
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(float(rank)),
     }
-    if "conv_dim" in metadata.get(NETWORK_ARGS_KEY, ""):
-        metadata[NETWORK_ARGS_KEY] = convolution_args(rank, rank)
+    if NETWORK_ARGS_KEY in metadata:
+        metadata[NETWORK_ARGS_KEY] = _resized_args(metadata[NETWORK_ARGS_KEY], rank)
     matrices = [t for name, t in tensors.items() if name.endswith(".weight")]
     half = all(matrix.dtype == torch.float16 for matrix in matrices)
     save_adapter(to, resized.tensors, metadata, dtype="fp16" if half else "fp32")
     return resized.retained
+
+
+def _resized_args(text: str, rank: int) -> str:
+    """kohya's arguments with the convolutions' rank and alpha after resizing to `rank`."""
+    try:
+        args = json.loads(text)
+        args |= {
+            "conv_dim": (after := min(int(args["conv_dim"]), rank)),
+            "conv_alpha": float(after),
+        }
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return text
+    return json.dumps(args)
 
 
 def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
@@ -75,11 +89,15 @@ def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
         raise AdapterError(f"The rank must be at least 1, not {rank}.")
     modules = group_by_module(tensors)
     pair = {"lora_down.weight", "lora_up.weight"}
-    bad = [name for name, parts in modules.items() if parts.keys() - {"alpha"} != pair]
+    bad = [
+        name
+        for name, parts in modules.items()
+        if parts.keys() - {"alpha"} != pair or not _is_whole(parts)
+    ]
     if bad or not modules:
         raise AdapterError(
             f"Only a plain LoRA can be resized; {len(bad)} of {len(modules)} modules are not plain "
-            f"LoRA ({list_names(bad)})."
+            f"LoRA, or damaged ({list_names(bad)})."
         )
     made: dict[str, Tensor] = {}
     whole = retained = 0.0
@@ -96,6 +114,15 @@ def resize(tensors: Mapping[str, Tensor], rank: int) -> Resized:
         made[f"{module}.lora_up.weight"] = narrow_up.view(len(up), n, *up.shape[2:]).float()
         made[f"{module}.alpha"] = torch.tensor(float(n))
     return Resized(made, retained / whole if whole else 1.0)
+
+
+def _is_whole(parts: Mapping[str, Tensor]) -> bool:
+    down, up = parts["lora_down.weight"], parts["lora_up.weight"]
+    return (
+        min(down.ndim, up.ndim) >= 2
+        and up.shape[1] == len(down) > 0
+        and ("alpha" not in parts or parts["alpha"].numel() == 1)
+    )
 
 
 def _svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:

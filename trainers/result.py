@@ -17,7 +17,6 @@ from .adapter_metadata import build_metadata
 from .base_model import BaseModel
 from .errors import NothingLearned, OutputExists
 from .files import make_folder
-from .photo_manifest import count_photos
 from .recipe import LoRA, Recipe
 from .run import Run
 from .run_folder import Result
@@ -41,7 +40,7 @@ def save_adapter_file(run: Run, base: BaseModel, steps: int) -> Path:
     make_folder(folder)
     metadata = build_metadata(
         recipe, steps=steps, losses=run.losses, prediction=base.prediction,
-        precision=run.precision, photos=count_photos(run.folder.photos_file),
+        precision=run.precision, photos=run.photos,
     )  # fmt: skip
     for number in itertools.count(1):
         path = folder / f"{adapter_stem(name, after, number)}.safetensors"

@@ -41,6 +41,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     peak_memory: int = 0
+    photos: int = 0  # photographs to train on, once they are loaded
     tier: Tier | None = None  # of this attempt, once chosen
     previews_disabled: bool = False  # after running out of memory
 

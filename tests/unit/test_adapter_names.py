@@ -28,6 +28,9 @@ KOHYA_TEXT = "lora_te_text_model_encoder_layers_3_self_attn_q_proj"
         # kohya and LyCORIS: as they are
         (f"{KOHYA_Q}.lora_down.weight", f"{KOHYA_Q}.lora_down.weight"),
         (f"{KOHYA_Q}.hada_w1_a", f"{KOHYA_Q}.hada_w1_a"),
+        # kohya's modules with PEFT's endings
+        (f"{KOHYA_Q}.lora_A.weight", f"{KOHYA_Q}.lora_down.weight"),
+        (f"{KOHYA_TEXT}.lora_B.default.weight", f"{KOHYA_TEXT}.lora_up.weight"),
         # diffusers, from the oldest form to today's
         (f"{Q[:-4]}processor.to_q_lora.down.weight", f"{KOHYA_Q}.lora_down.weight"),
         (f"unet.{Q[:-4]}processor.to_q_lora.up.weight", f"{KOHYA_Q}.lora_up.weight"),
@@ -130,12 +133,14 @@ def test_no_alpha_is_made_up() -> None:
 
 
 def test_an_alpha_of_its_own_was_refused() -> None:
-    config = {"lora_alpha": 6, "alpha_pattern": {"attn1.to_q": 2, "k_proj": 3}}
+    config = {"unet.lora_alpha": 6, "unet.alpha_pattern": {f"^{Q}": 0, f"{OUT}": 3}}
     alphas = declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: json.dumps(config)})
-    assert alphas == {f"{KOHYA_Q}.alpha": 2.0, f"{KOHYA_TEXT}.alpha": 6.0}
+    assert alphas == {f"{KOHYA_Q}.alpha": 0.0}
 
 
-@pytest.mark.parametrize("text", ["[]", "{"])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", *(f'{{"unet.alpha_pattern": {{"{key}": 2}}}}' for key in ("to_q", ".*q"))]
+)
 def test_metadata_that_cannot_be_followed_is_refused(text: str) -> None:
     with pytest.raises(AdapterError):
         declared_alphas(SHAPES, {LORA_ADAPTER_METADATA_KEY: text})

@@ -314,6 +314,13 @@ def pair(up, down, **more):
     return {f"{MODULE}.{name}": shape for name, shape in shapes.items()}
 
 
+def loha(inputs):
+    """Shapes of a LoHa of a module with 8 outputs."""
+    shapes = {"hada_w1_a": (8, 4), "hada_w1_b": (4, inputs)}
+    shapes |= {"hada_w2_a": (8, 4), "hada_w2_b": (4, inputs)}
+    return {f"{MODULE}.{name}": shape for name, shape in shapes.items()}
+
+
 @pytest.mark.parametrize(
     ("lora", "says"),
     [
@@ -322,17 +329,23 @@ def pair(up, down, **more):
         (pair((8, 4), ()), "do not match"),
         (
             pair((8, 4), (4, 768), dora_scale=(5, 1)),
-            r"shape \(5, 1\), but the layer has 768 inputs and 8",
+            r"\(5, 1\), not \(8, 1\) or \(1, 768\)",
         ),
-        (pair((8, 4), (4, 768), dora_scale=(8,)), "in 2 dimensions"),
+        (pair((8, 4), (4, 768), dora_scale=(8,)), r"\(8,\), not"),
         (pair((8, 4), (4, 768), lora_magnitude_vector=(9,)), "has 9 values"),
         (pair((8, 4), (4, 768), alpha=(2,)), "alpha of .* is not one number"),
         (pair((8, 0), (0, 768)), "do not match"),
         ({f"{MODULE}.lora_up.weight": (8, 4)}, "only one of its two matrices"),
         ({f"{MODULE}.lora_magnitude_vector": (8,)}, "only one of its two matrices"),
-        ({f"{MODULE}.hada_w1_a": (8, 4), f"{MODULE}.hada_w1_b": (4, 320)}, "makes 2,560 values"),
+        (loha(320), "makes 2,560 values"),
         ({f"{MODULE}.lokr_w1": (4, 4), f"{MODULE}.lokr_w2": (2, 80)}, "makes 2,560 values"),
         ({f"{MODULE}.oft_R.weight": (8, 4)}, "match nothing"),
+        ({f"{MODULE}.hada_w1_a": (8, 4)}, "lacks hada_w1_b, hada_w2_a, hada_w2_b"),
+        ({f"{MODULE}.lokr_w1": (), f"{MODULE}.lokr_w2": (8, 768)}, "is not a matrix"),
+        ({f"{MODULE}.a1.weight": (4, 4)}, "lacks a2.weight, b1.weight, b2.weight"),
+        ({f"{MODULE}.w_norm": (9,)}, r"the shape \(9,\)"),
+        ({f"{MODULE}.b_norm": (8,)}, "lacks w_norm"),
+        (pair((8, 4, 3, 3), (4, 768)), "do not match"),
         ({"bundle_emb.anna.clip_l": (2, 768)}, "also holds embeddings"),
         ({f"{MODULE}.diff": (8, 4)}, r"shape \(8, 4\), what it is added to \(8, 768\)"),
         ({f"{MODULE}.diff_b": (8,)}, "what it is added to None"),
@@ -364,15 +377,14 @@ def test_a_dora_in_pefts_form_was_applied_as_a_plain_lora(nodes, tmp_path, monke
     monkeypatch.setattr(host, "model_shapes", lambda _: shapes)
     monkeypatch.setattr(host, "clip_shapes", lambda _: {})
     monkeypatch.setattr(host, "lora_patches", lambda tensors, _: seen.append(tensors))
-    model = SimpleNamespace(get_key_patches=lambda: {k: [(w, None)] for k, w in weights.items()})
+    model = SimpleNamespace(
+        get_key_patches=lambda: {k: [(w, lambda x: x)] for k, w in weights.items()}
+    )
     clip = SimpleNamespace(patcher=SimpleNamespace(get_key_patches=dict))
     nodes.adapters.apply_adapter(model, clip, tmp_path / "peft.safetensors", (0.0, 0.0))
     assert seen[0].keys() == ours.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(seen[0][name].view_as(tensor), tensor)
-
-
-LOKR_B, RESCALE = f"{MODULE}.lokr_w2_b", f"{MODULE}.rescale"
 
 
 def test_kinds_of_lora_that_core_knows_are_let_through(nodes):
@@ -381,17 +393,17 @@ def test_kinds_of_lora_that_core_knows_are_let_through(nodes):
         pair(conv, (4, 16, 3, 3), dora_scale=(8, 1, 1, 1)),
         pair(conv, (4, 16, 3, 3), dora_scale=(1, 16, 1, 1)),
         pair((8, 4), (4, 16), **{"lora_mid.weight": (4, 4, 3, 3)}),
-        {f"{MODULE}.hada_w1_a": (8, 4), f"{MODULE}.hada_w1_b": (4, 144)},
+        loha(144),
         {
             f"{MODULE}.lokr_w1": (4, 4),
             f"{MODULE}.lokr_w2_a": (2, 1),
             f"{MODULE}.lokr_w2_b": (1, 36),
         },
         {
-            f"{MODULE}.a1.weight": (4, 144),
             f"{MODULE}.oft_blocks": (2, 4, 4),
             f"{MODULE}.rescale": (),
         },
+        {f"{MODULE}.{part}.weight": (4, 4) for part in ("a1", "a2", "b1", "b2")},
     ):
         nodes.adapters.check_lora("x", shapes, {MODULE: "a"}, weights)
 

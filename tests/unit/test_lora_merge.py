@@ -156,14 +156,15 @@ def test_plain_differences_are_added_by_their_models_strength(diff: str, diff_b:
     unet, text = tiny()
     differences = {
         f"diffusion_model.{NORM}.{diff}": torch.ones(8),
-        f"diffusion_model.{BIAS}.{diff_b}": torch.ones(4),
+        f"diffusion_model.{NORM}.{diff_b}": torch.ones(8),
         f"{TEXT_NORM}.{diff}": torch.ones(12),
     }
-    before = [unet.down_blocks[0].resnets[0].norm1.weight, unet.conv_out.bias]
+    norm1 = unet.down_blocks[0].resnets[0].norm1
+    before = [norm1.weight, norm1.bias]
     before = [value.detach().clone() for value in before]
     norm = next(m for name, m in text.named_modules() if name.endswith("final_layer_norm"))
     lora_merge.merge(unet, text, differences, 0.5, 0.25)
-    after = [unet.down_blocks[0].resnets[0].norm1.weight, unet.conv_out.bias]
+    after = [norm1.weight, norm1.bias]
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(b, a + 0.5)
     torch.testing.assert_close(norm.weight, torch.full((12,), 1.25))

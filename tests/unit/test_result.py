@@ -25,9 +25,9 @@ def base(tmp_path_factory):
 def run_of(recipe, folder):
     """A run that has done its 800 steps, and saves into `folder`."""
     return SimpleNamespace(
-        recipe=recipe, losses=[0.5] * 800, precision="fp32",
+        recipe=recipe, losses=[0.5] * 800, precision="fp32", photos=2,
         places=SimpleNamespace(loras=folder, checkpoints=folder),
-        folder=SimpleNamespace(path=Path("anna-1"), photos_file=folder / "photos.json"),
+        folder=SimpleNamespace(path=Path("anna-1")),
         accelerator=SimpleNamespace(is_main_process=True),
     )  # fmt: skip
 
@@ -45,7 +45,6 @@ def test_a_checkpoint_says_what_its_base_predicts_and_replaces_no_other(base, tm
 def test_a1111_and_forge_took_all_results_for_one_and_showed_no_words(base, tmp_path, monkeypatch):
     monkeypatch.setattr(result.lora, "export", lambda *_: lora(1.0))
     run = run_of(Recipe(subject={"class_word": "dog"}), tmp_path)
-    run.folder.photos_file.write_text('{"photos": [{}, {}]}')
     (tmp_path / "anna-1.safetensors").write_bytes(b"another's")
     found = read_metadata(save_adapter_file(run, base, 800)).metadata
     assert found["ss_output_name"] == "anna-1-2"
