@@ -235,7 +235,8 @@ def test_every_naming_of_a_lora_gives_the_same_image(server, files):
 def core_training(server):
     """Core's Train LoRA on what a sampler draws, and Save LoRA."""
     code = (server.folder / "comfy_extras" / "nodes_train.py").read_text(encoding="utf-8")
-    lora = 1 if "io.Model.Output(" in code else 0  # ComfyUI 0.8.0 also outputs the model
+    schema = code.partition("class TrainLoraNode")[2].partition("def execute")[0]
+    lora = int("io.Model.Output(" in schema)  # ComfyUI 0.8.0 also outputs the model
     prompt = graph()
     del prompt["d"]
     train = {
