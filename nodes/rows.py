@@ -113,7 +113,8 @@ def expand_steps(rows: Iterable[Row], files: Iterable[str]) -> list[Row]:
         last = f"{run}.safetensors"
         label = row.label or _unique_label(Row("", last), {one.label.lower() for one in found})
         found += [Row(f"{label}_{number}", file) for number, file in sorted(steps[run].items())]
-        last = last if is_intermediate(row.name) else row.name
+        if not is_intermediate(row.name):
+            last = row.name
         if last in files:
             found.append(Row(label, last))
     return found

@@ -161,15 +161,17 @@ def declared_alphas(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, fl
     so are all if the metadata has no alpha, which is then the rank. Rank stabilisation as in
     `file_alpha`. Raises AdapterError for damaged metadata.
     """
-    config = _configuration(metadata)
+    config, by_prefix = _configuration(metadata), dict[str, tuple[dict[str, Any], Any]]()
     alphas = {}
     for name, shape in shapes.items():
         module, ending = split_name(name)
         if ending != "lora_down.weight" or f"{module}.alpha" in shapes or not shape:
             continue
         prefix = "unet." if module.startswith(_UNET_PREFIXES) else "text_encoder."
-        given = {key.removeprefix(prefix): value for key, value in config.items()}
-        patterns = _alphas_by_module(given.get("alpha_pattern"), prefix)
+        if prefix not in by_prefix:
+            given = {key.removeprefix(prefix): value for key, value in config.items()}
+            by_prefix[prefix] = given, _alphas_by_module(given.get("alpha_pattern"), prefix)
+        given, patterns = by_prefix[prefix]
         alpha = patterns.get(module, given.get("lora_alpha"))
         if isinstance(alpha, (int, float)):
             stable = math.sqrt(shape[0]) if given.get("use_rslora") is True else 1.0

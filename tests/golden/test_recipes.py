@@ -5,12 +5,10 @@ name it in its part's `later`, and it is written only where it differs from its 
 """
 
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import read_recipe
-from likeness.trainers.recipe_parts import Part
 
 FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
 
@@ -32,18 +30,3 @@ def test_stored_recipes_load_with_their_digest(path):
 def test_presets_are_those_of_this_release(name):
     stored = Path(__file__).with_name("recipes") / f"{name}-0.1.0.json"
     assert preset(name).to_json() == stored.read_text(encoding="utf-8").strip()
-
-
-class OfLater(Part):
-    """A part to which a later release added a field."""
-
-    omit_if_default: ClassVar[frozenset[str]] = frozenset({"added"})
-
-    rank: int = 4
-    added: int = 0
-
-
-def test_a_field_of_a_later_release_is_written_only_where_it_is_set():
-    assert OfLater().model_dump() == {"rank": 4}
-    assert OfLater(added=1).model_dump() == {"rank": 4, "added": 1}
-    assert OfLater.model_validate({"rank": 4}) == OfLater()
