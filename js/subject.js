@@ -3,18 +3,18 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { button, h, icon, invalidate, reconcile, setText, setVisible } from "./lib/dom.js";
-import { forwardDrop, uploadAll } from "./lib/drag_drop.js";
 import { trackNode } from "./lib/graph.js";
 import { openLightbox } from "./lib/lightbox.js";
 import { resolveInput } from "./lib/links.js";
 import { addPanel, chainCallback, widgetOf } from "./lib/node_panel.js";
 import { cropped, pair, whole } from "./lib/photo_elements.js";
+import { PhotoAdder } from "./lib/photo_adder.js";
+import { forwardDrop } from "./lib/photo_upload.js";
 import {
   areTooSmall,
   checkToken,
   describeSizes,
   groupRefused,
-  isPhotoOrCaption,
   parsePhotos,
   pollPhotos,
   summary,
@@ -29,9 +29,10 @@ const WIDGETS = [
 ];
 const TEXT_WIDGETS = ["token", "prompt"];
 const BUNDLED = "miniature (bundled)"; // not one of the user's folders
+const ADD = "Drop your photographs here, or a folder of them, or click Add.";
 const CHOOSE =
-  "Choose a folder of your own photographs: make one in ComfyUI's input folder and press R.\n" +
-  "The miniature's drawings are 256 × 256; for them, set the resolution to 256 or less.";
+  `${ADD}\nThe miniature's drawings are 256 × 256; ` +
+  "for them, set the resolution to 256 or less.";
 const NONE = "None of these photographs can be used.";
 const WAIT = 400; // ms after the last change
 
@@ -51,6 +52,11 @@ class SubjectPanel {
       title: "Show whole photographs with the cropped-off area darkened",
       kind: "plain",
       click: () => this.#toggle(),
+    });
+    this.adder = new PhotoAdder(node, BUNDLED, {
+      status: (text) => setText(this.summary, text),
+      message: (text) => this.#showMessage(text),
+      added: () => this.read(),
     });
     this.reloadButton = button({
       label: "Read the folder again",
@@ -73,7 +79,14 @@ class SubjectPanel {
     this.element = h(
       "div",
       { class: "lk-subject" },
-      h("div", { class: "lk-panel-bar" }, this.summary, this.toggleButton, this.reloadButton),
+      h(
+        "div",
+        { class: "lk-panel-bar" },
+        this.summary,
+        this.toggleButton,
+        this.adder.button,
+        this.reloadButton,
+      ),
       this.body,
       this.message,
     );
@@ -101,14 +114,12 @@ class SubjectPanel {
     this.#stale = false;
     const requestId = ++this.#requestId;
     const folder = resolveInput(this.node, "folder");
+    setVisible(this.adder.button, !folder.connected);
     if (folder.connected)
       return this.#showMessage(
         "The folder comes from another node; its photographs are read when it runs.",
       );
-    if (!folder.value)
-      return this.#showMessage(
-        "There is no folder with photographs. Make one in ComfyUI's input folder and press R.",
-      );
+    if (!folder.value) return this.#showMessage(ADD);
     if (folder.value !== this.#folder) this.#showMessage("Reading the photographs …");
     setText(this.summary, "Reading …");
     const settings = WIDGETS.map((name) => [name, resolveInput(this.node, name)]);
@@ -130,28 +141,6 @@ class SubjectPanel {
     const [token, prompt] = TEXT_WIDGETS.map((name) => resolveInput(this.node, name));
     const unknown = token.connected || prompt.connected;
     return checkToken(photos, unknown ? "" : token.value, unknown ? "" : prompt.value);
-  }
-
-  /** Uploads files dropped on the node to its folder; false if it cannot take them. */
-  async uploadFiles(files) {
-    const { value: folder, connected } = resolveInput(this.node, "folder");
-    const photos = files.filter(isPhotoOrCaption);
-    const others = files.filter((file) => !isPhotoOrCaption(file)).map((file) => file.name);
-    if (!photos.length || !folder || folder === BUNDLED || connected) return false;
-    const begun = new Set();
-    try {
-      await uploadAll(photos, (file, ...how) => {
-        setText(this.summary, `Copying ${begun.add(file).size} of ${photos.length} …`);
-        return uploadFile(file, folder, ...how);
-      });
-    } catch (error) {
-      this.#showMessage(error.message);
-      return true;
-    }
-    await this.read();
-    if (others.length)
-      setText(this.summary, `Neither photograph nor caption: ${others.join(", ")}.`);
-    return true;
   }
 
   async #fetchPhotos(settings) {
@@ -259,22 +248,6 @@ class SubjectPanel {
   }
 }
 
-/** Uploads a file to a ComfyUI input folder; returns its name there. Throws a readable Error. */
-async function uploadFile(file, folder, name, overwrite) {
-  const body = new FormData();
-  body.append("image", file, name);
-  body.append("type", "input");
-  body.append("subfolder", folder);
-  body.append("overwrite", String(overwrite));
-  try {
-    const response = await api.fetchApi("/upload/image", { method: "POST", body });
-    if (!response.ok) throw new Error(await errorMessage(response));
-    return (await response.json()).name;
-  } catch (error) {
-    throw new Error(`${file.name} could not be copied. ${error.message}`);
-  }
-}
-
 const panels = new Set();
 
 app.registerExtension({
@@ -309,7 +282,7 @@ app.registerExtension({
     const scheduleRead = (stale) => panels.has(panel) && panel.scheduleRead(stale);
     node.onDragOver = (event) =>
       [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
-    node.onDragDrop = (event) => panel.uploadFiles([...(event.dataTransfer?.files ?? [])]);
+    node.onDragDrop = (event) => panel.adder.drop(event.dataTransfer ?? {});
     const dropped = () => (app.dragOverNode = node);
     forwardDrop(panel.element, (event) => node.onDragOver(event), dropped);
     addPanel(node, "likeness_photos", panel.element, { styles: ["subject"], minHeight: 190 });

@@ -33,9 +33,9 @@ class Subject(io.ComfyNode):
             display_name="Subject (Likeness)",
             category="Likeness",
             description=(
-                "The photographs to train on: 10 to 20 of one subject, in a folder inside "
-                "ComfyUI's input folder, with different poses, distances and places. Shows the "
-                "crops exactly as they are trained."
+                "The photographs to train on: 10 to 20 of one subject, with different poses, "
+                "distances and places. Drop them on the node, or choose a folder inside ComfyUI's "
+                "input folder. Shows the crops exactly as they are trained."
             ),
             inputs=[*subject_inputs(), *crop_inputs(), *dataset_inputs(), *fitting_inputs()],
             outputs=subject_outputs(),

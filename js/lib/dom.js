@@ -96,6 +96,7 @@ export function setVisible(element, visible) {
 const ICONS = {
   close: "M4 4l8 8M12 4l-8 8",
   download: "M8 2.5v7.5M4.8 7L8 10.2 11.2 7M3 13.5h10",
+  upload: "M8 10V2.5M4.8 5.7L8 2.5l3.2 3.2M3 13.5h10",
   expand: "M9.5 2.5h4v4M6.5 13.5h-4v-4M13.5 2.5L9.3 6.7M2.5 13.5l4.2-4.2",
   left: "M10 3.5L5.5 8l4.5 4.5",
   right: "M6 3.5L10.5 8 6 12.5",

@@ -40,18 +40,34 @@ export function sourceOf(path, name) {
  */
 export function resolveInput(node, name) {
   const input = inputOf(node, name);
-  const widget = widgetOf(node, input?.widget?.name ?? name);
-  if (input?.link == null) return { value: widget?.value, connected: false };
-  const link = node.graph?.getLink?.(input.link);
-  const outside = link && !node.graph.getNodeById(link.origin_id);
-  const slot = outside ? node.graph.inputs?.[link.origin_slot] : null;
-  const settings = slot
-    ? subgraphNodesOf(node.graph).map((one) => resolveInput(one, slot.name))
-    : [];
+  if (input?.link == null) return { value: inputWidget(node, name)?.value, connected: false };
+  const settings = promotionsOf(node, input).map(([one, slot]) => resolveInput(one, slot));
   const agreed = settings.every(
     ({ value, connected }) => !connected && value === settings[0].value,
   );
   return settings.length && agreed ? settings[0] : { value: undefined, connected: true };
+}
+
+/** Sets what `resolveInput` returns, as if the user had; nothing if it is connected. */
+export function setInput(node, name, value) {
+  const input = inputOf(node, name);
+  for (const [one, slot] of promotionsOf(node, input)) setInput(one, slot, value);
+  const widget = inputWidget(node, name);
+  if (!widget) return;
+  widget.value = value;
+  widget.callback?.(value);
+}
+
+/** The subgraph nodes that an input is promoted to, each with its slot's name there. */
+function promotionsOf(node, input) {
+  const link = node.graph?.getLink?.(input?.link);
+  const outside = link && !node.graph.getNodeById(link.origin_id);
+  const slot = outside ? node.graph.inputs?.[link.origin_slot] : null;
+  return slot ? subgraphNodesOf(node.graph).map((one) => [one, slot.name]) : [];
+}
+
+function inputWidget(node, name) {
+  return widgetOf(node, inputOf(node, name)?.widget?.name ?? name);
 }
 
 /** Whether another node provides an input's value. */

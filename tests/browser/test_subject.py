@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
+import zlib
 
 import pytest
 from likeness.tools.editor import EMPTY
@@ -75,9 +77,93 @@ def test_photographs_that_are_dropped_on_subject_go_into_its_folder(
     assert editor.page.evaluate(DROP, [subject, data]) is True
     expect(editor.page.locator(".lk-photo:visible")).to_have_count(2)
     assert (folder / "dropped.png").read_bytes() == base64.b64decode(data)
-    # Not where the images are the miniature's own.
+
+
+NEW_FOLDER = "Folder for the photographs"
+
+
+def folder_widget(editor):
+    (node,) = editor.saved()["nodes"]
+    return node["widgets_values"][0]
+
+
+@pytest.fixture
+def new_folder(server, request):
+    """A folder that is not there yet, and that no node of an earlier test lists."""
+    place = server.home / "input" / f"new {zlib.crc32(request.node.name.encode())}"
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def test_photographs_dropped_on_a_node_without_a_folder_make_one(
+    editor, subject, new_folder, expect
+):
     editor.set_widgets("Likeness_Subject", folder="miniature (bundled)")
-    assert editor.page.evaluate(DROP, [subject, data]) is False
+    panel = editor.page.locator(".lk-subject:visible")
+    dropped = ["one.png", "image/png", encoded(photograph(1))]
+    assert panel.evaluate(DROP_ON_PANEL, [dropped]) is True
+    dialog = editor.page.get_by_role("dialog").filter(has_text=NEW_FOLDER)
+    dialog.get_by_role("textbox").fill(new_folder.name.replace(" ", ": "))
+    editor.page.keyboard.press("Enter")
+    expect(panel.get_by_role("button", name="one.png")).to_be_visible()
+    assert folder_widget(editor) == new_folder.name
+    assert (new_folder / "one.png").is_file()
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_a_folder_that_is_dropped_becomes_the_subjects(
+    tab, no_errors, new_folder, tmp_path, show, expect, vue
+):
+    source = tmp_path / new_folder.name
+    (source / "sub-folder").mkdir(parents=True)
+    for number, name in enumerate(("one.png", "two.png", "sub-folder/three.png")):
+        (source / name).write_bytes(photograph(number))
+    (source / "one.txt").write_text("sks at sea")
+    with tab(Comfy__VueNodes__Enabled=vue) as opened, no_errors(opened) as editor:
+        editor.load(EMPTY)
+        show(editor, editor.add("Likeness_Subject", (380, 640)))
+        panel = editor.page.locator(".lk-subject:visible")
+        drop_files(editor.page, panel, source)
+        expect(panel.locator(".lk-photo")).to_have_count(2)
+        assert folder_widget(editor) == new_folder.name
+        copied = sorted(path.name for path in new_folder.iterdir())
+        assert copied == ["one.png", "one.txt", "two.png"]
+        # Again: the user decides, and cancels.
+        drop_files(editor.page, panel, source)
+        dialog = editor.page.get_by_role("dialog").filter(has_text=NEW_FOLDER)
+        expect(dialog).to_contain_text(f"There is a folder {new_folder.name}")
+        editor.page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        expect(panel.locator(".lk-photo")).to_have_count(2)
+
+
+def drop_files(page, target, *paths):
+    """Drops files and folders of this machine, as only the browser itself can."""
+    box = target.bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    devtools.detach()
+
+
+@pytest.mark.parametrize("item", ["Photographs …", "A folder …"])
+def test_photographs_are_added_with_the_button(
+    editor, subject, folder, new_folder, tmp_path, expect, item
+):
+    source = tmp_path / new_folder.name
+    source.mkdir()
+    (source / "one.png").write_bytes(photograph(1))
+    panel = editor.page.locator(".lk-subject:visible")
+    panel.get_by_role("button", name="Add", exact=True).click()
+    whole = item == "A folder …"
+    with editor.page.expect_file_chooser() as chooser:
+        editor.page.get_by_role("menuitem", name=item).click()
+    chooser.value.set_files(source if whole else source / "one.png")
+    expect(panel.get_by_role("button", name="one.png")).to_be_visible()
+    assert folder_widget(editor) == (new_folder if whole else folder).name
+    expect(panel.locator(".lk-photo")).to_have_count(1 if whole else 2)
 
 
 def test_r_reads_the_folder_again_though_a_button_of_the_panel_was_clicked(
@@ -135,7 +221,7 @@ def test_a_new_subject_begins_with_a_hint_and_not_with_fifteen_errors(editor, sh
     show(editor, editor.add("Likeness_Subject", (380, 640)))
     editor.set_widgets("Likeness_Subject", folder="miniature (bundled)")
     panel = editor.page.locator(".lk-subject:visible")
-    expect(panel.locator(".lk-empty")).to_contain_text("Choose a folder of your own photographs")
+    expect(panel.locator(".lk-empty")).to_contain_text("Drop your photographs here")
     expect(panel).not_to_contain_text("skipped")
     editor.set_widgets("Likeness_Subject", resolution=64)
     expect(panel.locator(".lk-photo")).to_have_count(15)
