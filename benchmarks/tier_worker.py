@@ -33,8 +33,8 @@ def measured(recipe_file: Path, places_file: Path, graphs: bool) -> dict[str, fl
     from likeness.trainers import loop, tier_choice
     from likeness.trainers.memory_tiers import estimate_memory
     from likeness.trainers.places import Places
+    from likeness.trainers.preparation import prepare
     from likeness.trainers.recipe import read_recipe
-    from likeness.trainers.run_folder import prepare
     from likeness.trainers.stop import StopSignal
 
     recipe = read_recipe(recipe_file).changed(compute={"graphs": graphs})

@@ -148,9 +148,9 @@ def train_ours(report: Report, arguments: list[str]) -> None:
     runpy.run_path(str(HERE.parent / "__main__.py"), run_name="likeness_main")["load_package"]()
     from likeness.benchmarks.patches import PATCHES
     from likeness.trainers.places import Places
+    from likeness.trainers.preparation import prepare
     from likeness.trainers.process import run_process
     from likeness.trainers.recipe import read_recipe
-    from likeness.trainers.run_folder import prepare
 
     for name in args.patch:
         PATCHES[name]()

@@ -24,6 +24,7 @@ from ..trainers import checkpoint
 from ..trainers.ema import ema_weights
 from ..trainers.errors import RunFailed
 from ..trainers.rng import derive_seed
+from ..trainers.run_folder import saved_steps
 
 Losses = dict[str, Tensor]
 Say = Callable[[str], None]
@@ -139,7 +140,7 @@ def _state(task: Task, course: Course, device: torch.device) -> checkpoint.Train
 
 
 def _resume(folder: Path, state: checkpoint.TrainingState, digest: str) -> int:
-    found = checkpoint.saved_steps(folder / "checkpoints")
+    found = saved_steps(folder / "checkpoints")
     if not found:
         return 0
     newest = checkpoint.step_folder(folder / "checkpoints", found[-1])

@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderTiny
 from torch.nn import Module
 
-from ..trainers import checkpoint
 from ..trainers.errors import BaseModelError
 from ..trainers.files import write_atomic
+from ..trainers.run_folder import saved_steps
 from ..trainers.weights import read_weights, write_weights
 from . import miniature
 
@@ -67,6 +67,6 @@ def began_trained(folder: Path, part: Path) -> bool:
     The part is also written during training, so the answer is stored beside the checkpoints.
     """
     mark = folder / "began.json"
-    if not mark.is_file() or not checkpoint.saved_steps(folder / "checkpoints"):
+    if not mark.is_file() or not saved_steps(folder / "checkpoints"):
         write_atomic(mark, json.dumps(part.is_file()))
     return bool(json.loads(mark.read_text(encoding="utf-8")))

@@ -8,12 +8,13 @@ from typing import Any
 
 from ..trainers.adapter_metadata import final_loss
 from ..trainers.base_file import identify
+from ..trainers.earlier_runs import reused_message
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
 from ..trainers.packages import require_dependencies
 from ..trainers.places import Places
 from ..trainers.recipe import Recipe, recipe_from_data
-from ..trainers.run_folder import Result, RunFolder, reused_message
+from ..trainers.run_folder import Result, RunFolder
 from . import host, miniature
 from .host import io
 from .paths import file_fingerprint

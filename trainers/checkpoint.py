@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch.nn import Parameter
 
 from .errors import CheckpointError, OptimizerMismatch, OutOfSpace
 from .files import is_disk_full, make_folder, move_folder, remove_folder, write_atomic
+from .run_folder import saved_steps
 from .weights import write_tensors
 
 VERSION = 1
@@ -117,12 +117,6 @@ def _write(folder: Path, step: int, state: TrainingState, digest: str, losses: l
         "losses": losses,
     }
     write_atomic(folder / "state.json", json.dumps(document))
-
-
-def saved_steps(checkpoints: Path) -> list[int]:
-    """Steps of a folder's checkpoints, ascending."""
-    names = (p.name for p in checkpoints.glob("step-*") if (p / "state.json").is_file())
-    return sorted(int(n[5:]) for n in names if re.fullmatch(r"step-\d{6,}", n))
 
 
 def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[float]]:

@@ -18,6 +18,7 @@ from .adapter import describe, read_metadata, recipe_of
 from .adapter_metadata import final_loss
 from .arguments import add_device, add_tokenizer
 from .cleanup import reclaimable_runs, remove_checkpoints
+from .earlier_runs import find_run
 from .errors import RecipeError, RunCancelled
 from .events import Event
 from .job import train
@@ -25,7 +26,7 @@ from .places import Places, runs_folder
 from .presets import PRESETS, preset
 from .recipe import Recipe, read_recipe
 from .recipe_checks import check_class_images, check_continuation
-from .run_folder import Result, RunFolder, find_run
+from .run_folder import Result, RunFolder
 
 
 def add_commands(commands: Any) -> None:
@@ -54,12 +55,10 @@ def add_commands(commands: Any) -> None:
     schema.set_defaults(run=_schema)
     process = commands.add_parser("run", help="train a prepared run folder in this process")
     process.add_argument("folder", type=Path)
-    process.add_argument(
-        "--follow-parent", action="store_true", help="save and exit when standard input closes"
-    )
-    process.add_argument(
-        "--since", type=float, help="ignore a stop flag older than this (seconds since the epoch)"
-    )
+    follows = "save and exit when standard input closes"
+    process.add_argument("--follow-parent", action="store_true", help=follows)
+    since = "ignore a stop flag older than this (seconds since the epoch)"
+    process.add_argument("--since", type=float, help=since)
     process.set_defaults(run=_run)
 
 

@@ -20,12 +20,14 @@ import psutil
 
 from .crash_report import crash_message, log_tail
 from .digests import OnRead
+from .earlier_runs import busy_message, reused_message
 from .errors import LikenessError, OutOfSpace, RunBusy, RunCancelled, RunFailed
 from .events import Event, EventReader
 from .memory_tiers import TIERS
 from .places import Places
+from .preparation import prepare
 from .recipe import Recipe
-from .run_folder import Result, RunFolder, busy_message, prepare, reused_message
+from .run_folder import Result, RunFolder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

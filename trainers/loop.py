@@ -25,6 +25,7 @@ from .compute import (
 )
 from .cpu import limited_threads, prepare_for_cpu
 from .dataset import build_dataset, draw_missing_class_images
+from .earlier_runs import saved_states, unused_state_note
 from .ema import ema_weights, update_ema
 from .embeddings import open_embedding_cache
 from .errors import CheckpointError, OptimizerMismatch, RunFailed
@@ -47,7 +48,7 @@ from .optimizers import (
 from .recipe import DreamBooth, LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Run, StepLogger
-from .run_folder import Result, RunFolder, resumable_runs
+from .run_folder import Result, RunFolder
 from .single_file import check_savable
 from .startup_notes import note_startup
 from .step import ForwardBackward, Learner, PromptEncoder, accumulate_gradients, update
@@ -215,40 +216,36 @@ def build_state(run: Run, tier: Tier, parameters: dict[str, Parameter]) -> check
 
 
 def resume(run: Run, state: checkpoint.TrainingState) -> int:
-    """Loads the newest complete checkpoint: this run's, else that of an equivalent run, else of
-    the continued run. Returns its step, or 0.
+    """Loads the best complete one of the `saved_states`. Returns its step, or 0.
 
     Raises OptimizerMismatch for a complete one with another optimizer's state, and
     CheckpointError if a continued run has none.
     """
-    recipe, folder = run.recipe, run.folder
-    candidates = [(folder.checkpoints, recipe)]
-    for other in resumable_runs(recipe, run.places):
-        candidates.append((other.checkpoints, other.recipe()))
-    damaged = False
-    for checkpoints, before in candidates:
-        for step in reversed(checkpoint.saved_steps(checkpoints)):
-            if step > recipe.schedule.steps:  # the continued run has trained on since
-                continue
-            try:
-                path = checkpoint.step_folder(checkpoints, step)
-                step, run.losses = checkpoint.load(path, state, before.digest())
-            except OptimizerMismatch:
-                raise  # it is complete: starting over is for the user to decide
-            except CheckpointError as error:
-                run.note(str(error))
-                damaged = True
-                continue
-            run.emit("notice", text=f"Resuming from step {step}.")
-            if note := lr_rise_note(before, recipe, step):
-                run.note(note)
-            return step
+    recipe, damaged = run.recipe, False
+    for saved in saved_states(run.folder, recipe, run.places):
+        try:
+            path = checkpoint.step_folder(saved.run.checkpoints, saved.step)
+            step, run.losses = checkpoint.load(path, state, saved.recipe.digest())
+        except OptimizerMismatch:
+            raise  # it is complete: starting over is for the user to decide
+        except CheckpointError as error:
+            run.note(str(error))
+            damaged = True
+            continue
+        other = saved.run.path.name
+        of_run = "" if other == run.folder.path.name else f" of the run {other}"
+        run.emit("notice", text=f"Resuming from step {step}{of_run}.")
+        if note := lr_rise_note(saved.recipe, recipe, step):
+            run.note(note)
+        return step
     if recipe.continues:
         raise CheckpointError(
             "The run that this one continues has no training state to resume from."
         )
     if damaged:
         run.note("No saved training state can be used; training restarts from step 0.")
+    elif note := unused_state_note(recipe, run.places):
+        run.note(note)
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import memory_tiers
+from .earlier_runs import busy_message, check_not_busy, equivalent_runs
 from .errors import (
     LikenessError,
     OutOfMemory,
@@ -31,7 +32,7 @@ from .events import Emit, EventWriter
 from .files import is_disk_full
 from .memory import is_out_of_memory, memory_advice, page_file_advice, prevent_sysmem_fallback
 from .read_ahead import read_ahead
-from .run_folder import RunFolder, busy_message, check_not_busy, equivalent_runs
+from .run_folder import RunFolder
 
 LOCK_TIMEOUT_SECONDS = 1.0  # others briefly take the lock to see whether it is free
 STOP_POLL_SECONDS = 0.2  # between checks for a stop request

@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from . import dreambooth, memory_tiers
 from .base_model import BaseModel
+from .earlier_runs import saved_states
 from .errors import OptimizerMismatch, OutOfMemory, RestartNeeded
 from .gpu_capabilities import has_bf16
 from .memory_tiers import ModelSize, Tier
@@ -18,7 +19,6 @@ from .optimizers import eight_bit_error
 from .packages import eight_bit_unavailable_reason
 from .recipe import DreamBooth, Recipe
 from .run import Run
-from .run_folder import resumable_runs
 from .tokenizer import CHUNK_TOKENS
 
 
@@ -111,10 +111,8 @@ def check_memory(run: Run, base: BaseModel) -> None:
 
 def _previous_tier(run: Run) -> Tier | None:
     """Tier of the checkpoint that a run starts from, its own or an earlier run's; None if none."""
-    runs = (run.folder, *resumable_runs(run.recipe, run.places))
-    return next(
-        (memory_tiers.load_tier(one.tier_file) for one in runs if one.has_checkpoint()), None
-    )
+    states = saved_states(run.folder, run.recipe, run.places)
+    return memory_tiers.load_tier(states[0].run.tier_file) if states else None
 
 
 def model_size(
@@ -182,9 +180,8 @@ def _would_break_resume(run: Run, before: Tier, lower: Tier) -> bool:
     With several processes raises OutOfMemory with the note, which others than the main one cannot
     report otherwise.
     """
-    folders = [run.folder, *resumable_runs(run.recipe, run.places)]
     same = memory_tiers.is_state_compatible(lower, before, run.recipe)
-    if same or not any(folder.has_checkpoint() for folder in folders):
+    if same or not saved_states(run.folder, run.recipe, run.places):
         return False
     text = (
         f"Memory tier {lower.name!r} needs less memory, but its optimizer cannot resume from this "

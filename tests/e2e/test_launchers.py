@@ -12,8 +12,8 @@ import pytest
 from likeness.trainers import job
 from likeness.trainers.errors import RunCancelled, RunFailed
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ from likeness.trainers import run as measuring
 from likeness.trainers.loop import train
 from likeness.trainers.optimizers import lr_lambda
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from PIL import Image
 from safetensors.torch import load_file

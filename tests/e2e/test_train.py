@@ -18,8 +18,9 @@ from likeness.trainers.errors import RunBusy, RunCancelled
 from likeness.trainers.events import EventReader
 from likeness.trainers.job import Job, train
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import RunFolder, prepare
+from likeness.trainers.run_folder import RunFolder
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,6 +254,40 @@ def test_more_steps_go_on_from_a_finished_run(likeness, train, tmp_path):
     )
     whole = only("whole/likeness/runs/*/result.json", tmp_path)
     assert json.loads(longer.read_text())["losses"] == json.loads(whole.read_text())["losses"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["prior.count=8"],  # of which the shorter run uses three
+        ['method={"kind": "dreambooth"}', "optimizer.learning_rate=1e-5", "prior.source=teacher"],
+        [
+            "schedule.lr_scheduler=constant_with_warmup",
+            "schedule.lr_warmup_steps=2",
+            "text_encoder.last_step=2",
+            "objective.ema_decay=0.9",
+            "prior=null",
+        ],
+    ],
+    ids=["lora", "dreambooth", "warm-up ema"],
+)
+def test_raised_steps_train_only_those_that_are_new_and_learn_the_same(
+    base, photos, tmp_path, settings
+):
+    recipe = small(settings).changed(schedule={"steps": 3})
+    longer = recipe.changed(schedule={"steps": 6}, name="longer")
+    whole = places(tmp_path / "whole", base, photos)
+    unbroken = train(longer, whole, device="cpu", on_event=lambda event: None)
+    where, told = places(tmp_path / "parts", base, photos), []
+    first = train(recipe, where, device="cpu", on_event=lambda event: None)
+    resumed = train(longer, where, device="cpu", on_event=told.append)
+    steps = [event.data["step"] for event in told if event.kind == "step"]
+    assert steps[0] == 4 and resumed.losses == unbroken.losses
+    assert digest(resumed.adapter) == digest(unbroken.adapter)
+    texts = [event.data["text"] for event in told if event.kind == "notice"]
+    assert f"Resuming from step 3 of the run {first.folder.name}." in texts
+    again = train(recipe, where, device="cpu", on_event=lambda event: None)
+    assert again.reused and again.adapter == first.adapter
 
 
 def test_a_continuing_run_that_was_stopped_goes_on_without_the_earlier_ones_folder(

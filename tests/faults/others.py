@@ -20,7 +20,7 @@ from likeness.trainers import loop, run_folder
 from likeness.trainers.crash_report import log_tail
 from likeness.trainers.errors import OutOfSpace, RunBusy
 from likeness.trainers.job import _is_alive, train
-from likeness.trainers.run_folder import prepare
+from likeness.trainers.preparation import prepare
 
 from .kills import tree_of
 from .trials import (

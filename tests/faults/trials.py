@@ -22,10 +22,11 @@ from likeness.demo.random_model import write_random_model
 from likeness.trainers.crash_report import log_tail
 from likeness.trainers.events import EventReader
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
 from likeness.trainers.process import run_process
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.run_folder import RunFolder, prepare
+from likeness.trainers.run_folder import RunFolder
 from PIL import Image
 
 Around = Callable[[], contextlib.AbstractContextManager[object]]

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.loop import train
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from PIL import Image
 

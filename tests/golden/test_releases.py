@@ -15,7 +15,7 @@ from likeness.trainers.base_model import load_base
 from likeness.trainers.dreambooth import trainable_parameters
 from likeness.trainers.events import EventReader
 from likeness.trainers.optimizers import build_optimizer
-from likeness.trainers.run_folder import RunFolder
+from likeness.trainers.run_folder import RunFolder, saved_steps
 from safetensors.torch import load_file
 
 HERE = Path(__file__).resolve().parent
@@ -79,7 +79,7 @@ def test_a_stopped_fine_tune_finds_its_weights_by_name(run, base):
 @each_lora
 def test_a_stopped_run_can_go_on(run):
     folder = RunFolder(run)
-    recipe, (step,) = folder.recipe(), checkpoint.saved_steps(folder.checkpoints)
+    recipe, (step,) = folder.recipe(), saved_steps(folder.checkpoints)
     path = checkpoint.step_folder(folder.checkpoints, step)
     weights = load_file(path / "weights.safetensors")
     parameters = {k: torch.nn.Parameter(torch.zeros_like(v)) for k, v in weights.items()}

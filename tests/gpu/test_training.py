@@ -7,8 +7,8 @@ import torch
 from likeness.demo.random_model import write_random_model
 from likeness.trainers import cuda_graphs, loop
 from likeness.trainers.cuda_graphs import CudaGraphCapturer
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from PIL import Image
 from safetensors.torch import load_file

@@ -11,11 +11,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
-from likeness.trainers import checkpoint, compute, loop, memory_tiers, tier_choice
+from likeness.trainers import compute, loop, memory_tiers, tier_choice
 from likeness.trainers.errors import BaseModelError, OutOfMemory, RunFailed
 from likeness.trainers.optimizers import eight_bit_error
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import prepare
+from likeness.trainers.run_folder import saved_steps
 from likeness.trainers.step import Learner
 from likeness.trainers.stop import StopSignal
 from safetensors.torch import load_file
@@ -309,7 +310,7 @@ def test_only_as_many_checkpoints_stay_as_asked_though_each_step_is_saved(places
 
     def emit(kind, **data):
         if kind == "checkpoint":
-            kept.append(len(checkpoint.saved_steps(folder.checkpoints)))
+            kept.append(len(saved_steps(folder.checkpoints)))
 
     loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
     assert len(kept) == 8 and max(kept) <= 2, "the newest, and the one before until it is proven"
@@ -325,7 +326,7 @@ def test_a_run_with_a_checkpoint_falls_to_no_other_optimizers_state(places, monk
         with pytest.raises(torch.OutOfMemoryError):
             loop.train(folder, Accelerator(cpu=True), emit, StopSignal(folder.stop))
     assert any("from the start with compute.memory 8bit" in text for text in said)
-    assert checkpoint.saved_steps(folder.checkpoints)[-1] == 2
+    assert saved_steps(folder.checkpoints)[-1] == 2
     result = trained(whole, places)
     assert result.steps == 3 and len(result.losses) == 3
     same(result, trained(recipe(attempt=15, schedule={"steps": 3}), places), places.base)

@@ -18,8 +18,8 @@ from likeness.trainers.base_model import load_base
 from likeness.trainers.dataset import class_images_folder
 from likeness.trainers.loop import train
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image

@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from likeness.trainers.loop import train
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
-from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from safetensors.torch import load_file
 

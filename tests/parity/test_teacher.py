@@ -7,9 +7,9 @@ from likeness.trainers import loop
 from likeness.trainers.base_model import load_base
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.lora import adapters_disabled, attach, trainable_parameters
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA
-from likeness.trainers.run_folder import prepare
 from likeness.trainers.stop import StopSignal
 from likeness.trainers.teacher import build_teacher
 from likeness.trainers.text_encoding import encode_text

@@ -10,6 +10,7 @@ from likeness.trainers import checkpoint
 from likeness.trainers.errors import CheckpointError, OptimizerMismatch, OutOfSpace
 from likeness.trainers.optimizers import build_optimizer
 from likeness.trainers.recipe import Optimizer
+from likeness.trainers.run_folder import saved_steps
 from safetensors.torch import load_file, save_file
 
 DIGEST = "a" * 64
@@ -88,9 +89,9 @@ def test_only_the_newest_are_kept(tmp_path):
     advance(s, 1)
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, s, DIGEST, [], keep=2)
-    assert checkpoint.saved_steps(tmp_path) == [2, 3]
+    assert saved_steps(tmp_path) == [2, 3]
     checkpoint.prune(tmp_path, 3, 0)
-    assert checkpoint.saved_steps(tmp_path) == []
+    assert saved_steps(tmp_path) == []
 
 
 def test_saving_deleted_hidden_folders_that_were_not_its_own(tmp_path):
@@ -114,9 +115,9 @@ def test_an_old_checkpoint_that_is_open_elsewhere_did_not_end_the_run(tmp_path, 
         windows.setattr(checkpoint, "remove_folder", held)
         checkpoint.prune(tmp_path, 2, 1)
         checkpoint.discard(tmp_path, 2)
-    assert checkpoint.saved_steps(tmp_path) == [1, 2]
+    assert saved_steps(tmp_path) == [1, 2]
     checkpoint.prune(tmp_path, 2, 1)
-    assert checkpoint.saved_steps(tmp_path) == [2]
+    assert saved_steps(tmp_path) == [2]
 
 
 def test_a_step_saved_again_replaces_itself(tmp_path):
@@ -124,14 +125,14 @@ def test_a_step_saved_again_replaces_itself(tmp_path):
     advance(s, 1)
     for _ in range(2):
         checkpoint.save(tmp_path, 1, s, DIGEST, [], keep=1)
-    assert checkpoint.saved_steps(tmp_path) == [1]
+    assert saved_steps(tmp_path) == [1]
 
 
 def test_half_written_checkpoints_are_not_found(tmp_path):
     (tmp_path / ".partial-step-000009").mkdir()
     (tmp_path / "step-000009").mkdir()
     (tmp_path / "step-x").mkdir()
-    assert checkpoint.saved_steps(tmp_path) == []
+    assert saved_steps(tmp_path) == []
 
 
 @pytest.mark.parametrize("file", ["state.json", "weights.safetensors", "optimizer.safetensors"])
@@ -192,10 +193,10 @@ def test_a_checkpoint_held_all_of_the_optimizer_in_the_hosts_memory(tmp_path, mo
         gpu.setattr(torch.Tensor, "cpu", fetched)
         folder = checkpoint.save(tmp_path, 2, s, DIGEST, [])
     tensors, _ = checkpoint._optimizer_state(s)
-    saved_steps = load_file(folder / "optimizer.safetensors")
-    assert saved_steps.keys() == tensors.keys() and len(copies) >= len(tensors)
+    saved = load_file(folder / "optimizer.safetensors")
+    assert saved.keys() == tensors.keys() and len(copies) >= len(tensors)
     for key, tensor in tensors.items():
-        assert saved_steps[key].dtype == tensor.dtype and torch.equal(saved_steps[key], tensor), key
+        assert saved[key].dtype == tensor.dtype and torch.equal(saved[key], tensor), key
 
 
 def test_another_recipes_checkpoint_is_refused(tmp_path):
@@ -228,7 +229,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
     advance(s, 1)
     checkpoint.save(tmp_path, 9, s, DIGEST, [], keep=1)
     checkpoint.save(tmp_path, 5, s, DIGEST, [], keep=1)
-    assert checkpoint.saved_steps(tmp_path) == [5, 9]
+    assert saved_steps(tmp_path) == [5, 9]
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

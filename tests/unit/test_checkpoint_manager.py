@@ -7,7 +7,7 @@ import torch
 from likeness.trainers import checkpoint, checkpoint_manager
 from likeness.trainers.errors import CheckpointError, Diverged, OutOfSpace
 from likeness.trainers.recipe import Recipe
-from likeness.trainers.run_folder import RunFolder
+from likeness.trainers.run_folder import RunFolder, saved_steps
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def parts(tmp_path):
 
 
 def kept(run):
-    return checkpoint.saved_steps(run.folder.checkpoints)
+    return saved_steps(run.folder.checkpoints)
 
 
 @pytest.mark.parametrize("keep", [0, 1])

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from likeness.trainers import loop
+from likeness.trainers.earlier_runs import SavedState
 from likeness.trainers.errors import CheckpointError, OptimizerMismatch
 from likeness.trainers.presets import preset
 
@@ -27,43 +28,53 @@ def test_a_text_encoder_that_nothing_asks_any_more_leaves_the_device(changes, mo
     assert places == moved
 
 
-def test_a_run_takes_no_state_of_more_steps_than_its_own(tmp_path, monkeypatch):
-    """The run that it continues went on meanwhile."""
-    taken = []
-    monkeypatch.setattr(loop, "resumable_runs", lambda recipe, places: [])
-    monkeypatch.setattr(loop.checkpoint, "saved_steps", lambda folder: [100, 900])
-    monkeypatch.setattr(loop.checkpoint, "load", lambda path, *_: taken.append(path) or (100, []))
-    recipe, folder = preset("lora-r4").changed(schedule={"steps": 800}), SimpleNamespace()
-    folder.checkpoints = tmp_path
-    run = SimpleNamespace(recipe=recipe, folder=folder, places=None, emit=lambda *_, **__: None)
-    assert loop.resume(run, None) == 100
-    assert [path.name for path in taken] == ["step-000100"]
+def saved(path, *steps):
+    """States of a run, as far as `resume` asks."""
+    run = SimpleNamespace(checkpoints=path, path=path)
+    return [SavedState(run, preset("lora-r4"), step) for step in steps]
 
 
-def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(tmp_path, monkeypatch):
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A run whose states are those of steps 200 and 100, with a function that loads them."""
+
+    def begin(load):
+        states = saved(tmp_path, 200, 100)
+        monkeypatch.setattr(loop, "saved_states", lambda *_: states)
+        monkeypatch.setattr(loop.checkpoint, "load", load)
+        folder = SimpleNamespace(path=tmp_path)
+        return SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None)
+
+    return begin
+
+
+def test_a_run_began_anew_without_saying_that_no_checkpoint_was_whole(begun):
     def load(path, state, digest):
         raise CheckpointError(f"{path.name} is damaged.")
 
-    monkeypatch.setattr(loop, "resumable_runs", lambda recipe, places: [])
-    monkeypatch.setattr(loop.checkpoint, "saved_steps", lambda folder: [100, 200])
-    monkeypatch.setattr(loop.checkpoint, "load", load)
-    told, folder = [], SimpleNamespace(checkpoints=tmp_path)
-    run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=told.append)
+    told, run = [], begun(load)
+    run.note = told.append
     assert loop.resume(run, None) == 0
     assert told[:2] == ["step-000200 is damaged.", "step-000100 is damaged."]
     assert "restarts from step 0" in told[2]
 
 
-def test_a_whole_state_of_another_optimizer_was_told_as_none_and_training_began_anew(
-    tmp_path, monkeypatch
-):
+def test_a_whole_state_of_another_optimizer_was_told_as_none_and_training_began_anew(begun):
     def load(path, state, digest):
         raise OptimizerMismatch("the state of AdamW8bit")
 
-    monkeypatch.setattr(loop, "resumable_runs", lambda recipe, places: [])
-    monkeypatch.setattr(loop.checkpoint, "saved_steps", lambda folder: [100, 200])
-    monkeypatch.setattr(loop.checkpoint, "load", load)
-    folder = SimpleNamespace(checkpoints=tmp_path)
-    run = SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None, note=pytest.fail)
+    run = begun(load)
+    run.note = pytest.fail
     with pytest.raises(OptimizerMismatch, match="AdamW8bit"):
         loop.resume(run, None)
+
+
+def test_a_run_says_from_which_other_run_it_resumes(begun, tmp_path):
+    told, run = [], begun(lambda path, *_: (int(path.name[5:]), []))
+    run.emit = lambda kind, text: told.append(text)
+    assert loop.resume(run, None) == 200
+    run.folder.path = tmp_path / "longer"
+    assert loop.resume(run, None) == 200
+    assert told == [
+        "Resuming from step 200.", f"Resuming from step 200 of the run {tmp_path.name}."
+    ]  # fmt: skip

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from likeness.trainers import memory_tiers, tier_choice
+from likeness.trainers.earlier_runs import SavedState
 from likeness.trainers.errors import OptimizerMismatch, RecipeError
 from likeness.trainers.memory_tiers import EIGHT_BIT, FULL, IN_BACKWARD, Machine
 from likeness.trainers.presets import preset
@@ -24,12 +25,14 @@ def begun(tmp_path, monkeypatch):
             file = tmp_path / f"{name}.json"
             if tier:
                 memory_tiers.save_tier(file, tier)
-            return SimpleNamespace(
-                tier_file=file, has_checkpoint=lambda: state and tier is not None
-            )
+            run = SimpleNamespace(tier_file=file)
+            if tier and state:
+                states.append(SavedState(run, preset("standard"), 1))
+            return run
 
-        before = [folder("earlier", earlier)]
-        monkeypatch.setattr(tier_choice, "resumable_runs", lambda recipe, places: before)
+        states = []
+        own_folder, _ = folder("own", own), folder("earlier", earlier)
+        monkeypatch.setattr(tier_choice, "saved_states", lambda *_: states)
         monkeypatch.setattr(tier_choice, "detect_machine", lambda *_: machine)
         monkeypatch.setattr(tier_choice, "model_size", lambda *_: None)
         monkeypatch.setattr(tier_choice, "free_memory", lambda *_: 0)
@@ -37,7 +40,7 @@ def begun(tmp_path, monkeypatch):
         recipe = preset("standard").changed(optimizer={"name": "adamw"}).changed(**parts)
         accelerator = SimpleNamespace(is_main_process=True)
         return SimpleNamespace(
-            folder=folder("own", own), recipe=recipe, places=None, accelerator=accelerator,
+            folder=own_folder, recipe=recipe, places=None, accelerator=accelerator,
             precision=machine.precision, note=pytest.fail, tier=None,
         )  # fmt: skip
 

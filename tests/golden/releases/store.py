@@ -25,8 +25,9 @@ from likeness.demo.random_model import write_random_model  # noqa: E402
 from likeness.trainers.events import EventWriter  # noqa: E402
 from likeness.trainers.loop import train  # noqa: E402
 from likeness.trainers.places import Places  # noqa: E402
+from likeness.trainers.preparation import prepare  # noqa: E402
 from likeness.trainers.presets import preset  # noqa: E402
-from likeness.trainers.run_folder import RunFolder, prepare  # noqa: E402
+from likeness.trainers.run_folder import RunFolder  # noqa: E402
 from likeness.trainers.safetensors_file import read_header  # noqa: E402
 from likeness.trainers.stop import StopRequest, StopSignal  # noqa: E402
 

@@ -11,6 +11,12 @@ from filelock import FileLock
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.binding import bind
 from likeness.trainers.disk_space import lora_weights, require_disk_space
+from likeness.trainers.earlier_runs import (
+    equivalent_runs,
+    find_continued_run,
+    reused_message,
+    saved_states,
+)
 from likeness.trainers.errors import (
     BaseModelError,
     LikenessError,
@@ -22,17 +28,10 @@ from likeness.trainers.errors import (
 )
 from likeness.trainers.photo_manifest import load_class_photos, load_subject_photos
 from likeness.trainers.places import Places
+from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
 from likeness.trainers.recipe import LoRA, Recipe
-from likeness.trainers.run_folder import (
-    Result,
-    RunFolder,
-    equivalent_runs,
-    find_continued_run,
-    prepare,
-    resumable_runs,
-    reused_message,
-)
+from likeness.trainers.run_folder import Result, RunFolder
 from likeness.trainers.subject import photo_set_digest
 from PIL import Image
 
@@ -269,12 +268,12 @@ def test_a_continuing_run_could_not_go_on_once_the_earlier_ones_folder_was_delet
     keep_state(earlier, "step-000800")
     longer = recipe(continues=earlier.recipe().digest(), schedule={"steps": 1000})
     folder = prepare(longer, places)
-    assert resumable_runs(folder.recipe(), places) == [earlier]
+    assert [state.run for state in saved_states(folder, folder.recipe(), places)] == [earlier]
     shutil.rmtree(earlier.path)
     with pytest.raises(RecipeError, match="to continue"):
-        resumable_runs(folder.recipe(), places)
+        saved_states(folder, folder.recipe(), places)
     keep_state(folder, "step-000900")
-    assert resumable_runs(folder.recipe(), places) == []
+    assert [state.run for state in saved_states(folder, folder.recipe(), places)] == [folder]
 
 
 def result_in(folder, adapter):
@@ -426,7 +425,7 @@ def test_a_finished_run_is_found_again_on_a_full_disk(places, tmp_path, monkeypa
     folder.write_result(result_in(folder, adapter))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("likeness.trainers.disk_space.shutil.disk_usage", lambda p: usage(10, 9, 1))
-    monkeypatch.setattr("likeness.trainers.run_folder.write_atomic", None)
+    monkeypatch.setattr("likeness.trainers.preparation.write_atomic", None)
     assert prepare(recipe(), places).finished() == result_in(folder, adapter)
 
 
@@ -509,7 +508,7 @@ def test_a_run_that_is_renamed_goes_on_from_its_checkpoint(places):
     keep_state(first, "step-000400")
     renamed = prepare(recipe(name="anna"), places)
     assert renamed.path != first.path
-    assert resumable_runs(renamed.recipe(), places) == [first]
+    assert [state.run for state in saved_states(renamed, renamed.recipe(), places)] == [first]
 
 
 @pytest.mark.parametrize("parts", [{"name": "anna"}, SHOWN], ids=["renamed", "shown"])
