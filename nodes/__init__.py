@@ -13,6 +13,7 @@ from .matrix import Matrix
 from .options import TrainOptionsNode
 from .pose_set import PoseSet
 from .prompt_set import PromptSetNode
+from .save_photographs import SavePhotographs
 from .score import Score
 from .subject import Subject
 from .train_dreambooth import TrainDreamBooth
@@ -33,7 +34,8 @@ class LikenessExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in order of use."""
-        training = [Subject, ClassImages, TrainOptionsNode, TrainLoRA, TrainDreamBooth, LoadAdapter]
+        training = [SavePhotographs, Subject, ClassImages, TrainOptionsNode]
+        training += [TrainLoRA, TrainDreamBooth, LoadAdapter]
         comparison = [PromptSetNode, PoseSet, DetectPose, Matrix, ContactSheet, Score]
         internal = [DrawCells, KeepCell, DrawSheet]
         return [*training, *comparison, *internal]

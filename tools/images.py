@@ -47,7 +47,8 @@ RUNNING = """
 """
 TRAINED = ("Train lora-r1", "Train lora-r8")
 ROWS = "base\nlora-r1 = adapter_3\nlora-r8 = adapter_5"
-NODES = ("Subject", "ClassImages", "TrainOptions", "TrainLoRA", "TrainDreamBooth", "LoadAdapter")
+NODES = ("SavePhotographs", "Subject", "ClassImages", "TrainOptions", "TrainLoRA")
+NODES += ("TrainDreamBooth", "LoadAdapter")
 NODES += ("PromptSet", "PoseSet", "DetectPose", "Matrix", "ContactSheet", "Score")
 
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 WIDGETS = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN"}
-SOCKETS = {"Model": "MODEL", "Clip": "CLIP", "Image": "IMAGE", "AnyType": "*"}
+SOCKETS = {"Model": "MODEL", "Clip": "CLIP", "Image": "IMAGE", "Mask": "MASK", "AnyType": "*"}
 KEPT = ("default", "min", "max", "step", "control_after_generate")
 
 

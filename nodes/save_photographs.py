@@ -1,0 +1,175 @@
+"""Likeness_SavePhotographs: images of other nodes as photographs for Subject."""
+
+from __future__ import annotations
+
+import hashlib
+import io as bytes_io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..trainers.errors import LikenessError
+from ..trainers.files import write_atomic
+from ..trainers.masks import MASK_SUFFIX
+from .host import input_folder, io
+from .paths import safe_join
+from .widgets import with_search_aliases
+
+# Files of an earlier run of the node; the user's own are never removed.
+_WRITTEN = re.compile(r"image-[0-9a-f]{16}(\.png|\.txt|-masklabel\.png)")
+
+
+class SavePhotographs(io.ComfyNode):
+    """Writes images, their captions and masks to a folder that Subject reads."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="Likeness_SavePhotographs",
+            display_name="Save Photographs (Likeness)",
+            category="Likeness",
+            description=(
+                "Saves images of other nodes, such as upscalers, background removers or taggers, "
+                "to a folder inside ComfyUI's input folder, for Subject."
+            ),
+            is_input_list=True,
+            is_output_node=True,
+            inputs=photograph_inputs(),
+            outputs=[
+                io.AnyType.Output(
+                    id="folder", display_name="folder", tooltip="For the input folder of Subject."
+                )
+            ],
+        )
+        return with_search_aliases(schema, "dataset", "save images", "training images", "captions")
+
+    @classmethod
+    def validate_inputs(cls, folder: list[str] | None = None) -> bool:
+        """Checks the folder's name before the queue starts. Raises LikenessError."""
+        if folder is not None:
+            safe_join(input_folder(), folder[0])
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        images: list[torch.Tensor],
+        folder: list[str],
+        captions: list[str] | None = None,
+        masks: list[torch.Tensor] | None = None,
+    ) -> io.NodeOutput:
+        """The folder's name. Raises LikenessError, also if the numbers of inputs differ."""
+        photographs = flatten(images)
+        count = len(photographs)
+        save_photographs(
+            safe_join(input_folder(), folder[0]),
+            photographs,
+            matched(captions or [""], count, "captions"),
+            matched(flatten(masks) if masks else [None], count, "masks"),
+        )
+        return io.NodeOutput(folder[0])
+
+
+def photograph_inputs() -> list[io.Input]:
+    """The images, where they are saved, and what belongs to each."""
+    return [
+        io.Image.Input("images", tooltip="A batch, or a list of images of any sizes."),
+        io.String.Input(
+            "folder",
+            default="prepared",
+            tooltip="A folder inside ComfyUI's input folder; it is made if needed. Images that "
+            "this node saved there before are removed, other files are kept.",
+        ),
+        io.String.Input(
+            "captions",
+            optional=True,
+            force_input=True,
+            tooltip="A list with one text for each image, as taggers give, or one for all. Turn "
+            "on captions in Subject to use them.",
+        ),
+        io.Mask.Input(
+            "masks",
+            optional=True,
+            tooltip="One for each image, of its size: 1 (white) where the subject is. Set mask to "
+            "file in Subject to use them. Load Image's mask is the opposite: invert it.",
+        ),
+    ]
+
+
+def flatten(batches: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The single images (H, W, C), or masks (H, W), of a list of batches."""
+    return [image for batch in batches for image in batch]
+
+
+def matched(values: Sequence[Any], count: int, what: str) -> list[Any]:
+    """`count` values: one for each image, or one that is repeated. Raises LikenessError."""
+    if len(values) not in (1, count):
+        raise LikenessError(
+            f"There are {count} images, but {len(values)} {what}: connect one for each image, or "
+            "one for all."
+        )
+    return list(values) if len(values) == count else list(values) * count
+
+
+def save_photographs(
+    folder: Path,
+    images: Sequence[torch.Tensor],
+    captions: Sequence[str],
+    masks: Sequence[torch.Tensor | None],
+) -> None:
+    """Writes PNG files named by content, ``<name>.txt`` and ``<name>-masklabel.png`` beside them.
+
+    Equal images become one. Earlier files of this function that are not among them are removed.
+    Args:
+        images: (H, W, 3 or 4) in [0, 1].
+        captions: "" for none.
+        masks: (H, W) in [0, 1].
+    Raises LikenessError for a mask of another size than its image, and if the folder cannot be
+    written.
+    """
+    files: dict[str, bytes] = {}
+    for image, caption, mask in zip(images, captions, masks, strict=True):
+        png = encode_png(image)
+        stem = f"image-{hashlib.sha256(png).hexdigest()[:16]}"
+        files[f"{stem}.png"] = png
+        if caption.strip():
+            files[f"{stem}.txt"] = caption.strip().encode()
+        if mask is not None:
+            _check_size(mask, image)
+            files[stem + MASK_SUFFIX] = encode_png(mask)
+    try:
+        _replace_files(folder, files)
+    except OSError as error:
+        raise LikenessError(f"The folder {folder} cannot be written: {error}") from None
+
+
+def _check_size(mask: torch.Tensor, image: torch.Tensor) -> None:
+    if mask.shape != image.shape[:2]:
+        sizes = [f"{width} x {height}" for height, width in (mask.shape, image.shape[:2])]
+        raise LikenessError(f"A mask is {sizes[0]} pixels, its image {sizes[1]}: resize the mask.")
+
+
+def _replace_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes those that differ, then removes earlier ones; untouched files keep their times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
+    for path in folder.iterdir():
+        if path.name not in files and _WRITTEN.fullmatch(path.name):
+            path.unlink()
+
+
+def encode_png(image: torch.Tensor) -> bytes:
+    """A PNG file of an image (H, W, 3 or 4) or a mask (H, W) in [0, 1]; others are clipped."""
+    values = np.nan_to_num(image.float().cpu().numpy())
+    pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    data = bytes_io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", compress_level=4)
+    return data.getvalue()
