@@ -58,10 +58,11 @@ class TrainDreamBooth(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        """(checkpoint name, LOSS_MAP, report). Raises LikenessError."""
+        """(checkpoint name, LOSS_MAP, report, base name). Raises LikenessError."""
         result = train_from_inputs({"kind": "dreambooth"}, cls.hidden, **inputs)
         return io.NodeOutput(
             adapter_name(result, host.output_folder() / "checkpoints"),
             loss_map(result),
             report(result),
+            inputs["base_model"],
         )

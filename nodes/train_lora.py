@@ -90,7 +90,7 @@ class TrainLoRA(io.ComfyNode):
         dropout: float = 0.0,
         **inputs: Any,
     ) -> io.NodeOutput:
-        """(adapter name, LORA_MODEL, LOSS_MAP, report). Raises LikenessError."""
+        """(adapter name, LORA_MODEL, LOSS_MAP, report, base name). Raises LikenessError."""
         method = {
             "kind": "lora",
             "rank": rank,
@@ -107,6 +107,7 @@ class TrainLoRA(io.ComfyNode):
             {name: tensor for name, tensor in tensors.items() if name.startswith(LORA_PREFIX_UNET)},
             loss_map(result),
             report(result),
+            inputs["base_model"],
         )
 
 

@@ -133,12 +133,18 @@ def adapter_outputs() -> list[io.Output]:
 
 
 def record_outputs() -> list[io.Output]:
-    """The loss of each step and a report."""
+    """The loss of each step, a report, and the base model's name."""
     return [
         LossMapType.Output(
             id="loss", display_name="loss", tooltip="Loss of each step, for Plot Loss Graph."
         ),
         io.String.Output(id="report", display_name="report", tooltip="What was trained, and how."),
+        io.AnyType.Output(
+            id="base_model",
+            display_name="base_model",
+            tooltip="The base model's name, for ckpt_name of Load Checkpoint, so that you choose "
+            "it only once.",
+        ),
     ]
 
 

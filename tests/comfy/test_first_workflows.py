@@ -13,7 +13,6 @@ BASE = "sd15-random-fp16.safetensors"
 COMPLAINTS = ("not loaded", "unexpected", "missing", "shape mismatch", "left over")
 
 SMALL = {
-    "CheckpointLoaderSimple": {"ckpt_name": BASE},
     "Likeness_Subject": {
         "resolution": 128,
         "class_word": "dog",
@@ -90,7 +89,11 @@ def test_train_lora_shows_progress_and_a_preview(lora):
 
 def test_use_adapter_draws_with_the_trained_lora(comfy, workflow, lora):
     name = next((comfy.home / "output" / "loras").glob("subject-lora-*.safetensors")).name
-    prompt = workflow(comfy, "use_adapter", **SMALL, Likeness_LoadAdapter={"adapter": name})
+    changes = {
+        "CheckpointLoaderSimple": {"ckpt_name": BASE},
+        "Likeness_LoadAdapter": {"adapter": name},
+    }
+    prompt = workflow(comfy, "use_adapter", **SMALL | changes)
     outcome = comfy.run(prompt)
     assert outcome.status == "success", outcome.error
     # The same model, adapter, prompt and seed as at the end of train_lora.json.

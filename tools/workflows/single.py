@@ -32,7 +32,7 @@ def train_dreambooth() -> Page:
 
 def use_adapter() -> Page:
     """Draws an image with a finished adapter."""
-    columns = _image("none (base)")
+    columns = _image("none (base)", SD15)
     groups = [Group("Base model, adapter and prompt", columns[:2]), Group("Generate", columns[2:])]
     return Page("use_adapter", [read_me("use_adapter")], [groups])
 
@@ -48,13 +48,13 @@ def _trained(name: str, key: str) -> Page:
         Group("2 · Train", [[train]]),
         Group("What was trained", [records(train)]),
     ]
-    draw = [Group("3 · Generate", _image(train["adapter"]))]
+    draw = [Group("3 · Generate", _image(train["adapter"], train["base_model"]))]
     return Page(name, [read_me(name)], [groups, draw])
 
 
-def _image(adapter: Socket | str) -> list[list[Node]]:
-    """Columns of nodes that draw one image with an adapter."""
-    base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=SD15)
+def _image(adapter: Socket | str, base_model: Socket | str) -> list[list[Node]]:
+    """Columns of nodes that draw one image with an adapter on its base model."""
+    base = node("CheckpointLoaderSimple", "Base model", 340, 110, ckpt_name=base_model)
     load = node("Likeness_LoadAdapter", model=base["MODEL"], clip=base["CLIP"], adapter=adapter)
     size = node("EmptyLatentImage", "Size of the image", width=512, height=512)
     prompt = node(
