@@ -51,7 +51,7 @@ class OptimizerMismatch(CheckpointError):
 NOT_INSTALLED = "is not installed"
 
 
-def _pip_install(*packages: str) -> str:
+def pip_install(*packages: str) -> str:
     """Command that installs packages into this Python, with ``-s`` if it ignores the user site,
     as ComfyUI's portable build does.
     """
@@ -72,7 +72,7 @@ class MissingPackage(LikenessError):
     def __init__(self, package: str, why: str, lack: str = NOT_INSTALLED) -> None:
         super().__init__(
             f"{why} needs the package {package}, which {lack}. Install it into the Python in use: "
-            f"{_pip_install(package)}"
+            f"{pip_install(package)}"
         )
         self.package = package
 
@@ -89,7 +89,7 @@ class MissingRequirements(LikenessError):
         problems = "; ".join(f"{requirement} {lack}" for requirement, lack in lacks.items())
         super().__init__(
             f"Training needs this pack's requirements: {problems}. Install them into the Python in "
-            f"use: {_pip_install(*lacks)}"
+            f"use: {pip_install(*lacks)}"
         )
 
 

@@ -16,13 +16,16 @@ from threading import Lock
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
-from .errors import SubjectError
+from .errors import SubjectError, pip_install
 
 # Without EPS and PDF, for which PIL would start an external program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B")  # 16-bit grey
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _MAX_PIXELS = 178_956_970  # PIL's own limit; checked here, as a host may have lifted it
+
+# ISO/IEC 23008-12, annex B; mif1 and msf1 also begin AVIF files, which name avif after them.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 # What PIL's decoders raise on damaged data.
 _DECODE_ERRORS = (
@@ -71,15 +74,33 @@ def open_image(source: Path | io.BytesIO) -> Image.Image:
             image.load()
             return _exif_transpose(image)
     except UnidentifiedImageError:
-        raise SubjectError(
-            "it is not an image in a supported format; convert it to JPEG or PNG, or remove it"
-        ) from None
+        raise SubjectError(_unidentified(source)) from None
     except Image.DecompressionBombError:
         raise SubjectError(_too_large()) from None
     except _DECODE_ERRORS as error:
         raise SubjectError(
             f"the image is damaged or truncated ({error}); export or copy it again"
         ) from None
+
+
+def _unidentified(source: Path | io.BytesIO) -> str:
+    """Why PIL recognised no image: HEIC without its package, or something else."""
+    if "HEIF" not in Image.OPEN and _is_heif(source):
+        return (
+            "it is HEIC, the iPhone's format: export it as JPEG, or install the package "
+            "pillow-heif into the Python in use and restart ComfyUI. The command: "
+            f"{pip_install('pillow-heif')}"
+        )
+    return "it is not an image in a supported format; convert it to JPEG or PNG, or remove it"
+
+
+def _is_heif(source: Path | io.BytesIO) -> bool:
+    if isinstance(source, io.BytesIO):
+        start = source.getvalue()[:64]
+    else:
+        with open(source, "rb") as file:
+            start = file.read(64)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start
 
 
 def open_verified(path: Path, digest: str | None) -> Image.Image:
