@@ -142,8 +142,9 @@ def dataset_inputs() -> list[io.Input]:
     return [
         bool_widget(
             "captions",
-            "Use a photograph's .txt file of the same name as its prompt; it should contain the "
-            "token or {token}. Or put {caption} where its text goes in the prompt above.",
+            "Use a photograph's text file of the same name, .txt or else .caption, as its prompt; "
+            "it should contain the token or {token}. Or put {caption} where its text goes in the "
+            "prompt above.",
             advanced=True,
         ),
         bool_widget(

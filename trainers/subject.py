@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .captions import caption_file, is_caption, read_caption
 from .crops import Box, FaceDetector, bucket_for, crop_box, load_face_detector
 from .digests import OnRead
 from .errors import SubjectError
@@ -26,7 +27,6 @@ from .recipe import Subject
 from .recipe_parts import MAX_ENLARGE
 
 _DECODE_THREADS = 4  # images decoded in parallel
-_MAX_CAPTION_LENGTH = 100_000  # characters; the text encoder reads at most 225 tokens
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def read_subject(
 ) -> PhotoSet:
     """Reads every file of `folder` (not of sub-folders) as a photograph for `spec`.
 
-    Hidden files, .txt files and masks are skipped; with `spec.captions` the .txt of the same name
-    is the caption, otherwise a note gives `no_captions` as the reason why it is not used.
+    Hidden files, captions and masks are skipped; with `spec.captions` a photograph has its
+    caption, otherwise a note gives `no_captions` as the reason why it is not used.
     `on_read` is called with each file before it is awaited. Raises SubjectError if no photograph
     is left to train on, and MissingPackage if the detector for the face crop is missing.
     """
@@ -121,13 +121,13 @@ def read_subject(
         if spec.crop == "face" and not photo.face:
             notes.append(f"{path.name}: no face was found; the crop is at the centre.")
         if spec.captions:
-            caption, note = _read_caption(path)
+            caption, note = read_caption(path)
             photo, notes = replace(photo, caption=caption), notes + note
         photos[photo.digest] = photo
     _check_enough(Path(folder), len(photos), refused, spec.holdout)
     ordered = tuple(photos[digest] for digest in sorted(photos))
-    if unread := 0 if spec.captions else sum(_caption_file(p.path).is_file() for p in ordered):
-        notes.append(f"{unread} of {len(ordered)} have a .txt that is not used: {no_captions}.")
+    if unread := 0 if spec.captions else sum(caption_file(p.path) is not None for p in ordered):
+        notes.append(f"{unread} of {len(ordered)} have a caption that is not used: {no_captions}.")
     return PhotoSet(ordered, tuple(refused), tuple(notes), photo_set_digest(ordered))
 
 
@@ -178,7 +178,7 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
 
 def is_sidecar(path: Path) -> bool:
     """Whether a file belongs to a photograph, as its caption or its mask."""
-    return path.suffix.lower() == ".txt" or is_mask(path)
+    return is_caption(path) or is_mask(path)
 
 
 def _check_enough(folder: Path, count: int, refused: Sequence[RejectedFile], holdout: int) -> None:
@@ -189,25 +189,6 @@ def _check_enough(folder: Path, count: int, refused: Sequence[RejectedFile], hol
             f"A holdout of {holdout} leaves none of the {count} usable photographs in {folder} to "
             f"train on; choose a holdout below {count} or add photographs."
         )
-
-
-def _caption_file(path: Path) -> Path:
-    return path.with_suffix(".txt")
-
-
-def _read_caption(path: Path) -> tuple[str | None, list[str]]:
-    """The caption beside a photograph, on one line; or None and a note with the reason."""
-    file = _caption_file(path)
-    try:
-        with open(file, encoding="utf-8-sig") as opened:
-            caption = " ".join(opened.read(_MAX_CAPTION_LENGTH).split())
-    except FileNotFoundError:
-        return None, [f"{path.name}: there is no {file.name}; the prompt is used instead."]
-    except (OSError, UnicodeDecodeError):
-        return None, [f"{file.name} is not UTF-8 text; the prompt is used for {path.name}."]
-    if not caption:
-        return None, [f"{file.name} is empty; the prompt is used for {path.name}."]
-    return caption, []
 
 
 def photo_set_digest(photos: Sequence[Photo]) -> str:

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const SIDECAR = /(\.txt|-masklabel\.png)$/i;
+const SIDECAR = /(\.txt|\.caption|-masklabel\.png)$/i;
 const UNSAFE = /[\u0000-\u001f\u007f:*?"<>|/\\]+/g; // in a folder's name, on some system
 
 /**

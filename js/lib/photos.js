@@ -101,7 +101,7 @@ export function hasToken(text, token) {
   return text.replaceAll("{token}", token).toLowerCase().includes(token.toLowerCase());
 }
 
-const ACCEPTED = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt)$/i;
+const ACCEPTED = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt|caption)$/i;
 
 /** Whether a file is a photograph or a caption; many browsers report no MIME type for HEIC. */
 export function isPhotoOrCaption({ name, type }) {

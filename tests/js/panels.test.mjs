@@ -117,9 +117,10 @@ test("photographs are told from other files by their type or their name", () => 
     { name: "a.bin", type: "image/png" },
     { name: "IMG_1.HEIC", type: "" },
     { name: "a.txt", type: "text/plain" },
+    { name: "a.caption", type: "" },
     { name: "a.pdf", type: "application/pdf" },
   ];
-  assert.deepEqual(files.map(isPhotoOrCaption), [true, true, true, false]);
+  assert.deepEqual(files.map(isPhotoOrCaption), [true, true, true, true, false]);
 });
 
 test("a damaged answer shows what is whole", () => {

@@ -18,13 +18,13 @@ async function uploaded(names, renames) {
 }
 
 test("a caption that is dropped with its photograph does not replace another one's", async () => {
-  const files = ["IMG_1.txt", "IMG_1-masklabel.png", "IMG_1.jpg", "IMG_2.txt", "IMG_2.jpg"];
+  const files = ["IMG_1.txt", "IMG_1-masklabel.png", "IMG_1.jpg", "IMG_2.caption", "IMG_2.jpg"];
   assert.deepEqual(await uploaded(files, { "IMG_1.jpg": "IMG_1 (1).jpg" }), [
     ["IMG_1 (1).jpg", false],
     ["IMG_2.jpg", false],
     ["IMG_1 (1).txt", true],
     ["IMG_1 (1)-masklabel.png", true],
-    ["IMG_2.txt", true],
+    ["IMG_2.caption", true],
   ]);
 });
 

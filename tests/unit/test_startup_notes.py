@@ -83,7 +83,7 @@ def test_captions_that_are_not_used_were_passed_over_in_silence(prepared, tmp_pa
     run = prepared(photos)
     startup_notes.note_images(run)
     (said,) = run.notes
-    assert "2 of 3 have a .txt that is not used: captions are off (subject.captions)" in said
+    assert "2 of 3 have a caption that is not used: captions are off (subject.captions)" in said
     run = prepared(photos, subject={"captions": True})
     startup_notes.note_images(run)
     assert "not used" not in run.notes[0] and "there is no 2.txt" in run.notes[0]
@@ -95,7 +95,7 @@ def test_what_is_wrong_with_own_class_images_was_read_by_nobody(prepared, tmp_pa
     startup_notes.note_images(run)
     refused, noted = run.notes
     assert refused.startswith("Class images: 2 used, 1 not used:")
-    assert "1 of 2 have a .txt that is not used: class images use the prompts of" in noted
+    assert "1 of 2 have a caption that is not used: class images use the prompts of" in noted
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,25 @@ def test_captions(tmp_path):
     assert read_subject(tmp_path, SMALL).digest == plain.digest
 
 
+def test_the_caption_files_of_other_trainers_were_refused_as_photographs(tmp_path):
+    """kohya's tutorials write .caption; a .txt decides where both are."""
+    captioned = Subject(resolution=64, captions=True)
+    for name in ("first", "second"):
+        put(tmp_path, f"{name}.png")
+        (tmp_path / f"{name}.caption").write_text(f"sks {name}")
+    (tmp_path / "second.txt").write_text("sks of the .txt")
+    told = read_subject(tmp_path, captioned)
+    assert {photo.path.stem: photo.caption for photo in told.photos} == {
+        "first": "sks first",
+        "second": "sks of the .txt",
+    }
+    assert not told.refused and not told.notes
+    (note,) = read_subject(tmp_path, SMALL).notes
+    assert note.startswith("2 of 2 have a caption that is not used")
+    (tmp_path / "first.caption").write_text("sks again")
+    assert read_subject(tmp_path, captioned).digest != told.digest
+
+
 def test_a_bucket_keeps_more_of_a_tall_photograph(tmp_path):
     put(tmp_path, "tall.png", make_image(100, 150))
     (square,) = read_subject(tmp_path, SMALL).photos
