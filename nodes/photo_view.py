@@ -21,8 +21,9 @@ from ..trainers.files import write_atomic
 from ..trainers.image_io import open_image, to_srgb
 from ..trainers.masks import open_mask
 from ..trainers.photo_checks import BLUR_THRESHOLD, difference_hash, find_near_duplicates, sharpness
+from ..trainers.photo_files import may_be_photo
 from ..trainers.recipe import Subject
-from ..trainers.subject import Photo, is_sidecar, load_pixels, read_subject
+from ..trainers.subject import Photo, load_pixels, read_subject
 from .encode import encode_webp
 from .paths import folder_fingerprint, unreadable_error
 
@@ -73,8 +74,8 @@ class PhotoViews:
     def view(self, folder: Path, spec: Subject, temp: Path) -> View | None:
         """The result of `photo_view`; None while the folder is being read.
 
-        Raises as `photo_view` does, SubjectError for more than MAX_PHOTOS files, and LikenessError
-        for a folder that cannot be read.
+        Raises as `photo_view` does, SubjectError for more than MAX_PHOTOS photographs, and
+        LikenessError for a folder that cannot be read.
         """
         _check_count(folder)
         key = (folder, spec, temp, folder_fingerprint(folder))
@@ -109,12 +110,12 @@ class PhotoViews:
 def _check_count(folder: Path) -> None:
     try:
         files = folder.iterdir() if folder.is_dir() else ()
-        count = sum(not is_sidecar(path) for path in files)
+        count = sum(map(may_be_photo, files))
     except OSError as error:
         raise unreadable_error(folder, error) from None
     if count > MAX_PHOTOS:
         raise SubjectError(
-            f"The folder has {count:,} files; at most {MAX_PHOTOS} can be shown here. "
+            f"The folder has {count:,} photographs; at most {MAX_PHOTOS} can be shown here. "
             "All are read when the workflow is queued."
         )
 

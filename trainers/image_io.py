@@ -20,6 +20,11 @@ from .errors import SubjectError, pip_install
 
 # Without EPS and PDF, for which PIL would start an external program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
+# Of images that cannot be read: drawings, camera raw files, and formats of optional packages.
+_UNREAD_EXTENSIONS = (
+    *(".heic", ".heif", ".hif", ".avif", ".jxl", ".eps", ".svg", ".psd", ".xcf"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+)
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B")  # 16-bit grey
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _MAX_PIXELS = 178_956_970  # PIL's own limit; checked here, as a host may have lifted it
@@ -136,11 +141,11 @@ def _known_formats() -> list[str]:
 def image_extensions() -> frozenset[str]:
     """Extensions of image files, ".jpg" etc.: a hint only, as the content decides.
 
-    Includes HEIC's even if it cannot be read, so that users learn why.
+    Includes those of images that cannot be read, so that users learn why.
     """
     known = _known_formats()
     found = (end for end, name in Image.registered_extensions().items() if name in known)
-    return frozenset({*found, ".heic", ".heif"})
+    return frozenset({*found, *_UNREAD_EXTENSIONS})
 
 
 @dataclass

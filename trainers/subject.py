@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .captions import caption_file, is_caption, read_caption
+from .captions import caption_file, read_caption
 from .crops import Box, FaceDetector, bucket_for, crop_box, load_face_detector
 from .digests import OnRead
 from .errors import SubjectError
 from .image_io import open_image, open_verified, strict_decoding, to_srgb
-from .masks import attach_mask, is_mask
+from .masks import attach_mask
+from .photo_files import NotAnImage, abbreviate, is_image_name, list_files, note_others
 from .recipe import Subject
 from .recipe_parts import MAX_ENLARGE
 
@@ -73,22 +74,24 @@ class PhotoSet:
 
 
 class NoUsablePhotos(SubjectError):
-    """No photograph in a folder can be used; `refused` has the reason for each."""
+    """No photograph in a folder can be used; `refused` has the reason for each.
 
-    def __init__(self, folder: Path, refused: Sequence[RejectedFile]) -> None:
+    `note` is on the other files, "" without any.
+    """
+
+    def __init__(self, folder: Path, refused: Sequence[RejectedFile], note: str = "") -> None:
         names: dict[str, list[str]] = {}
         for one in refused:
             names.setdefault(one.reason, []).append(one.name)
-        lines = [f"- {_abbreviate(found)}: {reason}" for reason, found in names.items()]
+        lines = [f"- {abbreviate(found)}: {reason}" for reason, found in names.items()]
         lines = lines[:10] + ([f"- and {len(lines) - 10} more"] if len(lines) > 10 else [])
-        super().__init__("\n".join([f"No photograph in {folder} can be used:", *lines]))
+        head = (
+            f"No photograph in {folder} can be used:"
+            if refused
+            else f"The folder {folder} has no photographs; add some."
+        )
+        super().__init__("\n".join([head, *lines, *([note] if note else [])]))
         self.refused = tuple(refused)
-
-
-def _abbreviate(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    left = len(names) - most
-    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 CAPTIONS_OFF = "captions are off (subject.captions)"
@@ -99,16 +102,21 @@ def read_subject(
 ) -> PhotoSet:
     """Reads every file of `folder` (not of sub-folders) as a photograph for `spec`.
 
-    Hidden files, captions and masks are skipped; with `spec.captions` a photograph has its
-    caption, otherwise a note gives `no_captions` as the reason why it is not used.
-    `on_read` is called with each file before it is awaited. Raises SubjectError if no photograph
-    is left to train on, and MissingPackage if the detector for the face crop is missing.
+    Hidden files, captions and masks are skipped, and other files that are no images are counted in
+    a note; with `spec.captions` a photograph has its caption, otherwise a note gives `no_captions`
+    as the reason why it is not used. `on_read` is called with each file before it is awaited.
+    Raises SubjectError if no photograph is left to train on, and MissingPackage if the detector for
+    the face crop is missing.
     """
-    files, notes = _list_files(Path(folder))
+    files, notes = list_files(Path(folder))
     detect_face = load_face_detector() if spec.crop == "face" else None
     photos: dict[str, Photo] = {}
     refused: list[RejectedFile] = []
+    others: list[Path] = []
     for path, found in _read_all(files, spec, detect_face, on_read):
+        if isinstance(found, NotAnImage):
+            others.append(path)
+            continue
         if isinstance(found, SubjectError):
             refused.append(RejectedFile(path.name, str(found)))
             continue
@@ -124,7 +132,11 @@ def read_subject(
             caption, note = read_caption(path)
             photo, notes = replace(photo, caption=caption), notes + note
         photos[photo.digest] = photo
-    _check_enough(Path(folder), len(photos), refused, spec.holdout)
+    if others:
+        notes.append(note_others(others))
+    if not photos:
+        raise NoUsablePhotos(Path(folder), refused, note_others(others))
+    _check_holdout(Path(folder), len(photos), spec.holdout)
     ordered = tuple(photos[digest] for digest in sorted(photos))
     if unread := 0 if spec.captions else sum(caption_file(p.path) is not None for p in ordered):
         notes.append(f"{unread} of {len(ordered)} have a caption that is not used: {no_captions}.")
@@ -160,30 +172,7 @@ def _read_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """The files to try, by name, and a note on what is skipped."""
-    if not folder.is_dir():
-        raise SubjectError(f"The folder {folder} does not exist; choose the folder of photographs.")
-    try:
-        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise SubjectError(f"The folder {folder} cannot be read: {error.strerror}.") from None
-    inner = [path.name for path in entries if path.is_dir()]
-    notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
-    files = [path for path in entries if path.is_file() and not is_sidecar(path)]
-    if not files:
-        raise SubjectError(f"The folder {folder} has no photographs; add some.")
-    return files, notes
-
-
-def is_sidecar(path: Path) -> bool:
-    """Whether a file belongs to a photograph, as its caption or its mask."""
-    return is_caption(path) or is_mask(path)
-
-
-def _check_enough(folder: Path, count: int, refused: Sequence[RejectedFile], holdout: int) -> None:
-    if count == 0:
-        raise NoUsablePhotos(folder, refused)
+def _check_holdout(folder: Path, count: int, holdout: int) -> None:
     if count <= holdout:
         raise SubjectError(
             f"A holdout of {holdout} leaves none of the {count} usable photographs in {folder} to "
@@ -204,9 +193,10 @@ def read_photo(
 ) -> tuple[Photo, list[str]]:
     """Reads one file as a photograph without a caption; returns it and notes.
 
-    Raises SubjectError with the reason for rejecting it.
+    Raises SubjectError with the reason for rejecting it; NotAnImage if it is neither named like an
+    image nor readable as one.
     """
-    image = open_image(path)
+    image = _open(path)
     width, height = image.size
     resolution = spec.resolution
     size = bucket_for(width, height, resolution) if spec.buckets else (resolution, resolution)
@@ -226,6 +216,15 @@ def read_photo(
     if enlarged > 1:
         notes.append(f"{path.name}: enlarged {enlarged:.2f} times; the model also learns its blur.")
     return photo, notes
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return open_image(path)
+    except SubjectError as error:
+        if is_image_name(path):
+            raise
+        raise NotAnImage(str(error)) from None
 
 
 def load_pixels(photo: Photo, flip: bool = False) -> np.ndarray:

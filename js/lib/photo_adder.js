@@ -6,7 +6,7 @@ import { button } from "./dom.js";
 import { resolveInput, setInput } from "./links.js";
 import { widgetOf } from "./node_panel.js";
 import { droppedFiles, folderName, pickFiles, uploadAll } from "./photo_upload.js";
-import { isPhotoOrCaption } from "./photos.js";
+import { describeOthers, isPhotoOrCaption } from "./photos.js";
 import { openMenu } from "./popup.js";
 import { errorMessage } from "./response_error.js";
 
@@ -75,7 +75,7 @@ export class PhotoAdder {
     }
     await this.#on.added();
     const others = files.filter((file) => !photos.includes(file)).map(({ name }) => name);
-    if (others.length) this.#on.status(`Neither photograph nor caption: ${others.join(", ")}.`);
+    if (others.length) this.#on.status(describeOthers(others));
     return true;
   }
 

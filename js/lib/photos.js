@@ -108,6 +108,13 @@ export function isPhotoOrCaption({ name, type }) {
   return type.startsWith("image/") || ACCEPTED.test(name);
 }
 
+/** "12 other files are not copied: .npz, .json." of files' names. */
+export function describeOthers(names) {
+  const kinds = new Set(names.map((name) => /.(\.[^.]+)$/.exec(name)?.[1].toLowerCase() ?? name));
+  const verb = names.length === 1 ? "is" : "are";
+  return `${plural(names.length, "other file")} ${verb} not copied: ${[...kinds].join(", ")}.`;
+}
+
 /**
  * Groups refused files [{name, reason}, …] by reason, as [{title, files, reason}, …]: `title` is
  * the name or the count, `files` are the names.

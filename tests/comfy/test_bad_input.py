@@ -126,7 +126,7 @@ def test_nothing_usable_among_the_photographs(comfy, training):
     outcome = comfy.run(training(Likeness_Subject={"folder": "bad"}))
     assert outcome.status == "error"
     message = outcome.error["exception_message"]
-    for name in ("broken.jpg", "notes.doc", "small.png: it is too small: 64x64"):
+    for name in ("broken.jpg", "other file is not used: .doc", "small.png: it is too small: 64x64"):
         assert name in message
     assert set(runs.glob("*")) == before
 

@@ -6,6 +6,7 @@ import {
   areTooSmall,
   checkToken,
   cropRect,
+  describeOthers,
   describeSizes,
   groupRefused,
   hasToken,
@@ -121,6 +122,14 @@ test("photographs are told from other files by their type or their name", () => 
     { name: "a.pdf", type: "application/pdf" },
   ];
   assert.deepEqual(files.map(isPhotoOrCaption), [true, true, true, true, false]);
+});
+
+test("other files of a dropped folder were listed one by one", () => {
+  assert.equal(
+    describeOthers(["a.npz", "b.NPZ", "meta.json", ".DS_Store", "Thumbs.db"]),
+    "5 other files are not copied: .npz, .json, .DS_Store, .db.",
+  );
+  assert.equal(describeOthers(["a.npz"]), "1 other file is not copied: .npz.");
 });
 
 test("a damaged answer shows what is whole", () => {

@@ -295,8 +295,11 @@ def test_a_folder_of_very_many_files_is_not_read_for_the_panel(nodes, photos, mo
     assert "photos" in ask(nodes)
     (photos / "a.txt").write_text("a caption is no image")
     assert "photos" in ask(nodes)
+    for name in ("a.npz", "meta.json", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (photos / name).write_text("none of kohya's and the systems' files is")
+    assert "4 other files are not used: .db, .npz, .ini and 1 more." in ask(nodes)["notes"]
     (photos / "more.png").write_text("x")
-    assert "has 6 files; at most 5 can be shown here" in ask(nodes)["error"]
+    assert "has 6 photographs; at most 5 can be shown here" in ask(nodes)["error"]
 
 
 def test_a_folder_that_may_not_be_read_was_an_error_of_the_server(nodes, photos, monkeypatch):

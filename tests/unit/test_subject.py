@@ -13,10 +13,10 @@ import pytest
 from likeness.trainers import subject
 from likeness.trainers.errors import MissingPackage, SubjectError
 from likeness.trainers.image_io import strict_decoding
+from likeness.trainers.photo_files import abbreviate
 from likeness.trainers.recipe import Subject
 from likeness.trainers.subject import (
     NoUsablePhotos,
-    _abbreviate,
     load_pixels,
     read_subject,
     split_holdout,
@@ -161,16 +161,18 @@ def test_refused_files_say_why_and_the_rest_is_used(tmp_path):
     photos = read_subject(tmp_path, SMALL)
     told = reasons(photos)
     assert len(photos.photos) == 1
-    assert set(told) == {"copy.png", "good.png", "tiny.png", "cut.jpg", "cut.png", "empty.png",
-                         "notes.md"} - {photos.photos[0].path.name}  # fmt: skip
+    assert set(told) == {"copy.png", "good.png", "tiny.png", "cut.jpg", "cut.png",
+                         "empty.png"} - {photos.photos[0].path.name}  # fmt: skip
     assert "a copy of" in told.get("good.png", told.get("copy.png"))
     assert "63x200" in told["tiny.png"]
     assert "64x64 is needed" in told["tiny.png"]
     assert "damaged or truncated" in told["cut.jpg"]
     assert "damaged or truncated" in told["cut.png"]
-    assert "not an image" in told["notes.md"]
     assert "not an image" in told["empty.png"]
-    assert photos.notes == ("Sub-folders are not read: inner.",)
+    assert photos.notes == (
+        "Sub-folders are not read: inner.",
+        "1 other file is not used: .md.",
+    )
 
 
 def test_a_cut_off_image_is_refused_where_a_host_is_lenient(tmp_path, monkeypatch):
@@ -265,7 +267,7 @@ def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
         "- 1.png, 3.png",
     ]
     assert [one.name for one in refused.value.refused] == [f"{n}.png" for n in range(5)]
-    assert _abbreviate("abcde") == "a, b, c and 2 more"
+    assert abbreviate("abcde") == "a, b, c and 2 more"
 
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
@@ -277,6 +279,34 @@ def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
     photos = read_subject(tmp_path, Subject(resolution=64, enlarge=1.4))
     assert load_pixels(photos.photos[0]).shape == (64, 64, 3)
     assert photos.notes == ("small.png: enlarged 1.33 times; the model also learns its blur.",)
+
+
+def test_other_programs_files_were_refused_as_photographs_one_by_one(tmp_path):
+    for number in range(3):
+        put(tmp_path, f"{number}.png", make_image(seed=number))
+        np.savez(tmp_path / f"{number}.npz", latents=np.zeros(4))
+    for name in ("meta.json", "META.JSON", "desktop.ini", "LICENSE", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_text("Python's and others' texts")  # begins as PPM does
+    photos = read_subject(tmp_path, SMALL)
+    assert len(photos.photos) == 3 and not photos.refused
+    assert photos.notes == ("8 other files are not used: .npz, .json, LICENSE and 2 more.",)
+
+
+def test_a_folder_of_nothing_but_other_files_is_said_to_have_no_photographs(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    with pytest.raises(NoUsablePhotos, match=r"has no photographs; add some\.\n1 other file is"):
+        read_subject(tmp_path, SMALL)
+    put(tmp_path, "tiny.png", make_image(20, 20))
+    with pytest.raises(NoUsablePhotos, match=r"(?s)can be used:\n- tiny\.png: .*\n1 other file is"):
+        read_subject(tmp_path, SMALL)
+
+
+def test_an_image_is_used_whatever_its_name_and_a_raw_file_is_refused_by_it(tmp_path):
+    for name in ("scan", "photo.jpg_large", "portrait v1.2"):
+        put(tmp_path, name, make_image(seed=len(name)), format="JPEG")
+    (tmp_path / "DSC_1.NEF").write_bytes(b"MM\0*raw")
+    photos = read_subject(tmp_path, SMALL)
+    assert len(photos.photos) == 3 and set(reasons(photos)) == {"DSC_1.NEF"}
 
 
 def test_holdout_must_leave_a_photograph(tmp_path):
