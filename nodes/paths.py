@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import unicodedata
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from ..trainers.errors import LikenessError
@@ -19,6 +22,9 @@ _SEPARATORS = frozenset("/\\∕⁄／⧸＼﹨∖⧵⧹")  # and look-alikes
 _JOINERS = "\u200c\u200d"  # join letters of a word in some scripts
 _MAX_NAME_BYTES = 255  # on most file systems
 _MAX_DEPTH = 16
+_LEVELS = 4  # of listed folders, such as kohya's anna/img/10_sks man
+_SCAN_SECONDS = 0.3
+_MAX_ENTRIES = 10_000  # looked at in a folder below the first level
 
 
 def safe_join(root: Path, name: str) -> Path:
@@ -91,33 +97,44 @@ def unreadable_error(folder: Path, error: OSError) -> LikenessError:
     )
 
 
-def subfolders(root: Path, depth: int = 2) -> list[str]:
-    """Names of folders below `root`, with ``/``, to `depth` levels; no links, no hidden ones."""
-    names = []
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name.lower())
-    except OSError:
-        return []
-    for entry in entries:
-        if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
-            continue
-        names.append(entry.name)
-        if depth > 1:
-            names += [f"{entry.name}/{name}" for name in subfolders(Path(entry.path), depth - 1)]
-    return names
+def image_folders(root: Path, clock: Callable[[], float] = time.monotonic) -> list[str]:
+    """Names, with ``/``, of the folders below `root` that directly contain an image: core creates
+    other folders there, too. No links and no hidden ones.
+
+    To _LEVELS levels; those below the second only as far as _SCAN_SECONDS allow, as ComfyUI builds
+    all its lists while the browser waits. `clock`: seconds.
+    """
+    end = clock() + _SCAN_SECONDS
+    names: list[str] = []
+    level = _scan(root, None)[0]
+    for depth in range(1, _LEVELS + 1):
+        below: list[str] = []
+        for name in level:
+            if depth > 2 and clock() > end:
+                break
+            inner, has_image = _scan(root / name, None if depth == 1 else _MAX_ENTRIES)
+            names += [name] if has_image else []
+            below += [f"{name}/{one}" for one in inner]
+        level = below
+    return sorted(names, key=lambda name: name.lower().split("/"))
 
 
-def image_folders(root: Path) -> list[str]:
-    """The `subfolders` that directly contain an image: core creates other folders there, too."""
-    return [name for name in subfolders(root) if _has_image(root / name)]
-
-
-def _has_image(folder: Path) -> bool:
+def _scan(folder: Path, most: int | None) -> tuple[list[str], bool]:
+    """The names of a folder's sub-folders, and whether it has an image, from `most` of its entries
+    (None: all); none if unreadable.
+    """
+    known = image_extensions()
+    inner, has_image = [], False
     try:
         with os.scandir(folder) as entries:
-            return any(Path(entry.name).suffix.lower() in image_extensions() for entry in entries)
+            for entry in islice(entries, most):
+                if entry.is_dir(follow_symlinks=False):
+                    inner += [] if entry.name.startswith(".") else [entry.name]
+                elif not has_image:
+                    has_image = os.path.splitext(entry.name)[1].lower() in known
     except OSError:
-        return False
+        return [], False
+    return sorted(inner, key=str.lower), has_image
 
 
 def folder_fingerprint(folder: Path) -> str:

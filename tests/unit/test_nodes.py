@@ -73,7 +73,6 @@ def test_a_link_does_not_lead_out(nodes, tmp_path):
 def test_good_names_are_found_and_listed(nodes, tmp_path):
     (tmp_path / "people" / "Anna").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
-    assert nodes.paths.subfolders(tmp_path) == ["people", "people/Anna"]
     assert nodes.paths.safe_join(tmp_path, "people/Anna").is_dir()
     with pytest.raises(LikenessError, match="no photographs"):
         nodes.paths.photo_folder(tmp_path, "people/Anna")

@@ -69,6 +69,48 @@ def test_any_text_is_refused_or_stays_inside(tmp_path_factory, text):
         assert os.path.normpath(form).startswith(f"{root}{os.sep}")
 
 
+def put_image(root, *folders):
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / "1.png").touch()
+
+
+def test_kohyas_folders_were_not_listed(tmp_path):
+    put_image(tmp_path, "anna/img/10_sks man", "anna/reg/1_man", "anna", "Berta/a/b/c", "c/d/e/f/g")
+    assert names.image_folders(tmp_path) == [
+        "anna",
+        "anna/img/10_sks man",
+        "anna/reg/1_man",
+        "Berta/a/b/c",
+    ]
+
+
+def test_hidden_and_linked_folders_are_not_listed(tmp_path):
+    put_image(tmp_path, "a/.cache", ".hidden/b")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "notes.txt").touch()
+    assert names.image_folders(tmp_path) == []
+
+
+def test_a_slow_disk_costs_the_deeper_folders_not_the_others(tmp_path):
+    put_image(tmp_path, *(f"{top}/{name}" for top in "ab" for name in ("x", "x/y", "x/y/z")))
+    seconds = iter([0.0, *[0.01] * 3, 99.0])
+    assert names.image_folders(tmp_path, lambda: next(seconds, 99.0)) == [
+        "a/x",
+        "a/x/y",
+        "a/x/y/z",
+        "b/x",
+        "b/x/y",
+    ]
+    assert names.image_folders(tmp_path, iter([0.0, *[99.0] * 9]).__next__) == ["a/x", "b/x"]
+
+
+def test_a_huge_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(names, "_MAX_ENTRIES", 3)
+    put_image(tmp_path, *(f"a/b/{number}" for number in range(9)))
+    assert len(names.image_folders(tmp_path)) == 3
+
+
 def test_a_folder_that_may_not_be_read_ended_in_a_traceback(tmp_path, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied")
