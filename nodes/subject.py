@@ -123,10 +123,10 @@ def crop_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "crop",
-            options=["center", "face"],
+            options=["center", "face", "top"],
             default="center",
-            tooltip="Square crop: from the centre, or around the largest face (needs the package "
-            "dlib-bin).",
+            tooltip="Square crop: from the centre, around the largest face (needs the package "
+            "dlib-bin), or, of upright photographs, from the top.",
         ),
         bool_widget(
             "buckets",

@@ -17,19 +17,25 @@ FaceDetector = Callable[[Image.Image], "Box | None"]
 
 
 def crop_box(
-    width: int, height: int, size: tuple[int, int], face: Box | None = None, share: float = 0.0
+    width: int,
+    height: int,
+    size: tuple[int, int],
+    face: Box | None = None,
+    share: float = 0.0,
+    *,
+    at_top: bool = False,
 ) -> Box:
     """The largest box with the aspect ratio of `size` inside an image of `width` x `height`.
 
-    Centred; or, with a face, with the face's centre in its middle column at 40 % of its height, as
-    far as the image's edges allow. If the face's height is less than `share` of the box's, the
-    box is smaller, but not below `size`.
+    Centred, or `at_top` of the image, if it is less high; or, with a face, with the face's centre
+    in its middle column at 40 % of its height, as far as the image's edges allow. If the face's
+    height is less than `share` of the box's, the box is smaller, but not below `size`.
     """
     scale = min(width / size[0], height / size[1])
     if face is not None and share:
         scale = min(scale, max(1.0, (face[3] - face[1]) / share / size[1]))
     w, h = min(width, round(size[0] * scale)), min(height, round(size[1] * scale))
-    left, top = (width - w) // 2, (height - h) // 2
+    left, top = (width - w) // 2, 0 if at_top else (height - h) // 2
     if face is not None:
         left = round((face[0] + face[2]) / 2 - 0.5 * w)
         top = round((face[1] + face[3]) / 2 - 0.4 * h)

@@ -15,7 +15,7 @@ from .digests import OnRead
 from .errors import SubjectError
 from .files import write_atomic
 from .recipe import Recipe, Subject
-from .subject import Photo, PhotoSet, RejectedFile, photo_set_digest, read_subject
+from .subject import Photo, PhotoSet, RejectedFile, photo_set_digest, read_photos, read_subject
 
 
 def write_manifest(file: Path, photos: PhotoSet, class_images: PhotoSet | None) -> None:
@@ -54,9 +54,9 @@ def load_class_photos(file: Path, recipe: Recipe, folder: Path) -> PhotoSet:
 
 
 def read_class_images(folder: Path, recipe: Recipe, on_read: OnRead | None = None) -> PhotoSet:
-    """The user's own class images, read as photographs. `on_read` and errors as `read_subject`."""
+    """The user's own class images, read as photographs. `on_read` and errors as `read_photos`."""
     prompts = "class images use the prompts of prior.prompt"
-    return read_subject(folder, class_spec(recipe), prompts, on_read)
+    return read_photos(folder, class_spec(recipe), prompts, on_read)
 
 
 def class_spec(recipe: Recipe) -> Subject:

@@ -110,12 +110,13 @@ class Subject(Part):
     """The photographs and how they are presented to the model.
 
     `resolution` is in pixels; with `buckets` it is the square root of the pixel area and each
-    photograph keeps its aspect ratio, otherwise all are cropped to squares. With the crop `face`, a
-    face smaller than `face_share` of the crop's height is cropped closer (0: never), but not below
-    the training size. `holdout` photographs are reserved for the validation loss. A `mask` marks
-    the subject: the image's own transparency (alpha), or a separate file beside it; outside it,
-    the loss is weighted by `unmasked_weight`. A photograph smaller than its training size is
-    enlarged, at most `enlarge` times, or rejected.
+    photograph keeps its aspect ratio, otherwise all are cropped to squares. `crop` says what is
+    kept: the middle, the upper part of an upright photograph (top), or the largest face. With
+    `face`, a face smaller than `face_share` of the crop's height is cropped closer (0: never), but
+    not below the training size. `holdout` photographs are reserved for the validation loss. A
+    `mask` marks the subject: the image's own transparency (alpha), or a separate file beside it;
+    outside it, the loss is weighted by `unmasked_weight`. A photograph smaller than its training
+    size is enlarged, at most `enlarge` times, or rejected.
     """
 
     digest: Digest | None = None
@@ -124,7 +125,7 @@ class Subject(Part):
     prompt: Prompt = "a photo of {token} {class} face"
     captions: bool = False
     resolution: Size = 512
-    crop: Literal["center", "face"] = "center"
+    crop: Literal["center", "face", "top"] = "center"
     face_share: float = Field(0.0, ge=0, le=1)
     buckets: bool = False
     flip: bool = False

@@ -28,6 +28,7 @@ from .recipe import Subject
 from .recipe_parts import MAX_ENLARGE
 
 _DECODE_THREADS = 4  # images decoded in parallel
+_MUCH_HEIGHT = 0.2  # share of an upright photograph's height that the centre crop takes
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,31 @@ class NoUsablePhotos(SubjectError):
         self.refused = tuple(refused)
 
 
-CAPTIONS_OFF = "captions are off (subject.captions)"
+def read_subject(folder: Path, spec: Subject, on_read: OnRead | None = None) -> PhotoSet:
+    """As `read_photos`, with a note on crops that take much from the subject's photographs."""
+    found = read_photos(folder, spec, "captions are off (subject.captions)", on_read)
+    hint = _note_lost_height(found.photos) if spec.crop == "center" else []
+    return replace(found, notes=(*hint, *found.notes))
 
 
-def read_subject(
-    folder: Path, spec: Subject, no_captions: str = CAPTIONS_OFF, on_read: OnRead | None = None
+def _note_lost_height(photos: Sequence[Photo]) -> list[str]:
+    """A note if several upright photographs lose much of their height."""
+    lost = sum(
+        photo.height > photo.width
+        and photo.box[3] - photo.box[1] <= (1 - _MUCH_HEIGHT) * photo.height
+        for photo in photos
+    )
+    if lost < 2:
+        return []
+    return [
+        f"{lost} of {len(photos)} photographs are upright and lose a fifth or more of their "
+        "height: the crop 'top' keeps their upper part, 'face' the largest face, and buckets keep "
+        "the shape of each photograph."
+    ]
+
+
+def read_photos(
+    folder: Path, spec: Subject, no_captions: str, on_read: OnRead | None = None
 ) -> PhotoSet:
     """Reads every file of `folder` (not of sub-folders) as a photograph for `spec`.
 
@@ -201,7 +222,7 @@ def read_photo(
     resolution = spec.resolution
     size = bucket_for(width, height, resolution) if spec.buckets else (resolution, resolution)
     face = detect_face(image) if detect_face is not None else None
-    box = crop_box(width, height, size, face, spec.face_share)
+    box = crop_box(width, height, size, face, spec.face_share, at_top=spec.crop == "top")
     enlarged = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
     if enlarged > max(1.0, spec.enlarge):
         most = math.ceil(enlarged * 10) / 10

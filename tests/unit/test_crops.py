@@ -38,6 +38,19 @@ def test_boxes_of_a_wide_image(face, box):
 
 
 @pytest.mark.parametrize(
+    ("image", "size", "box"),
+    [
+        ((100, 400), (64, 64), (0, 0, 100, 100)),
+        ((200, 100), (64, 64), (50, 0, 150, 100)),  # as the centre
+        ((100, 400), (384, 640), (0, 0, 100, 167)),
+        ((100, 110), (384, 640), (17, 0, 83, 110)),
+    ],
+)
+def test_the_crop_at_the_top_keeps_the_head(image, size, box):
+    assert crop_box(*image, size, at_top=True) == box
+
+
+@pytest.mark.parametrize(
     ("face", "share", "side"),
     [
         ((500, 100, 600, 200), 0.0, 1000),  # as large as can be

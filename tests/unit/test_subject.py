@@ -418,6 +418,28 @@ def test_a_face_of_less_than_its_share_is_cropped_closer(tmp_path, monkeypatch, 
     assert load_pixels(photo).shape == (128, 128, 3)
 
 
+def test_the_centre_crop_cut_heads_off_and_said_nothing(tmp_path):
+    for number, size in enumerate([(100, 125), (90, 120), (125, 100), (100, 124)]):
+        put(tmp_path, f"{number}.png", make_image(*size, seed=number))
+    (note,) = read_subject(tmp_path, SMALL).notes
+    assert note.startswith("2 of 4 photographs are upright and lose a fifth")
+    assert all(cure in note for cure in ("'top'", "'face'", "buckets"))
+    for cure in ({"crop": "top"}, {"buckets": True}):
+        photos = read_subject(tmp_path, Subject(resolution=64, **cure))
+        assert not photos.notes
+    (tmp_path / "0.png").unlink()
+    assert not read_subject(tmp_path, SMALL).notes, "one is no pattern"
+
+
+def test_the_top_of_an_upright_photograph_is_trained(tmp_path):
+    image = make_image(100, 150)
+    image.paste(RED, (0, 0, 100, 100))
+    put(tmp_path, "a.png", image)
+    (photo,) = read_subject(tmp_path, Subject(resolution=64, crop="top")).photos
+    assert photo.box == (0, 0, 100, 100)
+    assert (load_pixels(photo)[:60] == RED).all()
+
+
 def test_without_a_face_the_centre_is_used_and_told(tmp_path, monkeypatch):
     put(tmp_path, "a.png", make_image(200, 100))
     with_detector(monkeypatch, [])
