@@ -14,6 +14,7 @@ from .text_encoding import truncation_note, word_ids
 from .tokenizer import UNKNOWN_WORDS_NOTE, unknown_words
 
 _MAX_LISTED = 5  # of one kind; the rest are in photos.json
+_FEW_PASSES, _MANY_PASSES = 20, 300  # over the photographs; 50 to 100 is usual
 _HIGH_LR = 1e-5  # for full fine-tuning of SD 1.5
 _FULL_SIZE_UNET = 100_000_000  # UNet weights; a miniature needs other rates
 
@@ -23,9 +24,34 @@ def note_startup(run: Run, base: BaseModel) -> None:
 
     Raises SubjectError if the photographs changed since the recipe was bound.
     """
+    note_passes(run)
     note_images(run)
     note_learning_rate(run, base)
     note_prompts(run, base)
+
+
+def note_passes(run: Run) -> None:
+    """Notes how often the run sees each photograph (epochs), and whether that is unusual."""
+    recipe, held_out = run.recipe, run.recipe.subject.holdout
+    photos = load_subject_photos(run.folder.photos_file, recipe, run.places.photos).photos
+    count, steps = len(photos) - held_out, recipe.schedule.steps
+    batch = recipe.schedule.batch_size * recipe.schedule.gradient_accumulation_steps
+    per_step = batch * run.accelerator.num_processes
+    passes = steps * per_step / count
+    hint = ""
+    if passes < _FEW_PASSES:
+        hint = " That is little, 50 to 100 is usual: raise steps."
+    elif passes > _MANY_PASSES:
+        hint = (
+            " That is much, 50 to 100 is usual: the model may come to repeat the photographs; "
+            "lower steps."
+        )
+    run.note(
+        f"{count} photograph{'s' if count > 1 else ''}"
+        + (f" ({held_out} more held out)" if held_out else "")
+        + f", {steps} steps of {per_step}: each is seen {passes:.{0 if passes >= 10 else 1}f} "
+        f"times (epochs).{hint}"
+    )
 
 
 def note_images(run: Run) -> None:

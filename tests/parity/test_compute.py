@@ -89,7 +89,7 @@ def test_recorded_steps_learn_what_plain_ones_learn(places, kind, parts, monkeyp
     again = {"attempt": 100 + parts.get("attempt", 0)}
     recorded = trained(recipe(kind, **{**parts, **again}), places)
     assert Repeater.recorded > before
-    assert not recorded.notes
+    assert recorded.notes == plain.notes
     same(recorded, plain, places.base)
 
 
@@ -158,7 +158,8 @@ def test_out_of_memory_starts_again_in_the_next_tier_from_the_first_weights(plac
     fallen = trained(recipe(**{**eight, "attempt": 6}), places)
     tier = json.loads((fallen.folder / "tier.json").read_text())["tier"]
     assert tier == "in_backward"
-    assert [note.split()[2] for note in fallen.notes] == ["'full'", "'checkpointing'"]
+    notes = [note for note in fallen.notes if "ran out of memory" in note]
+    assert [note.split()[2] for note in notes] == ["'full'", "'checkpointing'"]
     same(fallen, full, places.base)
 
 

@@ -41,7 +41,7 @@ def images(folder, good, small=0, captions=0):
 def prepared(tmp_path):
     """A run whose images are listed, as far as remarks ask; `notes` are what it said."""
 
-    def prepare(photos, own=None, **parts):
+    def prepare(photos, own=None, processes=1, **parts):
         recipe = Recipe().changed(subject={"resolution": 64}).changed(**parts)
         found = read_subject(photos, recipe.subject)
         classes = read_class_images(own, recipe) if own else None
@@ -54,6 +54,7 @@ def prepared(tmp_path):
             recipe=recipe,
             places=SimpleNamespace(photos=photos, class_images=own),
             folder=SimpleNamespace(photos_file=tmp_path / "photos.json"),
+            accelerator=SimpleNamespace(num_processes=processes),
             note=notes.append,
             notes=notes,
         )
@@ -67,6 +68,37 @@ def test_the_terminal_never_said_which_photographs_it_dropped(prepared, tmp_path
     startup_notes.note_images(run)
     (said,) = run.notes
     assert said.startswith("Photographs: 3 used, 1 not used:\n- 3.png: it is too")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "holdout", "processes", "said"),
+    [
+        ({"steps": 160}, 0, 1, "3 photographs, 160 steps of 1: each is seen 53 times (epochs)."),
+        (
+            {"steps": 10, "batch_size": 2, "gradient_accumulation_steps": 3},
+            1,
+            2,
+            "2 photographs (1 more held out), 10 steps of 12: each is seen 60 times (epochs).",
+        ),
+        ({"steps": 60}, 0, 1, "seen 20 times (epochs)."),
+        ({"steps": 20}, 1, 1, "seen 10 times (epochs). That is little, 50 to 100 is usual"),
+        ({"steps": 8}, 0, 1, "seen 2.7 times (epochs). That is little"),
+        ({"steps": 900}, 0, 1, "seen 300 times (epochs)."),
+        ({"steps": 802}, 1, 1, "(1 more held out), 802 steps of 1: each is seen 401 times"),
+        ({"steps": 100}, 2, 1, "1 photograph (2 more held out), 100 steps"),
+    ],
+)
+def test_how_often_each_photograph_is_seen_is_told(
+    schedule, holdout, processes, said, prepared, tmp_path
+):
+    photos = images(tmp_path / "photos", good=3, small=1)
+    run = prepared(photos, processes=processes, schedule=schedule, subject={"holdout": holdout})
+    startup_notes.note_passes(run)
+    (note,) = run.notes
+    assert said in note
+    assert ("That is much" in note) == ("401" in said)
+    if said.endswith("."):
+        assert note.endswith(said)
 
 
 def test_many_dropped_photographs_are_told_folded(prepared, tmp_path):
