@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..trainers.recipe_checks import check_preview_prompts
 from .host import io, output_folder
 from .option_list import all_options, first_options, later_options
 from .recipe_builder import AUTO, check_packages, resolve_attention
@@ -58,13 +59,18 @@ class TrainOptionsNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, continue_from: str | None = None, attention: str | None = None
+        cls,
+        continue_from: str | None = None,
+        attention: str | None = None,
+        preview_prompts: str | None = None,
     ) -> bool:
-        """Checks that the run to continue exists and the attention backend is installed.
+        """Checks that the run to continue exists, the attention backend is installed, and preview
+        prompts have no flags.
 
         Raises LikenessError.
         """
         check_packages(compute={"attention": resolve_attention(attention or AUTO)})
+        check_preview_prompts((preview_prompts or "").splitlines())
         _continued(continue_from)
         return True
 

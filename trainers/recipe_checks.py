@@ -5,6 +5,8 @@ They are not checked when a recipe is read, so that older ones in adapter files 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import RecipeError
@@ -12,6 +14,18 @@ from .memory_tiers import check_memory_field
 from .recipe import Prior, Recipe
 
 MIN_PRODIGY_LR = 0.1  # scales the rate that Prodigy estimates; normally 1
+
+# Flags of a line in kohya's files of sample prompts, and the field of `previews` for each.
+_KOHYA_FLAGS = {
+    "w": "width",
+    "h": "height",
+    "d": "seed",
+    "n": "negative",
+    "l": "guidance",
+    "g": "guidance",
+    "s": "steps",
+}
+_FLAG = re.compile(rf"(?:^|\s)--([{''.join(_KOHYA_FLAGS)}])(?=\s)")
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -30,7 +44,21 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.prior is not None:
         _check_prior(recipe.prior)
+    check_preview_prompts(recipe.previews.prompts)
     check_memory_field(recipe)
+
+
+def check_preview_prompts(prompts: Sequence[str]) -> None:
+    """Raises RecipeError for a prompt with kohya's flags, which would be drawn as words."""
+    for prompt in prompts:
+        flags = dict.fromkeys(_FLAG.findall(prompt))
+        if flags:
+            fields = [f"previews.{_KOHYA_FLAGS[flag]} for --{flag}" for flag in flags]
+            raise RecipeError(
+                f"previews.prompts has flags of kohya's sample prompts, which are read as words "
+                f"here: {prompt[:200]!r}. Remove them, and set {', '.join(fields)}, which hold for "
+                "all preview prompts (in ComfyUI: preview_width and so on, of Train Options)."
+            )
 
 
 def _check_prior(prior: Prior) -> None:

@@ -250,6 +250,12 @@ def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatc
     assert nodes.train_lora.TrainLoRA.validate_inputs(optimizer="adamw") is True
 
 
+def test_kohyas_flags_in_preview_prompts_are_refused_before_the_queue_starts(nodes):
+    check = nodes.options.TrainOptionsNode.validate_inputs
+    assert "previews.seed for --d" in refused(check, preview_prompts="a man\na man --d 42")
+    assert check(preview_prompts="a man\na woman") is True
+
+
 def give_versions(monkeypatch, versions):
     """Packages are there in these versions, None for absent; the others as they are."""
     there = packages.metadata.version

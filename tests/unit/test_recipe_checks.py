@@ -30,6 +30,22 @@ def test_a_warmup_as_long_as_the_training_never_reached_its_rate(scheduler):
             check_recipe(recipe.changed(schedule={"lr_warmup_steps": warmup}))
 
 
+def test_the_flags_of_kohyas_sample_prompts_were_drawn_as_words():
+    prompt = "a photo of {token} {class} --w 512 --d 42 --n blurry, low --l 7 --s 20"
+    with pytest.raises(RecipeError) as refused:
+        check_recipe(preset("lora-r4").changed(previews={"prompts": ["a {class}", prompt]}))
+    for flag, name in {"w": "width", "d": "seed", "n": "negative", "l": "guidance"}.items():
+        assert f"previews.{name} for --{flag}" in str(refused.value)
+    assert "previews.steps for --s" in str(refused.value) and "--h" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a man -- w", "a --weird man", "a man --w", "1920--d 1930", "a well--n man"]
+)
+def test_dashes_in_a_preview_prompt_are_no_flags(prompt):
+    check_recipe(preset("lora-r4").changed(previews={"prompts": [prompt]}))
+
+
 @pytest.mark.parametrize(
     ("name", "parts", "why"),
     [
