@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { button, h, icon, invalidate, reconcile, setText, setVisible } from "./lib/dom.js";
 import { trackNode } from "./lib/graph.js";
+import { isLeaveOutKey, LeaveOutControl, LeftOut } from "./lib/left_out.js";
 import { openLightbox } from "./lib/lightbox.js";
 import { resolveInput } from "./lib/links.js";
 import { addPanel, chainCallback, widgetOf } from "./lib/node_panel.js";
@@ -68,6 +69,8 @@ class SubjectPanel {
     // ComfyUI empties its temp folder on startup; the next read fills it again.
     const lost = ({ target }) => invalidate(target.closest(".lk-photo"));
     this.grid.addEventListener("error", lost, { capture: true });
+    this.grid.addEventListener("keydown", (event) => this.#onKey(event));
+    this.leftOut = new LeftOut((name) => this.#onMoved(name));
     this.list = h("ul", { class: "lk-notes" });
     this.body = h(
       "div",
@@ -89,6 +92,7 @@ class SubjectPanel {
       ),
       this.body,
       this.message,
+      this.leftOut.element,
     );
     this.#showMessage("Choose a folder to see its photographs.");
   }
@@ -115,6 +119,8 @@ class SubjectPanel {
     const requestId = ++this.#requestId;
     const folder = resolveInput(this.node, "folder");
     setVisible(this.adder.button, !folder.connected);
+    const isOwn = !folder.connected && folder.value && folder.value !== BUNDLED;
+    this.leftOut.use(isOwn ? folder.value : "");
     if (folder.connected)
       return this.#showMessage(
         "The folder comes from another node; its photographs are read when it runs.",
@@ -128,6 +134,7 @@ class SubjectPanel {
       () => requestId === this.#requestId,
     );
     if (view === null) return;
+    this.leftOut.show(view.leftOut);
     if (view.error) return this.#showError(folder.value, view);
     const connected = settings.filter(([, { connected }]) => connected).map(([name]) => name);
     if (connected.length)
@@ -154,7 +161,7 @@ class SubjectPanel {
       if (!response.ok) throw new Error(await errorMessage(response));
       return parsePhotos(await response.json());
     } catch (error) {
-      return { error: `The photographs cannot be read. ${error.message}` };
+      return parsePhotos({ error: `The photographs cannot be read. ${error.message}` });
     }
   }
 
@@ -217,11 +224,19 @@ class SubjectPanel {
   #photo(photo) {
     const marks = warningsOf(photo);
     const label = [photo.name, ...marks].join(", ");
-    const title = [photo.name, describeSizes(photo), ...marks].join("\n");
-    const open = () => this.#open(photo.name);
+    const { available } = this.leftOut;
+    const hint = available && "Click to enlarge it, Delete to leave it out";
+    const title = [photo.name, describeSizes(photo), ...marks, hint].filter(Boolean).join("\n");
     return h(
       "button",
-      { type: "button", class: "lk-photo", "aria-label": label, title, on: { click: open } },
+      {
+        type: "button",
+        class: "lk-photo",
+        "aria-label": label,
+        "aria-keyshortcuts": available && "Delete Backspace",
+        title,
+        on: { click: () => this.#open(photo.name) },
+      },
       this.#whole ? whole(photo) : cropped(photo),
       marks.length > 0 && h("span", { class: "lk-flag" }, icon("warning")),
     );
@@ -235,16 +250,48 @@ class SubjectPanel {
 
   #open(name) {
     const { photos } = this.#view;
-    openLightbox({
+    const changed = (problem) => lightbox.refresh(problem);
+    const tool = this.leftOut.available ? new LeaveOutControl(this.leftOut, changed) : null;
+    const lightbox = openLightbox({
       place: { row: 0, column: photos.findIndex((photo) => photo.name === name) },
       rows: 1,
       columns: photos.length,
-      image: ({ column }) => ({
-        title: photos[column].name,
-        text: [describeSizes(photos[column]), ...warningsOf(photos[column])].join(" · "),
-        content: pair(photos[column]),
-      }),
+      image: ({ column }) => {
+        const photo = photos[column];
+        const isOut = tool?.show(photo.name);
+        return {
+          title: isOut ? `${photo.name}, left out` : photo.name,
+          text: [describeSizes(photo), ...warningsOf(photo)].join(" · "),
+          content: pair(photo, isOut),
+        };
+      },
+      tool,
+      closed: ({ column }) => document.activeElement === document.body && this.#focus(column),
     });
+  }
+
+  #onKey(event) {
+    const at = [...this.grid.children].indexOf(event.target);
+    if (at < 0 || !this.leftOut.available || !isLeaveOutKey(event)) return;
+    event.preventDefault();
+    const { name } = this.#view.photos[at];
+    if (!event.repeat) this.leftOut.attempt(() => this.leftOut.leaveOut(name));
+  }
+
+  /** Hides a photograph that was left out, and reads the folder again wherever it is shown. */
+  #onMoved(name) {
+    const at = this.#view.photos.findIndex((photo) => photo.name === name);
+    const focused = at >= 0 && this.grid.children[at] === document.activeElement;
+    const photos = this.#view.photos.filter((_, number) => number !== at);
+    if (at >= 0) this.#show({ ...this.#view, photos });
+    if (focused) this.#focus(at);
+    for (const panel of panels) if (panel.leftOut.folder === this.leftOut.folder) panel.read();
+  }
+
+  /** Focuses a photograph, or the last one. */
+  #focus(at) {
+    const { children } = this.grid;
+    (children[Math.min(at, children.length - 1)] ?? this.body).focus({ preventScroll: true });
   }
 }
 

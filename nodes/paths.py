@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..trainers.errors import LikenessError
 from ..trainers.image_io import image_extensions
+from ..trainers.photo_files import LEFT_OUT
 
 # What some file system reads as a drive or a stream, rejects, or strips from a name's end.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:*?\"<>|]|[. ]$|^ ")
@@ -122,13 +123,17 @@ def image_folders(root: Path, clock: Callable[[], float] = time.monotonic) -> li
 def _scan(folder: Path, most: int | None) -> tuple[list[str], bool]:
     """The names of a folder's sub-folders, and whether it has an image, from `most` of its entries
     (None: all); none if unreadable.
+
+    Images that were left out count, so that they can be put back; their folder is not named.
     """
     known = image_extensions()
     inner, has_image = [], False
     try:
         with os.scandir(folder) as entries:
             for entry in islice(entries, most):
-                if entry.is_dir(follow_symlinks=False):
+                if entry.name == LEFT_OUT and entry.is_dir(follow_symlinks=False):
+                    has_image = has_image or _scan(Path(entry.path), most)[1]
+                elif entry.is_dir(follow_symlinks=False):
                     inner += [] if entry.name.startswith(".") else [entry.name]
                 elif not has_image:
                     has_image = os.path.splitext(entry.name)[1].lower() in known

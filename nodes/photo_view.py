@@ -110,7 +110,7 @@ class PhotoViews:
 def _check_count(folder: Path) -> None:
     try:
         files = folder.iterdir() if folder.is_dir() else ()
-        count = sum(map(may_be_photo, files))
+        count = sum(path.is_file() and may_be_photo(path) for path in files)
     except OSError as error:
         raise unreadable_error(folder, error) from None
     if count > MAX_PHOTOS:

@@ -12,7 +12,8 @@ from typing import Any
 from ..trainers.errors import LikenessError
 from ..trainers.subject import NoUsablePhotos
 from .comparison_routes import REPORT_HEADERS, comparison, redraw_cell, report
-from .host import output_folder, temp_folder
+from .host import input_folder, output_folder, temp_folder
+from .left_out import leave_out, left_out_names, put_back
 from .node_state import published_state
 from .photo_view import PhotoViews
 from .routing import add_html_route, add_json_route
@@ -29,9 +30,12 @@ _views = PhotoViews()
 
 def register() -> None:
     """Adds the routes to ComfyUI's server."""
-    output, temp = output_folder, temp_folder
+    output, temp, inputs = output_folder, temp_folder, input_folder
     add_json_route("GET", "/likeness/board", lambda params, _: (200, board(params)))
     add_json_route("GET", "/likeness/photos", lambda params, _: (200, photos(params)))
+    leave, put = "/likeness/photos/leave-out", "/likeness/photos/put-back"
+    add_json_route("POST", leave, lambda *params: leave_out(inputs(), *params))
+    add_json_route("POST", put, lambda *params: put_back(inputs(), *params))
     add_json_route("GET", "/likeness/comparison", lambda params, _: comparison(output(), params))
     add_html_route("/likeness/report", lambda params: report(output(), params), REPORT_HEADERS)
     add_json_route("POST", "/likeness/draw-again", lambda *params: redraw_cell(output(), *params))
@@ -50,8 +54,16 @@ def board(query: Query) -> dict[str, Any]:
 def photos(query: Query) -> dict[str, Any]:
     """The photographs of ``folder`` as they would be trained, or {"error": the reason why not}.
 
-    {"reading": True} while they are being read: the panel polls.
+    With either, ``left_out``: the names of those that are left out. {"reading": True} while they
+    are being read: the panel polls.
     """
+    view = _read_photos(query)
+    if "reading" in view:
+        return view
+    return {**view, "left_out": left_out_names(input_folder(), query.get("folder", ""))}
+
+
+def _read_photos(query: Query) -> dict[str, Any]:
     try:
         spec = subject_spec({name: json.loads(query[name]) for name in SUBJECT if name in query})
         view = _views.view(find_folder(query.get("folder", "")), spec, temp_folder())

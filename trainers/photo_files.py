@@ -11,6 +11,8 @@ from .errors import SubjectError
 from .image_io import image_extensions
 from .masks import is_mask
 
+LEFT_OUT = "left out"  # the sub-folder of photographs that the user left out
+
 
 class NotAnImage(SubjectError):
     """A file that neither its name nor its content shows to be an image."""
@@ -24,7 +26,7 @@ def list_files(folder: Path) -> tuple[list[Path], list[str]]:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise SubjectError(f"The folder {folder} cannot be read: {error.strerror}.") from None
-    inner = [path.name for path in entries if path.is_dir()]
+    inner = [path.name for path in entries if path.is_dir() and path.name != LEFT_OUT]
     notes = [f"Sub-folders are not read: {', '.join(inner)}."] if inner else []
     files = [path for path in entries if path.is_file() and not is_sidecar(path)]
     if not files:

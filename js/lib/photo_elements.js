@@ -26,14 +26,14 @@ export function whole(photo) {
   );
 }
 
-/** The whole photograph and the trained crop, side by side. */
-export function pair(photo) {
+/** The whole photograph and the trained crop, side by side; pale if it is left out. */
+export function pair(photo, leftOut = false) {
   const figure = (image, aspect, text) =>
     h("figure", { style: { "--lk-aspect": aspect } }, image, h("figcaption", {}, text));
   const [width, height] = photo.size;
   return h(
     "div",
-    { class: "lk-photo-pair" },
+    { class: leftOut ? "lk-photo-pair out" : "lk-photo-pair" },
     figure(whole(photo), photo.width / photo.height, "Whole"),
     figure(
       cropped(photo),

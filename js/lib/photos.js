@@ -6,7 +6,7 @@ const isText = (value) => typeof value === "string";
 const isSize = (value) =>
   Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
 
-/** {photos, refused, notes, error, reading} of a response; malformed entries are left out. */
+/** {photos, refused, notes, leftOut, error, reading} of a response; malformed entries are left out. */
 export function parsePhotos(data) {
   const list = (value) => (Array.isArray(value) ? value : []);
   return {
@@ -14,6 +14,7 @@ export function parsePhotos(data) {
     photos: list(data?.photos).filter((one) => isText(one?.name) && isBox(one) && isSize(one.size)),
     refused: list(data?.refused).filter((one) => isText(one?.name) && isText(one.reason)),
     notes: list(data?.notes).filter(isText),
+    leftOut: list(data?.left_out).filter(isText),
     reading: data?.reading === true,
   };
 }

@@ -417,6 +417,22 @@ def _folder_name(value: str, room: Path) -> None:
     assert found.resolve().is_relative_to(room.resolve())
 
 
+def _left_out(value: str, room: Path) -> None:
+    """A photograph that is left out and put back, or a name that is refused."""
+    _nodes()
+    left_out = importlib.import_module("likeness.nodes.left_out")
+    photo = room / "photographs" / PHOTO
+    photo.parent.mkdir(exist_ok=True)
+    photo.touch()
+    params = {"folder": photo.parent.name, "name": value}
+    for move in (left_out.leave_out, left_out.put_back):
+        status, _ = move(room, params, {"Sec-Fetch-Site": "same-origin"})
+        assert status == (200 if value == PHOTO else 404), status
+    assert list(photo.parent.iterdir()) == [photo]
+    if value != PHOTO:
+        raise LikenessError("refused")
+
+
 def _route(value: tuple[str, str, dict[str, str]], room: Path) -> None:
     _nodes()
     routes = importlib.import_module("likeness.nodes.run_routes")
@@ -438,6 +454,7 @@ WRITTEN = ["a photo of {token} {class}", "{", "{0}", "{x!r}", "a = b", "k: v", "
 GOOD_TEXTS = ["tree, lotus", "a photo of {token} {class}", "sks", "man", ""]
 NAME_PARTS = ["..", ".", "a", "/", "\\", ":", "con", "\0", "∕", "．"]
 RUN = preset("lora-r4").run_name()
+PHOTO = "a.jpg"
 NAMES = st.text(max_size=300) | st.lists(st.sampled_from(NAME_PARTS), max_size=9).map("".join)
 PROMPTS, POSES, PLANS = map(_bundled, ("prompt_sets", "pose_sets", "plans"))
 KEYPOINTS = [
@@ -505,6 +522,7 @@ TARGETS = {
         1000,
     ),
     "folder names": Target(st.just("a") | NAMES, _folder_name, 1000),
+    "photographs left out": Target(st.just(PHOTO) | NAMES, _left_out, 1000),
     "routes": Target(
         st.tuples(
             NAMES | st.just(RUN),

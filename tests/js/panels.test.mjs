@@ -144,16 +144,18 @@ test("a damaged answer shows what is whole", () => {
     photos: [PHOTO, ...damaged],
     refused: [{ name: "x" }, { name: "y", reason: "z" }],
     notes: ["n", 5],
+    left_out: ["l.jpg", null],
   });
   assert.deepEqual(
-    [view.photos.length, view.refused.length, view.notes.length, view.error],
-    [1, 1, 1, ""],
+    [view.photos.length, view.refused.length, view.notes.length, view.leftOut, view.error],
+    [1, 1, 1, ["l.jpg"], ""],
   );
   assert.deepEqual(parsePhotos(null), {
     error: "",
     photos: [],
     refused: [],
     notes: [],
+    leftOut: [],
     reading: false,
   });
   assert.equal(parsePhotos({ error: "no folder" }).error, "no folder");
