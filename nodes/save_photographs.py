@@ -16,6 +16,7 @@ from PIL import Image
 from ..trainers.errors import LikenessError
 from ..trainers.files import write_atomic
 from ..trainers.masks import MASK_SUFFIX
+from ..trainers.photo_files import LEFT_OUT
 from .host import input_folder, io
 from .paths import safe_join
 from .widgets import with_search_aliases
@@ -124,7 +125,9 @@ def save_photographs(
 ) -> None:
     """Writes PNG files named by content, ``<name>.txt`` and ``<name>-masklabel.png`` beside them.
 
-    Equal images become one. Earlier files of this function that are not among them are removed.
+    Equal images become one; those that the user left out are not written again. Earlier files of
+    this function that are not among them are removed.
+
     Args:
         images: (H, W, 3 or 4) in [0, 1].
         captions: "" for none.
@@ -136,6 +139,8 @@ def save_photographs(
     for image, caption, mask in zip(images, captions, masks, strict=True):
         png = encode_png(image)
         stem = f"image-{hashlib.sha256(png).hexdigest()[:16]}"
+        if (folder / LEFT_OUT / f"{stem}.png").exists():
+            continue
         files[f"{stem}.png"] = png
         if caption.strip():
             files[f"{stem}.txt"] = caption.strip().encode()

@@ -136,7 +136,7 @@ export class LeaveOutControl {
   constructor(leftOut, changed) {
     this.#leftOut = leftOut;
     this.#changed = changed;
-    this.element = button({ text: "Leave out", kind: "plain", click: () => this.#run() });
+    this.element = button({ text: "Leave out", click: () => this.#run() });
     this.element.setAttribute("aria-keyshortcuts", KEYS.join(" "));
   }
 

@@ -277,7 +277,7 @@ def test_the_panel_is_told_what_is_left_out_also_when_it_is_all(nodes, leave_out
     leave_out("a.png")
     assert ask() == ([], ["a.png"])
     leave_out("b.png")
-    write(anna / "left out", "b.txt", ".hidden.png")
+    write(anna / "left out", "b.txt", "b.caption", "b-masklabel.png", ".hidden.png")
     (anna / "left out" / "sub").mkdir()
     assert ask() == ([], ["a.png", "b.png"])
     assert nodes.routes.photos({"folder": "../x"})["left_out"] == []

@@ -78,6 +78,17 @@ def test_the_folder_holds_exactly_the_last_images_and_the_users_own_files(save):
     assert len(list(folder.iterdir())) == 2 and own.exists()
 
 
+def test_images_that_were_left_out_came_back_at_the_next_queue(save):
+    folder = save([noise(0, count=2)], captions=["sks"])
+    photo = next(folder.glob("*.png"))
+    (folder / "left out").mkdir()
+    for path in folder.glob(f"{photo.stem}.*"):
+        path.rename(folder / "left out" / path.name)
+    save([noise(0, count=2)], captions=["sks"])
+    assert len(list(folder.glob("*.png"))) == len(list(folder.glob("*.txt"))) == 1
+    assert not photo.exists()
+
+
 def test_the_same_image_twice_is_one_photograph(save):
     assert len(list(save([noise(0), noise(0)]).iterdir())) == 1
 
