@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..trainers.cli import apply_overrides
+from ..trainers.arguments import apply_overrides
 from ..trainers.places import cache_folder
 from .compare import ComparisonFiles
 from .encoders import EncoderFiles

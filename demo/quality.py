@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from ..comparison.sample import load_with_adapter
-from ..trainers.cli import ProgressBars, apply_overrides
+from ..trainers.arguments import apply_overrides
+from ..trainers.cli import ProgressBars
 from ..trainers.errors import RecipeError
 from ..trainers.files import replace
 from ..trainers.job import train

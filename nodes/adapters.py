@@ -11,6 +11,7 @@ from typing import Any
 from ..trainers import ldm_names
 from ..trainers.adapter import load_adapter
 from ..trainers.adapter_names import (
+    MAGNITUDE,
     group_by_module,
     guess_family,
     is_read_by_comfyui,
@@ -19,16 +20,15 @@ from ..trainers.adapter_names import (
 )
 from ..trainers.base_file import detect_other_family, read_shapes
 from ..trainers.diffusers_folder import read_folder
-from ..trainers.dora import MAGNITUDE, to_comfyui
+from ..trainers.dora import to_comfyui
 from ..trainers.errors import AdapterError
+from ..trainers.lora_checks import Shape, check_alpha, check_embeddings, check_matrices
 from . import host
 
 UNET_PREFIX = "diffusion_model."
 
 # Present in some checkpoints only; never trained.
 IGNORED_SUFFIXES = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
-
-Shape = tuple[int, ...]
 
 
 def apply_adapter(
@@ -99,11 +99,7 @@ def check_lora(
         modules: known modules and the weight each patches.
         weights: shapes of the model's weights.
     """
-    if any(key.startswith("bundle_emb.") for key in lora):
-        raise AdapterError(
-            f"{name} also holds embeddings (OneTrainer's bundle_emb), which are not loaded from a "
-            "LoRA: save them as files of their own into models/embeddings."
-        )
+    check_embeddings(name, lora)
     unknown_keys = [key for key in lora if not _is_known_key(key, modules)]
     if unknown_keys or not lora:
         raise AdapterError(
@@ -124,38 +120,12 @@ def _check_matrices(
     name: str, module: str, parts: dict[str, Shape], weight: Shape | None, family: str
 ) -> None:
     """As `check_lora`, for one module: core only logs shapes that do not match and skips them."""
-    if prod(parts.get("alpha", ())) != 1:
-        raise AdapterError(f"{name} is damaged: alpha of {module} is not one number.")
+    check_alpha(name, module, parts)
     up, down, middle = (parts.get(f"lora_{part}.weight") for part in ("up", "down", "mid"))
     if MAGNITUDE not in parts and (middle is not None or (up is None and down is None)):
         _check_lycoris(name, module, parts, weight, family)
-        return
-    if up is None or down is None:
-        raise AdapterError(f"{name} is incomplete: {module} has only one of its two matrices.")
-    if len(up) < 2 or len(down) < 2 or up[1] != down[0] or not up[1] or prod(up[2:]) != 1:
-        raise AdapterError(
-            f"{name} is damaged: the matrices of {module} do not match: {up} and {down}."
-        )
-    if weight is None:
-        return
-    if len(weight) < 2 or up[0] != weight[0] or prod(down[1:]) != prod(weight[1:]):
-        raise AdapterError(
-            f"{name} does not fit this model: it expects {module} to have {prod(down[1:])} inputs "
-            f"and {up[0]} outputs, but its weight has the shape {weight}. Detected type: "
-            f"{family}."
-        )
-    if MAGNITUDE in parts and prod(parts[MAGNITUDE]) != weight[0]:
-        raise AdapterError(
-            f"{name} is damaged: the DoRA magnitude of {module} has {prod(parts[MAGNITUDE])} "
-            f"values, but the layer has {weight[0]} outputs."
-        )
-    ones = (1,) * (len(weight) - 2)
-    fitting = ((weight[0], 1, *ones), (1, weight[1], *ones))
-    if parts.get("dora_scale", fitting[0]) not in fitting:
-        raise AdapterError(
-            f"{name} is damaged: the DoRA scale of {module} has the shape {parts['dora_scale']}, "
-            f"not {fitting[0]} or {fitting[1]}."
-        )
+    else:
+        check_matrices(name, module, parts, weight, family)
 
 
 # Tensors by the start of their name, and what must be there with them: core fails without.

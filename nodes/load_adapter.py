@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..comparison.row_means import adapter_means, newest_comparison
@@ -45,10 +45,11 @@ BASE_MISMATCH_WARNING = (
 _warned: set[str] = set()  # ids of nodes that show the warning
 
 
-def adapter_names() -> list[str]:
+def adapter_names(shown: Sequence[str] = KINDS) -> list[str]:
     """The choices: .safetensors files of LoRAs and checkpoints, and diffusers folders.
 
-    A name of more than one kind is prefixed with its kind: ``checkpoints/anna.safetensors``.
+    A name of more than one kind is prefixed with its kind: ``checkpoints/anna.safetensors``. Of
+    `shown` kinds only.
     """
     kinds: dict[str, list[str]] = {}
     for kind in KINDS:
@@ -59,6 +60,7 @@ def adapter_names() -> list[str]:
         name if len(having) == 1 else f"{kind}/{name}"
         for name, having in kinds.items()
         for kind in having
+        if kind in shown
     )
 
 

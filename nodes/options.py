@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe_checks import check_preview_prompts
 from .host import io, output_folder
+from .load_adapter import adapter_names, find_adapter
 from .option_list import all_options, first_options, later_options
+from .paths import file_fingerprint
 from .recipe_builder import AUTO, check_packages, resolve_attention
 from .runs import NEW_RUN, find_run, run_digest, run_names
 from .sockets import OptionsType
 from .values import TrainOptions
 from .widgets import with_search_aliases
+
+NEW_WEIGHTS = "none"
 
 
 def _run_inputs() -> list[io.Input]:
@@ -35,6 +41,18 @@ def _run_inputs() -> list[io.Input]:
     ]
 
 
+def _start_input() -> io.Input:
+    return io.Combo.Input(
+        "start_from",
+        options=[NEW_WEIGHTS, *adapter_names(("loras",))],
+        default=NEW_WEIGHTS,
+        optional=True,
+        tooltip="LoRA file, of any program, whose weights Train LoRA starts from "
+        "(network_weights in kohya's scripts). Not with continue_from. Press R to refresh the "
+        "list.",
+    )
+
+
 class TrainOptionsNode(io.ComfyNode):
     """The recipe's other fields; without this node, the study's values."""
 
@@ -52,6 +70,7 @@ class TrainOptionsNode(io.ComfyNode):
                 *(option.widget for option in first_options()),
                 *_run_inputs(),
                 *(option.widget for option in later_options()),
+                _start_input(),
             ],
             outputs=[OptionsType.Output(id="options", display_name="options")],
         )
@@ -63,27 +82,51 @@ class TrainOptionsNode(io.ComfyNode):
         continue_from: str | None = None,
         attention: str | None = None,
         preview_prompts: str | None = None,
+        start_from: str | None = None,
     ) -> bool:
-        """Checks that the run to continue exists, the attention backend is installed, and preview
-        prompts have no flags.
+        """Checks that the run to continue or the file to start from exists, the attention backend
+        is installed, and preview prompts have no flags.
 
         Raises LikenessError.
         """
         check_packages(compute={"attention": resolve_attention(attention or AUTO)})
         check_preview_prompts((preview_prompts or "").splitlines())
-        _continued(continue_from)
+        continued = _continued(continue_from)
+        if _start_file(start_from) and continued:
+            raise RecipeError(
+                "continue_from takes the whole state of an earlier training, and start_from only "
+                f"the weights of a file: set one of them to {NEW_RUN!r} or {NEW_WEIGHTS!r}."
+            )
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, start_from: str | None = None, **_: object) -> str:
+        """Changes when the file to start from is replaced."""
+        try:
+            return file_fingerprint(path) if (path := _start_file(start_from)) else ""
+        except LikenessError as error:
+            return str(error)
+
+    @classmethod
     def execute(
-        cls, validate_every: int = 0, continue_from: str = NEW_RUN, **chosen: Any
+        cls,
+        validate_every: int = 0,
+        continue_from: str = NEW_RUN,
+        start_from: str = NEW_WEIGHTS,
+        **chosen: Any,
     ) -> io.NodeOutput:
         """The options as recipe parts; they are validated when the recipe is built."""
         parts: dict[str, dict[str, Any]] = {}
         for option in all_options():
             parts.setdefault(option.part, {})[option.field] = option.value_of(chosen)
-        return io.NodeOutput(TrainOptions(parts, validate_every, _continued(continue_from)))
+        continued, start = _continued(continue_from), _start_file(start_from)
+        return io.NodeOutput(TrainOptions(parts, validate_every, continued, start))
 
 
 def _continued(run: str | None) -> str | None:
     return None if run in (None, NEW_RUN) else run_digest(find_run(output_folder(), str(run)))
+
+
+def _start_file(name: str | None) -> Path | None:
+    """The LoRA file to start from, or None. Raises AdapterError if it does not exist."""
+    return None if name in (None, NEW_WEIGHTS) else find_adapter(str(name))

@@ -204,7 +204,8 @@ def train_from_inputs(
     prior = class_images.spec if class_images else None
     device = host.training_device()
     recipe = build_recipe(subject.spec, prior, options, method=method, device=device, **widgets)
-    return run(recipe, base_model, subject, class_images, hidden)
+    start = options.start if options else None
+    return run(recipe, base_model, subject, class_images, hidden, start)
 
 
 def run(
@@ -213,8 +214,9 @@ def run(
     subject: SubjectSource,
     prior: PriorSource | None,
     hidden: Any,
+    start: Path | None,
 ) -> Result:
-    """Trains in a separate process while the node shows its progress.
+    """Trains in a separate process while the node shows its progress; `start` as in `Places`.
 
     Raises ComfyUI's interruption when the user cancels, and LikenessError.
     """
@@ -224,6 +226,7 @@ def run(
         photos=subject.folder,
         class_images=prior.folder if prior else None,
         tokenizers=(host.tokenizer_folder(), *miniature.tokenizers()),
+        start=start,
     )
     progress = host.Progress(hidden.unique_id)
     reporter = RunReporter(hidden, progress)

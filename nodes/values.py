@@ -31,8 +31,11 @@ class PriorSource:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """LIKENESS_OPTIONS: recipe fields by part, and the digest of a run to continue."""
+    """LIKENESS_OPTIONS: recipe fields by part, the digest of a run to continue, and the LoRA file
+    to start from.
+    """
 
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     validate_every: int = 0
     continues: str | None = None
+    start: Path | None = None

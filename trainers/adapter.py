@@ -28,7 +28,7 @@ from .base_file import PICKLE_SUFFIXES, detect_prediction, identify
 from .errors import AdapterError, OutOfSpace, OutputExists, RecipeError
 from .files import atomic_file, is_disk_full
 from .recipe import Recipe, recipe_from_json
-from .safetensors_file import MEGABYTE, Header, read_header, serialise
+from .safetensors_file import MEGABYTE, Header, Shapes, read_header, serialise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -287,11 +287,22 @@ def load_adapter(path: Path) -> dict[str, Tensor]:
         tensors = to_kohya_keys(load_file(path))
     except SafetensorError as error:
         raise AdapterError(f"{path} is damaged: {error}. Copy or download it again.") from None
-    if path.name == "adapter_model.safetensors":
-        metadata = _peft_configuration(path.with_name("adapter_config.json")) | metadata
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    alphas = declared_alphas(shapes, metadata)
+    alphas = _alphas(path, shapes, metadata)
     return tensors | {name: torch.tensor(value) for name, value in alphas.items()}
+
+
+def read_lora_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that `load_adapter` loads, by its header. Raises AdapterError."""
+    header = _header(path)
+    shapes = to_kohya_keys(header.shapes)
+    return shapes | dict.fromkeys(_alphas(path, shapes, header.metadata), ())
+
+
+def _alphas(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, float]:
+    if path.name == "adapter_model.safetensors":
+        metadata = _peft_configuration(path.with_name("adapter_config.json")) | dict(metadata)
+    return declared_alphas(shapes, metadata)
 
 
 def _peft_configuration(path: Path) -> dict[str, str]:

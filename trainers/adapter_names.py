@@ -23,7 +23,10 @@ LORA_PREFIX_UNET = "lora_unet_"
 LORA_PREFIX_TEXT_ENCODER = "lora_te_"
 COMFYUI_PREFIX_UNET = "diffusion_model."
 COMFYUI_PREFIX_TEXT_ENCODER = "text_encoders.clip_l.transformer."
+# Not part of a CLIPTextModel, and not used by SD 1.x.
+UNUSED_MODULE = f"{COMFYUI_PREFIX_TEXT_ENCODER}text_projection"
 _UNET_PREFIXES = (LORA_PREFIX_UNET, COMFYUI_PREFIX_UNET)
+MAGNITUDE = "lora_magnitude_vector"  # of PEFT's DoRA
 LORA_ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # diffusers' key for PEFT's config, as JSON
 
 T = TypeVar("T")

@@ -1,9 +1,14 @@
-"""Command-line options shared by several packages."""
+"""Command-line options shared by several commands."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError
+from .recipe import Recipe
 
 
 def add_tokenizer(parser: argparse.ArgumentParser) -> None:
@@ -20,3 +25,27 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu"), default="auto",
         help="cpu: do not use a GPU (default: %(default)s)",
     )  # fmt: skip
+
+
+def apply_overrides(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with `part.field=value` settings applied; values are JSON, else text.
+
+    All at once, so that settings that are only valid together can come in any order.
+    """
+    parts: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes FIELD=VALUE, e.g. schedule.steps=400, not {setting}.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        part, dot, field = name.partition(".")
+        if not dot:
+            parts[part] = value
+        elif isinstance(held := parts.get(part), dict):
+            held[field] = value
+        else:
+            parts[part] = {field: value}
+    return recipe.changed(**parts)

@@ -10,7 +10,7 @@ from .digests import OnRead, content_digest
 from .errors import RecipeError
 from .photo_manifest import read_class_images
 from .places import Places
-from .recipe import Recipe
+from .recipe import LoRA, Recipe
 from .subject import PhotoSet, read_subject
 
 
@@ -41,6 +41,8 @@ def bind(recipe: Recipe, places: Places, on_read: OnRead | None = None) -> Bound
     if prior and prior.source == "images" and (places.class_images or prior.images):
         class_images = _own_class_images(recipe, places, on_read)
         parts["prior"] = {"images": class_images.digest}
+    if places.start or recipe.start:
+        parts["method"] = {"start": _start_digest(recipe, places, on_read)}
     return BoundRecipe(recipe.changed(**parts), photos, class_images)
 
 
@@ -54,6 +56,23 @@ def _own_class_images(recipe: Recipe, places: Places, on_read: OnRead | None) ->
     named = recipe.prior.images if recipe.prior else None
     _check_digest("set of class images", named, images.digest)
     return images
+
+
+def _start_digest(recipe: Recipe, places: Places, on_read: OnRead | None) -> str:
+    if not isinstance(recipe.method, LoRA):
+        raise RecipeError(
+            "Only a LoRA can start from a LoRA file (method.start), and method.kind is "
+            f"{recipe.method.kind!r}: omit --start-from (in ComfyUI: set start_from of Train "
+            "Options to none)."
+        )
+    if places.start is None:
+        raise RecipeError(
+            "The recipe starts from a LoRA file (method.start). Give it with --start-from (in "
+            "ComfyUI: start_from of Train Options), or set method.start to null."
+        )
+    digest = content_digest(places.start, places.cache, on_read)
+    _check_digest("LoRA file to start from", recipe.start, digest)
+    return digest
 
 
 def _check_digest(what: str, named: str | None, given: str) -> None:

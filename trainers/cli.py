@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .adapter import describe, read_metadata, recipe_of
 from .adapter_metadata import final_loss
-from .arguments import add_device, add_tokenizer
+from .arguments import add_device, add_tokenizer, apply_overrides
 from .cleanup import reclaimable_runs, remove_checkpoints
 from .earlier_runs import find_run
 from .errors import RecipeError, RunCancelled
@@ -73,6 +73,9 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--base", type=Path, help="checkpoint file or diffusers folder")
     parser.add_argument("--photos", type=Path, help="folder of photographs")
     parser.add_argument("--class-images", type=Path, help="own class images (default: generated)")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="FILE", help="LoRA file to start from (method.start)"
+    )
     add_tokenizer(parser)
     parser.add_argument(
         "--output", type=Path, help="output folder (default: the run folder's, else output)"
@@ -104,30 +107,6 @@ def resolve_recipe(text: str) -> tuple[Recipe, Places | None]:
     return preset(text), None
 
 
-def apply_overrides(recipe: Recipe, settings: list[str]) -> Recipe:
-    """The recipe with `part.field=value` settings applied; values are JSON, else text.
-
-    All at once, so that settings that are only valid together can come in any order.
-    """
-    parts: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise RecipeError(f"--set takes FIELD=VALUE, e.g. schedule.steps=400, not {setting}.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        part, dot, field = name.partition(".")
-        if not dot:
-            parts[part] = value
-        elif isinstance(held := parts.get(part), dict):
-            held[field] = value
-        else:
-            parts[part] = {field: value}
-    return recipe.changed(**parts)
-
-
 def _places(args: argparse.Namespace, saved: Places | None) -> Places:
     base = args.base or (saved and saved.base)
     photos = args.photos or (saved and saved.photos)
@@ -140,6 +119,7 @@ def _places(args: argparse.Namespace, saved: Places | None) -> Places:
         "photos": photos,
         "class_images": args.class_images,
         "tokenizers": tuple(args.tokenizer) or (saved.tokenizers if saved else ()),
+        "start": args.start_from or (saved and saved.start),
     }
     # A run folder that was moved or copied does not say where to write on this machine.
     in_place = saved is not None and saved.runs.resolve() == Path(args.recipe).resolve().parent
@@ -155,8 +135,11 @@ def _train(args: argparse.Namespace) -> int:
     if args.more is not None:
         check_continuation(args.more, recipe, args.recipe)
         steps = find_run(recipe.digest(), places).completed_steps() + args.more
-        recipe = recipe.changed(schedule={"steps": steps}, continues=recipe.digest())
+        continued = {"schedule": {"steps": steps}, "continues": recipe.digest()}
+        recipe = recipe.without_start().changed(**continued)
     recipe = apply_overrides(recipe, args.set)
+    if recipe.start is None:  # a run folder's may name one that is no longer wanted
+        places = places.model_copy(update={"start": args.start_from})
     check_class_images(recipe, class_images)
     train_with_progress(recipe, places, processes=args.processes, device=args.device)
     return 0

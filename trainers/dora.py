@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from .adapter_names import group_by_module
-
-MAGNITUDE = "lora_magnitude_vector"  # PEFT's
+from .adapter_names import MAGNITUDE, group_by_module
 
 
 def row_norms(weight: Tensor) -> Tensor:
@@ -30,6 +28,20 @@ def comfyui_dora_scale(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tens
     """ComfyUI's scale (out, 1, …) of a weight (out, in, …) for PEFT's magnitude, out values."""
     norms = row_norms(weight)
     return magnitude.float().view_as(norms) * norms / row_norms(weight + delta)
+
+
+def peft_magnitude(weight: Tensor, delta: Tensor, adapter: Mapping[str, Tensor]) -> Tensor:
+    """PEFT's magnitude (out, 1, …) of a weight (out, in, …) and one module's tensors in a file.
+
+    Its DoRA then computes what the file does, a plain LoRA included. `delta` is the change by the
+    matrices; a ``dora_scale`` is ComfyUI's, in shape (out, 1, …).
+    """
+    norms = row_norms(weight + delta)
+    if MAGNITUDE in adapter:
+        return adapter[MAGNITUDE].float().view_as(norms)
+    if "dora_scale" in adapter:
+        return adapter["dora_scale"].float() * norms / row_norms(weight)
+    return norms
 
 
 def lora_scale(adapter: Mapping[str, Tensor]) -> float:

@@ -179,7 +179,7 @@ def _check_compatible(recipe: Recipe, earlier: Recipe) -> None:
     def fixed(r: Recipe) -> dict[str, Any]:
         return {
             "base": r.base,
-            "method": r.method,
+            "method": r.without_start().method,
             "text_encoder.train": r.text_encoder.train,
             "optimizer.name": r.optimizer.name,
             "objective.ema_decay": r.objective.ema_decay is None,

@@ -32,6 +32,8 @@ from .errors import CheckpointError, OptimizerMismatch, RunFailed
 from .evaluation import evaluate_on_resume, is_due_at, is_evaluation_due, run_evaluations
 from .events import Emit
 from .gpu_capabilities import allow_tf32, usable_precision
+from .lora_layers import layers_of
+from .lora_start import check_start, load_start
 from .memory import is_out_of_memory, release_memory
 from .memory_tiers import Tier
 from .objective import alphas_cumprod
@@ -45,6 +47,7 @@ from .optimizers import (
     set_lrs,
     slow_on_cpu_note,
 )
+from .places import Places
 from .recipe import DreamBooth, LoRA, Recipe
 from .result import save_adapter_file, write_result
 from .run import Run, StepLogger
@@ -120,6 +123,8 @@ def load(run: Run) -> BaseModel:
     )
     for module in (base.unet, base.vae, base.text_encoder):
         module.requires_grad_(False)
+    if places.start is not None:
+        check_start(places.start, recipe, layers_of(base))
     problem = eight_bit_error(device) if recipe.optimizer.name == "adamw8bit" else None
     if problem is not None:  # before class images are drawn
         raise RunFailed(
@@ -153,7 +158,7 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     ids = tokenize(base.tokenizer, dataset.prompts, recipe.text_encoder.max_tokens)  # (p, 77 k)
     ids = ids.to(run.accelerator.device)
     teacher = build_teacher(recipe, base, ids, DTYPES[run.precision])
-    parameters = attach(recipe, base)
+    parameters = attach(recipe, base, run.places)
     base.unet.train()
     base.text_encoder.train(recipe.text_encoder.train)
     offload(base.vae)
@@ -182,11 +187,16 @@ def prepare_training(run: Run, base: BaseModel, dataset: Dataset) -> Training:
     return Training(base, dataset, learner, state, tier)
 
 
-def attach(recipe: Recipe, base: BaseModel) -> dict[str, Parameter]:
+def attach(recipe: Recipe, base: BaseModel, places: Places) -> dict[str, Parameter]:
     """Sets up what the method trains; returns its parameters by name."""
     text_encoder = base.text_encoder if recipe.text_encoder.train else None
     if isinstance(recipe.method, LoRA):
+        start = None
+        if recipe.start and places.start:
+            start = load_start(places.start, recipe.start, places.cache, layers_of(base))
         lora.attach(base.unet, text_encoder, recipe.method, rng.derive_seed(recipe.seed, "lora"))
+        if start:
+            lora.start_from(base.unet, text_encoder, recipe.method, start)
         return lora.trainable_parameters(base.unet, text_encoder)
     dreambooth.attach(base.unet, text_encoder)
     return dreambooth.trainable_parameters(base.unet, text_encoder)

@@ -6,7 +6,7 @@ arXiv:2312.03732).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
 from typing import cast
@@ -21,25 +21,12 @@ from torch.nn import Parameter
 from transformers import CLIPTextModel
 
 from .adapter_names import file_alpha, module_name
-from .dora import comfyui_dora_scale, lora_delta, row_norms
+from .dora import comfyui_dora_scale, lora_delta, lora_scale, peft_magnitude, row_norms
+from .lora_layers import TARGETS
 from .recipe import LoRA
 from .rng import randn
 
 ADAPTER = "default"  # peft's name for the only adapter
-
-# Target modules by path suffix. `linear` is what kohya's scripts call LierLa (every layer of the
-# transformer blocks), `all` their LoCon (also every layer of the residual blocks and samplers).
-_UNET_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-_UNET_LINEAR = [*_UNET_ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
-_UNET_SAMPLERS = ["downsamplers.0.conv", "upsamplers.0.conv"]
-_UNET_ALL = [*_UNET_LINEAR, "conv1", "conv2", "conv_shortcut", "time_emb_proj", *_UNET_SAMPLERS]
-_TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
-_TEXT_LINEAR = [*_TEXT_ATTENTION, "fc1", "fc2"]
-_TARGETS = {
-    "attention": (_UNET_ATTENTION, _TEXT_ATTENTION),
-    "linear": (_UNET_LINEAR, _TEXT_LINEAR),
-    "all": (_UNET_ALL, _TEXT_LINEAR),
-}
 
 
 # Training.
@@ -54,7 +41,7 @@ def attach(
     diffusers' script, seeded by `seed` and the module's name: it is the same for every dtype and
     device of the base and every choice of targets. PyTorch's global RNG is left untouched.
     """
-    unet_targets, text_targets = _TARGETS[method.targets]
+    unet_targets, text_targets = TARGETS[method.targets]
     for part, model, targets in (
         ("unet", unet, unet_targets),
         ("text_encoder", text_encoder, text_targets),
@@ -107,6 +94,40 @@ def _initialise(layer: LoraLayer, seed: int, name: str) -> None:
         # peft computes the norm in the base's dtype; in 16 bits that alone changes the weights.
         magnitude = _adapter_weight(layer.lora_magnitude_vector.float())
         magnitude.copy_(row_norms(_base_weight(layer)).view_as(magnitude))
+
+
+@torch.no_grad()
+def start_from(
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel | None,
+    method: LoRA,
+    start: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Gives fresh adapters the weights of a file (`lora_start.load_start`).
+
+    The weights are then the base's with the file merged at strength 1, up to rounding: its alpha is
+    converted to that of `method` in the up projection, and a lower rank is padded with zeros there.
+    """
+    scale = file_alpha(method) / method.rank
+    for part, model in (("unet", unet), ("text_encoder", text_encoder)):
+        for path, layer in _layers(model) if model is not None else ():
+            if tensors := start.get(module_name(part, path)):
+                _start_layer(layer, tensors, scale)
+
+
+def _start_layer(layer: LoraLayer, tensors: Mapping[str, Tensor], scale: float) -> None:
+    down, up = _adapter_weight(layer.lora_A), _adapter_weight(layer.lora_B)
+    given = {ending: tensor.to(down.device, torch.float32) for ending, tensor in tensors.items()}
+    given_down, given_up = given["lora_down.weight"], given["lora_up.weight"]
+    rank, given_scale = len(given_down), lora_scale(given)
+    down[:rank] = given_down.view_as(down[:rank])  # the others stay random, to be learned
+    up.zero_()
+    up[:, :rank] = given_up.view_as(up[:, :rank]) * (given_scale / scale)
+    if ADAPTER in layer.lora_magnitude_vector:
+        weight = _base_weight(layer)
+        delta = lora_delta(weight, given_down, given_up, given_scale)
+        magnitude = _adapter_weight(layer.lora_magnitude_vector)
+        magnitude.copy_(peft_magnitude(weight, delta, given).view_as(magnitude))
 
 
 def _is_plain(layer: LoraLayer, method: LoRA) -> bool:

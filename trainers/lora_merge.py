@@ -18,25 +18,23 @@ from transformers import CLIPTextModel
 from . import ldm_names
 from .adapter_names import (
     COMFYUI_PREFIX_TEXT_ENCODER,
-    COMFYUI_PREFIX_UNET,
     LORA_PREFIX_TEXT_ENCODER,
-    LORA_PREFIX_UNET,
     LYCORIS_FAMILIES,
+    MAGNITUDE,
+    UNUSED_MODULE,
     group_by_module,
     guess_family,
     list_names,
-    module_name,
 )
-from .dora import MAGNITUDE, comfyui_dora_scale, lora_delta, lora_scale, row_norms
+from .dora import comfyui_dora_scale, lora_delta, lora_scale, row_norms
 from .errors import AdapterError
+from .lora_layers import file_names
 
 _PAIR = {"lora_down.weight", "lora_up.weight"}
 _LORA_KEYS = _PAIR | {"alpha", "dora_scale", MAGNITUDE}
 # Plain differences, of a weight and of a bias; those of norms have names of their own in LyCORIS.
 _OF_WEIGHT, _OF_BIAS = ("diff", "w_norm"), ("diff_b", "b_norm")
 _TEXT_PREFIXES = (LORA_PREFIX_TEXT_ENCODER, COMFYUI_PREFIX_TEXT_ENCODER)
-# Not part of a CLIPTextModel, and not used by SD 1.x.
-_UNUSED_MODULE = f"{COMFYUI_PREFIX_TEXT_ENCODER}text_projection"
 
 Adapter = Mapping[str, Tensor]  # of one module, by what follows its name
 
@@ -61,7 +59,7 @@ def merge(
     """
     layers = dict(_layers(unet, text_encoder))
     adapters = group_by_module(tensors)
-    adapters.pop(_UNUSED_MODULE, None)
+    adapters.pop(UNUSED_MODULE, None)
     _check_compatible(adapters, layers, tensors)
     for module, adapter in adapters.items():
         strength = strength_text if module.startswith(_TEXT_PREFIXES) else strength_unet
@@ -79,14 +77,10 @@ def _layers(
             if not isinstance(weight, Tensor):
                 continue
             layer = _Layer(weight, bias if isinstance(bias, Tensor) else None)
+            kohya, *others = file_names(part, path, table)
             if part == "unet" or isinstance(module, nn.Linear):  # as ComfyUI has them
-                yield module_name(part, path), layer
-            if part == "text_encoder":
-                path = f"text_model.{path.removeprefix('text_model.')}"
-                yield COMFYUI_PREFIX_TEXT_ENCODER + path, layer
-            elif theirs := ldm_names.lookup(path, table):
-                yield COMFYUI_PREFIX_UNET + theirs, layer
-                yield LORA_PREFIX_UNET + theirs.replace(".", "_"), layer
+                yield kohya, layer
+            yield from ((name, layer) for name in others)
 
 
 def _merge_module(layer: _Layer, adapter: Adapter, strength: float) -> None:

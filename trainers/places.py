@@ -11,8 +11,9 @@ class Places(Part):
     """Paths of a run's inputs and outputs on this machine; never part of a shared file.
 
     `base` is a checkpoint file or a diffusers folder, `photos` a folder, `class_images` the
-    user's own set or None, `tokenizers` the folders to try for the CLIP tokenizer, in order;
-    `runs`, `loras`, `checkpoints` and `cache` are written to.
+    user's own set or None, `tokenizers` the folders to try for the CLIP tokenizer, in order, and
+    `start` the LoRA file that training starts from, or None; `runs`, `loras`, `checkpoints` and
+    `cache` are written to.
     """
 
     base: Path
@@ -23,11 +24,12 @@ class Places(Part):
     loras: Path
     checkpoints: Path
     cache: Path
+    start: Path | None = None
 
     @classmethod
     def for_output(
         cls, output: Path, *, base: Path, photos: Path, class_images: Path | None = None,
-        tokenizers: tuple[Path, ...] = (),
+        tokenizers: tuple[Path, ...] = (), start: Path | None = None,
     ) -> Places:  # fmt: skip
         """Places with all outputs below one folder: ComfyUI's output folder, or the terminal's."""
         return cls(
@@ -39,6 +41,7 @@ class Places(Part):
             loras=output / "loras",
             checkpoints=output / "checkpoints",
             cache=cache_folder(output),
+            start=start,
         )
 
     def absolute(self) -> Places:

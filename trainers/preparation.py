@@ -8,6 +8,7 @@ from .disk_space import require_disk_space
 from .earlier_runs import check_not_busy, equivalent_runs, find_continued_run, saved_states
 from .errors import OutOfSpace, RecipeError, RunFailed
 from .files import is_disk_full, write_atomic
+from .lora_start import check_start_file
 from .packages import require_dependencies, require_packages
 from .photo_manifest import write_manifest
 from .places import Places
@@ -39,6 +40,7 @@ def prepare(
     check_recipe(recipe)
     if recipe.continues is not None and not folder.has_checkpoint():
         _check_resumable(folder, recipe, places)
+    check_start_file(recipe, places)
     require_dependencies()
     require_packages(recipe)
     check_not_busy([folder, *others])

@@ -123,12 +123,26 @@ class Recipe(Part):
                 "optimizer.name 'prodigy' estimates one learning rate for all weights: set "
                 "text_encoder.learning_rate to null"
             )
+        if self.continues and self.start:
+            raise ValueError(
+                "continues takes the whole state of an earlier run, and method.start only the "
+                "weights of a file: set one of them to null"
+            )
         others = [*self.previews.prompts, *(self.prior.prompts() if self.prior else ())]
         if any(CAPTION_PLACEHOLDER in prompt for prompt in others):
             raise ValueError("{caption} is allowed only in subject.prompt")
         if self.previews.every and not self.previews.prompts:
             raise ValueError("previews.every needs at least one prompt in previews.prompts")
         return self
+
+    @property
+    def start(self) -> str | None:
+        """Digest of the LoRA file that the training starts from, or None."""
+        return self.method.start if isinstance(self.method, LoRA) else None
+
+    def without_start(self) -> Recipe:
+        """The recipe with new initial weights."""
+        return self.changed(method={"start": None}) if self.start else self
 
     def instance_prompt(self, caption: str | None = None) -> str:
         """The prompt of a photograph: its caption, or the subject's prompt.

@@ -173,7 +173,8 @@ class LoRA(Part):
     """Low-rank adapters. `alpha` None means equal to `rank`, so that ranks are comparable.
 
     `targets`: the attention projections (attention); also the feed-forward and projection layers
-    (linear); or every linear and convolution layer (all).
+    (linear); or every linear and convolution layer (all). `start` is the digest of a LoRA file
+    whose weights are the initial ones (None: new ones, which change nothing).
     """
 
     kind: Literal["lora"] = "lora"
@@ -183,6 +184,7 @@ class LoRA(Part):
     dora: bool = False
     rslora: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
+    start: Digest | None = None
 
 
 class DreamBooth(Part):

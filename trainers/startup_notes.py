@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .adapter import read_metadata
 from .base_model import BaseModel
 from .dataset import all_prompts, photo_prompts
 from .photo_manifest import load_class_photos, load_subject_photos
@@ -26,6 +27,7 @@ def note_startup(run: Run, base: BaseModel) -> None:
     """
     note_passes(run)
     note_images(run)
+    note_start(run)
     note_learning_rate(run, base)
     note_prompts(run, base)
 
@@ -77,6 +79,13 @@ def _bullet_list(head: str, lines: Sequence[str]) -> str:
     left = len(lines) - _MAX_LISTED
     more = [f"and {left} more, in photos.json in the run folder"] if left > 0 else []
     return "\n- ".join([head, *lines[:_MAX_LISTED], *more])
+
+
+def note_start(run: Run) -> None:
+    """Notes that the LoRA file that training starts from was trained on another base."""
+    start, base = run.places.start, run.recipe.base.digest
+    if start is not None and read_metadata(start).base not in (None, base):
+        run.note(f"{start.name}, from which the training starts, was trained on another base.")
 
 
 def note_learning_rate(run: Run, base: BaseModel) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -16,13 +17,14 @@ from likeness.trainers.preparation import prepare
 from likeness.trainers.presets import preset
 
 ROOT = Path(__file__).resolve().parents[2]
+MODELS = runpy.run_path(str(ROOT / "tests" / "models.py"))
 
 
 @pytest.fixture
 def folder(base, photos, tmp_path):
     """A prepared run of a global batch of two; a name makes a new one."""
 
-    def make(name, batch, every=0):
+    def make(name, batch, every=0, start=None):
         recipe = preset("lora-r4").changed(
             subject={"resolution": 64},
             prior={"count": 2, "steps": 2},
@@ -31,7 +33,8 @@ def folder(base, photos, tmp_path):
             schedule={"steps": 3, "batch_size": batch},
             saving={"every": every},
         )
-        return prepare(recipe, Places.for_output(tmp_path / name, base=base, photos=photos))
+        given = {"base": base, "photos": photos, "start": start}
+        return prepare(recipe, Places.for_output(tmp_path / name, **given))
 
     return make
 
@@ -60,9 +63,14 @@ def free_port():
         return one.getsockname()[1]
 
 
-def test_two_machines_learn_what_one_does_with_the_same_global_batch(folder):
+@pytest.mark.parametrize("from_file", [False, True])
+def test_two_machines_learn_what_one_does_with_the_same_global_batch(
+    folder, base, tmp_path, from_file
+):
     """Two launchers that find each other over the loopback, as on two machines with one disk."""
-    alone, shared, port = folder("one", batch=2), folder("two", batch=1), free_port()
+    file = MODELS["write_random_lora"](base, tmp_path / "s.safetensors") if from_file else None
+    alone, shared = folder("one", batch=2, start=file), folder("two", batch=1, start=file)
+    port = free_port()
     cluster = ("torch.distributed.run", "--nnodes=2", "--nproc_per_node=1")
     cluster += ("--master_addr=127.0.0.1", f"--master_port={port}")
     finish(*(start((*cluster, f"--node_rank={rank}"), shared) for rank in (0, 1)))

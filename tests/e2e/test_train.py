@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from likeness.trainers.run_folder import RunFolder
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
+MODELS = runpy.run_path(str(ROOT / "tests" / "models.py"))
 
 
 def digest(path):
@@ -161,17 +163,19 @@ def test_what_is_learned_on_the_way_is_saved_as_files_of_their_own(base, photos,
         ["optimizer.name=adamw8bit", "objective.ema_decay=0.9"],
         ['method={"kind": "dreambooth"}', "optimizer.learning_rate=1e-5"],
         ["method.dropout=0.3", "subject.flip=true", "text_encoder.last_step=20"],
+        ["method.rank=6", "objective.ema_decay=0.9"],
     ],
-    ids=["lora", "lora 8-bit ema", "dreambooth", "dropout flip"],
+    ids=["lora", "lora 8-bit ema", "dreambooth", "dropout flip", "from a file"],
 )
-def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, settings):
+def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, settings, request):
     if any("8bit" in s for s in settings):
         pytest.importorskip("bitsandbytes")
     recipe = small(settings).changed(schedule={"steps": 40}, saving={"every": 10})
-    unbroken = train(
-        recipe, places(tmp_path / "a", base, photos), on_event=lambda e: None, device="cpu"
-    )
-    broken = places(tmp_path / "b", base, photos)
+    start = None
+    if "from a file" in request.node.name:
+        start = MODELS["write_random_lora"](base, tmp_path / "start.safetensors")
+    whole, broken = (places(tmp_path / name, base, photos, start) for name in "ab")
+    unbroken = train(recipe, whole, on_event=lambda e: None, device="cpu")
     folder = prepare(recipe, broken)
     killed = Job(folder, device="cpu")
     reader = EventReader(folder.events)
@@ -195,7 +199,7 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, se
 
 
 def small(settings=()):
-    from likeness.trainers.cli import apply_overrides
+    from likeness.trainers.arguments import apply_overrides
 
     recipe = preset("lora-r4").changed(
         subject={"resolution": 64},
@@ -207,7 +211,7 @@ def small(settings=()):
     return apply_overrides(recipe, list(settings))
 
 
-def places(output, base, photos):
+def places(output, base, photos, start=None):
     return Places(
         base=base,
         photos=photos,
@@ -215,6 +219,7 @@ def places(output, base, photos):
         loras=output / "loras",
         checkpoints=output / "checkpoints",
         cache=output / "cache",
+        start=start,
     )
 
 

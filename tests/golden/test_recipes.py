@@ -13,9 +13,9 @@ from likeness.trainers.recipe import read_recipe
 FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
 
 DIGESTS = {
-    "lora-r1-0.1.0": "6f1a014d9c2f402f",
-    "lora-r4-0.1.0": "497669312622ff2a",
-    "lora-r8-0.1.0": "38f0454c0104a8f5",
+    "lora-r1-0.1.0": "9eb41f51a8420bb2",
+    "lora-r4-0.1.0": "8a8f309c6db745cb",
+    "lora-r8-0.1.0": "5c95023613d7cb35",
     "standard-0.1.0": "8b404030bcb2015f",
     "tiny-0.1.0": "ac19c3aa361e9c02",
 }

@@ -12,7 +12,8 @@ from likeness.comparison import sample
 from likeness.comparison.errors import ComparisonError
 from likeness.trainers import cli as training
 from likeness.trainers.adapter_metadata import build_metadata
-from likeness.trainers.cli import apply_overrides, resolve_recipe
+from likeness.trainers.arguments import apply_overrides
+from likeness.trainers.cli import resolve_recipe
 from likeness.trainers.errors import RecipeError
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
@@ -174,6 +175,24 @@ def test_a_run_folder_from_elsewhere_chose_where_files_are_written(asked, tmp_pa
     folder.places_file.write_text(theirs.model_dump_json())
     _, places = asked(folder.path)
     assert places == Places.for_output(Path("output"), base=theirs.base, photos=theirs.photos)
+
+
+def test_a_run_folder_gives_its_lora_file_only_to_a_recipe_that_starts_from_it(asked, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    recipe = preset("lora-r1").changed(method={"start": "a" * 64})
+    folder.recipe_file.write_text(recipe.to_json())
+    places = Places.for_output(
+        tmp_path, base=tmp_path / "b", photos=tmp_path / "p", start=tmp_path / "old"
+    )
+    folder.places_file.write_text(places.model_dump_json())
+    assert asked(folder.path)[1].start == tmp_path / "old"
+    without = ("--set", "method.start=null")
+    assert asked(folder.path, *without)[1].start is None
+    assert asked(folder.path, *without, "--start-from", "new")[1].start == Path("new")
+    given = ("--base", "b", "--photos", "p")
+    assert asked("lora-r1", *given, "--start-from", "new")[1].start == Path("new")
+    assert asked("lora-r1", *given)[1].start is None
 
 
 @pytest.mark.parametrize("steps", ["0", "-5"])

@@ -225,7 +225,7 @@ def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
     reached |= {("schedule", "steps"), ("schedule", "batch_size"), ("optimizer", "name")}
     reached |= {("optimizer", "learning_rate"), ("text_encoder", "train")}
     reached |= {("compute", "precision"), ("previews", "every")}
-    bound = {("base", "digest"), ("subject", "digest"), ("prior", "images")}
+    bound = {("base", "digest"), ("subject", "digest"), ("prior", "images"), ("method", "start")}
     parts = {name: getattr(Recipe(), name) for name in Recipe.model_fields}
     fields = {
         (name, field)
@@ -236,6 +236,57 @@ def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
     assert fields - reached - bound == set()
     alone = {name for name, part in parts.items() if not hasattr(type(part), "model_fields")}
     assert alone == {"version", "name", "seed", "attempt", "validate_every", "continues"}
+
+
+def test_a_lora_file_to_start_from_reaches_the_training(nodes, tmp_path, monkeypatch):
+    path = tmp_path / "anna.safetensors"
+    path.touch()
+    folders = {
+        "get_filename_list": lambda kind: [path.name, "b.pt"] if kind == "loras" else ["c.ckpt"],
+        "get_full_path": lambda kind, name: str(tmp_path / name),
+    }
+    monkeypatch.setattr(nodes.options, "find_run", lambda folder, name: name)
+    monkeypatch.setattr(nodes.options, "run_digest", lambda name: name[0] * 64)
+    STUB["install"](folders)
+    node = nodes.options.TrainOptionsNode
+    listed = {one.id: one.options.get("options") for one in node.define_schema().inputs}
+    assert listed["start_from"] == ["none", path.name]
+    assert list(listed)[-1] == "start_from", "saved graphs hold values in order"
+    assert node.validate_inputs(start_from=path.name) is True
+    both = refused(node.validate_inputs, start_from=path.name, continue_from="run")
+    assert "continue_from" in both and "start_from" in both
+    assert "no LoRA" in refused(node.validate_inputs, start_from="gone.safetensors")
+    before = node.fingerprint_inputs(start_from=path.name)
+    path.write_bytes(b"other")
+    assert node.fingerprint_inputs(start_from=path.name) != before
+    assert node.fingerprint_inputs() == node.fingerprint_inputs(start_from="none") == ""
+
+    options, given = options_of(nodes, start_from=path.name), []
+    assert options.start == path and options_of(nodes).start is None
+    monkeypatch.setattr(nodes.training.host, "model_path", lambda kind, name: Path(name))
+    monkeypatch.setattr(nodes.training.host, "tokenizer_folder", lambda: Path("clip"))
+
+    def train(recipe, places, **_):
+        given.append((recipe.start, places.start))
+        raise InterruptedError
+
+    monkeypatch.setattr(nodes.training, "train", train)
+    monkeypatch.setattr(nodes.training, "RunReporter", lambda *_: SimpleNamespace(
+        show=None, begin=None, end=lambda: None
+    ))  # fmt: skip
+    monkeypatch.setattr(nodes.training.host, "Progress", lambda node_id: None)
+    monkeypatch.setattr(nodes.training, "on_read", lambda progress: None)
+    source = nodes.values.SubjectSource(Subject(), Path("photos"))
+    widgets = defaults(nodes.train_lora.TrainLoRA)
+    monkeypatch.setattr(
+        nodes.train_lora.TrainLoRA, "hidden", SimpleNamespace(unique_id="1"), raising=False
+    )
+    with pytest.raises(InterruptedError):
+        nodes.train_lora.TrainLoRA.execute(
+            subject=source, base_model="x", options=options, **widgets
+        )
+    assert given == [(None, path)], "bound to the file when it is prepared"
+    STUB["install"]()
 
 
 def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatch):
@@ -452,7 +503,7 @@ def trains(nodes, result, monkeypatch, tmp_path):
         train = lambda *_, **how: asked.update(how) or replace(result, **given)  # noqa: E731
         monkeypatch.setattr(training, "train", train)
         source, hidden = SimpleNamespace(folder=tmp_path), SimpleNamespace(unique_id="1")
-        training.run(recipe, "base.safetensors", source, None, hidden)
+        training.run(recipe, "base.safetensors", source, None, hidden, None)
         return SimpleNamespace(**asked)
 
     return run

@@ -1,5 +1,6 @@
 import json
 import os
+import runpy
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from filelock import FileLock
 from likeness.demo.random_model import write_random_model
 from likeness.trainers.binding import bind
+from likeness.trainers.digests import content_digest
 from likeness.trainers.disk_space import lora_weights, require_disk_space
 from likeness.trainers.earlier_runs import (
     equivalent_runs,
@@ -18,6 +20,7 @@ from likeness.trainers.earlier_runs import (
     saved_states,
 )
 from likeness.trainers.errors import (
+    AdapterError,
     BaseModelError,
     LikenessError,
     MissingPackage,
@@ -34,6 +37,8 @@ from likeness.trainers.recipe import LoRA, Recipe
 from likeness.trainers.run_folder import Result, RunFolder
 from likeness.trainers.subject import photo_set_digest
 from PIL import Image
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
 
 
 def keep_state(run, name):
@@ -518,3 +523,56 @@ def test_two_runs_of_one_lesson_trained_side_by_side(places, parts):
     with FileLock(first.lock), pytest.raises(RunBusy, match=first.path.name):
         prepare(recipe(**parts), places)
     assert prepare(recipe(**parts), places).path != first.path
+
+
+# Starting from a LoRA file
+
+
+@pytest.fixture
+def with_start(places, base):
+    """Places with a LoRA of rank 4 to start from."""
+    path = MODELS["write_random_lora"](base, places.photos.parent / "start.safetensors")
+    return places.model_copy(update={"start": path})
+
+
+def test_a_recipe_names_the_lora_file_it_starts_from_by_digest(with_start):
+    run = prepare(recipe(), with_start)
+    bound = run.recipe()
+    assert bound.start == content_digest(with_start.start)
+    assert run.places().start == with_start.start
+    assert str(with_start.start.parent) not in run.recipe_file.read_text()
+    assert prepare(bound, with_start).path == run.path
+    without = prepare(recipe(), with_start.model_copy(update={"start": None}))
+    assert without.path != run.path, "another training"
+
+
+def test_a_lora_file_is_missing_another_or_of_no_use(with_start, places):
+    bound = bind(recipe(), with_start).recipe
+    with pytest.raises(RecipeError, match=r"--start-from .* start_from .* null"):
+        bind(bound, places)
+    with pytest.raises(RecipeError, match="another LoRA file to start from"):
+        bind(recipe(method={"start": "0" * 64}), with_start)
+    with pytest.raises(RecipeError, match=r"method\.start.*'dreambooth'"):
+        bind(recipe(method={"kind": "dreambooth"}), with_start)
+    with pytest.raises(RecipeError, match=r"continues .* method\.start"):
+        bind(recipe(continues="0" * 64), with_start)
+    with pytest.raises(BaseModelError, match="cannot be read"):
+        bind(recipe(), with_start.model_copy(update={"start": places.photos / "gone"}))
+
+
+def test_a_lora_file_that_does_not_fit_the_recipe_is_refused_before_anything_is_written(with_start):
+    with pytest.raises(RecipeError, match="likeness resize"):
+        prepare(recipe(method={"rank": 2}), with_start)
+    photo = with_start.model_copy(update={"start": with_start.photos / "0.png"})
+    with pytest.raises(AdapterError, match="not a safetensors file"):
+        prepare(recipe(), photo)
+    assert not with_start.runs.exists()
+
+
+def test_a_run_that_started_from_a_file_can_be_continued(with_start, places):
+    run = prepare(recipe(), with_start)
+    bound = run.recipe()
+    further = bound.without_start().changed(
+        continues=bound.digest(), schedule={"steps": bound.schedule.steps + 1}
+    )
+    assert find_continued_run(further, places).path == run.path

@@ -337,3 +337,14 @@ def test_an_option_that_does_nothing_trained_the_run_anew(idle, part, field, val
     assert plain.canonical() == moved.canonical() and plain.digest() != moved.digest()
     working = [one.changed(**at_work).canonical() for one in (plain, moved)]
     assert working[0] != working[1]
+
+
+def test_a_run_that_continues_another_does_not_also_start_from_a_file():
+    started = Recipe().changed(method={"start": "a" * 64})
+    with pytest.raises(RecipeError, match=r"continues .* method\.start"):
+        started.changed(continues="b" * 64)
+    assert started.start == "a" * 64 and started.without_start() == Recipe()
+    whole = Recipe(method=DreamBooth())
+    assert whole.start is None and whole.without_start() == whole
+    with pytest.raises(RecipeError, match="there is no such field, only kind"):
+        whole.changed(method={"start": "a" * 64})

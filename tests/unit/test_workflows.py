@@ -141,7 +141,7 @@ def test_links_join_outputs_and_inputs_of_one_type(name):
 @every
 def test_values_of_our_lists_are_on_them(name):
     listed = {key: part.options.get("options") for key, part in our_inputs().items()}
-    files = {"base_model", "adapter", "folder", "continue_from"}
+    files = {"base_model", "adapter", "folder", "continue_from", "start_from"}
     for kind, nodes in kinds(name).items():
         for widget in {widget for values in nodes for widget in values} - files:
             options = listed.get((kind, widget))
