@@ -37,7 +37,10 @@ class Subject(io.ComfyNode):
                 "distances and places. Drop them on the node, or choose a folder inside ComfyUI's "
                 "input folder. Shows the crops exactly as they are trained."
             ),
-            inputs=[*subject_inputs(), *crop_inputs(), *dataset_inputs(), *fitting_inputs()],
+            inputs=[
+                *(*subject_inputs(), *crop_inputs(), *dataset_inputs(), *fitting_inputs()),
+                *tag_inputs(),
+            ],
             outputs=subject_outputs(),
         )
         return with_search_aliases(schema, "dataset", "training images", "photos", "captions")
@@ -204,6 +207,27 @@ def fitting_inputs() -> list[io.Input]:
             0.1,
             "Photographs smaller than the resolution are enlarged by at most this factor; 1: "
             "skipped. 1.5 does little harm if most are large enough.",
+            advanced=True,
+        ),
+    ]
+
+
+def tag_inputs() -> list[io.Input]:
+    """The order of tags in captions."""
+    return [
+        bool_widget(
+            "shuffle_tags",
+            "With captions of tags: change the order of what commas separate, so that the first "
+            "tags do not count most (shuffle_caption in kohya's scripts).",
+            advanced=True,
+        ),
+        int_widget(
+            "keep_tags",
+            1,
+            0,
+            1000,
+            "With shuffle_tags: so many leading tags of a prompt keep their places, and so does "
+            "the one with the token.",
             advanced=True,
         ),
     ]

@@ -21,11 +21,12 @@ _PHOTO_ORDER, _CLASS_ORDER = "photo order", "class order"  # purposes of random 
 class DatasetItem:
     """Views of one image: plain, and mirrored if the recipe flips; none for an unused class image.
 
-    `masks` are each view's loss weights (h, w), empty without masks.
+    `masks` are each view's loss weights (h, w), empty without masks; `prompts` are indices into
+    `Dataset.prompts`: several if its tags have several orders, of which a sample has one.
     """
 
     views: tuple[Latents | StoredLatents, ...]
-    prompt: int  # index into Dataset.prompts
+    prompts: tuple[int, ...]
     masks: tuple[Tensor, ...] = ()
 
 
@@ -145,7 +146,7 @@ def validation_samples(recipe: Recipe, dataset: Dataset, levels: int = 5) -> Ite
             noise = rng.randn(shape, recipe.seed, "validation noise", index, level)
             timestep = least + (2 * level + 1) * (most - least) // (2 * levels)
             mask = item.masks[0] if item.masks else None
-            yield Sample(view.mean, noise, timestep, item.prompt, 1.0, False, mask)
+            yield Sample(view.mean, noise, timestep, item.prompts[0], 1.0, False, mask)
 
 
 def _sample(
@@ -172,7 +173,9 @@ def _sample(
         shift = rng.randn((shape[0], 1, 1), seed, f"{kind} offset", step, slot)
         noise = offset_noise(noise, shift, recipe.objective.noise_offset)
     least, most = recipe.objective.timestep_min, recipe.objective.timestep_max
-    prompt, rate = item.prompt, recipe.objective.caption_dropout
+    prompt, rate = item.prompts[0], recipe.objective.caption_dropout
+    if len(item.prompts) > 1:
+        prompt = item.prompts[rng.randint(len(item.prompts), seed, f"{kind} tags", step, slot)]
     if dataset.empty is not None and rng.uniform(seed, f"{kind} caption", step, slot) < rate:
         prompt = dataset.empty
     return Sample(

@@ -17,7 +17,7 @@ from .base_model import BaseModel
 from .batches import Dataset, DatasetItem, used_class_images
 from .class_image_files import list_class_images, missing, remove_damaged
 from .files import make_folder
-from .latents import encode_images
+from .latents import Latents, StoredLatents, encode_images
 from .masks import load_mask
 from .memory import release_memory
 from .photo_manifest import load_class_photos, load_subject_photos
@@ -26,6 +26,7 @@ from .prior import draw_class_images, prior_folder, prior_key
 from .recipe import Prior, Recipe
 from .run import Run
 from .subject import Photo, load_pixels, split_holdout
+from .tags import tag_orders
 
 _POLL_SECONDS = 0.5  # between checks of what another run has drawn
 
@@ -169,6 +170,29 @@ def _views(
     return views + [PhotoView(photo, False) for photo in held_out]
 
 
+def _encode(
+    run: Run, base: BaseModel, views: Sequence[PhotoView]
+) -> Iterator[Latents | StoredLatents]:
+    """The latents of images. Raises RunCancelled as soon as the run is asked to stop."""
+
+    def progress(done: int, total: int) -> None:
+        run.progress("encode", done, total)
+        run.stop.check()
+
+    encoded = encode_images(
+        base.vae,
+        views,
+        cache=run.places.cache,
+        vae_digest=run.recipe.base.digest or "",
+        device=run.accelerator.device,
+        progress=progress,
+        notice=run.note,
+        rank_and_world=(run.accelerator.process_index, run.accelerator.num_processes),
+        wait=run.accelerator.wait_for_everyone,
+    )
+    return iter(encoded)
+
+
 def build_dataset(run: Run, base: BaseModel) -> Dataset:
     """Encodes photographs and class images, and indexes the distinct prompts.
 
@@ -184,44 +208,31 @@ def build_dataset(run: Run, base: BaseModel) -> Dataset:
         *(PhotoView(photo, False) for photo in classes.values()),
     ]
 
-    def progress(done: int, total: int) -> None:
-        run.progress("encode", done, total)
-        run.stop.check()
-
-    latents = iter(
-        encode_images(
-            base.vae,
-            views,
-            cache=run.places.cache,
-            vae_digest=recipe.base.digest or "",
-            device=run.accelerator.device,
-            progress=progress,
-            notice=run.note,
-            rank_and_world=(run.accelerator.process_index, run.accelerator.num_processes),
-            wait=run.accelerator.wait_for_everyone,
-        )
-    )
+    latents = _encode(run, base, views)
     prompts: dict[str, int] = {}
 
     def item(
-        prompt: str, photo: Photo | None = None, flips: Sequence[bool] = (False,)
+        texts: Sequence[str], photo: Photo | None = None, flips: Sequence[bool] = (False,)
     ) -> DatasetItem:
-        number = prompts.setdefault(prompt, len(prompts))
+        numbers = tuple([prompts.setdefault(text, len(prompts)) for text in texts])
         weights = [loss_weights(recipe, photo, flip) for flip in flips if photo is not None]
         masks = tuple(mask for mask in weights if mask is not None)
-        return DatasetItem(tuple(next(latents) for _ in flips), number, masks)
+        return DatasetItem(tuple(next(latents) for _ in flips), numbers, masks)
 
     photo_items = tuple(
-        [item(recipe.instance_prompt(photo.caption), photo, flips) for photo in train]
+        [
+            item(tag_orders(recipe, photo.caption, number), photo, flips)
+            for number, photo in enumerate(train)
+        ]
     )
     held_out_items = tuple(
-        [item(recipe.instance_prompt(photo.caption), photo) for photo in held_out]
+        [item([recipe.instance_prompt(photo.caption)], photo) for photo in held_out]
     )
     class_prompts = recipe.class_prompts()
     class_items = tuple(
         [
             item(
-                class_prompts[index % len(class_prompts)],
+                [class_prompts[index % len(class_prompts)]],
                 flips=(False,) if index in classes else (),
             )
             for index in range(count)
@@ -230,7 +241,7 @@ def build_dataset(run: Run, base: BaseModel) -> Dataset:
     if recipe.prior and recipe.prior.source == "teacher":
         numbers = [prompts.setdefault(prompt, len(prompts)) for prompt in class_prompts]
         class_items = tuple(
-            DatasetItem(photo.views, number) for number in numbers for photo in photo_items
+            DatasetItem(photo.views, (number,)) for number in numbers for photo in photo_items
         )
     dropping = recipe.objective.caption_dropout > 0
     empty = prompts.setdefault("", len(prompts)) if dropping else None

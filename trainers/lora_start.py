@@ -169,7 +169,7 @@ def load_start(
             "Restore it, or start a new training from it."
         )
     tensors = load_adapter(path)
-    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    bad = [name for name, tensor in tensors.items() if not tensor.float().isfinite().all()]
     if bad:
         raise AdapterError(f"{path.name} is damaged: {list_names(bad)} has non-finite values.")
     modules = group_by_module(tensors)

@@ -191,6 +191,7 @@ class Recipe(Part):
         drawing = ("count", "negative", "steps", "guidance", "seed")
         idle = {
             ("subject", "unmasked_weight"): self.subject.mask == "none",
+            ("subject", "keep_tags"): not self.subject.shuffle_tags,
             ("subject", "face_share"): self.subject.crop != "face",
             ("schedule", "lr_num_cycles"): scheduler != "cosine_with_restarts",
             ("schedule", "lr_power"): scheduler != "polynomial",

@@ -116,7 +116,9 @@ class Subject(Part):
     not below the training size. `holdout` photographs are reserved for the validation loss. A
     `mask` marks the subject: the image's own transparency (alpha), or a separate file beside it;
     outside it, the loss is weighted by `unmasked_weight`. A photograph smaller than its training
-    size is enlarged, at most `enlarge` times, or rejected.
+    size is enlarged, at most `enlarge` times, or rejected. With `shuffle_tags`, what
+    commas separate in a prompt changes its order, except the first `keep_tags` and what contains
+    the token.
     """
 
     digest: Digest | None = None
@@ -133,6 +135,14 @@ class Subject(Part):
     mask: Literal["none", "alpha", "file"] = "none"
     unmasked_weight: float = Field(0.1, ge=0, le=1)
     enlarge: float = Field(1.0, ge=1, le=MAX_ENLARGE)
+    shuffle_tags: bool = False
+    keep_tags: int = Field(1, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Subject:
+        if self.shuffle_tags and not self.captions:
+            raise ValueError("subject.shuffle_tags needs subject.captions")
+        return self
 
 
 class Prior(Part):

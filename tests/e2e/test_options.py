@@ -166,6 +166,21 @@ def test_words_that_are_cut_off_prompts_are_told_once_before_anything_is_drawn(r
     assert all(word in told for word in ("Umbrella'", "Blurred'", "Bicycle'"))
 
 
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "frozen"])
+def test_shuffled_tags_are_what_is_trained(run, photos, trained):
+    for photo in photos.glob("*.png"):
+        photo.with_suffix(".txt").write_text("sks man, red hat, at sea, a dog, smile")
+    text_encoder, captions = {"train": trained}, {"captions": True}
+    plain, _ = run(subject=captions, text_encoder=text_encoder)
+    shuffled, _ = run(subject={**captions, "shuffle_tags": True}, text_encoder=text_encoder)
+    again, _ = run(subject={**captions, "shuffle_tags": True}, text_encoder=text_encoder, attempt=1)
+    kept, _ = run(
+        subject={**captions, "shuffle_tags": True, "keep_tags": 9}, text_encoder=text_encoder
+    )
+    assert plain.losses == kept.losses
+    assert shuffled.losses == again.losses != plain.losses
+
+
 def test_captions_take_the_place_of_the_prompt(run, photos):
     plain, _ = run()
     for path in photos.glob("*.png"):

@@ -164,14 +164,18 @@ def test_what_is_learned_on_the_way_is_saved_as_files_of_their_own(base, photos,
         ['method={"kind": "dreambooth"}', "optimizer.learning_rate=1e-5"],
         ["method.dropout=0.3", "subject.flip=true", "text_encoder.last_step=20"],
         ["method.rank=6", "objective.ema_decay=0.9"],
+        ['subject={"captions": true, "shuffle_tags": true}', "text_encoder.train=false"],
     ],
-    ids=["lora", "lora 8-bit ema", "dreambooth", "dropout flip", "from a file"],
+    ids=["lora", "lora 8-bit ema", "dreambooth", "dropout flip", "from a file", "tags"],
 )
 def test_a_run_killed_and_resumed_is_the_unbroken_run(base, photos, tmp_path, settings, request):
     if any("8bit" in s for s in settings):
         pytest.importorskip("bitsandbytes")
     recipe = small(settings).changed(schedule={"steps": 40}, saving={"every": 10})
     start = None
+    if "tags" in request.node.name:
+        for photo in photos.glob("*.png"):
+            photo.with_suffix(".txt").write_text("sks man, red hat, at sea, a dog, smile")
     if "from a file" in request.node.name:
         start = MODELS["write_random_lora"](base, tmp_path / "start.safetensors")
     whole, broken = (places(tmp_path / name, base, photos, start) for name in "ab")

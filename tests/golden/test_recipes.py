@@ -13,11 +13,11 @@ from likeness.trainers.recipe import read_recipe
 FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
 
 DIGESTS = {
-    "lora-r1-0.1.0": "9eb41f51a8420bb2",
-    "lora-r4-0.1.0": "8a8f309c6db745cb",
-    "lora-r8-0.1.0": "5c95023613d7cb35",
-    "standard-0.1.0": "8b404030bcb2015f",
-    "tiny-0.1.0": "ac19c3aa361e9c02",
+    "lora-r1-0.1.0": "84a445a69baa7078",
+    "lora-r4-0.1.0": "8352f97207107bbf",
+    "lora-r8-0.1.0": "a84e80ca76523185",
+    "standard-0.1.0": "637bad5d24ec87bf",
+    "tiny-0.1.0": "c353cfe21d53139e",
 }
 
 

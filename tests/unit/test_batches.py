@@ -27,9 +27,9 @@ def dataset(photos=5, classes=7, held_out=0, shapes=((8, 8),), flip=False):
         [latents(i, *next(shape))] + ([latents(-i - 1)] if flip else []) for i in range(photos)
     ]
     return Dataset(
-        photos=tuple(DatasetItem(tuple(v), 0) for v in views),
-        classes=tuple(DatasetItem((latents(100 + i),), 1) for i in range(classes)),
-        held_out=tuple(DatasetItem((latents(i),), 0) for i in range(held_out)),
+        photos=tuple(DatasetItem(tuple(v), (0,)) for v in views),
+        classes=tuple(DatasetItem((latents(100 + i),), (1,)) for i in range(classes)),
+        held_out=tuple(DatasetItem((latents(i),), (0,)) for i in range(held_out)),
         prompts=("a photo of sks man face", "a photo of man"),
     )
 
@@ -80,7 +80,7 @@ def test_class_images_were_listed_that_a_run_never_shows(steps, batch, accumulat
     r = recipe(
         schedule={"steps": steps, "batch_size": batch, "gradient_accumulation_steps": accumulation}
     )
-    given = replace(dataset(), classes=tuple(DatasetItem((latents(i),), 1) for i in range(500)))
+    given = replace(dataset(), classes=tuple(DatasetItem((latents(i),), (1,)) for i in range(500)))
     batches = [
         step_samples(r, given, step, rank, world) for step in range(steps) for rank in range(world)
     ]
@@ -137,7 +137,7 @@ def test_flips_show_both_sides():
 
 def test_the_posterior_is_sampled_anew_each_time_a_photograph_is_shown():
     deviating = Latents(torch.zeros(4, 8, 8), torch.ones(4, 8, 8))
-    one = Dataset((DatasetItem((deviating,), 0),), (), (), ("p",))
+    one = Dataset((DatasetItem((deviating,), (0,)),), (), (), ("p",))
     a, b = (step_samples(recipe(prior=None), one, step)[0][0] for step in (0, 1))
     assert not torch.equal(a.latents, b.latents)
     assert a.latents.std().item() == pytest.approx(1, abs=0.15)
@@ -198,8 +198,8 @@ def test_validation_asked_for_timesteps_that_are_never_trained(least, most, leve
 
 def test_places_count_by_the_mask_of_the_view_that_is_shown_and_all_of_a_class_image():
     masks = torch.zeros(8, 8), torch.ones(8, 8)
-    photo = DatasetItem((latents(0), latents(1)), 0, masks)
-    given = Dataset((photo,), (DatasetItem((latents(2),), 1),), (photo,), ("p", "c"))
+    photo = DatasetItem((latents(0), latents(1)), (0,), masks)
+    given = Dataset((photo,), (DatasetItem((latents(2),), (1,)),), (photo,), ("p", "c"))
     seen = set()
     for step in range(20):
         (batch,) = step_samples(recipe(subject={"flip": True}), given, step)
@@ -218,3 +218,21 @@ def test_without_masks_a_batch_has_none():
     sent = collate(batch, torch.device("cpu"))
     assert sent.mask is None and len(sent.tensors()) == 6
     assert Batch.of(sent.tensors(), sent.prior_count) == sent
+
+
+def test_a_sample_has_one_of_its_photographs_orders_the_same_whatever_the_split():
+    photos = tuple(DatasetItem((latents(i),), (3 * i, 3 * i + 1, 3 * i + 2)) for i in range(2))
+    given = Dataset(photos, (), (photos[0],), tuple("abcdef"))
+
+    def taken(batch, accumulation):
+        r = recipe(schedule={"batch_size": batch, "gradient_accumulation_steps": accumulation})
+        return [
+            sorted((s.prompt, s.latents[0, 0, 0].item()) for b in batches for s in b)
+            for batches in (step_samples(r, given, step) for step in range(20))
+        ]
+
+    found = taken(2, 1)
+    assert found == taken(1, 2)
+    assert {prompt for step in found for prompt, _ in step} == set(range(6))
+    assert all(prompt // 3 == value for step in found for prompt, value in step)
+    assert {s.prompt for s in validation_samples(recipe(), given)} == {0}

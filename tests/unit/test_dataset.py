@@ -52,3 +52,26 @@ def test_photographs_are_learned_from_both_sides_and_those_held_out_are_as_they_
     sides = [[[view.flip for view in one.views] for one in part]
              for part in (made.photos, made.held_out)]  # fmt: skip
     assert sides == [[[False, True]] * 2, [[False]]]
+
+
+def test_tags_are_trained_in_several_orders_and_validated_as_they_are_written(monkeypatch):
+    captions = [f"sks man, {digit}, hat, sea" for digit in "abc"]
+    photos = PhotoSet(
+        tuple(replace(PHOTO, digest=text[9] * 64, caption=text) for text in captions), (), (), ""
+    )
+    monkeypatch.setattr(dataset, "load_subject_photos", lambda *_: photos)
+    monkeypatch.setattr(dataset, "encode_images", lambda vae, views, **_: views)
+    alone = SimpleNamespace(device="cpu", process_index=0, num_processes=1, wait_for_everyone=len)
+    subject = {"captions": True, "shuffle_tags": True, "holdout": 1}
+    run = SimpleNamespace(
+        recipe=Recipe(prior=None, subject=subject), accelerator=alone,
+        folder=SimpleNamespace(photos_file=None), note=print,
+        places=SimpleNamespace(photos=None, cache=None, class_images=None),
+    )  # fmt: skip
+    made = dataset.build_dataset(run, SimpleNamespace(vae=None))
+    for item in made.photos:
+        texts = {made.prompts[number] for number in item.prompts}
+        assert 2 <= len(texts) <= 6
+        assert len({tuple(sorted(text.split(", "))) for text in texts}) == 1
+    ((held_out,),) = (item.prompts for item in made.held_out)
+    assert made.prompts[held_out] in captions

@@ -80,6 +80,7 @@ NEEDS = {
     "validate_every": {"subject": {"holdout": 1}},
     "schedule.lr_warmup_steps": {"schedule": {"lr_scheduler": "cosine"}},
     "previews.every": {"previews": {"prompts": ["a cat"]}},
+    "subject.shuffle_tags": {"subject": {"captions": True}},
 }
 ALONE = {"version"}  # has one value
 

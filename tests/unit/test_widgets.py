@@ -19,13 +19,15 @@ SUBJECT = {
     "resolution": ("subject.resolution", 256),
     "crop": ("subject.crop", "face"),
     "buckets": ("subject.buckets", True),
-    "captions": ("subject.captions", True),
+    "captions": ("subject.captions", False),
     "flip": ("subject.flip", True),
     "holdout": ("subject.holdout", 3),
     "face_share": ("subject.face_share", 0.35),
     "mask": ("subject.mask", "alpha"),
     "unmasked_weight": ("subject.unmasked_weight", 0.25),
     "enlarge": ("subject.enlarge", 1.5),
+    "shuffle_tags": ("subject.shuffle_tags", True),
+    "keep_tags": ("subject.keep_tags", 3),
 }
 CLASS_IMAGES = {
     "prompt": ("prior.prompt", "a drawing of {class}"),
@@ -102,7 +104,7 @@ OPTIONS = {
 }
 # So that each may be changed alone, and what is 0 follows nothing else.
 BEGUN = {
-    "subject": {"holdout": 1},
+    "subject": {"holdout": 1, "captions": True},
     "options": {
         "lr_scheduler": "cosine",
         "preview_prompts": "a {token} {class}",
