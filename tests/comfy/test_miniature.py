@@ -277,3 +277,40 @@ def test_the_pack_works_without_demo(tmp_path_factory, start_comfy, pack_copy):
         assert "Traceback" not in server.log()
     finally:
         server.stop()
+
+
+# Training from a LoRA file
+
+
+def from_file(comfy, start, kind="Likeness_TrainLoRA"):
+    """A prompt that starts a training so slow that it changes nothing from a LoRA."""
+    prompt = training(comfy, kind, learning_rate=1e-9, name="again")
+    prompt["4"] = node("Likeness_TrainOptions", start_from=start, save_dtype="fp32")
+    prompt["2"]["inputs"]["options"] = ["4", 0]
+    return prompt
+
+
+def test_a_lora_that_starts_from_a_file_draws_what_the_file_draws(comfy, lora):
+    outcome = comfy.run(from_file(comfy, lora))
+    assert outcome.status == "success", outcome.error.get("exception_message")
+    (again,) = outcome.outputs["3"]["text"]
+    assert again != lora
+    expected, _ = drawn(comfy, drawing(lora))
+    found, _ = drawn(comfy, drawing(again))
+    assert np.abs(found.astype(int) - expected).max() <= LEVELS
+    base, _ = drawn(comfy, drawing())
+    assert np.abs(base.astype(int) - expected).max() > 8, "the file has an effect"
+
+
+def test_the_file_to_start_from_may_come_from_a_train_node(comfy):
+    prompt = from_file(comfy, ["6", 0])
+    first = training(comfy, "Likeness_TrainLoRA", learning_rate=0.05)
+    prompt["6"] = first["2"]  # of the same subject
+    outcome = comfy.run(prompt)
+    assert outcome.status == "success", outcome.error.get("exception_message")
+
+
+def test_a_dreambooth_training_does_not_start_from_a_lora(comfy, lora):
+    outcome = comfy.run(from_file(comfy, lora, "Likeness_TrainDreamBooth"))
+    assert outcome.status == "error"
+    assert "set start_from of Train Options to none" in outcome.error["exception_message"]
