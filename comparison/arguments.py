@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..trainers.arguments import apply_overrides
 from ..trainers.places import cache_folder
-from .compare import ComparisonFiles
+from .compare import ComparisonFiles, expand_patterns
 from .encoders import EncoderFiles
 from .errors import ComparisonError
 from .plan_file import (
@@ -33,6 +33,7 @@ def plan_from_args(args: argparse.Namespace) -> PlanFile:
     plan = with_adapters(
         plan, {row: path.name for row, path in parse_adapters(args.adapter).items()}
     )
+    plan = expand_patterns(plan, files_from_args(args))
     plan = with_prompts_and_poses(plan, args.prompts, args.poses)
     plan = without_pose(plan) if args.without_pose else plan
     if args.poses and not any(cell.with_pose for cell in plan.matrix({}).cells()):
@@ -106,15 +107,15 @@ def check_encoders(args: argparse.Namespace) -> None:
 
 
 def drawing_command(args: argparse.Namespace) -> list[str]:
-    """The `likeness` arguments that draw the same plan's cells on this machine's CPU."""
-    parts = ["compare", str(args.plan), "--device", "cpu", "--output", str(args.output)]
-    for name in ("base", "photos", "class_images", "controlnet", "prompts", "poses"):
+    """The `likeness` arguments, without the plan, that draw its cells on this machine's CPU."""
+    parts = ["--device", "cpu", "--output", str(args.output)]
+    for name in ("base", "photos", "class_images", "controlnet"):
         path = getattr(args, name)
         parts += [_flag(name), str(path)] if path else []
-    for name in ("tokenizer", "adapter", "adapters", "set"):
+    for name in ("tokenizer", "adapter", "adapters"):
         for value in getattr(args, name):
             parts += [_flag(name), str(value)]
-    return [*parts, *(["--without-pose"] if args.without_pose else [])]
+    return parts
 
 
 def _flag(name: str) -> str:

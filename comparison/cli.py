@@ -256,7 +256,7 @@ def _compare(args: argparse.Namespace) -> int:
         plan, files, train_sequentially(args) if args.at_once == 1 else train_in_parallel(args)
     )
     drawn = resolve_plan(plan, row_adapters, files)
-    _draw_cells(args, drawn, row_adapters, files)
+    _draw_cells(args, plan, drawn, row_adapters, files)
     study, _ = write_study(
         files.output, plan.name, drawn, cell_files(drawn, files.output), "png", {}
     )
@@ -279,10 +279,11 @@ def _draw_part(args: argparse.Namespace, plan: PlanFile, files: ComparisonFiles)
 
 
 def _draw_cells(
-    args: argparse.Namespace, plan: Plan, row_adapters: Sequence[RowAdapter], files: ComparisonFiles
-) -> None:
+    args: argparse.Namespace, plan: PlanFile, drawn: Plan, row_adapters: Sequence[RowAdapter],
+    files: ComparisonFiles,
+) -> None:  # fmt: skip
     """Draws missing cells with a progress bar."""
-    kept = cell_files(plan, files.output)
+    kept = cell_files(drawn, files.output)
     missing = [number for number, path in enumerate(kept) if not path.is_file()]
     done = len(kept) - len(missing)
     if done == len(kept):
@@ -292,16 +293,15 @@ def _draw_cells(
 
         def show(cell: Cell) -> None:
             left = bar.total - bar.n - 1
-            bar.set_postfix_str(f"{left} left, {plan.rows()[cell.row]} {cell.key}", refresh=False)
+            bar.set_postfix_str(f"{left} left, {drawn.rows()[cell.row]} {cell.key}", refresh=False)
             bar.update()
 
         try:
             if args.at_once == 1:
-                draw_missing(
-                    plan, row_adapters, files, on_cell=show, device=resolve_device(args.device)
-                )
+                device = resolve_device(args.device)
+                draw_missing(drawn, row_adapters, files, on_cell=show, device=device)
             else:
-                draw_in_processes(drawing_command(args), missing, args.at_once, kept, bar)
+                draw_in_processes(plan, drawing_command(args), missing, args.at_once, kept, bar)
         except KeyboardInterrupt:
             bar.close()
             there = sum(path.is_file() for path in kept)

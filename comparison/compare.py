@@ -26,8 +26,9 @@ from ..trainers.recipe import Recipe, Subject
 from ..trainers.run_folder import Result
 from ..trainers.subject import read_subject
 from .errors import ComparisonError
+from .file_patterns import ENDING, expand_pattern, is_pattern, label_matches
 from .matrix import Cell, Plan, Variant
-from .plan_file import PlanFile, Row
+from .plan_file import PlanFile, Row, with_files_of_patterns
 from .poses import draw_pose
 from .row_adapters import RowAdapter, read_row_adapter
 from .study import cells_folder, encode_cell_png
@@ -123,6 +124,39 @@ def find_adapter(row: Row, files: ComparisonFiles) -> Path | None:
         f"The row {row.name} needs {row.adapter}, which is not in {places}. Put it there, give its "
         f"folder with --adapters, or give the file with --adapter {row.name}=FILE."
     )
+
+
+def expand_patterns(plan: PlanFile, files: ComparisonFiles) -> PlanFile:
+    """The plan with a row for each file that matches the pattern in a row's `adapter`.
+
+    Raises ComparisonError if there is none, or too many.
+    """
+
+    def find_files(row: Row) -> dict[str, str] | None:
+        pattern = row.adapter or ""
+        if row.name in files.adapters or not is_pattern(pattern):
+            return None
+        if any((folder / pattern).exists() for folder in files.folders):
+            return None  # a file with this very name
+        names = [name for folder in files.folders for name in _adapters_in(folder)]
+        places = ", ".join(map(str, files.folders))
+        found = expand_pattern(pattern, names, f"The row {row.name}", places)
+        return dict(zip(label_matches(row.name, found), found, strict=True))
+
+    return with_files_of_patterns(plan, find_files)
+
+
+def _adapters_in(folder: Path) -> list[str]:
+    """Names of the .safetensors files and diffusers folders in a folder, if it exists."""
+    try:
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ComparisonError(f"{folder} cannot be read: {error.strerror}.") from None
+    return [
+        entry.name
+        for entry in entries
+        if entry.suffix.lower() == ENDING or (entry / "model_index.json").is_file()
+    ]
 
 
 def _places(files: ComparisonFiles) -> Places:

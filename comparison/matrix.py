@@ -25,6 +25,7 @@ WithPose = Literal["without", "with", "both"]
 Strength = Annotated[float, Field(ge=-20, le=20)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]  # the range of core's samplers
 MAX_CELLS = 20_000
+MAX_VARIANTS = 64
 
 
 class Variant(Part):
@@ -91,7 +92,7 @@ class Plan(Part):
 
     version: Literal[1] = 1
     base: Digest | None = None
-    variants: tuple[Variant, ...] = Field(min_length=1, max_length=64)
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     prompts: PromptSet
     poses: tuple[Pose, ...] = Field((), max_length=1000)
     with_pose: WithPose = "without"

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..trainers.crash_report import log_tail
 from ..trainers.job import PACKAGE, POLL_SECONDS, python_command, with_passive_openmp
 from .errors import ComparisonError
+from .plan_file import PlanFile
 
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
@@ -49,20 +50,24 @@ def run_in_threads(
 
 
 def draw_in_processes(
-    command: Sequence[str],
+    plan: PlanFile,
+    options: Sequence[str],
     missing: Sequence[int],
     processes: int,
     images: Sequence[Path],
     bar: tqdm[Any],
 ) -> None:
-    """Distributes the `missing` cells over processes that run ``likeness <command> --cells FILE``.
+    """Distributes the `missing` cells over processes that run ``likeness compare``.
 
+    They read the plan as it is here, with the files that its patterns matched at the start.
     `bar` counts the `images` that exist. The processes end when this one does. Raises
     ComparisonError with the tail of the log if one fails.
     """
     parts = [part for first in range(processes) if (part := missing[first::processes])]
     environment = {**with_passive_openmp(os.environ), "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log.txt"), "wb") as log:
+        command = ["compare", str(Path(folder, "plan.json")), *options]
+        Path(command[1]).write_text(plan.to_json(), encoding="utf-8")
         files = [Path(folder, f"{number}.json") for number in range(len(parts))]
         for file, part in zip(files, parts, strict=True):
             file.write_text(json.dumps(list(part)))

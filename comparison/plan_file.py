@@ -21,7 +21,17 @@ from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, format_validation_error
 from .errors import ComparisonError
 from .keypoints import read_poses, yoga_poses
-from .matrix import Control, ImageSettings, Plan, Seed, Strength, Variant, WithPose, plan
+from .matrix import (
+    MAX_VARIANTS,
+    Control,
+    ImageSettings,
+    Plan,
+    Seed,
+    Strength,
+    Variant,
+    WithPose,
+    plan,
+)
 from .poses import Pose
 from .prompts import PromptSet, bundled_set, bundled_sets, read_prompt_set
 from .user_files import read_json
@@ -45,7 +55,8 @@ FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_c
 class Row(Part):
     """A row: a preset with changes, a whole recipe, or an adapter's file name.
 
-    Without any of them it is the unmodified base. Strengths and poses are as in `matrix.Variant`.
+    Without any of them it is the unmodified base. A file name with ``*`` or ``?`` stands for a row
+    of each file that matches. Strengths and poses are as in `matrix.Variant`.
     """
 
     name: Name
@@ -85,7 +96,7 @@ class PlanFile(Part):
 
     version: Literal[1] = 1
     name: Name = "comparison"
-    rows: tuple[Row, ...] = Field(min_length=1, max_length=64)
+    rows: tuple[Row, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     prompts: str | PromptSet = "study"
     class_prompts: bool = False
     token: Name = "sks"
@@ -207,6 +218,22 @@ def with_adapters(plan: PlanFile, files: Mapping[str, str]) -> PlanFile:
     known = {row.name for row in plan.rows}
     more = [{"name": row, "adapter": file} for row, file in files.items() if row not in known]
     return _changed(plan, rows=[*(r.model_dump(exclude_unset=True) for r in plan.rows), *more])
+
+
+def with_files_of_patterns(
+    plan: PlanFile, find_files: Callable[[Row], Mapping[str, str] | None]
+) -> PlanFile:
+    """The plan with the rows of files in place of those with a pattern.
+
+    `find_files` returns a row's files by row name, or None if it has no pattern. Raises what it
+    raises, and ComparisonError if two rows have one name.
+    """
+    rows = []
+    for row in plan.rows:
+        data, files = row.model_dump(exclude_unset=True), find_files(row)
+        named = (files or {}).items()
+        rows += [data] if files is None else [{**data, "name": n, "adapter": f} for n, f in named]
+    return _changed(plan, rows=rows)
 
 
 def with_prompts_and_poses(plan: PlanFile, prompts: str | None, poses: str | None) -> PlanFile:

@@ -30,13 +30,11 @@ from .host import (
     with_v_prediction,
 )
 from .paths import file_fingerprint, folder_fingerprint
-from .rows import BASE
+from .rows import BASE, KINDS
 from .study import study_folder
 from .widgets import with_search_aliases
 
 _MAX_SCORE = 1e9  # larger scores are not shown
-
-KINDS = ("loras", "checkpoints", "diffusers")
 
 BASE_MISMATCH = "trained on another base"
 BASE_MISMATCH_WARNING = (

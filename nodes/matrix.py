@@ -141,12 +141,12 @@ class Matrix(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, adapters: str | None = None, **_: Any) -> str:
-        """Changes when a file listed in `adapters` is replaced."""
+        """Changes when a file of `adapters` is replaced, or others match one of its patterns."""
         try:
-            paths = _listed_files(adapters)
+            files = _listed_files(adapters)
         except LikenessError as error:
             return str(error)
-        return repr([path and adapter_fingerprint(path) for path in paths])
+        return repr([(name, path and adapter_fingerprint(path)) for name, path in files])
 
     @classmethod
     def execute(
@@ -204,8 +204,8 @@ def _check_connected(socket: str, value: Any) -> str:
     )
 
 
-def _listed_files(adapters: str | None) -> list[Path | None]:
-    """The files of the rows in `adapters` that name one. Raises LikenessError."""
+def _listed_files(adapters: str | None) -> list[tuple[str, Path | None]]:
+    """The names and files of the rows in `adapters`, without sockets. Raises LikenessError."""
     lines = parse_rows(adapters, adapter_names()) if adapters else []
     rows = [row for row in lines if row.name not in SOCKETS]
     try:
@@ -213,7 +213,7 @@ def _listed_files(adapters: str | None) -> list[Path | None]:
             _adapter_path(row.name)
     except AdapterError as error:
         raise ComparisonError(f"{error} {SYNTAX_HINT}") from None
-    return [_adapter_path(row.name) for row in _expand_steps(rows)]
+    return [(row.name, _adapter_path(row.name)) for row in _expand_steps(rows)]
 
 
 def _expand_steps(rows: list[Row]) -> list[Row]:
@@ -252,6 +252,7 @@ def _axes() -> list[io.Input]:
             "diffusers, or 'base' for the unmodified model. 'r4 = anna-lora.safetensors' names the "
             "row, 'r4 = adapter_1' the row of a connected adapter. 'anna-lora.safetensors @ 0.7' "
             "sets the strength; '@ steps' makes a row of each file saved during its training. "
+            "'anna-*.safetensors' makes a row of each file that matches; ? is one character. "
             "Spaces around = and @ are optional.",
         ),
         seed("seed", "Seed of the initial noise, which all rows of a column share."),

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
+from ..comparison.file_patterns import (
+    expand_pattern,
+    is_pattern,
+    label_matches,
+    match_files,
+    unique_label,
+)
+from ..comparison.matrix import MAX_VARIANTS
 from ..trainers.adapter_files import group_by_step, is_intermediate, run_name_from
 from ..trainers.recipe_parts import check_name, slugify
 
 BASE = "none (base)"  # the choice of Load Adapter that leaves the model as it is
+KINDS = ("loras", "checkpoints", "diffusers")  # of Load Adapter's files, which may prefix a name
 SOCKETS = tuple(f"adapter_{number}" for number in range(1, 9))
 MAX_STRENGTH = 2.0  # same as Load Adapter
 SYNTAX_HINT = (
     "A row is a file name, 'base', or 'adapter_1' for a connected adapter; 'r4 = ' before it sets "
-    "the row's name, ' @ 0.7' after it the strength, and ' @ steps' adds its intermediate files."
+    "the row's name, ' @ 0.7' after it the strength, and ' @ steps' adds its intermediate files. "
+    "A file name with '*' is a row for each file that matches."
 )
 _STRENGTH = re.compile(r"(.*?)\s*@\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)|steps)", re.IGNORECASE)
 
@@ -38,16 +49,26 @@ def parse_rows(text: str, files: Collection[str] = ()) -> list[Row]:
     """Parses the lines: ``file``, ``label = file``, ``file @ 0.7`` or ``file @ steps``.
 
     Spaces around ``=`` and ``@`` are optional; a line that is one of `files` as a whole means that
-    file. Lines starting with ``#`` are skipped. Raises ComparisonError for an invalid strength.
+    file. A file name with ``*`` or ``?`` is a row for each of `files` that matches, in natural
+    order. Lines starting with ``#`` are skipped. Raises ComparisonError for an invalid strength, a
+    pattern that matches nothing, and too many rows.
     """
     known = frozenset(files)
-    return [_row(line, known) for line in _lines(text)]
+    rows = [row for line in _lines(text) for row in _expand_pattern(line, _row(line, known), known)]
+    if len(rows) > MAX_VARIANTS:
+        raise ComparisonError(
+            f"The Matrix has {len(rows):,} rows, and a comparison at most {MAX_VARIANTS}: remove "
+            "some lines, or write more of a name with '*'."
+        )
+    return rows
 
 
 def _row(line: str, files: Collection[str]) -> Row:
+    """A line's first reading whose file exists or whose pattern matches, otherwise its last."""
     readings = list(_candidate_parses(line))
     known = (one for one in readings if one[0].name in (*files, *SOCKETS) or _is_base(one[0].name))
-    row, has_at = next(known, readings[-1])
+    matching = (one for one in readings if _is_matching(one[0].name, files))
+    row, has_at = next(chain(known, matching), readings[-1])
     base = row.name == "base" or (_is_base(row.name) and row.name not in files)
     if abs(row.strength) > MAX_STRENGTH or (base and has_at):
         raise ComparisonError(
@@ -55,6 +76,32 @@ def _row(line: str, files: Collection[str]) -> Row:
             "the base takes neither a strength nor steps."
         )
     return row._replace(name=BASE) if base else row
+
+
+def _is_matching(name: str, files: Collection[str]) -> bool:
+    return is_pattern(name) and bool(match_files(name, files, KINDS))
+
+
+def _expand_pattern(line: str, row: Row, files: Collection[str]) -> list[Row]:
+    """The rows of a line; with `all_steps` one for each training, which `expand_steps` expands."""
+    if row.name in files or not is_pattern(row.name):
+        return [row]
+    found = expand_pattern(row.name, files, f"Matrix row {line!r}", "Load Adapter's list", KINDS)
+    if row.all_steps:
+        names = _one_of_each_training(found)
+        found = {name: text for name, text in found.items() if name in names}
+    labels = label_matches(row.label, found) if row.label else [""] * len(found)
+    return [row._replace(label=label, name=name) for label, name in zip(labels, found, strict=True)]
+
+
+def _one_of_each_training(names: Iterable[str]) -> set[str]:
+    """Of each training's files its final one, or if that is missing one saved on the way."""
+    chosen: dict[str, str] = {}
+    for name in names:
+        run = run_name_from(name)
+        if is_intermediate(chosen.setdefault(run, name)):
+            chosen[run] = name
+    return set(chosen.values())
 
 
 def _candidate_parses(line: str) -> Iterator[tuple[Row, bool]]:
@@ -172,10 +219,7 @@ def _unique_label(row: Row, taken: set[str]) -> str:
     label = slugify(stem.replace(".", "-"), 48).strip("-_") or "adapter"
     if row.strength != 1:
         label += f"_{row.strength:g}"
-    number = 1
-    while (label if number == 1 else f"{label}-{number}").lower() in taken:
-        number += 1
-    return label if number == 1 else f"{label}-{number}"
+    return unique_label(label, taken)
 
 
 def parse_pose_rows(text: str, labels: Iterable[str]) -> set[str]:

@@ -352,6 +352,85 @@ def test_each_file_that_a_training_left_on_its_way_is_a_row(nodes):
         rows.expand_steps(rows.parse_rows("bob.safetensors @ steps"), files)
 
 
+EPOCHS = ("x.safetensors", "x-2.safetensors", "x-10.safetensors", "people/x-1.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("x-*", [("", "x-2.safetensors", 1), ("", "x-10.safetensors", 1)]),
+        ("base\nx-?.* @ 0.7", [("", "none (base)", 1), ("", "x-2.safetensors", 0.7)]),
+        (
+            "e=x*.safetensors@-.5",
+            [(f"e{end}", f"x{file}.safetensors", -0.5) for end, file in
+             (("_2", "-2"), ("_10", "-10"), ("", ""))],
+        ),
+        ("e = x-1*", [("e", "x-10.safetensors", 1)]),
+        ("people/*", [("", "people/x-1.safetensors", 1)]),
+    ],
+)  # fmt: skip
+def test_a_pattern_is_a_row_for_each_file_that_matches(nodes, text, rows):
+    assert [row[:3] for row in nodes.rows.parse_rows(text, EPOCHS)] == rows
+
+
+def test_names_that_hold_wildcards_and_brackets_are_files_first(nodes):
+    files = ["a*.st", "a1.st", "b[1].st", "b1.st", "x = a*.st"]
+    for name in files:
+        (row,) = nodes.rows.parse_rows(f"r = {name}", files)
+        assert row[:2] == ("r", name)
+    assert [row.name for row in nodes.rows.parse_rows("a?.st\nb[1].*", files)] == [
+        "a1.st", "a*.st", "b[1].st",
+    ]  # fmt: skip
+
+
+def test_a_pattern_that_matches_nothing_or_too_much_is_told_before_the_queue(nodes, tmp_path):
+    check = nodes.matrix.Matrix.validate_inputs
+    said = refused(check, "base\ntow*.safetensors")
+    assert "row 'tow*.safetensors': no file in Load Adapter's list matches" in said
+    assert "Similar names: two.safetensors." in said
+    for number in range(64):
+        (tmp_path / "loras" / f"e{number}.safetensors").write_bytes(b"e")
+    assert check("e*.safetensors") is True
+    assert "matches 66 files" in refused(check, "*.safetensors")
+    assert "has 66 rows, and a comparison at most 64" in refused(check, "base\none*\ne*.safe*")
+
+
+def test_a_row_of_a_pattern_is_the_row_written_out(nodes):
+    written, _ = run_matrix(nodes, adapters="one.safetensors\ntwo.safetensors")
+    matched, _ = run_matrix(nodes, adapters="*.safetensors")
+    assert matched == written
+    named, _ = run_matrix(nodes, adapters="r = *.safetensors @ 0.5")
+    assert named.plan.rows() == ("r_one", "r_two")
+    assert [variant.strength_unet for variant in named.plan.variants] == [0.5, 0.5]
+    check = nodes.matrix.Matrix.validate_inputs
+    assert check("*.safetensors", "one") is True
+    assert "there is no row 'three'" in refused(check, "*.safetensors", "three")
+
+
+def test_files_that_match_later_or_change_their_names_are_seen_at_the_next_queue(nodes, tmp_path):
+    mark = nodes.matrix.Matrix.fingerprint_inputs
+    loras = tmp_path / "loras"
+    marks = [mark("t*"), mark("three*"), mark("t*")]
+    shutil.copy(loras / "two.safetensors", loras / "three.safetensors")
+    marks += [mark("t*"), mark("three*")]
+    (loras / "three.safetensors").rename(loras / "trio.safetensors")
+    marks += [mark("t*")]
+    assert marks[0] == marks[2] and len({*marks}) == 5
+
+
+def test_a_pattern_with_steps_has_the_files_of_each_training_once(nodes):
+    rows, files = nodes.rows, [
+        *("a-0a1b2c3d.safetensors", "a-0a1b2c3d-step000100.safetensors"),
+        *("a-0a1b2c3d-step000200.safetensors", "a-1a1b2c3d-step000100.safetensors"),
+    ]  # fmt: skip
+    found = rows.expand_steps(rows.parse_rows("a-* @ steps", files), files)
+    assert [row.label for row in found] == [
+        "a-0a1b2c3d_100", "a-0a1b2c3d_200", "a-0a1b2c3d", "a-1a1b2c3d_100",
+    ]  # fmt: skip
+    (named,) = rows.parse_rows("r = a-0* @ steps", files)
+    assert named == ("r", files[0], 1.0, True)
+
+
 def test_only_the_chosen_rows_are_drawn_with_a_pose(nodes):
     rows = {"adapters": "base\none.safetensors", "adapter_1": "two.safetensors"}
     rows |= {"with_pose": "both", "poses": yoga_poses()}

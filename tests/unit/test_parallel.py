@@ -12,6 +12,7 @@ from likeness.comparison.arguments import drawing_command, rerun_command
 from likeness.comparison.cli import add_commands
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.parallel import draw_in_processes, run_in_threads
+from likeness.comparison.plan_file import plan_file_from_data
 from likeness.trainers.errors import RunCancelled
 from likeness.trainers.events import Event
 from likeness.trainers.presets import preset
@@ -50,10 +51,12 @@ def test_a_failure_cancels_what_works_and_begins_nothing_more():
     assert "never" not in begun
 
 
+BASE = plan_file_from_data({"rows": [{"name": "base"}]})
 SCRIPT = """
 import json, pathlib, sys
-folder, cells, file = sys.argv[1:]
-assert cells == "--cells"
+command, plan, folder, cells, file = sys.argv[1:]
+assert (command, cells) == ("compare", "--cells")
+assert json.loads(pathlib.Path(plan).read_text())["rows"] == [{"name": "base"}]
 if folder == "fail":
     sys.exit("the disk is full")
 numbers = json.loads(pathlib.Path(file).read_text())
@@ -74,20 +77,20 @@ def test_what_is_missing_is_dealt_out_to_the_processes(script, tmp_path):
     images = [tmp_path / f"{index}.png" for index in range(8)]
     missing = [1, 3, 5, 7]  # what a second draw of each prompt adds
     with tqdm(total=8, disable=None, file=sys.stderr) as bar:
-        draw_in_processes([str(tmp_path)], missing, 2, images, bar)
+        draw_in_processes(BASE, [str(tmp_path)], missing, 2, images, bar)
     assert [path.is_file() for path in images] == [False, True] * 4
     assert [path.read_text() for path in sorted(tmp_path.glob("*.txt"))] == ["2", "2"]
 
 
 def test_no_more_processes_are_started_than_there_are_cells(script, tmp_path):
     with tqdm(total=1) as bar:
-        draw_in_processes([str(tmp_path)], [0], 4, [tmp_path / "0.png"], bar)
+        draw_in_processes(BASE, [str(tmp_path)], [0], 4, [tmp_path / "0.png"], bar)
     assert [path.name for path in tmp_path.glob("*.txt")] == ["0.txt"]
 
 
 def test_a_process_that_fails_says_why(script):
     with tqdm(total=1) as bar, pytest.raises(ComparisonError, match="the disk is full"):
-        draw_in_processes(["fail"], [0, 1], 2, [], bar)
+        draw_in_processes(BASE, ["fail"], [0, 1], 2, [], bar)
 
 
 def given(*arguments):
@@ -96,20 +99,22 @@ def given(*arguments):
     return parser.parse_args(["compare", *arguments])
 
 
-def test_the_command_that_draws_asks_for_the_same_plan_and_files():
+def test_the_command_that_draws_asks_for_the_same_files():
     asked = given(
         "study", "--base", "b", "--photos", "p", "--controlnet", "c", "--tokenizer", "t",
         "--adapter", "r4=x", "--adapters", "f", "--set", "seed=3", "--output", "o",
         "--prompts", "mine.txt", "--poses", "mine.json",
         "--without-pose", "--at-once", "3", "--no-scores",
     )  # fmt: skip
-    drawn = given(*drawing_command(asked)[1:], "--cells", "1.json")
-    same = ("plan", "base", "photos", "class_images", "controlnet", "tokenizer", "adapter",
-            "adapters", "set", "output", "without_pose", "prompts", "poses")  # fmt: skip
+    drawn = given("plan.json", *drawing_command(asked), "--cells", "1.json")
+    same = ("base", "photos", "class_images", "controlnet", "tokenizer", "adapter", "adapters",
+            "output")  # fmt: skip
     assert {name: getattr(drawn, name) for name in same} == {
         name: getattr(asked, name) for name in same
     }
     assert drawn.cells == Path("1.json") and drawn.device == "cpu"
+    changes = (drawn.set, drawn.prompts, drawn.poses, drawn.without_pose)
+    assert changes == ([], None, None, False), "which the plan has by then"
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])

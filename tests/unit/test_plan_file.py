@@ -1,7 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
-from likeness.comparison.compare import ComparisonFiles, find_adapter, train_missing
+from likeness.comparison.compare import (
+    ComparisonFiles,
+    expand_patterns,
+    find_adapter,
+    train_missing,
+)
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.matrix import read_plan
 from likeness.comparison.plan_file import (
@@ -195,6 +201,69 @@ def test_adapters_are_taken_as_given_or_found_by_their_name(files, tmp_path):
     gone = ComparisonFiles(files.base, files.output, adapters={"r": tmp_path / "gone.safetensors"})
     with pytest.raises(ComparisonError, match=r"is missing: .*gone\.safetensors"):
         find_adapter(Row(name="r"), gone)
+
+
+@pytest.fixture
+def epochs(files):
+    """The files with three epochs of one training beside them."""
+    for name in ("e-10", "e-9", "e[1]"):
+        (files.folders[0] / f"{name}.safetensors").write_bytes(name.encode())
+    (files.folders[0] / "e-notes.txt").touch()
+    (files.folders[0] / "e-9 whole").mkdir()
+    (files.folders[0] / "e-9 whole" / "model_index.json").touch()
+    return files
+
+
+def test_a_pattern_is_a_row_for_each_file_that_matches(epochs):
+    row = {"name": "e", "adapter": "e-*", "strength_unet": 0.5, "with_pose": "without"}
+    found = expand_patterns(plan(BASE, row), epochs)
+    assert [(one.name, one.adapter) for one in found.rows] == [
+        ("base", None),
+        ("e_9-whole", "e-9 whole"),
+        ("e_9", "e-9.safetensors"),
+        ("e_10", "e-10.safetensors"),
+    ]
+    assert {(one.strength_unet, one.strength_text) for one in found.rows[1:]} == {(0.5, 1.0)}
+    assert all(find_adapter(one, epochs).exists() for one in found.rows[1:])
+    (one,) = expand_patterns(plan({"name": "e", "adapter": "e-1*"}), epochs).rows
+    assert (one.name, one.adapter) == ("e", "e-10.safetensors")
+
+
+def test_a_plan_without_patterns_is_kept(epochs):
+    names = plan(BASE, {"name": "e", "adapter": "e[1].safetensors"})
+    assert expand_patterns(names, epochs) == names
+    (epochs.folders[0] / "e*").touch()
+    exact = plan({"name": "e", "adapter": "e*"})
+    assert expand_patterns(exact, epochs) == exact
+    given = replace(epochs, adapters={"e": epochs.folders[0] / "x.safetensors"})
+    assert expand_patterns(plan({"name": "e", "adapter": "e-*"}), given).rows[0].adapter == "e-*"
+
+
+def test_a_pattern_that_matches_nothing_or_too_much_is_told(epochs):
+    with pytest.raises(ComparisonError, match=r"The row r: no file in .*adapters matches 'f-9\*'"):
+        expand_patterns(plan({"name": "r", "adapter": "f-9*"}), epochs)
+    taken = plan({"name": "e_9", "adapter": "x.safetensors"}, {"name": "e", "adapter": "e-*"})
+    with pytest.raises(ComparisonError, match="two rows are called 'e_9'"):
+        expand_patterns(taken, epochs)
+    for number in range(70):
+        (epochs.folders[0] / f"many{number}.safetensors").touch()
+    with pytest.raises(ComparisonError, match=r"'many\*' matches 70 files"):
+        expand_patterns(plan({"name": "r", "adapter": "many*"}), epochs)
+
+
+def test_the_terminal_reads_a_plan_with_patterns(epochs, tmp_path):
+    from argparse import ArgumentParser
+
+    from likeness.comparison.arguments import plan_from_args
+    from likeness.comparison.cli import add_commands
+
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"rows": [BASE, {"name": "e", "adapter": "e-?.safetensors"}]}))
+    parser = ArgumentParser()
+    add_commands(parser.add_subparsers())
+    given = ["compare", str(path), "--base", "b", "--adapters", str(epochs.folders[0])]
+    found = plan_from_args(parser.parse_args([*given, "--output", str(tmp_path)]))
+    assert [row.adapter for row in found.rows] == [None, "e-9.safetensors"]
 
 
 def never(recipes, places):
