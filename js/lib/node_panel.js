@@ -7,15 +7,15 @@ const MARGIN = 15; // same as core's DOM widgets
 
 /**
  * Adds `content` to a node as a panel and loads its style sheets. It fills the node's remaining
- * height: `height` pixels in a new node, at least `minHeight`. It never resizes with its content,
- * which would add an undo step and mark the workflow as changed. It is not saved, and comes after
+ * height: `height` pixels in a new node, at least `minHeight` and at most `maxHeight`. It never
+ * resizes with its content, which would add an undo step and mark the workflow as changed. It is not saved, and comes after
  * the schema's widgets, or saved values would shift.
  */
 export function addPanel(
   node,
   name,
   content,
-  { styles, minHeight, height = minHeight, minWidth = 320 },
+  { styles, minHeight, maxHeight, height = minHeight, minWidth = 320 },
 ) {
   loadStyle(...styles);
   const element = h("div", { class: "likeness lk-panel" }, content);
@@ -26,6 +26,7 @@ export function addPanel(
     hideOnZoom: false,
     margin: MARGIN,
     getMinHeight: () => minHeight,
+    getMaxHeight: () => maxHeight,
     getValue: () => undefined,
     setValue: () => {},
   });

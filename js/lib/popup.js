@@ -1,8 +1,9 @@
 // A small popup on top of everything, closed by Esc or a click outside.
 
-import { button, h } from "./dom.js";
+import { button, h, setVisible } from "./dom.js";
 
 const EDGE = 8; // minimum distance to the window's edges, in pixels
+const FILTERED = 12; // items of a menu above which it can be filtered
 
 /**
  * Opens a popup at x, y in the window. It is put into the dialog around `anchor`, if any, as
@@ -37,8 +38,11 @@ export function openPopup(content, { x, y, anchor, ...attributes }) {
   return { element, close };
 }
 
-/** Opens a menu; each item has the options of `button`, and optionally `disabled`. */
-export function openMenu(items, label, place) {
+/**
+ * Opens a menu; each item has the options of `button`, and optionally `disabled`. With `filter`, a
+ * long one has a box to filter its items by words; `filter` is the box's name.
+ */
+export function openMenu(items, label, place, { filter = null } = {}) {
   const choose = (click) => () => {
     box.close();
     click();
@@ -49,11 +53,30 @@ export function openMenu(items, label, place) {
     one.disabled = disabled;
     return one;
   });
-  const box = openPopup(buttons, { ...place, role: "menu", "aria-label": label });
-  box.element.addEventListener("keydown", ({ key }) => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[key];
-    const enabled = buttons.filter((one) => !one.disabled);
-    const current = enabled.indexOf(document.activeElement);
-    if (step && enabled.length) enabled.at((current + step) % enabled.length).focus();
+  const enabled = () => buttons.filter((one) => !one.disabled && !one.hidden);
+  const menu = h("div", { class: "lk-menu", role: "menu", "aria-label": label }, buttons);
+  const search = filter && items.length > FILTERED ? filterBox(filter, items, buttons) : [];
+  const box = openPopup([...search, menu], place);
+  box.element.addEventListener("keydown", (event) => {
+    const at = enabled().indexOf(document.activeElement);
+    const next = { ArrowDown: at + 1, ArrowUp: at < 0 ? -1 : at - 1 }[event.key];
+    const isChosen = event.key === "Enter" && search.includes(event.target);
+    if ((next === undefined && !isChosen) || !enabled().length) return;
+    event.preventDefault(); // neither scrolls, nor clicks what gets the focus
+    if (isChosen) return enabled()[0].click();
+    enabled().at(next % enabled().length).focus();
   });
+}
+
+/** A box that hides the menu's buttons whose text lacks a word of it, and a line if all do. */
+function filterBox(label, items, buttons) {
+  const none = h("p", { class: "lk-muted", role: "status", hidden: true }, "Nothing matches.");
+  const search = h("input", { type: "search", placeholder: label, "aria-label": label });
+  search.addEventListener("input", () => {
+    const words = search.value.toLowerCase().split(/\s+/);
+    const isWanted = ({ text }) => words.every((word) => text.toLowerCase().includes(word));
+    items.forEach((item, n) => setVisible(buttons[n], isWanted(item)));
+    setVisible(none, !items.some(isWanted));
+  });
+  return [search, none];
 }
