@@ -8,8 +8,8 @@ const MARGIN = 15; // same as core's DOM widgets
 /**
  * Adds `content` to a node as a panel and loads its style sheets. It fills the node's remaining
  * height: `height` pixels in a new node, at least `minHeight` and at most `maxHeight`. It never
- * resizes with its content, which would add an undo step and mark the workflow as changed. It is not saved, and comes after
- * the schema's widgets, or saved values would shift.
+ * resizes with its content, which would add an undo step and mark the workflow as changed. It is
+ * not saved, and comes after the schema's widgets, or saved values would shift.
  */
 export function addPanel(
   node,

@@ -200,6 +200,26 @@ def test_another_row_and_a_replaced_adapter_draw_their_rows(server, drawn):
     assert first_words(drawn) == encoded("rows", adapters=["three.safetensors"])
 
 
+def test_a_pattern_draws_what_is_missing_of_its_rows_and_sees_new_files(server, drawn):
+    assert server.run(graph("pattern", adapters=("base", "one.safetensors"))).status == "success"
+    drawn()
+    rows = ("base", "*o*.safetensors")
+    assert server.run(graph("pattern", adapters=rows)).status == "success"
+    assert first_words(drawn) == encoded("pattern", adapters=["two.safetensors"])
+    late = server.home / "models" / "loras" / "polo.safetensors"
+    late.write_bytes(b"trained later")
+    outcome = server.run(graph("pattern", adapters=rows))
+    late.unlink()
+    assert outcome.status == "success", outcome.error
+    assert first_words(drawn) == encoded("pattern", adapters=["polo.safetensors"])
+    folder = server.home / "output" / "likeness" / "comparisons" / "pattern"
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        "base", "one", "polo", "two",
+    }  # fmt: skip
+    refused = server.refused(graph("pattern", adapters=("base", "tow*")))
+    assert "no file in Load Adapter's list matches 'tow*'. Similar names: two" in refused
+
+
 def test_cells_are_drawn_again_on_request_at_each_queue(server, drawn):
     assert server.run(graph("again")).status == "success"
     before = {path: path.stat().st_mtime_ns for path in cells(server)}
