@@ -12,7 +12,6 @@ import { addRow, BASE, hasRow, newestFirst, parseFiles } from "./lib/rows.js";
 const NODE = "Likeness_Matrix";
 const HEIGHT = 56; // pixels, of the button and its margins
 const KINDS = ["loras", "checkpoints"]; // whose files' ages ComfyUI knows
-const TITLES = { [BASE]: "The unmodified model" };
 const ELSEWHERE = "The rows are set in another node.";
 
 /** Opens the menu below the button. */
@@ -34,7 +33,8 @@ async function menuItems(node) {
     const names = await listFiles();
     return [BASE, ...names].map((name) => {
       const disabled = hasRow(value ?? "", name);
-      const title = disabled ? `${name} is a row already` : TITLES[name] ?? name;
+      const what = name === BASE ? "The unmodified model" : name;
+      const title = disabled ? `${name} is a row already` : what;
       return { text: name, title, disabled, click: () => add(node, name) };
     });
   } catch (error) {
