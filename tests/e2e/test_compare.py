@@ -153,6 +153,18 @@ def test_rows_at_once_are_the_rows_one_by_one(compare, tmp_path):
     assert again.count("nothing was trained") == 3 and "nothing to generate" in again
 
 
+def test_a_pattern_has_the_files_of_the_start_though_others_are_trained(compare, tmp_path):
+    compare("--no-scores", rows=[{"name": "r1", "preset": "lora-r1"}])
+    rows = [{"name": "r4", "preset": "lora-r4"}, {"name": "e", "adapter": "*.safetensors"}]
+    compare("--no-scores", "--at-once", "2", rows=rows)
+    output = tmp_path / "output"
+    assert len(list((output / "loras").iterdir())) == 2
+    (plan,) = output.rglob("comparison-plan.json")
+    (named,) = (row["adapter"] for row in json.loads(plan.read_text())["rows"][1:])
+    assert "lora-r1" in named
+    assert len(written(tmp_path, "cells/*.png")) == 16, "the row e was there"
+
+
 def test_ctrl_c_saves_all_rows_that_train_at_once(base, photos, tmp_path):
     slow = {**SMALL, "schedule": {"steps": 4000}}
     rows = [{"name": f"r{n}", "preset": f"lora-r{n}"} for n in (1, 4, 8)]
