@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { hideCorePreview } from "./lib/core_preview.js";
-import { button, h, setText, setVisible } from "./lib/dom.js";
+import { button, h, icon, reconcile, setText, setVisible } from "./lib/dom.js";
 import { downloadUrl } from "./lib/download.js";
 import { Filmstrip } from "./lib/filmstrip.js";
 import { bytes, count, duration, pace } from "./lib/format.js";
@@ -75,10 +75,13 @@ class TrainingPanel {
     this.chart = new LossChart();
     this.film = new Filmstrip((path) => this.#previewUrl(path));
     this.message = h("div", { class: "lk-message", role: "alert" });
+    const scrolls = { tabindex: "0", dataset: { captureWheel: "true" } };
+    this.notices = h("ul", { class: "lk-notes", role: "list", "aria-label": "Notices", ...scrolls });
     this.body = h(
       "div",
-      { class: "lk-training-body", tabindex: "0", dataset: { captureWheel: "true" } },
+      { class: "lk-training-body", ...scrolls },
       this.message,
+      this.notices,
       this.chart.element,
       this.film.element,
     );
@@ -149,7 +152,7 @@ class TrainingPanel {
   /** Shows the node's remark on a run; it may arrive before or after the run itself. */
   setRemark(remark) {
     this.#remark = remark;
-    if (this.#reader) this.#showFoot(this.#reader.state);
+    if (this.#reader) this.#showNotices(this.#reader.state);
   }
 
   stop() {
@@ -182,7 +185,19 @@ class TrainingPanel {
     this.film.update(state.previews);
     setText(this.message, state.message);
     setVisible(this.message, state.message !== "");
+    this.#showNotices(state);
     this.#showFoot(state);
+  }
+
+  /** Shows the node's remark, then the run's notices, the newest first. */
+  #showNotices({ notices }) {
+    const remark = this.#remark?.run === this.#reader.run ? this.#remark.text : "";
+    const texts = new Set([remark, ...notices.toReversed()].filter(Boolean));
+    reconcile(
+      this.notices,
+      [...texts].map((text) => [text, () => notice(text)]),
+    );
+    setVisible(this.notices, texts.size > 0);
   }
 
   #showProgress(step, total) {
@@ -201,12 +216,9 @@ class TrainingPanel {
     setVisible(this.shareButton, SHAREABLE.includes(state.status) && Boolean(state.saved));
     setVisible(this.cancelButton, running && this.#isLocal);
     if (this.#feedback?.status !== state.status) this.#feedback = null;
-    const remark = this.#remark?.run === this.#reader.run ? this.#remark.text : "";
-    const known = state.saved ? fileName(state.saved) : (state.notices.at(-1) ?? "");
-    const text = this.#feedback?.text ?? (remark || known);
+    const text = this.#feedback?.text ?? (state.saved ? fileName(state.saved) : "");
     setText(this.note, text);
-    const all = [this.#feedback?.text, remark, ...state.notices, state.saved];
-    this.note.title = all.filter(Boolean).join("\n");
+    this.note.title = [this.#feedback?.text, state.saved].filter(Boolean).join("\n");
     setVisible(this.note.parentElement, running || text !== "");
   }
 
@@ -294,6 +306,7 @@ function timeText(state) {
   return duration(state.seconds) || (left && `${left} left`) || "–";
 }
 
+const notice = (text) => h("li", { class: "warn" }, icon("warning"), h("span", {}, text));
 const fileName = (path) => path.split(/[/\\]/).at(-1);
 const panels = new Set();
 

@@ -55,7 +55,7 @@ class RunReporter:
         publish(self._hidden, "run", folder.name)
 
     def remark(self, folder: Path, text: str) -> None:
-        """Shows a remark on a run at the foot of the node's panel; "" removes it."""
+        """Shows a remark on a run above the notices of the node's panel; "" removes it."""
         publish(self._hidden, "remark", {"run": folder.name, "text": text})
 
     def show(self, event: Event) -> None:

@@ -6,7 +6,7 @@ import { addStep, emptySeries } from "./series.js";
 export const VERSION = 1;
 
 const MAX_PREVIEWS = 2000;
-const MAX_NOTICES = 20;
+const MAX_NOTICES = 100;
 
 /** Initial state of a run, before any event. */
 export function emptyRun() {
@@ -20,7 +20,7 @@ export function emptyRun() {
     secondsPerStep: null,
     memory: null,
     previews: [], // {step, index, path}
-    notices: [],
+    notices: [], // without repetitions, as of an attempt that resumes
     saved: null,
     seconds: null,
     message: "",
@@ -90,7 +90,8 @@ const HANDLERS = {
   },
 
   notice(run, { text }) {
-    run.notices = [...run.notices, textOrEmpty(text)].slice(-MAX_NOTICES);
+    const others = run.notices.filter((one) => one !== text);
+    run.notices = [...others, textOrEmpty(text)].filter(Boolean).slice(-MAX_NOTICES);
   },
 
   restart(run, event) {

@@ -100,7 +100,7 @@ def test_texts_of_a_run_are_never_markup(editor, run, panel, expect):
     folder = run([stage, *START[1:], event("notice", text=MARK)])
     shown = panel(folder)
     expect(shown.locator(".lk-state")).to_have_text(MARK)
-    expect(shown.locator(".lk-note")).to_have_text(MARK)
+    expect(shown.locator(".lk-notes li")).to_have_text(MARK)
     with open(folder / "events.jsonl", "a", encoding="utf-8") as file:
         file.write(lines([event("failed", message=f"Lost: {MARK}", expected=True)]))
     expect(shown.locator(".lk-message")).to_have_text(f"Lost: {MARK}")

@@ -211,14 +211,15 @@ def test_a_file_of_another_name_was_given_without_a_word_on_the_node(editor, ser
     folder = write_run(server.home / "output", "bob", [*STEPS, *ends])
     number = editor.add("Likeness_TrainLoRA")
     show(editor, number)
-    note = editor.page.locator(".lk-training:visible").locator(".lk-note")
+    panel = editor.page.locator(".lk-training:visible")
 
     editor.pin(number, "run", folder.name)
-    expect(note).to_have_text("bob.safetensors")
+    expect(panel.locator(".lk-note")).to_have_text("bob.safetensors")
     editor.pin(number, "remark", {"run": folder.name, "text": "Already trained as 'bob'"})
-    expect(note).to_have_text("Already trained as 'bob'")
+    expect(panel.locator(".lk-notes li")).to_have_text("Already trained as 'bob'")
     editor.pin(number, "remark", {"run": folder.name, "text": ""})
-    expect(note).to_have_text("bob.safetensors")
+    expect(panel.locator(".lk-notes")).to_be_hidden()
+    expect(panel.locator(".lk-note")).to_have_text("bob.safetensors")
 
 
 def test_cancel_interrupted_whatever_ran_by_then(editor, training, expect):

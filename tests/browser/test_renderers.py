@@ -85,6 +85,37 @@ def show_run(editor, server, name):
     editor.pin(number, "run", folder.name)
 
 
+NOTICES = [
+    "Photographs: 12 used, 2 not used:\n- a.jpg: it is blurred\n- b.jpg: it is too small",
+    "3 of 12 photographs are trained without the token 'sks' in their prompt or caption.",
+    "optimizer.learning_rate is 0.0001: DreamBooth trains all weights, usually at 1e-6 to 5e-6.",
+    "CUDA graphs are not used, so steps are slower: this GPU has none.",
+]
+
+
+def test_only_the_last_notice_of_a_run_could_be_read(loaded, server, show, expect, request):
+    """All are there after the run has ended, and neither the panel nor the chart gives way."""
+    number = loaded.find_node_id("Likeness_TrainLoRA")
+    show(loaded, number)
+    panel = loaded.page.locator(".lk-training:visible")
+    before = at_rest(loaded.page, panel)
+    said = [event("notice", text=text) for text in (*NOTICES, NOTICES[0])]
+    start = [event("stage", name="train", done=0, total=0), *said]
+    ends = [event("saved", path="/x/a.safetensors"), event("finished", seconds=9)]
+    events = [*start, *(step(n, 40) for n in range(1, 41)), *ends]
+    folder = write_run(server.home / "output", f"noticed-{request.node.callspec.id}", events)
+    loaded.pin(number, "run", folder.name)
+    items = panel.locator(".lk-notes li")
+    expect(items).to_have_count(len(NOTICES))
+    assert items.first.inner_text().strip() == NOTICES[0]
+    items.last.scroll_into_view_if_needed()
+    expect(items.last).to_contain_text("3 of 12 photographs")
+    notes, after = panel.locator(".lk-notes").bounding_box(), panel.bounding_box()
+    assert abs(after["height"] - before["height"]) <= 2
+    assert notes["y"] + notes["height"] <= after["y"] + after["height"]
+    assert panel.locator(".lk-chart").bounding_box()["height"] >= 0.2 * after["height"]
+
+
 def at_rest(page, panel):
     """Where the panel is when the canvas has come to rest."""
     before, inner = None, panel.bounding_box()

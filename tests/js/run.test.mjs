@@ -53,6 +53,12 @@ test("the time left is of the class images while they are drawn", () => {
   assert.equal(secondsLeft(run), null);
 });
 
+test("the notices of an attempt that resumes are there once", () => {
+  const notice = (text) => event("notice", { text });
+  const run = runOf(notice("a"), notice("b"), notice(""), notice(5), notice("a"));
+  assert.deepEqual(run.notices, ["b", "a"]);
+});
+
 test("a stopped run stays stopped, and one that failed goes on when it is tried again", () => {
   assert.equal(
     runOf(step(5), event("stopped", { step: 5 }), event("finished", { seconds: 1 })).status,
