@@ -6,33 +6,21 @@ import { hideCorePreview } from "./lib/core_preview.js";
 import { button, h, icon, reconcile, setText, setVisible } from "./lib/dom.js";
 import { downloadUrl } from "./lib/download.js";
 import { Filmstrip } from "./lib/filmstrip.js";
-import { bytes, count, duration, pace } from "./lib/format.js";
+import { bytes, count, pace } from "./lib/format.js";
 import { trackNode } from "./lib/graph.js";
 import { LossChart } from "./lib/loss_chart.js";
 import { addPanel } from "./lib/node_panel.js";
 import { subscribe } from "./lib/node_state.js";
+import { outputUrl } from "./lib/output_files.js";
 import { onQueueEmpty } from "./lib/queue.js";
 import { errorMessage } from "./lib/response_error.js";
 import { RunReader } from "./lib/run_client.js";
-import { secondsLeft } from "./lib/run_state.js";
+import { RunFiles } from "./lib/run_files.js";
+import { statusText, timeText } from "./lib/run_texts.js";
 import { openShareBox } from "./lib/share.js";
 import { tempUrl } from "./lib/temp_files.js";
 
 const NODES = ["Likeness_TrainLoRA", "Likeness_TrainDreamBooth"];
-const STAGES = {
-  load: "Loading the base model",
-  "class images": "Generating class images",
-  encode: "Encoding images",
-  train: "Training",
-  save: "Saving",
-};
-const ENDINGS = {
-  finished: "Finished",
-  stopped: "Stopped and saved",
-  failed: "Failed",
-  gone: "The run's folder is missing",
-  cancelled: "Interrupted",
-};
 const SHAREABLE = ["finished", "stopped"];
 const EMPTY = "Loss, speed and previews appear here during training.";
 const STARTING = "Starting training …";
@@ -102,7 +90,11 @@ class TrainingPanel {
       click: () => openShareBox(this.shareButton, (prompts) => this.#pack(prompts)),
     });
     this.cancelButton = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
-    const buttons = [this.saveButton, this.resumeButton, this.shareButton, this.cancelButton];
+    this.files = new RunFiles((run) => this.#fetchFiles(run));
+    const foot = [
+      ...[this.note, this.files.result, this.saveButton, this.resumeButton],
+      ...[this.files.menuButton, this.shareButton, this.cancelButton],
+    ];
     this.full = h(
       "div",
       { class: "lk-training" },
@@ -110,7 +102,7 @@ class TrainingPanel {
       this.bar,
       this.stats,
       this.body,
-      h("div", { class: "lk-foot" }, this.note, buttons),
+      h("div", { class: "lk-foot" }, foot),
     );
     this.empty = h("div", { class: "lk-empty" }, EMPTY);
     this.element = h("div", { class: "lk-fill" }, this.empty, this.full);
@@ -131,6 +123,7 @@ class TrainingPanel {
       (state) => this.#show(state),
     );
     this.film.clear();
+    this.files.reset();
     this.#reader.read();
   }
 
@@ -216,10 +209,12 @@ class TrainingPanel {
     setVisible(this.shareButton, SHAREABLE.includes(state.status) && Boolean(state.saved));
     setVisible(this.cancelButton, running && this.#isLocal);
     if (this.#feedback?.status !== state.status) this.#feedback = null;
-    const text = this.#feedback?.text ?? (state.saved ? fileName(state.saved) : "");
-    setText(this.note, text);
-    this.note.title = [this.#feedback?.text, state.saved].filter(Boolean).join("\n");
-    setVisible(this.note.parentElement, running || text !== "");
+    setText(this.note, this.#feedback?.text ?? "");
+    this.note.title = this.note.textContent;
+    setVisible(this.note, this.#feedback !== null);
+    if (this.#reader.isCaughtUp) this.files.update(this.#reader.run, state);
+    const { adapters, saved } = state;
+    setVisible(this.note.parentElement, running || this.#feedback || saved || adapters > 0);
   }
 
   #setFeedback(text) {
@@ -286,28 +281,23 @@ class TrainingPanel {
     api.interrupt(this.#promptId); // another prompt may be running by now
   }
 
+  async #fetchFiles(run) {
+    try {
+      const response = await api.fetchApi(`/likeness/runs/${encodeURIComponent(run)}/files`);
+      return response.ok ? (await response.json()).files : [];
+    } catch {
+      return []; // the server is restarting: the name stays, without a link
+    }
+  }
+
   #previewUrl(path) {
     const parts = path.split("/");
     const filename = parts.pop();
-    const subfolder = ["likeness/runs", this.#reader.run, ...parts].join("/");
-    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type: "output" })}`);
+    return outputUrl(filename, ["likeness/runs", this.#reader.run, ...parts].join("/"));
   }
 }
 
-/** Contains no numbers, as screen readers announce every change. */
-function statusText({ status, saved, stage }) {
-  const cancelled = status === "stopped" && !saved;
-  const ending = ENDINGS[cancelled ? "cancelled" : status];
-  return ending ?? (stage ? (STAGES[stage.name] ?? stage.name) : "Starting");
-}
-
-function timeText(state) {
-  const left = duration(secondsLeft(state));
-  return duration(state.seconds) || (left && `${left} left`) || "–";
-}
-
 const notice = (text) => h("li", { class: "warn" }, icon("warning"), h("span", {}, text));
-const fileName = (path) => path.split(/[/\\]/).at(-1);
 const panels = new Set();
 
 api.addEventListener("likeness.step", ({ detail }) => {

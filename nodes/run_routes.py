@@ -1,4 +1,4 @@
-"""Routes of the training panel: a run's events, Stop and save, Resume, and Share.
+"""Routes of the training panel: a run's events and files, Stop and save, Resume, and Share.
 
 A run is identified by its folder's name; no other folder is read. Only the files `stop` and `go-on`
 in it and the exported zip in ComfyUI's temp folder are written.
@@ -7,11 +7,13 @@ in it and the exported zip in ComfyUI's temp folder are written.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..comparison.export import export, find_export_source
+from ..trainers.adapter_files import group_by_step
 from ..trainers.errors import LikenessError
 from ..trainers.events import EventReader
 from .photo_view import TEMP_SUBFOLDER
@@ -41,6 +43,30 @@ def run_events(output: Path, params: Mapping[str, str]) -> JsonResponse:
     reader = EventReader(run.events, start=int(start))
     events = [event.to_data() for event in reader.read_block()]
     return 200, {"events": events, "next": reader.offset, "working": run.is_busy()}
+
+
+def run_files(output: Path, params: Mapping[str, str]) -> JsonResponse:
+    """The adapter ``files`` of ``run`` for ComfyUI's route /view: ``filename``, ``subfolder``,
+    ``size`` in bytes, the ``step`` after which each was saved, and whether it is the ``result``.
+
+    Files that are no longer in ComfyUI's output folder are left out.
+    """
+    run = find_run_by_id(output, params.get("run", ""))
+    if run is None:
+        return _RUN_NOT_FOUND
+    result, found = run.result(), []
+    for kind in ("loras", "checkpoints"):
+        names = [path.name for path in (output / kind).glob(f"{run.path.name}-step*")]
+        steps = {name: step for step, name in group_by_step(names).get(run.path.name, {}).items()}
+        if result is not None and result.adapter.parent.name == kind:
+            steps[result.adapter.name] = result.steps
+        for name, step in sorted(steps.items(), key=lambda item: item[1]):
+            is_result = result is not None and name == result.adapter.name
+            with suppress(OSError):
+                size = (output / kind / name).stat().st_size
+                file = {"filename": name, "subfolder": kind, "size": size}
+                found.append({**file, "step": step, "result": is_result})
+    return 200, {"files": found}
 
 
 def stop_run(output: Path, params: Mapping[str, str], headers: Mapping[str, str]) -> JsonResponse:

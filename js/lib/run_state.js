@@ -22,6 +22,7 @@ export function emptyRun() {
     previews: [], // {step, index, path}
     notices: [], // without repetitions, as of an attempt that resumes
     saved: null,
+    adapters: 0, // number of those saved during training
     seconds: null,
     message: "",
     isRestarting: false, // until the next stage, errors are those of processes that are ended
@@ -97,6 +98,10 @@ const HANDLERS = {
   restart(run, event) {
     HANDLERS.notice(run, event);
     run.isRestarting = true;
+  },
+
+  adapter(run) {
+    run.adapters += 1;
   },
 
   saved(run, { path }) {

@@ -151,7 +151,8 @@ def test_that_a_run_is_being_saved_is_said_until_it_is(editor, training, expect)
     expect_step(panel, 5)
     expect(note).to_have_text("Saving after this step …")
     append(folder, event("saved", path="/x/a.safetensors"), event("stopped", step=5))
-    expect(note).to_have_text("a.safetensors")
+    expect(panel.locator(".lk-file")).to_have_text("a.safetensors")
+    expect(note).to_be_hidden()
     editor.page.unroute("**/stop")
 
 
@@ -184,9 +185,8 @@ def test_previews_and_a_failure_leave_the_size_of_the_node(editor, training, exp
     expect(message).to_be_visible()
     panel.locator(".lk-film button").last.focus()
     assert editor.page.evaluate(size, number) == before
-    foot = panel.locator(".lk-foot").bounding_box()
-    box = panel.bounding_box()
-    assert foot["y"] + foot["height"] <= box["y"] + box["height"]
+    body, box = panel.locator(".lk-training-body").bounding_box(), panel.bounding_box()
+    assert body["y"] + body["height"] <= box["y"] + box["height"]
 
 
 def test_a_run_that_never_began_is_not_waited_for_when_nothing_is_queued(
@@ -214,12 +214,12 @@ def test_a_file_of_another_name_was_given_without_a_word_on_the_node(editor, ser
     panel = editor.page.locator(".lk-training:visible")
 
     editor.pin(number, "run", folder.name)
-    expect(panel.locator(".lk-note")).to_have_text("bob.safetensors")
+    expect(panel.locator(".lk-file")).to_have_text("bob.safetensors")
     editor.pin(number, "remark", {"run": folder.name, "text": "Already trained as 'bob'"})
     expect(panel.locator(".lk-notes li")).to_have_text("Already trained as 'bob'")
     editor.pin(number, "remark", {"run": folder.name, "text": ""})
     expect(panel.locator(".lk-notes")).to_be_hidden()
-    expect(panel.locator(".lk-note")).to_have_text("bob.safetensors")
+    expect(panel.locator(".lk-file")).to_have_text("bob.safetensors")
 
 
 def test_cancel_interrupted_whatever_ran_by_then(editor, training, expect):

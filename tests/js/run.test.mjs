@@ -59,6 +59,11 @@ test("the notices of an attempt that resumes are there once", () => {
   assert.deepEqual(run.notices, ["b", "a"]);
 });
 
+test("adapters saved during training are counted", () => {
+  const adapter = (step) => event("adapter", { step, path: `/x/a-step${step}.safetensors` });
+  assert.equal(runOf(step(1), adapter(10), adapter(20)).adapters, 2);
+});
+
 test("a stopped run stays stopped, and one that failed goes on when it is tried again", () => {
   assert.equal(
     runOf(step(5), event("stopped", { step: 5 }), event("finished", { seconds: 1 })).status,

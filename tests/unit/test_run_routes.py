@@ -109,6 +109,47 @@ def test_only_a_run_that_was_stopped_and_saved_can_be_asked_to_go_on(run, tmp_pa
     assert run.resume_flag.exists() and fingerprint(None) != before  # ComfyUI asks the node again
 
 
+def saved(tmp_path, kind, *names):
+    for name in names:
+        (tmp_path / kind).mkdir(exist_ok=True)
+        (tmp_path / kind / f"{name}.safetensors").write_bytes(b"12345")
+
+
+def test_a_run_lists_its_result_and_the_adapters_saved_on_the_way(run, tmp_path, monkeypatch):
+    names = [ID, f"{ID}-step000020", f"{ID}-step000010", f"{ID}-step000010-2"]
+    saved(tmp_path, "loras", *names, f"{ID[:-1]}8-step000010", "other")
+    adapter = tmp_path / "loras" / f"{ID}.safetensors"
+    done = SimpleNamespace(adapter=adapter, steps=40, stopped=False)
+    monkeypatch.setattr(RunFolder, "result", lambda self: done)
+    status, data = routes.run_files(tmp_path, {"run": ID})
+    shown = [(one["filename"], one["step"], one["result"]) for one in data["files"]]
+    assert status == 200 and shown == [
+        (f"{ID}-step000010-2.safetensors", 10, False),
+        (f"{ID}-step000020.safetensors", 20, False),
+        (f"{ID}.safetensors", 40, True),
+    ]
+    assert {(one["subfolder"], one["size"]) for one in data["files"]} == {("loras", 5)}
+    adapter.unlink()
+    monkeypatch.setattr(RunFolder, "result", lambda self: None)
+    assert len(routes.run_files(tmp_path, {"run": ID})[1]["files"]) == 2
+
+
+def test_a_stopped_run_and_one_that_moved_list_their_result(run, tmp_path, monkeypatch):
+    name = f"{ID}-step000013"
+    saved(tmp_path, "checkpoints", name)
+    adapter = Path("/elsewhere/output/checkpoints") / f"{name}.safetensors"
+    done = SimpleNamespace(adapter=adapter, steps=13, stopped=True)
+    monkeypatch.setattr(RunFolder, "result", lambda self: done)
+    (file,) = routes.run_files(tmp_path, {"run": ID})[1]["files"]
+    assert (file["filename"], file["subfolder"]) == (f"{name}.safetensors", "checkpoints")
+    assert (file["step"], file["result"]) == (13, True)
+
+
+def test_a_run_lists_no_files_of_other_folders(run, tmp_path):
+    assert routes.run_files(tmp_path, {"run": ID}) == (200, {"files": []})
+    assert routes.run_files(tmp_path, {"run": "../x"})[0] == 404
+
+
 @pytest.fixture
 def shared(run, tmp_path, monkeypatch):
     """What the run gave; `asked` has the choices with which it was put into a zip."""

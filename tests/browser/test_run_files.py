@@ -1,0 +1,73 @@
+"""What a user with only a browser gets of a run: its files."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+
+import pytest
+from likeness.tools.fixtures import event, step, write_run
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+NAMES = (f"Änna 1-lora-r4-{number:08x}" for number in count())
+STEPS = [event("stage", name="train", done=0, total=0), *[step(n, 40) for n in range(1, 41)]]
+RESULT = {
+    **{"version": 1, "steps": 40, "losses": [0.1], "seconds": {}, "notes": []},
+    **{"precision": "fp32", "peak_memory": 1, "stopped": False},
+}
+
+
+@pytest.fixture
+def finished(editor, server, show):
+    """The panel of a finished run, `finished(kind, steps)`, with adapters of these steps."""
+
+    def write(kind, steps=()):
+        output, name = server.home / "output", next(NAMES)
+        folder = output / kind
+        folder.mkdir(exist_ok=True)
+        result = folder / f"{name}.safetensors"
+        for file in (result, *(folder / f"{name}-step{n:06d}.safetensors" for n in steps)):
+            file.write_bytes(file.name.encode())
+        on_the_way = [event("adapter", step=n, path="x") for n in steps]
+        ends = [event("saved", path=str(result)), event("finished", seconds=9)]
+        run = write_run(output, name, [*STEPS, *on_the_way, *ends])
+        (run / "result.json").write_text(json.dumps(RESULT | {"adapter": str(result)}))
+        number = editor.add("Likeness_TrainLoRA")
+        show(editor, number)
+        editor.pin(number, "run", run.name)
+        return editor.page.locator(".lk-training:visible"), result, run
+
+    return write
+
+
+@pytest.mark.parametrize("kind", ["loras", "checkpoints"])
+def test_the_result_could_not_be_got_with_a_browser(editor, finished, expect, kind):
+    panel, result, _ = finished(kind)
+    with editor.page.expect_download() as download:
+        panel.get_by_role("link", name=result.name).click()
+    assert download.value.suggested_filename == result.name
+    assert download.value.path().read_bytes() == result.read_bytes()
+    expect(panel.get_by_role("button", name="Steps")).to_be_hidden()
+
+
+def test_adapters_saved_during_training_are_downloaded_one_by_one(editor, finished, expect):
+    panel, result, _ = finished("loras", steps=(10, 20))
+    panel.get_by_role("button", name="Steps").click()
+    items = editor.page.get_by_role("menuitem")
+    expect(items).to_have_count(2)
+    with editor.page.expect_download() as download:
+        items.filter(has_text="After step 20").click()
+    file = result.with_name(f"{result.stem}-step000020.safetensors")
+    assert download.value.suggested_filename == file.name
+    assert download.value.path().read_bytes() == file.read_bytes()
+
+
+def test_a_result_that_is_gone_has_its_name_and_no_link(editor, finished, expect):
+    panel, result, run = finished("loras")
+    link = panel.get_by_role("link", name=result.name)
+    expect(link).to_be_visible()
+    result.unlink()
+    editor.pin(editor.find_node_id("Likeness_TrainLoRA"), "run", run.name)
+    expect(link).to_have_count(0)
+    expect(panel.locator(".lk-file")).to_have_text(result.name)
