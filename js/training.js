@@ -15,7 +15,7 @@ import { outputUrl } from "./lib/output_files.js";
 import { onQueueEmpty } from "./lib/queue.js";
 import { errorMessage } from "./lib/response_error.js";
 import { RunReader } from "./lib/run_client.js";
-import { RunFiles } from "./lib/run_files.js";
+import { NOTHING, RunFiles } from "./lib/run_files.js";
 import { statusText, timeText } from "./lib/run_texts.js";
 import { openShareBox } from "./lib/share.js";
 import { tempUrl } from "./lib/temp_files.js";
@@ -62,6 +62,10 @@ class TrainingPanel {
     );
     this.chart = new LossChart();
     this.film = new Filmstrip((path) => this.#previewUrl(path));
+    this.files = new RunFiles(
+      (run) => this.#fetchFiles(run),
+      () => this.#deleteState(),
+    );
     this.message = h("div", { class: "lk-message", role: "alert" });
     const scrolls = { tabindex: "0", dataset: { captureWheel: "true" } };
     this.notices = h("ul", { class: "lk-notes", role: "list", "aria-label": "Notices", ...scrolls });
@@ -72,6 +76,7 @@ class TrainingPanel {
       this.notices,
       this.chart.element,
       this.film.element,
+      this.files.deletion.element,
     );
     this.note = h("span", { class: "lk-note", role: "status" });
     this.saveButton = button({
@@ -90,7 +95,6 @@ class TrainingPanel {
       click: () => openShareBox(this.shareButton, (prompts) => this.#pack(prompts)),
     });
     this.cancelButton = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
-    this.files = new RunFiles((run) => this.#fetchFiles(run));
     const foot = [
       ...[this.note, this.files.result, this.saveButton, this.resumeButton],
       ...[this.files.menuButton, this.shareButton, this.cancelButton],
@@ -240,10 +244,8 @@ class TrainingPanel {
   /** Posts an action on the run; returns whether the server accepted it. */
   async #postAction(trigger, action, failure) {
     trigger.disabled = true;
-    const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/${action}`;
     try {
-      const response = await api.fetchApi(route, { method: "POST" });
-      if (!response.ok) throw new Error(await errorMessage(response));
+      await this.#post(action);
       return true;
     } catch (error) {
       this.#setFeedback(`${failure}: ${error.message}`);
@@ -253,15 +255,25 @@ class TrainingPanel {
     }
   }
 
-  /** Has the server pack the run as a zip, then downloads it. */
-  async #pack(prompts) {
-    const { run } = this.#reader;
-    const route = `/likeness/runs/${encodeURIComponent(run)}/export?prompts=${Number(prompts)}`;
+  /** Posts an action on the run; returns the answer, or throws an Error to be read. */
+  async #post(action) {
+    const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/${action}`;
     const response = await api.fetchApi(route, { method: "POST" });
     if (!response.ok) throw new Error(await errorMessage(response));
-    const { file: filename } = await response.json();
+    return response.json();
+  }
+
+  /** Has the server pack the run as a zip, then downloads it. */
+  async #pack(prompts) {
+    const { file: filename } = await this.#post(`export?prompts=${Number(prompts)}`);
     // The browser may have cached an earlier zip of that name.
     downloadUrl(`${tempUrl(filename)}&t=${Date.now()}`, filename);
+  }
+
+  async #deleteState() {
+    await this.#post("clean");
+    this.files.reset();
+    this.#showFoot(this.#reader.state);
   }
 
   /** Needs a second click: a cancelled run can be resumed, but yields no adapter. */
@@ -284,9 +296,9 @@ class TrainingPanel {
   async #fetchFiles(run) {
     try {
       const response = await api.fetchApi(`/likeness/runs/${encodeURIComponent(run)}/files`);
-      return response.ok ? (await response.json()).files : [];
+      return response.ok ? await response.json() : NOTHING;
     } catch {
-      return []; // the server is restarting: the name stays, without a link
+      return NOTHING; // the server is restarting: the name stays, without a link
     }
   }
 

@@ -17,7 +17,7 @@ from .left_out import leave_out, left_out_names, put_back
 from .node_state import published_state
 from .photo_view import PhotoViews
 from .routing import add_html_route, add_json_route
-from .run_routes import export_run, resume_run, run_events, run_files, stop_run
+from .run_routes import clean_run, export_run, resume_run, run_events, run_files, stop_run
 from .subject import find_folder, subject_spec
 
 Query = dict[str, str]
@@ -45,6 +45,7 @@ def register() -> None:
     add_json_route("POST", f"{run}/stop", lambda *params: stop_run(output(), *params))
     add_json_route("POST", f"{run}/go-on", lambda *params: resume_run(output(), *params))
     add_json_route("POST", f"{run}/export", lambda *params: export_run(output(), temp(), *params))
+    add_json_route("POST", f"{run}/clean", lambda *params: clean_run(output(), *params))
 
 
 def board(query: Query) -> dict[str, Any]:

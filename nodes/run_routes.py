@@ -1,7 +1,8 @@
-"""Routes of the training panel: a run's events and files, Stop and save, Resume, and Share.
+"""Routes of the training panel: a run's events and files, Stop and save, Resume, Share, and
+deleting its training state.
 
 A run is identified by its folder's name; no other folder is read. Only the files `stop` and `go-on`
-in it and the exported zip in ComfyUI's temp folder are written.
+in it and the exported zip in ComfyUI's temp folder are written, and only its checkpoints deleted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ..comparison.export import export, find_export_source
 from ..trainers.adapter_files import group_by_step
+from ..trainers.cleanup import reclaimable_size, remove_checkpoints
 from ..trainers.errors import LikenessError
 from ..trainers.events import EventReader
 from .photo_view import TEMP_SUBFOLDER
@@ -49,7 +51,8 @@ def run_files(output: Path, params: Mapping[str, str]) -> JsonResponse:
     """The adapter ``files`` of ``run`` for ComfyUI's route /view: ``filename``, ``subfolder``,
     ``size`` in bytes, the ``step`` after which each was saved, and whether it is the ``result``.
 
-    Files that are no longer in ComfyUI's output folder are left out.
+    Files that are no longer in ComfyUI's output folder are left out. ``state`` is the size of the
+    training state that can be deleted.
     """
     run = find_run_by_id(output, params.get("run", ""))
     if run is None:
@@ -66,7 +69,7 @@ def run_files(output: Path, params: Mapping[str, str]) -> JsonResponse:
                 size = (output / kind / name).stat().st_size
                 file = {"filename": name, "subfolder": kind, "size": size}
                 found.append({**file, "step": step, "result": is_result})
-    return 200, {"files": found}
+    return 200, {"files": found, "state": reclaimable_size(run)}
 
 
 def stop_run(output: Path, params: Mapping[str, str], headers: Mapping[str, str]) -> JsonResponse:
@@ -121,6 +124,21 @@ def export_run(
     except (LikenessError, OSError) as error:
         return 409, {"error": str(error)}
     return 200, {"file": target.name, "contents": names}
+
+
+def clean_run(output: Path, params: Mapping[str, str], headers: Mapping[str, str]) -> JsonResponse:
+    """Deletes the training state of a finished ``run``. Same-origin requests only."""
+    if not same_origin(headers):
+        return 403, {"error": f"Only ComfyUI's own page may delete a run's state. {PROXY_HINT}"}
+    run = find_run_by_id(output, params.get("run", ""))
+    if run is None:
+        return _RUN_NOT_FOUND
+    try:
+        if remove_checkpoints(run):
+            return 200, {}
+    except OSError as error:
+        return 409, {"error": f"{run.checkpoints} cannot be deleted: {error.strerror}."}
+    return 409, {"error": "The run is being trained or continued, or has not finished."}
 
 
 def same_origin(headers: Mapping[str, str]) -> bool:

@@ -308,9 +308,8 @@ def _clean(args: argparse.Namespace) -> int:
 def _delete_checkpoints(run: RunFolder) -> str:
     """Deletes a run's checkpoints; returns why they are still there, or ""."""
     try:
-        return (
-            "" if remove_checkpoints(run) else "  (kept: it is being trained, or cannot be locked)"
-        )
+        kept = not remove_checkpoints(run)
+        return "  (kept: it is being trained or continued, or cannot be locked)" if kept else ""
     except OSError as error:
         return f"  (cannot be deleted: {error.strerror})"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from .cleanup import apply_keep
 from .crash_report import crash_message, log_tail
 from .digests import OnRead
 from .earlier_runs import busy_message, reused_message
@@ -223,9 +224,10 @@ def train(
 ) -> Result:
     """Trains a recipe in its own process and waits for the result.
 
-    Reuses an equal finished run, and reports it as a notice if it has another name. A run that was
-    stopped and saved is resumed; with `reuse_stopped` it is reused too, unless it was asked to
-    train on (`RunFolder.final_result`).
+    Reuses an equal finished run, and reports it as a notice if it has another name; with
+    ``saving.keep`` 0 it deletes that run's training state. A run that was stopped and saved is
+    resumed; with `reuse_stopped` it is reused too, unless it was asked to train on
+    (`RunFolder.final_result`).
 
     If several processes train and one runs out of memory, all are started again in the next memory
     tier; the result's notes tell so.
@@ -247,10 +249,10 @@ def train(
     folder = prepare(recipe, places, reuse_stopped=reuse_stopped, on_read=on_read)
     result = folder.final_result() if reuse_stopped else folder.finished()
     if result is not None:
-        text = reused_message(result, recipe)
-        if text:
+        notes = [*filter(None, (reused_message(result, recipe), apply_keep(result, recipe)))]
+        for text in notes:
             on_event(Event("notice", time.time(), {"text": text}))
-        return replace(result, reused=True, notes=(*filter(None, [text]), *result.notes))
+        return replace(result, reused=True, notes=(*notes, *result.notes))
     folder.log.touch()
     since = folder.log.stat().st_mtime  # the clock that stop flags are timed by
     if before_start is not None:

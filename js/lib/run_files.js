@@ -1,19 +1,30 @@
-// Downloads of what a run saved: its adapter, and those saved during training.
+// What a run saved: downloads of its adapters, and its training state.
 
 import { button, h, setVisible } from "./dom.js";
 import { downloadUrl } from "./download.js";
 import { bytes, count } from "./format.js";
 import { outputUrl } from "./output_files.js";
 import { openMenu } from "./popup.js";
+import { StateDeletion } from "./state_deletion.js";
 
-/** The name of a run's adapter as a link, and a menu of the adapters saved on the way. */
+/** Of a run without files. */
+export const NOTHING = { files: [], state: 0 };
+
+/**
+ * The name of a run's adapter as a link, a menu of the adapters saved on the way, and a button that
+ * deletes its training state.
+ */
 export class RunFiles {
   #known = ""; // the state whose files are shown
   #steps = [];
 
-  /** @param fetchFiles (run) -> the `files` of its route */
-  constructor(fetchFiles) {
+  /**
+   * @param fetchFiles (run) -> {files, state} of its route
+   * @param deleteState deletes the shown run's training state; throws an Error to be read
+   */
+  constructor(fetchFiles, deleteState) {
     this.fetchFiles = fetchFiles;
+    this.deletion = new StateDeletion(deleteState);
     this.result = h("span", { class: "lk-file" });
     this.menuButton = button({
       text: "Steps …",
@@ -28,10 +39,10 @@ export class RunFiles {
     const key = JSON.stringify([run, status, saved, adapters]);
     if (key === this.#known) return;
     this.#known = key;
-    this.#show([], saved);
+    this.#show(NOTHING, saved);
     if (!saved && !adapters) return;
-    const files = await this.fetchFiles(run);
-    if (key === this.#known) this.#show(files, saved);
+    const found = await this.fetchFiles(run);
+    if (key === this.#known) this.#show(found, saved);
   }
 
   /** Has the next update ask the server anew. */
@@ -39,12 +50,13 @@ export class RunFiles {
     this.#known = "";
   }
 
-  #show(files, saved) {
+  #show({ files, state }, saved) {
     const result = saved && files.find((file) => file.result);
     this.#steps = files.filter((file) => file !== result);
     this.result.replaceChildren(result ? link(result) : fileName(saved ?? ""));
     this.result.title = saved ?? "";
     setVisible(this.menuButton, this.#steps.length > 0);
+    this.deletion.show(state);
   }
 
   #openMenu() {

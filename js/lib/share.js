@@ -19,7 +19,7 @@ export function openShareBox(anchor, make) {
   const start = button({ text: "Create zip", symbol: "download", kind: "primary", click });
   const content = [h("p", {}, DESCRIPTION), h("label", {}, omitPrompts, OMIT_PROMPTS), note, start];
   const { left, bottom } = anchor.getBoundingClientRect();
-  const place = { x: left, y: bottom + 4, anchor, class: "likeness lk-popup lk-share" };
+  const place = { x: left, y: bottom + 4, anchor, class: "likeness lk-popup lk-dialog" };
   const box = openPopup(content, { ...place, role: "dialog", "aria-label": "Share" });
   omitPrompts.focus();
 

@@ -6,6 +6,7 @@ import json
 from itertools import count
 
 import pytest
+from filelock import FileLock
 from likeness.tools.fixtures import event, step, write_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -13,8 +14,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 NAMES = (f"Änna 1-lora-r4-{number:08x}" for number in count())
 STEPS = [event("stage", name="train", done=0, total=0), *[step(n, 40) for n in range(1, 41)]]
 RESULT = {
-    **{"version": 1, "steps": 40, "losses": [0.1], "seconds": {}, "notes": []},
-    **{"precision": "fp32", "peak_memory": 1, "stopped": False},
+    "version": 1,
+    "steps": 40,
+    "losses": [0.1],
+    "seconds": {},
+    "notes": [],
+    "precision": "fp32",
+    "peak_memory": 1,
+    "stopped": False,
 }
 
 
@@ -71,3 +78,27 @@ def test_a_result_that_is_gone_has_its_name_and_no_link(editor, finished, expect
     editor.pin(editor.find_node_id("Likeness_TrainLoRA"), "run", run.name)
     expect(link).to_have_count(0)
     expect(panel.locator(".lk-file")).to_have_text(result.name)
+
+
+def test_the_training_state_is_deleted_after_a_question(editor, finished, expect):
+    panel, result, run = finished("loras")
+    state = run / "checkpoints" / "step-000040" / "weights"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(3 * 2**20))
+    editor.pin(editor.find_node_id("Likeness_TrainLoRA"), "run", run.name)
+    delete = panel.get_by_role("button", name="Delete training state (3.0 MB)")
+    delete.click()
+    box = editor.page.get_by_role("dialog", name="Delete training state")
+    expect(box).to_contain_text("can then not be continued")
+    box.get_by_role("button", name="Keep").click()
+    assert state.is_file()
+    delete.click()
+    with FileLock(run / "lock"):  # another process trains it by now
+        box.get_by_role("button", name="Delete").click()
+        expect(box.get_by_role("status")).to_contain_text("being trained")
+    editor.errors = [line for line in editor.errors if "409" not in line]
+    box.get_by_role("button", name="Delete").click()
+    expect(box).to_have_count(0)
+    expect(delete).to_have_count(0)
+    assert not state.exists() and result.is_file()
+    expect(panel.get_by_role("link", name=result.name)).to_be_visible()

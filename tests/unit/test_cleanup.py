@@ -1,24 +1,27 @@
 """Deleting what finished runs keep."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 from likeness.cli import main
 from likeness.trainers import cleanup
-from likeness.trainers.cleanup import reclaimable_runs, remove_checkpoints
+from likeness.trainers.cleanup import apply_keep, reclaimable_runs, remove_checkpoints
 from likeness.trainers.errors import RecipeError
-from likeness.trainers.run_folder import RunFolder
+from likeness.trainers.recipe import Recipe
+from likeness.trainers.run_folder import Result, RunFolder
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """Runs by name: finished, stopped before its last step, begun, and finished without a state."""
     root = tmp_path / "likeness" / "runs"
-    for name, size in (("small", 10), ("large", 2000), ("stopped", 50), ("begun", 50), ("bare", 0)):
+    sizes = {"small": 10, "large": 2000, "stopped": 50, "begun": 50, "bare": 0}
+    for seed, (name, size) in enumerate(sizes.items()):
         (root / name / "checkpoints" / "step-000400").mkdir(parents=True)
         (root / name / "checkpoints" / "step-000400" / "weights").write_bytes(bytes(size))
-        (root / name / "recipe.json").touch()
+        (root / name / "recipe.json").write_text(Recipe(seed=seed).to_json())
 
     def result(run):
         stopped = run.path.name == "stopped"
@@ -82,3 +85,39 @@ def test_a_state_that_cannot_be_deleted_did_not_keep_the_others(
     assert "large  (cannot be deleted: Access is denied)" in capsys.readouterr().out
     assert (runs / "large" / "checkpoints").is_dir()
     assert not (runs / "small" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_the_state_of_a_run_is_kept_while_another_may_start_from_it(runs, continues):
+    large = RunFolder(runs / "large")
+    other = {"continues": large.recipe().digest(), "seed": 99} if continues else {}
+    later = large.recipe().changed(schedule={"steps": 900}, **other)
+    (runs / "begun" / "recipe.json").write_text(later.to_json())
+    (runs / "stopped" / "recipe.json").write_text("{")
+    with FileLock(runs / "begun" / "lock"):
+        assert not remove_checkpoints(large) and large.checkpoints.is_dir()
+        assert "large" not in [one.run.path.name for one in reclaimable_runs(runs)]
+    assert remove_checkpoints(large) and not large.checkpoints.exists()
+
+
+def result_of(run, recipe):
+    return Result(
+        adapter=run / "a.safetensors", recipe=recipe, folder=run, steps=1, losses=(), seconds={},
+        notes=(), precision="fp32", peak_memory=0,
+    )  # fmt: skip
+
+
+def test_keep_0_freed_nothing_of_a_run_that_had_finished(runs, monkeypatch):
+    result, none = result_of(runs / "large", Recipe()), Recipe(saving={"keep": 0})
+    assert apply_keep(result, Recipe()) == ""
+    assert apply_keep(replace(result, stopped=True), none) == ""
+    assert (runs / "large" / "checkpoints").is_dir()
+    assert "0.0 MB, was deleted" in apply_keep(result, none)
+    assert not (runs / "large" / "checkpoints").exists()
+    assert apply_keep(result, none) == ""
+
+    def refuse(folder):
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(cleanup, "remove_folder", refuse)
+    assert "Access is denied" in apply_keep(result_of(runs / "small", Recipe()), none)

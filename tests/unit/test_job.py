@@ -183,3 +183,5 @@ def test_a_file_of_another_name_is_given_with_a_word_of_it(tmp_path, monkeypatch
     assert given.notes == (event.data["text"], "a note")
     assert job.train(result.recipe, None, on_event=told.append).notes == ("a note",)
     assert len(told) == 1
+    monkeypatch.setattr(job, "apply_keep", lambda result, recipe: "freed")
+    assert job.train(result.recipe, None, on_event=told.append).notes == ("freed", "a note")

@@ -146,8 +146,37 @@ def test_a_stopped_run_and_one_that_moved_list_their_result(run, tmp_path, monke
 
 
 def test_a_run_lists_no_files_of_other_folders(run, tmp_path):
-    assert routes.run_files(tmp_path, {"run": ID}) == (200, {"files": []})
+    assert routes.run_files(tmp_path, {"run": ID}) == (200, {"files": [], "state": 0})
     assert routes.run_files(tmp_path, {"run": "../x"})[0] == 404
+
+
+def test_the_training_state_of_a_finished_run_is_deleted_from_its_panel(run, tmp_path, monkeypatch):
+    state = run.checkpoints / "step-000040" / "weights"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(100))
+    done = SimpleNamespace(adapter=tmp_path / "loras" / "a", steps=40, stopped=True)
+    monkeypatch.setattr(RunFolder, "result", lambda self: done)
+    assert routes.run_files(tmp_path, {"run": ID})[1]["state"] == 0
+    assert routes.clean_run(tmp_path, {"run": ID}, OURS)[0] == 409
+    done.stopped = False
+    with FileLock(run.lock):
+        assert routes.run_files(tmp_path, {"run": ID})[1]["state"] == 0
+        assert routes.clean_run(tmp_path, {"run": ID}, OURS)[0] == 409
+    assert routes.clean_run(tmp_path, {"run": ID}, {})[0] == 403
+    assert routes.clean_run(tmp_path, {"run": "../x"}, OURS)[0] == 404
+    assert routes.run_files(tmp_path, {"run": ID})[1]["state"] == 100 and state.is_file()
+    assert routes.clean_run(tmp_path, {"run": ID}, OURS) == (200, {})
+    assert not run.checkpoints.exists() and run.events.is_file()
+    assert routes.run_files(tmp_path, {"run": ID})[1]["state"] == 0
+
+
+def test_a_state_that_cannot_be_deleted_says_why(run, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(routes, "remove_checkpoints", refuse)
+    status, answer = routes.clean_run(tmp_path, {"run": ID}, OURS)
+    assert status == 409 and "Access is denied" in answer["error"]
 
 
 @pytest.fixture
@@ -218,6 +247,6 @@ def test_the_same_origin_is_enough_where_a_browser_tells_no_site():
 
 def test_behind_a_proxy_that_hides_the_host_the_refusal_says_what_to_set(tmp_path):
     hidden = {"Origin": "http://box", "Host": "127.0.0.1:8188"}
-    for ask in (routes.stop_run, routes.resume_run):
+    for ask in (routes.stop_run, routes.resume_run, routes.clean_run):
         status, answer = ask(tmp_path, {"run": ID}, hidden)
         assert status == 403 and "proxy_set_header Host $http_host" in answer["error"]
