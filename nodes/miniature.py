@@ -49,6 +49,11 @@ def subject_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def name_of(photos: Path) -> str:
+    """The name of runs on the miniature's images; "" for other folders, which have their own."""
+    return "miniature" if photos == subject_folder() else ""
+
+
 def _weights() -> ModuleType | None:
     """The module `demo.weights`, if it and its files are installed."""
     try:

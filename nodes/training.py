@@ -8,6 +8,7 @@ from typing import Any
 
 from ..trainers.adapter_metadata import final_loss
 from ..trainers.base_file import identify
+from ..trainers.binding import named
 from ..trainers.earlier_runs import reused_message
 from ..trainers.errors import LikenessError
 from ..trainers.job import train
@@ -44,10 +45,11 @@ def source_inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "name",
-            default="subject",
+            default="",
+            placeholder="that of the photographs' folder",
             tooltip="Start of the file's name: letters and digits of any script, - _ . and inner "
-            "spaces. A new name alone does not retrain: the existing file is returned under its "
-            "own name, unless attempt is raised.",
+            "spaces. Empty: the name of the photographs' folder. A new name alone does not "
+            "retrain: the existing file is returned under its own name, unless attempt is raised.",
         ),
     ]
 
@@ -203,6 +205,7 @@ def train_from_inputs(
     """Trains with a train node's inputs by the recipe's `method`. Raises as `run` does."""
     prior = class_images.spec if class_images else None
     device = host.training_device()
+    widgets["name"] = widgets["name"] or miniature.name_of(subject.folder)
     recipe = build_recipe(subject.spec, prior, options, method=method, device=device, **widgets)
     start = options.start if options else None
     return run(recipe, base_model, subject, class_images, hidden, start)
@@ -244,7 +247,8 @@ def run(
         if result.reused and not result.stopped:
             progress.set_status(REUSED)
         reporter.publish(result.folder)
-        reporter.remark(result.folder, reused_message(result, recipe) if result.reused else "")
+        reused = reused_message(result, named(recipe, where)) if result.reused else ""
+        reporter.remark(result.folder, reused)
         _returned_adapters.add(result.adapter)
         run = RunFolder(result.folder)
         _stopped_runs.pop(run, None)

@@ -11,6 +11,7 @@ from .errors import RecipeError
 from .photo_manifest import read_class_images
 from .places import Places
 from .recipe import LoRA, Recipe
+from .recipe_parts import name_of_folder
 from .subject import PhotoSet, read_subject
 
 
@@ -23,8 +24,13 @@ class BoundRecipe:
     class_images: PhotoSet | None = None  # the user's own
 
 
+def named(recipe: Recipe, places: Places) -> Recipe:
+    """The recipe; if it has no name, with that of the photographs' folder."""
+    return recipe if recipe.name else recipe.changed(name=name_of_folder(places.photos))
+
+
 def bind(recipe: Recipe, places: Places, on_read: OnRead | None = None) -> BoundRecipe:
-    """Binds a recipe to the files in `places`.
+    """Binds a recipe to the files in `places`, and names it.
 
     Raises RecipeError if the recipe already names other files, BaseModelError and SubjectError
     for files that cannot be used. Hashes the base and reads its header, and reads each image
@@ -43,7 +49,7 @@ def bind(recipe: Recipe, places: Places, on_read: OnRead | None = None) -> Bound
         parts["prior"] = {"images": class_images.digest}
     if places.start or recipe.start:
         parts["method"] = {"start": _start_digest(recipe, places, on_read)}
-    return BoundRecipe(recipe.changed(**parts), photos, class_images)
+    return BoundRecipe(named(recipe, places).changed(**parts), photos, class_images)
 
 
 def _own_class_images(recipe: Recipe, places: Places, on_read: OnRead | None) -> PhotoSet:

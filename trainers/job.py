@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from .binding import named
 from .cleanup import apply_keep
 from .crash_report import crash_message, log_tail
 from .digests import OnRead
@@ -249,7 +250,8 @@ def train(
     folder = prepare(recipe, places, reuse_stopped=reuse_stopped, on_read=on_read)
     result = folder.final_result() if reuse_stopped else folder.finished()
     if result is not None:
-        notes = [*filter(None, (reused_message(result, recipe), apply_keep(result, recipe)))]
+        message = reused_message(result, named(recipe, places))
+        notes = [*filter(None, (message, apply_keep(result, recipe)))]
         for text in notes:
             on_event(Event("notice", time.time(), {"text": text}))
         return replace(result, reused=True, notes=(*notes, *result.notes))

@@ -23,6 +23,7 @@ from .recipe_parts import (
     DreamBooth,
     LoRA,
     Name,
+    NameOrEmpty,
     Objective,
     Optimizer,
     Part,
@@ -85,12 +86,13 @@ def without_caption(template: str) -> str:
 class Recipe(Part):
     """Everything that determines what is learned.
 
-    `attempt` repeats the same training; `continues` is the digest of a finished run whose last
+    `name` "" stands for the name of the photographs' folder, which a bound recipe has. `attempt`
+    repeats the same training; `continues` is the digest of a finished run whose last
     checkpoint is the starting point; `validate_every` steps between validation losses (0: never).
     """
 
     version: Literal[1] = 1
-    name: Name = "subject"
+    name: NameOrEmpty = ""
     base: Base = Base()
     subject: Subject = Subject()
     prior: Prior | None = Prior()
@@ -213,7 +215,7 @@ class Recipe(Part):
         return f"{'dora' if self.method.dora else 'lora'}-r{self.method.rank}"
 
     def run_name(self) -> str:
-        """The run folder's name, ``<name>-<label>-<8 digits of the digest>``."""
+        """The name of a bound recipe's run folder, ``<name>-<label>-<8 digits of the digest>``."""
         return f"{self.name}-{self.label()}-{self.digest()[:8]}"
 
     def to_json(self, indent: int | None = 2) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Literal
 from unicodedata import category, normalize
 
@@ -67,6 +70,17 @@ def slugify(text: str, most: int = MAX_NAME_LENGTH) -> str:
     return name.strip(".-")
 
 
+def name_of_folder(folder: Path) -> str:
+    """The last part of a folder's path as the name of a run: changed as little as it must be for
+    file names, or "subject" if nothing is left.
+    """
+    last = os.path.basename(os.path.abspath(folder))
+    for name in (last, slugify(last).strip(" _.-")):
+        with suppress(ValueError):
+            return check_name(name)
+    return "subject"
+
+
 def _check_token(text: str) -> str:
     if not text.strip() or not text.isprintable() or set(text) & set("{},"):
         raise ValueError(
@@ -85,6 +99,7 @@ def _not_blank(text: str) -> str:
 MAX_ENLARGE = 4.0
 
 Name = Annotated[str, AfterValidator(check_name)]
+NameOrEmpty = Annotated[str, AfterValidator(lambda name: name and check_name(name))]
 Token = Annotated[str, Field(max_length=64), AfterValidator(_check_token)]
 Prompt = Annotated[str, Field(max_length=4000), AfterValidator(_not_blank)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

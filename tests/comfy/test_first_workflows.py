@@ -71,7 +71,7 @@ def test_train_lora_trains_loads_and_draws_in_one_queue(comfy, lora):
     prompt, outcome = lora
     assert outcome.status == "success", outcome.error
     assert saved_image(comfy, prompt, outcome).is_file()
-    files = list((comfy.home / "output" / "loras").glob("subject-lora-r4-*.safetensors"))
+    files = list((comfy.home / "output" / "loras").glob("my_photos-lora-r4-*.safetensors"))
     assert len(files) == 1
     report = outcome.outputs[node_of(prompt, "PreviewAny")]["text"][0]
     assert files[0].name in report
@@ -88,7 +88,7 @@ def test_train_lora_shows_progress_and_a_preview(lora):
 
 
 def test_use_adapter_draws_with_the_trained_lora(comfy, workflow, lora):
-    name = next((comfy.home / "output" / "loras").glob("subject-lora-*.safetensors")).name
+    name = next((comfy.home / "output" / "loras").glob("my_photos-lora-*.safetensors")).name
     changes = {
         "CheckpointLoaderSimple": {"ckpt_name": BASE},
         "Likeness_LoadAdapter": {"adapter": name},
@@ -135,7 +135,7 @@ def test_train_dreambooth_trains_loads_and_draws_in_one_queue(comfy, dreambooth)
     prompt, outcome = dreambooth
     assert outcome.status == "success", outcome.error
     assert saved_image(comfy, prompt, outcome).is_file()
-    files = list((comfy.home / "output" / "checkpoints").glob("subject-dreambooth-128-*"))
+    files = list((comfy.home / "output" / "checkpoints").glob("my_photos-dreambooth-128-*"))
     assert [file.suffix for file in files] == [".safetensors"]
     assert not find_differences(outcome.log)
 
@@ -168,4 +168,4 @@ def test_an_equal_training_is_reused_after_a_restart(comfy, lora):
     assert node_of(prompt, "Likeness_TrainLoRA") not in outcome.cached
     report = outcome.outputs[node_of(prompt, "PreviewAny")]["text"][0]
     assert "is reused" in report
-    assert len(list((comfy.home / "output" / "loras").glob("subject-lora-*"))) == 1
+    assert len(list((comfy.home / "output" / "loras").glob("my_photos-lora-*"))) == 1

@@ -121,7 +121,7 @@ def test_a_photograph_that_is_dropped_is_told_and_another_name_gives_the_file_th
     adapter = only("output/loras/*.safetensors", tmp_path)
     again = train(settings=["name=anna"])
     assert "nothing was trained" in again.stdout and str(adapter.name) in again.stdout
-    assert "Already trained as 'subject'" in again.stderr
+    assert "Already trained as 'photos'" in again.stderr
     assert only("output/loras/*", tmp_path) == adapter
 
 

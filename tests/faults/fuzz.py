@@ -453,7 +453,7 @@ def _route(value: tuple[str, str, dict[str, str]], room: Path) -> None:
 WRITTEN = ["a photo of {token} {class}", "{", "{0}", "{x!r}", "a = b", "k: v", "\n\n", "..", "[1]"]
 GOOD_TEXTS = ["tree, lotus", "a photo of {token} {class}", "sks", "man", ""]
 NAME_PARTS = ["..", ".", "a", "/", "\\", ":", "con", "\0", "∕", "．"]
-RUN = preset("lora-r4").run_name()
+RUN = preset("lora-r4").changed(name="anna").run_name()
 PHOTO = "a.jpg"
 NAMES = st.text(max_size=300) | st.lists(st.sampled_from(NAME_PARTS), max_size=9).map("".join)
 PROMPTS, POSES, PLANS = map(_bundled, ("prompt_sets", "pose_sets", "plans"))

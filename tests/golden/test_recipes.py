@@ -13,11 +13,11 @@ from likeness.trainers.recipe import read_recipe
 FILES = sorted(Path(__file__).with_name("recipes").glob("*.json"))
 
 DIGESTS = {
-    "lora-r1-0.1.0": "84a445a69baa7078",
-    "lora-r4-0.1.0": "8352f97207107bbf",
-    "lora-r8-0.1.0": "a84e80ca76523185",
-    "standard-0.1.0": "637bad5d24ec87bf",
-    "tiny-0.1.0": "c353cfe21d53139e",
+    "lora-r1-0.1.0": "47ef44be171d681e",
+    "lora-r4-0.1.0": "423f2e5fe09bc76f",
+    "lora-r8-0.1.0": "5dd303891e480454",
+    "standard-0.1.0": "99a782c47a1cc46c",
+    "tiny-0.1.0": "7765028c39f01ed0",
 }
 
 

@@ -451,7 +451,7 @@ def test_a_thousand_steps_a_second_are_four_messages(nodes, monkeypatch):
 def result(tmp_path):
     return Result(
         adapter=tmp_path / "loras" / "a.safetensors",
-        recipe=Recipe(),
+        recipe=Recipe(name="bob"),
         folder=tmp_path / "run",
         steps=1,
         losses=(0.5,),
@@ -498,7 +498,7 @@ def trains(nodes, result, monkeypatch, tmp_path):
     monkeypatch.setattr(training.Places, "for_output", lambda *_, **__: None)
     monkeypatch.setattr(training, "RunReporter", lambda *_: run_reporter)
 
-    def run(recipe=Recipe(), **given):  # noqa: B008  it is frozen
+    def run(recipe=Recipe(name="bob"), **given):  # noqa: B008  it is frozen
         asked = {"reporter": run_reporter, "remarks": remarks, "said": said}
         train = lambda *_, **how: asked.update(how) or replace(result, **given)  # noqa: E731
         monkeypatch.setattr(training, "train", train)
@@ -535,7 +535,31 @@ def test_a_node_says_on_its_panel_that_it_gives_a_file_of_another_name(trains):
     trains(Recipe(name="anna"), reused=True)
     trains(reused=True)
     said, *others = trains(reused=False).remarks
-    assert "Already trained as 'subject'" in said and others == ["", ""]
+    assert "Already trained as 'bob'" in said and others == ["", ""]
+
+
+def test_a_run_without_a_name_has_that_of_its_photographs(nodes, monkeypatch, tmp_path):
+    training, miniature = nodes.training, nodes.training.miniature
+    monkeypatch.setattr(training, "run", lambda recipe, *_: recipe.name)
+    widgets = {"seed": 0, "steps": 1, "learning_rate": 1e-4, "batch_size": 1}
+    widgets |= {
+        "train_text_encoder": True,
+        "precision": "fp32",
+        "optimizer": "adamw",
+        "preview_every": 0,
+    }
+
+    def name_of(folder, name):
+        source = SimpleNamespace(spec=Subject(), folder=folder)
+        given = {"subject": source, "base_model": "b.safetensors", "name": name}
+        return training.train_from_inputs({"kind": "lora"}, None, **given, **widgets)
+
+    assert name_of(tmp_path / "anna", "") == "", "bound to the folder, it has that one's name"
+    assert name_of(tmp_path / "anna", "ben") == "ben"
+    assert name_of(miniature.subject_folder(), "") == "miniature"
+    assert name_of(miniature.subject_folder(), "ben") == "ben"
+    validate = nodes.train_lora.TrainLoRA.validate_inputs
+    assert validate(name="")
 
 
 def test_what_a_stopped_run_gave_is_kept_and_a_deleted_adapter_is_not(nodes, result, trains):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from likeness.demo.random_model import write_random_model
-from likeness.trainers.binding import bind
+from likeness.trainers.binding import bind, named
 from likeness.trainers.digests import content_digest
 from likeness.trainers.disk_space import lora_weights, require_disk_space
 from likeness.trainers.earlier_runs import (
@@ -495,16 +495,27 @@ def test_what_the_recipe_alone_tells_is_refused_before_anything_is_written(place
     assert not places.runs.exists()
 
 
+def test_all_results_were_called_subject(places, tmp_path):
+    run = prepare(recipe(), places)
+    assert run.path.name.startswith("photos-lora-r4-") and run.recipe().name == "photos"
+    finish(run, tmp_path)
+    places.photos.rename(tmp_path / "anna")
+    moved = places.model_copy(update={"photos": tmp_path / "anna"})
+    assert prepare(recipe(), moved).path == run.path, "the same photographs"
+    assert prepare(recipe(name="photos"), moved).path == run.path
+    assert prepare(recipe(attempt=1), moved).path.name.startswith("anna-lora-r4-")
+
+
 def test_another_name_alone_trained_everything_again(places, tmp_path):
     first = prepare(recipe(), places)
     finish(first, tmp_path)
     again = prepare(recipe(name="anna"), places)
     assert again.path == first.path
     said = reused_message(again.finished(), recipe(name="anna"))
-    assert said.startswith("Already trained as 'subject': its file a.safetensors") and (
+    assert said.startswith("Already trained as 'photos': its file a.safetensors") and (
         "Raise attempt" in said
     )
-    assert reused_message(again.finished(), recipe(**SHOWN)) == ""
+    assert reused_message(again.finished(), named(recipe(**SHOWN), places)) == ""
     assert prepare(recipe(name="anna", attempt=1), places).path.name.startswith("anna-")
 
 

@@ -1,5 +1,6 @@
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import get_args
 from unicodedata import normalize
 
@@ -15,7 +16,7 @@ from likeness.trainers.recipe import (
     recipe_from_data,
     recipe_from_json,
 )
-from likeness.trainers.recipe_parts import slugify
+from likeness.trainers.recipe_parts import name_of_folder, slugify
 from pydantic import BaseModel
 
 STUDY = {
@@ -223,13 +224,30 @@ def test_an_unknown_field_was_refused_without_the_known_ones(changes, says):
 
 
 def test_names_of_runs_say_the_method():
-    assert preset("tiny").run_name().startswith("subject-dreambooth-256-")
+    assert preset("tiny").changed(name="cat").run_name().startswith("cat-dreambooth-256-")
     assert Recipe(name="dog", method=LoRA(rank=8)).run_name().startswith("dog-lora-r8-")
 
 
 @pytest.mark.parametrize("name", ["dog", "my dog 2", "a.b_c-d", "x" * 64])
 def test_good_names(name):
     assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        *(("input/anna", "anna"), ("input/people/Anna Müller/", "Anna Müller"), ("anna/.", "anna")),
+        *(
+            ("anna/../ben", "ben"),
+            ("_anna (2)!", "anna-2"),
+            (".hidden", "hidden"),
+            ("/", "subject"),
+        ),
+        *(("...", "subject"), ("con", "subject"), ("x" * 99, "x" * 64), ("安" * 60, "安" * 42)),
+    ],
+)
+def test_the_name_of_a_folder_is_made_that_of_a_file(folder, name):
+    assert check_name(name_of_folder(Path(folder))) == name
 
 
 @pytest.mark.parametrize("name", ["Анна", "安娜 v2", "Vergleich Müller", "अनीता", "ö", "Я" * 64])

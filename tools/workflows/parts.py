@@ -73,9 +73,10 @@ def trainer(setting: Setting, key: str, shown: Material) -> Node:
 
 def records(train: Node) -> list[Node]:
     """The nodes that display a training's report and losses."""
+    of = f": {train.given['name']}" if "name" in train.given else ""
     return [
-        node("PreviewAny", f"Report: {train.given['name']}", 380, 230, source=train["report"]),
-        node("LossGraphNode", f"Loss: {train.given['name']}", 380, 326, loss=train["loss"]),
+        node("PreviewAny", f"Report{of}", 380, 230, source=train["report"]),
+        node("LossGraphNode", f"Loss{of}", 380, 326, loss=train["loss"]),
     ]
 
 

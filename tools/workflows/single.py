@@ -41,7 +41,8 @@ def _trained(name: str, key: str) -> Page:
     setting: Setting = replace(STUDY, class_images=(200, 25))
     shown = material(setting, replace(setting.trainings[key], **WORDS))
     train = trainer(setting, key, shown)
-    train.title, train.given["name"] = "", "subject"
+    train.title = ""
+    del train.given["name"]
     del train.given["optimizer"]  # the node's default; the study's does not help a LoRA
     groups = [
         shown.group("1 · Photographs"),
