@@ -216,7 +216,7 @@ class TrainingPanel {
     setText(this.note, this.#feedback?.text ?? "");
     this.note.title = this.note.textContent;
     setVisible(this.note, this.#feedback !== null);
-    if (this.#reader.isCaughtUp) this.files.update(this.#reader.run, state);
+    if (this.#reader.isCaughtUp) this.files.update(this.#reader);
     const { adapters, saved } = state;
     setVisible(this.note.parentElement, running || this.#feedback || saved || adapters > 0);
   }

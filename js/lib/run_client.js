@@ -17,6 +17,7 @@ export class RunReader {
   #reading = false;
   #readAgain = false;
   ended = false; // whether the run's process is known to have ended
+  isWorking = false; // whether a process held the run when it was last read
   isCaughtUp = false; // whether the state reflects all events so far
 
   constructor(run, fetchApi, onChange) {
@@ -26,7 +27,7 @@ export class RunReader {
     this.state = emptyRun();
   }
 
-  /** Reads new events, and polls every second while the run is active. */
+  /** Reads new events, and polls every second while the run is active or its process ends. */
   async read() {
     if (this.#reading) {
       this.#readAgain = true;
@@ -39,7 +40,7 @@ export class RunReader {
       await this.#readAll();
     } while (this.#readAgain);
     this.#reading = false;
-    if (this.isActive && !this.stopped)
+    if ((this.isActive || this.isWorking) && !this.stopped)
       this.#timer = setTimeout(() => this.read(), POLL_SECONDS * 1000);
   }
 
@@ -65,6 +66,7 @@ export class RunReader {
       const block = await this.#fetchBlock();
       if (block === null || this.stopped) return;
       addEvents(this.state, block.events);
+      this.isWorking = block.working;
       more = block.next > this.#next;
       this.#next = block.next;
       this.isCaughtUp = !more;
@@ -88,7 +90,7 @@ export class RunReader {
         `/likeness/runs/${encodeURIComponent(this.run)}?start=${this.#next}`,
       );
       if (response.ok) return await response.json();
-      this.state.status = response.status === 404 ? "gone" : this.state.status;
+      if (response.status === 404) [this.state.status, this.isWorking] = ["gone", false];
     } catch {
       // The server is restarting or unreachable: the next attempt may succeed.
       return null;

@@ -34,9 +34,10 @@ export class RunFiles {
     setVisible(this.menuButton, false);
   }
 
-  /** Shows the files of a run's state; asks the server when it has news of files. */
-  async update(run, { status, saved, adapters }) {
-    const key = JSON.stringify([run, status, saved, adapters]);
+  /** Shows the files of a reader's run; asks the server when it has news of files. */
+  async update({ run, isWorking, state: { status, saved, adapters } }) {
+    // A training state can be deleted once no process works on the run.
+    const key = JSON.stringify([run, isWorking, status, saved, adapters]);
     if (key === this.#known) return;
     this.#known = key;
     this.#show(NOTHING, saved);

@@ -48,6 +48,14 @@ def finished(editor, server, show):
     return write
 
 
+def keep_state(run):
+    """Gives a run a training state of 3 MB; returns a file of it."""
+    state = run / "checkpoints" / "step-000040" / "weights"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(3 * 2**20))
+    return state
+
+
 @pytest.mark.parametrize("kind", ["loras", "checkpoints"])
 def test_the_result_could_not_be_got_with_a_browser(editor, finished, expect, kind):
     panel, result, _ = finished(kind)
@@ -70,6 +78,17 @@ def test_adapters_saved_during_training_are_downloaded_one_by_one(editor, finish
     assert download.value.path().read_bytes() == file.read_bytes()
 
 
+def test_a_state_is_offered_for_deletion_once_the_runs_process_has_ended(editor, finished, expect):
+    panel, _, run = finished("loras")
+    keep_state(run)
+    delete = panel.get_by_role("button", name="Delete training state")
+    with FileLock(run / "lock"):
+        editor.pin(editor.find_node_id("Likeness_TrainLoRA"), "run", run.name)
+        expect(panel.get_by_role("link")).to_be_visible()
+        expect(delete).to_be_hidden()
+    expect(delete).to_be_visible()
+
+
 def test_a_result_that_is_gone_has_its_name_and_no_link(editor, finished, expect):
     panel, result, run = finished("loras")
     link = panel.get_by_role("link", name=result.name)
@@ -82,9 +101,7 @@ def test_a_result_that_is_gone_has_its_name_and_no_link(editor, finished, expect
 
 def test_the_training_state_is_deleted_after_a_question(editor, finished, expect):
     panel, result, run = finished("loras")
-    state = run / "checkpoints" / "step-000040" / "weights"
-    state.parent.mkdir(parents=True)
-    state.write_bytes(bytes(3 * 2**20))
+    state = keep_state(run)
     editor.pin(editor.find_node_id("Likeness_TrainLoRA"), "run", run.name)
     delete = panel.get_by_role("button", name="Delete training state (3.0 MB)")
     delete.click()

@@ -72,6 +72,10 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     expect(training.locator(".lk-state")).to_have_text("Stopped and saved", timeout=90_000)
     loras = server.home / "output" / "loras"
     wait_for(editor, lambda: any(loras.glob("walk-*.safetensors")))
+    with page.expect_download() as download:
+        training.locator(".lk-file a").click()
+    (saved,) = loras.glob("walk-*.safetensors")
+    assert download.value.path().read_bytes() == saved.read_bytes()
 
     show(editor, editor.find_node_id("Likeness_ContactSheet"))
     grid = page.locator(".lk-comparison:visible")

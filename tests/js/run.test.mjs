@@ -266,6 +266,18 @@ test("a run whose processes restart is not shown as failed", () => {
   assert.equal(run.status, "failed");
 });
 
+test("a finished run is read until its process has ended", async () => {
+  const end = { events: [event("finished", { seconds: 3 })], next: 50, working: true };
+  const { fetchApi } = server([end, { ...end, events: [] }, { ...end, events: [], working: false }]);
+  const working = [];
+  const reader = new RunReader("x", fetchApi, () => working.push(reader.isWorking));
+  await reader.read();
+  assert.deepEqual(working, [true, true]);
+  await reader.read();
+  assert.equal(reader.isWorking, false);
+  reader.stop();
+});
+
 test("an error of the server leaves a run as it was", async () => {
   const { fetchApi } = server([500]);
   const reader = new RunReader("x", fetchApi, () => {});
