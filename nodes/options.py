@@ -7,7 +7,7 @@ from typing import Any
 
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe_checks import check_preview_prompts
-from .host import io, output_folder
+from .host import ADVANCED, io, output_folder
 from .load_adapter import adapter_names, find_adapter
 from .option_list import all_options, first_options, later_options
 from .paths import file_fingerprint
@@ -47,6 +47,7 @@ def _start_input() -> io.Input:
         options=[NEW_WEIGHTS, *adapter_names(("loras",))],
         default=NEW_WEIGHTS,
         optional=True,
+        extra_dict=ADVANCED,
         tooltip="LoRA file, of any program, whose weights Train LoRA starts from "
         "(network_weights in kohya's scripts). Not with continue_from. Press R to refresh the "
         "list.",
