@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { hideCorePreview } from "./lib/core_preview.js";
-import { button, h, icon, reconcile, setText, setVisible } from "./lib/dom.js";
+import { button, h, reconcile, setText, setVisible } from "./lib/dom.js";
 import { downloadUrl } from "./lib/download.js";
 import { Filmstrip } from "./lib/filmstrip.js";
 import { bytes, count, pace } from "./lib/format.js";
@@ -192,7 +192,7 @@ class TrainingPanel {
     const texts = new Set([remark, ...notices.toReversed()].filter(Boolean));
     reconcile(
       this.notices,
-      [...texts].map((text) => [text, () => notice(text)]),
+      [...texts].map((text) => [text, () => h("li", {}, text)]),
     );
     setVisible(this.notices, texts.size > 0);
   }
@@ -309,7 +309,6 @@ class TrainingPanel {
   }
 }
 
-const notice = (text) => h("li", { class: "warn" }, icon("warning"), h("span", {}, text));
 const panels = new Set();
 
 api.addEventListener("likeness.step", ({ detail }) => {

@@ -45,7 +45,7 @@ def _is_being_continued(run: RunFolder) -> bool:
     """Whether a run is being trained that may start from this one's checkpoints."""
     recipe = run.recipe()
     others = (other for other in _runs_in(run.path.parent) if other != run)
-    return any(_may_start_from(other, recipe) and other.is_busy() for other in others)
+    return any(other.is_busy() and _may_start_from(other, recipe) for other in others)
 
 
 def _may_start_from(run: RunFolder, earlier: Recipe) -> bool:
