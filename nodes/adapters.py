@@ -128,6 +128,7 @@ def _check_matrices(
         check_matrices(name, module, parts, weight, family)
 
 
+_GLORA = {"a1.weight", "a2.weight", "b1.weight", "b2.weight"}
 # Tensors by the start of their name, and what must be there with them: core fails without.
 _TOGETHER = {
     "lora_mid": {"lora_up.weight", "lora_down.weight"},
@@ -135,7 +136,7 @@ _TOGETHER = {
     "hada_t": {"hada_t1", "hada_t2"},
     "lokr_w1_": {"lokr_w1_a", "lokr_w1_b"},
     "lokr_w2_": {"lokr_w2_a", "lokr_w2_b"},
-    "a1": {"a1.weight", "a2.weight", "b1.weight", "b2.weight"},
+    **dict.fromkeys(_GLORA, _GLORA),
     "b_norm": {"w_norm"},  # ignored without
 }
 

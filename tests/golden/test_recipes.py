@@ -1,7 +1,7 @@
 """Recipes as each release wrote them: they load, and keep their digests.
 
-A new field with a default would change every digest, so that finished runs were trained again:
-name it in its part's `later`, and it is written only where it differs from its default.
+A new field changes every digest, so that finished runs are trained again. That is so until the
+first release, with which these files are written anew.
 """
 
 from pathlib import Path

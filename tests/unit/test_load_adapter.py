@@ -343,6 +343,7 @@ def loha(inputs):
         ({f"{MODULE}.hada_w1_a": (8, 4)}, "lacks hada_w1_b, hada_w2_a, hada_w2_b"),
         ({f"{MODULE}.lokr_w1": (), f"{MODULE}.lokr_w2": (8, 768)}, "is not a matrix"),
         ({f"{MODULE}.a1.weight": (4, 4)}, "lacks a2.weight, b1.weight, b2.weight"),
+        ({f"{MODULE}.b2.weight": (4, 4)}, "lacks a1.weight, a2.weight, b1.weight"),
         ({f"{MODULE}.w_norm": (9,)}, r"the shape \(9,\)"),
         ({f"{MODULE}.b_norm": (8,)}, "lacks w_norm"),
         (pair((8, 4, 3, 3), (4, 768)), "do not match"),
