@@ -7,7 +7,8 @@ import { resolveInput, setInput } from "./lib/links.js";
 import { addPanel } from "./lib/node_panel.js";
 import { openMenu } from "./lib/popup.js";
 import { errorMessage } from "./lib/response_error.js";
-import { addRow, BASE, hasRow, newestFirst, parseFiles } from "./lib/rows.js";
+import { addRow, BASE, hasRow, isComment, newestFirst, parseFiles } from "./lib/rows.js";
+import { asUndoStep } from "./lib/undo.js";
 
 const NODE = "Likeness_Matrix";
 const HEIGHT = 56; // pixels, of the button and its margins
@@ -32,9 +33,14 @@ async function menuItems(node) {
   try {
     const names = await listFiles();
     return [BASE, ...names].map((name) => {
-      const disabled = hasRow(value ?? "", name);
+      const isRow = hasRow(value ?? "", name);
       const what = name === BASE ? "The unmodified model" : name;
-      const title = disabled ? `${name} is a row already` : what;
+      const title = isComment(name)
+        ? "Lines that begin with # are comments: rename the file"
+        : isRow
+          ? `${name} is a row already`
+          : what;
+      const disabled = isRow || isComment(name);
       return { text: name, title, disabled, click: () => add(node, name) };
     });
   } catch (error) {
@@ -62,10 +68,7 @@ async function fetchJson(route) {
 function add(node, name) {
   const { value, connected } = resolveInput(node, "adapters");
   if (connected || hasRow(value ?? "", name)) return; // changed while the menu was open
-  // Makes this one undo step: the click is not on the canvas, where ComfyUI looks for changes.
-  app.canvas.emitBeforeChange();
-  setInput(node, "adapters", addRow(value ?? "", name));
-  app.canvas.emitAfterChange();
+  asUndoStep(() => setInput(node, "adapters", addRow(value ?? "", name)));
   node.graph?.setDirtyCanvas?.(true, true);
 }
 

@@ -16,6 +16,7 @@ import {
   checkToken,
   describeSizes,
   groupRefused,
+  isFolderMissing,
   parsePhotos,
   pollPhotos,
   summary,
@@ -70,7 +71,7 @@ class SubjectPanel {
     const lost = ({ target }) => invalidate(target.closest(".lk-photo"));
     this.grid.addEventListener("error", lost, { capture: true });
     this.grid.addEventListener("keydown", (event) => this.#onKey(event));
-    this.leftOut = new LeftOut((name) => this.#onMoved(name));
+    this.leftOut = new LeftOut((folder, name) => this.#onMoved(folder, name));
     this.list = h("ul", { class: "lk-notes" });
     this.body = h(
       "div",
@@ -169,10 +170,12 @@ class SubjectPanel {
     this.#view = view;
     const notes = [...this.#checkToken(view.photos), ...view.notes];
     setText(this.summary, summary(view));
+    const focused = [...this.grid.children].indexOf(document.activeElement);
     reconcile(
       this.grid,
       view.photos.map((photo) => [JSON.stringify([photo, this.#whole]), () => this.#photo(photo)]),
     );
+    if (focused >= 0 && !this.grid.contains(document.activeElement)) this.#focus(focused);
     const marked = view.photos.flatMap((photo) =>
       warningsOf(photo).map((mark) => this.#line(photo.name, mark, "warn")),
     );
@@ -193,7 +196,8 @@ class SubjectPanel {
   /** Shows why there are no photographs. */
   #showError(folder, { error, refused }) {
     if (folder === BUNDLED && areTooSmall(refused)) return this.#showMessage(CHOOSE);
-    this.#showMessage(refused.length ? NONE : error);
+    const missing = isFolderMissing(error) && `There is no folder ${folder} yet.\n${ADD}`;
+    this.#showMessage(refused.length ? NONE : missing || error);
     const list = h("ul", { class: "lk-notes" }, this.#refusals(refused));
     if (refused.length) this.message.append(list);
   }
@@ -279,13 +283,14 @@ class SubjectPanel {
   }
 
   /** Hides a photograph that was left out, and reads the folder again wherever it is shown. */
-  #onMoved(name) {
-    const at = this.#view.photos.findIndex((photo) => photo.name === name);
+  #onMoved(folder, name) {
+    const isShown = folder === this.#folder;
+    const at = isShown ? this.#view.photos.findIndex((photo) => photo.name === name) : -1;
     const focused = at >= 0 && this.grid.children[at] === document.activeElement;
     const photos = this.#view.photos.filter((_, number) => number !== at);
     if (at >= 0) this.#show({ ...this.#view, photos });
     if (focused) this.#focus(at);
-    for (const panel of panels) if (panel.leftOut.folder === this.leftOut.folder) panel.read();
+    for (const panel of panels) if (panel.leftOut.folder === folder) panel.read();
   }
 
   /** Focuses a photograph, or the last one. */

@@ -64,11 +64,12 @@ class TrainingPanel {
     this.film = new Filmstrip((path) => this.#previewUrl(path));
     this.files = new RunFiles(
       (run) => this.#fetchFiles(run),
-      () => this.#deleteState(),
+      (run) => this.#deleteState(run),
     );
     this.message = h("div", { class: "lk-message", role: "alert" });
     const scrolls = { tabindex: "0", dataset: { captureWheel: "true" } };
     this.notices = h("ul", { class: "lk-notes", role: "list", "aria-label": "Notices", ...scrolls });
+    this.notices.setAttribute("aria-live", "polite");
     this.body = h(
       "div",
       { class: "lk-training-body", ...scrolls },
@@ -92,7 +93,7 @@ class TrainingPanel {
     this.shareButton = button({
       text: "Share …",
       title: "Download the result as a zip, without photographs",
-      click: () => openShareBox(this.shareButton, (prompts) => this.#pack(prompts)),
+      click: () => this.#share(this.#reader.run),
     });
     this.cancelButton = button({ text: "Cancel", kind: "danger", click: () => this.#cancel() });
     const foot = [
@@ -245,7 +246,7 @@ class TrainingPanel {
   async #postAction(trigger, action, failure) {
     trigger.disabled = true;
     try {
-      await this.#post(action);
+      await this.#post(this.#reader.run, action);
       return true;
     } catch (error) {
       this.#setFeedback(`${failure}: ${error.message}`);
@@ -255,23 +256,27 @@ class TrainingPanel {
     }
   }
 
-  /** Posts an action on the run; returns the answer, or throws an Error to be read. */
-  async #post(action) {
-    const route = `/likeness/runs/${encodeURIComponent(this.#reader.run)}/${action}`;
+  /** Posts an action on a run; returns the answer, or throws an Error to be read. */
+  async #post(run, action) {
+    const route = `/likeness/runs/${encodeURIComponent(run)}/${action}`;
     const response = await api.fetchApi(route, { method: "POST" });
     if (!response.ok) throw new Error(await errorMessage(response));
     return response.json();
   }
 
-  /** Has the server pack the run as a zip, then downloads it. */
-  async #pack(prompts) {
-    const { file: filename } = await this.#post(`export?prompts=${Number(prompts)}`);
+  #share(run) {
+    openShareBox(this.shareButton, (prompts) => this.#pack(run, prompts));
+  }
+
+  /** Has the server pack a run as a zip, then downloads it. */
+  async #pack(run, prompts) {
+    const { file: filename } = await this.#post(run, `export?prompts=${Number(prompts)}`);
     // The browser may have cached an earlier zip of that name.
     downloadUrl(`${tempUrl(filename)}&t=${Date.now()}`, filename);
   }
 
-  async #deleteState() {
-    await this.#post("clean");
+  async #deleteState(run) {
+    await this.#post(run, "clean");
     this.files.reset();
     this.#showFoot(this.#reader.state);
   }

@@ -20,7 +20,7 @@ export class LeftOut {
   #names = [];
   #moved;
 
-  /** @param moved called with a photograph's name when it was left out, else with null */
+  /** @param moved called with the folder, and a photograph's name when it was left out */
   constructor(moved) {
     this.#moved = moved;
     this.status = h("span", { class: "lk-hidden", role: "status" });
@@ -63,18 +63,18 @@ export class LeftOut {
   }
 
   /** Leaves a photograph out; returns its name among those. Throws a readable Error. */
-  async leaveOut(name) {
-    const there = await this.#move("leave-out", name, "left out");
-    this.show([...this.#names, there].sort());
-    this.#moved(name);
+  async leaveOut(name, folder = this.folder) {
+    const there = await this.#move("leave-out", folder, name, "left out");
+    if (folder === this.folder) this.show([...this.#names, there].sort());
+    this.#moved(folder, name);
     return there;
   }
 
   /** Puts a photograph back; returns its name in the folder. Throws a readable Error. */
-  async putBack(name) {
-    const there = await this.#move("put-back", name, "put back");
-    this.show(this.#names.filter((one) => one !== name));
-    this.#moved(null);
+  async putBack(name, folder = this.folder) {
+    const there = await this.#move("put-back", folder, name, "put back");
+    if (folder === this.folder) this.show(this.#names.filter((one) => one !== name));
+    this.#moved(folder);
     return there;
   }
 
@@ -87,8 +87,8 @@ export class LeftOut {
     }
   }
 
-  async #move(route, name, done) {
-    const query = new URLSearchParams({ folder: this.folder, name });
+  async #move(route, folder, name, done) {
+    const query = new URLSearchParams({ folder, name });
     const address = `/likeness/photos/${route}?${query}`;
     try {
       const response = await api.fetchApi(address, { method: "POST" });
@@ -96,7 +96,7 @@ export class LeftOut {
       this.#tell({ done: `${name}: ${done}` });
       return (await response.json()).name;
     } catch (error) {
-      this.#moved(null); // it may have been moved elsewhere
+      this.#moved(folder); // it may have been moved elsewhere
       throw new Error(`${name} could not be ${done}. ${error.message}`);
     }
   }
@@ -123,6 +123,7 @@ export class LeftOut {
 /** A lightbox's control that leaves the shown photograph out, or puts it back. */
 export class LeaveOutControl {
   #leftOut;
+  #folder; // the panel may show another meanwhile
   #changed;
   #shown = "";
   #out = new Map(); // name as shown -> name among those left out
@@ -135,6 +136,7 @@ export class LeaveOutControl {
    */
   constructor(leftOut, changed) {
     this.#leftOut = leftOut;
+    this.#folder = leftOut.folder;
     this.#changed = changed;
     this.element = button({ text: "Leave out", click: () => this.#run() });
     this.element.setAttribute("aria-keyshortcuts", KEYS.join(" "));
@@ -172,9 +174,10 @@ export class LeaveOutControl {
   }
 
   async #toggle(name) {
+    const folder = this.#folder;
     if (this.#out.has(name)) {
-      this.#back.set(name, await this.#leftOut.putBack(this.#out.get(name)));
+      this.#back.set(name, await this.#leftOut.putBack(this.#out.get(name), folder));
       this.#out.delete(name);
-    } else this.#out.set(name, await this.#leftOut.leaveOut(this.#back.get(name) ?? name));
+    } else this.#out.set(name, await this.#leftOut.leaveOut(this.#back.get(name) ?? name, folder));
   }
 }

@@ -3,12 +3,15 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { button } from "./dom.js";
+import { parseOptions } from "./input_options.js";
 import { resolveInput, setInput } from "./links.js";
-import { widgetOf } from "./node_panel.js";
 import { droppedFiles, folderName, pickFiles, uploadAll } from "./photo_upload.js";
 import { describeOthers, isPhotoOrCaption } from "./photos.js";
 import { openMenu } from "./popup.js";
 import { errorMessage } from "./response_error.js";
+import { asUndoStep } from "./undo.js";
+
+const NODE = "Likeness_Subject";
 
 /** What the user hears of it: `status` is a line beside the photographs, `message` replaces them. */
 export class PhotoAdder {
@@ -36,7 +39,7 @@ export class PhotoAdder {
   #openMenu(anchor) {
     const { left, bottom } = anchor.getBoundingClientRect();
     const pick = (wholeFolder) => () =>
-      pickFiles({ wholeFolder, picked: (chosen) => this.#add(chosen) });
+      pickFiles({ wholeFolder, picked: (chosen) => this.#addPicked(chosen) });
     const items = [
       { text: "Photographs …", click: pick(false) },
       { text: "A folder …", click: pick(true) },
@@ -45,9 +48,20 @@ export class PhotoAdder {
   }
 
   /** Adds what was dropped; returns whether the node can take it. */
-  async drop(dataTransfer) {
+  drop(dataTransfer) {
+    return this.#attempt(droppedFiles(dataTransfer));
+  }
+
+  async #addPicked(chosen) {
+    const { files } = chosen;
+    if (files.length && !(await this.#attempt(chosen)))
+      this.#on.status(describeOthers(files.map(({ name }) => name)));
+  }
+
+  /** As `#add`, with a promise of the files; shows a problem. */
+  async #attempt(chosen) {
     try {
-      return await this.#add(await droppedFiles(dataTransfer));
+      return await this.#add(await chosen);
     } catch (error) {
       this.#on.message(error.message);
       return true;
@@ -56,7 +70,7 @@ export class PhotoAdder {
 
   /**
    * Copies photographs, captions and masks to the node's folder, or to a new one if `dropped`
-   * names one or the node has none of the user's.
+   * names one or the node has none of the user's. Returns whether the node can take the files.
    */
   async #add({ files, folder: dropped }) {
     const photos = files.filter(isPhotoOrCaption);
@@ -66,32 +80,16 @@ export class PhotoAdder {
       this.#on.message(`The folder ${dropped} has no photographs; its sub-folders are not read.`);
       return true;
     }
-    const isOwn = current && current !== this.#bundled;
-    const folder = isOwn && !dropped ? current : await this.#nameFolder(dropped);
+    const folders = await listFolders();
+    const isOwn = current !== this.#bundled && folders.includes(current);
+    const folder = isOwn && !dropped ? current : await nameFolder(dropped, folders);
     if (!folder || !(await this.#upload(photos, folder))) return true;
-    if (folder !== current) {
-      setInput(this.#node, "folder", folder);
-      app.refreshComboInNodes(); // lists it in all nodes
-    }
+    if (folder !== current) asUndoStep(() => setInput(this.#node, "folder", folder));
+    if (!folders.includes(folder)) await app.refreshComboInNodes(); // lists it in all nodes
     await this.#on.added();
     const others = files.filter((file) => !photos.includes(file)).map(({ name }) => name);
     if (others.length) this.#on.status(describeOthers(others));
     return true;
-  }
-
-  /** The folder's name; asks for one if it has none or it is taken. "" if cancelled. */
-  async #nameFolder(dropped) {
-    const wanted = folderName(dropped);
-    const taken = widgetOf(this.#node, "folder").options.values.includes(wanted);
-    if (wanted && !taken) return wanted;
-    const given = await app.extensionManager.dialog.prompt({
-      title: "Folder for the photographs",
-      message: taken
-        ? `There is a folder ${wanted}. Keep its name to add the photographs to it.`
-        : "Its name inside ComfyUI's input folder",
-      defaultValue: wanted || "subject",
-    });
-    return folderName(given ?? "");
   }
 
   /** Whether all were copied. */
@@ -108,6 +106,36 @@ export class PhotoAdder {
       return false;
     }
   }
+}
+
+/** The folders of photographs in ComfyUI's input folder as they are now. Throws a readable Error. */
+async function listFolders() {
+  const response = await api.fetchApi(`/object_info/${NODE}`);
+  if (!response.ok) throw new Error(await errorMessage(response));
+  return parseOptions(await response.json(), NODE, "folder");
+}
+
+/**
+ * The name of the folder for the photographs: `dropped`, or what the user enters if that is empty
+ * or taken. A name that is taken must be entered a second time. "" if the user cancels.
+ */
+async function nameFolder(dropped, folders) {
+  const taken = new Set(folders.map((one) => one.toLowerCase())); // on some systems they are one
+  let name = folderName(dropped);
+  for (let isKept = false; !name || (taken.has(name.toLowerCase()) && !isKept);) {
+    const given = await app.extensionManager.dialog.prompt({
+      title: "Folder for the photographs",
+      message: name
+        ? `There is a folder ${name}. Keep its name to add the photographs to it.`
+        : "Its name inside ComfyUI's input folder",
+      defaultValue: name || "subject",
+    });
+    const entered = folderName(given ?? "");
+    if (!entered) return "";
+    isKept = entered === name;
+    name = entered;
+  }
+  return name;
 }
 
 /** Uploads a file to a ComfyUI input folder; returns its name there. Throws a readable Error. */

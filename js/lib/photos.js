@@ -29,6 +29,7 @@ function isBox({ box, width, height }) {
 
 const POLL_INTERVAL = 300; // ms
 const TOO_SMALL = "it is too small"; // prefix of the server's reason
+const NO_FOLDER = "There is no folder "; // prefix of the server's error
 
 /**
  * Polls until the server has read the photographs; resolves to null if the request is outdated.
@@ -134,6 +135,11 @@ export function groupRefused(refused) {
 /** Whether there are refused photographs, all of them for being too small. */
 export function areTooSmall(refused) {
   return refused.length > 0 && refused.every(({ reason }) => reason.startsWith(TOO_SMALL));
+}
+
+/** Whether the server's error is that the folder does not exist. */
+export function isFolderMissing(error) {
+  return error.startsWith(NO_FOLDER);
 }
 
 /** "15 photographs, 2 skipped, 1 to check". */

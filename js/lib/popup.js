@@ -25,7 +25,7 @@ export function openPopup(content, { x, y, anchor, ...attributes }) {
   addEventListener("pointerdown", outside, { capture: true });
   element.addEventListener("keydown", (event) => {
     event.stopPropagation(); // neither for the viewer nor for ComfyUI
-    if (event.key !== "Escape") return;
+    if (event.key !== "Escape" || event.isComposing) return;
     event.preventDefault();
     close();
   });
@@ -58,6 +58,7 @@ export function openMenu(items, label, place, { filter = null } = {}) {
   const search = filter && items.length > FILTERED ? filterBox(filter, items, buttons) : [];
   const box = openPopup([...search, menu], place);
   box.element.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // the key belongs to an input method
     const at = enabled().indexOf(document.activeElement);
     const next = { ArrowDown: at + 1, ArrowUp: at < 0 ? -1 : at - 1 }[event.key];
     const isChosen = event.key === "Enter" && search.includes(event.target);

@@ -1,14 +1,13 @@
 // The rows of a Matrix, one a line of its text, and the files that may be added.
 
+import { parseOptions } from "./input_options.js";
+
 /** How the text names the unmodified model. */
 export const BASE = "base";
 
 /** The names of Load Adapter's files in what the server says of the node; throws an Error. */
 export function parseFiles(answer) {
-  const [kind, options] = answer?.Likeness_LoadAdapter?.input?.required?.adapter ?? [];
-  const listed = Array.isArray(kind) ? kind : options?.options;
-  if (!Array.isArray(listed)) throw new Error("ComfyUI does not know the node Load Adapter.");
-  return listed.slice(1).filter((name) => typeof name === "string"); // the first is the base
+  return parseOptions(answer, "Likeness_LoadAdapter", "adapter").slice(1); // the first is the base
 }
 
 /**
@@ -28,6 +27,11 @@ export function hasRow(text, name) {
   return linesOf(text).some((line) => readings(line).some((one) => isFile(one, name)));
 }
 
+/** Whether a line could not name the file: it would be a comment. */
+export function isComment(name) {
+  return name.startsWith("#");
+}
+
 /** The text with a line for the file. */
 export function addRow(text, name) {
   const kept = text.replace(/\s+$/, "");
@@ -36,7 +40,7 @@ export function addRow(text, name) {
 
 function linesOf(text) {
   const lines = text.split("\n").map((line) => line.trim());
-  return lines.filter((line) => line && !line.startsWith("#"));
+  return lines.filter((line) => line && !isComment(line));
 }
 
 /** What a line may name: all of it, or what follows the row's own name. */

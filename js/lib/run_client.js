@@ -3,6 +3,7 @@
 import { addEvents, emptyRun } from "./run_state.js";
 
 const POLL_SECONDS = 1;
+const MAX_LINGERING = 60; // reads after a run's end; a file system without locks looks busy for ever
 
 /**
  * Reads a run until it ends.
@@ -16,6 +17,7 @@ export class RunReader {
   #timer = null;
   #reading = false;
   #readAgain = false;
+  #lingering = 0; // reads since the run has ended, while its process has not
   ended = false; // whether the run's process is known to have ended
   isWorking = false; // whether a process held the run when it was last read
   isCaughtUp = false; // whether the state reflects all events so far
@@ -40,7 +42,8 @@ export class RunReader {
       await this.#readAll();
     } while (this.#readAgain);
     this.#reading = false;
-    if ((this.isActive || this.isWorking) && !this.stopped)
+    const lingers = this.isWorking && this.#lingering++ < MAX_LINGERING;
+    if ((this.isActive || lingers) && !this.stopped)
       this.#timer = setTimeout(() => this.read(), POLL_SECONDS * 1000);
   }
 

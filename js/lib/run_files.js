@@ -20,7 +20,7 @@ export class RunFiles {
 
   /**
    * @param fetchFiles (run) -> {files, state} of its route
-   * @param deleteState deletes the shown run's training state; throws an Error to be read
+   * @param deleteState (run) deletes its training state; throws an Error to be read
    */
   constructor(fetchFiles, deleteState) {
     this.fetchFiles = fetchFiles;
@@ -40,10 +40,10 @@ export class RunFiles {
     const key = JSON.stringify([run, isWorking, status, saved, adapters]);
     if (key === this.#known) return;
     this.#known = key;
-    this.#show(NOTHING, saved);
+    this.#show(run, NOTHING, saved);
     if (!saved && !adapters) return;
     const found = await this.fetchFiles(run);
-    if (key === this.#known) this.#show(found, saved);
+    if (key === this.#known) this.#show(run, found, saved);
   }
 
   /** Has the next update ask the server anew. */
@@ -51,13 +51,13 @@ export class RunFiles {
     this.#known = "";
   }
 
-  #show({ files, state }, saved) {
+  #show(run, { files, state }, saved) {
     const result = saved && files.find((file) => file.result);
     this.#steps = files.filter((file) => file !== result);
     this.result.replaceChildren(result ? link(result) : fileName(saved ?? ""));
     this.result.title = saved ?? "";
     setVisible(this.menuButton, this.#steps.length > 0);
-    this.deletion.show(state);
+    this.deletion.show(state, run);
   }
 
   #openMenu() {

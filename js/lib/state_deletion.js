@@ -8,18 +8,18 @@ const LOSS =
   "This training can then not be continued: more steps start at step 0, and continue_from of Train " +
   "Options cannot use it. Its adapters, recipe, losses and previews stay.";
 
-/** The button of a finished run; `remove` deletes the state, or throws an Error to be read. */
+/** The button of a finished run; `remove(run)` deletes its state, or throws an Error to be read. */
 export class StateDeletion {
   constructor(remove) {
     this.remove = remove;
     this.element = button({ text: "Delete training state", kind: "plain", click: () => this.ask() });
     this.element.classList.add("lk-delete");
-    this.show(0);
+    this.show(0, "");
   }
 
-  /** Offers to delete a state of this size in bytes; 0: there is none, or it is needed. */
-  show(size) {
-    this.size = size;
+  /** Offers to delete a run's state of this size in bytes; 0: there is none, or it is needed. */
+  show(size, run) {
+    [this.size, this.run] = [size, run];
     setText(this.element.querySelector("span"), `Delete training state (${bytes(size)})`);
     setVisible(this.element, size > 0);
   }
@@ -34,7 +34,8 @@ export class StateDeletion {
     const { left, bottom } = anchor.getBoundingClientRect();
     const place = { x: left, y: bottom + 4, anchor, class: "likeness lk-popup lk-dialog" };
     const box = openPopup(content, { ...place, role: "dialog", "aria-label": "Delete training state" });
-    const act = () => this.remove();
+    const { run } = this; // the panel may show another when the question is answered
+    const act = () => this.remove(run);
 
     async function click() {
       remove.disabled = true;

@@ -51,7 +51,7 @@ beforeEach(() => {
   requests.length = 0;
   answer = named;
   moved = [];
-  leftOut = new LeftOut((name) => moved.push(name));
+  leftOut = new LeftOut((folder, name) => moved.push([folder, name]));
   leftOut.use("anna");
 });
 
@@ -73,7 +73,11 @@ test("a photograph is left out and put back", async () => {
     ["POST", "leave-out", "anna", "a&b.jpg"],
     ["POST", "put-back", "anna", "a&b.jpg"],
   ]);
-  assert.deepEqual(moved, ["a&b.jpg", null], "the panel hides it, and reads the folder");
+  const expected = [
+    ["anna", "a&b.jpg"],
+    ["anna", undefined],
+  ];
+  assert.deepEqual(moved, expected, "the panel hides it, and reads the folder");
 });
 
 test("a problem is told, and the folder is read again", async () => {
@@ -84,7 +88,7 @@ test("a problem is told, and the folder is read again", async () => {
   answer = () => refused(500, null);
   await leftOut.attempt(() => leftOut.putBack("b.jpg"));
   assert.match(leftOut.problem.textContent, /^b.jpg could not be put back. The server answered 500/);
-  assert.deepEqual(moved, [null, null]);
+  assert.deepEqual(moved, Array(2).fill(["anna", undefined]));
   answer = named;
   await leftOut.attempt(() => leftOut.leaveOut("b.jpg"));
   assert.equal(leftOut.problem.textContent, "");
@@ -130,4 +134,16 @@ test("a lightbox's control knows the names that a photograph gets", async () => 
   answer = () => refused(409, { error: "It is open." });
   assert.equal(await pressed(), true, "it stays where it is");
   assert.deepEqual(done, ["", "", "", "a (2).jpg could not be put back. It is open."]);
+});
+
+test("a lightbox leaves out of the folder that it was opened on", async () => {
+  const control = new LeaveOutControl(leftOut, () => {});
+  control.show("a.jpg");
+  leftOut.use("ben");
+  leftOut.show(["b.jpg"]);
+  control.key({ key: "Delete" });
+  await new Promise((resume) => setTimeout(resume));
+  assert.deepEqual(requests, [["POST", "leave-out", "anna", "a.jpg"]]);
+  assert.deepEqual(moved, [["anna", "a.jpg"]]);
+  assert.equal(leftOut.count.textContent, "Left out: 1", "that of ben");
 });

@@ -12,7 +12,7 @@ test("the files are those of Load Adapter without its first choice, in old and n
     assert.deepEqual(parseFiles(answer), FILES);
   }
   for (const answer of [null, {}, { Likeness_LoadAdapter: {} }])
-    assert.throws(() => parseFiles(answer), /does not know the node Load Adapter/);
+    assert.throws(() => parseFiles(answer), /does not know adapter of Likeness_LoadAdapter/);
 });
 
 test("the newest file comes first and one of unknown age last", () => {
