@@ -18,11 +18,11 @@ from ..trainers.files import write_atomic
 from ..trainers.masks import MASK_SUFFIX
 from ..trainers.photo_files import LEFT_OUT
 from .host import input_folder, io
-from .paths import safe_join
+from .paths import folder_fingerprint, safe_join
 from .widgets import with_search_aliases
 
 # Files of an earlier run of the node; the user's own are never removed.
-_WRITTEN = re.compile(r"image-[0-9a-f]{16}(\.png|\.txt|-masklabel\.png)")
+_WRITTEN = re.compile(r"(image-[0-9a-f]{16})(\.png|\.txt|-masklabel\.png)")
 
 
 class SavePhotographs(io.ComfyNode):
@@ -57,6 +57,19 @@ class SavePhotographs(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, folder: list[str] | str | None = None, **_: Any) -> str:
+        """Changes when a file of the folder does, or one is left out: Subject then reads it anew.
+
+        Its own `folder` is connected, which ComfyUI does not tell it.
+        """
+        name = folder[0] if isinstance(folder, list) else folder
+        try:
+            path = safe_join(input_folder(), name or "")
+        except LikenessError as error:
+            return str(error)
+        return folder_fingerprint(path) + folder_fingerprint(path / LEFT_OUT)
+
+    @classmethod
     def execute(
         cls,
         images: list[torch.Tensor],
@@ -70,8 +83,8 @@ class SavePhotographs(io.ComfyNode):
         save_photographs(
             safe_join(input_folder(), folder[0]),
             photographs,
-            matched(captions or [""], count, "captions"),
-            matched(flatten(masks) if masks else [None], count, "masks"),
+            matched(captions, count, "captions") if captions else None,
+            matched(flatten(masks), count, "masks") if masks else None,
         )
         return io.NodeOutput(folder[0])
 
@@ -120,13 +133,14 @@ def matched(values: Sequence[Any], count: int, what: str) -> list[Any]:
 def save_photographs(
     folder: Path,
     images: Sequence[torch.Tensor],
-    captions: Sequence[str],
-    masks: Sequence[torch.Tensor | None],
+    captions: Sequence[str] | None,
+    masks: Sequence[torch.Tensor] | None,
 ) -> None:
-    """Writes PNG files named by content, ``<name>.txt`` and ``<name>-masklabel.png`` beside them.
+    """Writes PNG files named by their pixels, ``<name>.txt`` and ``<name>-masklabel.png`` too.
 
-    Equal images become one; those that the user left out are not written again. Earlier files of
-    this function that are not among them are removed.
+    Equal images become one; those that the user left out are not written again. Earlier images of
+    this function that are not among them are removed with their captions and masks. Without
+    `captions` or `masks`, those that are there are kept: others may have written them.
 
     Args:
         images: (H, W, 3 or 4) in [0, 1].
@@ -135,22 +149,29 @@ def save_photographs(
     Raises LikenessError for a mask of another size than its image, and if the folder cannot be
     written.
     """
-    files: dict[str, bytes] = {}
-    for image, caption, mask in zip(images, captions, masks, strict=True):
-        png = encode_png(image)
-        stem = f"image-{hashlib.sha256(png).hexdigest()[:16]}"
+    files: dict[str, bytes | None] = {}  # None: none of this name
+    for number, image in enumerate(images):
+        pixels = to_pixels(image)
+        stem = f"image-{_digest(pixels)}"
         if (folder / LEFT_OUT / f"{stem}.png").exists():
             continue
-        files[f"{stem}.png"] = png
-        if caption.strip():
-            files[f"{stem}.txt"] = caption.strip().encode()
-        if mask is not None:
-            _check_size(mask, image)
-            files[stem + MASK_SUFFIX] = encode_png(mask)
+        files[f"{stem}.png"] = encode_png(pixels)
+        if captions is not None:
+            caption = captions[number].strip()
+            files[f"{stem}.txt"] = caption.encode() if caption else None
+        if masks is not None:
+            _check_size(masks[number], image)
+            files[stem + MASK_SUFFIX] = encode_png(to_pixels(masks[number]))
     try:
         _replace_files(folder, files)
     except OSError as error:
         raise LikenessError(f"The folder {folder} cannot be written: {error}") from None
+
+
+def _digest(pixels: np.ndarray[Any, Any]) -> str:
+    """16 hex digits of the pixels: another encoder's PNG keeps its name."""
+    content = repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_size(mask: torch.Tensor, image: torch.Tensor) -> None:
@@ -159,22 +180,35 @@ def _check_size(mask: torch.Tensor, image: torch.Tensor) -> None:
         raise LikenessError(f"A mask is {sizes[0]} pixels, its image {sizes[1]}: resize the mask.")
 
 
-def _replace_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Writes those that differ, then removes earlier ones; untouched files keep their times."""
+def _replace_files(folder: Path, files: dict[str, bytes | None]) -> None:
+    """Writes those that differ, and removes those of earlier images; others keep their times."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         path = folder / name
-        if not path.is_file() or path.read_bytes() != data:
+        if data is None:
+            path.unlink(missing_ok=True)
+        elif not path.is_file() or (not _is_image(name) and path.read_bytes() != data):
             write_atomic(path, data)
     for path in folder.iterdir():
-        if path.name not in files and _WRITTEN.fullmatch(path.name):
+        written = _WRITTEN.fullmatch(path.name)
+        if written and f"{written[1]}.png" not in files:
             path.unlink()
 
 
-def encode_png(image: torch.Tensor) -> bytes:
-    """A PNG file of an image (H, W, 3 or 4) or a mask (H, W) in [0, 1]; others are clipped."""
+def _is_image(name: str) -> bool:
+    """Whether a file's name says what is in it."""
+    return name.endswith(".png") and not name.endswith(MASK_SUFFIX)
+
+
+def to_pixels(image: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The 8-bit values of an image or a mask in [0, 1]; others are clipped, NaN is 0."""
     values = np.nan_to_num(image.float().cpu().numpy())
-    pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    pixels: np.ndarray[Any, Any] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
+def encode_png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """A PNG file of pixels (H, W, 3 or 4) or (H, W)."""
     data = bytes_io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", compress_level=4)
     return data.getvalue()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,32 +31,49 @@ def reclaimable_runs(runs: Path) -> list[ReclaimableRun]:
     continued by one that is, and runs whose adapter is missing. Raises RecipeError if the folder
     does not exist.
     """
-    found = (ReclaimableRun(run, reclaimable_size(run)) for run in _runs_in(runs))
+    kept = [run for run in _runs_in(runs) if run.checkpoints.is_dir()]
+    busy = _busy_recipes(runs) if kept else []
+    found = (ReclaimableRun(run, _size(run, busy)) for run in kept)
     return sorted((one for one in found if one.size), key=lambda one: -one.size)
 
 
 def reclaimable_size(run: RunFolder) -> int:
     """The size of a run's checkpoints in bytes; 0 if they are needed, as above."""
-    if run.is_busy() or not run.finished() or _is_being_continued(run):
+    return _size(run, _busy_recipes(run.path.parent)) if run.checkpoints.is_dir() else 0
+
+
+def _size(run: RunFolder, busy: Sequence[Recipe]) -> int:
+    """As `reclaimable_size`, with the recipes that are being trained."""
+    if run.is_busy() or not run.finished() or _is_needed(run, busy):
         return 0
     return folder_size(run.checkpoints)
 
 
-def _is_being_continued(run: RunFolder) -> bool:
-    """Whether a run is being trained that may start from this one's checkpoints."""
-    recipe = run.recipe()
-    others = (other for other in _runs_in(run.path.parent) if other != run)
-    return any(other.is_busy() and _may_start_from(other, recipe) for other in others)
+def _busy_recipes(runs: Path) -> list[Recipe]:
+    """The recipes that are being trained now."""
+    found = []
+    for run in _runs_in(runs):
+        if run.is_busy():
+            with suppress(RecipeError):  # of another version
+                found.append(run.recipe())
+    return found
 
 
-def _may_start_from(run: RunFolder, earlier: Recipe) -> bool:
+def _is_needed(run: RunFolder, busy: Sequence[Recipe]) -> bool:
+    """Whether one of these recipes may start from a run's checkpoints."""
+    earlier = run.recipe()
+    return any(_may_start_from(recipe, earlier) for recipe in busy if recipe != earlier)
+
+
+def _may_start_from(recipe: Recipe, earlier: Recipe) -> bool:
     """Whether a run continues an earlier one, or differs in what is trained only in its steps."""
+    if recipe.continues == earlier.digest():
+        return True
     try:
-        recipe = run.recipe()
         same_steps = recipe.changed(schedule={"steps": earlier.schedule.steps})
     except RecipeError:
-        return False  # of another version, or a field of it needs more steps
-    return recipe.continues == earlier.digest() or same_steps.canonical() == earlier.canonical()
+        return False  # a field of it needs more steps
+    return same_steps.canonical() == earlier.canonical()
 
 
 def _runs_in(folder: Path) -> Iterator[RunFolder]:
@@ -77,7 +95,7 @@ def remove_checkpoints(run: RunFolder) -> bool:
     """
     try:
         with FileLock(run.lock, timeout=0):
-            if not run.finished() or _is_being_continued(run):
+            if not run.finished() or _is_needed(run, _busy_recipes(run.path.parent)):
                 return False
             remove_folder(run.checkpoints)
             return True
@@ -88,10 +106,12 @@ def remove_checkpoints(run: RunFolder) -> bool:
 def apply_keep(result: Result, recipe: Recipe) -> str:
     """Deletes the checkpoints of a finished run that is reused for a recipe with ``saving.keep`` 0.
 
-    Returns a note of what was deleted, or why it could not be; "" if there is nothing to delete.
+    Not those of a run with another name than the recipe's, which may want them. Returns a note of
+    what was deleted, or why it could not be; "" if there is nothing to delete.
     """
     run = RunFolder(result.folder)
-    size = 0 if recipe.saving.keep or result.stopped else reclaimable_size(run)
+    wanted = recipe.saving.keep or result.stopped or recipe.name != result.recipe.name
+    size = 0 if wanted else reclaimable_size(run)
     if not size:
         return ""
     try:

@@ -250,8 +250,8 @@ def train(
     folder = prepare(recipe, places, reuse_stopped=reuse_stopped, on_read=on_read)
     result = folder.final_result() if reuse_stopped else folder.finished()
     if result is not None:
-        message = reused_message(result, named(recipe, places))
-        notes = [*filter(None, (message, apply_keep(result, recipe)))]
+        bound = named(recipe, places)
+        notes = [*filter(None, (reused_message(result, bound), apply_keep(result, bound)))]
         for text in notes:
             on_event(Event("notice", time.time(), {"text": text}))
         return replace(result, reused=True, notes=(*notes, *result.notes))

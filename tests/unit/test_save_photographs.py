@@ -71,7 +71,7 @@ def test_the_folder_holds_exactly_the_last_images_and_the_users_own_files(save):
     kept, own = sorted(folder.glob("*.png")), folder / "image-mine.png"
     own.write_bytes(b"")
     times = [path.stat().st_mtime_ns for path in kept]
-    save([noise(0, count=2)])
+    save([noise(0, count=2)], captions=["", ""])
     assert sorted(folder.iterdir()) == sorted([*kept, own])
     assert [path.stat().st_mtime_ns for path in kept] == times, "equal files are not written anew"
     save([noise(1)])
@@ -113,3 +113,40 @@ def test_values_out_of_range_are_clipped(save):
     image = torch.tensor([float("nan"), -1.0, 2.0]).expand(1, 64, 64, 3)
     folder = save([image])
     assert np.asarray(Image.open(next(folder.iterdir())))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_captions_that_another_program_wrote_were_removed(save):
+    folder = save([noise(0)])
+    (image,) = folder.iterdir()
+    image.with_suffix(".txt").write_text("sks at sea")
+    save([noise(0)])
+    assert image.with_suffix(".txt").read_text() == "sks at sea"
+    save([noise(1)])
+    assert not image.with_suffix(".txt").exists(), "it goes with its image"
+
+
+def test_another_encoders_file_of_the_same_pixels_is_kept(save):
+    folder = save([noise(0)])
+    (image,) = folder.iterdir()
+    Image.open(image).save(image, compress_level=0)
+    before = image.read_bytes()
+    save([noise(0)])
+    assert [path.read_bytes() for path in folder.iterdir()] == [before]
+
+
+def test_a_caption_that_changed_was_not_read_again_by_a_connected_subject(save, tmp_path):
+    folder = save([noise(0)])
+    module = importlib.import_module("likeness.nodes.save_photographs")
+
+    def fingerprint():
+        return module.SavePhotographs.fingerprint_inputs(folder=["prepared/anna"])
+
+    seen = [fingerprint(), fingerprint()]
+    assert seen[0] == seen[1]
+    next(folder.glob("*.png")).with_suffix(".txt").write_text("sks")
+    seen.append(fingerprint())
+    (folder / "left out").mkdir()
+    (folder / "left out" / "a.png").touch()
+    seen.append(fingerprint())
+    assert len(set(seen)) == 3
+    assert "not a valid folder name" in module.SavePhotographs.fingerprint_inputs(folder=["../x"])
