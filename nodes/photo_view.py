@@ -72,7 +72,7 @@ class PhotoViews:
         self._lock = Lock()
 
     def view(self, folder: Path, spec: Subject, temp: Path) -> View | None:
-        """The result of `photo_view`; None while the folder is being read.
+        """The result of `photo_view`; None while the folder is being read or changed.
 
         Raises as `photo_view` does, SubjectError for more than MAX_PHOTOS photographs, and
         LikenessError for a folder that cannot be read.
@@ -90,7 +90,8 @@ class PhotoViews:
             with self._lock:  # retry on the next request
                 if self._tasks.get(key) is task:
                     del self._tasks[key]
-            if isinstance(error, RequestAbandoned):
+            # A file that is gone was moved while the folder was read.
+            if isinstance(error, RequestAbandoned | FileNotFoundError):
                 return None
         return task.future.result()
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, RunBusy
+from .files import write_atomic
 from .places import Places
 from .recipe import Recipe
 from .run_folder import Result, RunFolder
 
 # Schedules whose rate at a step does not depend on the number of steps.
 _OPEN_ENDED = ("constant", "constant_with_warmup")
+_LOCK_SECONDS = 0.2  # longer than a look at a run's lock takes
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A training state of a run, after `step` steps."""
+    """A training state of a run, after `step` steps.
+
+    `shared`: of a run that differs in `schedule.steps`, and that may have used another memory tier.
+    """
 
     run: RunFolder
     recipe: Recipe
     step: int
+    shared: bool = False
 
 
 def equivalent_runs(recipe: Recipe, places: Places) -> list[RunFolder]:
@@ -68,16 +77,13 @@ def busy_message(folder: RunFolder) -> str:
 def saved_states(folder: RunFolder, recipe: Recipe, places: Places) -> list[SavedState]:
     """The training states that the run of a bound recipe may start from, the best first.
 
-    First those of the trajectory: its own, those of equivalent runs, and those of runs that differ
-    only in `schedule.steps` if that changes nothing before the last step; the highest step first.
-    Then those of the run it continues, which may be missing if there are others.
-    Raises RecipeError as `find_continued_run`.
+    First those of the trajectory: its own, those of equivalent runs, and the one that
+    `record_shared_state` chose; the highest step first. Then those of the run it continues, which
+    may be missing if there are others. Raises RecipeError as `find_continued_run`.
     """
     runs = [folder, *equivalent_runs(recipe, places)]
-    if _why_not_shared(recipe) is None:
-        others = runs_of_other_lengths(recipe, places)
-        runs += [run for run in others if not run.is_busy()]
-    found = sorted(_states(runs, recipe), key=lambda state: state.step, reverse=True)
+    found = [*_states(runs, recipe), *_shared_states(folder)]
+    found.sort(key=lambda state: state.step, reverse=True)
     if recipe.continues is None:
         return found
     try:
@@ -95,6 +101,46 @@ def _states(runs: Iterable[RunFolder], recipe: Recipe) -> Iterator[SavedState]:
         for step in run.saved_steps():
             if step <= recipe.schedule.steps:
                 yield SavedState(run, run.recipe(), step)
+
+
+def record_shared_state(folder: RunFolder, recipe: Recipe, places: Places) -> None:
+    """Chooses, before a run, the best state of the runs that differ only in `schedule.steps`.
+
+    It is recorded if it is ahead of all others, so that all processes of the run start from the
+    same. Raises OSError.
+    """
+    own = max((state.step for state in saved_states(folder, recipe, places)), default=0)
+    others = [] if _why_not_shared(recipe) else runs_of_other_lengths(recipe, places)
+    states = _states((run for run in others if not _is_training(run)), recipe)
+    best = max(states, key=lambda state: state.step, default=None)
+    if best is None or best.step <= own:
+        return forget_shared_state(folder)
+    data = {"run": best.run.path.name, "step": best.step}
+    write_atomic(folder.shared_state_file, json.dumps(data))
+
+
+def forget_shared_state(folder: RunFolder) -> None:
+    """Has the run start from its own states, or at step 0. Raises OSError."""
+    folder.shared_state_file.unlink(missing_ok=True)
+
+
+def _is_training(run: RunFolder) -> bool:
+    """Whether a process trains a run; others briefly take its lock to see that."""
+    if not run.is_busy():
+        return False
+    time.sleep(_LOCK_SECONDS)
+    return run.is_busy()
+
+
+def _shared_states(folder: RunFolder) -> list[SavedState]:
+    """The recorded state of another run, if it still exists."""
+    try:
+        data = json.loads(folder.shared_state_file.read_text(encoding="utf-8"))
+        run = RunFolder(folder.path.parent / Path(str(data["run"])).name)
+        step = int(data["step"])
+        return [SavedState(run, run.recipe(), step, True)] if step in run.saved_steps() else []
+    except (OSError, ValueError, LookupError, TypeError, RecipeError):
+        return []
 
 
 def _why_not_shared(recipe: Recipe) -> str | None:

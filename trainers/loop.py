@@ -242,6 +242,7 @@ def resume(run: Run, state: checkpoint.TrainingState) -> int:
             run.note(str(error))
             damaged = True
             continue
+        run.resumed_from = saved.run
         other = saved.run.path.name
         of_run = "" if other == run.folder.path.name else f" of the run {other}"
         run.emit("notice", text=f"Resuming from step {step}{of_run}.")
@@ -294,6 +295,8 @@ def train_loop(run: Run, training: Training, start: int) -> int:
             return done
         with logger.paused() if is_evaluation_due(recipe, done) else nullcontext():
             run_evaluations(run, training, done, backward)
+    if start == recipe.schedule.steps and run.resumed_from != run.folder:
+        checkpoints.save(start)  # else this run could not be continued
     return recipe.schedule.steps
 
 

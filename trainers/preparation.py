@@ -5,7 +5,13 @@ from __future__ import annotations
 from .binding import bind
 from .digests import OnRead
 from .disk_space import require_disk_space
-from .earlier_runs import check_not_busy, equivalent_runs, find_continued_run, saved_states
+from .earlier_runs import (
+    check_not_busy,
+    equivalent_runs,
+    find_continued_run,
+    record_shared_state,
+    saved_states,
+)
 from .errors import OutOfSpace, RecipeError, RunFailed
 from .files import is_disk_full, write_atomic
 from .lora_start import check_start_file
@@ -49,6 +55,7 @@ def prepare(
         write_atomic(folder.recipe_file, recipe.to_json())
         write_atomic(folder.places_file, places.absolute().model_dump_json(indent=2))
         write_manifest(folder.photos_file, bound.photos, bound.class_images)
+        record_shared_state(folder, recipe, places)
     except OSError as error:
         kind = OutOfSpace if is_disk_full(error) else RunFailed
         raise kind(f"The run folder {folder.path} cannot be written: {error}") from None

@@ -43,6 +43,7 @@ class Run:
     peak_memory: int = 0
     photos: int = 0  # photographs to train on, once they are loaded
     tier: Tier | None = None  # of this attempt, once chosen
+    resumed_from: RunFolder | None = None  # whose training state it started from
     previews_disabled: bool = False  # after running out of memory
 
     @property

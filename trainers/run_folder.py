@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "tier.json"
 
     @property
+    def shared_state_file(self) -> Path:
+        """The training state of a run with other `schedule.steps` that this one may start from."""
+        return self.path / "shared-state.json"
+
+    @property
     def samples(self) -> Path:
         """Preview images."""
         return self.path / "samples"

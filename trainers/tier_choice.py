@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from . import dreambooth, memory_tiers
 from .base_model import BaseModel
-from .earlier_runs import saved_states
+from .earlier_runs import SavedState, forget_shared_state, saved_states
 from .errors import OptimizerMismatch, OutOfMemory, RestartNeeded
 from .gpu_capabilities import has_bf16
 from .memory_tiers import ModelSize, Tier
@@ -49,22 +49,39 @@ def check_tier(run: Run) -> None:
     Raises RecipeError if the recipe's tier cannot be used here, and OptimizerMismatch if none can
     resume from the existing state.
     """
-    _candidate_tiers(run, _previous_tier(run))
+    _candidate_tiers(run)
 
 
-def _candidate_tiers(run: Run, before: Tier | None) -> list[Tier]:
-    """Available tiers that can resume from the state of tier `before`, fastest first."""
+def _candidate_tiers(run: Run) -> list[Tier]:
+    """Available tiers that can resume from the state that the run starts from, fastest first."""
     found = memory_tiers.available(
         run.recipe, detect_machine(run.recipe, run.precision, run.accelerator)
     )
-    fitting = [
-        t
-        for t in found
-        if before is None or memory_tiers.is_state_compatible(t, before, run.recipe)
-    ]
-    if before is not None and not fitting:
+    state = _first_state(run)
+    before = memory_tiers.load_tier(state.run.tier_file) if state else None
+    if state is None or before is None:
+        return found
+    fitting = [t for t in found if memory_tiers.is_state_compatible(t, before, run.recipe)]
+    if fitting:
+        return fitting
+    if not state.shared:
         raise OptimizerMismatch(memory_tiers.incompatible_state_message(before, run.recipe))
-    return fitting
+    _forget_shared_state(run, state)
+    return _candidate_tiers(run)
+
+
+def _first_state(run: Run) -> SavedState | None:
+    """The training state that a run starts from, its own or another run's; None if none."""
+    return next(iter(saved_states(run.folder, run.recipe, run.places)), None)
+
+
+def _forget_shared_state(run: Run, state: SavedState) -> None:
+    """Has a run do without the state of another run that its memory tiers cannot use."""
+    run.note(
+        f"The training state of {state.run.path.name} after step {state.step} is not used: another "
+        "memory tier saved it, with another optimizer's state."
+    )
+    forget_shared_state(run.folder)
 
 
 def choose_tier(
@@ -74,8 +91,9 @@ def choose_tier(
 
     It is saved with the run. Raises as `check_tier`.
     """
-    before, note = _previous_tier(run), None
-    choice = _candidate_tiers(run, before)
+    choice, note = _candidate_tiers(run), None
+    state = _first_state(run)
+    before = memory_tiers.load_tier(state.run.tier_file) if state and not state.shared else None
     taken = (memory_tiers.load_tier(run.folder.tier_file), before)
     tier = next((one for one in taken if one in choice), None)
     if tier is None:
@@ -107,12 +125,6 @@ def check_memory(run: Run, base: BaseModel) -> None:
     )
     if why is not None:
         raise OutOfMemory(why)
-
-
-def _previous_tier(run: Run) -> Tier | None:
-    """Tier of the checkpoint that a run starts from, its own or an earlier run's; None if none."""
-    states = saved_states(run.folder, run.recipe, run.places)
-    return memory_tiers.load_tier(states[0].run.tier_file) if states else None
 
 
 def model_size(
@@ -180,9 +192,12 @@ def _would_break_resume(run: Run, before: Tier, lower: Tier) -> bool:
     With several processes raises OutOfMemory with the note, which others than the main one cannot
     report otherwise.
     """
-    same = memory_tiers.is_state_compatible(lower, before, run.recipe)
-    if same or not saved_states(run.folder, run.recipe, run.places):
+    state = _first_state(run)
+    if state is None or memory_tiers.is_state_compatible(lower, before, run.recipe):
         return False
+    if state.shared:
+        _forget_shared_state(run, state)
+        return _would_break_resume(run, before, lower)
     text = (
         f"Memory tier {lower.name!r} needs less memory, but its optimizer cannot resume from this "
         "run's training state. Free some memory to resume, or train from the start with "

@@ -16,7 +16,7 @@ from unittest import mock
 
 import psutil
 import torch
-from likeness.trainers import loop, run_folder
+from likeness.trainers import loop, preparation
 from likeness.trainers.crash_report import log_tail
 from likeness.trainers.errors import OutOfSpace, RunBusy
 from likeness.trainers.job import _is_alive, train
@@ -258,7 +258,7 @@ def full_disk(bench: Bench, expected: Unbroken) -> str:
     disk.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], check=True)
     try:
-        with mock.patch.object(run_folder, "require_disk_space"):  # which asks for room for SD 1.5
+        with mock.patch.object(preparation, "require_disk_space"):  # which asks for room for SD 1.5
             folder = prepare(small_recipe(), bench.places(disk))
         filler = disk / "filler"
         room = bench.random.randrange(4096, 700_000)

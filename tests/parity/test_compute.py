@@ -307,7 +307,10 @@ def test_a_run_goes_on_in_the_tier_of_the_one_that_it_continues(places):
 
 
 def test_only_as_many_checkpoints_stay_as_asked_though_each_step_is_saved(places):
-    folder, kept = prepare(recipe("lora", saving={"every": 1}, schedule={"steps": 8}), places), []
+    folder, kept = (
+        prepare(recipe("lora", attempt=28, saving={"every": 1}, schedule={"steps": 8}), places),
+        [],
+    )
 
     def emit(kind, **data):
         if kind == "checkpoint":

@@ -1,8 +1,10 @@
 """States that runs of other lengths share; equivalent and continued runs: test_preparation.py."""
 
+import shutil
+
 import pytest
 from filelock import FileLock
-from likeness.trainers.earlier_runs import saved_states, unused_state_note
+from likeness.trainers.earlier_runs import record_shared_state, saved_states, unused_state_note
 from likeness.trainers.places import Places
 from likeness.trainers.presets import preset
 from likeness.trainers.run_folder import RunFolder
@@ -33,13 +35,15 @@ def begin(places):
 
 
 def states(folder, places):
+    """What a run that is prepared now may start from."""
+    record_shared_state(folder, folder.recipe(), places)
     return [(one.run.path, one.step) for one in saved_states(folder, folder.recipe(), places)]
 
 
 def test_800_steps_that_became_1200_were_trained_again_from_the_start(places, begin):
     short, own = begin(800, 400, 800), begin(1200, 300)
-    assert states(own, places) == [(short.path, 800), (short.path, 400), (own.path, 300)]
-    assert states(short, places) == [(short.path, 800), (short.path, 400), (own.path, 300)]
+    assert states(own, places) == [(short.path, 800), (own.path, 300)]
+    assert states(short, places) == [(short.path, 800), (short.path, 400)]
 
 
 def test_a_shorter_run_takes_no_state_after_its_last_step(places, begin):
@@ -97,3 +101,22 @@ def test_the_state_of_a_run_that_trains_now_is_left_alone(places, begin):
     short, own = begin(800, 800), begin(1200)
     with FileLock(short.lock):
         assert states(own, places) == []
+
+
+def test_the_processes_of_a_run_started_from_different_steps(places, begin):
+    """One saw the other run's lock taken, by another process that looked at it."""
+    short, own = begin(800, 800), begin(1200)
+    assert states(own, places) == [(short.path, 800)]
+    with FileLock(short.lock):
+        found = saved_states(own, own.recipe(), places)
+    assert [(one.step, one.shared) for one in found] == [(800, True)]
+
+
+def test_a_state_that_is_gone_or_passed_is_not_used(places, begin):
+    short, own = begin(800, 800), begin(1200)
+    assert states(own, places) == [(short.path, 800)]
+    shutil.rmtree(short.checkpoints)
+    assert saved_states(own, own.recipe(), places) == []
+    for harm in ("", "[]", '{"run": "../x", "step": 800}', '{"run": 1, "step": null}'):
+        own.shared_state_file.write_text(harm)
+        assert saved_states(own, own.recipe(), places) == []

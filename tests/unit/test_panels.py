@@ -275,6 +275,25 @@ def test_an_unchanged_folder_is_not_read_again(nodes, photos, reads, monkeypatch
     assert len(reads.of) == 2 and "sks in the snow" in [card["caption"] for card in cards]
 
 
+def test_a_photograph_that_was_left_out_meanwhile_was_an_error_of_the_server(
+    nodes, photos, monkeypatch
+):
+    views_of(nodes, monkeypatch)
+    analyse, moved = nodes.photo_view._analyse, photos / "a.jpg"
+    path = next(path for path in photos.iterdir() if path.suffix != ".txt")
+
+    def analyse_late(photo, temp):
+        if path.exists() and not moved.exists():
+            path.unlink()
+            moved.touch()
+            raise FileNotFoundError(path)
+        return analyse(photo, temp)
+
+    monkeypatch.setattr(nodes.photo_view, "_analyse", analyse_late)
+    assert ask_once(nodes) == {"reading": True}
+    assert path.name not in [card["name"] for card in ask(nodes)["photos"]]
+
+
 def test_what_nobody_waits_for_is_not_read(nodes, photos, reads, monkeypatch):
     now = [0.0]
     views_of(nodes, monkeypatch, seconds=0.01, clock=lambda: now[0])

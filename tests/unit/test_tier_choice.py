@@ -1,5 +1,6 @@
 """Which memory tier a run takes, where there is a state to go on from."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,7 @@ def begun(tmp_path, monkeypatch):
             file = tmp_path / f"{name}.json"
             if tier:
                 memory_tiers.save_tier(file, tier)
-            run = SimpleNamespace(tier_file=file)
+            run = SimpleNamespace(tier_file=file, path=tmp_path / name)
             if tier and state:
                 states.append(SavedState(run, preset("standard"), 1))
             return run
@@ -76,3 +77,38 @@ def test_a_tier_below_that_of_the_earlier_state_is_kept_once_the_run_fell_to_it(
 def test_a_named_tier_that_this_machine_has_not_is_refused_before_the_base_is_loaded(begun):
     with pytest.raises(RecipeError, match="bitsandbytes"):
         tier_choice.check_tier(begun(WITHOUT, compute={"memory": "8bit"}))
+
+
+@pytest.fixture
+def shared(begun, monkeypatch):
+    """A run that may start from the state of a run with other steps, and its notes."""
+
+    def begin(machine, tier, **parts):
+        run, told = begun(machine, earlier=tier, **parts), []
+        states = [replace(state, shared=True) for state in tier_choice.saved_states()]
+        monkeypatch.setattr(tier_choice, "saved_states", lambda *_: states)
+        monkeypatch.setattr(tier_choice, "forget_shared_state", lambda folder: states.clear())
+        run.note = told.append
+        return run, told
+
+    return begin
+
+
+def test_another_runs_state_kept_a_new_run_from_starting_without_bitsandbytes(shared):
+    run, told = shared(WITHOUT, EIGHT_BIT)
+    tier_choice.check_tier(run)
+    assert len(told) == 1 and "is not used" in told[0]
+    assert tier_choice.choose_tier(run, None, {}) is FULL
+
+
+def test_a_run_took_another_ones_tier_whether_it_fits_or_not(shared, monkeypatch):
+    run, told = shared(GPU, FULL)
+    monkeypatch.setattr(memory_tiers, "select_tier", lambda choice, *_: (choice[-1], None))
+    assert tier_choice.choose_tier(run, None, {}) is not FULL and not told
+
+
+def test_out_of_memory_a_run_does_without_another_ones_state(shared):
+    run, told = shared(GPU, FULL)
+    run.tier, run.accelerator.num_processes = memory_tiers.CHECKPOINTING, 1
+    assert tier_choice.fall_back_to_lower_tier(run)
+    assert "is not used" in told[0] and "restarts in tier '8bit'" in told[1]

@@ -15,7 +15,7 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 SLOT, WIDGET, BOTTOM = 20, 24, 14
 
 # Height that `js/` adds to a node, or removes by hiding widgets, in pixels.
-HIDDEN_WIDGETS = 25  # settings of Train Options that are shown by a button
+HIDDEN_WIDGETS = 26  # settings of Train Options that are shown by a button
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
