@@ -50,7 +50,7 @@ class SubjectPanel {
     this.node = node;
     this.summary = h("span", { class: "lk-count", role: "status" });
     this.toggleButton = button({
-      text: "Show uncropped",
+      text: "Uncropped",
       title: "Show whole photographs with the cropped-off area darkened",
       kind: "plain",
       click: () => this.#toggle(),

@@ -31,7 +31,7 @@ const PLACEHOLDERS = {
 };
 // Pixels
 const MIN_HEIGHT = 250;
-const HEIGHT = 354; // fits the previews of one prompt
+const HEIGHT = 400; // fits a notice and the previews of one prompt
 const CONFIRM_SECONDS = 4;
 
 class TrainingPanel {

@@ -210,7 +210,7 @@ def draw_panels(editor: Editor) -> None:
     editor.zoom_to(editor.box(number), INSET, 1)
     panel = editor.page.locator(".lk-subject:visible").first
     panel.get_by_title(re.compile(r"\b768\b")).first.wait_for()  # the folder was read
-    panel.get_by_text("Show uncropped").click()
+    panel.get_by_text("Uncropped").click()
     save(screenshot_node(editor, number), DOCS / "subject.jpg")
 
 

@@ -170,7 +170,7 @@ def test_r_reads_the_folder_again_though_a_button_of_the_panel_was_clicked(
     editor, subject, folder, expect
 ):
     (folder / "second.png").write_bytes(photograph(2))
-    editor.page.get_by_text("Show uncropped").first.click()
+    editor.page.get_by_text("Uncropped").first.click()
     editor.page.keyboard.press("r")
     expect(editor.page.locator(".lk-photo:visible")).to_have_count(2)
 
