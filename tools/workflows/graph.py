@@ -19,8 +19,8 @@ HIDDEN_WIDGETS = 26  # settings of Train Options that are shown by a button
 PANELS = {
     "Likeness_ClassImages": 56,
     "Likeness_Subject": 194,
-    "Likeness_TrainDreamBooth": 358,
-    "Likeness_TrainLoRA": 358,
+    "Likeness_TrainDreamBooth": 404,
+    "Likeness_TrainLoRA": 404,
     "Likeness_PoseSet": 156,
     "Likeness_TrainOptions": 30 + WIDGET - HIDDEN_WIDGETS * WIDGET,
 }
