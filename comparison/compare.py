@@ -89,6 +89,12 @@ def train_missing(
             "To use an existing adapter instead, give --adapter ROW=FILE."
         )
     recipes = {row.name: recipe for row in todo if (recipe := plan.recipe_of(row))}
+    for name in [name for name, recipe in recipes.items() if recipe.start]:
+        raise ComparisonError(
+            f"The row {name} would start from a LoRA file (method.start), which a comparison does "
+            "not take. Train it with 'likeness train --start-from', then give its file with "
+            f"--adapter {name}=FILE."
+        )
     if recipes:
         require_dependencies()
     for recipe in recipes.values():

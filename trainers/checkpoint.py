@@ -55,6 +55,7 @@ def save(
     digest: str,
     losses: list[float],
     keep: int | None = None,
+    processes: int = 1,
 ) -> Path:
     """Saves the state after `step` steps, prunes to `keep` if given, and returns the folder.
 
@@ -68,7 +69,7 @@ def save(
         for left in (*checkpoints.glob(".partial-step-*"), *checkpoints.glob(".old-step-*")):
             shutil.rmtree(left, ignore_errors=True)  # left by a killed process
         partial.mkdir()
-        _write(partial, step, state, digest, losses)
+        _write(partial, step, state, digest, losses, processes)
         move_folder(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -98,7 +99,14 @@ def discard(checkpoints: Path, step: int) -> None:
             remove_folder(step_folder(checkpoints, step))
 
 
-def _write(folder: Path, step: int, state: TrainingState, digest: str, losses: list[float]) -> None:
+def _write(
+    folder: Path,
+    step: int,
+    state: TrainingState,
+    digest: str,
+    losses: list[float],
+    processes: int,
+) -> None:
     tensors, scalars = _optimizer_state(state)
     write_tensors(folder / "weights.safetensors", state.parameters)
     write_tensors(folder / "optimizer.safetensors", tensors)
@@ -115,8 +123,17 @@ def _write(folder: Path, step: int, state: TrainingState, digest: str, losses: l
         "scaler": state.scaler.state_dict(),
         "average_steps": state.ema.optimization_step if state.ema else None,
         "losses": losses,
+        "processes": processes,
     }
     write_atomic(folder / "state.json", json.dumps(document))
+
+
+def saved_processes(folder: Path) -> int | None:
+    """How many processes trained a checkpoint; None if it is damaged or does not say."""
+    try:
+        return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["processes"])
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
+        return None
 
 
 def load(folder: Path, state: TrainingState, digest: str) -> tuple[int, list[float]]:

@@ -61,8 +61,9 @@ class CheckpointManager:
     def _write(self, step: int) -> None:
         run = self._run
         path = checkpoint.save(
-            run.folder.checkpoints, step, self._state, run.recipe.digest(), run.losses
-        )
+            run.folder.checkpoints, step, self._state, run.recipe.digest(), run.losses,
+            processes=run.accelerator.num_processes,
+        )  # fmt: skip
         run.emit("checkpoint", step=step, path=path.relative_to(run.folder.path).as_posix())
         self._unconfirmed = step
 

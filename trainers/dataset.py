@@ -221,7 +221,7 @@ def build_dataset(run: Run, base: BaseModel) -> Dataset:
 
     photo_items = tuple(
         [
-            item(tag_orders(recipe, photo.caption, number), photo, flips)
+            item(tag_orders(recipe, photo.caption, number, len(train)), photo, flips)
             for number, photo in enumerate(train)
         ]
     )

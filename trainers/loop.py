@@ -53,7 +53,7 @@ from .result import save_adapter_file, write_result
 from .run import Run, StepLogger
 from .run_folder import Result, RunFolder
 from .single_file import check_savable
-from .startup_notes import note_startup
+from .startup_notes import note_startup, processes_note
 from .step import ForwardBackward, Learner, PromptEncoder, accumulate_gradients, update
 from .stop import StopRequest, StopSignal
 from .teacher import build_teacher
@@ -246,8 +246,10 @@ def resume(run: Run, state: checkpoint.TrainingState) -> int:
         other = saved.run.path.name
         of_run = "" if other == run.folder.path.name else f" of the run {other}"
         run.emit("notice", text=f"Resuming from step {step}{of_run}.")
-        if note := lr_rise_note(saved.recipe, recipe, step):
-            run.note(note)
+        processes = checkpoint.saved_processes(path), run.accelerator.num_processes
+        for note in (lr_rise_note(saved.recipe, recipe, step), processes_note(*processes)):
+            if note:
+                run.note(note)
         return step
     if recipe.continues:
         raise CheckpointError(

@@ -88,6 +88,16 @@ def note_start(run: Run) -> None:
         run.note(f"{start.name}, from which the training starts, was trained on another base.")
 
 
+def processes_note(before: int | None, now: int) -> str | None:
+    """A note for a resumed run that another number of processes trained so far; None otherwise."""
+    if before in (None, now):
+        return None
+    return (
+        f"So far {before} process{'es' if before != 1 else ''} trained, now {now} "
+        f"do{'es' if now == 1 else ''}: from here on a step has {now}/{before} of the photographs."
+    )
+
+
 def note_learning_rate(run: Run, base: BaseModel) -> None:
     """Notes a learning rate for LoRA, such as the recipe's default, with DreamBooth."""
     optimizer = run.recipe.optimizer

@@ -5,11 +5,14 @@ from __future__ import annotations
 from . import rng
 from .recipe import Recipe
 
-ORDERS = 8  # of a photograph's tags: few enough for a frozen text encoder to encode all at once
+# Orders of a photograph's tags, and of all: few enough for a frozen text encoder to encode at once.
+ORDERS, ALL_ORDERS = 8, 2048
 
 
-def tag_orders(recipe: Recipe, caption: str | None, photo: int) -> tuple[str, ...]:
+def tag_orders(recipe: Recipe, caption: str | None, photo: int, photos: int = 1) -> tuple[str, ...]:
     """A photograph's prompt in the distinct ones of `ORDERS` random orders of its tags.
+
+    There are fewer, at least two, if all `photos` of the run would have more than `ALL_ORDERS`.
 
     Tags are what commas separate. The first `subject.keep_tags`, and each that contains the token,
     keep their places. The orders follow from the recipe's seed and the photograph's number `photo`.
@@ -25,7 +28,7 @@ def tag_orders(recipe: Recipe, caption: str | None, photo: int) -> tuple[str, ..
     if not subject.shuffle_tags or len(free) < 2:
         return (prompt,)
     found = []
-    for number in range(ORDERS):
+    for number in range(max(2, min(ORDERS, ALL_ORDERS // photos))):
         order = rng.permutation(len(free), recipe.seed, f"tags of photo {photo}", number)
         moved = dict(zip(free, (tags[free[index]] for index in order), strict=True))
         found.append(", ".join(moved.get(place, tag) for place, tag in enumerate(tags)))

@@ -176,6 +176,14 @@ def test_a_number_that_no_float_or_int_holds_is_damage(tmp_path, was, harmed):
         checkpoint.load(folder, state(), DIGEST)
 
 
+def test_a_checkpoint_says_how_many_processes_trained_it(tmp_path):
+    folder = checkpoint.save(tmp_path, 1, state(), DIGEST, [], processes=2)
+    assert checkpoint.saved_processes(folder) == 2
+    for text in ("{}", "[]", '{"processes": Infinity}', "{"):
+        (folder / "state.json").write_text(text)
+        assert checkpoint.saved_processes(folder) is None
+
+
 @pytest.mark.parametrize("name", ["adamw", "adamw8bit", "prodigy"])
 def test_a_checkpoint_held_all_of_the_optimizer_in_the_hosts_memory(tmp_path, monkeypatch, name):
     if name != "adamw":

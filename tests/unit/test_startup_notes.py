@@ -147,3 +147,10 @@ def test_dreambooth_set_on_a_loras_preset_ruined_the_model_at_1e4(weights, recip
         SimpleNamespace(recipe=recipe, note=notes.append), SimpleNamespace(unet=unet)
     )
     assert ["1e-6 to 5e-6" in note for note in notes] == ([True] if said else [])
+
+
+def test_a_run_resumed_by_another_number_of_processes_had_other_steps_in_silence():
+    assert startup_notes.processes_note(2, 2) is None
+    assert startup_notes.processes_note(None, 2) is None
+    assert "So far 1 process trained, now 2 do" in startup_notes.processes_note(1, 2)
+    assert "1/2 of the photographs" in startup_notes.processes_note(2, 1)

@@ -63,6 +63,13 @@ def test_orders_follow_from_the_seed_and_the_photograph():
     assert len({orders(many), orders(many, photo=1), orders(many, seed=1)}) == 3
 
 
+@pytest.mark.parametrize(("photos", "most"), [(15, ORDERS), (512, 4), (5000, 2)])
+def test_many_photographs_with_shuffled_tags_filled_the_gpu_with_embeddings(photos, most):
+    subject = {"captions": True, "shuffle_tags": True, "prompt": "{caption}"}
+    recipe = Recipe().changed(subject=subject)
+    assert len(tag_orders(recipe, "sks man, " + ", ".join("abcdefgh"), 3, photos)) == most
+
+
 def test_tags_are_shuffled_only_with_captions():
     with pytest.raises(RecipeError, match="shuffle_tags needs subject"):
         Recipe().changed(subject={"shuffle_tags": True})
