@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { hideCorePreview } from "./lib/core_preview.js";
+import { ClassImages } from "./lib/class_images.js";
 import { button, h, reconcile, setText, setVisible } from "./lib/dom.js";
 import { downloadUrl } from "./lib/download.js";
 import { Filmstrip } from "./lib/filmstrip.js";
@@ -15,7 +16,7 @@ import { outputUrl } from "./lib/output_files.js";
 import { onQueueEmpty } from "./lib/queue.js";
 import { errorMessage } from "./lib/response_error.js";
 import { RunReader } from "./lib/run_client.js";
-import { NOTHING, RunFiles } from "./lib/run_files.js";
+import { RunFiles } from "./lib/run_files.js";
 import { statusText, timeText } from "./lib/run_texts.js";
 import { openShareBox } from "./lib/share.js";
 import { tempUrl } from "./lib/temp_files.js";
@@ -62,8 +63,9 @@ class TrainingPanel {
     );
     this.chart = new LossChart();
     this.film = new Filmstrip((path) => this.#previewUrl(path));
+    this.classImages = new ClassImages((run) => this.#fetch(run, "class-images"));
     this.files = new RunFiles(
-      (run) => this.#fetchFiles(run),
+      (run) => this.#fetch(run, "files"),
       (run) => this.#deleteState(run),
     );
     this.message = h("div", { class: "lk-message", role: "alert" });
@@ -77,6 +79,7 @@ class TrainingPanel {
       this.notices,
       this.chart.element,
       this.film.element,
+      this.classImages.element,
       this.files.deletion.element,
     );
     this.note = h("span", { class: "lk-note", role: "status" });
@@ -181,6 +184,7 @@ class TrainingPanel {
     setVisible(this.chart.element, state.series.points.length > 1);
     this.chart.update(state.series, state.validation, state.total);
     this.film.update(state.previews);
+    this.classImages.update(this.#reader);
     setText(this.message, state.message);
     setVisible(this.message, state.message !== "");
     this.#showNotices(state);
@@ -214,12 +218,11 @@ class TrainingPanel {
     setVisible(this.shareButton, SHAREABLE.includes(state.status) && Boolean(state.saved));
     setVisible(this.cancelButton, running && this.#isLocal);
     if (this.#feedback?.status !== state.status) this.#feedback = null;
-    setText(this.note, this.#feedback?.text ?? "");
-    this.note.title = this.note.textContent;
+    setText(this.note, (this.note.title = this.#feedback?.text ?? ""));
     setVisible(this.note, this.#feedback !== null);
     if (this.#reader.isCaughtUp) this.files.update(this.#reader);
-    const { adapters, saved } = state;
-    setVisible(this.note.parentElement, running || this.#feedback || saved || adapters > 0);
+    const hasFiles = state.saved || state.adapters > 0;
+    setVisible(this.note.parentElement, running || this.#feedback || hasFiles);
   }
 
   #setFeedback(text) {
@@ -298,12 +301,13 @@ class TrainingPanel {
     api.interrupt(this.#promptId); // another prompt may be running by now
   }
 
-  async #fetchFiles(run) {
+  /** What the server says of a run's `files` or `class-images`; null if it cannot be reached. */
+  async #fetch(run, what) {
     try {
-      const response = await api.fetchApi(`/likeness/runs/${encodeURIComponent(run)}/files`);
-      return response.ok ? await response.json() : NOTHING;
+      const response = await api.fetchApi(`/likeness/runs/${encodeURIComponent(run)}/${what}`);
+      return response.ok ? await response.json() : null;
     } catch {
-      return NOTHING; // the server is restarting: the name stays, without a link
+      return null; // it is restarting
     }
   }
 

@@ -17,7 +17,15 @@ from .left_out import leave_out, left_out_names, put_back
 from .node_state import published_state
 from .photo_view import PhotoViews
 from .routing import add_html_route, add_json_route
-from .run_routes import clean_run, export_run, resume_run, run_events, run_files, stop_run
+from .run_routes import (
+    clean_run,
+    export_run,
+    resume_run,
+    run_class_images,
+    run_events,
+    run_files,
+    stop_run,
+)
 from .subject import find_folder, subject_spec
 
 Query = dict[str, str]
@@ -42,6 +50,8 @@ def register() -> None:
     run = "/likeness/runs/{run}"
     add_json_route("GET", run, lambda params, _: run_events(output(), params))
     add_json_route("GET", f"{run}/files", lambda params, _: run_files(output(), params))
+    images = f"{run}/class-images"
+    add_json_route("GET", images, lambda params, _: run_class_images(output(), params))
     add_json_route("POST", f"{run}/stop", lambda *params: stop_run(output(), *params))
     add_json_route("POST", f"{run}/go-on", lambda *params: resume_run(output(), *params))
     add_json_route("POST", f"{run}/export", lambda *params: export_run(output(), temp(), *params))

@@ -1,5 +1,5 @@
-"""Routes of the training panel: a run's events and files, Stop and save, Resume, Share, and
-deleting its training state.
+"""Routes of the training panel: a run's events, files and class images, Stop and save, Resume,
+Share, and deleting its training state.
 
 A run is identified by its folder's name; no other folder is read. Only the files `stop` and `go-on`
 in it and the exported zip in ComfyUI's temp folder are written, and only its checkpoints deleted.
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ..comparison.export import export, find_export_source
 from ..trainers.adapter_files import group_by_step
+from ..trainers.class_image_sets import class_images_folder
 from ..trainers.cleanup import reclaimable_size, remove_checkpoints
 from ..trainers.errors import LikenessError
 from ..trainers.events import EventReader
@@ -24,6 +25,7 @@ from .runs import find_run_by_id, resume_requests
 JsonResponse = tuple[int, dict[str, Any]]  # status and JSON
 
 _RUN_NOT_FOUND: JsonResponse = (404, {"error": "This run does not exist."})
+_NO_IMAGES: dict[str, Any] = {"files": [], "subfolder": "", "prompts": []}
 PROXY_HINT = (
     "A reverse proxy in front of it must pass on the browser's Host header; for nginx: "
     "proxy_set_header Host $http_host;"
@@ -70,6 +72,30 @@ def run_files(output: Path, params: Mapping[str, str]) -> JsonResponse:
                 file = {"filename": name, "subfolder": kind, "size": size}
                 found.append({**file, "step": step, "result": is_result})
     return 200, {"files": found, "state": reclaimable_size(run)}
+
+
+def run_class_images(output: Path, params: Mapping[str, str]) -> JsonResponse:
+    """The class images that the base has generated for ``run`` so far, for ComfyUI's route /view.
+
+    ``files`` are their names, in order, in ``subfolder`` of the output folder; image i shows prompt
+    i modulo the number of ``prompts``.
+    None of a run without class images or with the user's own, or if the cache is elsewhere.
+    """
+    run = find_run_by_id(output, params.get("run", ""))
+    if run is None:
+        return _RUN_NOT_FOUND
+    try:
+        recipe = run.recipe()
+        prior = recipe.prior
+        if prior is None or prior.source == "teacher" or prior.images is not None:
+            return 200, _NO_IMAGES
+        folder = class_images_folder(recipe, run.places(), prior).resolve()
+        subfolder = folder.relative_to(output.resolve()).as_posix()
+        names = [path.name for path in folder.glob("*.png") if path.stem.isdecimal()]
+    except (LikenessError, OSError, ValueError):  # of another version, or outside the output
+        return 200, _NO_IMAGES
+    prompts = list(recipe.class_prompts())
+    return 200, {"files": sorted(names), "subfolder": subfolder, "prompts": prompts}
 
 
 def stop_run(output: Path, params: Mapping[str, str], headers: Mapping[str, str]) -> JsonResponse:

@@ -16,33 +16,19 @@ from torch import Tensor
 from .base_model import BaseModel
 from .batches import Dataset, DatasetItem, used_class_images
 from .class_image_files import list_class_images, missing, remove_damaged
+from .class_image_sets import class_images_folder
 from .files import make_folder
 from .latents import Latents, StoredLatents, encode_images
 from .masks import load_mask
 from .memory import release_memory
 from .photo_manifest import load_class_photos, load_subject_photos
-from .places import Places
-from .prior import draw_class_images, prior_folder, prior_key
-from .recipe import Prior, Recipe
+from .prior import draw_class_images
+from .recipe import Recipe
 from .run import Run
 from .subject import Photo, load_pixels, split_holdout
 from .tags import tag_orders
 
 _POLL_SECONDS = 0.5  # between checks of what another run has drawn
-
-
-def class_images_folder(recipe: Recipe, places: Places, prior: Prior) -> Path:
-    """Cache folder of the class images that the base draws for a bound recipe."""
-    key = prior_key(
-        prior,
-        recipe.class_prompts(),
-        recipe.base.digest or "",
-        recipe.subject.resolution,
-        prediction=recipe.base.prediction,
-        clip_skip=recipe.text_encoder.clip_skip,
-        max_tokens=recipe.text_encoder.max_tokens,
-    )
-    return prior_folder(places.cache, key)
 
 
 def draw_missing_class_images(run: Run, base: BaseModel) -> None:

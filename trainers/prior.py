@@ -7,7 +7,6 @@ processes; a larger set starts with the smaller one; and a run draws only the im
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,66 +29,18 @@ from .class_image_files import (
     missing,
     write,
 )
+from .class_image_sets import SCHEDULER, SOLVER, description
 from .cuda_graphs import graphed_unet
 from .errors import RunFailed
 from .gpu_capabilities import has_fp16, supports_cuda_graphs
 from .memory import is_out_of_memory
 from .recipe import Prior
-from .sampler import Scheduler, Solver, calculate_sigmas, decode, prepare_noise, sample
+from .sampler import calculate_sigmas, decode, prepare_noise, sample
 from .text_encoding import encode_text, tokenize
 from .tokenizer import CHUNK_TOKENS
 
 if TYPE_CHECKING:
     from .base_model import BaseModel
-
-# DPM-Solver++(2M) with Karras' sigmas: about 25 steps match 50 of older solvers (arXiv:2211.01095,
-# section 7), which halves the longest wait before a first run.
-SOLVER: Solver = "dpmpp_2m"
-SCHEDULER: Scheduler = "karras"
-
-# Increment with any change that alters what an image shows (noise, sampler maths, decoding), lest
-# sets mix two kinds: all images are then drawn again, in new folders. Not for rounding.
-VERSION = 1
-
-
-def prior_key(
-    prior: Prior,
-    prompts: Sequence[str],
-    base_digest: str,
-    size: int,
-    *,
-    prediction: str = "auto",
-    clip_skip: int = 1,
-    max_tokens: int = CHUNK_TOKENS,
-) -> str:
-    """SHA-256, 64 hex digits, of everything that determines the images.
-
-    `prompts` are filled in, `size` is the side in pixels, `prediction` and `max_tokens` are the
-    recipe's.
-    `prior.count` and `prior.loss_weight` are not part of it.
-    """
-    drawn = _description(prior, prompts, size)
-    longer = [max_tokens] if max_tokens > CHUNK_TOKENS else []
-    text = json.dumps([VERSION, base_digest, prediction, clip_skip, drawn, *longer])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def prior_folder(cache: Path, key: str) -> Path:
-    """The folder of the set with this key: ``class_images/<16 digits>/`` in `cache`."""
-    return Path(cache) / "class_images" / key[:16]
-
-
-def _description(prior: Prior, prompts: Sequence[str], size: int) -> dict[str, Any]:
-    """What is drawn and how: the content of `prompt.json` beside the images."""
-    return {
-        "prompt": "\n".join(prompts),
-        "negative": prior.negative,
-        "size": size,
-        "sampler": f"{SOLVER} {SCHEDULER}",
-        "steps": prior.steps,
-        "guidance": prior.guidance,
-        "seed": prior.seed,
-    }
 
 
 def draw_class_images(
@@ -147,7 +98,7 @@ def draw_class_images(
     if not todo:
         return
     check_disk_space(folder, len(todo), size)
-    write(folder / "prompt.json", json.dumps(_description(prior, prompts, size), indent=2))
+    write(folder / "prompt.json", json.dumps(description(prior, prompts, size), indent=2))
     with generator, ClassImageWriter(in_background=generator.cuda) as writer:
         for batch in _batches(folder, todo, generator.next_batch, report_progress):
             for indices, images in generator.draw(batch):

@@ -7,8 +7,8 @@ import { outputUrl } from "./output_files.js";
 import { openMenu } from "./popup.js";
 import { StateDeletion } from "./state_deletion.js";
 
-/** Of a run without files. */
-export const NOTHING = { files: [], state: 0 };
+// Of a run without files, or if the server cannot be asked: then the name stays, without a link.
+const NOTHING = { files: [], state: 0 };
 
 /**
  * The name of a run's adapter as a link, a menu of the adapters saved on the way, and a button that
@@ -19,7 +19,7 @@ export class RunFiles {
   #steps = [];
 
   /**
-   * @param fetchFiles (run) -> {files, state} of its route
+   * @param fetchFiles (run) -> {files, state} of its route; null if it fails
    * @param deleteState (run) deletes its training state; throws an Error to be read
    */
   constructor(fetchFiles, deleteState) {
@@ -42,7 +42,7 @@ export class RunFiles {
     this.#known = key;
     this.#show(run, NOTHING, saved);
     if (!saved && !adapters) return;
-    const found = await this.fetchFiles(run);
+    const found = (await this.fetchFiles(run)) ?? NOTHING;
     if (key === this.#known) this.#show(run, found, saved);
   }
 

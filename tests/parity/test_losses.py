@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler
 from likeness.demo.random_model import write_random_model
 from likeness.trainers import rng
 from likeness.trainers.base_model import load_base
-from likeness.trainers.dataset import class_images_folder
+from likeness.trainers.class_image_sets import class_images_folder
 from likeness.trainers.loop import train
 from likeness.trainers.places import Places
 from likeness.trainers.preparation import prepare

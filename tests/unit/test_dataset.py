@@ -21,23 +21,6 @@ def test_a_photograph_that_is_cropped_in_another_way_is_encoded_anew(other):
     assert dataset.PhotoView(PHOTO, True).key != key
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"text_encoder": {"clip_skip": 2}},
-        {"base": {"digest": "b" * 64}},
-        {"base": {"prediction": "v_prediction"}},
-        {"subject": {"resolution": 256}},
-        {"subject": {"class_word": "dog"}},
-    ],
-)
-def test_class_images_that_another_recipe_draws_lie_elsewhere(changes, tmp_path):
-    places, recipe = SimpleNamespace(cache=tmp_path), Recipe()
-    other = recipe.changed(**changes)
-    own = dataset.class_images_folder(recipe, places, recipe.prior)
-    assert dataset.class_images_folder(other, places, other.prior) != own
-
-
 def test_photographs_are_learned_from_both_sides_and_those_held_out_are_as_they_are(monkeypatch):
     photos = PhotoSet(tuple(replace(PHOTO, digest=digit * 64) for digit in "abc"), (), (), "")
     monkeypatch.setattr(dataset, "load_subject_photos", lambda *_: photos)

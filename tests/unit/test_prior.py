@@ -21,8 +21,9 @@ from likeness.trainers.class_image_files import (
     missing,
     remove_damaged,
 )
+from likeness.trainers.class_image_sets import class_images_folder
 from likeness.trainers.errors import OutOfSpace, RunCancelled, SubjectError
-from likeness.trainers.prior import draw_class_images, prior_folder, prior_key
+from likeness.trainers.prior import draw_class_images
 from likeness.trainers.recipe import Prior, Recipe
 from likeness.trainers.subject import load_pixels
 from PIL import Image
@@ -100,35 +101,6 @@ def test_what_another_run_draws_meanwhile_is_left_as_it_is(base, tmp_path, monke
     ]
 
 
-KEY = {"prior": Prior(), "prompts": ["a photo of man"], "base_digest": "b", "size": 512}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"prompts": ["a photo of dog"]},
-        {"prompts": ["a photo of man", "a photo of dog"]},
-        {"base_digest": "c"},
-        {"size": 256},
-        {"prediction": "v_prediction"},
-        {"clip_skip": 2},
-        {"max_tokens": 150},
-        {"prior": Prior(negative="blurry")},
-        {"prior": Prior(steps=30)},
-        {"prior": Prior(guidance=5)},
-        {"prior": Prior(seed=1)},
-    ],
-)
-def test_what_changes_the_images_changes_the_key(change):
-    assert prior_key(**{**KEY, **change}) != prior_key(**KEY)
-
-
-def test_number_and_weight_do_not_change_the_key():
-    other = Prior(count=7, loss_weight=0.1)
-    assert prior_key(**{**KEY, "prior": other}) == prior_key(**KEY)
-    assert len(prior_key(**KEY)) == 64
-
-
 def test_class_images_of_a_long_prompt_showed_less_of_it_than_was_trained(base, tmp_path):
     ends, most = ("red", "blue"), {"whole": 150, "cut": 75}
     drawn = {}
@@ -139,17 +111,6 @@ def test_class_images_of_a_long_prompt_showed_less_of_it_than_was_trained(base, 
             (drawn[kind, end],) = images(folder, 1)
     assert (drawn["cut", "red"] == drawn["cut", "blue"]).all()
     assert (drawn["whole", "red"] != drawn["whole", "blue"]).any()
-
-
-def test_another_way_of_drawing_has_other_keys(monkeypatch):
-    before = prior_key(**KEY)
-    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
-    assert prior_key(**KEY) != before
-
-
-def test_sets_lie_in_the_cache_by_key(tmp_path):
-    key = prior_key(**KEY)
-    assert prior_folder(tmp_path, key) == tmp_path / "class_images" / key[:16]
 
 
 def test_a_set_is_drawn_extended_and_mended(base, tmp_path):
@@ -323,7 +284,7 @@ def run_of_six(cache, steps=800, **accelerator):
         progress=lambda *at: None,
         note=notes.append,
     )
-    return run, dataset.class_images_folder(run.recipe, run.places, prior), notes
+    return run, class_images_folder(run.recipe, run.places, prior), notes
 
 
 def test_a_class_image_damaged_in_its_middle_is_drawn_again_in_the_same_run(base, tmp_path):

@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
+from likeness.trainers.class_image_sets import class_images_folder
 from likeness.trainers.events import EventWriter
+from likeness.trainers.places import Places
+from likeness.trainers.recipe import Recipe
 from likeness.trainers.run_folder import RunFolder
 
 runpy.run_path(str(Path(__file__).resolve().parents[1] / "comfy" / "stub.py"))["install"]()
@@ -16,6 +19,7 @@ routes = importlib.import_module("likeness.nodes.run_routes")
 fingerprint = importlib.import_module("likeness.nodes.training").fingerprint
 
 ID = "anna-lora-r4-01234567"
+PROMPTS = "a {class}\na photo of a {class}"
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8188"}
 
 
@@ -250,3 +254,47 @@ def test_behind_a_proxy_that_hides_the_host_the_refusal_says_what_to_set(tmp_pat
     for ask in (routes.stop_run, routes.resume_run, routes.clean_run):
         status, answer = ask(tmp_path, {"run": ID}, hidden)
         assert status == 403 and "proxy_set_header Host $http_host" in answer["error"]
+
+
+@pytest.fixture
+def class_images(run, tmp_path):
+    """Writes a run's recipe and numbered class images of it; returns their folder."""
+
+    def write(*numbers, cache=tmp_path / "likeness" / "cache", **prior):
+        recipe = Recipe().changed(prior={"prompt": PROMPTS, **prior})
+        places = Places.for_output(tmp_path, base=tmp_path, photos=tmp_path)
+        places = places.model_copy(update={"cache": cache})
+        run.recipe_file.write_text(recipe.to_json())
+        run.places_file.write_text(places.model_dump_json())
+        folder = class_images_folder(recipe, places, recipe.prior)
+        folder.mkdir(parents=True)
+        for number in numbers:
+            (folder / f"{number:06d}.png").write_bytes(b"png")
+        (folder / ".000009.png.partial").write_bytes(b"")
+        return folder
+
+    return write
+
+
+def test_a_run_lists_the_class_images_that_were_generated_so_far(run, class_images, tmp_path):
+    folder = class_images(3, 1)
+    status, data = routes.run_class_images(tmp_path, {"run": ID})
+    assert status == 200 and data["files"] == ["000001.png", "000003.png"]
+    assert tmp_path / data["subfolder"] == folder
+    assert data["prompts"] == ["a man", "a photo of a man"]
+
+
+@pytest.mark.parametrize(
+    "prior", [{"source": "teacher"}, {"images": "a" * 64, "prompt": "a {class}"}]
+)
+def test_a_run_without_generated_class_images_lists_none(run, class_images, tmp_path, prior):
+    class_images(1, **prior)
+    assert routes.run_class_images(tmp_path, {"run": ID})[1]["files"] == []
+
+
+def test_class_images_that_the_server_cannot_show_are_not_listed(run, class_images, tmp_path):
+    class_images(1, cache=tmp_path.parent / f"{tmp_path.name} elsewhere")
+    assert routes.run_class_images(tmp_path, {"run": ID})[1]["files"] == []
+    run.recipe_file.write_text("{")
+    assert routes.run_class_images(tmp_path, {"run": ID}) == (200, routes._NO_IMAGES)
+    assert routes.run_class_images(tmp_path, {"run": "../x"})[0] == 404
