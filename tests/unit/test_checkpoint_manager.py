@@ -23,7 +23,9 @@ def parts(tmp_path):
         recipe=Recipe(),
         losses=[],
         emit=lambda *a, **k: None,
-        accelerator=SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None),
+        accelerator=SimpleNamespace(
+            is_main_process=True, wait_for_everyone=lambda: None, num_processes=1
+        ),
     )
     return run, state
 

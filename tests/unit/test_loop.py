@@ -43,7 +43,12 @@ def begun(tmp_path, monkeypatch):
         monkeypatch.setattr(loop, "saved_states", lambda *_: states)
         monkeypatch.setattr(loop.checkpoint, "load", load)
         folder = SimpleNamespace(path=tmp_path)
-        return SimpleNamespace(recipe=preset("lora-r4"), folder=folder, places=None)
+        return SimpleNamespace(
+            recipe=preset("lora-r4"),
+            folder=folder,
+            places=None,
+            accelerator=SimpleNamespace(num_processes=2),
+        )
 
     return begin
 
@@ -67,6 +72,14 @@ def test_a_whole_state_of_another_optimizer_was_told_as_none_and_training_began_
     run.note = pytest.fail
     with pytest.raises(OptimizerMismatch, match="AdamW8bit"):
         loop.resume(run, None)
+
+
+def test_a_run_says_that_another_number_of_processes_trained_it_so_far(begun, monkeypatch):
+    monkeypatch.setattr(loop.checkpoint, "saved_processes", lambda path: 1)
+    told, run = [], begun(lambda path, *_: (int(path.name[5:]), []))
+    run.note, run.emit = told.append, lambda kind, text: None
+    assert loop.resume(run, None) == 200
+    assert len(told) == 1 and "1 process trained, now 2 do" in told[0]
 
 
 def test_a_run_says_from_which_other_run_it_resumes(begun, tmp_path):
