@@ -61,11 +61,15 @@ def enable_xformers(run: Run, base: BaseModel) -> None:
     if run.accelerator.device.type != "cuda":
         run.note("xformers attention needs a CUDA GPU; PyTorch's attention is used.")
         return
+    from diffusers.models.attention_processor import XFormersAttnProcessor
+
     try:
         if lack := import_error("xformers"):
             raise ImportError(f"it {lack}")
         try_xformers(DTYPES[run.precision], run.accelerator.device)
-        base.unet.enable_xformers_memory_efficient_attention()
+        # Not enable_xformers_memory_efficient_attention, which probes fp32: GPUs of compute
+        # capability 12 (RTX 50) have no such kernel.
+        base.unet.set_attn_processor(XFormersAttnProcessor())
     except Exception as error:
         if is_out_of_memory(error):
             raise

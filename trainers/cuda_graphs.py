@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .batches import Batch
+from .memory import is_out_of_memory, release_memory
 from .step import Learner, forward_backward
 
 Tensors = tuple[Tensor, ...]
@@ -35,8 +36,13 @@ MAX_GRAPHS = 48
 class GraphCapturer(Protocol):
     """Captures work without inputs: `CudaGraphCapturer`, or a stand-in for tests without a GPU."""
 
-    def capture(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """Returns a function that replays the work, and the tensor that each replay fills."""
+    def capture(
+        self, work: Callable[[], Tensor], *, save_memory: bool = False
+    ) -> tuple[Callable[[], None], Tensor]:
+        """Returns a function that replays the work, and the tensor that each replay fills.
+
+        With `save_memory`, calls before the capture use the memory of the existing graphs.
+        """
         ...
 
 
@@ -47,21 +53,27 @@ class CudaGraphCapturer:
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
         self._stream = torch.cuda.Stream()
 
-    def capture(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    def capture(
+        self, work: Callable[[], Tensor], *, save_memory: bool = False
+    ) -> tuple[Callable[[], None], Tensor]:
         """Runs `work` WARMUP_CALLS times on a side stream, then captures it.
 
-        Raises RuntimeError if something in it cannot be captured.
+        With `save_memory`, these calls allocate from the pool of the existing graphs, which hold a
+        step's memory. Raises RuntimeError if something in it cannot be captured.
         """
         gc.collect()  # an autograd graph in a cycle would bind its weights to another stream
-        current = torch.cuda.current_stream()
+        current, pool = torch.cuda.current_stream(), self._pool()
         self._stream.wait_stream(current)
         try:
-            with torch.cuda.stream(self._stream):
+            with (
+                torch.cuda.stream(self._stream),
+                _allocate_from(pool) if save_memory else nullcontext(),
+            ):
                 for _ in range(WARMUP_CALLS):
                     work()
         finally:  # also on failure: what follows uses the same gradients
             current.wait_stream(self._stream)
-        graph, pool = torch.cuda.CUDAGraph(), self._pool()
+        graph = torch.cuda.CUDAGraph()
         with (
             _clean_up_failed_capture(pool),
             torch.cuda.graph(graph, pool=pool, stream=self._stream),
@@ -77,6 +89,30 @@ class CudaGraphCapturer:
 
 
 @contextmanager
+def _allocate_from(pool: Any) -> Iterator[None]:
+    """Has what the current stream allocates, in any thread, come from a graphs' pool."""
+    device = torch.cuda.current_device()
+    try:
+        torch._C._cuda_beginAllocateCurrentStreamToPool(device, pool)
+    except (AttributeError, TypeError) as error:  # a PyTorch with other internals
+        raise RuntimeError(str(error)) from error
+    try:
+        yield
+    finally:
+        _end_allocation()(device, pool)
+        torch._C._cuda_releasePool(device, pool)
+
+
+def _end_allocation() -> Callable[[int, Any], None]:
+    """Ends what `_cuda_beginAllocateCurrentStreamToPool` or a capture has begun."""
+    names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # the older name
+    found: Callable[[int, Any], None] = next(
+        getattr(torch._C, name) for name in names if hasattr(torch._C, name)
+    )
+    return found
+
+
+@contextmanager
 def _clean_up_failed_capture(pool: Any) -> Iterator[None]:
     """Repairs the state that PyTorch leaves behind if ending a capture raises an error.
 
@@ -84,17 +120,14 @@ def _clean_up_failed_capture(pool: Any) -> Iterator[None]:
     any other use. Before PyTorch pull request 180395, the allocator also considers the capture
     active: it frees none of its cached memory, even when out of memory, and `empty_cache` raises.
     """
-    names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # the older name
-    ends = [getattr(torch._C, name) for name in names if hasattr(torch._C, name)]
     with torch.cuda.stream(torch.cuda.current_stream()):  # restores it on exit
         try:
             yield
         except BaseException:
             device = torch.cuda.current_device()
-            with suppress(RuntimeError, TypeError):  # the allocator has ended it already
-                for end in ends[:1]:
-                    end(device, pool)
-                    torch._C._cuda_releasePool(device, pool)
+            with suppress(RuntimeError, TypeError, StopIteration):  # the allocator ended it
+                _end_allocation()(device, pool)
+                torch._C._cuda_releasePool(device, pool)
             with suppress(RuntimeError):
                 _replace_generator_state(device)
             raise
@@ -176,21 +209,38 @@ class GraphedCallable:
         if len(self._captured_graphs) >= MAX_GRAPHS:
             self._warn_graph_limit()
             return None
-        try:
-            graph = self._capture(inputs, setting, addresses)
-        except RuntimeError as error:  # from torch, including out of memory
-            self._fall_back_to_eager(_root_cause(error))
-            return None
-        self._captured_graphs[key] = graph
+        graph = self._try_capture(inputs, setting, addresses)
+        if graph is not None:
+            self._captured_graphs[key] = graph
         return graph
 
-    def _capture(
+    def _try_capture(
         self, inputs: Tensors, setting: Hashable, addresses: tuple[int, ...]
+    ) -> _CapturedGraph | None:
+        """The captured work; None if this failed, after which calls are eager.
+
+        Beside graphs of other kinds, which hold a step's memory, a second attempt shares that.
+        """
+        for save_memory in (False, True):
+            try:
+                return self._capture(inputs, setting, addresses, save_memory)
+            except RuntimeError as error:  # from torch, including out of memory
+                cause = _root_cause(error)
+            if save_memory or not self._captured_graphs or not is_out_of_memory(cause):
+                break
+            release_memory()  # outside `except`: the error's traceback would keep tensors alive
+        self._fall_back_to_eager(next(iter(str(cause).splitlines()), type(cause).__name__))
+        return None
+
+    def _capture(
+        self, inputs: Tensors, setting: Hashable, addresses: tuple[int, ...], save_memory: bool
     ) -> _CapturedGraph:
         buffers = tuple(value.clone() for value in inputs)
         if self._zeroed_input is not None:
             buffers[self._zeroed_input].zero_()
-        replay, output = self._capturer.capture(lambda: self._work(buffers, setting))
+        replay, output = self._capturer.capture(
+            lambda: self._work(buffers, setting), save_memory=save_memory
+        )
         return _CapturedGraph(buffers, output, replay, addresses)
 
     def _invalidate_moved(self) -> bool:
@@ -216,11 +266,11 @@ class GraphedCallable:
         self._notice(f"CUDA graphs are not used, so steps are slower: {reason}")
 
 
-def _root_cause(error: BaseException) -> str:
-    """First line of the original error: an error during a capture also makes its end fail."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The original error, without its traceback: one during a capture also makes its end fail."""
     while error.__context__ is not None:
         error = error.__context__
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return error.with_traceback(None)
 
 
 class GraphedForwardBackward:

@@ -36,6 +36,19 @@ def check_loss(recipe: Recipe, losses: Sequence[float], step: int) -> None:
         )
 
 
+def check_loss_scale(recipe: Recipe, scale: float, step: int) -> None:
+    """Raises Diverged if the fp16 loss scale fell below 1: the gradients overflow at every step.
+
+    Each such step is skipped and halves the scale (torch.amp.GradScaler), from 65,536 on, while
+    the loss, which has no scale, looks sound.
+    """
+    if scale < 1:
+        raise Diverged(
+            f"The gradients overflow in fp16 at every step up to step {step}, so nothing is "
+            f"learned any more. {divergence_advice(recipe)}"
+        )
+
+
 def check_weights(recipe: Recipe, parameters: Iterable[Tensor], step: int) -> None:
     """Raises Diverged unless all weights are finite, so that no corrupt state is saved."""
     norms = torch._foreach_norm([p.detach() for p in parameters])

@@ -272,7 +272,8 @@ def train_loop(run: Run, training: Training, start: int) -> int:
     evaluate_on_resume(run, training, start)
     graphed = can_capture_graphs(run, training.tier)
     backward = build_forward_backward(run, training.learner, state, training.tier, graphed=graphed)
-    logger, checkpoints = StepLogger(run, start), CheckpointManager(run, state)
+    logger = StepLogger(run, start, state.scaler)
+    checkpoints = CheckpointManager(run, state)
     for step in range(start, recipe.schedule.steps):
         if step >= last_text_step and training.learner.prompts.embeddings is None:
             training.learner.freeze_prompts()

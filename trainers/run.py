@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from .divergence import check_loss
+from .divergence import check_loss, check_loss_scale
 from .errors import RunCancelled
 from .events import Emit
 from .memory_tiers import Tier
@@ -97,11 +97,12 @@ class Run:
 class StepLogger:
     """Logs steps, reading losses from the device in blocks so that the loop does not wait for it.
 
-    `last_logged` is the last step whose loss was read and passed `divergence.check_loss`.
+    `last_logged` is the last step whose loss was read and passed `divergence.check_loss`. `scaler`
+    is the run's, whose scale is checked too.
     """
 
-    def __init__(self, run: Run, start: int) -> None:
-        self._run = run
+    def __init__(self, run: Run, start: int, scaler: torch.amp.GradScaler) -> None:
+        self._run, self._scaler = run, scaler
         self.last_logged = start
         self._pending: list[tuple[Tensor, float]] = []
         self._flushed = time.perf_counter()
@@ -114,7 +115,7 @@ class StepLogger:
             self.flush()
 
     def flush(self) -> None:
-        """Emits the pending steps. Raises Diverged, see `divergence.check_loss`."""
+        """Emits the pending steps. Raises Diverged, see `check_loss` and `check_loss_scale`."""
         if not self._pending:
             return
         values = torch.stack([losses for losses, _ in self._pending]).tolist()
@@ -125,6 +126,8 @@ class StepLogger:
             self._emit_step(instance, prior, rate, seconds, memory)
         self._pending.clear()
         self._flushed = now
+        if self._scaler.is_enabled():
+            check_loss_scale(self._run.recipe, self._scaler.get_scale(), self.last_logged)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -33,8 +33,8 @@ def test_a_captured_unet_that_is_done_with_gives_its_memory_back():
         def forward(self, x, timestep, states, return_dict=True):
             return (super().forward(x) + timestep + states,)
 
-    notes, unet = [], UNet(2048, 2048, device="cuda")
-    x = torch.zeros(2048, 2048, device="cuda")
+    notes, unet = [], UNet(4096, 4096, device="cuda")
+    x = torch.zeros(4096, 4096, device="cuda")
     unet(x, x, x)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
@@ -42,6 +42,7 @@ def test_a_captured_unet_that_is_done_with_gives_its_memory_back():
     for _ in range(3):
         graphed(x, x, encoder_hidden_states=x)
     held = torch.cuda.memory_allocated() - before
-    assert held > 1 << 24 and not notes
+    assert held > 1 << 27 and not notes
     del graphed
-    assert torch.cuda.memory_allocated() - before < held / 8
+    workspaces = 1 << 26  # of cuBLAS, for the stream of the capture: they stay
+    assert torch.cuda.memory_allocated() - before < held / 8 + workspaces

@@ -27,7 +27,7 @@ class Repeater:
 
     recorded = 0
 
-    def capture(self, work):
+    def capture(self, work, *, save_memory=False):
         work()
         output = work()
         Repeater.recorded += 1
@@ -224,6 +224,28 @@ def test_xformers_that_does_not_work_here_ends_no_run(error, monkeypatch):
     )
     compute.enable_xformers(run, SimpleNamespace(unet=None))
     assert len(told) == 1 and "PyTorch's attention" in told[0] and str(error) in told[0]
+
+
+def test_xformers_was_never_used_on_gpus_without_its_fp32_kernel(monkeypatch):
+    """diffusers tries fp32 before it sets the processors."""
+    tried = []
+    monkeypatch.setattr(compute, "import_error", lambda package: None)
+    monkeypatch.setattr(compute, "try_xformers", lambda dtype, device: tried.append(dtype))
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=12,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    run = SimpleNamespace(
+        accelerator=SimpleNamespace(device=torch.device("cuda")), note=pytest.fail, precision="bf16"
+    )
+    compute.enable_xformers(run, SimpleNamespace(unet=unet))
+    kinds = {type(one).__name__ for one in unet.attn_processors.values()}
+    assert kinds == {"XFormersAttnProcessor"} and tried == [torch.bfloat16]
 
 
 def test_8_bit_adam_without_its_kernels_ends_a_run_before_anything_is_drawn(places, monkeypatch):

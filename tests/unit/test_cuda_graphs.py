@@ -19,7 +19,7 @@ class Repeater:
         self.recorded = self.replayed = 0
         self.failure = failure
 
-    def capture(self, work):
+    def capture(self, work, *, save_memory=False):
         for _ in range(WARMUP_CALLS):
             work()
         if self.failure:
@@ -69,6 +69,39 @@ def test_what_cannot_be_recorded_is_computed_plainly_and_told_once(notes):
         assert double((torch.ones(2),)).tolist() == [2, 2]
     assert len(notes) == 1
     assert "CUDA graphs are not used" in notes[0] and "stream is capturing" in notes[0]
+
+
+class Full(Repeater):
+    """Beside other graphs there is memory only for what uses theirs."""
+
+    def __init__(self, enough=True):
+        super().__init__()
+        self.enough, self.tries = enough, []
+
+    def capture(self, work, *, save_memory=False):
+        self.tries.append(save_memory)
+        if self.recorded and not (save_memory and self.enough):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().capture(work)
+
+
+def test_graphs_of_a_second_kind_of_batch_that_did_not_fit_beside_the_first_were_all_lost(notes):
+    recorder = Full()
+    double = GraphedCallable(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for _ in range(3):
+        for shape in (1, 2):
+            assert double((torch.ones(shape),)).tolist() == [2] * shape
+    assert (recorder.recorded, recorder.tries, notes) == (2, [False, False, True], [])
+
+
+def test_graphs_for_which_no_memory_is_left_are_given_up(notes):
+    recorder = Full(enough=False)
+    double = GraphedCallable(lambda inputs, setting: inputs[0] * 2, recorder, notes.append)
+    for _ in range(3):
+        for shape in (1, 2):
+            assert double((torch.ones(shape),)).tolist() == [2] * shape
+    assert recorder.tries == [False, False, True]
+    assert len(notes) == 1 and "out of memory" in notes[0]
 
 
 class Generator:
@@ -255,9 +288,9 @@ class Undoing(Repeater):
         super().__init__()
         self.learned = learned
 
-    def capture(self, work):
+    def capture(self, work, **options):
         self.before = self.learned.weight.grad.clone()
-        return super().capture(work)
+        return super().capture(work, **options)
 
     def undo(self):
         assert torch.equal(self.learned.weight.grad, self.before), "the warm-up left a trace"

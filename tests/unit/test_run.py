@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from likeness.trainers import run
+from likeness.trainers.errors import Diverged
 from likeness.trainers.recipe import Recipe
 
 
@@ -28,8 +29,30 @@ def told():
     )
 
 
+def unscaled():
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
+def test_gradients_that_always_overflow_in_fp16_ended_a_run_as_finished(clock, told):
+    told.recipe = Recipe().changed(compute={"precision": "fp16"})
+    weight = torch.nn.Parameter(torch.zeros(2))
+    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD([weight])
+    meter = run.StepLogger(told, 0, scaler)
+    with pytest.raises(
+        Diverged, match=r"overflow in fp16 .* step 1[6-9], .*precision bf16 or fp32"
+    ):
+        for _ in range(40):
+            scaler.scale(weight.sum()).backward()
+            weight.grad.fill_(float("inf"))
+            scaler.step(optimizer)
+            scaler.update()
+            meter.add(torch.ones(2), 1e-4)
+            meter.flush()
+    assert weight.tolist() == [0, 0]
+
+
 def test_the_step_after_a_preview_or_checkpoint_has_its_own_time_alone(clock, told):
-    meter, losses = run.StepLogger(told, 4), torch.ones(2)
+    meter, losses = run.StepLogger(told, 4, unscaled()), torch.ones(2)
     for pause in (0.0, 60.0, 0.0):
         clock.seconds += 2
         meter.add(losses, 1e-4)
@@ -39,7 +62,7 @@ def test_the_step_after_a_preview_or_checkpoint_has_its_own_time_alone(clock, to
 
 
 def test_steps_that_are_read_together_share_their_time(clock, told):
-    meter = run.StepLogger(told, 0)
+    meter = run.StepLogger(told, 0, unscaled())
     for _ in range(run.FLUSH_STEPS):
         clock.seconds += run.FLUSH_SECONDS / (2 * run.FLUSH_STEPS)
         meter.add(torch.ones(2), 1e-4)
