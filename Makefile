@@ -36,4 +36,4 @@ faults: $(VENV)/.ready
 	$(RUN) -m tests.faults --write
 
 clean:
-	rm -rf $(VENV) output demo/output
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

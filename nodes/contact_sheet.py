@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
-from unicodedata import normalize
 
 from ..comparison.errors import ComparisonError
 from ..comparison.matrix import Plan
@@ -36,6 +35,7 @@ from .host import (
 )
 from .matrix import ADAPTER, ADAPTER_STRENGTH, POSE, PROMPT, CellMatrix
 from .node_state import publish
+from .paths import normalised_name
 from .redraw_requests import has_redraw_request, requested_cells
 from .sockets import MatrixType, StudyType
 from .static_plan import current_prompt, static_plan
@@ -219,16 +219,11 @@ def check_unique_name(prompt: Mapping[str, Node], node_id: str, name: str) -> No
     for other_id, node in prompt.items():
         other = node.get("inputs", {}).get("name")
         others = node.get("class_type") == NODE_ID and str(other_id) != node_id
-        if others and isinstance(other, str) and _normalised_name(other) == _normalised_name(name):
+        if others and isinstance(other, str) and normalised_name(other) == normalised_name(name):
             raise ComparisonError(
                 f"Two Contact Sheets are called {name!r} and would overwrite each other's files: "
                 "rename one of them."
             )
-
-
-def _normalised_name(name: str) -> str:
-    """Equal for names that a case-insensitive or normalising file system takes for the same."""
-    return normalize("NFC", name).lower()
 
 
 def make_job(

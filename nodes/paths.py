@@ -28,6 +28,11 @@ _SCAN_SECONDS = 0.3
 _MAX_ENTRIES = 10_000  # looked at in a folder below the first level
 
 
+def normalised_name(name: str) -> str:
+    """Equal for names that a case-insensitive or normalising file system takes for the same."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 def safe_join(root: Path, name: str) -> Path:
     """The path of `name` below `root`, which symbolic links cannot leave either.
 

@@ -83,7 +83,10 @@ def _is_matching(name: str, files: Collection[str]) -> bool:
 
 
 def _expand_pattern(line: str, row: Row, files: Collection[str]) -> list[Row]:
-    """The rows of a line; with `all_steps` one for each training, which `expand_steps` expands."""
+    """The rows of a line; with `all_steps` one for each training, which `expand_steps` expands.
+
+    Trainings without intermediate files then have their final one, unless none has any.
+    """
     if row.name in files or not is_pattern(row.name):
         return [row]
     found = expand_pattern(row.name, files, f"Matrix row {line!r}", "Load Adapter's list", KINDS)
@@ -91,7 +94,11 @@ def _expand_pattern(line: str, row: Row, files: Collection[str]) -> list[Row]:
         names = _one_of_each_training(found)
         found = {name: text for name, text in found.items() if name in names}
     labels = label_matches(row.label, found) if row.label else [""] * len(found)
-    return [row._replace(label=label, name=name) for label, name in zip(labels, found, strict=True)]
+    rows = [row._replace(label=label, name=name) for label, name in zip(labels, found, strict=True)]
+    steps = group_by_step(files) if row.all_steps else {}
+    if not any(run_name_from(one.name) in steps for one in rows):
+        return rows  # `expand_steps` reports it
+    return [one._replace(all_steps=run_name_from(one.name) in steps) for one in rows]
 
 
 def _one_of_each_training(names: Iterable[str]) -> set[str]:

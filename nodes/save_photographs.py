@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io as bytes_io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from ..trainers.errors import LikenessError
 from ..trainers.files import write_atomic
 from ..trainers.masks import MASK_SUFFIX
 from ..trainers.photo_files import LEFT_OUT
+from .cells import Node
 from .host import input_folder, io
-from .paths import folder_fingerprint, safe_join
+from .paths import folder_fingerprint, normalised_name, safe_join
+from .static_plan import current_prompt
 from .widgets import with_search_aliases
 
+NODE_ID = "Likeness_SavePhotographs"
 # Files of an earlier run of the node; the user's own are never removed.
 _WRITTEN = re.compile(r"(image-[0-9a-f]{16})(\.png|\.txt|-masklabel\.png)")
 
@@ -31,7 +34,7 @@ class SavePhotographs(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         schema = io.Schema(
-            node_id="Likeness_SavePhotographs",
+            node_id=NODE_ID,
             display_name="Save Photographs (Likeness)",
             category="Likeness",
             description=(
@@ -53,7 +56,7 @@ class SavePhotographs(io.ComfyNode):
     def validate_inputs(cls, folder: list[str] | None = None) -> bool:
         """Checks the folder's name before the queue starts. Raises LikenessError."""
         if folder is not None:
-            safe_join(input_folder(), folder[0])
+            check_unique_folder(current_prompt(), safe_join(input_folder(), folder[0]))
         return True
 
     @classmethod
@@ -80,6 +83,8 @@ class SavePhotographs(io.ComfyNode):
         """The folder's name. Raises LikenessError, also if the numbers of inputs differ."""
         photographs = flatten(images)
         count = len(photographs)
+        if count == 0:
+            raise LikenessError("There are no images to save; those of the folder are kept.")
         save_photographs(
             safe_join(input_folder(), folder[0]),
             photographs,
@@ -87,6 +92,30 @@ class SavePhotographs(io.ComfyNode):
             matched(flatten(masks), count, "masks") if masks else None,
         )
         return io.NodeOutput(folder[0])
+
+
+def check_unique_folder(prompt: Mapping[str, Node], folder: Path) -> None:
+    """Raises LikenessError if several nodes of the prompt save to a folder: each removes what it
+    did not write itself.
+    """
+    names = [
+        node["inputs"].get("folder")
+        for node in prompt.values()
+        if node.get("class_type") == NODE_ID and "inputs" in node
+    ]
+    if sum(_is_folder(name, folder) for name in names) > 1:
+        raise LikenessError(
+            f"Two nodes Save Photographs save to {folder.name!r} and would remove each other's "
+            "images: give one of them another folder, or join the images before one node."
+        )
+
+
+def _is_folder(name: Any, folder: Path) -> bool:
+    try:
+        path = safe_join(input_folder(), name) if isinstance(name, str) else None
+    except LikenessError:
+        return False
+    return path is not None and normalised_name(str(path)) == normalised_name(str(folder))
 
 
 def photograph_inputs() -> list[io.Input]:

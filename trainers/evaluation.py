@@ -156,10 +156,11 @@ def validate(run: Run, training: Training, step: int) -> None:
     Raises Diverged if it is not finite.
     """
     learner, state = training.learner, training.state
+    averaged_text = state.ema is not None and run.recipe.text_encoder.train
     with (
         torch.no_grad(),
         ema_weights(state),
-        learner.eval_mode(reencode_prompts=state.ema is not None),
+        learner.eval_mode(reencode_prompts=averaged_text),
     ):
         losses = [
             compute_losses(learner, collate([sample], learner.device))

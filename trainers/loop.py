@@ -305,8 +305,7 @@ def train_loop(run: Run, training: Training, start: int) -> int:
 
 def offload_text_encoder(recipe: Recipe, base: BaseModel) -> None:
     """Moves the text encoder to the CPU if it is no longer used."""
-    learns = recipe.text_encoder.train  # the optimizer and checkpoints then hold its weights
-    if not (learns or recipe.objective.ema_decay):
+    if not recipe.text_encoder.train:  # else the optimizer and checkpoints hold its weights
         offload(base.text_encoder)
 
 

@@ -8,6 +8,7 @@ import torch
 from likeness.trainers import evaluation
 from likeness.trainers.cuda_graphs import GraphedForwardBackward
 from likeness.trainers.presets import preset
+from likeness.trainers.recipe import Recipe
 
 
 class Held(GraphedForwardBackward):
@@ -75,8 +76,8 @@ def test_previews_for_which_there_is_no_memory_end_no_run(run, monkeypatch):
         evaluation.previews(run, None, 4)
 
 
-@pytest.mark.parametrize("ema", [None, "mean"])
-def test_a_validation_of_averaged_weights_asks_their_text_encoder_anew(monkeypatch, ema):
+@pytest.mark.parametrize(("ema", "trained"), [(None, True), ("mean", True), ("mean", False)])
+def test_a_validation_of_averaged_weights_asks_their_text_encoder_anew(monkeypatch, ema, trained):
     """The prompts that a frozen text encoder gave are not those of its running mean."""
     asked, nothing = [], nullcontext()
     training = SimpleNamespace(
@@ -90,8 +91,9 @@ def test_a_validation_of_averaged_weights_asks_their_text_encoder_anew(monkeypat
     monkeypatch.setattr(evaluation, "validation_samples", lambda *_: [0])
     monkeypatch.setattr(evaluation, "collate", lambda *_: None)
     monkeypatch.setattr(evaluation, "compute_losses", lambda *_: torch.ones(1))
-    evaluation.validate(SimpleNamespace(recipe=None, emit=lambda *_, **__: None), training, 4)
-    assert asked == [ema is not None]
+    recipe = Recipe().changed(text_encoder={"train": trained})
+    evaluation.validate(SimpleNamespace(recipe=recipe, emit=lambda *_, **__: None), training, 4)
+    assert asked == [ema is not None and trained]
 
 
 def test_what_is_away_from_the_device_is_there_for_previews_alone():

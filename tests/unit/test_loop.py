@@ -14,7 +14,7 @@ from likeness.trainers.presets import preset
     [
         ({"text_encoder": {"train": False}}, ["cpu"]),
         ({"text_encoder": {"last_step": 4}}, []),  # its weights are in checkpoints
-        ({"text_encoder": {"train": False}, "objective": {"ema_decay": 0.9}}, []),
+        ({"text_encoder": {"train": False}, "objective": {"ema_decay": 0.9}}, ["cpu"]),
         (
             {"text_encoder": {"train": False}, "previews": {"every": 1, "prompts": ["a cat"]}},
             ["cpu"],  # it is fetched for them

@@ -431,6 +431,15 @@ def test_a_pattern_with_steps_has_the_files_of_each_training_once(nodes):
     assert named == ("r", files[0], 1.0, True)
 
 
+def test_one_training_without_intermediate_files_refused_a_pattern_of_all_steps(nodes):
+    rows = nodes.rows
+    files = ["a-0a1b2c3d.safetensors", "a-0a1b2c3d-step000100.safetensors", "b.safetensors"]
+    found = rows.expand_steps(rows.parse_rows("* @ steps", files), files)
+    assert [row.name for row in found] == [files[1], files[0], files[2]]
+    with pytest.raises(ComparisonError, match="saved no intermediate files"):
+        rows.expand_steps(rows.parse_rows("b* @ steps", files), files)
+
+
 def test_only_the_chosen_rows_are_drawn_with_a_pose(nodes):
     rows = {"adapters": "base\none.safetensors", "adapter_1": "two.safetensors"}
     rows |= {"with_pose": "both", "poses": yoga_poses()}

@@ -150,3 +150,25 @@ def test_a_caption_that_changed_was_not_read_again_by_a_connected_subject(save, 
     seen.append(fingerprint())
     assert len(set(seen)) == 3
     assert "not a valid folder name" in module.SavePhotographs.fingerprint_inputs(folder=["../x"])
+
+
+def test_two_nodes_of_one_folder_removed_each_others_images(save):
+    module = importlib.import_module("likeness.nodes.save_photographs")
+    plan = importlib.import_module("likeness.nodes.static_plan")
+    nodes = {
+        str(number): {"class_type": module.NODE_ID, "inputs": {"folder": folder}}
+        for number, folder in enumerate(["prepared", "prepared/anna", ["9", 0], "../x"])
+    }
+    plan.on_prompt({"prompt": nodes})
+    save([noise(1)], folder="prepared")
+    nodes["9"] = {"class_type": module.NODE_ID, "inputs": {"folder": "Prepared\\Anna"}}
+    with pytest.raises(LikenessError, match="'anna' and would remove each other's"):
+        save([noise(1)], folder="prepared/anna")
+    plan.on_prompt({})
+
+
+def test_a_batch_without_images_emptied_the_folder(save):
+    folder = save([noise(1)])
+    with pytest.raises(LikenessError, match="no images to save"):
+        save([noise(1, count=0)])
+    assert len([*folder.iterdir()]) == 1
