@@ -52,6 +52,7 @@ from .row_training import reuse_finished_runs, train_in_parallel, train_sequenti
 from .score_table import format_scores
 from .scores import Scores, score
 from .study import REPORT_FILE, RERUN_PLAN_FILE, SCORES_FILE, Study, write_study
+from .user_files import next_number
 
 _COMPARE = """\
 PLAN is a JSON file or the name of a bundled plan (see `likeness plan`). Trains the rows that have a
@@ -154,19 +155,15 @@ def _draw(args: argparse.Namespace) -> int:
 
     skip, device = _clip_skip(args), resolve_device(args.device)
     model = load_with_adapter(
-        args.base,
-        args.adapter,
-        tokenizers=args.tokenizer,
-        strength=args.strength,
-        device=device,
+        args.base, args.adapter, tokenizers=args.tokenizer, strength=args.strength, device=device,
         dtype=inference_dtype(device),
-    )
+    )  # fmt: skip
     images = draw(
         model, args.prompt, negative=args.negative, seed=args.seed, clip_skip=skip,
         **settings.model_dump(),
     )  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
-    for index, pixels in enumerate(images):
+    for index, pixels in enumerate(images, next_number(args.output, args.name)):
         path = args.output / f"{args.name}-{index}.png"
         Image.fromarray(pixels).save(path)
         print(path)
@@ -174,12 +171,12 @@ def _draw(args: argparse.Namespace) -> int:
 
 
 def _clip_skip(args: argparse.Namespace) -> int:
-    """The CLIP skip of `likeness draw`, by default the adapter's. Raises RecipeError."""
+    """CLIP skip to draw with, by default the adapter's (at strength 0: 1). Raises RecipeError."""
     if args.clip_skip is not None:
         if not 1 <= args.clip_skip <= 12:
             raise RecipeError("--clip-skip must be between 1 and 12.")
         return int(args.clip_skip)
-    return 1 if args.adapter is None else clip_skip_of(args.adapter)
+    return clip_skip_of(args.adapter) if args.adapter and args.strength else 1
 
 
 def _settings_from_args(args: argparse.Namespace) -> ImageSettings:

@@ -19,6 +19,7 @@ from ..trainers.adapter import Prediction
 from ..trainers.errors import RecipeError
 from ..trainers.presets import preset
 from ..trainers.recipe import Name, Part, Prompt, Recipe, format_validation_error
+from ..trainers.recipe_parts import Token
 from .errors import ComparisonError
 from .keypoints import read_poses, yoga_poses
 from .matrix import (
@@ -79,6 +80,11 @@ class Row(Part):
         return self
 
     @property
+    def has_strength(self) -> bool:
+        """Whether it differs from the base: a strength is not 0."""
+        return bool(self.strength_unet or self.strength_text)
+
+    @property
     def trained(self) -> bool:
         """Whether the row is to be trained: it has a recipe."""
         return self.preset is not None or self.recipe is not None
@@ -99,7 +105,7 @@ class PlanFile(Part):
     rows: tuple[Row, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     prompts: str | PromptSet = "study"
     class_prompts: bool = False
-    token: Name = "sks"
+    token: Token = "sks"
     class_word: Prompt = "man"
     poses: str | tuple[Pose, ...] = YOGA
     with_pose: WithPose = "without"
@@ -178,8 +184,8 @@ class PlanFile(Part):
                 strength_unet=row.strength_unet,
                 strength_text=row.strength_text,
                 with_pose=row.with_pose,
-                clip_skip=(clip_skips or {}).get(row.name, 1),
-                prediction=(predictions or {}).get(row.name),
+                clip_skip=(clip_skips or {}).get(row.name, 1) if row.has_strength else 1,
+                prediction=(predictions or {}).get(row.name) if row.has_strength else None,
             )
             for row in self.rows
         ]

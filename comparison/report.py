@@ -19,8 +19,10 @@ from platform import python_version
 
 from PIL import Image
 
+from ..trainers.adapter import AdapterInfo
 from ..trainers.files import write_atomic
 from ..trainers.recipe import DreamBooth, Recipe
+from ..trainers.resize import RESIZED_FROM_KEY
 from .charts import Series, loss_chart
 from .encoders import open_rgb
 from .html import Html, join, tag
@@ -203,7 +205,7 @@ def _training_row(one: RowAdapter) -> Html:
     loss = info.loss if info else None
     steps = result.steps if result else info and info.steps
     values = [
-        _method(recipe) if recipe else info and info.family,
+        _method(recipe, info) if recipe else info and info.family,
         recipe and f"{recipe.subject.resolution}",
         recipe and _format_scientific(recipe.optimizer.learning_rate),
         steps,
@@ -216,10 +218,13 @@ def _training_row(one: RowAdapter) -> Html:
     return tag("tr", tag("th", one.name, scope="row"), cells)
 
 
-def _method(recipe: Recipe) -> str:
+def _method(recipe: Recipe, info: AdapterInfo | None) -> str:
     if isinstance(recipe.method, DreamBooth):
         return "DreamBooth" + (", text encoder too" if recipe.text_encoder.train else "")
-    return f"{'DoRA' if recipe.method.dora else 'LoRA'} of rank {recipe.method.rank}"
+    kind = "DoRA" if recipe.method.dora else "LoRA"
+    if info and RESIZED_FROM_KEY in info.metadata:
+        return f"{kind} of rank {info.rank}, resized from {info.metadata[RESIZED_FROM_KEY]}"
+    return f"{kind} of rank {recipe.method.rank}"
 
 
 def _format_scientific(value: float) -> str:

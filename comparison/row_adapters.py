@@ -10,6 +10,7 @@ from ..trainers.adapter_files import intermediate_adapters
 from ..trainers.digests import cached_digest
 from ..trainers.errors import LikenessError
 from ..trainers.recipe import Recipe
+from ..trainers.resize import RESIZED_FROM_KEY
 from ..trainers.run_folder import Result, RunFolder
 from .matrix import Plan
 
@@ -40,8 +41,10 @@ def read_row_adapter(name: str, adapter: Path | None, runs: Path) -> RowAdapter:
         return RowAdapter(name, adapter)
     info = read_metadata(adapter)
     result = RunFolder(runs / info.recipe.run_name()).result() if info.recipe else None
-    if result is not None and info.steps not in (None, result.steps):
-        result = None  # an intermediate adapter of that run
+    if result is not None and (
+        RESIZED_FROM_KEY in info.metadata or info.steps not in (None, result.steps)
+    ):
+        result = None  # that of another file
     return RowAdapter(name, adapter, info, result)
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from ..trainers.adapter import load_adapter, trained_prediction
-from ..trainers.base_file import identify
+from ..trainers.base_file import is_full_fine_tune
 from ..trainers.base_model import BaseModel, load_base
 from ..trainers.cpu import prepare_for_cpu
-from ..trainers.errors import BaseModelError
 from ..trainers.gpu_capabilities import has_fp16
 from ..trainers.lora_merge import merge
 from ..trainers.sampler import ControlNet, calculate_sigmas, decode, prepare_noise, sample
@@ -44,7 +43,7 @@ def load_with_adapter(
     strengths = (strength, strength if strength_text is None else strength_text)
     if adapter is None:
         return model
-    if _is_checkpoint(adapter):
+    if is_full_fine_tune(adapter):
         blend(model, adapter, *strengths)
     else:
         merge(model.unet, model.text_encoder, load_adapter(adapter), *strengths)
@@ -56,14 +55,6 @@ def load_with_adapter(
 def inference_dtype(device: str) -> torch.dtype:
     """The dtype for inference: fp16 on a GPU that supports it, else fp32."""
     return torch.float16 if has_fp16(torch.device(device)) else torch.float32
-
-
-def _is_checkpoint(path: Path) -> bool:
-    try:
-        identify(path)
-    except BaseModelError:
-        return False
-    return True
 
 
 @torch.no_grad()

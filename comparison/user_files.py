@@ -1,14 +1,22 @@
-"""Reads small text and JSON files from users."""
+"""Reads small text and JSON files from users, and numbers files that are written for them."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from .errors import ComparisonError
 
 _MAX_BYTES = 64 * 1024 * 1024
+
+
+def next_number(folder: Path, name: str) -> int:
+    """The first n after those of the files ``<name>-<n>.png`` in a folder; from 0."""
+    numbered = re.compile(re.escape(name) + r"-([0-9]{1,9})\.png", re.IGNORECASE)
+    found = [match for path in folder.iterdir() if (match := numbered.fullmatch(path.name))]
+    return max((int(match[1]) + 1 for match in found), default=0)
 
 
 def read_text(path: Path) -> str:

@@ -26,7 +26,7 @@ from .errors import ComparisonError
 
 _BATCH = 8
 VisionModel = tuple[Any, "Preprocessing"]
-VERSION = 1  # of the preprocessing; part of the encoders' digests
+VERSION = 2  # of the preprocessing; part of the encoders' digests
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The normalised image, (3, size, size)."""
-        scale = self.shortest_edge / min(image.size)
-        width, height = (max(self.size, round(scale * side)) for side in image.size)
+        shortest = min(image.size)
+        width, height = (self.shortest_edge * side // shortest for side in image.size)
         left, top = (width - self.size) // 2, (height - self.size) // 2
         seen = image.resize((width, height), Image.Resampling.BICUBIC)
         seen = seen.crop((left, top, left + self.size, top + self.size))

@@ -18,7 +18,7 @@ from ..trainers.adapter_names import (
     list_names,
     split_name,
 )
-from ..trainers.base_file import detect_other_family, read_shapes
+from ..trainers.base_file import detect_other_family, is_full_fine_tune
 from ..trainers.diffusers_folder import read_folder
 from ..trainers.dora import to_comfyui
 from ..trainers.errors import AdapterError
@@ -42,11 +42,6 @@ def apply_adapter(
     if is_full_fine_tune(path):
         return _apply_full_fine_tune(model, clip, path, strengths)
     return _add_lora(model, clip, path, strengths)
-
-
-def is_full_fine_tune(path: Path) -> bool:
-    """Whether `path` is a full fine-tune. Raises LikenessError for a damaged file."""
-    return path.is_dir() or any(name.startswith(ldm_names.UNET) for name in read_shapes(path))
 
 
 def with_clip_skip(clip: Any, skipped: int) -> Any:

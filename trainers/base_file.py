@@ -120,6 +120,13 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise BaseModelError(f"{path.name} {error}. Download it again.") from None
 
 
+def is_full_fine_tune(path: Path) -> bool:
+    """Whether an adapter holds a whole UNet: a diffusers folder, or a checkpoint with or without
+    its other parts. Raises BaseModelError for a damaged file.
+    """
+    return path.is_dir() or any(name.startswith(ldm_names.UNET) for name in read_shapes(path))
+
+
 def check_family(shapes: Shapes, name: str) -> None:
     """Raises BaseModelError unless tensors of these names and shapes are an SD 1.x checkpoint."""
     found = detect_other_family(shapes)

@@ -1,6 +1,7 @@
 """`likeness draw`: each flag changes the image as it says (in this process, to save time)."""
 
 import runpy
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ def adapter(base, tmp_path):
 def drawn(base, tmp_path):
     """Draws "a man" with more arguments; the images as bytes."""
 
+    calls = count()
+
     def draw(*arguments, prompts=("a man",)):
-        small = {"--width": 64, "--height": 64, "--steps": 2, "--output": tmp_path / "drawn"}
+        folder = tmp_path / f"drawn {next(calls)}"
+        small = {"--width": 64, "--height": 64, "--steps": 2, "--output": folder}
         flags = [str(word) for pair in small.items() for word in pair]
         assert main(["draw", *prompts, "--base", str(base), *flags, *map(str, arguments)]) == 0
-        files = [tmp_path / "drawn" / f"image-{index}.png" for index in range(len(prompts))]
+        files = [folder / f"image-{index}.png" for index in range(len(prompts))]
         images = [Image.open(file) for file in files]
         assert all(image.size[0] >= 64 for image in images)
         return [image.tobytes() for image in images]
@@ -55,6 +59,15 @@ def test_an_adapter_shows_at_strength_1_and_not_at_0(drawn, adapter):
 )
 def test_each_flag_changes_the_image(drawn, flags):
     assert drawn(*flags) != drawn()
+
+
+def test_a_second_drawing_replaced_the_images_of_the_first(base, tmp_path, capsys):
+    small = [f"--{name}={value}" for name, value in (("width", 64), ("height", 64), ("steps", 1))]
+    for prompts in (["a man"], ["a dog", "a cat"]):
+        command = ["draw", *prompts, "--base", str(base), "--output", str(tmp_path), *small]
+        assert main(command) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines() if ".png" in line]
+    assert names == ["image-0.png", "image-1.png", "image-2.png"]
 
 
 def test_each_prompt_has_its_own_image_from_the_same_noise(drawn):

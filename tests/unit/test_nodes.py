@@ -630,7 +630,7 @@ def checkpoint(nodes, monkeypatch, tmp_path):
     """A full fine-tune of a model of one weight in each part, and what is patched with it."""
     host, added = nodes.adapters.host, []
     shapes = {"diffusion_model.a": (2,)}
-    monkeypatch.setattr(nodes.adapters, "read_shapes", lambda path: {"model.diffusion_model.a": 0})
+    monkeypatch.setattr(nodes.adapters, "is_full_fine_tune", lambda path: True)
     tensors = {"model.diffusion_model.a": np.ones(2), "text": np.zeros(3)}
     for name, value in {
         "read_tensors": lambda path: tensors,

@@ -115,6 +115,13 @@ def test_another_token_than_the_plans_is_said_and_not_overridden(fields):
     assert same.recipe_of(same.rows[0]).subject.token == "ohwx"
 
 
+@pytest.mark.parametrize("token", ["<anna>", "_sks_", "sks*"])
+def test_a_token_of_a_recipe_was_refused_in_a_plan(token):
+    made = plan_file_from_data({"rows": [{"name": "r4", "preset": "lora-r4"}], "token": token})
+    assert made.recipe_of(made.rows[0]).subject.token == token
+    assert token in made.prompt_set().prompts[0].text
+
+
 def test_ten_thousand_prompts_are_refused_by_number():
     prompts = [{"key": f"p{number}", "text": "a man"} for number in range(10_000)]
     with pytest.raises(ComparisonError, match="at most 1000"):

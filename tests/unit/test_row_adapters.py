@@ -3,13 +3,14 @@
 from types import SimpleNamespace
 
 import torch
-from likeness.comparison import row_adapters
+from likeness.comparison import report, row_adapters
 from likeness.comparison.matrix import Variant, plan
 from likeness.comparison.prompts import prompt_set_from_text
 from likeness.trainers.adapter import save_adapter
 from likeness.trainers.adapter_metadata import build_metadata
 from likeness.trainers.digests import content_digest
 from likeness.trainers.recipe import Recipe
+from likeness.trainers.resize import RESIZED_FROM_KEY
 from likeness.trainers.run_folder import RunFolder
 
 
@@ -44,3 +45,16 @@ def test_a_file_saved_on_the_way_has_not_the_losses_of_the_whole_run(tmp_path, m
         found.append(row_adapters.read_row_adapter("r", file, tmp_path))
     assert [one.result for one in found] == [None, result]
     assert [one.recipe for one in found] == [recipe, recipe], "the file has it too"
+
+
+def test_a_resized_lora_was_reported_with_the_rank_and_time_of_its_training(tmp_path, monkeypatch):
+    recipe = Recipe()
+    result = SimpleNamespace(recipe=recipe, steps=800)
+    monkeypatch.setattr(RunFolder, "result", lambda self: result)
+    weight = torch.zeros(1, 8)
+    file, name = tmp_path / "r1.safetensors", "lora_unet_x.lora_down.weight"
+    metadata = build_metadata(recipe, steps=800, losses=[0.5]) | {RESIZED_FROM_KEY: "4"}
+    save_adapter(file, {name: weight}, metadata)
+    row = row_adapters.read_row_adapter("r", file, tmp_path)
+    assert row.result is None
+    assert report._method(row.recipe, row.info) == "LoRA of rank 1, resized from 4"

@@ -1,12 +1,13 @@
 """Models that draw from the terminal."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
-from likeness.comparison import sample
+from likeness.comparison import cli, sample
 from likeness.comparison.compare import ComparisonFiles, resolve_plan
 from likeness.comparison.controlnet import load_controlnet
 from likeness.comparison.plan_file import plan_file_from_data
@@ -114,3 +115,28 @@ def test_a_lora_has_its_own_strength_on_unet_and_text_encoder(
     path = learned("epsilon")
     sample.load_with_adapter(base[0], path, strength=0.5, strength_text=text)
     assert strengths == [given]
+
+
+def test_strength_0_of_a_training_with_clip_skip_was_not_the_base(base, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    recipe = Recipe().changed(text_encoder={"clip_skip": 2})
+    save_file({"x": torch.zeros(1)}, path, build_metadata(recipe, steps=1, losses=[]))
+    for strength, skip in ((1.0, 2), (0.0, 1)):
+        given = SimpleNamespace(clip_skip=None, adapter=path, strength=strength)
+        assert cli._clip_skip(given) == skip
+    rows = [
+        {"name": name, "strength_unet": unet, "strength_text": text}
+        for name, unet, text in (("base", 0, 0), ("unet", 1, 0), ("text", 0, 1))
+    ]
+    made = plan_file_from_data({"rows": rows, "prompts": {"prompts": [{"key": "a", "text": "b"}]}})
+    skips = dict.fromkeys(("base", "unet", "text"), 2)
+    assert [one.clip_skip for one in made.matrix({}, clip_skips=skips).variants] == [1, 2, 2]
+
+
+def test_a_full_fine_tune_without_a_vae_was_read_as_a_lora(base, tmp_path):
+    path = tmp_path / "no_vae.safetensors"
+    whole = load_file(base[0])
+    save_file({k: v for k, v in whole.items() if not k.startswith("first_stage_model.")}, path)
+    loaded, plain = (sample.load_with_adapter(base[0], one) for one in (path, None))
+    for name, weight in plain.unet.state_dict().items():
+        assert torch.equal(weight, loaded.unet.state_dict()[name])
