@@ -37,11 +37,30 @@ from .user_files import read_json
 
 _ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # fixed, for reproducible bytes
 # A text that consists of an absolute path.
-_PATH = re.compile(r"(?:file://)?(?:~?/[^/\n]+/|[A-Za-z]:[\\/]|\\\\)[^\n\"'<>|]*")
-# The folders of an absolute path inside a text, but not of a URL.
+_PATH = re.compile(r"(?:file://)?(?:~?/[^/\s]+/|[A-Za-z]:[\\/]|\\\\)[^\n\"'<>|]*")
+# Absolute paths inside other text, such as a note, but nothing of a URL or of a prompt's
+# "(smile:1.2)/(wink:1.1)": the folders of those below usual roots, of drives and network shares, of
+# any with a file's extension; and a home folder itself.
+_ROOTS = (
+    *("app", "content", "data", "etc", "kaggle", "media", "mnt", "notebooks", "opt", "private"),
+    *("root", "run", "scratch", "srv", "storage", "tmp", "usr", "var", "Volumes", "work"),
+    "workspace",
+)
+_BEFORE = r"(?<![\w./\\~-])(?:file://)?"
+_PART = r"[^\s/\"'<>|,;(){}]+"
+_SPACED_PART = r"[^\\/\"'<>|\n,;]+"
 _PATH_PREFIX = re.compile(
-    r"(?<![\w.:/\\~])(?:(?:file://)?~?/(?:[^\s/\"'<>|]+/+)+|[A-Za-z]:[\\/]+(?:[^\\/\"'<>|\n]+[\\/]+)*|"
-    r"\\\\+(?:[^\\/\"'<>|\n]+[\\/]+)+)"
+    rf"{_BEFORE}(?:"
+    rf"/(?:home|Users)/{_SPACED_PART}/+(?:{_PART}/+)*"
+    rf"|~/+(?:{_PART}/+)*"
+    rf"|/(?:{'|'.join(_ROOTS)})/+(?:{_PART}/+)*"
+    rf"|/(?:{_PART}/+)+(?={_PART}\.[A-Za-z]\w{{1,11}}(?!\w))"
+    rf"|[A-Za-z]:[\\/]+(?:{_SPACED_PART}[\\/]+)*"
+    rf"|\\\\+[\w.$-]+[\\/]+(?:{_SPACED_PART}[\\/]+)*)"
+)
+_HOME = re.compile(
+    rf"{_BEFORE}(?:/home/|/Users/|[A-Za-z]:[\\/]+Users[\\/]+)[\w-]+(?:\.[\w-]+)*"
+    r"(?![\w\\/])(?![^\\/\"'<>|\n,;.]*[\\/])"  # nor a space and more of the name
 )
 
 
@@ -259,13 +278,16 @@ def _parse_json(text: str) -> Any:
 
 
 def strip_paths(text: str) -> str:
-    """The text with each absolute path reduced to its last component.
+    """The text with its absolute paths reduced to their last component, a home folder to ``~``.
 
-    Folder names with spaces are only recognised in a text that consists of a path.
+    A text that consists of a path always is; inside other text, those that `_PATH_PREFIX` knows.
+    Folder names with spaces are recognised there on drives and network shares, and a user's.
     """
+    if _HOME.fullmatch(text):
+        return "~"
     if _PATH.fullmatch(text):
         return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
-    return _PATH_PREFIX.sub("", text)
+    return _PATH_PREFIX.sub("", _HOME.sub("~", text))
 
 
 def strip_paths_in_json(value: Any) -> Any:
