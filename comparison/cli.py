@@ -36,7 +36,6 @@ from .compare import (
     ComparisonFiles,
     cell_files,
     draw_missing,
-    photographs,
     resolve_plan,
     train_missing,
 )
@@ -46,6 +45,7 @@ from .export import export, find_export_source
 from .matrix import Cell, ImageSettings, Plan
 from .parallel import draw_in_processes
 from .plan_file import PlanFile, bundled_plans, find_plan
+from .references import trained_photographs
 from .report import Report, Reproduction, write_report
 from .row_adapters import RowAdapter
 from .row_training import reuse_finished_runs, train_in_parallel, train_sequentially
@@ -258,7 +258,7 @@ def _compare(args: argparse.Namespace) -> int:
         files.output, plan.name, drawn, cell_files(drawn, files.output), "png", {}
     )
     print(f"images   {study.folder}\nsheet    {study.sheet}")
-    scores = None if args.no_scores else _score(args, study, files)
+    scores = None if args.no_scores else _score(args, plan, study, files)
     _write_report(args, plan, study, row_adapters, scores)
     return 0
 
@@ -306,7 +306,9 @@ def _draw_cells(
             raise
 
 
-def _score(args: argparse.Namespace, study: Study, files: ComparisonFiles) -> Scores:
+def _score(
+    args: argparse.Namespace, plan: PlanFile, study: Study, files: ComparisonFiles
+) -> Scores:
     """Computes the scores, prints them and writes them beside the sheet."""
     cache = cache_folder(files.output)
     device = resolve_device(args.device)
@@ -316,7 +318,7 @@ def _score(args: argparse.Namespace, study: Study, files: ComparisonFiles) -> Sc
     scores = score(
         study.plan,
         study.images,
-        photographs(files.photos),
+        trained_photographs(plan, files.photos),
         found,
         notes=missing,
         cache=cache,

@@ -22,9 +22,8 @@ from ..trainers.memory import release_memory
 from ..trainers.optional_packages import hide_packages
 from ..trainers.packages import require_dependencies, require_packages
 from ..trainers.places import Places, cache_folder, runs_folder
-from ..trainers.recipe import Recipe, Subject
+from ..trainers.recipe import Recipe
 from ..trainers.run_folder import Result
-from ..trainers.subject import read_subject
 from .errors import ComparisonError
 from .file_patterns import ENDING, expand_pattern, is_pattern, label_matches
 from .matrix import Cell, Plan, Variant
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..trainers.base_model import BaseModel
-
-_MIN_SIDE = 64  # pixels; smaller photographs are not used as references
 
 
 @dataclass(frozen=True)
@@ -173,13 +170,6 @@ def _places(files: ComparisonFiles) -> Places:
         class_images=files.class_images,
         tokenizers=files.tokenizers,
     )
-
-
-def photographs(folder: Path | None) -> list[Path]:
-    """The usable photographs in a folder; [] without one. Raises SubjectError if none is usable."""
-    if folder is None:
-        return []
-    return [photo.path for photo in read_subject(folder, Subject(resolution=_MIN_SIDE)).photos]
 
 
 # Drawing.

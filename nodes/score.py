@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from .. import __version__
-from ..comparison.compare import photographs
 from ..comparison.encoder_files import encoder_path, first_clip, first_dino, first_text
 from ..comparison.encoders import (
     ChooseDevice,
@@ -23,6 +22,7 @@ from ..comparison.encoders import (
     find_encoders,
 )
 from ..comparison.export import strip_paths_in_json
+from ..comparison.references import photographs
 from ..comparison.report import Report, Reproduction, format_workflow, write_report
 from ..comparison.row_adapters import find_row_adapters
 from ..comparison.score_table import format_cell_scores, format_scores
@@ -152,7 +152,7 @@ class Score(io.ComfyNode):
         progress = Progress(cls.hidden.unique_id)
         set_status = _status_callback(cls.hidden, progress)
         files = encoder_files(clip_image, clip_text, dinov2, face)
-        photos = photographs(subject.folder if subject else None)
+        photos = photographs(subject.folder, subject.spec) if subject else []
         scores = scored(study, files, photos, set_status, progress.show)
         table, report = format_scores(study.plan, scores), study.folder / REPORT_FILE
         write_atomic(study.folder / SCORES_FILE, scores.to_json(study.plan))
