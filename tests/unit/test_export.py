@@ -384,7 +384,7 @@ def test_a_damaged_recipe_in_an_adapter_stopped_its_export(adapter, tmp_path):
         ("(smile:1.2)/(laugh:1.1)/(wink), {red}/{blue}/{green} hair", None),
         ("/imagine a man/woman, and /or/ both/neither", None),
         ("series \\\\(anime\\\\) by hand, ratio 3:/4", None),
-        ("https://home/jane/x, https://a.orgHOME/jane/x.png", None),
+        ("https:/HOME/jane/x, https://a.orgHOME/jane/x.png", None),
         ("made by HOME/Jane Doe/tools, text:HOME/jane/x", "made by tools, text:x"),
         ("saved in HOME/jane. Or USERS\\jane, too", "saved in ~. Or ~, too"),
         ("HOME/jane", "~"),
