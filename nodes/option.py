@@ -34,6 +34,11 @@ def none_if_zero(value: float) -> float | None:
     return value or None
 
 
+def side_if_set(pixels: int) -> int | None:
+    """A side in pixels, at least 64, or None for 0."""
+    return max(64, pixels) if pixels else None
+
+
 def split_lines(text: str) -> list[str]:
     """The non-blank lines, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -7,7 +7,7 @@ from typing import get_args
 from ..trainers.recipe import Schedule
 from .host import ADVANCED, io
 from .later_options import arithmetic, captions, saving, speed, timesteps
-from .option import Option, none_if_zero, split_lines
+from .option import Option, none_if_zero, side_if_set, split_lines
 from .recipe_builder import AUTO, resolve_attention
 from .widgets import float_widget, int_widget
 
@@ -16,7 +16,7 @@ LR_SCHEDULES = list(get_args(Schedule.model_fields["lr_scheduler"].annotation))
 
 def _previews() -> list[Option]:
     def size(id: str) -> io.Input:
-        tip = "In pixels; 0: the training resolution."
+        tip = "In pixels, from 64; 0: the training resolution."
         return int_widget(id, 0, 0, 2048, tip, step=8, extra_dict=ADVANCED)
 
     return [
@@ -42,8 +42,8 @@ def _previews() -> list[Option]:
             "previews",
             "negative",
         ),
-        Option(size("preview_width"), "previews", "width", none_if_zero),
-        Option(size("preview_height"), "previews", "height", none_if_zero),
+        Option(size("preview_width"), "previews", "width", side_if_set),
+        Option(size("preview_height"), "previews", "height", side_if_set),
         Option(
             int_widget("preview_steps", 20, 1, 1000, "Sampling steps.", extra_dict=ADVANCED),
             "previews",

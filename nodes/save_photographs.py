@@ -34,7 +34,7 @@ class SavePhotographs(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         schema = io.Schema(
-            node_id=NODE_ID,
+            node_id="Likeness_SavePhotographs",
             display_name="Save Photographs (Likeness)",
             category="Likeness",
             description=(

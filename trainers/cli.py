@@ -100,10 +100,12 @@ def resolve_recipe(text: str) -> tuple[Recipe, Places | None]:
     if path.is_dir():
         folder = RunFolder(path)
         return folder.recipe(), folder.places()
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return recipe_of(path), None
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return read_recipe(path), None
+    if len(path.parts) > 1 and not path.exists():
+        raise RecipeError(f"{path} does not exist: give a run folder, a recipe or an adapter.")
     return preset(text), None
 
 

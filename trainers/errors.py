@@ -67,12 +67,15 @@ class MissingPackage(LikenessError):
         package: its name on the package index.
         why: what needs it, e.g. ``"8-bit Adam"``.
         lack: what is wrong with it, as the end of a sentence.
+        instead: what to do without it, as the end of a sentence.
     """
 
-    def __init__(self, package: str, why: str, lack: str = NOT_INSTALLED) -> None:
+    def __init__(
+        self, package: str, why: str, lack: str = NOT_INSTALLED, instead: str = ""
+    ) -> None:
         super().__init__(
             f"{why} needs the package {package}, which {lack}. Install it into the Python in use: "
-            f"{pip_install(package)}"
+            f"{pip_install(package)}" + (f"\nTo do without it, {instead}." if instead else "")
         )
         self.package = package
 

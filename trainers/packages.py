@@ -14,9 +14,10 @@ from .errors import NOT_INSTALLED, MissingPackage, MissingRequirements
 from .recipe import Recipe
 
 _OPTIMIZERS = {
-    "adamw8bit": ("bitsandbytes", "8-bit Adam"),
-    "prodigy": ("prodigyopt", "The Prodigy optimizer"),
+    "adamw8bit": ("bitsandbytes", "8-bit Adam", "set optimizer.name to adamw"),
+    "prodigy": ("prodigyopt", "The Prodigy optimizer", ""),
 }
+_SDPA = "set compute.attention to sdpa (in ComfyUI: attention of Train Options)"
 _MIN_BITSANDBYTES_ON_CPU = Version("0.50")  # older ones fail there, at import or at the first step
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"  # a wheel has none
 _IMPORTED_AS = {"pillow": "PIL"}
@@ -95,10 +96,11 @@ def require_packages(recipe: Recipe) -> None:
     if recipe.optimizer.name in _OPTIMIZERS:
         needs.append(_OPTIMIZERS[recipe.optimizer.name])
     if recipe.compute.attention == "xformers":
-        needs.append(("xformers", "xformers attention"))
+        needs.append(("xformers", "xformers attention", _SDPA))
     if recipe.subject.crop == "face":
-        needs.append(("dlib", "The face crop"))
-    for package, why in needs:
+        needs.append(("dlib", "The face crop", ""))
+    for package, why, instead in needs:
         absent = None if is_installed(package) else NOT_INSTALLED
         if lack := eight_bit_unavailable_reason() if package == "bitsandbytes" else absent:
-            raise MissingPackage("dlib-bin" if package == "dlib" else package, why, lack)
+            name = "dlib-bin" if package == "dlib" else package
+            raise MissingPackage(name, why, lack, instead)

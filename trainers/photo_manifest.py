@@ -66,7 +66,10 @@ def class_spec(recipe: Recipe) -> Subject:
 
 def _check_unchanged(photos: PhotoSet, folder: Path, digest: str | None) -> PhotoSet:
     if photos.digest != digest:
-        raise SubjectError(f"The images in {folder} have changed since the run was prepared.")
+        raise SubjectError(
+            f"The images in {folder} have changed since the run was prepared: start it again to "
+            "train on those there now, or restore them."
+        )
     return photos
 
 

@@ -47,7 +47,8 @@ def resize_file(path: Path, rank: int, to: Path) -> float:
     resized = resize(tensors, rank)
     before = max(len(t) for name, t in tensors.items() if name.endswith(".lora_down.weight"))
     if before <= rank:
-        raise AdapterError(f"{path} has rank {before}: choose a lower one.")
+        less = "choose a lower one" if before > 1 else "it cannot be lowered"
+        raise AdapterError(f"{path} has rank {before}: {less}.")
     metadata = {k: v for k, v in info.metadata.items() if k not in _OUTDATED_KEYS}
     metadata |= {
         RESIZED_FROM_KEY: metadata.get(RESIZED_FROM_KEY, str(before)),

@@ -29,6 +29,7 @@ def note_startup(run: Run, base: BaseModel) -> None:
     note_images(run)
     note_start(run)
     note_learning_rate(run, base)
+    note_unreached(run)
     note_prompts(run, base)
 
 
@@ -109,6 +110,21 @@ def note_learning_rate(run: Run, base: BaseModel) -> None:
             f"optimizer.learning_rate is {optimizer.learning_rate:g}: DreamBooth trains all "
             "weights, usually at 1e-6 to 5e-6; a LoRA's 1e-4 ruins the model within a few steps."
         )
+
+
+def note_unreached(run: Run) -> None:
+    """Notes settings of later steps than the run has, and a rate of what is not trained."""
+    recipe = run.recipe
+    steps = recipe.schedule.steps
+    fields = {
+        "saving.adapters_every": recipe.saving.adapters_every,
+        "validate_every": recipe.validate_every,
+        "text_encoder.last_step": recipe.text_encoder.last_step or 0,
+    }
+    if late := [f"{name} {step}" for name, step in fields.items() if step > steps]:
+        run.note(f"The run has {steps} steps, so this has no effect: {', '.join(late)}.")
+    if recipe.text_encoder.learning_rate is not None and not recipe.text_encoder.train:
+        run.note("text_encoder.learning_rate has no effect: text_encoder.train is off.")
 
 
 def note_prompts(run: Run, base: BaseModel) -> None:

@@ -229,7 +229,7 @@ def read_photo(
         raise SubjectError(
             f"it is too small: {width}x{height}, cropped to {box[2] - box[0]}x{box[3] - box[1]}, "
             f"but {size[0]}x{size[1]} is needed; use a larger image or a lower resolution"
-            + (f", or set 'enlarge' to {most:g}" if most <= MAX_ENLARGE else "")
+            + (f", or set subject.enlarge to {most:g}" if most <= MAX_ENLARGE else "")
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     photo = Photo(path, digest, width, height, box, size, face=face is not None)

@@ -224,3 +224,31 @@ def test_more_of_a_preset_was_told_by_a_digest_that_nobody_has(
     assert main(["train", unbound, "--base", "b", "--photos", "p", "--more", "100"]) == 1
     said = capsys.readouterr().err
     assert f"{unbound} does not name one" in said and "give the run folder or its adapter" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("name=2024", "name", "2024"),
+        ("subject.token=1234", "subject.token", "1234"),
+        ("prior.prompt=a {class}", "prior.prompt", "a {class}"),
+        ("previews.prompts=a photo", "previews.prompts", ("a photo",)),
+        ("previews.prompts=7", "previews.prompts", ("7",)),
+        ('previews.prompts=["a", "b"]', "previews.prompts", ("a", "b")),
+        ("seed=2024", "seed", 2024),
+        ("method.rank=8", "method.rank", 8),
+    ],
+)
+def test_a_number_as_the_text_of_a_setting_was_refused(setting, path, value):
+    found = apply_overrides(preset("lora-r4"), [setting])
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_a_mistyped_path_was_taken_for_a_preset(tmp_path, capsys):
+    for name in ("runs/typo", "A.SAFETENSORS", "recipe.JSON"):
+        given = ("--base", "b", "--photos", "p")
+        assert main(["train", str(tmp_path / name), *given]) == 1
+        said = capsys.readouterr().err
+        assert "preset" not in said and name.split("/")[-1] in said

@@ -145,7 +145,7 @@ def test_own_class_images_are_part_of_the_digest(places, tmp_path):
 )
 def test_a_missing_package_is_named_as_it_is_installed(places, monkeypatch, parts, package):
     monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
-    with pytest.raises(MissingPackage, match=rf"pip install --upgrade {package}$"):
+    with pytest.raises(MissingPackage, match=rf"pip install --upgrade {package}(\n|$)"):
         prepare(recipe(**parts), places)
     assert not places.runs.exists()
 

@@ -1,5 +1,6 @@
 """What a run says at its start."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -154,3 +155,26 @@ def test_a_run_resumed_by_another_number_of_processes_had_other_steps_in_silence
     assert startup_notes.processes_note(None, 2) is None
     assert "So far 1 process trained, now 2 do" in startup_notes.processes_note(1, 2)
     assert "1/2 of the photographs" in startup_notes.processes_note(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"text_encoder": {"last_step": 500}}, []),
+        ({"saving": {"adapters_every": 801}}, ["800 steps, .* saving.adapters_every 801"]),
+        (
+            {"subject": {"holdout": 1}, "validate_every": 5000, "text_encoder": {"last_step": 900}},
+            ["800 steps, .* validate_every 5000, text_encoder.last_step 900"],
+        ),
+        (
+            {"text_encoder": {"train": False, "learning_rate": 1e-5}},
+            ["text_encoder.learning_rate has no effect"],
+        ),
+    ],
+)
+def test_settings_of_later_steps_than_the_run_has_did_nothing_in_silence(changes, said):
+    notes = []
+    run = SimpleNamespace(recipe=preset("lora-r4").changed(**changes), note=notes.append)
+    startup_notes.note_unreached(run)
+    assert len(notes) == len(said)
+    assert all(re.search(pattern, note) for pattern, note in zip(said, notes, strict=True))

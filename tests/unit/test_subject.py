@@ -272,7 +272,7 @@ def test_equal_reasons_why_no_photograph_can_be_used_are_one_line(tmp_path):
 
 def test_a_small_photograph_is_enlarged_only_as_far_as_asked(tmp_path):
     put(tmp_path, "small.png", make_image(48, 60))
-    with pytest.raises(SubjectError, match=r"'enlarge' to 1\.4"):
+    with pytest.raises(SubjectError, match=r"subject\.enlarge to 1\.4"):
         read_subject(tmp_path, Subject(resolution=64, enlarge=1.3))
     with pytest.raises(SubjectError, match=r"lower resolution$"):
         read_subject(tmp_path, Subject(resolution=256, enlarge=4))
