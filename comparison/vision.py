@@ -26,27 +26,32 @@ from .errors import ComparisonError
 
 _BATCH = 8
 VisionModel = tuple[Any, "Preprocessing"]
-VERSION = 2  # of the preprocessing; part of the encoders' digests
+VERSION = 3  # of the preprocessing; part of the encoders' digests
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Resizes the shorter side to `shortest_edge`, then crops the centre to `size`, in pixels.
 
-    `mean` and `std` are per channel, for values from 0 to 1.
+    `mean` and `std` are per channel, for values from 0 to 1. With `square`, both sides become
+    `shortest_edge`, whatever the image's aspect ratio.
     """
 
     shortest_edge: int
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    square: bool = False
+    resample: Image.Resampling = Image.Resampling.BICUBIC
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The normalised image, (3, size, size)."""
         shortest = min(image.size)
         width, height = (self.shortest_edge * side // shortest for side in image.size)
+        if self.square:
+            width = height = self.shortest_edge
         left, top = (width - self.size) // 2, (height - self.size) // 2
-        seen = image.resize((width, height), Image.Resampling.BICUBIC)
+        seen = image.resize((width, height), self.resample)
         seen = seen.crop((left, top, left + self.size, top + self.size))
         values = torch.from_numpy(np.array(seen)).float().permute(2, 0, 1) / 255
         mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
@@ -124,16 +129,24 @@ def load_pretrained(kind: Any, folder: Path) -> Any:
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
-    """The preprocessing in a folder's preprocessor_config.json; missing values from `default`."""
+    """The preprocessing in a folder's preprocessor_config.json; missing values from `default`.
+
+    Without a centre crop in it, the centre is cropped to a square of the shorter side nevertheless:
+    images of all shapes go into one batch. Raises ValueError for an unknown `resample`.
+    """
     path = folder / "preprocessor_config.json"
     data = read_config(path) if path.is_file() else {}
+    size = data.get("size")
+    edge = _parse_side(size, default.shortest_edge)
     crop = _parse_side(data.get("crop_size"), default.size)
-    shortest_edge = _parse_side(data.get("size"), default.shortest_edge)
-    mean, std = (
-        tuple(data.get(key, own))
-        for key, own in (("image_mean", default.mean), ("image_std", default.std))
+    return Preprocessing(
+        edge,
+        crop if data.get("do_center_crop", True) else edge,
+        tuple(data.get("image_mean", default.mean)),
+        tuple(data.get("image_std", default.std)),
+        square=isinstance(size, dict) and "shortest_edge" not in size,
+        resample=Image.Resampling(data.get("resample", default.resample)),
     )
-    return Preprocessing(max(shortest_edge, crop), crop, mean, std)
 
 
 def _parse_side(value: Any, default: int) -> int:

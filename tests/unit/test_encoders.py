@@ -18,6 +18,7 @@ from likeness.comparison.encoders import (
 from likeness.comparison.errors import ComparisonError
 from likeness.comparison.face import Face
 from likeness.comparison.matrix import ImageSettings
+from likeness.comparison.vision import Preprocessing, read_preprocessing
 from likeness.demo.random_model import write_small_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -93,10 +94,49 @@ def test_images_are_shown_as_transformers_shows_them(clip_folder):
     processor = CLIPImageProcessor(
         size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
     )
-    for size in ((61, 90), (200, 40), (28, 28), (40, 57)):  # 39.9 pixels of the last: 39
+    for size in (
+        (61, 90),
+        (200, 40),
+        (28, 28),
+        (40, 57),
+        (768, 1024),
+    ):  # 39.9 pixels of the last: 39
         (image,) = images(1, size)
         expected = processor(image, return_tensors="np")["pixel_values"][0]
         np.testing.assert_allclose(clip.image_encoder.load()[1](image).numpy(), expected, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"size": {"shortest_edge": 256}},
+        {"size": {"shortest_edge": 200}},
+        {"size": {"height": 240, "width": 240}},
+        {"size": {"height": 224, "width": 224}, "do_center_crop": False},
+        {"resample": 0},
+        {"resample": 2},
+    ],
+)
+def test_768_by_1024_and_preprocessing_other_than_usual_were_shown_unlike_in_transformers(
+    tmp_path, config
+):
+    from transformers import CLIPImageProcessor
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    usual = Preprocessing(224, 224, clip.MEAN, clip.STD)
+    for size in ((768, 1024), (1024, 768), (300, 300)):
+        (image,) = images(1, size)
+        expected = CLIPImageProcessor(**config)(image, return_tensors="np")["pixel_values"][0]
+        shown = read_preprocessing(tmp_path, usual)(image).numpy()
+        np.testing.assert_allclose(shown, expected, atol=1e-5)
+
+
+def test_preprocessing_without_a_crop_shows_a_square(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text('{"do_center_crop": false}')
+    usual = Preprocessing(32, 28, clip.MEAN, clip.STD)
+    (image,) = images(1, (60, 90))
+    assert read_preprocessing(tmp_path, usual)(image).shape == (3, 32, 32)
 
 
 def test_clip_in_comfyuis_files_gives_the_same(clip_folder, comfy_files):
