@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ..trainers.recipe import Subject
@@ -11,23 +12,28 @@ from .plan_file import PlanFile
 _MIN_SIDE = 64  # pixels; smaller photographs are never used
 
 
-def photographs(folder: Path | None, subject: Subject | None = None) -> list[Path]:
-    """The photographs in a folder that are large enough to be trained as `subject` says; without
-    it, or if none is, all usable ones.
+def photographs(folder: Path | None, *subjects: Subject) -> list[Path]:
+    """The photographs in a folder that are large enough to be trained as a subject says; without
+    subjects, or if none is, all usable ones.
 
     [] without a folder. Raises SubjectError if none is usable.
     """
     if folder is None:
         return []
-    spec = Subject(resolution=_MIN_SIDE)
-    if subject is not None:
-        spec = Subject(resolution=subject.resolution, enlarge=subject.enlarge)
-    try:
-        return [photo.path for photo in read_subject(folder, spec).photos]
-    except NoUsablePhotos:
-        if subject is None:
-            raise
-        return photographs(folder)
+    found: dict[Path, None] = {}
+    for spec in dict.fromkeys(map(_only_sizes, subjects)):
+        with suppress(NoUsablePhotos):
+            found |= dict.fromkeys(_read(folder, spec))
+    return list(found) or _read(folder, Subject(resolution=_MIN_SIDE))
+
+
+def _only_sizes(subject: Subject) -> Subject:
+    """A subject with what says how large photographs must be."""
+    return Subject(resolution=subject.resolution, buckets=subject.buckets, enlarge=subject.enlarge)
+
+
+def _read(folder: Path, spec: Subject) -> list[Path]:
+    return [photo.path for photo in read_subject(folder, spec).photos]
 
 
 def trained_photographs(plan: PlanFile, folder: Path | None) -> list[Path]:
@@ -36,5 +42,4 @@ def trained_photographs(plan: PlanFile, folder: Path | None) -> list[Path]:
     Raises SubjectError and RecipeError.
     """
     recipes = [recipe for row in plan.rows if (recipe := plan.recipe_of(row))]
-    subjects = sorted((one.subject for one in recipes), key=lambda spec: spec.resolution)
-    return photographs(folder, next(iter(subjects), None))
+    return photographs(folder, *(recipe.subject for recipe in recipes))
