@@ -16,6 +16,7 @@ from importlib import metadata
 from math import sqrt
 from pathlib import Path
 from platform import python_version
+from typing import TypeGuard
 
 from PIL import Image
 
@@ -202,7 +203,7 @@ def _training(report: Report) -> Iterator[Html]:
 
 def _training_row(one: RowAdapter) -> Html:
     recipe, info, result = one.recipe, one.info, one.result
-    loss = info.loss if info else None
+    loss = info.loss if info and not _is_resized(info) else None  # that of the larger rank
     steps = result.steps if result else info and info.steps
     values = [
         _method(recipe, info) if recipe else info and info.family,
@@ -221,10 +222,17 @@ def _training_row(one: RowAdapter) -> Html:
 def _method(recipe: Recipe, info: AdapterInfo | None) -> str:
     if isinstance(recipe.method, DreamBooth):
         return "DreamBooth" + (", text encoder too" if recipe.text_encoder.train else "")
-    kind = "DoRA" if recipe.method.dora else "LoRA"
-    if info and RESIZED_FROM_KEY in info.metadata:
-        return f"{kind} of rank {info.rank}, resized from {info.metadata[RESIZED_FROM_KEY]}"
-    return f"{kind} of rank {recipe.method.rank}"
+    dora, rank = recipe.method.dora, recipe.method.rank
+    if info and info.rank:  # the file's own: other programs resize too
+        dora, rank = info.kind == "dora", info.rank
+    text = f"{'DoRA' if dora else 'LoRA'} of rank {rank}"
+    if _is_resized(info):
+        text += f", resized from {info.metadata[RESIZED_FROM_KEY]}"
+    return text
+
+
+def _is_resized(info: AdapterInfo | None) -> TypeGuard[AdapterInfo]:
+    return info is not None and RESIZED_FROM_KEY in info.metadata
 
 
 def _format_scientific(value: float) -> str:

@@ -58,3 +58,13 @@ def test_a_resized_lora_was_reported_with_the_rank_and_time_of_its_training(tmp_
     row = row_adapters.read_row_adapter("r", file, tmp_path)
     assert row.result is None
     assert report._method(row.recipe, row.info) == "LoRA of rank 1, resized from 4"
+    shown = report._training_row(row)
+    assert "rank 1, resized from 4" in shown and "0.5000" not in shown
+
+
+def test_a_lora_that_another_program_resized_was_reported_with_the_rank_of_its_recipe(tmp_path):
+    file, name = tmp_path / "r2.safetensors", "lora_unet_x.lora_down.weight"
+    save_adapter(file, {name: torch.zeros(2, 8)}, build_metadata(Recipe(), steps=8, losses=[0.5]))
+    row = row_adapters.read_row_adapter("r", file, tmp_path)
+    shown = report._training_row(row)
+    assert "LoRA of rank 2<" in shown and "0.5000" in shown
