@@ -36,8 +36,13 @@ from .study import PLAN_FILE, REPORT_FILE, RERUN_PLAN_FILE, SCORES_FILE, newest_
 from .user_files import read_json
 
 _ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # fixed, for reproducible bytes
-# A text that consists of an absolute path.
-_PATH = re.compile(r"(?:file://)?(?:~?/[^/\s]+/|[A-Za-z]:[\\/]|\\\\)[^\n\"'<>|]*")
+_HOMES = r"(?:/home/|/Users/|[A-Za-z]:[\\/]+Users[\\/]+)"
+# A text that consists of one absolute path, and not of a home folder.
+_PATH = re.compile(
+    rf"(?!(?:file:///?)?{_HOMES}[^\\/]*$)"
+    r"(?:file://)?(?:~?/[^/\s]+/|[A-Za-z]:[\\/]|\\\\)"
+    r"(?:(?!\s(?:~?/|\\\\|[A-Za-z]:[\\/]))[^\n\"'<>|])*"
+)
 # Absolute paths inside other text, such as a note, but nothing of a URL or of a prompt's
 # "(smile:1.2)/(wink:1.1)": the folders of those below usual roots, of drives and network shares, of
 # any with a file's extension; and a home folder itself.
@@ -46,9 +51,9 @@ _ROOTS = (
     *("root", "run", "scratch", "srv", "storage", "tmp", "usr", "var", "Volumes", "work"),
     "workspace",
 )
-_BEFORE = r"(?<![\w./\\~-])(?:file://)?"
-_PART = r"[^\s/\"'<>|,;(){}]+"
-_SPACED_PART = r"[^\\/\"'<>|\n,;]+"
+_BEFORE = r"(?<![\w./\\~-])(?:file://(?:/(?=[A-Za-z]:))?)?"
+_PART = r"[^\s:/\"'<>|,;(){}]+"
+_SPACED_PART = r"[^:\\/\"'<>|\n,;]+"
 _PATH_PREFIX = re.compile(
     rf"{_BEFORE}(?:"
     rf"/(?:home|Users)/{_SPACED_PART}/+(?:{_PART}/+)*"
@@ -59,9 +64,11 @@ _PATH_PREFIX = re.compile(
     rf"|\\\\+[\w.$-]+[\\/]+(?:{_SPACED_PART}[\\/]+)*)"
 )
 _HOME = re.compile(
-    rf"{_BEFORE}(?:/home/|/Users/|[A-Za-z]:[\\/]+Users[\\/]+)[\w-]+(?:\.[\w-]+)*"
-    r"(?![\w\\/])(?![^\\/\"'<>|\n,;.]*[\\/])"  # nor a space and more of the name
+    rf"{_BEFORE}{_HOMES}[\w-]+(?:\.[\w-]+)*"
+    r"(?![\w\\/])(?![^:\\/\"'<>|\n,;.]*[\\/])"  # nor a space and more of the name
+    rf"|{_BEFORE}{_HOMES}[\w-]+(?:\.[\w-]+)*[\\/]+(?![^\s\"'<>|,;.)])"
 )
+_WHOLE_HOME = re.compile(rf"(?:file:///?)?{_HOMES}[^\\/\s,;]+(?: [^\\/\s,;]+){{0,2}}[\\/]*")
 
 
 @dataclass(frozen=True)
@@ -281,9 +288,10 @@ def strip_paths(text: str) -> str:
     """The text with its absolute paths reduced to their last component, a home folder to ``~``.
 
     A text that consists of a path always is; inside other text, those that `_PATH_PREFIX` knows.
-    Folder names with spaces are recognised there on drives and network shares, and a user's.
+    Folder names with spaces are recognised there on drives and network shares, and a user's if more
+    of the path follows.
     """
-    if _HOME.fullmatch(text):
+    if _WHOLE_HOME.fullmatch(text):
         return "~"
     if _PATH.fullmatch(text):
         return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]

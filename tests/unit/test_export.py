@@ -394,6 +394,30 @@ def test_a_damaged_recipe_in_an_adapter_stopped_its_export(adapter, tmp_path):
     ],
 )
 def test_only_the_folders_of_absolute_paths_are_cut_off(text, clean):
+    text = with_homes(text)
+    assert strip_paths(text) == (text if clean is None else clean)
+
+
+def with_homes(text):
+    """The text with home folders in place of HOME and USERS."""
     for word, place in (("HOME", ["", "home"]), ("USERS", ["C:", "Users"])):
         text = text.replace(word, ("\\" if word == "USERS" else "/").join(place))
-    assert strip_paths(text) == (text if clean is None else clean)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("HOME/jane/", "~"),
+        ("HOME/jane doe", "~"),
+        ("USERS\\Jane Doe", "~"),
+        ("HOME/jane is where I live", "~ is where I live"),
+        ("in HOME/jane/ only", "in ~ only"),
+        ("in C:/a/x and D:/c d/e.png", "in x and e.png"),
+        ("HOME/jane/x.png and HOME/jane/y.png are hers", "x.png and y.png are hers"),
+        ("PATH=HOME/jane/x:HOME/jane/y", "PATH=x:y"),
+        ("at file:///C:/a/x.png now", "at x.png now"),
+    ],
+)
+def test_the_name_of_a_home_folder_stayed_and_text_between_two_paths_was_lost(text, clean):
+    assert strip_paths(with_homes(text)) == clean
