@@ -1,6 +1,6 @@
 """Faster ways to compute on a CPU, with the same results up to rounding.
 
-Measured with PyTorch 2.13 at SD 1.5's sizes; docs/performance.md lists the gain of each.
+Measured with PyTorch 2.11 and 2.13 at SD 1.5's sizes; docs/performance.md lists the gain of each.
 """
 
 from __future__ import annotations
