@@ -401,12 +401,19 @@ def _node_texts(texts: list[str], room: Path) -> None:
     _nodes()
     prompts = importlib.import_module("likeness.nodes.prompt_set")
     poses = importlib.import_module("likeness.nodes.pose_set")
-    for name, text, token, class_word, negative in (texts, (prompts.CUSTOM_TEXT, *texts[1:])):
+    refused = 0
+    for read in (
+        lambda: prompts.read_prompts(*texts),
+        lambda: prompts.read_prompts(prompts.CUSTOM_TEXT, *texts[1:]),
+        lambda: poses.select_poses(texts[0]),
+    ):
         try:
-            prompts.read_prompts(name, text, token, class_word, negative)
+            read()
         except LikenessError as error:
             assert str(error)
-    poses.select_poses(texts[0])
+            refused += 1
+    if refused == 3:
+        raise LikenessError("refused")
 
 
 def _folder_name(value: str, room: Path) -> None:
@@ -433,26 +440,41 @@ def _left_out(value: str, room: Path) -> None:
         raise LikenessError("refused")
 
 
-def _route(value: tuple[str, str, dict[str, str]], room: Path) -> None:
+def _route(value: tuple[int, str, str, dict[str, str]], room: Path) -> None:
     _nodes()
     routes = importlib.import_module("likeness.nodes.run_routes")
-    name, start, headers = value
+    good, *hostile = value
+    name, start, headers = (
+        usual if good >> bit & 1 else other
+        for bit, (usual, other) in enumerate(zip((RUN, "0", OWN[good % 2]), hostile, strict=True))
+    )
     there = room / "likeness" / "runs" / RUN
     there.mkdir(parents=True, exist_ok=True)
     (there / "recipe.json").write_text(json.dumps(GOOD_RECIPE))
     (there / "events.jsonl").write_text(json.dumps(GOOD_EVENT) + "\n")
-    status, _ = routes.run_events(room, {"run": name, "start": start})
-    stopped, _ = routes.stop_run(room, {"run": name}, headers)
-    known = name == RUN
-    assert stopped in (403, 409 if known else 404), stopped
+    params, known = {"run": name, "start": start}, name == RUN
+    status, _ = routes.run_events(room, params)
     assert status in ((200, 400) if known else (400, 404)), status
-    if status != 200:
+    for read in (routes.run_files, routes.run_class_images):
+        assert read(room, params)[0] == (200 if known else 404)
+    own = routes.same_origin(headers)
+    for change in (routes.stop_run, routes.resume_run, routes.clean_run):
+        changed, _ = change(room, params, headers)  # it neither trains nor has finished
+        assert changed == ((409 if known else 404) if own else 403), (change, changed)
+    shared, _ = routes.export_run(room, room, params, headers)
+    assert shared == ((409 if known else 404) if own else 403), shared
+    if status != 200 or not own:
         raise LikenessError("refused")
 
 
 WRITTEN = ["a photo of {token} {class}", "{", "{0}", "{x!r}", "a = b", "k: v", "\n\n", "..", "[1]"]
 GOOD_TEXTS = ["tree, lotus", "a photo of {token} {class}", "sks", "man", ""]
 NAME_PARTS = ["..", ".", "a", "/", "\\", ":", "con", "\0", "∕", "．"]
+FETCH = ["Origin", "Host", "Sec-Fetch-Site"]
+OWN = [
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Origin": "http://localhost:8188", "Host": "localhost:8188"},
+]
 RUN = preset("lora-r4").changed(name="anna").run_name()
 PHOTO = "a.jpg"
 NAMES = st.text(max_size=300) | st.lists(st.sampled_from(NAME_PARTS), max_size=9).map("".join)
@@ -525,9 +547,10 @@ TARGETS = {
     "photographs left out": Target(st.just(PHOTO) | NAMES, _left_out, 1000),
     "routes": Target(
         st.tuples(
-            NAMES | st.just(RUN),
-            st.text(max_size=20) | st.sampled_from(["0", "7"]),
-            st.dictionaries(st.just("Origin"), st.text()),
+            st.integers(0, 7),  # which of the three are good
+            NAMES,
+            st.text(max_size=20),
+            st.dictionaries(st.sampled_from(FETCH), st.text()),
         ),
         _route,
         1000,
