@@ -103,11 +103,14 @@ export function hasToken(text, token) {
   return text.replaceAll("{token}", token).toLowerCase().includes(token.toLowerCase());
 }
 
-const ACCEPTED = /\.(jpe?g|png|webp|bmp|tiff?|gif|avif|hei[cf]|txt|caption)$/i;
+// The images that Subject reads (image_io.py), and captions.
+const IMAGE =
+  /\.(jpe?g?|jfif|jp[2cfx]|j2[ck]|a?png|webp|bmp|tiff?|gif|avifs?|hei[cf]s?|hif|p[bgnp]m|pfm|tga)$/i;
+const CAPTION = /\.(txt|caption)$/i;
 
-/** Whether a file is a photograph or a caption; many browsers report no MIME type for HEIC. */
+/** Whether a file is a photograph or a caption; many browsers report no MIME type for some. */
 export function isPhotoOrCaption({ name, type }) {
-  return type.startsWith("image/") || ACCEPTED.test(name);
+  return type.startsWith("image/") || IMAGE.test(name) || CAPTION.test(name);
 }
 
 /** "12 other files are not copied: .npz, .json." of files' names. */

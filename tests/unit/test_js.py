@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from likeness.trainers.image_io import _UNREAD_EXTENSIONS, image_extensions
 
 ROOT = Path(__file__).resolve().parents[2]
 JS = ROOT / "js"
@@ -73,3 +74,14 @@ def test_files_are_of_a_readable_size(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 350
     assert max(map(len, lines)) <= 110
+
+
+def test_files_that_subject_reads_were_not_copied_when_dropped_on_it():
+    """Browsers know no MIME type of some; the expression means the same in Python."""
+    source = (JS / "lib" / "photos.js").read_text()
+    accepted = re.compile(re.search(r"IMAGE =\s*/(.+)/i;", source)[1], re.IGNORECASE)
+    targas = {".icb", ".vda", ".vst"}  # of the eighties
+    readable = image_extensions() - {*_UNREAD_EXTENSIONS} - targas
+    assert {".jpg", ".tga", ".jfif"} < readable
+    assert [end for end in sorted(readable) if not accepted.search(f"a{end}")] == []
+    assert not accepted.search("a.npz")
