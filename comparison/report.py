@@ -196,7 +196,7 @@ def _training(report: Report) -> Iterator[Html]:
     rows = [_training_row(one) for one in report.row_adapters if one.adapter is not None]
     if rows:
         names = ("row", "method", "resolution", "learning rate", "steps", "final loss", "precision",
-                 "time", "peak memory")  # fmt: skip
+                 "time (last attempt)", "peak memory")  # fmt: skip
         head = tag("tr", [tag("th", name) for name in names])
         yield tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="wide")
 

@@ -275,13 +275,16 @@ def loss_map(result: Result) -> dict[str, list[float]]:
 
 
 def report(result: Result) -> str:
-    """What was trained, where the file is, how the loss went, and how long each stage took."""
+    """What was trained, where the file is, how the loss went, and how long each stage of the
+    last attempt took.
+    """
     stopped = (
         f"stopped and saved after {result.steps} of {result.recipe.schedule.steps} steps: "
         "Resume in the panel trains the remaining steps"
     )
     losses = result.losses
     tenth = max(1, len(losses) // 10)
+    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
     lines = [
         f"{result.adapter.name}: {result.recipe.label()}, {result.steps} steps",
         *([REUSED] if result.reused and not result.stopped else []),
@@ -289,7 +292,7 @@ def report(result: Result) -> str:
         f"saved as {result.adapter}",
         f"run folder: {result.folder}",
         f"precision {result.precision}, {result.peak_memory / 1024**3:.1f} GB",
-        *(f"{stage}: {seconds:.1f} s" for stage, seconds in result.seconds.items()),
+        f"last attempt: {times}",
         *result.notes,
     ]
     if losses:

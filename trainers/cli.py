@@ -210,7 +210,7 @@ class InterruptHandler:
 
 
 def format_result(result: Result) -> str:
-    """What a run wrote, and how long each stage took."""
+    """What a run wrote, and how long each stage of its last attempt took."""
     lines = ["An identical run has already finished; nothing was trained." if result.reused else ""]
     if result.stopped:
         lines.append(
@@ -225,7 +225,7 @@ def format_result(result: Result) -> str:
         f"peak memory {result.peak_memory / 1024**3:.2f} GB"
     )
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
-    lines.append(f"time     {times}")
+    lines.append(f"time     {times} (last attempt)")
     return "\n".join(line for line in lines if line)
 
 

@@ -18,7 +18,9 @@ from .recipe import Recipe, format_validation_error, read_recipe
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run. `losses` has one value per step; `seconds` one per stage.
+    """The result of a run. `losses` has one value per step.
+
+    `seconds`, one per stage, `peak_memory` in bytes and `notes` are of the last attempt.
 
     `stopped` means that it was asked to stop and save before its last step.
     """

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from likeness.trainers import packages
+from likeness.trainers.cli import format_result
 from likeness.trainers.errors import AdapterError, LikenessError, RecipeError
 from likeness.trainers.events import Event
 from likeness.trainers.presets import preset
@@ -475,11 +476,18 @@ def test_core_can_draw_the_losses_of_any_run(nodes, result, losses):
 
 def test_the_report_says_where_the_file_is_and_that_a_run_was_reused(nodes, result):
     text = nodes.training.report(result)
-    assert str(result.adapter) in text and "a note" in text and "train: 2.0 s" in text
+    assert str(result.adapter) in text and "a note" in text and "train 2.0 s" in text
     assert "reused" not in text
     assert "Raise attempt" in nodes.training.report(replace(result, reused=True))
     kept = nodes.training.report(replace(result, stopped=True, reused=True))
-    assert "Resume" in kept and "attempt" not in kept
+    assert "Resume" in kept and "Raise attempt" not in kept
+
+
+def test_times_of_the_last_attempt_looked_like_those_of_all_steps(nodes, result):
+    """A run extended by one step said that all its steps took as long as that one."""
+    report = nodes.training.report(result).splitlines()
+    assert "last attempt: train 2.0 s" in report
+    assert "time     train 2.0 s (last attempt)" in format_result(result).splitlines()
 
 
 @pytest.fixture
