@@ -7,6 +7,7 @@ from typing import Any
 
 from ..trainers.errors import LikenessError, RecipeError
 from ..trainers.recipe_checks import check_preview_prompts
+from .field_names import errors_name_widgets
 from .host import ADVANCED, io, output_folder
 from .load_adapter import adapter_names, find_adapter
 from .option_list import all_options, first_options, later_options
@@ -91,7 +92,8 @@ class TrainOptionsNode(io.ComfyNode):
         Raises LikenessError.
         """
         check_packages(compute={"attention": resolve_attention(attention or AUTO)})
-        check_preview_prompts((preview_prompts or "").splitlines())
+        with errors_name_widgets():
+            check_preview_prompts((preview_prompts or "").splitlines())
         continued = _continued(continue_from)
         if _start_file(start_from) and continued:
             raise RecipeError(

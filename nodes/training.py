@@ -17,6 +17,7 @@ from ..trainers.places import Places
 from ..trainers.recipe import Recipe, recipe_from_data
 from ..trainers.run_folder import Result, RunFolder
 from . import host, miniature
+from .field_names import errors_name_widgets, name_widgets
 from .host import io
 from .paths import file_fingerprint
 from .recipe_builder import AUTO, build_recipe, check_packages
@@ -206,9 +207,10 @@ def train_from_inputs(
     prior = class_images.spec if class_images else None
     device = host.training_device()
     widgets["name"] = widgets["name"] or miniature.name_of(subject.folder)
-    recipe = build_recipe(subject.spec, prior, options, method=method, device=device, **widgets)
     start = options.start if options else None
-    return run(recipe, base_model, subject, class_images, hidden, start)
+    with errors_name_widgets():
+        recipe = build_recipe(subject.spec, prior, options, method=method, device=device, **widgets)
+        return run(recipe, base_model, subject, class_images, hidden, start)
 
 
 def run(
@@ -293,7 +295,7 @@ def report(result: Result) -> str:
         f"run folder: {result.folder}",
         f"precision {result.precision}, {result.peak_memory / 1024**3:.1f} GB",
         f"last attempt: {times}",
-        *result.notes,
+        *map(name_widgets, result.notes),
     ]
     if losses:
         first = sum(losses[:tenth]) / tenth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -30,9 +31,9 @@ def nodes():
     """Modules of the nodes by name."""
     STUB["install"]()
     names = (
-        "adapters class_images load_adapter option_list options paths recipe_builder run_reporter"
+        "adapters class_images field_names load_adapter option_list options paths recipe_builder"
     )
-    names += " runs subject training train_dreambooth train_lora values"
+    names += " run_reporter runs subject training train_dreambooth train_lora values"
     modules = {name: importlib.import_module(f"likeness.nodes.{name}") for name in names.split()}
     return SimpleNamespace(**modules)
 
@@ -217,6 +218,41 @@ def test_wrong_values_are_named(nodes):
         recipe_of(nodes, nodes.train_lora.TrainLoRA, Subject(), None, options)
 
 
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({}, {"lr_warmup_steps": 3}, "lr_warmup_steps has no effect with lr_scheduler 'constant'"),
+        ({"rank": 0}, {}, "- rank: "),
+        ({"steps": 0, "optimizer": "adamw"}, {}, "- steps: "),
+        ({}, {"preview_guidance": -1}, "- preview_guidance: "),
+        ({}, {"text_encoder_last_step": -1}, "- text_encoder_last_step: "),
+    ],
+)
+def test_errors_named_fields_that_no_widget_has(nodes, changes, options, said):
+    node, options = nodes.train_lora.TrainLoRA, options_of(nodes, **options)
+    with pytest.raises(RecipeError) as raised:
+        recipe_of(nodes, node, Subject(), Prior(), options, **changes)
+    assert said in str(raised.value)
+    assert not re.search(r"(schedule|previews|text_encoder|method)\.", str(raised.value))
+
+
+def test_messages_of_a_training_named_fields_that_no_widget_has(nodes, result):
+    name = nodes.field_names.name_widgets
+    assert name("set subject.enlarge to 2") == "set Subject's enlarge to 2"
+    assert name("prior.seed, method.start") == "Class Images' seed, start_from"
+    kept = "runs/subject.jpg, base.digest and previews.txt"
+    assert name(kept) == kept
+    with (
+        pytest.raises(AdapterError, match="raise learning_rate"),
+        nodes.field_names.errors_name_widgets(),
+    ):
+        raise AdapterError("raise optimizer.learning_rate")
+    note = "this has no effect: saving.adapters_every 5000"
+    assert "effect: save_adapter_every 5000" in nodes.training.report(
+        replace(result, notes=(note,))
+    )
+
+
 def test_every_field_of_a_recipe_can_be_set_in_comfyui(nodes):
     reached = {(option.part, option.field) for option in nodes.option_list.all_options()}
     reached |= {("subject", name) for name in defaults(nodes.subject.Subject)}
@@ -304,7 +340,7 @@ def test_what_is_not_installed_is_said_before_the_queue_starts(nodes, monkeypatc
 
 def test_kohyas_flags_in_preview_prompts_are_refused_before_the_queue_starts(nodes):
     check = nodes.options.TrainOptionsNode.validate_inputs
-    assert "previews.seed for --d" in refused(check, preview_prompts="a man\na man --d 42")
+    assert "preview_seed for --d" in refused(check, preview_prompts="a man\na man --d 42")
     assert check(preview_prompts="a man\na woman") is True
 
 
