@@ -28,6 +28,8 @@ from .recipe import Recipe, read_recipe
 from .recipe_checks import check_class_images, check_continuation
 from .run_folder import Result, RunFolder
 
+_RECIPE_SUFFIXES = (".safetensors", ".json")  # of files that hold a recipe
+
 
 def add_commands(commands: Any) -> None:
     """Adds the training commands to the parser."""
@@ -100,12 +102,14 @@ def resolve_recipe(text: str) -> tuple[Recipe, Places | None]:
     if path.is_dir():
         folder = RunFolder(path)
         return folder.recipe(), folder.places()
-    if path.suffix.lower() == ".safetensors":
-        return recipe_of(path), None
-    if path.suffix.lower() == ".json":
-        return read_recipe(path), None
-    if len(path.parts) > 1 and not path.exists():
+    suffix = path.suffix.lower()
+    is_path = len(path.parts) > 1 or text.endswith(("/", "\\")) or suffix in _RECIPE_SUFFIXES
+    if is_path and not path.exists():
         raise RecipeError(f"{path} does not exist: give a run folder, a recipe or an adapter.")
+    if suffix == ".safetensors":
+        return recipe_of(path), None
+    if suffix == ".json":
+        return read_recipe(path), None
     return preset(text), None
 
 

@@ -14,10 +14,14 @@ from .errors import NOT_INSTALLED, MissingPackage, MissingRequirements
 from .recipe import Recipe
 
 _OPTIMIZERS = {
-    "adamw8bit": ("bitsandbytes", "8-bit Adam", "set optimizer.name to adamw"),
+    "adamw8bit": (
+        "bitsandbytes",
+        "8-bit Adam",
+        "add --set optimizer.name=adamw (in ComfyUI: set optimizer of the train node to adamw)",
+    ),
     "prodigy": ("prodigyopt", "The Prodigy optimizer", ""),
 }
-_SDPA = "set compute.attention to sdpa (in ComfyUI: attention of Train Options)"
+_SDPA = "add --set compute.attention=sdpa (in ComfyUI: set attention of Train Options to sdpa)"
 _MIN_BITSANDBYTES_ON_CPU = Version("0.50")  # older ones fail there, at import or at the first step
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"  # a wheel has none
 _IMPORTED_AS = {"pillow": "PIL"}
