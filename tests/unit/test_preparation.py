@@ -150,6 +150,31 @@ def test_a_missing_package_is_named_as_it_is_installed(places, monkeypatch, part
     assert not places.runs.exists()
 
 
+@pytest.mark.parametrize(
+    ("parts", "terminal", "comfyui"),
+    [
+        (
+            {"optimizer": {"name": "adamw8bit"}},
+            "--set optimizer.name=adamw",
+            "optimizer of the train node to adamw",
+        ),
+        (
+            {"compute": {"attention": "xformers"}},
+            "--set compute.attention=sdpa",
+            "attention of Train Options to sdpa",
+        ),
+    ],
+)
+def test_a_preset_without_a_gpus_packages_only_said_to_install_them(
+    places, monkeypatch, parts, terminal, comfyui
+):
+    monkeypatch.setattr("likeness.trainers.packages.find_spec", lambda name: None)
+    with pytest.raises(MissingPackage) as raised:
+        prepare(recipe(**parts), places)
+    way_out = str(raised.value).splitlines()[-1]
+    assert way_out.startswith("To do without it") and terminal in way_out and comfyui in way_out
+
+
 def test_a_full_disk_is_named_before_anything_is_written(places, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("likeness.trainers.disk_space.shutil.disk_usage", lambda p: usage(10, 9, 1))
