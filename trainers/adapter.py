@@ -10,7 +10,8 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -284,7 +285,8 @@ def load_adapter(path: Path) -> dict[str, Tensor]:
 
     metadata = _header(path).metadata
     try:
-        tensors = to_kohya_keys(load_file(path))
+        with _naming(path):
+            tensors = to_kohya_keys(load_file(path))
     except SafetensorError as error:
         raise AdapterError(f"{path} is damaged: {error}. Copy or download it again.") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -295,14 +297,25 @@ def load_adapter(path: Path) -> dict[str, Tensor]:
 def read_lora_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that `load_adapter` loads, by its header. Raises AdapterError."""
     header = _header(path)
-    shapes = to_kohya_keys(header.shapes)
+    with _naming(path):
+        shapes = to_kohya_keys(header.shapes)
     return shapes | dict.fromkeys(_alphas(path, shapes, header.metadata), ())
 
 
 def _alphas(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, float]:
     if path.name == "adapter_model.safetensors":
         metadata = _peft_configuration(path.with_name("adapter_config.json")) | dict(metadata)
-    return declared_alphas(shapes, metadata)
+    with _naming(path):
+        return declared_alphas(shapes, metadata)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's path before an AdapterError that has none."""
+    try:
+        yield
+    except AdapterError as error:
+        raise AdapterError(f"{path}: {error}") from None
 
 
 def _peft_configuration(path: Path) -> dict[str, str]:

@@ -117,7 +117,10 @@ def to_kohya_keys(tensors: Mapping[str, T]) -> dict[str, T]:
     for name, tensor in tensors.items():
         target = kohya_name(name)
         if target in renamed:
-            raise AdapterError(f"The file contains {target} twice, once as {name}.")
+            raise AdapterError(
+                f"The file contains {target} twice, once as {name}. Save it again from the program "
+                "that made it, or choose another."
+            )
         renamed[target] = tensor
     return renamed
 
@@ -191,7 +194,10 @@ def _alphas_by_module(patterns: Any, prefix: str) -> dict[str, float]:
     for key, value in (patterns or {}).items() if isinstance(patterns or {}, dict) else ():
         part, path = _part_and_path(prefix + str(key).removeprefix("^"))
         if part is None or not re.fullmatch(r"[\w.]+", path) or not isinstance(value, (int, float)):
-            raise AdapterError(f"The file sets alpha by the pattern {key!r}: not supported.")
+            raise AdapterError(
+                f"The file sets alpha by the pattern {key!r}: not supported. Save it again with "
+                "an alpha for each module, or choose another."
+            )
         found[module_name(part, path)] = float(value)
     return found
 
@@ -203,7 +209,8 @@ def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise AdapterError(
-            f"{LORA_ADAPTER_METADATA_KEY} in the file's metadata is not a JSON object."
+            f"{LORA_ADAPTER_METADATA_KEY} in the file's metadata is not a JSON object. Copy or "
+            "download it again."
         )
     return config
 

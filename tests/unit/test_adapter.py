@@ -9,11 +9,13 @@ from likeness.trainers.adapter import (
     AdapterInfo,
     describe,
     load_adapter,
+    read_lora_shapes,
     read_metadata,
     recipe_of,
     save_adapter,
 )
 from likeness.trainers.adapter_metadata import build_metadata
+from likeness.trainers.adapter_names import LORA_ADAPTER_METADATA_KEY
 from likeness.trainers.errors import AdapterError, OutOfSpace
 from likeness.trainers.metadata_filter import strip_prompts
 from likeness.trainers.recipe import DreamBooth, LoRA, Recipe
@@ -245,6 +247,32 @@ def test_a_peft_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes(b'{"lora_alpha": "\xff"}')
     with pytest.raises(AdapterError, match=r"adapter_config\.json cannot be read: it is not UTF-8"):
         load_adapter(path)
+
+
+@pytest.mark.parametrize(
+    ("twice", "metadata", "said"),
+    [
+        (True, {}, "twice.* choose another"),
+        (False, {LORA_ADAPTER_METADATA_KEY: "["}, "not a JSON object.* download it again"),
+        (
+            False,
+            {LORA_ADAPTER_METADATA_KEY: '{"unet.alpha_pattern": {".*q": 2}}'},
+            "by the pattern.* choose another",
+        ),
+    ],
+)
+def test_a_lora_that_cannot_be_followed_was_not_named(
+    tmp_path: Path, twice: bool, metadata: dict[str, str], said: str
+) -> None:
+    path, module = tmp_path / "anna.safetensors", "mid_block.attentions.0.proj_in"
+    tensors = {f"unet.{module}.lora_A.weight": torch.zeros(2, 8)}
+    if twice:
+        name = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
+        tensors[name] = torch.zeros(2, 8)
+    save_file(tensors, path, metadata)
+    for read in (load_adapter, read_lora_shapes):
+        with pytest.raises(AdapterError, match=f"anna.safetensors: .*{said}"):
+            read(path)
 
 
 def test_peft_files_take_alpha_from_their_configuration(tmp_path: Path) -> None:
