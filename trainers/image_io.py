@@ -48,6 +48,7 @@ _DECODE_ERRORS = (
 )
 
 # EXIF tag 274 (orientation): how to turn the stored image upright (CIPA DC-008, 4.6.5.A).
+# ImageOps.exif_transpose also writes the other tags anew, and fails if one of them is damaged.
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
