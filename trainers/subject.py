@@ -202,6 +202,11 @@ def _check_holdout(folder: Path, count: int, holdout: int) -> None:
 
 
 def photo_set_digest(photos: Sequence[Photo]) -> str:
+    """The identity of a set of photographs, 64 hex digits: SHA-256 over each one's digest, caption
+    and, if it has a mask, the mask's digest, in the given order (`PhotoSet`: by digest).
+
+    Crops and sizes follow from these and the recipe's subject.
+    """
     parts = [
         [photo.digest, photo.caption, *([photo.mask_digest] if photo.mask else [])]
         for photo in photos
