@@ -48,19 +48,8 @@ _PATH = re.compile(
 # any with a file's extension; and a home folder itself.
 _ROOTS = (
     *("app", "content", "data", "etc", "kaggle", "media", "mnt", "notebooks", "opt", "private"),
-    *(
-        "root",
-        "run/(?:media|user)",
-        "scratch",
-        "srv",
-        "storage",
-        "tmp",
-        "usr",
-        "var",
-        "Volumes",
-        "work",
-    ),
-    "workspace",
+    *("root", "run/(?:media|user)", "scratch", "srv", "storage", "tmp", "usr", "var", "Volumes"),
+    *("work", "workspace"),
 )
 _BEFORE = r"(?<![\w./\\~-])(?:file://(?:/(?=[A-Za-z]:))?)?"
 _PART = r"[^\s:/\"'<>|,;(){}]+"

@@ -28,7 +28,8 @@ _NAMED_ALIKE = (
     ("method", LoRA, ""),
 )
 _NOT_WIDGETS = {"subject.digest", "prior.images", "method.kind"}
-_FIELD = re.compile(r"\b([a-z_]+)\.(?:lora\.|dreambooth\.)?([a-z_]\w*)")  # the kind: pydantic's
+# Not in a command; lora and dreambooth are put there by pydantic.
+_FIELD = re.compile(r"(?<!--set )\b([a-z_]+)\.(?:lora\.|dreambooth\.)?([a-z_]\w*)")
 
 
 @cache
@@ -46,7 +47,6 @@ def _widgets() -> dict[str, str]:
 
 def name_widgets(text: str) -> str:
     """`text` with recipe fields such as ``previews.width`` named as their widgets are."""
-
     return _FIELD.sub(lambda found: _widgets().get(".".join(found.groups()), found[0]), text)
 
 

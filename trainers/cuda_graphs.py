@@ -99,17 +99,15 @@ def _allocate_from(pool: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        _end_allocation()(device, pool)
-        torch._C._cuda_releasePool(device, pool)
+        _end_allocation(device, pool)
 
 
-def _end_allocation() -> Callable[[int, Any], None]:
+def _end_allocation(device: int, pool: Any) -> None:
     """Ends what `_cuda_beginAllocateCurrentStreamToPool` or a capture has begun."""
-    names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # the older name
-    found: Callable[[int, Any], None] = next(
-        getattr(torch._C, name) for name in names if hasattr(torch._C, name)
-    )
-    return found
+    new = hasattr(torch._C, "_cuda_endAllocateToPool")
+    name = "_cuda_endAllocateToPool" if new else "_cuda_endAllocateCurrentStreamToPool"
+    getattr(torch._C, name)(device, pool)
+    torch._C._cuda_releasePool(device, pool)
 
 
 @contextmanager
@@ -125,9 +123,8 @@ def _clean_up_failed_capture(pool: Any) -> Iterator[None]:
             yield
         except BaseException:
             device = torch.cuda.current_device()
-            with suppress(RuntimeError, TypeError, StopIteration):  # the allocator ended it
-                _end_allocation()(device, pool)
-                torch._C._cuda_releasePool(device, pool)
+            with suppress(RuntimeError, TypeError, AttributeError):  # the allocator has ended it
+                _end_allocation(device, pool)
             with suppress(RuntimeError):
                 _replace_generator_state(device)
             raise

@@ -37,15 +37,15 @@ def check_loss(recipe: Recipe, losses: Sequence[float], step: int) -> None:
 
 
 def check_loss_scale(recipe: Recipe, scale: float, step: int) -> None:
-    """Raises Diverged if the fp16 loss scale fell below 1: the gradients overflow at every step.
+    """Raises Diverged if the fp16 loss scale fell below 1: the gradients keep overflowing.
 
-    Each such step is skipped and halves the scale (torch.amp.GradScaler), from 65,536 on, while
-    the loss, which has no scale, looks sound.
+    Each such step is skipped and halves the scale, from 65,536 on (torch.amp.GradScaler), while
+    the loss, which is not scaled, looks sound.
     """
     if scale < 1:
         raise Diverged(
-            f"The gradients overflow in fp16 at every step up to step {step}, so nothing is "
-            f"learned any more. {divergence_advice(recipe)}"
+            f"The gradients kept overflowing in fp16 up to step {step}, so those steps were "
+            f"skipped and taught nothing. {divergence_advice(recipe)}"
         )
 
 

@@ -1,10 +1,12 @@
 """Whole small runs in each way of computing them: what is learned stays the same."""
 
 import json
+import runpy
 import sys
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +22,8 @@ from likeness.trainers.run_folder import saved_steps
 from likeness.trainers.step import Learner
 from likeness.trainers.stop import StopSignal
 from safetensors.torch import load_file
+
+MODELS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "models.py"))
 
 
 class Repeater:
@@ -231,15 +235,7 @@ def test_xformers_was_never_used_on_gpus_without_its_fp32_kernel(monkeypatch):
     tried = []
     monkeypatch.setattr(compute, "import_error", lambda package: None)
     monkeypatch.setattr(compute, "try_xformers", lambda dtype, device: tried.append(dtype))
-    unet = UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
+    unet, _ = MODELS["tiny"]()
     run = SimpleNamespace(
         accelerator=SimpleNamespace(device=torch.device("cuda")), note=pytest.fail, precision="bf16"
     )

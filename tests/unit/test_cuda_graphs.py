@@ -135,6 +135,8 @@ class Gpu:
                 gpu.waits.append((self.name, other.name))
 
         class Graph:
+            replay = None
+
             def capture_begin(self, *pool, **_):
                 assert gpu.now == "side"
 
@@ -168,6 +170,21 @@ class Gpu:
         monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ends, raising=False)
         monkeypatch.setattr(torch._C, "_cuda_releasePool", releases, raising=False)
+
+
+def test_a_capture_that_saves_memory_warms_up_in_the_pool_of_the_other_graphs(monkeypatch):
+    gpu, calls = Gpu(monkeypatch, lambda: None), []
+    begin = lambda *given: calls.append(("begin", gpu.now, *given))  # noqa: E731
+    monkeypatch.setattr(torch._C, "_cuda_beginAllocateCurrentStreamToPool", begin, raising=False)
+
+    def work():
+        calls.append((gpu.now, len(gpu.ended)))
+        return torch.ones(1)
+
+    cuda_graphs.CudaGraphCapturer().capture(work, save_memory=True)
+    warm_ups = [("side", 0)] * WARMUP_CALLS
+    assert calls == [("begin", "side", 0, (0, 7)), *warm_ups, ("side", 1)]
+    assert gpu.ended == gpu.released == [(0, (0, 7))]
 
 
 def test_a_recording_that_fails_leaves_stream_and_allocator_as_they_were(notes, monkeypatch):

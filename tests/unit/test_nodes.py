@@ -240,7 +240,7 @@ def test_messages_of_a_training_named_fields_that_no_widget_has(nodes, result):
     name = nodes.field_names.name_widgets
     assert name("set subject.enlarge to 2") == "set Subject's enlarge to 2"
     assert name("prior.seed, method.start") == "Class Images' seed, start_from"
-    kept = "runs/subject.jpg, base.digest and previews.txt"
+    kept = "runs/subject.jpg, base.digest, previews.txt and --set compute.attention=sdpa"
     assert name(kept) == kept
     with (
         pytest.raises(AdapterError, match="raise learning_rate"),

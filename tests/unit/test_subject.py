@@ -2,7 +2,6 @@
 
 import io
 import os
-import struct
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from likeness.trainers.subject import (
     read_subject,
     split_holdout,
 )
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile
 from pillow_heif import register_heif_opener
 
 SMALL = Subject(resolution=64)
@@ -88,14 +87,12 @@ def test_a_turned_photograph_is_trained_upright(tmp_path, orientation, suffix):
         assert np.abs(pixels[y, x] - colour).max() < 40
 
 
-def test_a_damaged_tag_beside_the_orientation_leaves_a_photograph_on_its_side(tmp_path):
+def test_a_damaged_tag_beside_the_orientation_does_not_leave_a_photograph_on_its_side(tmp_path):
     exif = Image.Exif()
     exif[274], exif[305] = 6, "Software"
     damaged = bytearray(exif.tobytes())
     damaged[damaged.index(b"\x01\x31") : damaged.index(b"\x01\x31") + 2] = b"\x01\x00"
     put(tmp_path, "a.jpg", Image.new("RGB", (120, 80)), exif=bytes(damaged))
-    with Image.open(tmp_path / "a.jpg") as image, pytest.raises(struct.error):
-        ImageOps.exif_transpose(image)
     (photo,) = read_subject(tmp_path, SMALL).photos
     assert (photo.width, photo.height) == (80, 120)
 
