@@ -118,7 +118,7 @@ def draw_training(editor: Editor) -> None:
         if (step := step_of(panel)) >= last + STEPS // FRAMES:
             frames.append(decode_screenshot(panel.screenshot()))
             last = step
-        if middle is None and len(panel.query_selector_all(".lk-film img")) >= 6:
+        if middle is None and len(panel.query_selector_all("[aria-label=Previews] img")) >= 6:
             middle = screenshot_node(editor, number, moving=True)
         editor.page.wait_for_timeout(300)
     frames.append(decode_screenshot(panel.screenshot()))

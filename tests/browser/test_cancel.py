@@ -180,10 +180,10 @@ def test_previews_and_a_failure_leave_the_size_of_the_node(editor, training, exp
     previews = [event("preview", step=4, index=n, path="samples/4-0.png") for n in range(3)]
     append(folder, event("notice", text="Memory is short."), *previews)
     append(folder, event("failed", message="Out of memory.\n" * 9, expected=True))
-    expect(panel.locator(".lk-film img")).to_have_count(3)
+    expect(panel.locator("[aria-label=Previews] img")).to_have_count(3)
     message = panel.locator(".lk-message")
     expect(message).to_be_visible()
-    panel.locator(".lk-film button").last.focus()
+    panel.locator("[aria-label=Previews] button").last.focus()
     assert editor.page.evaluate(size, number) == before
     body, box = panel.locator(".lk-training-body").bounding_box(), panel.bounding_box()
     assert body["y"] + body["height"] <= box["y"] + box["height"]

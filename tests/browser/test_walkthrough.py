@@ -57,7 +57,7 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     training = page.locator(".lk-training:visible")
     expect(training.locator(".lk-state")).to_have_text(re.compile("^Training"), timeout=90_000)
     wait_for(editor, lambda: step_of(training) > 3)
-    expect(training.locator(".lk-film img").first).to_be_visible(timeout=90_000)
+    expect(training.locator("[aria-label=Previews] img").first).to_be_visible(timeout=90_000)
     before = step_of(training)
 
     editor.reload()
@@ -66,7 +66,7 @@ def test_train_reload_go_on_stop_and_compare(editor, server, show, wait_for, exp
     show(editor, editor.find_node_id("Likeness_TrainLoRA"))
     training.wait_for()
     wait_for(editor, lambda: step_of(training) > before)
-    expect(training.locator(".lk-film img").first).to_be_visible()
+    expect(training.locator("[aria-label=Previews] img").first).to_be_visible()
 
     training.get_by_role("button", name="Stop and save").click()
     expect(training.locator(".lk-state")).to_have_text("Stopped and saved", timeout=90_000)
